@@ -1,0 +1,1 @@
+"""Train and sample one-step and few-step generative models in JAX."""

@@ -1,0 +1,9 @@
+"""Data sets in memory, resumable batches, and their way to the devices."""
+
+from jaxflow.data import toy as toy
+from jaxflow.data.batches import Batches as Batches
+from jaxflow.data.dataset import Dataset as Dataset
+from jaxflow.data.dataset import from_arrays as from_arrays
+from jaxflow.data.devices import prefetch as prefetch
+from jaxflow.data.devices import to_devices as to_devices
+from jaxflow.data.loading import load as load

@@ -1,0 +1,127 @@
+"""An endless, resumable stream of shuffled batches.
+
+The stream is the concatenation of one permutation of the data set per epoch,
+and the permutation of epoch e depends on (seed, e) only. Batch i of size B
+holds the stream positions [i B, (i + 1) B), so nothing is dropped where an
+epoch ends, and the number of batches taken is the whole state.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+
+from jaxflow.data.dataset import Dataset
+from jaxflow.errors import UsageError
+
+
+class Batches:
+  """Iterates over shuffled batches of a data set, for ever.
+
+  Args:
+    dataset: The data set, of N samples.
+    batch_size: Samples B of one batch over all processes; may exceed N.
+    seed: Non-negative seed of the permutations.
+    stack: () for one batch [B, ...] at a time, or (K, A) for K consecutive
+      batches, each cut into A contiguous micro-batches: [K, A, B / A, ...].
+    process_index: Which process this is, from 0.
+    process_count: Number of processes. Each gets its contiguous rows of every
+      (micro-)batch, so the processes' rows in order are the whole batch.
+
+  Raises:
+    UsageError: The sizes do not divide, or an argument is out of range.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Batches(load("ring", "train"), batch_size=32, seed=0)
+    >>> {name: array.shape for name, array in next(batches).items()}
+    {'data': (32, 2), 'cond': (32,)}
+    >>> batches.get_state()
+    {'position': 1}
+  """
+
+  def __init__(
+    self,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    stack: tuple[int, ...] = (),
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    if len(stack) not in (0, 2) or any(length < 1 for length in stack):
+      raise UsageError(
+        f"stack={stack}: give () or two positive numbers (batches,"
+        " micro-batches)"
+      )
+    self._num_batches, micro = stack or (1, 1)
+    if batch_size < 1 or batch_size % (micro * process_count):
+      raise UsageError(
+        f"batch_size={batch_size}: choose a positive multiple of"
+        f" {micro * process_count} ({micro} micro-batches x {process_count}"
+        " processes)"
+      )
+    if not 0 <= process_index < process_count:
+      raise UsageError(
+        f"process_index={process_index}: choose 0..{process_count - 1}"
+      )
+    if seed < 0:
+      raise UsageError(f"seed={seed}: choose 0 or more")
+    self._dataset = dataset
+    self._batch_size = batch_size
+    self._seed = seed
+    rows = batch_size // (micro * process_count)
+    self._split_shape = (self._num_batches, micro, process_count, rows)
+    self._local_shape = (*stack, rows)
+    self._process_index = process_index
+    self._position = 0
+    self._cached_permutation: tuple[int, np.ndarray] | None = None
+
+  def __iter__(self) -> Self:
+    """Returns itself: there is one position, not one per loop."""
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Returns {"data", "cond"}; "cond" holds the labels, if there are any."""
+    stop = self._position + self._num_batches
+    index = self._samples(
+      self._position * self._batch_size, stop * self._batch_size
+    )
+    index = index.reshape(self._split_shape)[:, :, self._process_index]
+    index = index.reshape(self._local_shape)
+    self._position = stop
+    batch = {"data": self._dataset.data[index]}
+    if self._dataset.label is not None:
+      batch["cond"] = self._dataset.label[index]
+    return batch
+
+  def get_state(self) -> dict[str, int]:
+    """Returns the number of batches taken; can be written as JSON."""
+    return {"position": self._position}
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continues after as many batches as `state`, of `get_state`, says."""
+    position = state.get("position")
+    if not isinstance(position, int) or position < 0:
+      raise UsageError(
+        f"data state {dict(state)}: give {{'position': batches taken}}"
+      )
+    self._position = position
+
+  def _samples(self, start: int, stop: int) -> np.ndarray:
+    """Data-set indices of the stream positions [start, stop)."""
+    size = len(self._dataset)
+    parts = []
+    for epoch in range(start // size, (stop - 1) // size + 1):
+      first = epoch * size
+      low, high = max(start - first, 0), min(stop - first, size)
+      parts.append(self._permutation(epoch)[low:high])
+    return np.concatenate(parts)
+
+  def _permutation(self, epoch: int) -> np.ndarray:
+    if not self._cached_permutation or self._cached_permutation[0] != epoch:
+      generator = np.random.default_rng((self._seed, epoch))
+      permutation = generator.permutation(len(self._dataset))
+      self._cached_permutation = (epoch, permutation)
+    return self._cached_permutation[1]

@@ -1,0 +1,136 @@
+"""From host batches to global arrays on the devices."""
+
+import collections
+from typing import Any, Protocol, Self
+
+import jax
+
+from jaxflow.errors import UsageError
+from jaxflow.types import PyTree
+
+
+class ResumableIterator(Protocol):
+  """An iterator over host batches that can continue where it was."""
+
+  def __next__(self) -> PyTree:
+    """Returns the next batch."""
+    ...
+
+  def get_state(self) -> Any:
+    """Returns what `set_state` needs to continue from here."""
+    ...
+
+  def set_state(self, state: Any) -> None:
+    """Continues from a state of `get_state`."""
+    ...
+
+
+def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+  """Joins the processes' host arrays into global arrays on the devices.
+
+  Args:
+    batch: Pytree of this process's rows, as NumPy arrays.
+    sharding: Where each global array goes; one for all leaves. Leaves of a
+      higher rank than its specification are not cut along further axes.
+
+  Returns:
+    The same pytree of global `jax.Array`s.
+
+  Raises:
+    UsageError: The devices do not divide an array.
+
+  Example:
+    >>> import numpy as np
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> to_devices({"data": np.ones((4, 2))}, device)["data"].shape
+    (4, 2)
+  """
+
+  def put(leaf):
+    try:
+      return jax.make_array_from_process_local_data(sharding, leaf)
+    except ValueError as error:
+      raise UsageError(
+        f"batch_size: this process's array of shape {leaf.shape} cannot be"
+        f" laid out as {sharding}; choose a size that the devices divide"
+      ) from error
+
+  return jax.tree.map(put, batch)
+
+
+class Prefetch:
+  """Iterator that keeps the next batches on their way; see `prefetch`."""
+
+  def __init__(
+    self,
+    iterator: ResumableIterator,
+    sharding: jax.sharding.Sharding,
+    size: int,
+  ):
+    if size < 1:
+      raise UsageError(f"prefetch size={size}: choose 1 or more")
+    self._iterator = iterator
+    self._sharding = sharding
+    self._size = size
+    self._state = iterator.get_state()
+    self._queue: collections.deque[tuple[PyTree, Any]] = collections.deque()
+
+  def __iter__(self) -> Self:
+    """Returns itself."""
+    return self
+
+  def __next__(self) -> PyTree:
+    """Returns the next batch on the devices, or raises StopIteration."""
+    # Refilling before the pop starts the transfer of a later batch before
+    # the caller dispatches, and then waits for, the work on this one.
+    while len(self._queue) < self._size:
+      try:
+        batch = next(self._iterator)
+      except StopIteration:
+        break
+      state = self._iterator.get_state()
+      self._queue.append((to_devices(batch, self._sharding), state))
+    if not self._queue:
+      raise StopIteration
+    batch, self._state = self._queue.popleft()
+    return batch
+
+  def get_state(self) -> Any:
+    """Returns the iterator's state after the last batch handed out."""
+    return self._state
+
+  def set_state(self, state: Any) -> None:
+    """Continues from `state`; batches on their way are dropped."""
+    self._iterator.set_state(state)
+    self._queue.clear()
+    self._state = state
+
+
+def prefetch(
+  iterator: ResumableIterator,
+  sharding: jax.sharding.Sharding,
+  size: int = 2,
+) -> Prefetch:
+  """Moves batches to the devices ahead of their use.
+
+  Transfers are asynchronous, so no thread is needed. From here on the iterator
+  belongs to the result: its own state runs up to `size - 1` batches ahead.
+
+  Args:
+    iterator: Gives host batches, for example `Batches`.
+    sharding: As in `to_devices`.
+    size: Batches on the devices at once, counting the one handed out.
+
+  Returns:
+    An iterator over device batches, with `get_state` and `set_state` in terms
+    of the batches handed out.
+
+  Example:
+    >>> from jaxflow.data import Batches, load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> stream = prefetch(batches, device)
+    >>> next(stream)["data"].shape, stream.get_state()
+    ((8, 2), {'position': 1})
+  """
+  return Prefetch(iterator, sharding, size)

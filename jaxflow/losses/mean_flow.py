@@ -1,0 +1,185 @@
+"""MeanFlow: learn the average velocity through its differential identity.
+
+The average velocity over [s, t] is `u(xt, t, s) = (xt - xs) / (t - s)`.
+Differentiating `(t - s) u` along the path gives the identity that the loss
+enforces, with v the velocity (guided: v_g) as the tangent of xt:
+
+  (u, du) = jvp(F; (xt, t, s), (v_g, 1, 0))                               (1)
+  target = v_g - (t - s) du                                               (2)
+  E = sum (u - sg target)^2,   L = sg (E + eps)^-p E                      (3)
+
+Guidance is trained in, with the online network and no gradient, where t lies in
+[guidance_start, guidance_end]; on label-dropped rows v_g = v:
+
+  v_g = omega v + kappa F_y(xt, t, t) + (1 - omega - kappa) F_0(xt, t, t) (4)
+
+The effective scale is omega / (1 - kappa). With a teacher, v_g is the (guided)
+velocity of the teacher.
+
+Rows with s = t need no derivative, and there F_y(xt, t, t) is u itself. So only
+the interval rows of a static split pay for the JVP and for a conditional
+forward, and the null forward of all rows shares one batch with the latter.
+
+References:
+  Geng et al. 2025 (arXiv:2505.13447), eq. 6, 10, 11 and section 4.2, 4.3;
+  appendix A for kappa.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow.paths import Path, over
+from jaxflow.times import PairSampler
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+
+
+def mean_flow_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  sample_times: PairSampler,
+  block: rows.Block = (4, 1),
+  norm_power: float = 1.0,
+  norm_eps: float = 0.01,
+  omega: float = 1.0,
+  kappa: float = 0.0,
+  guidance_start: float = 0.0,
+  guidance_end: float = 1.0,
+  label_dropout: float = 0.0,
+  num_classes: int = 0,
+  teacher: ModelFn | None = None,
+) -> LossOutput:
+  """Compute the MeanFlow loss of each sample, eq. (1)-(4).
+
+  Args:
+    model_fn: The network, average velocity of [s, t]; it must have a
+      forward-mode derivative.
+    key: Random key for times, labels and, if the batch has none, noise.
+    batch: `data [B, ...]`; optional `noise` and `cond`.
+    path: The path between data and noise.
+    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
+    block: `(m, k)`: of every m rows the first k keep their s, the others train
+      at s = t; m divides B.
+    norm_power: p of eq. (3); 0 is the plain squared error.
+    norm_eps: eps of eq. (3), in units of E.
+    omega: Guidance weight of the sample's velocity.
+    kappa: Guidance weight of the network's conditional velocity.
+    guidance_start: Smallest t that is guided.
+    guidance_end: Largest t that is guided.
+    label_dropout: Share of all rows that lose their label, taken among the flow
+      rows.
+    num_classes: The null label; needed with guidance and label dropout.
+    teacher: A velocity network whose velocity replaces v (and eq. 4).
+
+  Returns:
+    The loss `[B]`, and metrics: `raw` (mean E), `raw_flow` and `raw_interval`
+    (mean E of rows with s = t and s < t), `tangent_norm` (mean ||du||).
+
+  Raises:
+    ValueError: If the block does not divide the batch, or guidance is asked for
+      without labels.
+
+  Example:
+    >>> from jaxflow import times
+    >>> net = lambda xt, t, s, cond: 0 * xt
+    >>> batch = {"data": jnp.zeros((4, 3)), "noise": jnp.ones((4, 3))}
+    >>> loss, _ = mean_flow_loss(
+    ...     net, jax.random.key(0), batch, path=paths.Linear(),
+    ...     sample_times=times.SortedPair(law=times.Uniform()),
+    ...     norm_power=0.0)
+    >>> loss.tolist()
+    [3.0, 3.0, 3.0, 3.0]
+  """
+  time_key, noise_key, label_key = jax.random.split(key, 3)
+  data, cond = batch["data"], batch.get("cond")
+  size = data.shape[0]
+  rows.check_block(block, size)
+  guided = (omega, kappa) != (1.0, 0.0)
+  if guided and (cond is None or num_classes < 1):
+    raise ValueError(
+      f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
+      "and num_classes, or set omega=1, kappa=0"
+    )
+  noise = couplings.noise_of(batch, noise_key)
+  cond = guidance.drop_labels(
+    label_key,
+    cond,
+    rate=label_dropout,
+    num_classes=num_classes,
+    among=~rows.is_interval(block, size),
+  )
+  t, s = sample_times(time_key, size)
+  xt = paths.interpolate(path, data, noise, t)
+  interval, flow = rows.split((xt, t, s, cond), block)
+
+  xt_f, t_f, _, cond_f = flow
+  # A block of interval rows only leaves none, and networks take no empty batch.
+  u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
+
+  v = v_g = paths.velocity(path, data, noise, t)
+  if teacher is not None:
+    v_g = teacher(xt, t, t, cond)
+  elif guided:
+    labelled, null = _guidance_velocities(
+      model_fn, (xt, t, cond), u_f, block, num_classes, kappa
+    )
+    v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
+    inside = (guidance_start <= t) & (t <= guidance_end)
+    v_g = jnp.where(over(inside, v), v_g, v)
+  if v_g is not v and num_classes and cond is not None:
+    has_label = guidance.labels(cond) != num_classes
+    v_g = jnp.where(over(has_label, v), v_g, v)
+  # The target is a constant: a gradient through it would double the cost and
+  # minimise another objective.
+  v_i, v_f = rows.split(jax.lax.stop_gradient(v_g), block)
+
+  xt_i, t_i, s_i, cond_i = interval
+  u_i, du = jax.jvp(
+    lambda xt, t, s: model_fn(xt, t, s, cond_i),
+    (xt_i, t_i, s_i),
+    (v_i, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+  )
+  du = jax.lax.stop_gradient(du)
+  error_i = weights.l2_sum(u_i, v_i - over(t_i - s_i, du) * du)
+  error_f = weights.l2_sum(u_f, v_f)
+
+  error = rows.merge(error_i, error_f, block)
+  metrics = {
+    "raw": error.mean(),
+    "raw_interval": error_i.mean(),
+    "tangent_norm": jnp.sqrt(weights.sample_sum(du**2)).mean(),
+  }
+  if error_f.size:
+    metrics["raw_flow"] = error_f.mean()
+  return weights.adaptive(error, power=norm_power, eps=norm_eps), metrics
+
+
+def _guidance_velocities(
+  model_fn: ModelFn,
+  points: tuple[Array, Array, PyTree],
+  u_f: Array,
+  block: rows.Block,
+  num_classes: int,
+  kappa: float,
+) -> tuple[Array, Array]:
+  """Compute F_y(xt, t, t) and F_0(xt, t, t) of eq. (4), `[B, ...]` each.
+
+  On flow rows F_y is `u_f`; at kappa = 0, where nobody needs it, it is 0.
+  """
+  xt, t, cond = points
+  unlabelled = xt, t, guidance.null(cond, num_classes)
+  if kappa == 0:
+    null = model_fn(xt, t, t, unlabelled[2])
+    return jnp.zeros_like(null), null
+  # Both forwards in one batch, side by side within a block, so that no row
+  # changes its device.
+  m, k = block
+  labelled, _ = rows.split(points, block)
+  x, time, label = jax.tree.map(
+    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
+  )
+  label_i, null = rows.split(model_fn(x, time, time, label), (m + k, k))
+  return rows.merge(label_i, u_f, block), null

@@ -1,0 +1,170 @@
+"""Embeddings of times, labels and positions.
+
+Times and their embeddings are float32 whatever the network computes in: in
+bfloat16 two times closer than 1/256 would be one time.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.types import Array, PyTree
+
+_normal = nnx.initializers.normal(0.02)
+
+
+def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
+  """Returns features / 2 geometric frequencies, 1 down towards 1 / max_period.
+
+  They are `max_period ** (-2 k / features)`, k = 0, 1, ..., as published
+  transformers have them: 1 / max_period itself is the excluded end point.
+
+  Example:
+    >>> frequencies(4).round(6).tolist()
+    [1.0, 0.01]
+  """
+  if features < 2 or features % 2:
+    raise UsageError(
+      f"features={features}: sinusoidal features come in pairs; "
+      "give an even number, 2 or more"
+    )
+  half = features // 2
+  return np.power(max_period, -np.arange(half) / half)
+
+
+def sinusoidal(
+  t: Array,
+  features: int = 256,
+  *,
+  max_period: float = 1e4,
+  scale: float = 1.0,
+) -> Array:
+  """Computes cosines, then sines, of `scale * t` at geometric frequencies.
+
+  Args:
+    t: Times [B].
+    features: Number of features, even.
+    max_period: The lowest frequency is close to 1 / max_period.
+    scale: Factor on the time. With 1 and times in [0, 1] the features bend
+      slowly and derivatives in time stay small; diffusion models with 1,000
+      steps use 1000.
+
+  Returns:
+    Features [B, features], float32.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> sinusoidal(jnp.zeros(1), 4).tolist()
+    [[1.0, 1.0, 0.0, 0.0]]
+  """
+  steps = jnp.asarray(frequencies(features, max_period), jnp.float32)
+  angles = scale * t.astype(jnp.float32)[:, None] * steps[None, :]
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimeEmbedder(nnx.Module):
+  """Embeds times [B] as vectors [B, width]: sinusoids, then a small MLP."""
+
+  def __init__(
+    self,
+    width: int,
+    *,
+    features: int = 256,
+    scale: float = 1.0,
+    rngs: nnx.Rngs,
+  ):
+    self.features = features
+    self.scale = scale
+    self.hidden = nnx.Linear(features, width, kernel_init=_normal, rngs=rngs)
+    self.output = nnx.Linear(width, width, kernel_init=_normal, rngs=rngs)
+
+  def __call__(self, t: Array) -> Array:
+    """Returns the embedding [B, width] of `t` [B], float32."""
+    features = sinusoidal(t, self.features, scale=self.scale)
+    return self.output(jax.nn.silu(self.hidden(features)))
+
+
+class LabelEmbedder(nnx.Module):
+  """Embeds labels [B] as rows of a table; the last row is the null label."""
+
+  def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
+    self.num_classes = num_classes
+    self.table = nnx.Param(_normal(rngs.params(), (num_classes + 1, width)))
+
+  def __call__(self, cond: PyTree, batch: int) -> Array:
+    """Returns the embedding [batch, width] of the labels in `cond`.
+
+    A label outside [0, num_classes] gives NaN: no other label's row.
+    """
+    labels = labels_of(cond)
+    if labels is None:
+      labels = jnp.full((batch,), self.num_classes)
+    if labels.shape != (batch,):
+      raise UsageError(
+        f"cond: labels of shape {labels.shape} for a batch of {batch}; "
+        f"give one label per sample, shape ({batch},)"
+      )
+    # Negative labels would count from the end of the table.
+    rows = jnp.where(labels < 0, self.num_classes + 1, labels)
+    return self.table[...].at[rows].get(mode="fill", fill_value=jnp.nan)
+
+
+def labels_of(cond: PyTree) -> Array | None:
+  """Returns the labels in a condition: an array, or the entry "label".
+
+  Args:
+    cond: Integer labels [B], a dict with the key "label", or None.
+
+  Returns:
+    Integer labels [B], or None where there is no condition.
+
+  Raises:
+    UsageError: If a dict has no "label", or the labels are not integers.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> labels_of({"label": jnp.array([3])}).tolist()
+    [3]
+  """
+  if cond is None:
+    return None
+  if isinstance(cond, dict):
+    if "label" not in cond:
+      raise UsageError(
+        f'cond: no key "label" among {sorted(cond)}; a label-conditional '
+        "network reads its labels there"
+      )
+    cond = cond["label"]
+  labels = jnp.asarray(cond)
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
+    raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
+  return labels
+
+
+def position_table(height: int, width: int, features: int) -> np.ndarray:
+  """Returns fixed 2-D sine-cosine positions [height * width, features].
+
+  The first half of the features encodes the column, the second half the row,
+  each as sines, then cosines.
+
+  Args:
+    height: Number of rows.
+    width: Number of columns.
+    features: Number of features, divisible by 4.
+
+  Example:
+    >>> position_table(1, 1, 4).tolist()
+    [[0.0, 1.0, 0.0, 1.0]]
+  """
+  if features % 4:
+    raise UsageError(
+      f"width={features}: 2-D sine-cosine positions need a width divisible by 4"
+    )
+  rows, columns = np.divmod(np.arange(height * width), width)
+  angles = [
+    place[:, None] * frequencies(features // 2) for place in (columns, rows)
+  ]
+  parts = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+  return np.concatenate(parts, axis=1).astype(np.float32)

@@ -1,0 +1,150 @@
+"""A multilayer perceptron for points and small flattened images."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.models.embeddings import LabelEmbedder, sinusoidal
+from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.types import Array, PyTree
+
+
+class MLP(nnx.Module):
+  """SiLU layers on the point, its times and its label, concatenated."""
+
+  def __init__(
+    self,
+    *,
+    data_shape: tuple[int, ...],
+    width: int,
+    depth: int,
+    time_features: int,
+    time_scale: float,
+    num_classes: int,
+    second_time: bool,
+    zero_output: bool,
+    dtype: Any,
+    rngs: nnx.Rngs,
+  ):
+    self.data_shape = tuple(data_shape)
+    self.depth = depth
+    self.time_features = time_features
+    self.time_scale = time_scale
+    self.second_time = second_time
+    self.dtype = dtype
+    dimension = math.prod(data_shape)
+    features = dimension + time_features * (2 if second_time else 1)
+    self.label = (
+      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    )
+    features += width if num_classes else 0
+    for i in range(depth):
+      layer = nnx.Linear(features, width, dtype=self.dtype, rngs=rngs)
+      setattr(self, f"hidden_{i}", layer)
+      features = width
+    init = nnx.initializers
+    self.output = nnx.Linear(
+      features,
+      dimension,
+      kernel_init=init.zeros if zero_output else init.lecun_normal(),
+      rngs=rngs,
+    )
+
+  def __call__(
+    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
+  ) -> Array:
+    """Returns the prediction at `xt`, of its shape, float32."""
+    del key
+    if xt.shape[1:] != self.data_shape:
+      raise UsageError(
+        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
+      )
+    batch = xt.shape[0]
+    parts = [xt.reshape(batch, -1), self._time_features(t)]
+    if self.second_time:
+      parts.append(
+        self._time_features(t.astype(jnp.float32) - s.astype(jnp.float32))
+      )
+    if self.label is not None:
+      parts.append(self.label(cond, batch))
+    x = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
+    for i in range(self.depth):
+      x = jax.nn.silu(getattr(self, f"hidden_{i}")(x))
+    return self.output(x.astype(jnp.float32)).reshape(xt.shape)
+
+  def _time_features(self, t: Array) -> Array:
+    return sinusoidal(t, self.time_features, scale=self.time_scale)
+
+
+def mlp(
+  *,
+  data_shape: tuple[int, ...] = (2,),
+  width: int = 64,
+  depth: int = 2,
+  time_features: int = 64,
+  time_scale: float = 1.0,
+  num_classes: int = 0,
+  second_time: bool = True,
+  zero_output: bool = False,
+  dtype: Any = jnp.float32,
+) -> Network:
+  """Makes a multilayer perceptron with SiLU units.
+
+  Args:
+    data_shape: Shape of one sample: (D,) for points, (H, W, C) for images.
+    width: Units of a hidden layer, and features of a label.
+    depth: Number of hidden layers.
+    time_features: Sinusoidal features of a time, even.
+    time_scale: Factor on times before the sinusoids.
+    num_classes: Number of labels; 0 makes the network ignore `cond`. The null
+      label is `num_classes`.
+    second_time: Whether the network sees t - s; False makes it ignore `s`.
+    zero_output: Whether the output layer starts at zero.
+    dtype: float32 or bfloat16, the type of the hidden layers' arithmetic.
+
+  Returns:
+    A `Network` for samples [B, *data_shape].
+
+  Raises:
+    UsageError: If a field has an impossible value.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> network = mlp(data_shape=(2,), width=8)
+    >>> params = network.init(jax.random.key(0))
+    >>> t = jnp.ones(3)
+    >>> network.apply(params, jnp.ones((3, 2)), t, t, None).shape
+    (3, 2)
+  """
+  if not data_shape or min(data_shape) < 1:
+    raise UsageError(f"data_shape={data_shape}: give positive sizes")
+  for name, value in {"width": width, "depth": depth}.items():
+    if value < 1:
+      raise UsageError(f"{name}={value}: give 1 or more")
+  if num_classes < 0:
+    raise UsageError(
+      f"num_classes={num_classes}: give 0 (unconditional) or more"
+    )
+  if time_features < 2 or time_features % 2:
+    raise UsageError(
+      f"time_features={time_features}: give an even number, 2 or more"
+    )
+  dtype = compute_dtype(dtype)
+  return functional(
+    lambda rngs: MLP(
+      data_shape=data_shape,
+      width=width,
+      depth=depth,
+      time_features=time_features,
+      time_scale=time_scale,
+      num_classes=num_classes,
+      second_time=second_time,
+      zero_output=zero_output,
+      dtype=dtype,
+      rngs=rngs,
+    )
+  )

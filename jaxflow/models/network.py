@@ -1,0 +1,125 @@
+"""The boundary between Flax modules and the rest: two pure functions.
+
+A `Network` knows nothing of Flax. Its parameters are a nested dict of float32
+arrays, its `apply` is an ordinary function of them, so `jax.jit`, `jax.vmap`,
+`jax.grad` and `jax.jvp` compose with it in any order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.types import Array, PyTree
+
+
+class Apply(Protocol):
+  """A network as a function of its parameters.
+
+  `key` is a dropout key; None means that nothing is dropped. Every call with
+  one key drops the same units, so the primal, the tangent and the target of a
+  loss agree.
+  """
+
+  def __call__(
+    self,
+    params: PyTree,
+    xt: Array,
+    t: Array,
+    s: Array,
+    cond: PyTree,
+    key: Array | None = None,
+  ) -> Array:
+    """Returns the prediction at `xt`, of the shape of `xt`."""
+    ...
+
+
+@dataclass(frozen=True)
+class Network:
+  """A pair of pure functions.
+
+  Attributes:
+    init: `init(key) -> params`, a nested dict of float32 arrays.
+    apply: `apply(params, xt, t, s, cond, key=None) -> prediction`.
+  """
+
+  init: Callable[[Array], PyTree]
+  apply: Apply
+
+
+def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
+  """Turns a maker of an NNX module into a pair of pure functions.
+
+  The module must hold parameters only (no BatchNorm, no random state) and be
+  callable as `module(xt, t, s, cond, key)`.
+
+  Args:
+    make_module: Builds the module from `nnx.Rngs`.
+
+  Returns:
+    The `Network`; nothing is allocated before its `init` is called.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> class Scale(nnx.Module):
+    ...   def __init__(self, rngs):
+    ...     self.weight = nnx.Param(2 * jnp.ones(()))
+    ...   def __call__(self, xt, t, s, cond, key):
+    ...     return self.weight[...] * xt
+    >>> network = functional(Scale)
+    >>> params = network.init(jax.random.key(0))
+    >>> time = jnp.ones(1)
+    >>> network.apply(params, jnp.ones((1, 2)), time, time, None).tolist()
+    [[2.0, 2.0]]
+  """
+  graph = abstract_graph(make_module)
+
+  def init(key: Array) -> PyTree:
+    return init_parameters(make_module, key)
+
+  def apply(
+    params: PyTree,
+    xt: Array,
+    t: Array,
+    s: Array,
+    cond: PyTree,
+    key: Array | None = None,
+  ) -> Array:
+    # A merge inside the traced function, with fresh variables, is what lets
+    # forward mode pass through it.
+    module: Any = nnx.merge(graph, params, copy=True)
+    return module(xt, t, s, cond, key)
+
+  return Network(init, apply)
+
+
+def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
+  """Returns the structure of a module without allocating its parameters."""
+  abstract = nnx.eval_shape(lambda: make_module(nnx.Rngs(jax.random.key(0))))
+  graph, _ = nnx.split(abstract)
+  return graph
+
+
+def init_parameters(
+  make_module: Callable[[nnx.Rngs], Any], key: Array
+) -> dict[str, Any]:
+  """Returns the initial parameters of a module as a nested dict of arrays."""
+  return dict(nnx.to_pure_dict(nnx.state(make_module(nnx.Rngs(key)))))
+
+
+def compute_dtype(dtype: Any) -> jnp.dtype:
+  """Returns the type of a network's arithmetic: float32 or bfloat16.
+
+  Example:
+    >>> compute_dtype("bfloat16").name
+    'bfloat16'
+  """
+  name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+  if name not in ("float32", "bfloat16"):
+    raise UsageError(f"dtype={name}: give float32 or bfloat16")
+  return jnp.dtype(name)

@@ -1,0 +1,241 @@
+r"""Paths that join data (t = t_min) and noise (t = t_max).
+
+A path is a pair of coefficients. With `noise ~ N(0, I)`,
+
+  xt = alpha(t) data + sigma(t) noise                                     (1)
+  velocity = d xt / dt = alpha'(t) data + sigma'(t) noise                 (2)
+
+The derivatives in (2) come from `jax.jvp`, so a new path needs only `alpha`
+and `sigma`.
+
+References:
+  Albergo, Boffi, Vanden-Eijnden 2023, Stochastic Interpolants
+  (arXiv:2303.08797), section 2; Karras et al. 2022 (arXiv:2206.00364), table 1;
+  Song et al. 2021 (arXiv:2011.13456), eq. 33 for the variance-preserving path.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow.types import Array
+
+
+@runtime_checkable
+class Path(Protocol):
+  """What joins data and noise: two coefficients on `[t_min, t_max]`."""
+
+  @property
+  def t_min(self) -> float:
+    """The time of data."""
+    ...
+
+  @property
+  def t_max(self) -> float:
+    """The time of noise."""
+    ...
+
+  def alpha(self, t: Array) -> Array:
+    """Coefficient of the data at times `t` [...]."""
+    ...
+
+  def sigma(self, t: Array) -> Array:
+    """Coefficient of the noise at times `t` [...]."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linear:
+  """The straight line: `alpha = 1 - t`, `sigma = t`, t in [0, 1]."""
+
+  t_min: float = 0.0
+  t_max: float = 1.0
+
+  def alpha(self, t: Array) -> Array:
+    """Return `1 - t`."""
+    return 1 - t
+
+  def sigma(self, t: Array) -> Array:
+    """Return `t`."""
+    return t
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trigonometric:
+  """The quarter circle: `alpha^2 + sigma^2 = 1`, t in [0, t_max].
+
+  `t_max = 1` is the generalised variance-preserving path of SiT;
+  `t_max = pi / 2` makes t the angle of TrigFlow.
+  """
+
+  t_max: float = 1.0
+  t_min: float = 0.0
+
+  def alpha(self, t: Array) -> Array:
+    """Return `cos(pi t / (2 t_max))`."""
+    return jnp.cos(math.pi / (2 * self.t_max) * t)
+
+  def sigma(self, t: Array) -> Array:
+    """Return `sin(pi t / (2 t_max))`."""
+    return jnp.sin(math.pi / (2 * self.t_max) * t)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariancePreserving:
+  """The diffusion with noise rate `b(t) = beta_min + (beta_max - beta_min) t`.
+
+  The derivative of `sigma` is infinite at t = 0: sample t > 0.
+  """
+
+  beta_min: float = 0.1
+  beta_max: float = 20.0
+  t_min: float = 0.0
+  t_max: float = 1.0
+
+  def _log_alpha(self, t: Array) -> Array:
+    slope = self.beta_max - self.beta_min
+    return -0.5 * (self.beta_min * t + 0.5 * slope * t**2)
+
+  def alpha(self, t: Array) -> Array:
+    """Return `exp(-1/2 integral of b from 0 to t)`."""
+    return jnp.exp(self._log_alpha(t))
+
+  def sigma(self, t: Array) -> Array:
+    """Return `sqrt(1 - alpha^2)`, exact also near t = 0."""
+    return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VarianceExploding:
+  """The EDM path: `alpha = 1`, `sigma = t`; t is the noise level."""
+
+  t_min: float = 0.002
+  t_max: float = 80.0
+
+  def alpha(self, t: Array) -> Array:
+    """Return 1."""
+    return jnp.ones_like(t)
+
+  def sigma(self, t: Array) -> Array:
+    """Return `t`."""
+    return t
+
+
+class Coefficients(NamedTuple):
+  """`alpha`, `sigma` and their derivatives by t, each with the shape of t."""
+
+  alpha: Array
+  sigma: Array
+  d_alpha: Array
+  d_sigma: Array
+
+
+def coefficients(path: Path, t: Array) -> Coefficients:
+  """Evaluate a path and its derivatives.
+
+  Args:
+    path: The path.
+    t: Times `[...]` in `[path.t_min, path.t_max]`.
+
+  Returns:
+    The four coefficients, each of the shape of `t`.
+
+  Example:
+    >>> c = coefficients(Linear(), jnp.array([0.25]))
+    >>> [float(x[0]) for x in c]
+    [0.75, 0.25, -1.0, 1.0]
+  """
+  one = jnp.ones_like(t)
+  alpha, d_alpha = jax.jvp(path.alpha, (t,), (one,))
+  sigma, d_sigma = jax.jvp(path.sigma, (t,), (one,))
+  return Coefficients(alpha, sigma, d_alpha, d_sigma)
+
+
+def over(x: Array, like: Array) -> Array:
+  """Reshape per-sample numbers `[B]` so that they scale samples `[B, ...]`.
+
+  Example:
+    >>> over(jnp.ones(3), like=jnp.ones((3, 8, 8, 1))).shape
+    (3, 1, 1, 1)
+  """
+  return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+
+def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
+  """Compute the point `xt` between data and noise, eq. (1).
+
+  Args:
+    path: The path.
+    data: Samples `[B, ...]`.
+    noise: Standard normal noise, the shape of `data`.
+    t: Times `[B]`.
+
+  Returns:
+    `xt [B, ...]`.
+
+  Example:
+    >>> x = interpolate(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
+    ...                 jnp.array([0.25]))
+    >>> x.tolist()
+    [[0.25, 0.25]]
+  """
+  return over(path.alpha(t), data) * data + over(path.sigma(t), data) * noise
+
+
+def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
+  """Compute the velocity of the path through a pair, eq. (2).
+
+  Args:
+    path: The path.
+    data: Samples `[B, ...]`.
+    noise: Standard normal noise, the shape of `data`.
+    t: Times `[B]`.
+
+  Returns:
+    `d xt / dt`, `[B, ...]`, in data units per unit of t.
+
+  Example:
+    >>> v = velocity(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
+    ...              jnp.array([0.25]))
+    >>> v.tolist()
+    [[1.0, 1.0]]
+  """
+  c = coefficients(path, t)
+  return over(c.d_alpha, data) * data + over(c.d_sigma, data) * noise
+
+
+def log_snr(path: Path, t: Array) -> Array:
+  """Return the log signal-to-noise ratio `2 ln(alpha / sigma)` at t `[...]`.
+
+  Example:
+    >>> float(log_snr(Linear(), jnp.array(0.5)))
+    0.0
+  """
+  return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
+def half_g2(path: Path, t: Array) -> Array:
+  """Return half the squared diffusion coefficient at t `[...]`.
+
+  It is `sigma sigma' - (alpha' / alpha) sigma^2`, the factor of the score in
+  the probability-flow ODE (Song et al. 2021, eq. 13).
+
+  Example:
+    >>> float(half_g2(Linear(), jnp.array(0.5)))
+    1.0
+  """
+  c = coefficients(path, t)
+  return c.sigma * c.d_sigma - c.d_alpha / c.alpha * c.sigma**2
+
+
+def start(path: Path, noise: Array) -> Array:
+  """Scale unit noise `[B, ...]` to the start of sampling, `sigma(t_max) noise`.
+
+  Example:
+    >>> start(VarianceExploding(), jnp.ones((1, 2))).tolist()
+    [[80.0, 80.0]]
+  """
+  return path.sigma(jnp.asarray(path.t_max, noise.dtype)) * noise

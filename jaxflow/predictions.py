@@ -1,0 +1,171 @@
+"""What a network may predict, and the change from one prediction to another.
+
+Every prediction is a row `(a, b)`: `value = a data + b noise`. Together with
+`xt = alpha data + sigma noise` this is a 2 x 2 system; solving it for the
+wanted row `(p, q)` gives every conversion at once:
+
+  target = [(p b - q a) xt + (q alpha - p sigma) value] / (alpha b - sigma a)
+                                                                          (1)
+
+The denominator vanishes where the given value says nothing new about the pair:
+data where sigma = 0, noise where alpha = 0, the score at both.
+
+References:
+  Salimans, Ho 2022 (arXiv:2202.00512), section 4 for v; Karras et al. 2022
+  (arXiv:2206.00364), eq. 7 for the preconditioned denoiser.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from jaxflow import paths
+from jaxflow.paths import Path, over
+from jaxflow.types import Array, ModelFn
+
+Prediction = Literal["data", "noise", "velocity", "v", "score"]
+
+
+def row(path: Path, t: Array, kind: Prediction) -> tuple[Array, Array]:
+  """Return `(a, b)`, each `[...]` like t, with `value = a data + b noise`.
+
+  Example:
+    >>> a, b = row(paths.Linear(), jnp.array([0.25]), "velocity")
+    >>> float(a[0]), float(b[0])
+    (-1.0, 1.0)
+  """
+  c = paths.coefficients(path, t)
+  zero, one = jnp.zeros_like(t), jnp.ones_like(t)
+  match kind:
+    case "data":
+      return one, zero
+    case "noise":
+      return zero, one
+    case "velocity":
+      return c.d_alpha, c.d_sigma
+    case "v":
+      return -c.sigma, c.alpha
+    case "score":
+      return zero, -1 / c.sigma
+  raise ValueError(
+    f"prediction {kind!r} is unknown: use data, noise, velocity, v or score"
+  )
+
+
+def convert(
+  path: Path,
+  value: Array,
+  xt: Array,
+  t: Array,
+  *,
+  source: Prediction,
+  target: Prediction,
+) -> Array:
+  """Convert one prediction into another, eq. (1).
+
+  Args:
+    path: The path on which `xt` lies.
+    value: The given prediction `[B, ...]`.
+    xt: The point `[B, ...]` at which it was made.
+    t: Times `[B]`; not where `source` is singular (module docstring).
+    source: What `value` is.
+    target: What is wanted.
+
+  Returns:
+    The wanted prediction `[B, ...]`.
+
+  Raises:
+    ValueError: If `source` or `target` is no prediction.
+
+  Example:
+    >>> xt, v = jnp.array([[0.5]]), jnp.array([[1.0]])
+    >>> convert(paths.Linear(), v, xt, jnp.array([0.5]),
+    ...         source="velocity", target="data").tolist()
+    [[0.0]]
+  """
+  if source == target:
+    return value
+  a, b = row(path, t, source)
+  p, q = row(path, t, target)
+  alpha, sigma = path.alpha(t), path.sigma(t)
+  det = alpha * b - sigma * a
+  from_xt = (p * b - q * a) / det
+  from_value = (q * alpha - p * sigma) / det
+  return over(from_xt, xt) * xt + over(from_value, xt) * value
+
+
+def as_prediction(
+  model_fn: ModelFn, path: Path, *, source: Prediction, target: Prediction
+) -> ModelFn:
+  """Wrap a network that predicts `source` as one that predicts `target`.
+
+  Args:
+    model_fn: The network.
+    path: The path it was trained on.
+    source: What it predicts.
+    target: What the result predicts.
+
+  Returns:
+    A `ModelFn`.
+
+  Example:
+    >>> zero = lambda xt, t, s, cond: jnp.zeros_like(xt)   # data = 0 always
+    >>> v = as_prediction(zero, paths.Linear(), source="data",
+    ...                   target="velocity")
+    >>> t = jnp.array([0.5])
+    >>> v(jnp.array([[1.0]]), t, t, None).tolist()
+    [[2.0]]
+  """
+  if source == target:
+    return model_fn
+
+  def converted(xt, t, s, cond):
+    value = model_fn(xt, t, s, cond)
+    return convert(path, value, xt, t, source=source, target=target)
+
+  return converted
+
+
+def edm_inputs(
+  xt: Array, t: Array, s: Array, sigma_data: float
+) -> tuple[Array, Array, Array]:
+  """Return what a raw EDM network sees: `(c_in xt, ln(t)/4, ln(s)/4)`.
+
+  Example:
+    >>> t = jnp.array([1.0])
+    >>> x, c, _ = edm_inputs(jnp.array([[2.0]]), t, t, sigma_data=0.0)
+    >>> x.tolist(), c.tolist()
+    ([[2.0]], [0.0])
+  """
+  c_in = 1 / jnp.sqrt(t**2 + sigma_data**2)
+  return over(c_in, xt) * xt, jnp.log(t) / 4, jnp.log(s) / 4
+
+
+def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
+  """Precondition a raw network as a denoiser on the variance-exploding path.
+
+  `D(x, t) = c_skip x + c_out F(c_in x, ln(t)/4)` with the coefficients of
+  Karras et al. 2022, table 1.
+
+  Args:
+    model_fn: The raw network F.
+    sigma_data: Standard deviation of the data.
+
+  Returns:
+    A `ModelFn` that predicts data.
+
+  Example:
+    >>> zero = lambda xt, t, s, cond: jnp.zeros_like(xt)
+    >>> t = jnp.array([0.5])
+    >>> edm_denoiser(zero)(jnp.array([[1.0]]), t, t, None).tolist()
+    [[0.5]]
+  """
+
+  def denoiser(xt, t, s, cond):
+    total = t**2 + sigma_data**2
+    value = model_fn(*edm_inputs(xt, t, s, sigma_data), cond)
+    c_skip = sigma_data**2 / total
+    c_out = t * sigma_data / jnp.sqrt(total)
+    return over(c_skip, xt) * xt + over(c_out, xt) * value
+
+  return denoiser

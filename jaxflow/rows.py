@@ -1,0 +1,91 @@
+"""The static split of a batch into interval rows (s < t) and flow rows (s = t).
+
+Of every `m` consecutive rows the first `k` are interval rows; `block = (m, k)`.
+The batch axis is reshaped `[B] -> [B / m, m]` and the second axis is sliced, so
+under data sharding every device splits its own rows: nothing moves, and the
+share of interval rows does not depend on the number of devices.
+"""
+
+import math
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow.types import Array
+
+Tree = TypeVar("Tree")
+Block = tuple[int, int]
+
+
+def check_block(block: Block, batch_size: int) -> None:
+  """Raise ValueError unless 1 <= k <= m and m divides the batch.
+
+  Example:
+    >>> check_block((4, 1), 6)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch of 6 rows is no multiple of the block (4, 1): use 8
+  """
+  m, k = block
+  if not 1 <= k <= m:
+    raise ValueError(f"block {block} is not (m, k) with 1 <= k <= m")
+  if batch_size % m:
+    above = -(-batch_size // m) * m
+    raise ValueError(
+      f"batch of {batch_size} rows is no multiple of the block {block}: "
+      f"use {above}"
+    )
+
+
+def split(tree: Tree, block: Block) -> tuple[Tree, Tree]:
+  """Split every leaf `[B, ...]` into its interval and its flow rows.
+
+  Args:
+    tree: A pytree of arrays with leading axis B, or None.
+    block: `(m, k)`; m divides B.
+
+  Returns:
+    Interval rows `[B k / m, ...]` and flow rows `[B (m - k) / m, ...]`.
+
+  Example:
+    >>> interval, flow = split(jnp.arange(8), (4, 1))
+    >>> interval.tolist(), flow.tolist()
+    ([0, 4], [1, 2, 3, 5, 6, 7])
+  """
+  m, k = block
+
+  def part(x, rows):
+    blocks = x.reshape(x.shape[0] // m, m, *x.shape[1:])[:, rows]
+    return blocks.reshape(math.prod(blocks.shape[:2]), *x.shape[1:])
+
+  first = jax.tree.map(lambda x: part(x, slice(None, k)), tree)
+  rest = jax.tree.map(lambda x: part(x, slice(k, None)), tree)
+  return first, rest
+
+
+def merge(interval: Array, flow: Array, block: Block) -> Array:
+  """Put `[B k / m, ...]` and `[B (m - k) / m, ...]` back in order, `[B, ...]`.
+
+  Example:
+    >>> merge(*split(jnp.arange(8), (4, 1)), (4, 1)).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+  """
+  m, k = block
+  blocks = (interval.shape[0] + flow.shape[0]) // m
+  rest = interval.shape[1:]
+  parts = [interval.reshape(blocks, k, *rest)]
+  parts.append(flow.reshape(blocks, m - k, *rest))
+  return jnp.concatenate(parts, axis=1).reshape(blocks * m, *rest)
+
+
+def is_interval(block: Block, batch_size: int) -> np.ndarray:
+  """Return the mask `[B]` of interval rows.
+
+  Example:
+    >>> is_interval((2, 1), 4).tolist()
+    [True, False, True, False]
+  """
+  m, k = block
+  return np.arange(batch_size) % m < k

@@ -1,0 +1,1 @@
+"""Training: state, step, EMA, optimizers, sharding, checkpoints, loop."""

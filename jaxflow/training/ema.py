@@ -1,0 +1,124 @@
+"""Laws of the decay of an exponential moving average of the parameters.
+
+  e <- beta_k e + (1 - beta_k) params,   k = 1, 2, ... the update's number  (1)
+
+starting from the initial parameters. A law maps k to beta_k.
+
+References:
+  Song et al. 2021 (arXiv:2011.13456), code, for the count ramp; Karras et al.
+  2022 (arXiv:2206.00364), appendix F.2; Karras et al. 2024, EDM2
+  (arXiv:2312.02696), eq. 123 and 127.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow.types import Array, PyTree
+
+
+class Law(Protocol):
+  """The decay of update k."""
+
+  def __call__(self, k: Array) -> Array:
+    """Return beta_k, scalar, for the update's number k >= 1."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant:
+  """`beta_k = decay`.
+
+  Example:
+    >>> Constant(decay=0.5)(jnp.array(1)).item()
+    0.5
+  """
+
+  decay: float = 0.9999
+
+  def __call__(self, k: Array) -> Array:
+    """Return the decay."""
+    return jnp.full(jnp.shape(k), self.decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountRamp:
+  """`beta_k = min(decay, (1 + k) / (10 + k))`.
+
+  Example:
+    >>> CountRamp(decay=0.9)(jnp.array(8)).item()
+    0.5
+  """
+
+  decay: float = 0.9999
+
+  def __call__(self, k: Array) -> Array:
+    """Return the decay of update k."""
+    return jnp.minimum(self.decay, (1.0 + k) / (10.0 + k))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HalfLife:
+  """Half-life in images, growing with the images seen, as in EDM.
+
+  Example:
+    >>> HalfLife(images=1000, batch_size=10)(jnp.array(1)).item()
+    0.0
+  """
+
+  images: float = 500_000
+  batch_size: int = 128
+  ramp: float = 0.05
+
+  def __call__(self, k: Array) -> Array:
+    """Return the decay of update k."""
+    seen = (k - 1.0) * self.batch_size
+    half_life = jnp.minimum(self.images, self.ramp * seen)
+    return 0.5 ** (self.batch_size / jnp.maximum(half_life, 1e-8))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Power:
+  """`beta_k = (1 - 1/k)^(gamma + 1)`: a fixed width relative to training.
+
+  `width` is the standard deviation of the averaging profile over the length of
+  training; 0.05 and 0.10 are usual.
+
+  Example:
+    >>> round(Power(width=0.1).gamma, 2)
+    6.94
+  """
+
+  width: float = 0.1
+
+  @property
+  def gamma(self) -> float:
+    """The exponent: the largest root of EDM2, eq. 123."""
+    inverse = self.width**-2
+    roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
+    return float(roots.real.max())
+
+  def __call__(self, k: Array) -> Array:
+    """Return the decay of update k."""
+    return (1 - 1.0 / k) ** (self.gamma + 1)
+
+
+def update(average: PyTree, params: PyTree, decay: Array) -> PyTree:
+  """Move an average towards the parameters, eq. (1).
+
+  Args:
+    average: The average, a pytree of float32 arrays.
+    params: The parameters, like `average`.
+    decay: beta, scalar in [0, 1].
+
+  Returns:
+    The new average.
+
+  Example:
+    >>> update(jnp.array([1.0]), jnp.array([0.0]), jnp.array(0.5)).tolist()
+    [0.5]
+  """
+  return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, average, params)

@@ -1,0 +1,221 @@
+"""Distances between samples and weights of times.
+
+A distance maps two batches `[B, ...]` to `[B]`; a weight maps a path and times
+t, s `[B]` to `[B]`. Sums and means run over the elements of one sample.
+
+References:
+  Ma et al. 2024, SiT (arXiv:2401.08740), appendix; Salimans, Ho 2022
+  (arXiv:2202.00512), section 4; Song et al. 2023 (arXiv:2303.01469), section 5;
+  Song, Dhariwal 2023 (arXiv:2310.14189), eq. 8 for the pseudo-Huber distance;
+  Geng et al. 2025 (arXiv:2505.13447), section 4.3 for the adaptive weight.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import paths
+from jaxflow.paths import Path
+from jaxflow.types import Array
+
+Distance = Callable[[Array, Array], Array]
+Weight = Callable[[Path, Array, Array], Array]
+
+
+def sample_mean(x: Array) -> Array:
+  """Average over the elements of each sample, `[B, ...] -> [B]`.
+
+  Example:
+    >>> sample_mean(jnp.ones((2, 3, 3))).tolist()
+    [1.0, 1.0]
+  """
+  return x.mean(axis=tuple(range(1, x.ndim)))
+
+
+def sample_sum(x: Array) -> Array:
+  """Sum over the elements of each sample, `[B, ...] -> [B]`.
+
+  Example:
+    >>> sample_sum(jnp.ones((2, 3, 3))).tolist()
+    [9.0, 9.0]
+  """
+  return x.sum(axis=tuple(range(1, x.ndim)))
+
+
+def l1(a: Array, b: Array) -> Array:
+  """Return the mean absolute difference `[B]`.
+
+  Example:
+    >>> l1(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [2.0]
+  """
+  return sample_mean(jnp.abs(a - b))
+
+
+def l2(a: Array, b: Array) -> Array:
+  """Return the mean squared difference `[B]`.
+
+  Example:
+    >>> l2(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [4.0]
+  """
+  return sample_mean((a - b) ** 2)
+
+
+def l2_sum(a: Array, b: Array) -> Array:
+  """Return the summed squared difference `[B]`.
+
+  Example:
+    >>> l2_sum(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [16.0]
+  """
+  return sample_sum((a - b) ** 2)
+
+
+def huber(c: float) -> Distance:
+  """Make the pseudo-Huber distance `sqrt(||a - b||^2 + c^2) - c`.
+
+  Args:
+    c: Where the square turns into a norm; > 0, or the gradient at a = b is
+      not defined.
+
+  Returns:
+    A distance.
+
+  Example:
+    >>> huber(3.0)(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [2.0]
+  """
+
+  def distance(a, b):
+    return jnp.sqrt(l2_sum(a, b) + c**2) - c
+
+  return distance
+
+
+def adaptive(error: Array, *, power: float, eps: float) -> Array:
+  """Weight an error by its own size: `sg((error + eps)^-power) error`.
+
+  At power 1 the value is nearly 1 whatever the error: log the raw error too.
+
+  Args:
+    error: Summed squared errors `[B]`, >= 0.
+    power: 0 is the plain squared error, 1 the scale-free one.
+    eps: Added to the error, in its units.
+
+  Returns:
+    Weighted errors `[B]`.
+
+  Example:
+    >>> adaptive(jnp.array([3.0]), power=1.0, eps=1.0).tolist()
+    [0.75]
+  """
+  return jax.lax.stop_gradient((error + eps) ** -power) * error
+
+
+def uniform(path: Path, t: Array, s: Array) -> Array:
+  """Weigh every time alike, `[B]`.
+
+  Example:
+    >>> uniform(paths.Linear(), jnp.array([0.5]), jnp.array([0.0])).tolist()
+    [1.0]
+  """
+  del path, s
+  return jnp.ones_like(t)
+
+
+def snr(path: Path, t: Array, s: Array) -> Array:
+  """Weigh by the signal-to-noise ratio `(alpha / sigma)^2`, `[B]`.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> snr(paths.VarianceExploding(), t, t).tolist()
+    [4.0]
+  """
+  del s
+  return (path.alpha(t) / path.sigma(t)) ** 2
+
+
+def snr_plus_one(path: Path, t: Array, s: Array) -> Array:
+  """Weigh by `SNR + 1`, `[B]`.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> snr_plus_one(paths.VarianceExploding(), t, t).tolist()
+    [5.0]
+  """
+  return snr(path, t, s) + 1
+
+
+def truncated_snr(path: Path, t: Array, s: Array) -> Array:
+  """Weigh by `max(SNR, 1)`, `[B]`.
+
+  Example:
+    >>> t = jnp.array([2.0])
+    >>> truncated_snr(paths.VarianceExploding(), t, t).tolist()
+    [1.0]
+  """
+  return jnp.maximum(snr(path, t, s), 1)
+
+
+def karras(sigma_data: float = 0.5) -> Weight:
+  """Make the weight `SNR + sigma_data^-2` of the EDM denoiser.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> karras(0.5)(paths.VarianceExploding(), t, t).tolist()
+    [8.0]
+  """
+
+  def weight(path, t, s):
+    return snr(path, t, s) + sigma_data**-2
+
+  return weight
+
+
+def inverse_gap(path: Path, t: Array, s: Array) -> Array:
+  """Weigh by `1 / (t - s)`, `[B]`.
+
+  Example:
+    >>> inverse_gap(paths.Linear(), jnp.array([0.5]), jnp.array([0.0])).tolist()
+    [2.0]
+  """
+  del path
+  return 1 / (t - s)
+
+
+def inverse_square(path: Path, t: Array, s: Array) -> Array:
+  """Weigh by `t^-2`: data errors in velocity units on the linear path, `[B]`.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> inverse_square(paths.Linear(), t, t).tolist()
+    [4.0]
+  """
+  del path, s
+  return t**-2.0
+
+
+def velocity(path: Path, t: Array, s: Array) -> Array:
+  """Weigh noise or score losses like velocity losses: `(g^2 / (2 sigma))^2`.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> velocity(paths.VarianceExploding(), t, t).tolist()
+    [1.0]
+  """
+  del s
+  return (paths.half_g2(path, t) / path.sigma(t)) ** 2
+
+
+def likelihood(path: Path, t: Array, s: Array) -> Array:
+  """Weigh noise or score losses to bound the likelihood: `g^2 / (2 sigma^2)`.
+
+  Example:
+    >>> t = jnp.array([0.5])
+    >>> likelihood(paths.VarianceExploding(), t, t).tolist()
+    [2.0]
+  """
+  del s
+  return paths.half_g2(path, t) / path.sigma(t) ** 2

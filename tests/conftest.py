@@ -1,0 +1,22 @@
+"""What every test runs under: 8 host devices, strict rank promotion."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+CACHE = os.environ.get("JAXFLOW_TEST_CACHE")
+if CACHE:
+  jax.config.update("jax_compilation_cache_dir", CACHE)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def x64():
+  """Run a test in float64."""
+  with jax.enable_x64(True):
+    yield

@@ -1,0 +1,488 @@
+"""Networks: architecture against a float64 reference, derivatives, layouts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow.models import SIZES, dit, mlp, stack_blocks, unstack_blocks
+from jaxflow.models.embeddings import sinusoidal
+from jaxflow.models.patches import patchify, unpatchify
+
+SHAPE = (4, 6, 2)
+BATCH = 3
+small_dit = functools.partial(
+  dit, (2, 16, 2), image_shape=SHAPE, patch_size=2, num_classes=3
+)
+# Compiling takes longer than running here, so the compiler may be lazy.
+jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+)
+LAYOUTS = [(False, False), (False, True), (True, False), (True, True)]
+
+
+@pytest.fixture(autouse=True)
+def no_rank_promotion():
+  with jax.numpy_rank_promotion("raise"):
+    yield
+
+
+def arguments(shape=SHAPE):
+  keys = jax.random.split(jax.random.key(1), 2)
+  xt = jax.random.normal(keys[0], (BATCH, *shape))
+  t = jnp.array([0.9, 0.5, 1.0])
+  return xt, t, jnp.array([0.1, 0.5, 0.0]), jnp.array([0, 3, 2])
+
+
+def tangents(shape=SHAPE):
+  xt = jax.random.normal(jax.random.key(2), (BATCH, *shape))
+  return xt, jnp.array([1.0, -0.5, 2.0]), jnp.array([0.5, 1.0, -1.0])
+
+
+def perturbed(network, scale=0.2):
+  """Initial parameters plus noise: no gate and no output is zero any more."""
+  noise = np.random.default_rng(7)
+  return jax.tree.map(
+    lambda p: p + scale * noise.standard_normal(p.shape, np.float32),
+    jit(network.init)(jax.random.key(0)),
+  )
+
+
+def silu(x):
+  return x / (1 + np.exp(-x))
+
+
+def linear(p, x):
+  return x @ p["kernel"] + p["bias"]
+
+
+def waves(t, features):
+  """Cosines and sines of t at 10000 ** (-2 k / features)."""
+  angles = t[:, None] * 1e4 ** (-np.arange(features // 2) * 2 / features)
+  return np.cos(angles), np.sin(angles)
+
+
+def reference_dit(params, xt, t, s, label, heads=2, patch=2):
+  """The Diffusion Transformer in NumPy, float64, token by token."""
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  batch, height, breadth, channels = xt.shape
+  corners = [
+    (i, j) for i in range(0, height, patch) for j in range(0, breadth, patch)
+  ]
+
+  def embed(q, time):
+    features = np.concatenate(waves(time, 256), axis=1)
+    return linear(q["output"], silu(linear(q["hidden"], features)))
+
+  def norm(x, shift, scale):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+  def attention(q, x):
+    queries, keys, values = np.split(linear(q["qkv"], x), 3, axis=-1)
+    size = x.shape[-1] // heads
+    out = np.zeros_like(x)
+    for part in [slice(h * size, (h + 1) * size) for h in range(heads)]:
+      scores = queries[..., part] @ keys[..., part].swapaxes(1, 2)
+      scores = np.exp(scores / np.sqrt(size))
+      scores /= scores.sum(-1, keepdims=True)
+      out[..., part] = scores @ values[..., part]
+    return linear(q["output"], out)
+
+  def gelu(x):
+    cubic = x + 0.044715 * x**3
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * cubic))
+
+  c = embed(p["time"], t) + embed(p["interval"], t - s)
+  c = silu(c + p["label"]["table"][label])
+  tokens = []
+  for i, j in corners:
+    pixels = xt[:, i : i + patch, j : j + patch].reshape(batch, -1)
+    token = linear(p["patch"], pixels)
+    place = np.array([j // patch, i // patch], float)
+    cosines, sines = waves(place, token.shape[1] // 2)
+    token += np.concatenate([sines[0], cosines[0], sines[1], cosines[1]])
+    tokens.append(token)
+  x = np.stack(tokens, axis=1)
+  for i in range(len(p["blocks"])):
+    q = p["blocks"][f"block_{i}"]
+    m = np.split(linear(q["modulation"]["linear"], c), 6, axis=-1)
+    x = x + m[2][:, None] * attention(q["attention"], norm(x, m[0], m[1]))
+    h = gelu(linear(q["expand"], norm(x, m[3], m[4])))
+    x = x + m[5][:, None] * linear(q["contract"], h)
+  m = np.split(linear(p["modulation"]["linear"], c), 2, axis=-1)
+  x = linear(p["output"], norm(x, *m))
+  image = np.zeros(xt.shape)
+  for n, (i, j) in enumerate(corners):
+    block = x[:, n].reshape(batch, patch, patch, channels)
+    image[:, i : i + patch, j : j + patch] = block
+  return image
+
+
+def reference_mlp(params, xt, t, s, label):
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  times = [*waves(t, 64), *waves(t - s, 64)]
+  table = p["label"]["table"][label]
+  x = np.concatenate([xt.reshape(BATCH, -1), *times, table], axis=1)
+  for i in range(2):
+    x = silu(linear(p[f"hidden_{i}"], x))
+  return linear(p["output"], x).reshape(xt.shape)
+
+
+NETWORKS = {
+  "dit": (small_dit(), reference_dit, SHAPE),
+  "mlp": (mlp(data_shape=(5,), num_classes=3), reference_mlp, (5,)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_value_and_jvp_equal_the_float64_reference(name):
+  network, reference, shape = NETWORKS[name]
+  params = perturbed(network)
+  *primals, label = arguments(shape)
+  directions = tangents(shape)
+
+  def model_fn(xt, t, s):
+    return network.apply(params, xt, t, s, label)
+
+  value, slope = jit(lambda *p: jax.jvp(model_fn, p, directions))(*primals)
+
+  def moved(step):
+    points = [
+      np.asarray(p, np.float64) + step * np.asarray(d, np.float64)
+      for p, d in zip(primals, directions, strict=True)
+    ]
+    return reference(params, *points, np.asarray(label))
+
+  expected_slope = (moved(1e-5) - moved(-1e-5)) / 2e-5
+  np.testing.assert_allclose(value, moved(0.0), rtol=2e-4, atol=2e-4)
+  scale = np.abs(expected_slope).max()
+  np.testing.assert_allclose(slope / scale, expected_slope / scale, atol=1e-4)
+  np.testing.assert_allclose(
+    network.apply(params, *primals, label), value, rtol=1e-4, atol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  ("size", "patch_size", "millions"),
+  [
+    ("B", 4, 131.2),
+    ("B", 2, 131.1),
+    ("M", 2, 308.0),
+    ("L", 2, 459.1),
+    ("XL", 2, 676.4),
+  ],
+)
+def test_parameter_counts_are_the_published_ones(size, patch_size, millions):
+  network = dit(
+    size,
+    patch_size=patch_size,
+    image_shape=(32, 32, 4),
+    num_classes=1000,
+    scan_layers=True,
+  )
+  params = jax.eval_shape(network.init, jax.random.key(0))
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  assert round(count / 1e6, 1) == millions
+
+
+def test_params_are_nested_dicts_of_float32_arrays():
+  for network in (small_dit(dtype="bfloat16"), mlp(num_classes=2)):
+    params = network.init(jax.random.key(0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      assert all(isinstance(part.key, str) for part in path)
+      assert isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32
+
+
+def test_initial_values_are_the_published_ones():
+  network = dit((1, 64, 4), image_shape=(8, 8, 4), num_classes=300)
+  params = jit(network.init)(jax.random.key(0))
+  block = params["blocks"]["block_0"]
+  for zero in (block["modulation"], params["modulation"], params["output"]):
+    assert all(not leaf.any() for leaf in jax.tree.leaves(zero))
+  for normal in (
+    params["label"]["table"],
+    params["time"]["hidden"]["kernel"],
+    params["interval"]["output"]["kernel"],
+  ):
+    assert jnp.std(normal) == pytest.approx(0.02, rel=0.05)
+  for uniform in (block["attention"]["qkv"], block["expand"], params["patch"]):
+    limit = np.sqrt(6 / sum(uniform["kernel"].shape))
+    assert jnp.abs(uniform["kernel"]).max() == pytest.approx(limit, rel=0.01)
+    assert not uniform["bias"].any()
+
+
+def test_layouts_give_one_function_and_its_derivatives():
+  inputs = arguments()
+  xt, t, s, label = inputs
+  directions = tangents()
+  weight = jax.random.normal(jax.random.key(3), xt.shape)
+  plain = small_dit()
+  params = perturbed(plain)
+  results = []
+  for scan_layers, remat in LAYOUTS:
+    network = small_dit(scan_layers=scan_layers, remat=remat)
+    blocks = params["blocks"]
+    own = params | {"blocks": stack_blocks(blocks) if scan_layers else blocks}
+
+    def loss(own, xt, t, s, network=network):
+      def model_fn(xt, t, s):
+        return network.apply(own, xt, t, s, label)
+
+      value, slope = jax.jvp(model_fn, (xt, t, s), directions)
+      return jnp.sum(weight * (value - (t - s)[:, None, None, None] * slope))
+
+    value, (of_params, *of_inputs) = jit(
+      jax.value_and_grad(loss, (0, 1, 2, 3))
+    )(own, xt, t, s)
+    if scan_layers:
+      of_blocks = unstack_blocks(of_params["blocks"])
+      of_params = of_params | {"blocks": of_blocks}
+    results.append((value, of_params, of_inputs))
+  for leaf in jax.tree.leaves(results[0]):
+    assert jnp.abs(leaf).max() > 0
+  for other in results[1:]:
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(
+        a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max())
+      ),
+      other,
+      results[0],
+    )
+
+
+def test_layouts_share_initial_values_and_convert_both_ways():
+  key = jax.random.key(0)
+  unrolled = jit(small_dit().init)(key)["blocks"]
+  scanned = jit(small_dit(scan_layers=True).init)(key)["blocks"]
+  jax.tree.map(np.testing.assert_array_equal, stack_blocks(unrolled), scanned)
+  jax.tree.map(np.testing.assert_array_equal, unstack_blocks(scanned), unrolled)
+  first, second = unrolled["block_0"], unrolled["block_1"]
+  assert (first["expand"]["kernel"] != second["expand"]["kernel"]).any()
+
+
+def test_forward_over_reverse_equals_reverse_over_forward():
+  network = small_dit(scan_layers=True, remat=True)
+  params = perturbed(network)
+  xt, t, s, label = arguments()
+  direction = tangents()[0]
+
+  def energy(xt):
+    return jnp.sum(jnp.sin(network.apply(params, xt, t, s, label)))
+
+  def slope(xt):
+    return jax.jvp(energy, (xt,), (direction,))[1]
+
+  forward_over_reverse = jit(
+    lambda xt: jax.jvp(jax.grad(energy), (xt,), (direction,))[1]
+  )(xt)
+  reverse_over_forward = jit(jax.grad(slope))(xt)
+  scale = jnp.abs(forward_over_reverse).max()
+  assert scale > 0.1
+  np.testing.assert_allclose(
+    reverse_over_forward / scale, forward_over_reverse / scale, atol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  "make", [small_dit, functools.partial(mlp, data_shape=SHAPE)]
+)
+def test_second_time_decides_whether_s_matters(make):
+  xt, t, s, label = arguments()
+  for second_time in (False, True):
+    network = make(second_time=second_time)
+    params = perturbed(network)
+    here = network.apply(params, xt, t, s, label)
+    there = network.apply(params, xt, t, s + 0.3, label)
+    assert jnp.array_equal(here, there) != second_time
+
+
+def test_one_key_drops_the_same_units_everywhere():
+  network = small_dit(dropout=0.5)
+  params = perturbed(network)
+  xt, t, s, label = arguments()
+  key = jax.random.key(5)
+
+  def model_fn(xt, t, s, key=key):
+    return network.apply(params, xt, t, s, label, key)
+
+  first = model_fn(xt, t, s)
+  primal, _ = jax.jvp(model_fn, (xt, t, s), tangents())
+  np.testing.assert_array_equal(first, model_fn(xt, t, s))
+  np.testing.assert_allclose(first, primal, rtol=1e-5, atol=1e-5)
+  other = model_fn(xt, t, s, jax.random.key(6))
+  assert not jnp.allclose(first, other, atol=1e-2)
+  np.testing.assert_array_equal(
+    model_fn(xt, t, s, None), small_dit().apply(params, xt, t, s, label)
+  )
+  scanned = params | {"blocks": stack_blocks(params["blocks"])}
+  network = small_dit(dropout=0.5, scan_layers=True, remat=True)
+  np.testing.assert_allclose(
+    jit(network.apply)(scanned, xt, t, s, label, key), first, atol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  "make", [small_dit, functools.partial(mlp, data_shape=SHAPE, num_classes=3)]
+)
+def test_labels(make):
+  network = make()
+  params = perturbed(network)
+  xt, t, s, label = arguments()
+  apply = functools.partial(network.apply, params, xt, t, s)
+  null = jnp.full(BATCH, 3)
+  np.testing.assert_array_equal(apply(None), apply(null))
+  np.testing.assert_array_equal(apply({"label": label}), apply(label))
+  assert not jnp.allclose(apply(label)[0], apply(null)[0])
+  np.testing.assert_array_equal(apply(label)[1], apply(null)[1])
+  wild = apply(jnp.array([0, 4, -1]))
+  assert jnp.isfinite(wild[0]).all() and jnp.isnan(wild[1:]).all()
+  free = make(num_classes=0)
+  free_params = perturbed(free)
+  np.testing.assert_array_equal(
+    free.apply(free_params, xt, t, s, label),
+    free.apply(free_params, xt, t, s, None),
+  )
+
+
+@pytest.mark.parametrize(
+  "cond", [jnp.ones(BATCH), {"class": jnp.ones(BATCH, int)}, jnp.ones(1, int)]
+)
+def test_a_wrong_condition_is_named(cond):
+  network = mlp(data_shape=SHAPE, num_classes=3)
+  params = network.init(jax.random.key(0))
+  with pytest.raises(ValueError, match=r"^cond: .*(label|integers)"):
+    network.apply(params, *arguments()[:3], cond)
+
+
+def test_bfloat16_is_close_to_float32():
+  xt, t, s, label = arguments()
+  exact, rounded = small_dit(), small_dit(dtype=jnp.bfloat16)
+  params = perturbed(exact, 0.1)
+  expected = exact.apply(params, xt, t, s, label)
+  value = rounded.apply(params, xt, t, s, label)
+  assert value.dtype == jnp.float32
+  error = jnp.linalg.norm(value - expected) / jnp.linalg.norm(expected)
+  assert 1e-5 < error < 0.02
+
+
+def test_vmap_over_single_samples_equals_the_batch():
+  network = small_dit(scan_layers=True)
+  params = perturbed(network)
+  inputs = arguments()
+
+  def single(*sample):
+    return network.apply(params, *(x[None] for x in sample))[0]
+
+  np.testing.assert_allclose(
+    jax.vmap(single)(*inputs),
+    network.apply(params, *inputs),
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+def test_patches_hold_the_pixels_of_their_square():
+  images = jnp.arange(2.0 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+  tokens = patchify(images, 2)
+  assert tokens.shape == (2, 6, 12)
+  # Token 4 is row 1, column 1 of the 2 x 3 grid.
+  np.testing.assert_array_equal(tokens[1, 4], images[1, 2:4, 2:4].reshape(-1))
+  np.testing.assert_array_equal(unpatchify(tokens, 2, (4, 6, 3)), images)
+
+
+def test_sinusoids_keep_float32_times_apart():
+  features = sinusoidal(jnp.array([1.0, 1.0 - 1e-6], jnp.float32), 64)
+  assert features.dtype == jnp.float32
+  assert (features[0] != features[1]).any()
+  scaled = sinusoidal(jnp.array([0.25]), 4, scale=1000.0)
+  expected = [np.cos(250), np.cos(2.5), np.sin(250), np.sin(2.5)]
+  np.testing.assert_allclose(scaled[0], expected, atol=1e-5)
+
+
+def test_zero_output_starts_at_zero():
+  network = mlp(data_shape=SHAPE, zero_output=True)
+  params = network.init(jax.random.key(0))
+  assert not network.apply(params, *arguments()).any()
+  assert mlp().init(jax.random.key(0))["output"]["kernel"].any()
+
+
+def test_flops_are_those_of_the_matrix_products():
+  depth, width, _ = SIZES["B"]
+  tokens, pixels = 16 * 16, 2 * 2 * 4
+  network = dit("B", image_shape=(32, 32, 4), num_classes=1000)
+  inputs = (
+    jax.eval_shape(network.init, jax.random.key(0)),
+    jax.ShapeDtypeStruct((1, 32, 32, 4), jnp.float32),
+    *[jax.ShapeDtypeStruct((1,), jnp.float32)] * 2,
+    jax.ShapeDtypeStruct((1,), jnp.int32),
+  )
+  # Multiply-adds: linear layers on tokens, two products of attention, and
+  # the linear maps of the condition.
+  block = tokens * 12 * width**2 + 2 * tokens**2 * width + 6 * width**2
+  ends = 2 * tokens * pixels * width + 2 * width**2
+  times = 2 * (256 * width + width**2)
+  expected = 2 * (depth * block + ends + times)
+  counted = jax.jit(network.apply).lower(*inputs).cost_analysis()["flops"]
+  assert counted == pytest.approx(expected, rel=0.05)
+  # Peebles and Xie, 2022, table 4: 23.01 G multiply-adds for DiT-B/2.
+  assert counted == pytest.approx(2 * 23.01e9, rel=0.05)
+
+
+def test_a_scanned_program_does_not_grow_with_depth():
+  def length(depth, scan_layers):
+    network = dit((depth, 16, 2), image_shape=SHAPE, scan_layers=scan_layers)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    lowered = jax.jit(network.apply).lower(params, *arguments())
+    return len(lowered.as_text().splitlines())
+
+  assert length(6, True) == length(2, True)
+  assert length(6, False) > 2 * length(6, True)
+
+
+@pytest.mark.parametrize(
+  ("field", "changes"),
+  [
+    ("size", {"size": "huge"}),
+    ("size", {"size": (0, 16, 2)}),
+    ("width", {"size": (2, 16, 3)}),
+    ("width", {"size": (2, 18, 2)}),
+    ("image_shape", {"image_shape": (4, 4)}),
+    ("patch_size", {"patch_size": 3}),
+    ("num_classes", {"num_classes": -1}),
+    ("dropout", {"dropout": 1.0}),
+    ("dtype", {"dtype": "float16"}),
+  ],
+)
+def test_an_impossible_dit_is_named(field, changes):
+  with pytest.raises(ValueError, match=f"^{field}=") as error:
+    dit(**{"size": "tiny", "image_shape": (4, 4, 1)} | changes)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"data_shape": ()},
+    {"width": 0},
+    {"depth": 0},
+    {"time_features": 5},
+    {"num_classes": -1},
+    {"dtype": "int32"},
+  ],
+)
+def test_an_impossible_mlp_is_named(changes):
+  with pytest.raises(ValueError, match=f"^{next(iter(changes))}="):
+    mlp(**changes)
+
+
+@pytest.mark.parametrize("make", [dit, mlp])
+def test_another_shape_of_data_is_named(make):
+  name = "image_shape" if make is dit else "data_shape"
+  network = make(**{name: SHAPE}, **({"size": "tiny"} if make is dit else {}))
+  params = network.init(jax.random.key(0))
+  with pytest.raises(ValueError, match=f"^{name}="):
+    network.apply(params, *arguments((6, 4, 2)))
