@@ -5,12 +5,13 @@ References:
   sampling.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, over, start
 from jaxflow.types import Array, FlowMap, PyTree
 
 
@@ -114,6 +115,46 @@ def consistency_sample(
   if len(times) == 2:
     return first
   return jax.lax.scan(step, first, (times[1:-1], step_noise))[0]
+
+
+def make_sampler(
+  flow_map_of: Callable[[PyTree], FlowMap],
+  *,
+  sampler: Sampler,
+  path: Path,
+  times: Array,
+) -> Callable[[PyTree, Array, Array, PyTree], Array]:
+  """Make a jitted sampler; with two times it is one network call.
+
+  Args:
+    flow_map_of: Makes the flow map of the network's parameters.
+    sampler: How the flow map is applied.
+    path: The path.
+    times: Decreasing grid `[n + 1]`.
+
+  Returns:
+    `(params, noise [B, ...], key, cond) -> samples [B, ...]`, with noise of
+    unit variance; `key` serves the noise of the later steps of samplers that
+    renoise.
+
+  Example:
+    >>> from jaxflow.paths import Linear
+    >>> half = lambda params: lambda xt, t, s, cond: params * xt
+    >>> once = make_sampler(
+    ...     half, path=Linear(), times=jnp.array([1.0, 0.0]),
+    ...     sampler=lambda f, x, times, cond, path, key: sample(f, x, times))
+    >>> once(jnp.array(0.5), jnp.ones((1, 1)), jax.random.key(0), None).tolist()
+    [[0.5]]
+  """
+  _check(times)
+
+  @jax.jit
+  def draw(params, noise, key, cond):
+    return sampler(
+      flow_map_of(params), start(path, noise), times, cond, path=path, key=key
+    )
+
+  return draw
 
 
 def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:

@@ -15,6 +15,9 @@ from typing import Protocol
 from jaxflow.paths import over
 from jaxflow.types import Array, ModelFn, PyTree
 
+# Network calls of one step.
+EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}
+
 Velocity = Callable[[Array, Array], Array]
 
 

@@ -61,9 +61,10 @@ def flow_matching(case, net):
 def reflow_mixed(case, net):
   given = case.given
   synthetic = given["synthetic"]
-  pick = lambda pair, real: jnp.where(
-    paths.over(synthetic, like=real), pair, real
-  )
+
+  def pick(pair, real):
+    return jnp.where(paths.over(synthetic, like=real), pair, real)
+
   batch = {
     "data": pick(given["pair_data"], given["data"]),
     "noise": pick(given["pair_noise"], given["noise"]),

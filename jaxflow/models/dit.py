@@ -9,7 +9,7 @@ References:
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -26,28 +26,21 @@ from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import (
   Block,
   Modulation,
+  TokenLinear,
   layer_norm,
   modulate,
 )
 from jaxflow.types import Array, PyTree
 
-
-class Size(NamedTuple):
-  """Depth, width and number of heads of a transformer."""
-
-  depth: int
-  width: int
-  num_heads: int
-
-
 SIZES = {
-  "tiny": Size(3, 64, 4),
-  "S": Size(12, 384, 6),
-  "B": Size(12, 768, 12),
-  "M": Size(16, 1024, 16),
-  "L": Size(24, 1024, 16),
-  "XL": Size(28, 1152, 16),
+  "tiny": {"depth": 3, "width": 64, "num_heads": 4},
+  "S": {"depth": 12, "width": 384, "num_heads": 6},
+  "B": {"depth": 12, "width": 768, "num_heads": 12},
+  "M": {"depth": 16, "width": 1024, "num_heads": 16},
+  "L": {"depth": 24, "width": 1024, "num_heads": 16},
+  "XL": {"depth": 28, "width": 1152, "num_heads": 16},
 }
+"""The published sizes, and a tiny one: keyword arguments of `dit`."""
 
 
 class DiT(nnx.Module):
@@ -56,7 +49,7 @@ class DiT(nnx.Module):
   def __init__(
     self,
     *,
-    image_shape: tuple[int, int, int],
+    data_shape: tuple[int, int, int],
     patch_size: int,
     width: int,
     depth: int,
@@ -70,12 +63,12 @@ class DiT(nnx.Module):
     remat: bool,
     rngs: nnx.Rngs,
   ):
-    self.image_shape = image_shape
+    self.data_shape = data_shape
     self.patch_size = patch_size
     self.width = width
     self.dtype = dtype
-    pixels = patch_size**2 * image_shape[2]
-    self.patch = nnx.Linear(
+    pixels = patch_size**2 * data_shape[2]
+    self.patch = TokenLinear(
       pixels,
       width,
       kernel_init=nnx.initializers.xavier_uniform(),
@@ -100,7 +93,7 @@ class DiT(nnx.Module):
     )
     self.norm = layer_norm(width, jnp.float32, rngs)
     self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
-    self.output = nnx.Linear(
+    self.output = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
 
@@ -108,9 +101,9 @@ class DiT(nnx.Module):
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array:
     """Returns the prediction at `xt`, of its shape, float32."""
-    if xt.shape[1:] != self.image_shape:
+    if xt.shape[1:] != self.data_shape:
       raise UsageError(
-        f"image_shape={self.image_shape}: the network was given {xt.shape[1:]}"
+        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
       )
     c = self._condition(t, s, cond)
     x = self.patch(patchify(xt, self.patch_size))
@@ -118,10 +111,10 @@ class DiT(nnx.Module):
     x = self.blocks(x, c, key)
     shift, scale = self.modulation(c)
     x = self.output(modulate(self.norm(x), shift, scale))
-    return unpatchify(x, self.patch_size, self.image_shape)
+    return unpatchify(x, self.patch_size, self.data_shape)
 
   def _positions(self) -> Array:
-    height, width, _ = self.image_shape
+    height, width, _ = self.data_shape
     rows, columns = height // self.patch_size, width // self.patch_size
     table = position_table(rows, columns, self.width)
     return jnp.asarray(table, self.dtype)[None]
@@ -137,15 +130,17 @@ class DiT(nnx.Module):
 
 
 def dit(
-  size: str | tuple[int, int, int] = "B",
   *,
-  image_shape: tuple[int, int, int],
+  data_shape: tuple[int, int, int],
+  depth: int = 12,
+  width: int = 768,
+  num_heads: int = 12,
   patch_size: int = 2,
   num_classes: int = 0,
   second_time: bool = True,
   time_scale: float = 1.0,
   dropout: float = 0.0,
-  dtype: Any = jnp.float32,
+  dtype: str = "float32",
   scan_layers: bool = False,
   remat: bool = False,
 ) -> Network:
@@ -155,8 +150,10 @@ def dit(
   output are float32 whatever `dtype` is.
 
   Args:
-    size: A name in `SIZES`, or (depth, width, number of heads).
-    image_shape: Shape (H, W, C) of one image or latent.
+    data_shape: Shape (H, W, C) of one image or latent.
+    depth: Number of blocks; `SIZES` has the published combinations.
+    width: Features of a token; divisible by `num_heads` and by 4.
+    num_heads: Number of attention heads.
     patch_size: Side of a square patch; divides H and W.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
@@ -164,7 +161,7 @@ def dit(
     time_scale: Factor on times before the sinusoids.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
-    dtype: float32 or bfloat16, the type of the blocks' arithmetic.
+    dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
     scan_layers: Whether to scan over stacked blocks: compiles faster.
       `stack_blocks` and `unstack_blocks` convert parameters.
     remat: Whether to recompute each block in the backward pass.
@@ -177,27 +174,24 @@ def dit(
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> network = dit("tiny", image_shape=(4, 4, 1), num_classes=10)
+    >>> network = dit(**SIZES["tiny"], data_shape=(4, 4, 1), num_classes=10)
     >>> params = network.init(jax.random.key(0))
     >>> xt, t, label = jnp.ones((3, 4, 4, 1)), jnp.ones(3), jnp.array([0, 1, 9])
     >>> network.apply(params, xt, t, t, label).shape
     (3, 4, 4, 1)
   """
-  if isinstance(size, str) and size not in SIZES:
-    raise UsageError(f"size={size!r}: give one of {', '.join(SIZES)}")
-  depth, width, num_heads = SIZES[size] if isinstance(size, str) else size
   _check(
-    Size(depth, width, num_heads),
-    image_shape,
+    {"depth": depth, "width": width, "num_heads": num_heads},
+    data_shape,
     patch_size,
     num_classes,
     dropout,
   )
-  height, breadth, channels = image_shape
+  height, breadth, channels = data_shape
   dtype = compute_dtype(dtype)
   return functional(
     lambda rngs: DiT(
-      image_shape=(height, breadth, channels),
+      data_shape=(height, breadth, channels),
       patch_size=patch_size,
       width=width,
       depth=depth,
@@ -215,29 +209,30 @@ def dit(
 
 
 def _check(
-  size: Size,
-  image_shape: tuple[int, int, int],
+  size: dict[str, int],
+  data_shape: tuple[int, int, int],
   patch_size: int,
   num_classes: int,
   dropout: float,
 ) -> None:
-  _, width, num_heads = size
-  if min(size) < 1:
-    raise UsageError(f"size={tuple(size)}: give positive numbers")
+  for name, value in size.items():
+    if value < 1:
+      raise UsageError(f"{name}={value}: give 1 or more")
+  width, num_heads = size["width"], size["num_heads"]
   if width % num_heads or width % 4:
     raise UsageError(
       f"width={width}: must be divisible by num_heads={num_heads} (attention) "
       "and by 4 (positions)"
     )
-  if len(image_shape) != 3 or min(image_shape) < 1:
+  if len(data_shape) != 3 or min(data_shape) < 1:
     raise UsageError(
-      f"image_shape={tuple(image_shape)}: give (height, width, channels)"
+      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
     )
-  height, breadth, _ = image_shape
+  height, breadth, _ = data_shape
   if patch_size < 1 or height % patch_size or breadth % patch_size:
     raise UsageError(
       f"patch_size={patch_size}: must divide the height and the width of "
-      f"image_shape={tuple(image_shape)}"
+      f"data_shape={tuple(data_shape)}"
     )
   if num_classes < 0:
     raise UsageError(

@@ -90,7 +90,7 @@ def mlp(
   num_classes: int = 0,
   second_time: bool = True,
   zero_output: bool = False,
-  dtype: Any = jnp.float32,
+  dtype: str = "float32",
 ) -> Network:
   """Makes a multilayer perceptron with SiLU units.
 
@@ -104,7 +104,7 @@ def mlp(
       label is `num_classes`.
     second_time: Whether the network sees t - s; False makes it ignore `s`.
     zero_output: Whether the output layer starts at zero.
-    dtype: float32 or bfloat16, the type of the hidden layers' arithmetic.
+    dtype: "float32" or "bfloat16", the type of the hidden layers' arithmetic.
 
   Returns:
     A `Network` for samples [B, *data_shape].

@@ -22,7 +22,7 @@ def patchify(images: Array, patch_size: int) -> Array:
 
 
 def unpatchify(
-  tokens: Array, patch_size: int, image_shape: tuple[int, int, int]
+  tokens: Array, patch_size: int, data_shape: tuple[int, int, int]
 ) -> Array:
   """Joins tokens [B, T, patch_size ** 2 * C] to images [B, H, W, C].
 
@@ -33,7 +33,7 @@ def unpatchify(
     [0.0, 1.0, 2.0, 3.0]
   """
   batch = tokens.shape[0]
-  height, width, channels = image_shape
+  height, width, channels = data_shape
   rows, columns = height // patch_size, width // patch_size
   grid = tokens.reshape(
     batch, rows, columns, patch_size, patch_size, channels

@@ -54,7 +54,7 @@ def init_state(
     The state of step 0.
 
   Example:
-    >>> state = init_state({"w": jnp.zeros(2)}, optax.adam(1e-3), {"slow": None})
+    >>> state = init_state({"w": jnp.zeros(2)}, optax.sgd(1.0), {"slow": None})
     >>> int(state.step), list(state.ema)
     (0, ['slow'])
   """

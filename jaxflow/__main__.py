@@ -1,0 +1,5 @@
+"""`python -m jaxflow` is the command `jaxflow`."""
+
+from jaxflow.cli import main
+
+main()

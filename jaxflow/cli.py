@@ -1,0 +1,222 @@
+"""The command line: `jaxflow train | sample | evaluate | methods`."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from jaxflow.errors import RunError, UsageError
+
+HELP = {
+  "": """\
+usage: jaxflow COMMAND [--flag=value ...]
+
+  train     train a config in a workdir, or go on where it stopped
+  sample    draw samples from a workdir into a picture or an .npz file
+  evaluate  compare samples with held-out data, beside the real-data floor
+  methods   print the table of methods
+
+jaxflow COMMAND --help tells the flags. All commands take --debug, which shows
+the traceback of an error.""",
+  "train": """\
+usage: jaxflow train --config=FILE.py:METHOD --workdir=FOLDER
+                     [--config.FIELD=VALUE ...]
+
+  --config    a file with get_config(method), for instance configs/digits.py
+  --workdir   where config.json, checkpoints/, metrics.csv, tensorboard/ and
+              samples/ go; with a run in it, training goes on from its last
+              checkpoint
+  --config.FIELD=VALUE
+              changes one field, for instance --config.train.steps=500
+
+example:
+  jaxflow train --config=configs/digits.py:mean_flow --workdir=runs/digits
+
+Ctrl-C and SIGTERM save and exit 0; the same command goes on.""",
+  "sample": """\
+usage: jaxflow sample --workdir=FOLDER --out=FILE [--num=64] [--nfe=1]
+
+  --workdir   the folder of a run
+  --out       a .png file (grid of images, or scatter of points) or .npz file
+              (arrays `samples` and `label`)
+  --num       how many samples (default 64)
+  --nfe       network calls per sample (default 1; guidance doubles each)
+  --label     the class of all samples (default: the classes in turn)
+  --seed      seed of the noise (default 0)
+  --step      the checkpoint (default: the latest)
+
+example:
+  jaxflow sample --workdir=runs/digits --num=64 --label=3 --out=grid.png""",
+  "evaluate": """\
+usage: jaxflow evaluate --workdir=FOLDER [--nfe=1,2,4]
+
+  --workdir   the folder of a run
+  --nfe       network calls per sample, one evaluation each (default: the
+              config's evaluation.nfe)
+
+Prints each metric beside its value for real data, and writes
+WORKDIR/evaluation.json.
+
+example:
+  jaxflow evaluate --workdir=runs/digits --nfe=1,2,4""",
+  "methods": """\
+usage: jaxflow methods
+
+Prints every method: what it does, what it needs, where it comes from.""",
+}
+
+
+def main() -> None:
+  """Run the command line and exit with its code."""
+  sys.exit(run(sys.argv))
+
+
+def run(argv: Sequence[str]) -> int:
+  """Run one command.
+
+  Args:
+    argv: Program name, command and flags.
+
+  Returns:
+    0, 1 for a failure, 2 for wrong usage.
+  """
+  arguments = list(argv[1:])
+  debug = "--debug" in arguments
+  arguments = [a for a in arguments if a != "--debug"]
+  command = arguments[0] if arguments else "--help"
+  if command in ("--help", "-h", "help"):
+    print(HELP[""])
+    return 0 if arguments else 2
+  logging.set_verbosity(logging.WARNING)
+  try:
+    if command not in COMMANDS:
+      from jaxflow.registry import choose
+
+      choose("command", command, COMMANDS)
+    if {"--help", "-h"} & set(arguments):
+      print(HELP[command])
+      return 0
+    return COMMANDS[command](arguments[1:])
+  except BrokenPipeError:
+    # The reader of a pipe, `| head` for instance, has left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  except (UsageError, RunError, Exception) as error:
+    if debug:
+      raise
+    kind = (
+      ""
+      if isinstance(error, UsageError | RunError)
+      else (f"{type(error).__name__}: ")
+    )
+    text = " ".join(str(error).split())
+    more = "" if not kind else " (--debug shows where)"
+    print(f"jaxflow {command}: {kind}{text}{more}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def _train(arguments: list[str]) -> int:
+  from jaxflow.config import parse
+
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  config = parse(arguments, values)
+  workdir = _required(values.workdir, "workdir", "a folder for the run")
+
+  from jaxflow import commands
+
+  commands.train(config, pathlib.Path(workdir))
+  return 0
+
+
+def _sample(arguments: list[str]) -> int:
+  values = flags.FlagValues()
+  for name, default in (("workdir", None), ("out", None)):
+    flags.DEFINE_string(name, default, "", flag_values=values)
+  for name, default in (("num", 64), ("nfe", 1), ("seed", 0)):
+    flags.DEFINE_integer(name, default, "", flag_values=values)
+  for name in ("label", "step"):
+    flags.DEFINE_integer(name, None, "", flag_values=values)
+  _parse(arguments, values)
+  workdir = _required(values.workdir, "workdir", "the folder of a run")
+  out = pathlib.Path(_required(values.out, "out", "a .png or .npz file"))
+  if out.suffix not in (".png", ".npz"):
+    raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
+
+  import numpy as np
+
+  from jaxflow import commands
+
+  samples, labels = commands.sample(
+    pathlib.Path(workdir),
+    num=values.num,
+    nfe=values.nfe,
+    label=values.label,
+    seed=values.seed,
+    step=values.step,
+  )
+  out.parent.mkdir(parents=True, exist_ok=True)
+  if out.suffix == ".npz":
+    arrays = {} if labels is None else {"label": labels}
+    np.savez(out, samples=samples, **arrays)
+  else:
+    commands.save_samples(samples, out)
+  print(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
+  return 0
+
+
+def _evaluate(arguments: list[str]) -> int:
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  flags.DEFINE_list("nfe", [], "", flag_values=values)
+  _parse(arguments, values)
+  workdir = _required(values.workdir, "workdir", "the folder of a run")
+  try:
+    nfe = tuple(int(n) for n in values.nfe)
+  except ValueError as error:
+    raise UsageError(
+      f"--nfe={','.join(values.nfe)}: give whole numbers, 1,2,4 for instance"
+    ) from error
+
+  from jaxflow import commands, evaluation
+
+  rows = commands.evaluate(pathlib.Path(workdir), nfe=nfe)
+  print(evaluation.table({f"NFE {r['nfe']}": r["scores"] for r in rows}))
+  for row in rows:
+    print(f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s")
+  return 0
+
+
+def _methods(arguments: list[str]) -> int:
+  _parse(arguments, flags.FlagValues())
+  from jaxflow.methods import METHODS
+
+  for name, row in METHODS.items():
+    needs = ", ".join(sorted(row.needs)) or "nothing"
+    print(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
+  return 0
+
+
+COMMANDS = {
+  "train": _train,
+  "sample": _sample,
+  "evaluate": _evaluate,
+  "methods": _methods,
+}
+
+
+def _parse(arguments: list[str], values: flags.FlagValues) -> None:
+  try:
+    rest = values(["jaxflow", *arguments])
+  except flags.Error as error:
+    raise UsageError(f"{error} (--help lists the flags)") from error
+  if len(rest) > 1:
+    raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
+
+
+def _required(value: str | None, name: str, what: str) -> str:
+  if not value:
+    raise UsageError(f"--{name} is missing: give {what}, --{name}=...")
+  return value

@@ -1,0 +1,121 @@
+"""Draw samples from a trained run."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow import evaluation
+from jaxflow.config import load_config
+from jaxflow.errors import UsageError
+from jaxflow.runs import Run, load
+from jaxflow.training import sharding
+from jaxflow.training.state import TrainState
+from jaxflow.types import Array
+
+
+def sample(
+  workdir: pathlib.Path,
+  *,
+  num: int,
+  nfe: int,
+  label: int | None = None,
+  seed: int = 0,
+  step: int | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Draw samples from a trained run.
+
+  Args:
+    workdir: The run's folder.
+    num: How many samples.
+    nfe: Network calls per sample.
+    label: The class of all samples; default: classes in turn.
+    seed: Seed of the noise.
+    step: The checkpoint; default: the latest.
+
+  Returns:
+    Samples `[num, ...]`, and their labels `[num]` or None.
+
+  Raises:
+    UsageError: If an argument is out of range or the workdir holds no run.
+  """
+  if num < 1:
+    raise UsageError(f"--num={num}: give at least 1")
+  config = load_config(workdir, field="--workdir")
+  labels = class_labels(config.data.num_classes, num, label)
+  run, state = load(
+    workdir, field="--workdir", mesh=sharding.make_mesh(), step=step
+  )
+  draw = drawer(run, state, nfe)
+  return np.asarray(draw(jax.random.key(seed), num, labels)), labels
+
+
+def class_labels(
+  num_classes: int, num: int, label: int | None
+) -> np.ndarray | None:
+  """Return the labels `[num]` of samples, or None without classes.
+
+  Args:
+    num_classes: Number of classes; 0 for an unconditional model.
+    num: Number of samples.
+    label: The class of all; default: the classes in turn.
+
+  Raises:
+    UsageError: If there is no such class.
+  """
+  if not num_classes:
+    if label is not None:
+      raise UsageError(
+        f"--label={label}: the model is unconditional; leave it out"
+      )
+    return None
+  if label is None:
+    return np.arange(num, dtype=np.int32) % num_classes
+  if not 0 <= label < num_classes:
+    raise UsageError(
+      f"--label={label} is out of range: give 0 to {num_classes - 1}"
+    )
+  return np.full(num, label, np.int32)
+
+
+def drawer(
+  run: Run, state: TrainState, nfe: int
+) -> Callable[[Array, int, Any], Array]:
+  """Return `(key, num, labels) -> samples`, from the average to sample with."""
+  model = run.model
+  params = run.select(state, model.config.sample.ema, "sample.ema")
+  sampler = model.make_sampler(nfe)
+
+  def draw(key, num, labels):
+    noise_key, step_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (num, *model.shape))
+    cond = None if labels is None else jnp.asarray(labels)
+    return sampler(params, noise, step_key, cond)
+
+  return draw
+
+
+def save_samples(
+  samples: np.ndarray,
+  path: pathlib.Path,
+  *,
+  labels: np.ndarray | None = None,
+  reference: np.ndarray | None = None,
+) -> None:
+  """Write samples as a picture: a grid of images or a scatter of points.
+
+  Args:
+    samples: Images `[N, H, W, C]` or points `[N, 2]`.
+    path: A .png file; its folder is made.
+    labels: Captions of images `[N]`.
+    reference: Real points to draw behind.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if samples.ndim == 4:
+    captions = None if labels is None else [str(x) for x in labels]
+    evaluation.save_grid(samples, path, labels=captions)
+  else:
+    evaluation.save_points(samples, path, reference)

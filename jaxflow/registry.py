@@ -1,0 +1,202 @@
+"""The names that a config may use, and how a named component is made.
+
+A specification is a mapping with a `name` and the options of what it names,
+`{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below are all
+there is; a key of a specification that is itself a kind is made first.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxflow import flow_maps, models, paths, solvers, times, weights
+from jaxflow.errors import UsageError
+from jaxflow.training import ema
+
+Maker = Callable[..., Any]
+
+
+def _value(function: Callable) -> Maker:
+  """Make a function that needs no options: the function itself."""
+  return lambda: function
+
+
+def _partial(function: Callable) -> Maker:
+  """Bind options and leave the positional arguments open."""
+
+  @functools.wraps(function)
+  def maker(**options):
+    return functools.partial(function, **options)
+
+  return maker
+
+
+_LAWS: dict[str, Maker] = {
+  "uniform": times.Uniform,
+  "logit_normal": times.LogitNormal,
+  "log_normal": times.LogNormal,
+}
+
+KINDS: Mapping[str, Mapping[str, Maker]] = {
+  "path": {
+    "linear": paths.Linear,
+    "trigonometric": paths.Trigonometric,
+    "variance_preserving": paths.VariancePreserving,
+    "variance_exploding": paths.VarianceExploding,
+  },
+  "law": _LAWS,
+  "t_law": _LAWS,
+  "s_law": _LAWS,
+  "times": {
+    **_LAWS,
+    "constant": times.Constant,
+    "sorted_pair": times.SortedPair,
+    "limited_pair": times.LimitedPair,
+    "adjacent_pair": times.AdjacentPair,
+  },
+  "grid": {
+    "uniform": _partial(times.uniform_grid),
+    "karras": _partial(times.karras_grid),
+    "log": _partial(times.log_grid),
+    "shifted": _partial(times.shifted_grid),
+  },
+  "solver": {
+    "euler": _value(solvers.euler),
+    "midpoint": _value(solvers.midpoint),
+    "heun": _value(solvers.heun),
+  },
+  "distance": {
+    "l1": _value(weights.l1),
+    "l2": _value(weights.l2),
+    "l2_sum": _value(weights.l2_sum),
+    "huber": weights.huber,
+  },
+  "weight": {
+    "uniform": _value(weights.uniform),
+    "snr": _value(weights.snr),
+    "snr_plus_one": _value(weights.snr_plus_one),
+    "truncated_snr": _value(weights.truncated_snr),
+    "karras": weights.karras,
+    "inverse_gap": _value(weights.inverse_gap),
+    "inverse_square": _value(weights.inverse_square),
+    "velocity": _value(weights.velocity),
+    "likelihood": _value(weights.likelihood),
+  },
+  "flow_map": {
+    "average_velocity": _partial(flow_maps.average_velocity),
+    "ode_step": _partial(flow_maps.ode_step),
+    "edm_skip": _partial(flow_maps.edm_skip),
+    "linear_skip": _partial(flow_maps.linear_skip),
+    "hard_boundary": _partial(flow_maps.hard_boundary),
+    "free": _partial(flow_maps.free),
+  },
+  "ema": {
+    "constant": ema.Constant,
+    "count_ramp": ema.CountRamp,
+    "half_life": ema.HalfLife,
+    "power": ema.Power,
+  },
+  "model": {"dit": models.dit, "mlp": models.mlp},
+}
+
+
+def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
+  """Look a name up.
+
+  Args:
+    field: Name of the config field or flag, for the message.
+    name: What the user gave.
+    choices: What there is.
+
+  Returns:
+    The value of `choices`.
+
+  Raises:
+    UsageError: If the name is unknown; it suggests the nearest.
+
+  Example:
+    >>> choose("color", "red", {"red": 1})
+    1
+  """
+  if name in choices:
+    return choices[name]
+  near = difflib.get_close_matches(str(name), choices, n=1)
+  hint = f"did you mean {near[0]!r}? " if near else ""
+  raise UsageError(
+    f"{field}={name!r} is unknown: {hint}choose one of {', '.join(choices)}"
+  )
+
+
+def make(
+  kind: str, specification: Mapping[str, Any], *, field: str, **context: Any
+) -> Any:
+  """Make the component that a specification names.
+
+  Args:
+    kind: A key of `KINDS`.
+    specification: `name` and options.
+    field: Where in the config it stands, for messages.
+    **context: Values that are passed on where the component takes an argument
+      of that name and the specification does not give it.
+
+  Returns:
+    The component.
+
+  Raises:
+    UsageError: If the name, or an option, is unknown.
+
+  Example:
+    >>> make("times", {"name": "uniform", "high": 2.0}, field="times")
+    Uniform(low=0.0, high=2.0)
+  """
+  options = dict(specification)
+  name = options.pop("name")
+  maker = choose(f"{field}.name", name, KINDS[kind])
+  accepted = inspect.signature(maker).parameters
+  for option in options:
+    if option not in accepted:
+      raise UsageError(
+        f"{field}.{option}: {name!r} has no such option; it takes "
+        f"{', '.join(accepted) or 'none'}"
+      )
+  for option, value in options.items():
+    if option in KINDS:
+      options[option] = make(
+        option, value, field=f"{field}.{option}", **context
+      )
+  given = {k: v for k, v in context.items() if k in accepted}
+  options = given | options
+  missing = [
+    p.name
+    for p in accepted.values()
+    if p.kind is p.KEYWORD_ONLY
+    and p.default is p.empty
+    and p.name not in options
+  ]
+  if missing:
+    raise UsageError(f"{field}.{missing[0]} is missing: {name!r} needs it")
+  return maker(**options)
+
+
+def default_options(function: Callable) -> dict[str, Any]:
+  """Return the options of a function with their defaults, as config values.
+
+  Keyword-only arguments with a default count. A default that is a function is
+  described by its name; one that is None, or a maker of its own, is left to the
+  caller.
+
+  Example:
+    >>> default_options(flow_maps.ode_step)
+    {'solver': {'name': 'euler'}}
+  """
+  options = {}
+  for p in inspect.signature(function).parameters.values():
+    if p.kind is not p.KEYWORD_ONLY or p.default is p.empty:
+      continue
+    if callable(p.default) and p.name in KINDS:
+      options[p.name] = {"name": p.default.__name__}
+    elif p.default is not None:
+      options[p.name] = p.default
+  return options

@@ -1,0 +1,170 @@
+"""Checkpoints of the whole train state and the data position, with Orbax.
+
+A folder holds one sub-folder a step, `<step>/state` and `<step>/data`. Orbax
+writes to a temporary name and renames, so a half-written step never counts; a
+step that is damaged later is skipped with a warning and the one before is used.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from jaxflow.errors import RunError, UsageError
+from jaxflow.training.state import TrainState
+from jaxflow.types import PyTree
+
+
+class Checkpoints:
+  """Saves and restores train states in one folder.
+
+  Args:
+    folder: The folder; made if it does not exist.
+    keep: How many of the latest steps stay.
+    keep_every: Steps that this divides stay for ever; 0: none.
+    read_only: Whether to restore only.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    *,
+    keep: int = 3,
+    keep_every: int = 0,
+    read_only: bool = False,
+  ):
+    self.folder = folder
+    self._manager = ocp.CheckpointManager(
+      folder.absolute(),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=None if read_only else keep,
+        keep_period=keep_every or None,
+        read_only=read_only,
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Return the saved steps, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, state: TrainState, data_state: Any) -> None:
+    """Save a step; returns while the files are still being written."""
+    if step in self.steps():
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(_as_dict(state)),
+        data=ocp.args.JsonSave(data_state),
+      ),
+    )
+
+  def wait(self) -> None:
+    """Wait until everything is written."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Wait, then release the folder."""
+    self._manager.close()
+
+  def restore(
+    self, template: TrainState, step: int | None = None
+  ) -> tuple[TrainState, Any] | None:
+    """Restore the latest readable step, or a given one.
+
+    Args:
+      template: A state of `jax.ShapeDtypeStruct` with the shardings wanted.
+      step: The step; default: the latest.
+
+    Returns:
+      The state and the data position, or None if nothing is saved.
+
+    Raises:
+      UsageError: If the step does not exist, or its arrays are not those of
+        the template (another architecture or method).
+      RunError: If no saved step can be read.
+    """
+    saved = self.steps()
+    if step is not None and step not in saved:
+      raise UsageError(
+        f"checkpoint step {step} is not in {self.folder}: it has {saved}"
+      )
+    for candidate in [step] if step is not None else reversed(saved):
+      try:
+        shapes = self._manager.item_metadata(candidate)["state"]
+        self._check(shapes, template, candidate)
+        return self._restore(template, candidate)
+      except UsageError:
+        raise
+      except Exception as error:  # Orbax raises whatever the damage causes.
+        reason = str(error).split("\n")[0][:200]
+        logging.warning(
+          "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
+          self.folder,
+          candidate,
+          type(error).__name__,
+          reason,
+        )
+    if saved:
+      raise RunError(f"no checkpoint in {self.folder} can be read: {saved}")
+    return None
+
+  def _restore(self, template, step):
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(_as_dict(template)),
+        data=ocp.args.JsonRestore(),
+      ),
+    )
+    fields = restored["state"]
+    return TrainState(**{"teacher": None, **fields}), restored["data"]
+
+  def _check(self, metadata: PyTree, template: TrainState, step: int) -> None:
+    if metadata is None:
+      raise FileNotFoundError(f"{self.folder}/{step}/state has no metadata")
+    saved = _shapes(getattr(metadata, "tree", metadata))
+    wanted = _shapes(_as_dict(template))
+    differing = [
+      f"{name} is {saved.get(name, 'absent')} there, "
+      f"{wanted.get(name, 'absent')} here"
+      for name in sorted(saved.keys() | wanted.keys())
+      if saved.get(name) != wanted.get(name)
+    ]
+    if differing:
+      raise UsageError(
+        f"checkpoint {self.folder}/{step} is of another network or method: "
+        f"{len(differing)} arrays differ, first {differing[0]}; use the config "
+        "it was trained with, or another workdir"
+      )
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+  """Return the fields; a state without a teacher saves none."""
+  fields = {
+    f.name: getattr(state, f.name) for f in dataclasses.fields(TrainState)
+  }
+  if fields["teacher"] is None:
+    del fields["teacher"]
+  return fields
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+  """Return the shape of every array by its path."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {
+    "/".join(_name(k) for k in path): tuple(leaf.shape)
+    for path, leaf in leaves
+    if hasattr(leaf, "shape")
+  }
+
+
+def _name(key: Any) -> str:
+  """Return the name of one step of a path, whatever container it is in."""
+  for attribute in ("key", "name", "idx"):
+    if hasattr(key, attribute):
+      return str(getattr(key, attribute))
+  return str(key)

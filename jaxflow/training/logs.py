@@ -1,0 +1,119 @@
+"""Where scalars go: a console line, `metrics.csv` and TensorBoard."""
+
+import csv
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+
+from tensorboardX import SummaryWriter
+
+
+class Log:
+  """Writes scalars of a run in its workdir.
+
+  Args:
+    workdir: The run's folder.
+    start: Step at which the run starts or resumes; rows that an interrupted
+      run wrote beyond it are dropped.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, start: int = 0):
+    self._csv = workdir / "metrics.csv"
+    self._rows = _rows_until(self._csv, start)
+    self._board = SummaryWriter(str(workdir / "tensorboard"))
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Write one row; a scalar that is new adds a column."""
+    row = {"step": str(step)} | {k: f"{v:.6g}" for k, v in scalars.items()}
+    columns = list(self._rows[0]) if self._rows else []
+    self._rows.append(row)
+    if set(row) <= set(columns):
+      with open(self._csv, "a", newline="") as file:
+        csv.DictWriter(file, columns, restval="").writerow(row)
+    else:
+      self._rewrite()
+    for name, value in scalars.items():
+      self._board.add_scalar(name, value, step)
+    self._board.flush()
+
+  def close(self) -> None:
+    """Flush and close the files."""
+    self._board.close()
+
+  def _rewrite(self) -> None:
+    columns = dict.fromkeys(k for row in self._rows for k in row)
+    self._rows = [{k: row.get(k, "") for k in columns} for row in self._rows]
+    _write_rows(self._csv, list(columns), self._rows)
+
+
+def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
+  """Read the rows up to a step, and drop the others from the file."""
+  if not path.exists():
+    return []
+  with open(path, newline="") as file:
+    reader = csv.DictReader(file)
+    # A killed process may have left half a line.
+    rows = [
+      row
+      for row in reader
+      if None not in row.values() and row.get("step", "").isdigit()
+    ]
+    columns = list(reader.fieldnames or [])
+  rows = [row for row in rows if int(row["step"]) <= start]
+  _write_rows(path, columns, rows)
+  return rows
+
+
+def _write_rows(
+  path: pathlib.Path, columns: list[str], rows: list[dict[str, str]]
+) -> None:
+  part = path.with_suffix(".csv.part")
+  with open(part, "w", newline="") as file:
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+  os.replace(part, path)
+
+
+class Clock:
+  """Measures speed and guesses when a run will end.
+
+  Args:
+    step: First step of this process.
+    steps: Last step of the run.
+    batch_size: Samples a step.
+  """
+
+  def __init__(self, *, step: int, steps: int, batch_size: int):
+    self._steps = steps
+    self._batch_size = batch_size
+    self._mark = self._first = (step, time.perf_counter())
+
+  def start(self, step: int) -> None:
+    """Start again at `step`: compilation before it does not count as speed."""
+    self._mark = self._first = (step, time.perf_counter())
+
+  def lap(self, step: int) -> tuple[float, float]:
+    """Return samples/s since the last lap, and seconds left."""
+    now = time.perf_counter()
+    (last, then), (first, began) = self._mark, self._first
+    speed = (step - last) * self._batch_size / max(now - then, 1e-9)
+    pace = (now - began) / max(step - first, 1)
+    self._mark = (step, now)
+    return speed, pace * (self._steps - step)
+
+
+def line(
+  step: int, steps: int, scalars: Mapping[str, float], eta: float
+) -> str:
+  """Format one console line.
+
+  Example:
+    >>> line(50, 100, {"loss": 0.5, "samples_per_second": 1234.0}, 65)
+    'step 50/100  loss 0.5  samples_per_second 1234  ETA 1:05'
+  """
+  width = len(str(steps))
+  values = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
+  minutes, seconds = divmod(round(eta), 60)
+  return f"step {step:>{width}}/{steps}  {values}  ETA {minutes}:{seconds:02d}"

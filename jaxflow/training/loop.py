@@ -1,0 +1,150 @@
+"""The training loop: dispatch steps, log, save, sample, stop cleanly."""
+
+import contextlib
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from jaxflow.errors import RunError
+from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.training.logs import Clock, Log, line
+from jaxflow.training.state import TrainState
+from jaxflow.types import Array, Batch
+
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Array]]]
+
+
+class Batches(Protocol):
+  """Device batches that can be resumed."""
+
+  def __next__(self) -> Batch:
+    """Return leaves `[steps, micro-batches, rows, ...]`."""
+    ...
+
+  def get_state(self) -> Any:
+    """Return the position, as JSON."""
+    ...
+
+
+def steps_per_dispatch(wanted: int, *boundaries: int) -> int:
+  """Return the greatest divisor of `wanted` and of all boundaries.
+
+  Logs, checkpoints and the end of training fall between dispatches. A boundary
+  of 0 never comes.
+
+  Example:
+    >>> steps_per_dispatch(50, 500, 20, 0)
+    10
+  """
+  return math.gcd(wanted, *boundaries)
+
+
+def train(
+  state: TrainState,
+  train_step: StepFn,
+  batches: Batches,
+  *,
+  steps: int,
+  chunk: int,
+  batch_size: int,
+  log_every: int,
+  checkpoint_every: int,
+  sample_every: int,
+  max_skipped: int,
+  checkpoints: Checkpoints,
+  log: Log,
+  on_sample: Callable[[TrainState, int], None],
+  say: Callable[[str], None] = print,
+) -> tuple[TrainState, bool]:
+  """Train until `steps`, an interruption or too many skipped steps in a row.
+
+  SIGINT and SIGTERM end the dispatch under way, save, and return.
+
+  Args:
+    state: Where to start; donated.
+    train_step: The jitted step; takes `chunk` steps a call.
+    batches: Batches on the devices.
+    steps: Step at which training ends.
+    chunk: Steps a dispatch, as `steps_per_dispatch` gives them.
+    batch_size: Samples a step.
+    log_every: Steps between log lines.
+    checkpoint_every: Steps between checkpoints.
+    sample_every: Steps between calls of `on_sample`; 0: never.
+    max_skipped: Steps skipped in a row after which training stops.
+    checkpoints: Where to save.
+    log: Where scalars go.
+    on_sample: Called with the state and the step.
+    say: Prints a line.
+
+  Returns:
+    The last state, and whether training reached `steps`.
+
+  Raises:
+    RunError: If `max_skipped` steps in a row were not finite; nothing is saved
+      then, so the last good checkpoint stays the latest.
+  """
+  step = int(state.step)
+  clock = Clock(step=step, steps=steps, batch_size=batch_size)
+  first = True
+  with _interruption() as interrupted:
+    while step < steps and not interrupted():
+      state, metrics = train_step(state, next(batches))
+      step += chunk
+      if step % log_every == 0 or step >= steps or first:
+        _check_skipped(state, step, max_skipped, checkpoints)
+      if step % log_every == 0 or step >= steps:
+        scalars = {k: float(v) for k, v in metrics.items()}
+        speed, eta = clock.lap(step)
+        if not first:
+          scalars["samples_per_second"] = speed
+        log.write(step, scalars)
+        say(line(step, steps, scalars, eta))
+      if first:
+        clock.start(step)
+        first = False
+      if step % checkpoint_every == 0 and step < steps:
+        checkpoints.save(step, state, batches.get_state())
+      if sample_every and step % sample_every == 0 and step < steps:
+        on_sample(state, step)
+    _check_skipped(state, step, max_skipped, checkpoints)
+    checkpoints.save(step, state, batches.get_state())
+    checkpoints.wait()
+    if step >= steps:
+      on_sample(state, step)
+  return state, step >= steps
+
+
+def _check_skipped(
+  state: TrainState, step: int, limit: int, checkpoints: Checkpoints
+) -> None:
+  count = int(state.skipped_in_row)
+  if count < limit:
+    return
+  saved = checkpoints.steps()
+  where = f"{checkpoints.folder}/{saved[-1]}" if saved else "none"
+  raise RunError(
+    f"loss or gradient was not finite in {count} steps in a row up to step "
+    f"{step} (train.max_skipped={limit}); last good checkpoint: {where}; "
+    "lower optimizer.learning_rate or set optimizer.clip_norm"
+  )
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+  """Turn SIGINT and SIGTERM into a flag; a second SIGINT raises as usual."""
+  seen: list[int] = []
+
+  def note(number, frame):
+    del frame
+    seen.append(number)
+    signal.signal(signal.SIGINT, previous[signal.SIGINT])
+
+  previous = {
+    s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)
+  }
+  try:
+    yield lambda: bool(seen)
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)
