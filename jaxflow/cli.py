@@ -87,23 +87,21 @@ def run(argv: Sequence[str]) -> int:
   arguments = [a for a in arguments if a != "--debug"]
   command = arguments[0] if arguments else "--help"
   if command in ("--help", "-h", "help"):
-    print(HELP[""])
+    _say(HELP[""])
     return 0 if arguments else 2
-  logging.set_verbosity(logging.WARNING)
+  # Libraries warn of what a user can do nothing about; our warnings do not
+  # pass through absl.
+  logging.set_verbosity(logging.ERROR)
   try:
     if command not in COMMANDS:
       from jaxflow.registry import choose
 
       choose("command", command, COMMANDS)
     if {"--help", "-h"} & set(arguments):
-      print(HELP[command])
+      _say(HELP[command])
       return 0
     return COMMANDS[command](arguments[1:])
-  except BrokenPipeError:
-    # The reader of a pipe, `| head` for instance, has left.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-  except (UsageError, RunError, Exception) as error:
+  except Exception as error:
     if debug:
       raise
     kind = (
@@ -117,6 +115,14 @@ def run(argv: Sequence[str]) -> int:
     return 2 if isinstance(error, UsageError) else 1
 
 
+def _say(text: str) -> None:
+  """Print a line; a reader that has left (`| head`) stops nothing."""
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _train(arguments: list[str]) -> int:
   from jaxflow.config import parse
 
@@ -127,7 +133,7 @@ def _train(arguments: list[str]) -> int:
 
   from jaxflow import commands
 
-  commands.train(config, pathlib.Path(workdir))
+  commands.train(config, pathlib.Path(workdir), say=_say)
   return 0
 
 
@@ -163,7 +169,7 @@ def _sample(arguments: list[str]) -> int:
     np.savez(out, samples=samples, **arrays)
   else:
     commands.save_samples(samples, out)
-  print(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
+  _say(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
   return 0
 
 
@@ -183,9 +189,9 @@ def _evaluate(arguments: list[str]) -> int:
   from jaxflow import commands, evaluation
 
   rows = commands.evaluate(pathlib.Path(workdir), nfe=nfe)
-  print(evaluation.table({f"NFE {r['nfe']}": r["scores"] for r in rows}))
+  _say(evaluation.table({f"NFE {r['nfe']}": r["scores"] for r in rows}))
   for row in rows:
-    print(f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s")
+    _say(f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s")
   return 0
 
 
@@ -195,7 +201,7 @@ def _methods(arguments: list[str]) -> int:
 
   for name, row in METHODS.items():
     needs = ", ".join(sorted(row.needs)) or "nothing"
-    print(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
+    _say(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
   return 0
 
 

@@ -26,12 +26,14 @@ class Run:
   Attributes:
     model: Method, path and network.
     teacher: The teacher's model, or None.
-    optimizer: The optimizer with its schedule.
+    learning_rate: The schedule: update's number -> rate.
+    optimizer: The optimizer with that schedule.
     emas: Laws of the averages by name.
   """
 
   model: build.Model
   teacher: build.Model | None
+  learning_rate: optax.Schedule
   optimizer: optax.GradientTransformation
   emas: dict[str, ema.Law]
 
@@ -53,6 +55,7 @@ class Run:
     return cls(
       model=model,
       teacher=_teacher(model),
+      learning_rate=schedule,
       optimizer=optimizers.make_optimizer(
         options.pop("name"), schedule, **options
       ),

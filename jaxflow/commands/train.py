@@ -111,6 +111,7 @@ def train(
       checkpoint_every=config.checkpoint.every,
       sample_every=options.sample_every,
       max_skipped=options.max_skipped,
+      learning_rate=run.learning_rate,
       checkpoints=checkpoints,
       log=log,
       on_sample=_sample_writer(run, workdir, dataset),

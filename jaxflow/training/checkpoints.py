@@ -6,16 +6,18 @@ step that is damaged later is skipped with a warning and the one before is used.
 """
 
 import dataclasses
+import logging
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -39,6 +41,10 @@ class Checkpoints:
     self.folder = folder
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
+      item_handlers={
+        "state": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+      },
       options=ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else keep,
         keep_period=keep_every or None,
@@ -101,7 +107,7 @@ class Checkpoints:
         raise
       except Exception as error:  # Orbax raises whatever the damage causes.
         reason = str(error).split("\n")[0][:200]
-        logging.warning(
+        _LOGGER.warning(
           "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
           self.folder,
           candidate,

@@ -52,6 +52,7 @@ def train(
   checkpoint_every: int,
   sample_every: int,
   max_skipped: int,
+  learning_rate: Callable[[int], Any],
   checkpoints: Checkpoints,
   log: Log,
   on_sample: Callable[[TrainState, int], None],
@@ -71,6 +72,7 @@ def train(
     log_every: Steps between log lines.
     checkpoint_every: Steps between checkpoints.
     sample_every: Steps between calls of `on_sample`; 0: never.
+    learning_rate: The schedule, for the log.
     max_skipped: Steps skipped in a row after which training stops.
     checkpoints: Where to save.
     log: Where scalars go.
@@ -94,8 +96,10 @@ def train(
       if step % log_every == 0 or step >= steps or first:
         _check_skipped(state, step, max_skipped, checkpoints)
       if step % log_every == 0 or step >= steps:
-        scalars = {k: float(v) for k, v in metrics.items()}
         speed, eta = clock.lap(step)
+        scalars = {"loss": float(metrics["loss"])}
+        scalars |= {k: float(v) for k, v in metrics.items()}
+        scalars["learning_rate"] = float(learning_rate(step - 1))
         if not first:
           scalars["samples_per_second"] = speed
         log.write(step, scalars)
