@@ -17,7 +17,8 @@ from jaxflow import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 
-Config = ConfigDict
+# A ConfigDict, whose attributes are dynamic.
+Config = Any
 
 # What may change between two runs in one workdir: none of it is in the state.
 MUTABLE = (
