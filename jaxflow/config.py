@@ -172,7 +172,7 @@ def load_config(workdir: pathlib.Path, *, field: str) -> Config:
     )
   try:
     values = json.loads(path.read_text())
-    config = ConfigDict(values)
+    config: Config = ConfigDict(values)
     config.data.shape = tuple(config.data.shape)
     return config.lock()
   except (ValueError, AttributeError, TypeError) as error:

@@ -188,7 +188,7 @@ def dit(
     dropout,
   )
   height, breadth, channels = data_shape
-  dtype = compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   return functional(
     lambda rngs: DiT(
       data_shape=(height, breadth, channels),
@@ -200,7 +200,7 @@ def dit(
       second_time=second_time,
       time_scale=time_scale,
       dropout=dropout,
-      dtype=dtype,
+      dtype=compute,
       scan_layers=scan_layers,
       remat=remat,
       rngs=rngs,

@@ -133,7 +133,7 @@ def mlp(
     raise UsageError(
       f"time_features={time_features}: give an even number, 2 or more"
     )
-  dtype = compute_dtype(dtype)
+  compute = compute_dtype(dtype)
   return functional(
     lambda rngs: MLP(
       data_shape=data_shape,
@@ -144,7 +144,7 @@ def mlp(
       num_classes=num_classes,
       second_time=second_time,
       zero_output=zero_output,
-      dtype=dtype,
+      dtype=compute,
       rngs=rngs,
     )
   )
