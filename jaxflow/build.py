@@ -86,21 +86,23 @@ class Model:
       model_fn, scale=scale, num_classes=self.num_classes
     )
 
-  def _check_guidance(self, scale: float, field: str) -> None:
+  def _check_guidance(self, scale: float, field: str, off: int = 1) -> None:
     if not self.num_classes:
       raise UsageError(
-        f"{field}={scale}: the model is unconditional; set it to 1"
+        f"{field}={scale}: the model is unconditional; set it to {off}"
       )
     if not self.config.loss.get("label_dropout", 0):
       raise UsageError(
         f"{field}={scale}: the network never saw the null label; train it with "
-        "loss.label_dropout=0.1, or set the scale to 1"
+        f"loss.label_dropout=0.1, or set {field} to {off}"
       )
 
-  def make_sampler(self, nfe: int) -> Callable[..., Array]:
+  def make_sampler(self, nfe: int, field: str = "nfe") -> Callable[..., Array]:
     """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
     sample = self.config.sample
-    steps = self.num_steps(nfe)
+    steps = self.num_steps(nfe, field)
+    if sample.guidance != 1:
+      self._check_guidance(sample.guidance, "sample.guidance")
     grid = self.component("grid", sample.grid, "sample.grid")
     maker = self.flow_map()
 
@@ -114,14 +116,14 @@ class Model:
       times=grid(steps + 1),
     )
 
-  def num_steps(self, nfe: int) -> int:
-    """Return how many steps make `nfe` network calls."""
+  def num_steps(self, nfe: int, field: str = "nfe") -> int:
+    """Return how many steps make the `nfe` network calls that `field` asks."""
     solver = self.config.flow_map.get("solver", {}).get("name", "")
     calls = solvers.EVALUATIONS.get(solver, 1)
     if nfe < 1 or nfe % calls:
       need = "at least 1" if calls == 1 else f"a multiple of {calls}"
       by = f" with flow_map.solver={solver!r}" if calls > 1 else ""
-      raise UsageError(f"nfe={nfe}: must be {need}{by}")
+      raise UsageError(f"{field}={nfe}: must be {need}{by}")
     return nfe // calls
 
 
@@ -146,7 +148,7 @@ def make_model(config: Config) -> Model:
     raise UsageError(
       f"loss.label_dropout={dropout}: the data have no labels; set it to 0"
     )
-  guided = (config.loss.get("omega", 1), config.loss.get("kappa", 0)) != (1, 0)
-  if guided:
-    model._check_guidance(config.loss.omega, "loss.omega")
+  for name, off in (("omega", 1), ("kappa", 0)):
+    if config.loss.get(name, off) != off:
+      model._check_guidance(config.loss[name], f"loss.{name}", off)
   return model

@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags, logging
 
@@ -64,7 +65,10 @@ example:
   "methods": """\
 usage: jaxflow methods
 
-Prints every method: what it does, what it needs, where it comes from.""",
+Prints every method: what it does, what it needs, where it comes from.
+
+example:
+  jaxflow methods""",
 }
 
 
@@ -80,7 +84,8 @@ def run(argv: Sequence[str]) -> int:
     argv: Program name, command and flags.
 
   Returns:
-    0, 1 for a failure, 2 for wrong usage.
+    0, 1 for a failure, 2 for wrong usage, 130 where Ctrl-C came before there
+    was anything to save.
   """
   arguments = list(argv[1:])
   debug = "--debug" in arguments
@@ -101,6 +106,11 @@ def run(argv: Sequence[str]) -> int:
       _say(HELP[command])
       return 0
     return COMMANDS[command](arguments[1:])
+  except KeyboardInterrupt:
+    if debug:
+      raise
+    print(f"jaxflow {command}: interrupted", file=sys.stderr)
+    return 130
   except Exception as error:
     if debug:
       raise
@@ -150,8 +160,7 @@ def _sample(arguments: list[str]) -> int:
   out = pathlib.Path(_required(values.out, "out", "a .png or .npz file"))
   if out.suffix not in (".png", ".npz"):
     raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
-
-  import numpy as np
+  _check_writable(out)
 
   from jaxflow import commands
 
@@ -163,10 +172,8 @@ def _sample(arguments: list[str]) -> int:
     seed=values.seed,
     step=values.step,
   )
-  out.parent.mkdir(parents=True, exist_ok=True)
   if out.suffix == ".npz":
-    arrays = {} if labels is None else {"label": labels}
-    np.savez(out, samples=samples, **arrays)
+    _save_arrays(out, samples, labels)
   else:
     commands.save_samples(samples, out)
   _say(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
@@ -183,7 +190,8 @@ def _evaluate(arguments: list[str]) -> int:
     nfe = tuple(int(n) for n in values.nfe)
   except ValueError as error:
     raise UsageError(
-      f"--nfe={','.join(values.nfe)}: give whole numbers, 1,2,4 for instance"
+      f"--nfe={','.join(values.nfe)}: give whole numbers, --nfe=1,2,4 for "
+      "instance"
     ) from error
 
   from jaxflow import commands, evaluation
@@ -216,10 +224,38 @@ COMMANDS = {
 def _parse(arguments: list[str], values: flags.FlagValues) -> None:
   try:
     rest = values(["jaxflow", *arguments])
+  except flags.IllegalFlagValueError as error:
+    # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
+    given = str(error).removeprefix("flag ").split(": ")[0]
+    raise UsageError(f"{given}: give a whole number") from error
   except flags.Error as error:
     raise UsageError(f"{error} (--help lists the flags)") from error
   if len(rest) > 1:
     raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
+
+
+def _save_arrays(out: pathlib.Path, samples: Any, labels: Any) -> None:
+  import numpy as np
+
+  if labels is None:
+    np.savez(out, samples=samples)
+  else:
+    np.savez(out, samples=samples, label=labels)
+
+
+def _check_writable(out: pathlib.Path) -> None:
+  """Try before long work whether a file can be written."""
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    existed = out.exists()
+    out.open("ab").close()
+    if not existed:
+      out.unlink()
+  except OSError as error:
+    raise UsageError(
+      f"--out={out} cannot be written ({error.strerror}): give another file, "
+      "or make its folder writable"
+    ) from error
 
 
 def _required(value: str | None, name: str, what: str) -> str:

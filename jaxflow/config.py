@@ -4,10 +4,12 @@ The only library file that knows ml_collections. The options of a loss, a flow
 map or a network are taken from their signatures: the code is the schema.
 """
 
+import difflib
 import importlib.util
 import inspect
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -33,7 +35,19 @@ MUTABLE = (
   "train.max_skipped",
   "train.sample_every",
   "train.steps",
+  "train.steps_per_dispatch",
 )
+
+# Without these a config.json is none of ours.
+_SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
+
+# How a command line writes a value of a type.
+_WRITTEN = {
+  bool: "True or False",
+  int: "a whole number",
+  float: "a number",
+  tuple: "whole numbers with commas between",
+}
 
 
 def default_config(method: str, *, data: str, model: str) -> Config:
@@ -123,8 +137,31 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   )
   if "teacher" not in inspect.signature(row.loss).parameters:
     del config["teacher"]
-  config.update(row.config)
+  update(config, row.config)
   return config
+
+
+def update(config: Config, fields: Mapping[str, Any]) -> None:
+  """Set fields of a config, in place.
+
+  A mapping sets the fields inside; one that names a component replaces the
+  component as a whole, because the options of the old one go with it.
+
+  Args:
+    config: An unlocked config.
+    fields: Values by name, nested like the config.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> update(config, {"times": {"law": {"name": "uniform"}}})
+    >>> config.times.law.to_dict()
+    {'name': 'uniform'}
+  """
+  for name, value in fields.items():
+    if isinstance(value, Mapping) and name in config and "name" not in value:
+      update(config[name], value)
+    else:
+      config[name] = value
 
 
 def resolve(
@@ -164,20 +201,23 @@ def load_config(workdir: pathlib.Path, *, field: str) -> Config:
   Raises:
     UsageError: If the folder holds no run.
   """
-  path = workdir / "config.json"
-  if not path.is_file():
+  try:
+    values = json.loads((workdir / "config.json").read_text())
+    values["data"]["shape"] = tuple(values["data"]["shape"])
+    config: Config = ConfigDict(values)
+    absent = [name for name in _SECTIONS if name not in config]
+    if absent:
+      raise ValueError(f"{absent[0]!r} is absent")
+    return config.lock()
+  except (FileNotFoundError, NotADirectoryError) as error:
     raise UsageError(
       f"{field}={str(workdir)!r} holds no config.json: give the folder of a "
       "run that `jaxflow train` has made"
-    )
-  try:
-    values = json.loads(path.read_text())
-    config: Config = ConfigDict(values)
-    config.data.shape = tuple(config.data.shape)
-    return config.lock()
-  except (ValueError, AttributeError, TypeError) as error:
+    ) from error
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise UsageError(
-      f"{field}={str(workdir)!r}: config.json cannot be read ({error})"
+      f"{field}={str(workdir)!r}: config.json cannot be read ({error}): "
+      "restore it from a copy, or give another folder"
     ) from error
 
 
@@ -186,8 +226,8 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
   old, new = _flat(saved.to_dict()), _flat(config.to_dict())
   changed = [
     k
-    for k in sorted(old.keys() | new.keys())
-    if old.get(k) != new.get(k) and not k.startswith(MUTABLE)
+    for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
+    if old.get(k) != new.get(k) and not _is_mutable(k)
   ]
   if changed:
     k = changed[0]
@@ -196,6 +236,13 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
       f"--workdir={workdir} was made with {k}={old.get(k)!r}, not "
       f"{new.get(k)!r}{more}: give another --workdir, or the old value"
     )
+
+
+def _is_mutable(field: str) -> bool:
+  return any(
+    field.startswith(name) if name.endswith(".") else field == name
+    for name in MUTABLE
+  )
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -235,7 +282,7 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     if field == name:
       continue
     if field not in fields:
-      registry.choose("--config", field, fields)
+      raise UsageError(_unknown_field(field, fields))
     if not value:
       raise UsageError(f"{name} has no value: write {name}=VALUE")
   argv = ["jaxflow", *rest]
@@ -245,11 +292,38 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     )
     extra = values(argv)
   except (flags.Error, TypeError, ValueError) as error:
-    raise UsageError(f"{error}") from error
+    raise UsageError(_wrong_value(str(error), rest, fields)) from error
   if len(extra) > 1:
     raise UsageError(f"{extra[1]!r} is no flag: write --name=value")
-  _check_lengths(fields, _flat(config.to_dict()))
+  _check_tuples(fields, _flat(config.to_dict()))
   return config.lock()
+
+
+def _unknown_field(field: str, fields: dict[str, Any]) -> str:
+  near = difflib.get_close_matches(field, fields, n=1)
+  if near:
+    hint = f"did you mean --config.{near[0]}?"
+  else:
+    section = f"{field.split('.')[0]}."
+    inside = [k for k in fields if k.startswith(section)] or fields
+    hint = f"there are {', '.join(inside)}"
+  return f"--config.{field} is no field of the config: {hint}"
+
+
+def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:
+  """Say what kind of value a field takes, where absl names the flag."""
+  for argument in given:
+    name, _, value = argument.partition("=")
+    field = name.removeprefix("--config.")
+    if field in fields and f"{name}={value}" in error:
+      old = fields[field]
+      kind = _WRITTEN.get(tuple if isinstance(old, list) else type(old), "text")
+      return f"{name}={value}: give {kind}, {_written(old)} for instance"
+  return f"{error} (--help tells the flags)"
+
+
+def _written(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def load_file(name: str) -> Config:
@@ -279,15 +353,33 @@ def load_file(name: str) -> Config:
   if specification is None or specification.loader is None:
     raise UsageError(f"--config={name}: {path!r} is no Python file")
   module = importlib.util.module_from_spec(specification)
-  specification.loader.exec_module(module)
-  return module.get_config(method)
+  try:
+    specification.loader.exec_module(module)
+    config = module.get_config(method)
+  except UsageError:
+    raise
+  except Exception as error:  # The file is the user's: it may raise anything.
+    raise UsageError(
+      f"--config={name}: {path!r} raises {type(error).__name__} ({error}): "
+      "correct the file; --debug shows where"
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise UsageError(
+      f"--config={name}: get_config of {path!r} returns {type(config).__name__}"
+      ": return what jaxflow.config.default_config makes"
+    )
+  return config
 
 
-def _check_lengths(before: dict[str, Any], after: dict[str, Any]) -> None:
+def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
   """A scalar given to a tuple field silently becomes a tuple of one."""
-  for field in ("loss.block",):
-    if field in before and len(after[field]) != len(before[field]):
+  for field, old in before.items():
+    new = after[field]
+    if not isinstance(old, list):
+      continue
+    count = len(old) if field == "loss.block" else max(len(new), 1)
+    if len(new) != count or not all(isinstance(x, int) for x in new):
       raise UsageError(
-        f"--config.{field}={tuple(after[field])}: give "
-        f"{len(before[field])} values, {tuple(before[field])} for instance"
+        f"--config.{field}={_written(new)}: give {count} whole number(s) with "
+        f"commas between, {_written(old)} for instance"
       )

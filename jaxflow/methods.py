@@ -108,7 +108,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       sampler=_jump_and_renoise,
       needs=frozenset({"target", "teacher"}),
       config={
-        "times": {"name": "adjacent_pair", "grid": "uniform", "num_points": 18},
+        "times": {
+          "name": "adjacent_pair",
+          "grid": {"name": "uniform"},
+          "num_points": 18,
+        },
         "ema": {"target": {"name": "constant", "decay": 0.95}},
       },
     ),

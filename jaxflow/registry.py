@@ -177,7 +177,10 @@ def make(
   ]
   if missing:
     raise UsageError(f"{field}.{missing[0]} is missing: {name!r} needs it")
-  return maker(**options)
+  try:
+    return maker(**options)
+  except ValueError as error:  # A UsageError names the option only.
+    raise UsageError(f"{field}: {error}") from error
 
 
 def default_options(function: Callable) -> dict[str, Any]:

@@ -158,8 +158,10 @@ def load(
   restored = None
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
-    restored = checkpoints.restore(run.template(mesh), step)
-    checkpoints.close()
+    try:
+      restored = checkpoints.restore(run.template(mesh), step)
+    finally:
+      checkpoints.close()
   if restored is None:
     raise UsageError(
       f"{field}={str(workdir)!r} holds no checkpoint yet: train it first"

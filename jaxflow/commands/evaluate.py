@@ -1,5 +1,8 @@
 """Compare a trained run's samples with held-out data."""
 
+import dataclasses
+import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -9,7 +12,9 @@ import jax
 
 from jaxflow import data, evaluation
 from jaxflow.commands.sample import class_labels, drawer
-from jaxflow.runs import load, load_data
+from jaxflow.config import load_config
+from jaxflow.errors import RunError
+from jaxflow.runs import Run, load, load_data
 from jaxflow.training import sharding
 from jaxflow.types import Array
 
@@ -17,40 +22,47 @@ from jaxflow.types import Array
 def evaluate(
   workdir: pathlib.Path, *, nfe: tuple[int, ...] = ()
 ) -> list[dict[str, Any]]:
-  """Compare a run's samples with held-out data.
+  """Compare a run's samples with held-out data; write `evaluation.json`.
 
   Args:
     workdir: The run's folder.
     nfe: Network calls per sample, one evaluation each; default: the config's.
 
   Returns:
-    A row for each: `model`, `nfe`, `step`, `scores` (name -> Score) and
-    `samples_per_second`.
+    A row for each: `model`, `nfe`, `step`, `samples_per_second` and `scores`
+    (name -> Score). The file holds the same, each Score as a mapping.
 
   Raises:
     UsageError: If an argument is wrong or the workdir holds no run.
-    RunError: If samples are not finite.
+    RunError: If samples are not finite, or the file cannot be written.
   """
-  run, state = load(workdir, field="--workdir", mesh=sharding.make_mesh())
-  config = run.model.config
+  config = load_config(workdir, field="--workdir")
+  run = Run.of(config)
   counts = nfe or tuple(config.evaluation.nfe)
-  for count in counts:
-    run.model.num_steps(count)
+  field = "--nfe" if nfe else "evaluation.nfe"
+  draws = {count: drawer(run, count, field) for count in counts}
+  _, state = load(workdir, field="--workdir", mesh=sharding.make_mesh())
   reference = load_data(config, "test")
   real = load_data(config, "train")
   mixture = data.toy.ring_mixture() if config.data.name == "ring" else None
   rows = []
-  for count in counts:
-    draw = drawer(run, state, count)
-    scores = evaluation.evaluate(
-      draw,
-      reference,
-      real,
-      draws=config.evaluation.draws,
-      seed=config.seed,
-      num=config.evaluation.num,
-      mixture=mixture,
-    )
+  for count, drawn in draws.items():
+    draw = functools.partial(drawn, state)
+    try:
+      scores = evaluation.evaluate(
+        draw,
+        reference,
+        real,
+        draws=config.evaluation.draws,
+        seed=config.seed,
+        num=config.evaluation.num,
+        mixture=mixture,
+      )
+    except RunError as error:
+      raise RunError(
+        f"--workdir={workdir}, step {int(state.step)}, nfe={count}: {error}: "
+        "training diverged, train again"
+      ) from error
     rows.append(
       {
         "model": config.method,
@@ -60,7 +72,25 @@ def evaluate(
         "scores": scores,
       }
     )
+  _write(rows, workdir / "evaluation.json")
   return rows
+
+
+def _write(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+  """Write rows as JSON, replacing the file in one step."""
+  plain = [
+    row
+    | {"scores": {k: dataclasses.asdict(v) for k, v in row["scores"].items()}}
+    for row in rows
+  ]
+  part = path.with_suffix(".json.part")
+  try:
+    part.write_text(json.dumps(plain, indent=2) + "\n")
+    part.replace(path)
+  except OSError as error:
+    raise RunError(
+      f"{path} cannot be written ({error.strerror}): make --workdir writable"
+    ) from error
 
 
 def _speed(draw: Callable[..., Array], num_classes: int) -> float:

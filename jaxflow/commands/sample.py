@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxflow import evaluation
 from jaxflow.config import load_config
-from jaxflow.errors import UsageError
+from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load
 from jaxflow.training import sharding
 from jaxflow.training.state import TrainState
@@ -41,16 +41,23 @@ def sample(
 
   Raises:
     UsageError: If an argument is out of range or the workdir holds no run.
+    RunError: If samples are not finite.
   """
   if num < 1:
     raise UsageError(f"--num={num}: give at least 1")
   config = load_config(workdir, field="--workdir")
   labels = class_labels(config.data.num_classes, num, label)
-  run, state = load(
+  draw = drawer(Run.of(config), nfe, "--nfe")
+  _, state = load(
     workdir, field="--workdir", mesh=sharding.make_mesh(), step=step
   )
-  draw = drawer(run, state, nfe)
-  return np.asarray(draw(jax.random.key(seed), num, labels)), labels
+  samples = np.asarray(draw(state, jax.random.key(seed), num, labels))
+  if not np.isfinite(samples).all():
+    raise RunError(
+      f"--workdir={workdir}: samples of step {int(state.step)} are not finite: "
+      "training diverged; give an earlier --step, or train again"
+    )
+  return samples, labels
 
 
 def class_labels(
@@ -82,14 +89,22 @@ def class_labels(
 
 
 def drawer(
-  run: Run, state: TrainState, nfe: int
-) -> Callable[[Array, int, Any], Array]:
-  """Return `(key, num, labels) -> samples`, from the average to sample with."""
-  model = run.model
-  params = run.select(state, model.config.sample.ema, "sample.ema")
-  sampler = model.make_sampler(nfe)
+  run: Run, nfe: int, field: str
+) -> Callable[[TrainState, Array, int, Any], Array]:
+  """Return `(state, key, num, labels) -> samples`, compiled once.
 
-  def draw(key, num, labels):
+  Samples come from the average that `sample.ema` names.
+
+  Args:
+    run: The run.
+    nfe: Network calls per sample.
+    field: The flag or config field that asks for so many, for messages.
+  """
+  model = run.model
+  sampler = model.make_sampler(nfe, field)
+
+  def draw(state, key, num, labels):
+    params = run.select(state, model.config.sample.ema, "sample.ema")
     noise_key, step_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (num, *model.shape))
     cond = None if labels is None else jnp.asarray(labels)

@@ -20,20 +20,13 @@ def resolve(
   mesh: jax.sharding.Mesh,
 ) -> tuple[Config, tuple[Run, TrainState] | None]:
   """Fill in what data and teacher decide; check against an earlier run."""
-  saved = None
-  if (workdir / "config.json").exists():
-    saved = load_config(workdir, field="--workdir")
-  elif workdir.is_dir() and any(workdir.iterdir()):
-    raise UsageError(
-      f"--workdir={workdir} is not empty and holds no config.json: give a new "
-      "folder"
-    )
+  saved = _earlier_config(workdir)
   teacher, teacher_config = None, None
-  trained = saved is not None and any(workdir.glob("checkpoints/[0-9]*"))
-  if config.get("teacher", {}).get("workdir"):
-    if trained:
-      teacher_config = saved.teacher.config
-    else:
+  if "teacher" in config:
+    # A folder that Orbax is still writing has a longer name.
+    if saved and any(p.name.isdigit() for p in workdir.glob("checkpoints/*")):
+      teacher_config = saved.get("teacher", {}).get("config", None)
+    elif config.teacher.workdir:
       folder = pathlib.Path(config.teacher.workdir)
       teacher = load(folder, field="teacher.workdir", mesh=mesh)
       teacher_config = teacher[0].model.config
@@ -43,26 +36,59 @@ def resolve(
     num_classes=dataset.num_classes,
     teacher=teacher_config,
   )
-  if saved is not None:
+  if saved:
     check_same_run(saved, config, str(workdir))
   return config, teacher
 
 
+def _earlier_config(workdir: pathlib.Path) -> Config | None:
+  """Return the config of the run that a workdir holds, or None."""
+  try:
+    if (workdir / "config.json").exists():
+      return load_config(workdir, field="--workdir")
+    foreign = workdir.is_dir() and any(workdir.iterdir())
+  except OSError as error:
+    raise UsageError(
+      f"--workdir={workdir} cannot be read ({error.strerror}): give another "
+      "folder, or make it readable"
+    ) from error
+  if foreign:
+    raise UsageError(
+      f"--workdir={workdir} is not empty and holds no config.json: give a new "
+      "folder"
+    )
+  return None
+
+
+def teacher_parameters(
+  run: Run, template: TrainState, teacher: tuple[Run, TrainState] | None
+) -> PyTree:
+  """Return the average that teaches, or None; check that it fits the student.
+
+  Args:
+    run: The student's run.
+    template: The shapes of its state.
+    teacher: The teacher's run and state, or None.
+
+  Raises:
+    UsageError: If there is no such average, or the student cannot start there.
+  """
+  if teacher is None:
+    return None
+  options = run.model.config.teacher
+  params = teacher[0].select(teacher[1], options.ema, "teacher.ema")
+  if options.init_student:
+    _check_same_network(run, template.params, params)
+  return params
+
+
 def first_state(
-  run: Run,
-  template: TrainState,
-  teacher: tuple[Run, TrainState] | None,
+  run: Run, template: TrainState, teacher_params: PyTree
 ) -> TrainState:
   """Initialise, from the teacher where the config says so."""
   config = run.model.config
   shardings = jax.tree.map(lambda x: x.sharding, template)
-  teacher_params = None
-  if teacher is not None:
-    teacher_params = teacher[0].select(
-      teacher[1], config.teacher.ema, "teacher.ema"
-    )
   if teacher_params is not None and config.teacher.init_student:
-    _check_same_network(run, template.params, teacher_params)
     init = jax.jit(run.init, out_shardings=shardings)
     return init(teacher_params, teacher_params)
 
@@ -83,7 +109,7 @@ def _check_same_network(run: Run, student: PyTree, teacher: PyTree) -> None:
   ]
   if shapes[0] == shapes[1]:
     return
-  mine, its = run.model.config.model, run.teacher.config.model
+  mine, its = run.model.config.model, run.model.config.teacher.config.model
   differing = [
     f"model.{k} is {its.get(k)} there, {mine.get(k)} here"
     for k in sorted(set(mine) | set(its))

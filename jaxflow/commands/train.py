@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxflow import data
+from jaxflow import data, rows
 from jaxflow.commands import start
 from jaxflow.commands.sample import class_labels, drawer, save_samples
 from jaxflow.config import Config, save_config
 from jaxflow.errors import UsageError
+from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load_data
 from jaxflow.training import loop, sharding
 from jaxflow.training.checkpoints import Checkpoints
@@ -41,30 +42,20 @@ def train(
     UsageError: If a field is wrong; nothing in the workdir has changed then.
     RunError: If training fails; the checkpoints stay.
   """
+  check_limits(config)
   dataset = load_data(config, "train")
   mesh = sharding.make_mesh(**config.mesh)
   config, teacher = start.resolve(config, dataset, workdir, mesh)
   run = Run.of(config)
   options = config.train
-  _check_batch(options.batch_size, options.accumulate)
-  chunk = loop.steps_per_dispatch(
-    options.steps_per_dispatch,
-    options.steps,
-    options.log_every,
-    options.sample_every,
-    config.checkpoint.every,
-  )
-  host = data.Batches(
-    dataset,
-    batch_size=options.batch_size,
-    seed=config.seed,
-    stack=(chunk, options.accumulate),
-  )
+  _check_batch(config)
   step_fn = make_train_step(
     run.loss_fn(), run.optimizer, run.emas, seed=config.seed
   )
   template = run.template(mesh)
-  _check_step(step_fn, template, host)
+  _check_step(step_fn, template, _batches(config, dataset, steps=1))
+  on_sample = _sample_writer(run, template, workdir, dataset, say)
+  teacher_params = start.teacher_parameters(run, template, teacher)
 
   _make_workdir(workdir)
   save_config(config, workdir / "config.json")
@@ -75,11 +66,21 @@ def train(
   )
   restored = checkpoints.restore(template)
   if restored is None:
-    state = start.first_state(run, template, teacher)
+    state, position = start.first_state(run, template, teacher_params), None
   else:
     state, position = restored
-    host.set_state(position)
   begin = int(state.step)
+  chunk = loop.steps_per_dispatch(
+    options.steps_per_dispatch,
+    begin,
+    options.steps,
+    options.log_every,
+    options.sample_every,
+    config.checkpoint.every,
+  )
+  host = _batches(config, dataset, steps=chunk)
+  if position is not None:
+    host.set_state(position)
   shardings = jax.tree.map(lambda x: x.sharding, template)
   jitted = jax.jit(
     step_fn,
@@ -114,7 +115,7 @@ def train(
       learning_rate=run.learning_rate,
       checkpoints=checkpoints,
       log=log,
-      on_sample=_sample_writer(run, workdir, dataset),
+      on_sample=on_sample,
       say=say,
     )
   finally:
@@ -128,15 +129,35 @@ def train(
   return finished
 
 
-def _check_batch(batch_size: int, accumulate: int) -> None:
-  rows = jax.device_count() * accumulate
-  if batch_size < 1 or accumulate < 1 or batch_size % rows:
-    above = max(-(-batch_size // rows), 1) * rows
+def _batches(
+  config: Config, dataset: data.Dataset, *, steps: int
+) -> data.Batches:
+  """Return the stream of batches, for so many steps at a time."""
+  return data.Batches(
+    dataset,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    stack=(steps, config.train.accumulate),
+  )
+
+
+def _check_batch(config: Config) -> None:
+  batch_size, accumulate = config.train.batch_size, config.train.accumulate
+  count = jax.device_count() * accumulate
+  if batch_size % count:
     raise UsageError(
-      f"train.batch_size={batch_size} is no positive multiple of {rows} "
+      f"train.batch_size={batch_size} is no multiple of {count} "
       f"({jax.device_count()} devices x train.accumulate={accumulate}): "
-      f"use {above}"
+      f"use {-(-batch_size // count) * count}"
     )
+  if "block" in config.loss:
+    try:
+      rows.check_block(config.loss.block, batch_size // accumulate)
+    except ValueError as error:
+      raise UsageError(
+        f"loss.block={config.loss.block} with train.batch_size={batch_size}, "
+        f"train.accumulate={accumulate}: {error}"
+      ) from error
 
 
 def _check_step(
@@ -149,7 +170,6 @@ def _check_step(
     raise
   except ValueError as error:
     raise UsageError(f"loss: {error}") from error
-  batches.set_state({"position": 0})
 
 
 def _make_workdir(workdir: pathlib.Path) -> None:
@@ -166,17 +186,26 @@ def _make_workdir(workdir: pathlib.Path) -> None:
 
 
 def _sample_writer(
-  run: Run, workdir: pathlib.Path, dataset: data.Dataset
+  run: Run,
+  template: TrainState,
+  workdir: pathlib.Path,
+  dataset: data.Dataset,
+  say: Callable[[str], None],
 ) -> Callable[[TrainState, int], None]:
   """Return what writes a picture of samples from fixed noise."""
   points = dataset.data.ndim == 2
   num = 2000 if points else GRID_SIZE
   labels = class_labels(run.model.num_classes, num, None)
   reference = dataset.data[:num] if points else None
+  options = run.model.config.sample
+  run.select(template, options.ema, "sample.ema")
+  draw = drawer(run, options.nfe, "sample.nfe")
 
   def write(state, step):
-    draw = drawer(run, state, run.model.config.sample.nfe)
-    samples = np.asarray(draw(jax.random.key(0), num, labels))
+    samples = np.asarray(draw(state, jax.random.key(0), num, labels))
+    if not np.isfinite(samples).all():
+      say(f"step {step}: samples are not finite, no picture of them is written")
+      return
     path = workdir / "samples" / f"{step:08d}.png"
     save_samples(samples, path, reference=reference)
 

@@ -107,6 +107,8 @@ def _damaged(builder: tfds.core.DatasetBuilder) -> str:
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
   logging.info("Preparing %s, once", builder.data_path)
+  # Its bars run over each other on a terminal, for a few seconds' work.
+  tfds.disable_progress_bar()
   try:
     # TFDS announces a download on standard output, although there is none.
     with _fresh_random_state(), contextlib.redirect_stdout(io.StringIO()):

@@ -5,9 +5,12 @@ writes to a temporary name and renames, so a half-written step never counts; a
 step that is damaged later is skipped with a warning and the one before is used.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -39,6 +42,7 @@ class Checkpoints:
     read_only: bool = False,
   ):
     self.folder = folder
+    self._read_only = read_only
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       item_handlers={
@@ -96,13 +100,17 @@ class Checkpoints:
     saved = self.steps()
     if step is not None and step not in saved:
       raise UsageError(
-        f"checkpoint step {step} is not in {self.folder}: it has {saved}"
+        f"--step={step} is not in {self.folder}: give one of {saved}"
       )
+    damaged: list[int] = []
     for candidate in [step] if step is not None else reversed(saved):
       try:
-        shapes = self._manager.item_metadata(candidate)["state"]
-        self._check(shapes, template, candidate)
-        return self._restore(template, candidate)
+        with _quiet_if_it_fails():
+          shapes = self._manager.item_metadata(candidate)["state"]
+          self._check(shapes, template, candidate)
+          restored = self._restore(template, candidate)
+        self._set_aside(damaged)
+        return restored
       except UsageError:
         raise
       except Exception as error:  # Orbax raises whatever the damage causes.
@@ -114,9 +122,23 @@ class Checkpoints:
           type(error).__name__,
           reason,
         )
+        damaged.append(candidate)
     if saved:
-      raise RunError(f"no checkpoint in {self.folder} can be read: {saved}")
+      raise RunError(
+        f"no checkpoint in {self.folder} can be read, tried {damaged}: restore "
+        "one from a copy, or train in another workdir"
+      )
     return None
+
+  def _set_aside(self, damaged: list[int]) -> None:
+    """Rename steps that cannot be read, so that they can be saved again."""
+    if self._read_only or not damaged:
+      return
+    if jax.process_index() == 0:
+      for step in damaged:
+        path = self.folder / str(step)
+        path.rename(path.with_name(f"damaged-{step}"))
+    self._manager.reload()
 
   def _restore(self, template, step):
     restored = self._manager.restore(
@@ -146,6 +168,24 @@ class Checkpoints:
         f"{len(differing)} arrays differ, first {differing[0]}; use the config "
         "it was trained with, or another workdir"
       )
+
+
+@contextlib.contextmanager
+def _quiet_if_it_fails() -> Iterator[None]:
+  """Drop the tracebacks of reads that Orbax abandons, from here on.
+
+  Where one array of a step cannot be read, Orbax gives up its event loop, and
+  each of the other reads prints that it is closed, some of them much later.
+  """
+  report = sys.unraisablehook
+
+  def report_others(error):
+    if str(error.exc_value) != "Event loop is closed":
+      report(error)
+
+  sys.unraisablehook = report_others
+  yield
+  sys.unraisablehook = report
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

@@ -16,12 +16,20 @@ class Log:
     workdir: The run's folder.
     start: Step at which the run starts or resumes; rows that an interrupted
       run wrote beyond it are dropped.
+
+  Attributes:
+    seconds: How long the run had trained before this process, as logged.
   """
 
   def __init__(self, workdir: pathlib.Path, *, start: int = 0):
     self._csv = workdir / "metrics.csv"
     self._rows = _rows_until(self._csv, start)
-    self._board = SummaryWriter(str(workdir / "tensorboard"))
+    self.seconds = (
+      float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
+    )
+    self._board = SummaryWriter(
+      str(workdir / "tensorboard"), purge_step=start + 1 if start else None
+    )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Write one row; a scalar that is new adds a column."""
@@ -83,9 +91,13 @@ class Clock:
     step: First step of this process.
     steps: Last step of the run.
     batch_size: Samples a step.
+    seconds: How long the run has trained before this process.
   """
 
-  def __init__(self, *, step: int, steps: int, batch_size: int):
+  def __init__(
+    self, *, step: int, steps: int, batch_size: int, seconds: float = 0.0
+  ):
+    self._origin = time.perf_counter() - seconds
     self._steps = steps
     self._batch_size = batch_size
     self._mark = self._first = (step, time.perf_counter())
@@ -93,6 +105,10 @@ class Clock:
   def start(self, step: int) -> None:
     """Start again at `step`: compilation before it does not count as speed."""
     self._mark = self._first = (step, time.perf_counter())
+
+  def seconds(self) -> float:
+    """Return how long the run has trained, compilation included."""
+    return time.perf_counter() - self._origin
 
   def lap(self, step: int) -> tuple[float, float]:
     """Return samples/s since the last lap, and seconds left."""

@@ -60,7 +60,9 @@ def train(
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
-  SIGINT and SIGTERM end the dispatch under way, save, and return.
+  SIGINT and SIGTERM end the dispatch under way, save, and return. No checkpoint
+  is due while steps are being skipped: parameters that give no finite loss must
+  not push out those that did.
 
   Args:
     state: Where to start; donated.
@@ -87,7 +89,9 @@ def train(
       then, so the last good checkpoint stays the latest.
   """
   step = int(state.step)
-  clock = Clock(step=step, steps=steps, batch_size=batch_size)
+  clock = Clock(
+    step=step, steps=steps, batch_size=batch_size, seconds=log.seconds
+  )
   first = True
   with _interruption() as interrupted:
     while step < steps and not interrupted():
@@ -99,15 +103,18 @@ def train(
         speed, eta = clock.lap(step)
         scalars = {"loss": float(metrics["loss"])}
         scalars |= {k: float(v) for k, v in metrics.items()}
-        scalars["learning_rate"] = float(learning_rate(step - 1))
+        skipped = int(state.skipped)
+        scalars["skipped"] = skipped
+        scalars["learning_rate"] = float(learning_rate(step - skipped - 1))
         if not first:
           scalars["samples_per_second"] = speed
-        log.write(step, scalars)
+        log.write(step, scalars | {"seconds": clock.seconds()})
         say(line(step, steps, scalars, eta))
       if first:
         clock.start(step)
         first = False
-      if step % checkpoint_every == 0 and step < steps:
+      due = step % checkpoint_every == 0 and step < steps
+      if due and not int(state.skipped_in_row):
         checkpoints.save(step, state, batches.get_state())
       if sample_every and step % sample_every == 0 and step < steps:
         on_sample(state, step)
@@ -130,7 +137,8 @@ def _check_skipped(
   raise RunError(
     f"loss or gradient was not finite in {count} steps in a row up to step "
     f"{step} (train.max_skipped={limit}); last good checkpoint: {where}; "
-    "lower optimizer.learning_rate or set optimizer.clip_norm"
+    "train in a new workdir with a lower optimizer.learning_rate, or with "
+    "optimizer.clip_norm"
   )
 
 

@@ -1,0 +1,133 @@
+"""What a compiled training step moves between 8 devices.
+
+Under data parallelism only sums: gradients, metrics and other scalars. Under
+fsdp also parts of parameters. No point of the batch ever moves, although
+MeanFlow and guidance treat the rows of one batch differently.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+
+import fast_compile
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from jaxflow import rows
+from jaxflow.config import default_config, resolve
+from jaxflow.methods import METHODS
+from jaxflow.runs import Run
+from jaxflow.training import sharding
+from jaxflow.training.step import make_train_step
+
+# 14 x 16 pixels make 7 x 8 tokens. No other size here is a multiple of 7, so
+# an array has a multiple of 7 elements exactly if it holds pixels or tokens.
+SHAPE, NUM_CLASSES = (14, 16, 4), 10
+BATCH = 64
+COLLECTIVE = re.compile(
+  r" = (.+?) (all-reduce|all-gather|all-to-all|collective-permute"
+  r"|collective-broadcast|reduce-scatter|ragged-all-to-all)(?:-start)?\("
+)
+GUIDED = {"omega": 1.0, "kappa": 0.5, "label_dropout": 0.1}
+STEPS = [(name, {}) for name in METHODS] + [("mean_flow", GUIDED)]
+every_step = pytest.mark.parametrize(
+  ("method", "loss"), STEPS, ids=[n + "_guided" * bool(o) for n, o in STEPS]
+)
+
+
+def make_run(method, loss):
+  """Make the run of a small DiT; a teacher is guided."""
+
+  def config_of(method, loss, teacher):
+    config = default_config(method, data="digits", model="dit")
+    config.model.update(depth=1, width=64, num_heads=4)
+    config.loss.update(loss)
+    if teacher is not None:
+      config.teacher.guidance = 2.0
+    return resolve(
+      config, shape=SHAPE, num_classes=NUM_CLASSES, teacher=teacher
+    )
+
+  teacher = None
+  if "teacher" in METHODS[method].needs:
+    teacher = config_of("flow_matching", {"label_dropout": 0.1}, None)
+  run = Run.of(config_of(method, loss, teacher))
+  # Adam works element by element: it adds nothing here but time to compile.
+  clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3))
+  return dataclasses.replace(run, optimizer=clipped)
+
+
+def moved(run, mesh):
+  """Compile a step as `jaxflow train` does; return the moved shapes by kind."""
+  state = run.template(mesh)
+  leading = (1, 1, BATCH)
+  batch = {
+    "data": jax.ShapeDtypeStruct(leading + SHAPE, jnp.float32),
+    "cond": jax.ShapeDtypeStruct(leading, jnp.int32),
+  }
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  step = jax.jit(
+    make_train_step(run.loss_fn(), run.optimizer, run.emas, seed=0),
+    donate_argnums=0,
+    in_shardings=(shardings, sharding.batch_sharding(mesh)),
+    out_shardings=(shardings, None),
+  )
+  lowered = step.lower(state, batch)
+  program = lowered.compile(compiler_options=fast_compile.OPTIONS).as_text()
+  found = collections.defaultdict(set)
+  for result, kind in COLLECTIVE.findall(program):
+    for dims in re.findall(r"\w+\[([\d,]*)\]", result):
+      found[kind].add(tuple(int(d) for d in dims.split(",") if d))
+  return dict(found)
+
+
+def carries_tokens(shape):
+  return math.prod(shape) % 7 == 0
+
+
+@every_step
+def test_data_parallel_sums_gradients_and_scalars(method, loss):
+  run, mesh = make_run(method, loss), sharding.make_mesh()
+  params = {x.shape for x in jax.tree.leaves(run.template(mesh).params)}
+  transposed = {shape[::-1] for shape in params}
+  shapes = moved(run, mesh)
+  assert set(shapes) == {"all-reduce"}
+  assert shapes["all-reduce"] <= params | transposed | {()}
+
+
+@every_step
+def test_fsdp_moves_no_token(method, loss):
+  run, mesh = make_run(method, loss), sharding.make_mesh(data=2, fsdp=4)
+  shapes = moved(run, mesh)
+  # A row's time, label and modulation are one vector: where a device has few
+  # rows, XLA exchanges these vectors (all-to-all) instead of gathering the
+  # kernels, which are larger. It does so for flow matching too. Were a device
+  # to have fewer tokens than the network has features, the same would be
+  # cheaper for tokens, and XLA would.
+  parameters_and_conditions = {
+    "all-gather",
+    "reduce-scatter",
+    "all-reduce",
+    "all-to-all",
+  }
+  assert "all-gather" in shapes
+  assert set(shapes) <= parameters_and_conditions
+  assert not [s for kind in shapes.values() for s in kind if carries_tokens(s)]
+
+
+def test_a_split_by_leading_rows_moves_the_batch(monkeypatch):
+  """What published code does, and what the tests above must see."""
+
+  def split(tree, block):
+    m, k = block
+    first = BATCH * k // m
+    interval = jax.tree.map(lambda x: x[:first], tree)
+    return interval, jax.tree.map(lambda x: x[first:], tree)
+
+  monkeypatch.setattr(rows, "split", split)
+  monkeypatch.setattr(rows, "merge", lambda a, b, _: jnp.concatenate([a, b]))
+  shapes = moved(make_run("mean_flow", {}), sharding.make_mesh())
+  assert any(map(carries_tokens, shapes["collective-permute"]))

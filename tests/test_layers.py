@@ -1,0 +1,161 @@
+"""Which module may import which, read from the source."""
+
+import ast
+import functools
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jaxflow
+from jaxflow.methods import METHODS
+
+FOLDER = pathlib.Path(jaxflow.__file__).parent
+CORE = {
+  *("types", "paths", "predictions", "times", "weights", "rows"),
+  *("couplings", "solvers", "flow_maps", "guidance", "sampling", "losses"),
+  "methods",
+}
+
+
+def name_of(file):
+  """`jaxflow/losses/mean_flow.py -> jaxflow.losses.mean_flow`."""
+  parts = file.relative_to(FOLDER.parent).with_suffix("").parts
+  return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(FOLDER.rglob("*.py"))}
+
+
+@functools.cache
+def imports(module):
+  """Every module that a module imports, inside functions too."""
+  names = set()
+  for node in ast.walk(ast.parse(FILES[module].read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f"{module}: write absolute imports"
+      # `from package import name` may name a module of the package.
+      members = {f"{node.module}.{alias.name}" for alias in node.names}
+      names |= (members & set(FILES)) or {node.module}
+      if members - set(FILES):
+        names.add(node.module)
+  return names
+
+
+def layer(module):
+  """`jaxflow.losses.mean_flow -> losses`, `jaxflow -> ""`."""
+  return module.split(".")[1] if "." in module else ""
+
+
+def own(module):
+  """The modules of jaxflow that a module imports."""
+  return {name for name in imports(module) if name.split(".")[0] == "jaxflow"}
+
+
+def foreign(module):
+  """The top-level packages of others that a module imports."""
+  tops = {name.split(".")[0] for name in imports(module)}
+  return tops - {"jaxflow"} - sys.stdlib_module_names
+
+
+def reached(module):
+  """Every module of jaxflow that an import loads, directly or not."""
+  found, new = set(), {module}
+  while new:
+    found |= new
+    new = set().union(*(own(name) for name in new)) - found
+  return found
+
+
+def of_layer(*layers):
+  return [module for module in FILES if layer(module) in layers]
+
+
+def test_every_layer_is_found():
+  assert {layer(module) for module in FILES} >= CORE | {
+    *("training", "models", "data", "evaluation", "config", "build")
+  }
+
+
+def test_imports_are_read():
+  assert own("jaxflow.losses.consistency") >= {
+    "jaxflow.couplings",
+    "jaxflow.paths",
+    "jaxflow.types",
+  }
+  assert foreign("jaxflow.models.mlp") == {"jax", "flax"}
+
+
+@pytest.mark.parametrize("module", of_layer(*CORE))
+def test_core_imports_jax_and_core_only(module):
+  assert foreign(module) <= {"jax", "numpy"}
+  assert {layer(name) for name in own(module)} <= CORE
+
+
+@pytest.mark.parametrize(
+  ("start", "forbidden"),
+  [
+    ("training", {"models", "data", "evaluation", "build", "config"}),
+    ("evaluation", {"training", "models", "data", "build", "config"}),
+    ("data", {"training", "losses", "methods", "build", "config"}),
+    ("models", {"training", "losses", "methods", "data", "build", "config"}),
+  ],
+)
+def test_layer_never_reaches(start, forbidden):
+  for module in of_layer(start):
+    for name in reached(module):
+      assert layer(name) not in forbidden, f"{module} reaches {name}"
+
+
+@pytest.mark.parametrize(
+  ("package", "layers"), [("flax", {"models"}), ("ml_collections", {"config"})]
+)
+def test_package_stays_in_one_layer(package, layers):
+  users = {layer(module) for module in FILES if package in foreign(module)}
+  assert users == layers
+
+
+def docstrings(tree):
+  """The constant nodes that are docstrings."""
+  owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+  for node in ast.walk(tree):
+    if isinstance(node, owners) and ast.get_docstring(node) is not None:
+      yield node.body[0].value
+
+
+def test_only_the_table_knows_the_methods():
+  for module, file in FILES.items():
+    if layer(module) in ("methods", "losses"):
+      continue
+    tree = ast.parse(file.read_text())
+    skip = {id(node) for node in docstrings(tree)}
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Constant) and id(node) not in skip:
+        assert not (isinstance(node.value, str) and node.value in METHODS), (
+          f"{file}:{node.lineno}: {node.value!r}"
+        )
+
+
+HEAVY = [
+  *("flax", "optax", "orbax", "tensorflow", "tensorflow_datasets"),
+  *("ml_collections", "sklearn", "matplotlib"),
+]
+
+
+def test_losses_load_nothing_heavy():
+  code = (
+    "import sys, jaxflow.losses, jaxflow.paths, jaxflow.times, "
+    "jaxflow.sampling\n"
+    f"print([name for name in {HEAVY} if name in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=FOLDER.parent,
+  )
+  assert result.stdout.strip() == "[]"
