@@ -1,16 +1,33 @@
-"""Ring."""
+"""A ring of 8 Gaussians in the plane: radius 1, standard deviation 0.1.
 
-from jaxflow.config import Config, default_config
+  jaxflow train --config=configs/ring.py:METHOD --workdir=runs/METHOD
+
+RING_SCORES
+"""
+
+from jaxflow.config import Config, default_config, update
+
+METHOD_FIELDS = {
+  "mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+  },
+  "consistency_distillation": {
+    "optimizer": {"learning_rate": 5e-4},
+    "teacher": {"workdir": "runs/flow_matching"},
+  },
+}
 
 
 def get_config(method: str) -> Config:
   """Return the config of a method on the ring."""
   config = default_config(method, data="ring", model="mlp")
   config.data.conditional = False
-  config.model.update(width=128, depth=3, time_features=64)
+  config.model.update(width=128, depth=3)
   config.optimizer.update(learning_rate=2e-3, schedule="cosine")
   config.ema.sampling = {"name": "power", "width": 0.1}
-  config.train.update(steps=3000, batch_size=512, log_every=500)
+  config.train.update(steps=4000, batch_size=512, log_every=500)
   config.train.steps_per_dispatch = 100
   config.checkpoint.every = 1000
+  update(config, METHOD_FIELDS.get(method, {}))
   return config
