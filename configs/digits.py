@@ -9,19 +9,19 @@ from jaxflow.config import Config, default_config, update
 
 METHOD_FIELDS = {
   "flow_matching": {
-    "train": {"steps": 1500},
+    "train": {"steps": 1200},
     # The null label is for the guidance of the teacher.
     "loss": {"label_dropout": 0.1},
   },
   "mean_flow": {
-    "train": {"steps": 2000},
+    "train": {"steps": 1600},
     # Uniform times, more interval rows and a milder weight than published: the
     # small network has to learn the long jumps in minutes.
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"block": (2, 1), "norm_power": 0.5},
   },
   "consistency_distillation": {
-    "train": {"steps": 1000},
+    "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},
     "teacher": {"workdir": "runs/flow_matching", "guidance": 1.3},
   },

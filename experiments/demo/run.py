@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 
-import numpy as np
+from absl import logging
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -43,6 +44,8 @@ def main() -> None:
     "--quick", action="store_true", help="a few steps in a temporary folder"
   )
   arguments = parser.parse_args()
+  # Libraries warn of what a reader of the table can do nothing about.
+  logging.set_verbosity(logging.ERROR)
   if not arguments.quick:
     demo(arguments.workdir, quick=False)
     return
@@ -62,6 +65,7 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
   rows = []
   for method, nfe in runs.items():
     rows += summarise(workdir, method, nfe)
+  save_one_step(workdir)
   part = workdir / "summary.json.part"
   part.write_text(json.dumps(rows, indent=2) + "\n")
   os.replace(part, workdir / "summary.json")
@@ -108,10 +112,24 @@ def summarise(
   return rows
 
 
+def save_one_step(workdir: pathlib.Path) -> None:
+  """Put the one-step grids of MeanFlow and of the student side by side."""
+  grids = [
+    Image.open(workdir / f"{method}_nfe1.png").convert("L")
+    for method in ("mean_flow", "consistency_distillation")
+  ]
+  gap = 16
+  width, height = grids[0].size
+  both = Image.new("L", (2 * width + gap, height), 255)
+  for number, grid in enumerate(grids):
+    both.paste(grid, (number * (width + gap), 0))
+  both.save(workdir / "one_step.png")
+
+
 def train_seconds(workdir: pathlib.Path) -> float:
   """Return the time that a run has trained, from its log."""
   with open(workdir / "metrics.csv", newline="") as file:
-    return float(np.array([r["seconds"] for r in csv.DictReader(file)])[-1])
+    return float(list(csv.DictReader(file))[-1]["seconds"])
 
 
 def show(rows: list[dict[str, object]]) -> None:
