@@ -2,7 +2,16 @@
 
   jaxflow train --config=configs/digits.py:METHOD --workdir=runs/METHOD
 
-DIGITS_SCORES
+About a minute each on 2 CPU cores. Share of samples that a classifier of real
+digits recognises (of real held-out digits: 98.1 %), and sliced Wasserstein
+distance to held-out digits (as many real training digits: 0.056):
+
+  flow_matching             50 calls 96.4 %, 0.064
+  mean_flow                  1 call  96.9 %, 0.063
+  consistency_distillation   1 call  99.0 %, 0.070
+
+The student needs --config.teacher.workdir, by default runs/flow_matching.
+`make demo` trains all three.
 """
 
 from jaxflow.config import Config, default_config, update

@@ -2,7 +2,14 @@
 
   jaxflow train --config=configs/ring.py:METHOD --workdir=runs/METHOD
 
-RING_SCORES
+15 to 20 s each on 2 CPU cores. Sliced Wasserstein distance to held-out points,
+where as many real training points score 0.073 +- 0.006:
+
+  flow_matching             20 calls 0.056
+  mean_flow                  1 call  0.074, 4 calls 0.069
+  consistency_distillation   1 call  0.059, 4 calls 0.058
+
+The student needs --config.teacher.workdir, by default runs/flow_matching.
 """
 
 from jaxflow.config import Config, default_config, update

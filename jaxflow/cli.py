@@ -134,7 +134,7 @@ def _say(text: str) -> None:
 
 
 def _train(arguments: list[str]) -> int:
-  from jaxflow.config import parse
+  from jaxflow.config_flags import parse
 
   values = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "", flag_values=values)

@@ -14,7 +14,8 @@ import tiny
 from jax.sharding import AxisType
 
 from jaxflow import commands
-from jaxflow.config import default_config, load_file, resolve
+from jaxflow.config import default_config, resolve
+from jaxflow.config_flags import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run
 from jaxflow.training import sharding

@@ -6,6 +6,7 @@ import tiny
 from absl import flags
 
 from jaxflow import config as configs
+from jaxflow import config_flags
 from jaxflow.errors import UsageError
 from jaxflow.limits import LIMITS, check_limits
 from jaxflow.methods import METHODS
@@ -20,7 +21,7 @@ def default(method="mean_flow", **sections):
 
 def parse(folder, *overrides, method="mean_flow"):
   arguments = [f"--config={tiny.config_file(folder)}:{method}", *overrides]
-  return configs.parse(arguments, flags.FlagValues())
+  return config_flags.parse(arguments, flags.FlagValues())
 
 
 def message(error):
@@ -111,7 +112,7 @@ def test_config_file_that_fails_is_named(tmp_path, content, words):
   path = tmp_path / "broken.py"
   path.write_text(content)
   with pytest.raises(UsageError) as error:
-    configs.load_file(f"{path}:mean_flow")
+    config_flags.load_file(f"{path}:mean_flow")
   assert str(path) in str(error.value)
   assert words in str(error.value)
 
@@ -119,13 +120,13 @@ def test_config_file_that_fails_is_named(tmp_path, content, words):
 def test_config_file_names_a_method(tmp_path):
   path = tiny.config_file(tmp_path)
   with pytest.raises(UsageError) as error:
-    configs.load_file(str(path))
+    config_flags.load_file(str(path))
   assert f"{path}:mean_flow" in message(error)
   with pytest.raises(UsageError) as error:
-    configs.load_file(f"{path}:mean_flo")
+    config_flags.load_file(f"{path}:mean_flo")
   assert "did you mean 'mean_flow'?" in message(error)
   with pytest.raises(UsageError) as error:
-    configs.load_file(f"{tmp_path}/absent.py:mean_flow")
+    config_flags.load_file(f"{tmp_path}/absent.py:mean_flow")
   assert "there is no file" in message(error)
 
 

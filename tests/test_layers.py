@@ -111,7 +111,8 @@ def test_layer_never_reaches(start, forbidden):
 
 
 @pytest.mark.parametrize(
-  ("package", "layers"), [("flax", {"models"}), ("ml_collections", {"config"})]
+  ("package", "layers"),
+  [("flax", {"models"}), ("ml_collections", {"config", "config_flags"})],
 )
 def test_package_stays_in_one_layer(package, layers):
   users = {layer(module) for module in FILES if package in foreign(module)}

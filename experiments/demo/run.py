@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxflow import commands
-from jaxflow.config import Config, load_file
+from jaxflow.config import Config
+from jaxflow.config_flags import load_file
 
 SETTINGS = {
   "config": pathlib.Path(__file__).parents[2] / "configs" / "digits.py",

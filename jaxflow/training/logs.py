@@ -127,7 +127,7 @@ def line(
 
   Example:
     >>> line(50, 100, {"loss": 0.5, "samples_per_second": 1234.0}, 65)
-    'step 50/100  loss 0.5  samples_per_second 1234  ETA 1:05'
+    'step  50/100  loss 0.5  samples_per_second 1234  ETA 1:05'
   """
   width = len(str(steps))
   values = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())

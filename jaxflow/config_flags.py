@@ -1,0 +1,152 @@
+"""The config of a command line: a config file, and overrides of its fields."""
+
+import difflib
+import importlib.util
+import pathlib
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxflow.config import Config, flatten
+from jaxflow.errors import UsageError
+from jaxflow.methods import METHODS
+
+# How a command line writes a value of a type.
+_WRITTEN = {
+  bool: "True or False",
+  int: "a whole number",
+  float: "a number",
+  tuple: "whole numbers with commas between",
+}
+
+
+def parse(arguments: list[str], values: flags.FlagValues) -> Config:
+  """Parse `--config=FILE.py:METHOD`, its overrides and the flags in `values`.
+
+  Args:
+    arguments: The command line after the command.
+    values: Where other flags are defined; parsed in place.
+
+  Returns:
+    The config with its overrides, locked.
+
+  Raises:
+    UsageError: If the file, a field or a value is wrong.
+  """
+  chosen = [a for a in arguments if a.split("=")[0] == "--config"]
+  if not chosen or "=" not in chosen[-1]:
+    raise UsageError(
+      "--config is missing: give a file and a method, "
+      "--config=configs/digits.py:mean_flow"
+    )
+  config = load_file(chosen[-1].split("=", 1)[1])
+  rest = [a for a in arguments if a.split("=")[0] != "--config"]
+  fields = flatten(config.to_dict())
+  for argument in rest:
+    name, _, value = argument.partition("=")
+    field = name.removeprefix("--config.")
+    if field == name:
+      continue
+    if field not in fields:
+      raise UsageError(_unknown_field(field, fields))
+    if not value:
+      raise UsageError(f"{name} has no value: write {name}=VALUE")
+  argv = ["jaxflow", *rest]
+  try:
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=argv
+    )
+    extra = values(argv)
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UsageError(_wrong_value(str(error), rest, fields)) from error
+  if len(extra) > 1:
+    raise UsageError(f"{extra[1]!r} is no flag: write --name=value")
+  _check_tuples(fields, flatten(config.to_dict()))
+  return config.lock()
+
+
+def _unknown_field(field: str, fields: dict[str, Any]) -> str:
+  near = difflib.get_close_matches(field, fields, n=1)
+  if near:
+    hint = f"did you mean --config.{near[0]}?"
+  else:
+    section = f"{field.split('.')[0]}."
+    inside = [k for k in fields if k.startswith(section)] or fields
+    hint = f"there are {', '.join(inside)}"
+  return f"--config.{field} is no field of the config: {hint}"
+
+
+def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:
+  """Say what kind of value a field takes, where absl names the flag."""
+  for argument in given:
+    name, _, value = argument.partition("=")
+    field = name.removeprefix("--config.")
+    if field in fields and f"{name}={value}" in error:
+      old = fields[field]
+      kind = _WRITTEN.get(tuple if isinstance(old, list) else type(old), "text")
+      return f"{name}={value}: give {kind}, {_written(old)} for instance"
+  return f"{error} (--help tells the flags)"
+
+
+def _written(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def load_file(name: str) -> Config:
+  """Call `get_config` of `FILE.py:METHOD`.
+
+  Args:
+    name: Path of the file and, behind a colon, the method.
+
+  Returns:
+    The config, not locked.
+
+  Raises:
+    UsageError: If there is no such file, or it has no such config.
+  """
+  path, _, method = name.partition(":")
+  if not pathlib.Path(path).is_file():
+    raise UsageError(
+      f"--config={name}: there is no file {path!r}; give a config file, "
+      "configs/digits.py:mean_flow for instance"
+    )
+  if not method:
+    raise UsageError(
+      f"--config={name}: name a method behind the file, {path}:mean_flow for "
+      f"instance; there are {', '.join(METHODS)}"
+    )
+  specification = importlib.util.spec_from_file_location("config", path)
+  if specification is None or specification.loader is None:
+    raise UsageError(f"--config={name}: {path!r} is no Python file")
+  module = importlib.util.module_from_spec(specification)
+  try:
+    specification.loader.exec_module(module)
+    config = module.get_config(method)
+  except UsageError:
+    raise
+  except Exception as error:  # The file is the user's: it may raise anything.
+    raise UsageError(
+      f"--config={name}: {path!r} raises {type(error).__name__} ({error}): "
+      "correct the file; --debug shows where"
+    ) from error
+  if not isinstance(config, ConfigDict):
+    raise UsageError(
+      f"--config={name}: get_config of {path!r} returns {type(config).__name__}"
+      ": return what jaxflow.config.default_config makes"
+    )
+  return config
+
+
+def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
+  """A scalar given to a tuple field silently becomes a tuple of one."""
+  for field, old in before.items():
+    new = after[field]
+    if not isinstance(old, list):
+      continue
+    count = len(old) if field == "loss.block" else max(len(new), 1)
+    if len(new) != count or not all(isinstance(x, int) for x in new):
+      raise UsageError(
+        f"--config.{field}={_written(new)}: give {count} whole number(s) with "
+        f"commas between, {_written(old)} for instance"
+      )
