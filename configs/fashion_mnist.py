@@ -5,7 +5,15 @@
 The four IDX files come from `config.data.raw_dir`, by default the folder of the
 Debian package dataset-fashion-mnist; MNIST's own files work as well.
 
-FASHION_SCORES
+9 minutes each on 2 CPU cores: a short recipe for a small network, pictures are
+recognisable, not sharp. Share of samples that a classifier of real pictures
+recognises (of real held-out pictures: 86 %), and sliced Wasserstein distance to
+held-out pictures (as many real training pictures: 0.030):
+
+  mean_flow                  1 call  69 %, 0.046, 4 calls 73 %, 0.040
+  consistency_distillation   1 call  71 %, 0.053, 4 calls 73 %, 0.052
+
+The student needs --config.teacher.workdir, by default runs/flow_matching.
 """
 
 from jaxflow.config import Config, default_config, update

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxflow import guidance, predictions, registry, sampling, solvers
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
@@ -104,6 +106,11 @@ class Model:
     if sample.guidance != 1:
       self._check_guidance(sample.guidance, "sample.guidance")
     grid = self.component("grid", sample.grid, "sample.grid")
+    try:
+      times = grid(steps + 1)
+    except ValueError as error:
+      raise UsageError(f"sample.grid: {error}") from error
+    self._check_prediction(times[:-1])
     maker = self.flow_map()
 
     def flow_map_of(params):
@@ -113,8 +120,22 @@ class Model:
       flow_map_of,
       sampler=self.method.sampler,
       path=self.path,
-      times=grid(steps + 1),
+      times=times,
     )
+
+  def _check_prediction(self, times: Array) -> None:
+    """Raise UsageError if a prediction is no velocity where samples start."""
+    source = self.config.loss.get("prediction", "velocity")
+    one = jnp.ones_like(times)
+    velocity = predictions.convert(
+      self.path, one, one, times, source=source, target="velocity"
+    )
+    if not jnp.isfinite(velocity).all():
+      raise UsageError(
+        f"loss.prediction={source!r} gives no velocity at t={times[0]:g} of "
+        f"path.name={self.config.path.name!r}: predict velocity, data or v, or "
+        "take another path"
+      )
 
   def num_steps(self, nfe: int, field: str = "nfe") -> int:
     """Return how many steps make the `nfe` network calls that `field` asks."""

@@ -27,7 +27,6 @@ MUTABLE = (
   "evaluation.",
   "mesh.",
   "sample.",
-  "teacher.workdir",
   "train.log_every",
   "train.max_skipped",
   "train.sample_every",

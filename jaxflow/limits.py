@@ -16,7 +16,7 @@ _DECAY = ("0 or more, below 1", lambda x: 0 <= x < 1)
 _SHARE = ("a share from 0 to 1", lambda x: 0 <= x <= 1)
 
 LIMITS = {
-  "seed": _AMOUNT,
+  "seed": ("0 to 2147483647", lambda x: 0 <= x < 2**31),
   "loss.label_dropout": _SHARE,
   "optimizer.learning_rate": _POSITIVE,
   "optimizer.warmup_steps": _AMOUNT,
@@ -37,7 +37,8 @@ LIMITS = {
   "checkpoint.keep_every": _AMOUNT,
   "sample.nfe": _COUNT,
   "evaluation.draws": _COUNT,
-  "evaluation.num": _COUNT,
+  # The manifolds of precision and recall have 3 neighbours.
+  "evaluation.num": ("4 or more", lambda x: x >= 4),
 }
 
 

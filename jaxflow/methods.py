@@ -29,6 +29,8 @@ class Method:
     loss: A function of `jaxflow.losses`.
     flow_map: Makes a flow map of a network: `(model_fn, **options) -> FlowMap`.
     sampler: Applies the flow map over a grid of times.
+    teaches: Whether its network at s = t is a velocity (or what the loss calls
+      its prediction), so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
       network), "teacher" (a trained workdir).
     config: Values of the config that differ from the defaults.
@@ -39,6 +41,7 @@ class Method:
   loss: Callable[..., LossOutput]
   flow_map: Callable[..., FlowMap]
   sampler: sampling.Sampler
+  teaches: bool = True
   needs: frozenset[Need] = frozenset()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -106,6 +109,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       loss=losses.consistency_loss,
       flow_map=flow_maps.average_velocity,
       sampler=_jump_and_renoise,
+      teaches=False,
       needs=frozenset({"target", "teacher"}),
       config={
         "times": {

@@ -148,8 +148,8 @@ def make(
     UsageError: If the name, or an option, is unknown.
 
   Example:
-    >>> make("times", {"name": "uniform", "high": 2.0}, field="times")
-    Uniform(low=0.0, high=2.0)
+    >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
+    Uniform(t_min=0.0, t_max=2.0)
   """
   options = dict(specification)
   name = options.pop("name")

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxflow import build, data
 from jaxflow.config import Config, load_config
 from jaxflow.errors import UsageError
+from jaxflow.methods import METHODS
 from jaxflow.training import ema, optimizers, sharding
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState, init_state
@@ -118,11 +119,17 @@ def _teacher(model: build.Model) -> build.Model | None:
     if "teacher" in model.method.needs:
       raise UsageError(
         f"teacher.workdir='' but method={config.method!r} needs a teacher: "
-        "give the folder of a trained flow_matching run, "
+        f"give the folder of a trained run of {_teachers()}, "
         "--config.teacher.workdir=FOLDER"
       )
     return None
   teacher = build.make_model(saved)
+  if not teacher.method.teaches:
+    raise UsageError(
+      f"teacher.workdir={config.teacher.workdir!r} is a run of "
+      f"{saved.method!r}, whose network is no velocity: give one of "
+      f"{_teachers()}"
+    )
   for field, mine, its in (
     ("data.shape", model.shape, teacher.shape),
     ("data.num_classes", model.num_classes, teacher.num_classes),
@@ -134,6 +141,10 @@ def _teacher(model: build.Model) -> build.Model | None:
         f"this run's is {mine}; they must agree"
       )
   return teacher
+
+
+def _teachers() -> str:
+  return ", ".join(name for name, row in METHODS.items() if row.teaches)
 
 
 def load(

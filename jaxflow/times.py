@@ -41,23 +41,23 @@ class Law(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uniform:
-  """t uniform on `[low, high]`.
+  """t uniform on `[t_min, t_max]`.
 
   Example:
-    >>> Uniform(high=2.0).transform(jnp.array([0.5])).tolist()
+    >>> Uniform(t_max=2.0).transform(jnp.array([0.5])).tolist()
     [1.0]
   """
 
-  low: float = 0.0
-  high: float = 1.0
+  t_min: float = 0.0
+  t_max: float = 1.0
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw uniform numbers in [0, 1), `[n]`."""
     return jax.random.uniform(key, (n,))
 
   def transform(self, draws: Array) -> Array:
-    """Scale draws to `[low, high]`."""
-    return self.low + (self.high - self.low) * draws
+    """Scale draws to `[t_min, t_max]`."""
+    return self.t_min + (self.t_max - self.t_min) * draws
 
   def __call__(self, key: Array, n: int) -> Array:
     """Sample n times `[n]`."""
@@ -155,7 +155,7 @@ class LimitedPair:
   """t and s from laws of their own, then `s = min(s, t)`: t keeps its law.
 
   Example:
-    >>> pair = LimitedPair(t_law=Uniform(), s_law=Uniform(high=0.5))
+    >>> pair = LimitedPair(t_law=Uniform(), s_law=Uniform(t_max=0.5))
     >>> t, s = pair(jax.random.key(0), 100)
     >>> bool((s <= t).all())
     True
@@ -195,6 +195,10 @@ class AdjacentPair:
 
   grid: Grid
   num_points: int
+
+  def __post_init__(self):
+    if self.num_points < 2:
+      raise ValueError(f"num_points={self.num_points}: give 2 or more")
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
@@ -239,11 +243,17 @@ def log_grid(num_points: int, *, t_min: float, t_max: float) -> Array:
     >>> [round(float(t), 3) for t in log_grid(3, t_min=0.01, t_max=1.0)]
     [1.0, 0.1, 0.01]
   """
+  if t_min <= 0:
+    raise ValueError(
+      f"a log grid cannot end at t_min={t_min}: use another grid"
+    )
   return jnp.exp(jnp.linspace(math.log(t_max), math.log(t_min), num_points))
 
 
-def shifted_grid(num_points: int, *, shift: float = 3.0) -> Array:
-  """Return `k t / (1 + (k - 1) t)` of a uniform grid on [0, 1].
+def shifted_grid(
+  num_points: int, *, t_min: float = 0.0, t_max: float = 1.0, shift: float = 3.0
+) -> Array:
+  """Return `k u / (1 + (k - 1) u)` of a uniform grid u, scaled to the path.
 
   `shift` k > 1 puts more points near noise (Esser et al. 2024, eq. 23).
 
@@ -251,5 +261,5 @@ def shifted_grid(num_points: int, *, shift: float = 3.0) -> Array:
     >>> shifted_grid(3).tolist()
     [1.0, 0.75, 0.0]
   """
-  t = uniform_grid(num_points)
-  return shift * t / (1 + (shift - 1) * t)
+  u = uniform_grid(num_points)
+  return t_min + (t_max - t_min) * shift * u / (1 + (shift - 1) * u)

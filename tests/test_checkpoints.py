@@ -375,7 +375,7 @@ def test_diverged_run_keeps_its_checkpoints(tmp_path):
     with pytest.raises(RunError) as error:
       commands.train(config, workdir, say=lambda line: None)
   text = str(error.value)
-  assert "40 steps in a row up to step 60 (train.max_skipped=30)" in text
+  assert "40 steps in a row up to step 60 (limit 30, train.max_skipped)" in text
   assert f"last good checkpoint: {workdir / 'checkpoints'}/20" in text
   assert tiny.checksums(workdir / "checkpoints") == before
 

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from jaxflow import cli, commands, evaluation
+from jaxflow.commands import start
 from jaxflow.data import toy
 from jaxflow.methods import METHODS
 
@@ -225,6 +226,14 @@ def test_wrong_command_line(refused, arguments, words):
       ["loss.label_dropout=0.1"],
       ["loss.label_dropout=0.1", "no labels", "set it to 0"],
     ),
+    (
+      "flow_matching",
+      ["loss.prediction=noise"],
+      ["loss.prediction='noise'", "t=1", "path.name='linear'"],
+    ),
+    ("flow_matching", ["sample.grid.name=log"], ["sample.grid", "t_min=0"]),
+    ("flow_matching", ["ema.sampling.width=5"], ["ema.sampling", "width=5"]),
+    ("flow_matching", ["seed=99999999999"], ["seed=99999999999", "2147483647"]),
     ("mean_flow", ["loss.omega=2"], ["loss.omega=2.0", "unconditional"]),
     (
       "mean_flow",
@@ -282,6 +291,30 @@ def test_teacher_of_another_shape_or_without_a_checkpoint(
   refused(*arguments, code=2, words=["teacher.workdir=", "no checkpoint yet"])
   (teacher / "config.json").write_text("{")
   refused(*arguments, code=2, words=["teacher.workdir=", "cannot be read"])
+
+
+def test_teacher_whose_network_is_no_velocity(refused, folder, tmp_path):
+  student = tiny.train(
+    tmp_path,
+    "student",
+    "consistency_distillation",
+    f"teacher.workdir={folder / 'plain'}",
+    "train.steps=20",
+  )
+  arguments = command(
+    tmp_path, f"teacher.workdir={student}", method="consistency_distillation"
+  )
+  words = ["is a run of 'consistency_distillation'", "flow_matching"]
+  refused(*arguments, code=2, words=words)
+
+
+def test_workdir_in_use(refused, folder):
+  with start.locked(folder / "plain"):
+    refused(
+      *command(folder, "train.steps=20", workdir="plain"),
+      code=2,
+      words=["plain is being trained by another process"],
+    )
 
 
 def test_workdir_of_another_config(refused, folder):
@@ -426,10 +459,22 @@ def test_diverged_training_stops(tmp_path):
   result = tiny.run(*command(tmp_path, *flags, "checkpoint.every=5"))
   assert result.code == 1
   assert result.err.count("\n") == 1
-  assert "steps in a row up to step 30 (train.max_skipped=20)" in result.err
+  assert (
+    "steps in a row up to step 30 (limit 20, train.max_skipped)" in result.err
+  )
   assert "last good checkpoint: none" in result.err
   assert "optimizer.learning_rate" in result.err
   # Nothing that gave no finite loss was saved as if it were good.
+  assert not list((tmp_path / "new" / "checkpoints").glob("[0-9]*"))
+
+
+def test_short_run_that_diverges_fails(tmp_path):
+  flags = "optimizer.learning_rate=1e30", "train.steps=10"
+  result = tiny.run(*command(tmp_path, *flags))
+  assert result.code == 1
+  assert (
+    "steps in a row up to step 10 (limit 6, train.max_skipped)" in result.err
+  )
   assert not list((tmp_path / "new" / "checkpoints").glob("[0-9]*"))
 
 

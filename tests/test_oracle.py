@@ -56,7 +56,7 @@ def within(path, low=0.05, high=0.95):
   """Times strictly inside a path."""
   span = path.t_max - path.t_min
   return times.Uniform(
-    low=path.t_min + low * span, high=path.t_min + high * span
+    t_min=path.t_min + low * span, t_max=path.t_min + high * span
   )
 
 

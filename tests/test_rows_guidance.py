@@ -194,6 +194,20 @@ def test_mean_flow_equals_the_unsplit_formula(block, omega, kappa, x64):
   np.testing.assert_allclose(loss, expected, rtol=1e-10)
 
 
+def test_guidance_beside_a_teacher():
+  with pytest.raises(ValueError, match=r"omega=2\.0, .* guide the teacher"):
+    losses.mean_flow_loss(
+      network,
+      jax.random.key(0),
+      {"data": jnp.ones((4, 4)), "cond": jnp.zeros(4, jnp.int32)},
+      path=paths.Linear(),
+      sample_times=lambda key, n: (jnp.ones(n), jnp.zeros(n)),
+      omega=2.0,
+      num_classes=5,
+      teacher=network,
+    )
+
+
 @pytest.mark.parametrize("given", [{"num_classes": 5}, {"cond": True}])
 def test_guidance_without_labels(given):
   given = dict(given)

@@ -69,7 +69,7 @@ def test_pair_law(name, x64):
 
 
 def test_uniform_law():
-  value = times.Uniform(low=2.0, high=6.0).transform(jnp.array([0.0, 0.25]))
+  value = times.Uniform(t_min=2.0, t_max=6.0).transform(jnp.array([0.0, 0.25]))
   assert value.tolist() == [2.0, 3.0]
 
 

@@ -1,6 +1,10 @@
 """Where a run starts: its resolved config, its teacher, its first state."""
 
+import contextlib
+import fcntl
+import os
 import pathlib
+from collections.abc import Iterator
 
 import jax
 
@@ -11,6 +15,26 @@ from jaxflow.errors import UsageError
 from jaxflow.runs import Run, load
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Hold a workdir, so that no second process trains in it.
+
+  Raises:
+    UsageError: If another process holds it.
+  """
+  handle = os.open(workdir, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as error:
+    raise UsageError(
+      f"--workdir={workdir} is being trained by another process: wait for its "
+      "end, or give another folder"
+    ) from error
+  finally:
+    os.close(handle)
 
 
 def resolve(

@@ -31,7 +31,7 @@ def train(
   """Train a config in a workdir, or go on where an earlier run stopped.
 
   Args:
-    config: A config as `build.default_config` makes it.
+    config: A config as `config.default_config` makes it.
     workdir: Where config, checkpoints, logs and samples go.
     say: Prints a line.
 
@@ -43,6 +43,11 @@ def train(
     RunError: If training fails; the checkpoints stay.
   """
   check_limits(config)
+  if jax.process_count() > 1:
+    raise UsageError(
+      f"{jax.process_count()} processes: training runs in one process, with "
+      "all of its devices; start one"
+    )
   dataset = load_data(config, "train")
   mesh = sharding.make_mesh(**config.mesh)
   config, teacher = start.resolve(config, dataset, workdir, mesh)
@@ -58,75 +63,77 @@ def train(
   teacher_params = start.teacher_parameters(run, template, teacher)
 
   _make_workdir(workdir)
-  save_config(config, workdir / "config.json")
-  checkpoints = Checkpoints(
-    workdir / "checkpoints",
-    keep=config.checkpoint.keep,
-    keep_every=config.checkpoint.keep_every,
-  )
-  restored = checkpoints.restore(template)
-  if restored is None:
-    state, position = start.first_state(run, template, teacher_params), None
-  else:
-    state, position = restored
-  begin = int(state.step)
-  chunk = loop.steps_per_dispatch(
-    options.steps_per_dispatch,
-    begin,
-    options.steps,
-    options.log_every,
-    options.sample_every,
-    config.checkpoint.every,
-  )
-  host = _batches(config, dataset, steps=chunk)
-  if position is not None:
-    host.set_state(position)
-  shardings = jax.tree.map(lambda x: x.sharding, template)
-  jitted = jax.jit(
-    step_fn,
-    donate_argnums=0,
-    in_shardings=(shardings, sharding.batch_sharding(mesh)),
-    out_shardings=(shardings, None),
-  )
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  say(
-    f"{config.method} on {config.data.name}: {count:,} parameters, "
-    f"{len(dataset):,} samples, {jax.device_count()} device(s), "
-    f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
-    f"{begin}"
-  )
-  if begin >= options.steps:
-    say(f"nothing to do: {workdir} is trained to step {begin}")
-    checkpoints.close()
-    return True
-  log = Log(workdir, start=begin)
-  try:
-    state, finished = loop.train(
-      state,
-      jitted,
-      data.prefetch(host, sharding.batch_sharding(mesh)),
-      steps=options.steps,
-      chunk=chunk,
-      batch_size=options.batch_size,
-      log_every=options.log_every,
-      checkpoint_every=config.checkpoint.every,
-      sample_every=options.sample_every,
-      max_skipped=options.max_skipped,
-      learning_rate=run.learning_rate,
-      checkpoints=checkpoints,
-      log=log,
-      on_sample=on_sample,
-      say=say,
+  with start.locked(workdir):
+    save_config(config, workdir / "config.json")
+    checkpoints = Checkpoints(
+      workdir / "checkpoints",
+      keep=config.checkpoint.keep,
+      keep_every=config.checkpoint.keep_every,
     )
-  finally:
-    log.close()
-    checkpoints.close()
-  if not finished:
+    restored = checkpoints.restore(template)
+    if restored is None:
+      state, position = start.first_state(run, template, teacher_params), None
+    else:
+      state, position = restored
+    del teacher, teacher_params  # Its optimizer and averages take up memory.
+    begin = int(state.step)
+    chunk = loop.steps_per_dispatch(
+      options.steps_per_dispatch,
+      begin,
+      options.steps,
+      options.log_every,
+      options.sample_every,
+      config.checkpoint.every,
+    )
+    host = _batches(config, dataset, steps=chunk)
+    if position is not None:
+      host.set_state(position)
+    shardings = jax.tree.map(lambda x: x.sharding, template)
+    jitted = jax.jit(
+      step_fn,
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, None),
+    )
+    count = sum(x.size for x in jax.tree.leaves(state.params))
     say(
-      f"interrupted: saved step {int(state.step)} in {workdir}; the same "
-      "command goes on from there"
+      f"{config.method} on {config.data.name}: {count:,} parameters, "
+      f"{len(dataset):,} samples, {jax.device_count()} device(s), "
+      f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
+      f"{begin}"
     )
-  return finished
+    if begin >= options.steps:
+      say(f"nothing to do: {workdir} is trained to step {begin}")
+      checkpoints.close()
+      return True
+    log = Log(workdir, start=begin)
+    try:
+      state, finished = loop.train(
+        state,
+        jitted,
+        data.prefetch(host, sharding.batch_sharding(mesh)),
+        steps=options.steps,
+        chunk=chunk,
+        batch_size=options.batch_size,
+        log_every=options.log_every,
+        checkpoint_every=config.checkpoint.every,
+        sample_every=options.sample_every,
+        max_skipped=options.max_skipped,
+        learning_rate=run.learning_rate,
+        checkpoints=checkpoints,
+        log=log,
+        on_sample=on_sample,
+        say=say,
+      )
+    finally:
+      log.close()
+      checkpoints.close()
+    if not finished:
+      say(
+        f"interrupted: saved step {int(state.step)} in {workdir}; the same "
+        "command goes on from there"
+      )
+    return finished
 
 
 def _batches(

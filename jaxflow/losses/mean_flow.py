@@ -69,8 +69,7 @@ def mean_flow_loss(
     kappa: Guidance weight of the network's conditional velocity.
     guidance_start: Smallest t that is guided.
     guidance_end: Largest t that is guided.
-    label_dropout: Share of all rows that lose their label, taken among the flow
-      rows.
+    label_dropout: Share of the rows that lose their label.
     num_classes: The null label; needed with guidance and label dropout.
     teacher: A velocity network whose velocity replaces v (and eq. 4).
 
@@ -80,7 +79,7 @@ def mean_flow_loss(
 
   Raises:
     ValueError: If the block does not divide the batch, or guidance is asked for
-      without labels.
+      without labels or with a teacher.
 
   Example:
     >>> from jaxflow import times
@@ -103,13 +102,14 @@ def mean_flow_loss(
       f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
       "and num_classes, or set omega=1, kappa=0"
     )
+  if guided and teacher is not None:
+    raise ValueError(
+      f"omega={omega}, kappa={kappa}: a teacher is guided itself; set omega=1, "
+      "kappa=0 and guide the teacher"
+    )
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key,
-    cond,
-    rate=label_dropout,
-    num_classes=num_classes,
-    among=~rows.is_interval(block, size),
+    label_key, cond, rate=label_dropout, num_classes=num_classes
   )
   t, s = sample_times(time_key, size)
   xt = paths.interpolate(path, data, noise, t)

@@ -113,6 +113,8 @@ class Checkpoints:
         return restored
       except UsageError:
         raise
+      except (MemoryError, PermissionError, TimeoutError):
+        raise  # The checkpoint is good, the machine is not.
       except Exception as error:  # Orbax raises whatever the damage causes.
         reason = str(error).split("\n")[0][:200]
         _LOGGER.warning(

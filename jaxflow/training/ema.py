@@ -39,6 +39,9 @@ class Constant:
 
   decay: float = 0.9999
 
+  def __post_init__(self):
+    _check_decay(self.decay)
+
   def __call__(self, k: Array) -> Array:
     """Return the decay."""
     return jnp.full(jnp.shape(k), self.decay)
@@ -54,6 +57,9 @@ class CountRamp:
   """
 
   decay: float = 0.9999
+
+  def __post_init__(self):
+    _check_decay(self.decay)
 
   def __call__(self, k: Array) -> Array:
     """Return the decay of update k."""
@@ -94,6 +100,11 @@ class Power:
 
   width: float = 0.1
 
+  def __post_init__(self):
+    # A uniform average (gamma 0) has the largest width, 12^-1/2.
+    if not 0 < self.width < 0.2886:
+      raise ValueError(f"width={self.width}: give a number in (0, 0.2886)")
+
   @property
   def gamma(self) -> float:
     """The exponent: the largest root of EDM2, eq. 123."""
@@ -104,6 +115,11 @@ class Power:
   def __call__(self, k: Array) -> Array:
     """Return the decay of update k."""
     return (1 - 1.0 / k) ** (self.gamma + 1)
+
+
+def _check_decay(decay: float) -> None:
+  if not 0 <= decay <= 1:
+    raise ValueError(f"decay={decay}: give a number from 0 to 1")
 
 
 def update(average: PyTree, params: PyTree, decay: Array) -> PyTree:

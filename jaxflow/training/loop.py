@@ -118,7 +118,9 @@ def train(
         checkpoints.save(step, state, batches.get_state())
       if sample_every and step % sample_every == 0 and step < steps:
         on_sample(state, step)
-    _check_skipped(state, step, max_skipped, checkpoints)
+    # A short run that ends in skipped steps has diverged as well.
+    limit = min(max_skipped, steps // 2 + 1) if step >= steps else max_skipped
+    _check_skipped(state, step, limit, checkpoints)
     checkpoints.save(step, state, batches.get_state())
     checkpoints.wait()
     if step >= steps:
@@ -136,7 +138,7 @@ def _check_skipped(
   where = f"{checkpoints.folder}/{saved[-1]}" if saved else "none"
   raise RunError(
     f"loss or gradient was not finite in {count} steps in a row up to step "
-    f"{step} (train.max_skipped={limit}); last good checkpoint: {where}; "
+    f"{step} (limit {limit}, train.max_skipped); last good checkpoint: {where}; "
     "train in a new workdir with a lower optimizer.learning_rate, or with "
     "optimizer.clip_norm"
   )
