@@ -138,9 +138,9 @@ def _check_skipped(
   where = f"{checkpoints.folder}/{saved[-1]}" if saved else "none"
   raise RunError(
     f"loss or gradient was not finite in {count} steps in a row up to step "
-    f"{step} (limit {limit}, train.max_skipped); last good checkpoint: {where}; "
-    "train in a new workdir with a lower optimizer.learning_rate, or with "
-    "optimizer.clip_norm"
+    f"{step} (limit {limit}, train.max_skipped); last good checkpoint: "
+    f"{where}; train in a new workdir with a lower optimizer.learning_rate, or "
+    "with optimizer.clip_norm"
   )
 
 
