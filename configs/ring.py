@@ -19,6 +19,8 @@ METHOD_FIELDS = {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"block": (2, 1), "norm_power": 0.5},
   },
+  # The points have no labels here.
+  "improved_mean_flow": {"loss": {"label_dropout": 0.0, "norm_power": 0.5}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},
     "teacher": {"workdir": "runs/flow_matching"},

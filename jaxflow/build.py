@@ -8,12 +8,20 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxflow import guidance, predictions, registry, sampling, solvers
+from jaxflow import (
+  guidance,
+  predictions,
+  registry,
+  samplers,
+  sampling,
+  solvers,
+)
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network
 from jaxflow.paths import Path
+from jaxflow.predictions import Prediction
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 
@@ -44,14 +52,23 @@ class Model:
     return tuple(self.config.data.shape)
 
   def component(self, kind: str, specification: Any, field: str) -> Any:
-    """Make a component with this path's times as context."""
+    """Make a component with this path, method and training as context.
+
+    Times that must know which rows the loss treats in which way are told.
+    """
+    layout = ("block", "num_steps")
+    loss = self.config.loss
     return registry.make(
       kind,
       specification,
       field=field,
+      default=self.method.sampler,
+      path=self.path,
       t_min=self.path.t_min,
       t_max=self.path.t_max,
       batch_size=self.config.train.batch_size,
+      steps=self.config.train.steps,
+      **{k: loss[k] for k in layout if k in loss},
     )
 
   def flow_map(self) -> Callable[[ModelFn], FlowMap]:
@@ -74,18 +91,34 @@ class Model:
       options["flow_map"] = self.flow_map()
     return options
 
-  def velocity_fn(self, params: PyTree, scale: float, field: str) -> ModelFn:
-    """Return the network as a velocity network, guided where scale != 1."""
+  def velocity_fn(
+    self,
+    params: PyTree,
+    scale: float,
+    field: str,
+    *,
+    interval: tuple[float, float] | None = None,
+    target: predictions.Prediction = "velocity",
+  ) -> ModelFn:
+    """Return the network as a velocity network, guided where scale != 1.
+
+    Args:
+      params: The network's parameters.
+      scale: Guidance scale.
+      field: The config field that says so, for messages.
+      interval: Times outside of which the scale is 1.
+      target: What to predict in place of the velocity.
+    """
     model_fn = predictions.as_prediction(
       functools.partial(self.network.apply, params),
       self.path,
       source=self.config.loss.get("prediction", "velocity"),
-      target="velocity",
+      target=target,
     )
     if scale != 1:
       self._check_guidance(scale, field)
     return guidance.classifier_free(
-      model_fn, scale=scale, num_classes=self.num_classes
+      model_fn, scale=scale, num_classes=self.num_classes, interval=interval
     )
 
   def _check_guidance(self, scale: float, field: str, off: int = 1) -> None:
@@ -102,43 +135,82 @@ class Model:
   def make_sampler(self, nfe: int, field: str = "nfe") -> Callable[..., Array]:
     """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
     sample = self.config.sample
-    steps = self.num_steps(nfe, field)
+    sampler = self.component("sampler", sample.sampler, "sample.sampler")
+    steps = self.num_steps(nfe, field, sampler)
     if sample.guidance != 1:
+      if self.config.model.get("guidance_inputs", False):
+        raise UsageError(
+          f"sample.guidance={sample.guidance}: guidance is an input of this "
+          "network; set flow_map.omega, and sample.guidance to 1"
+        )
       self._check_guidance(sample.guidance, "sample.guidance")
     grid = self.component("grid", sample.grid, "sample.grid")
+    interval = self._guidance_interval()
+    network_of = functools.partial(
+      self.velocity_fn,
+      scale=sample.guidance,
+      field="sample.guidance",
+      interval=interval,
+    )
+    target: Prediction = "velocity"
+    if isinstance(sampler, samplers.Denoising):
+      target = "data"
+      function_of = functools.partial(network_of, target=target)
+    else:
+      maker = self.flow_map()
+
+      def function_of(params):
+        return maker(network_of(params))
+
     try:
       times = grid(steps + 1)
     except ValueError as error:
-      raise UsageError(f"sample.grid: {error}") from error
-    self._check_prediction(times[:-1])
-    maker = self.flow_map()
-
-    def flow_map_of(params):
-      return maker(self.velocity_fn(params, sample.guidance, "sample.guidance"))
-
+      raise UsageError(f"sample.grid with {field}={nfe}: {error}") from error
+    self._check_prediction(times[:-1], target)
     return sampling.make_sampler(
-      flow_map_of,
-      sampler=self.method.sampler,
-      path=self.path,
-      times=times,
+      function_of, sampler=sampler, path=self.path, times=times
     )
 
-  def _check_prediction(self, times: Array) -> None:
-    """Raise UsageError if a prediction is no velocity where samples start."""
+  def _check_prediction(self, times: Array, target: Prediction) -> None:
+    """Raise UsageError if a prediction cannot be converted on the way."""
     source = self.config.loss.get("prediction", "velocity")
     one = jnp.ones_like(times)
-    velocity = predictions.convert(
-      self.path, one, one, times, source=source, target="velocity"
+    value = predictions.convert(
+      self.path, one, one, times, source=source, target=target
     )
-    if not jnp.isfinite(velocity).all():
+    if not jnp.isfinite(value).all():
       raise UsageError(
-        f"loss.prediction={source!r} gives no velocity at t={times[0]:g} of "
+        f"loss.prediction={source!r} gives no {target} at t={times[0]:g} of "
         f"path.name={self.config.path.name!r}: predict velocity, data or v, or "
         "take another path"
       )
 
-  def num_steps(self, nfe: int, field: str = "nfe") -> int:
+  def _guidance_interval(self) -> tuple[float, float] | None:
+    """Return the times inside of which sampling is guided, None for all."""
+    sample = self.config.sample
+    low, high = sample.guidance_start, sample.guidance_end
+    if low is None and high is None:
+      return None
+    low = self.path.t_min if low is None else low
+    high = self.path.t_max if high is None else high
+    if low > high:
+      raise UsageError(
+        f"sample.guidance_start={low} is above sample.guidance_end={high}: no "
+        "time is guided; exchange them, or set sample.guidance to 1"
+      )
+    return low, high
+
+  def num_steps(self, nfe: int, field: str, sampler: sampling.Sampler) -> int:
     """Return how many steps make the `nfe` network calls that `field` asks."""
+    if isinstance(sampler, samplers.Denoising) and nfe >= 1:
+      try:
+        sampler.check_path(self.path)
+        return sampler.num_steps(nfe)
+      except ValueError as error:
+        name = self.config.sample.sampler.name
+        raise UsageError(
+          f"{field}={nfe} with sample.sampler={name!r}: {error}"
+        ) from error
     solver = self.config.flow_map.get("solver", {}).get("name", "")
     calls = solvers.EVALUATIONS.get(solver, 1)
     if nfe < 1 or nfe % calls:
@@ -169,7 +241,15 @@ def make_model(config: Config) -> Model:
     raise UsageError(
       f"loss.label_dropout={dropout}: the data have no labels; set it to 0"
     )
+  steps = config.loss.get("num_steps"), config.flow_map.get("num_steps")
+  if None not in steps and steps[0] != steps[1]:
+    raise UsageError(
+      f"flow_map.num_steps={steps[1]}: must be loss.num_steps={steps[0]}, the "
+      "steps that are trained"
+    )
   for name, off in (("omega", 1), ("kappa", 0)):
     if config.loss.get(name, off) != off:
       model._check_guidance(config.loss[name], f"loss.{name}", off)
+  if model.num_classes and config.loss.get("omega_max", 1) != 1:
+    model._check_guidance(config.loss.omega_max, "loss.omega_max")
   return model

@@ -25,6 +25,9 @@ MUTABLE = (
   "data.data_dir",
   "data.raw_dir",
   "evaluation.",
+  "flow_map.omega",
+  "flow_map.t_end",
+  "flow_map.t_start",
   "mesh.",
   "sample.",
   "train.log_every",
@@ -117,8 +120,11 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       "sample": {
         "nfe": 1,
         "guidance": 1.0,
+        "guidance_start": config_dict.placeholder(float),
+        "guidance_end": config_dict.placeholder(float),
         "ema": "sampling",
         "grid": {"name": "uniform"},
+        "sampler": {"name": "default"},
       },
       "evaluation": {"nfe": (1, 2, 4), "draws": 4, "num": 2000},
     }

@@ -142,7 +142,7 @@ def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
   """A scalar given to a tuple field silently becomes a tuple of one."""
   for field, old in before.items():
     new = after[field]
-    if not isinstance(old, list):
+    if not isinstance(old, list) or new == old:
       continue
     count = len(old) if field == "loss.block" else max(len(new), 1)
     if len(new) != count or not all(isinstance(x, int) for x in new):

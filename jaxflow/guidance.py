@@ -108,7 +108,7 @@ def classifier_free(
     scale: Guidance scale; 1 returns `model_fn` itself.
     num_classes: The null label.
     interval: Times `(low, high)`, both included, outside of which the scale
-      is 1.
+      is 1. A batch that lies outside costs one forward, decided at run time.
 
   Returns:
     The guided network; it costs two forwards.
@@ -123,7 +123,7 @@ def classifier_free(
   if scale == 1:
     return model_fn
 
-  def guided(xt, t, s, cond):
+  def guide(weight, xt, t, s, cond):
     # Each row beside its twin, so that no row changes its device.
     twice = jax.tree.map(
       lambda a, b: rows.merge(a, b, (2, 1)),
@@ -131,10 +131,45 @@ def classifier_free(
       (xt, t, s, null(cond, num_classes)),
     )
     with_label, without = rows.split(model_fn(*twice), (2, 1))
-    weight = jnp.full_like(t, scale)
-    if interval is not None:
-      low, high = interval
-      weight = jnp.where((low <= t) & (t <= high), weight, 1)
     return without + over(weight, xt) * (with_label - without)
 
-  return guided
+  def everywhere(xt, t, s, cond):
+    return guide(jnp.full_like(t, scale), xt, t, s, cond)
+
+  def inside(xt, t, s, cond):
+    within = (low <= t) & (t <= high)
+    weight = jnp.where(within, jnp.full_like(t, scale), 1)
+
+    def guided():
+      return guide(weight, xt, t, s, cond)
+
+    return jax.lax.cond(within.any(), guided, lambda: model_fn(xt, t, s, cond))
+
+  if interval is None:
+    return everywhere
+  low, high = interval
+  return inside
+
+
+def scale_law(draws: Array, *, high: float, power: float = 1.0) -> Array:
+  """Map uniform draws to guidance scales of density `scale^-power`.
+
+  Args:
+    draws: Uniform numbers in [0, 1], `[...]`.
+    high: Largest scale; the smallest is 1.
+    power: 0 is uniform, 1 uniform in the logarithm.
+
+  Returns:
+    Scales in `[1, high]`, `[...]`.
+
+  References:
+    Geng et al. 2025 (arXiv:2512.02012), the law of its guidance scales.
+
+  Example:
+    >>> scale_law(jnp.array([0.0, 0.5, 1.0]), high=4.0).tolist()
+    [1.0, 2.0, 4.0]
+  """
+  if power == 1:
+    return high**draws
+  root = 1 - power
+  return (1 + draws * (high**root - 1)) ** (1 / root)

@@ -6,17 +6,15 @@ differ from the defaults of the loss. No other file knows a method's name.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-import jax
+from jaxflow import flow_maps, losses, samplers, sampling
+from jaxflow.types import FlowMap, LossOutput
 
-from jaxflow import flow_maps, losses, sampling
-from jaxflow.paths import Path
-from jaxflow.types import Array, FlowMap, LossOutput, PyTree
-
-Need = Literal["target", "teacher"]
+Need = Literal["target", "teacher", "progress"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,8 @@ class Method:
     teaches: Whether its network at s = t is a velocity (or what the loss calls
       its prediction), so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
-      network), "teacher" (a trained workdir).
+      network), "teacher" (a trained workdir), "progress" (the share of training
+      that is done).
     config: Values of the config that differ from the defaults.
   """
 
@@ -41,42 +40,26 @@ class Method:
   loss: Callable[..., LossOutput]
   flow_map: Callable[..., FlowMap]
   sampler: sampling.Sampler
-  teaches: bool = True
+  teaches: bool = False
   needs: frozenset[Need] = frozenset()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _jump(
-  flow_map: FlowMap,
-  noise: Array,
-  times: Array,
-  cond: PyTree = None,
-  *,
-  path: Path,
-  key: Array,
-) -> Array:
-  del path, key
-  return sampling.sample(flow_map, noise, times, cond)
+_jump = samplers.Jumps()
+_jump_and_renoise = samplers.Consistency()
 
 
-def _jump_and_renoise(
-  flow_map: FlowMap,
-  noise: Array,
-  times: Array,
-  cond: PyTree = None,
-  *,
-  path: Path,
-  key: Array,
-) -> Array:
-  shape = (len(times) - 2, *noise.shape)
-  return sampling.consistency_sample(
-    flow_map,
-    noise,
-    times,
-    cond,
-    path=path,
-    step_noise=jax.random.normal(key, shape, noise.dtype),
-  )
+# Angles, and data of standard deviation 0.5.
+_ANGULAR = {
+  "path": {"name": "trigonometric", "t_max": math.pi / 2, "noise_std": 0.5},
+  "times": {
+    "name": "arctan_log_normal",
+    "mean": -1.0,
+    "std": 1.4,
+    "sigma_data": 0.5,
+  },
+  "sample": {"grid": {"name": "uniform", "t_max": math.atan(80 / 0.5)}},
+}
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -87,6 +70,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       loss=losses.flow_matching_loss,
       flow_map=flow_maps.ode_step,
       sampler=_jump,
+      teaches=True,
       config={"times": {"name": "uniform"}},
     ),
     "mean_flow": Method(
@@ -95,6 +79,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       loss=losses.mean_flow_loss,
       flow_map=flow_maps.average_velocity,
       sampler=_jump,
+      teaches=True,
       config={
         "model": {"second_time": True},
         "times": {
@@ -103,13 +88,43 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         },
       },
     ),
+    "improved_mean_flow": Method(
+      summary="MeanFlow as velocity regression, with guidance as an input",
+      paper="Geng et al. 2025, arXiv:2512.02012",
+      loss=losses.improved_mean_flow_loss,
+      flow_map=flow_maps.guided_velocity,
+      sampler=_jump,
+      config={
+        "model": {"second_time": True, "heads": 2, "guidance_inputs": True},
+        "times": {
+          "name": "sorted_pair",
+          "law": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+        },
+        "loss": {"label_dropout": 0.1},
+      },
+    ),
+    "shortcut": Method(
+      summary="make one step land where two of half the size land",
+      paper="Frans et al. 2024, arXiv:2410.12557",
+      loss=losses.shortcut_loss,
+      flow_map=flow_maps.dyadic_velocity,
+      sampler=_jump,
+      teaches=True,
+      needs=frozenset({"target"}),
+      config={
+        "model": {"second_time": True},
+        "times": {"name": "dyadic_pair"},
+        "loss": {"clip": 4.0},
+        # A target that averages more steps than there were never learns.
+        "ema": {"target": {"name": "count_ramp", "decay": 0.999}},
+      },
+    ),
     "consistency_distillation": Method(
       summary="map neighbours on a teacher's trajectory to one end",
       paper="Song et al. 2023, arXiv:2303.01469",
       loss=losses.consistency_loss,
       flow_map=flow_maps.average_velocity,
       sampler=_jump_and_renoise,
-      teaches=False,
       needs=frozenset({"target", "teacher"}),
       config={
         "times": {
@@ -118,6 +133,106 @@ METHODS: Mapping[str, Method] = MappingProxyType(
           "num_points": 18,
         },
         "ema": {"target": {"name": "constant", "decay": 0.95}},
+      },
+    ),
+    "consistency_trajectory": Method(
+      summary="jump from any time to any other as a teacher's walk does",
+      paper="Kim et al. 2023, arXiv:2310.02279",
+      loss=losses.consistency_trajectory_loss,
+      flow_map=flow_maps.trajectory,
+      sampler=_jump,
+      needs=frozenset({"target", "teacher"}),
+      config={
+        "path": {"name": "variance_exploding"},
+        "model": {"second_time": True},
+        "times": {
+          "name": "trajectory",
+          "grid": {"name": "karras"},
+          "num_points": 18,
+        },
+        "ema": {"target": {"name": "constant", "decay": 0.999}},
+        "sample": {"grid": {"name": "karras"}},
+      },
+    ),
+    "continuous_consistency": Method(
+      summary="keep the end of every trajectory constant, in continuous time",
+      paper="Lu, Song 2024, arXiv:2410.11081",
+      loss=losses.continuous_consistency_loss,
+      flow_map=flow_maps.trigonometric,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"progress"}),
+      config=_ANGULAR,
+    ),
+    "continuous_consistency_distillation": Method(
+      summary="the same along the trajectories of a teacher",
+      paper="Lu, Song 2024, arXiv:2410.11081",
+      loss=losses.continuous_consistency_loss,
+      flow_map=flow_maps.trigonometric,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"teacher", "progress"}),
+      config=_ANGULAR,
+    ),
+    "moment_matching": Method(
+      summary="jumps from two near times must agree in law",
+      paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",
+      loss=losses.moment_matching_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_jump,
+      config={
+        "path": {"name": "linear", "t_min": 0.006, "t_max": 0.994},
+        "model": {"second_time": True},
+        "times": {"name": "truncated_pair", "law": {"name": "uniform"}},
+      },
+    ),
+    "consistency_training": Method(
+      summary="map neighbours of one noise to one end, on a growing grid",
+      paper="Song et al. 2023, arXiv:2303.01469",
+      loss=losses.consistency_loss,
+      flow_map=flow_maps.edm_skip,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"target", "progress"}),
+      config={
+        "path": {"name": "variance_exploding", "t_min": 0.002, "t_max": 80.0},
+        "times": {"name": "adaptive_pair"},
+        # Published: decay 0.9 for 800,000 steps. In a short training such a
+        # target lags behind the grid; 0 makes it the network itself.
+        "ema": {"target": {"name": "adaptive", "decay": 0.0}},
+        "sample": {"grid": {"name": "karras"}},
+      },
+    ),
+    "improved_consistency_training": Method(
+      summary="consistency training on log-normal times, without target EMA",
+      paper="Song, Dhariwal 2023, arXiv:2310.14189",
+      loss=losses.consistency_loss,
+      flow_map=flow_maps.edm_skip,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"progress"}),
+      config={
+        "path": {"name": "variance_exploding", "t_min": 0.002, "t_max": 80.0},
+        "times": {"name": "doubling_pair"},
+        "loss": {
+          "distance": {"name": "scaled_huber", "scale": 0.00054},
+          "weight": {"name": "inverse_gap"},
+        },
+        "sample": {"grid": {"name": "karras"}},
+      },
+    ),
+    "easy_consistency": Method(
+      summary="turn a denoiser into a consistency model by a shrinking gap",
+      paper="Geng et al. 2024, arXiv:2406.14548",
+      loss=losses.consistency_loss,
+      flow_map=flow_maps.edm_denoiser,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"progress"}),
+      config={
+        # Its denoiser ends at noise level 0.
+        "path": {"name": "variance_exploding", "t_min": 0.0, "t_max": 80.0},
+        "times": {"name": "shrinking_pair"},
+        "loss": {
+          "distance": {"name": "huber", "c": 0.0},
+          "weight": {"name": "inverse_gap"},
+        },
+        "sample": {"grid": {"name": "karras"}},
       },
     ),
   }

@@ -49,38 +49,45 @@ class Path(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linear:
-  """The straight line: `alpha = 1 - t`, `sigma = t`, t in [0, 1]."""
+  """The straight line: `alpha = 1 - t`, `sigma = noise_std t`, t in [0, 1].
+
+  `noise_std` is the standard deviation of the noise end, in data units; methods
+  that scale noise like the data set it to the data's own.
+  """
 
   t_min: float = 0.0
   t_max: float = 1.0
+  noise_std: float = 1.0
 
   def alpha(self, t: Array) -> Array:
     """Return `1 - t`."""
     return 1 - t
 
   def sigma(self, t: Array) -> Array:
-    """Return `t`."""
-    return t
+    """Return `noise_std t`."""
+    return self.noise_std * t
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trigonometric:
-  """The quarter circle: `alpha^2 + sigma^2 = 1`, t in [0, t_max].
+  """The quarter circle: `alpha^2 + (sigma / noise_std)^2 = 1`, t in [0, t_max].
 
   `t_max = 1` is the generalised variance-preserving path of SiT;
-  `t_max = pi / 2` makes t the angle of TrigFlow.
+  `t_max = pi / 2` makes t the angle of TrigFlow, which scales noise like the
+  data: there `noise_std` is the data's standard deviation.
   """
 
   t_max: float = 1.0
   t_min: float = 0.0
+  noise_std: float = 1.0
 
   def alpha(self, t: Array) -> Array:
     """Return `cos(pi t / (2 t_max))`."""
     return jnp.cos(math.pi / (2 * self.t_max) * t)
 
   def sigma(self, t: Array) -> Array:
-    """Return `sin(pi t / (2 t_max))`."""
-    return jnp.sin(math.pi / (2 * self.t_max) * t)
+    """Return `noise_std sin(pi t / (2 t_max))`."""
+    return self.noise_std * jnp.sin(math.pi / (2 * self.t_max) * t)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,6 +222,16 @@ def log_snr(path: Path, t: Array) -> Array:
     0.0
   """
   return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
+def noise_std(path: Path) -> float:
+  """Return the standard deviation of a path's noise: 1 where it sets none.
+
+  Example:
+    >>> noise_std(Linear(noise_std=0.5)), noise_std(VarianceExploding())
+    (0.5, 1.0)
+  """
+  return getattr(path, "noise_std", 1.0)
 
 
 def half_g2(path: Path, t: Array) -> Array:

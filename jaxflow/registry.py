@@ -11,7 +11,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxflow import flow_maps, models, paths, solvers, times, weights
+from jaxflow import (
+  curricula,
+  dyadic,
+  flow_maps,
+  models,
+  paths,
+  samplers,
+  solvers,
+  time_grids,
+  times,
+  weights,
+)
 from jaxflow.errors import UsageError
 from jaxflow.training import ema
 
@@ -37,6 +48,8 @@ _LAWS: dict[str, Maker] = {
   "uniform": times.Uniform,
   "logit_normal": times.LogitNormal,
   "log_normal": times.LogNormal,
+  "arctan_log_normal": times.ArctanLogNormal,
+  "karras": times.Karras,
 }
 
 KINDS: Mapping[str, Mapping[str, Maker]] = {
@@ -55,12 +68,22 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "sorted_pair": times.SortedPair,
     "limited_pair": times.LimitedPair,
     "adjacent_pair": times.AdjacentPair,
+    "trajectory": times.TrajectoryTimes,
+    "truncated_pair": times.TruncatedPair,
+    "adaptive_pair": curricula.AdaptivePair,
+    "doubling_pair": curricula.DoublingPair,
+    "shrinking_pair": curricula.ShrinkingPair,
+    "dyadic_pair": dyadic.DyadicPair,
   },
   "grid": {
     "uniform": _partial(times.uniform_grid),
     "karras": _partial(times.karras_grid),
     "log": _partial(times.log_grid),
     "shifted": _partial(times.shifted_grid),
+    "given": _partial(time_grids.given_grid),
+    "extended": _partial(time_grids.extended_grid),
+    "log_snr": _partial(time_grids.log_snr_grid),
+    "karras_ratio": _partial(time_grids.karras_ratio_grid),
   },
   "solver": {
     "euler": _value(solvers.euler),
@@ -72,6 +95,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "l2": _value(weights.l2),
     "l2_sum": _value(weights.l2_sum),
     "huber": weights.huber,
+    "scaled_huber": weights.scaled_huber,
   },
   "weight": {
     "uniform": _value(weights.uniform),
@@ -86,17 +110,34 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "flow_map": {
     "average_velocity": _partial(flow_maps.average_velocity),
+    "dyadic_velocity": _partial(flow_maps.dyadic_velocity),
+    "guided_velocity": _partial(flow_maps.guided_velocity),
     "ode_step": _partial(flow_maps.ode_step),
     "edm_skip": _partial(flow_maps.edm_skip),
+    "trajectory": _partial(flow_maps.trajectory),
+    "edm_denoiser": _partial(flow_maps.edm_denoiser),
     "linear_skip": _partial(flow_maps.linear_skip),
+    "trigonometric": _partial(flow_maps.trigonometric),
+    "rotation": _partial(flow_maps.rotation),
     "hard_boundary": _partial(flow_maps.hard_boundary),
     "free": _partial(flow_maps.free),
+  },
+  "sampler": {
+    # What the caller's context says: the method's own.
+    "default": lambda *, default: default,
+    "jumps": samplers.Jumps,
+    "consistency": samplers.Consistency,
+    "gamma": samplers.Gamma,
+    "ddim": samplers.DDIM,
+    "dpm_solver": samplers.DPMSolver,
+    "edm_heun": samplers.EDMHeun,
   },
   "ema": {
     "constant": ema.Constant,
     "count_ramp": ema.CountRamp,
     "half_life": ema.HalfLife,
     "power": ema.Power,
+    "adaptive": ema.Adaptive,
   },
   "model": {"dit": models.dit, "mlp": models.mlp},
 }

@@ -80,6 +80,7 @@ class Run:
       self.model.network.apply,
       self.model.loss_options(),
       teacher_fn=teacher_fn,
+      steps=self.model.config.train.steps,
     )
 
   def init(self, params: PyTree, teacher: PyTree) -> TrainState:

@@ -11,19 +11,20 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, over, start
-from jaxflow.types import Array, FlowMap, PyTree
+from jaxflow.paths import Path, interpolate, over, start
+from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 
 class Sampler(Protocol):
-  """What draws samples with a flow map, in `len(times) - 1` calls of it."""
+  """What draws samples with a flow map, or with a denoiser, over a grid."""
 
   def __call__(
     self,
-    flow_map: FlowMap,
+    function: FlowMap | ModelFn,
     noise: Array,
     times: Array,
     cond: PyTree = None,
+    /,
     *,
     path: Path,
     key: Array,
@@ -54,7 +55,7 @@ def sample(
     >>> sample(half, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0])).tolist()
     [[0.25]]
   """
-  _check(times)
+  check_grid(times)
   if len(times) == 2:
     return flow_map(noise, *_rows(times, noise), cond)
 
@@ -74,6 +75,7 @@ def consistency_sample(
   path: Path,
   step_noise: Array,
   clip: float | None = None,
+  ends_on_data: bool = False,
 ) -> Array:
   """Jump to data, renoise to the next time, jump again (algorithm 1).
 
@@ -85,6 +87,8 @@ def consistency_sample(
     path: The path on which to renoise.
     step_noise: Unit noise `[n - 1, B, ...]` of the n - 1 renoisings.
     clip: If given, every jump ends in `[-clip, clip]`.
+    ends_on_data: Renoise what a jump returns as data, not as a point at
+      `times[-1]`: for a flow map that is a denoiser.
 
   Returns:
     Samples at `times[-1]`, `[B, ...]`.
@@ -101,7 +105,7 @@ def consistency_sample(
     >>> x.tolist()
     [[0.0]]
   """
-  _check(times)
+  check_grid(times)
 
   def jump(x, t):
     data = flow_map(x, *_rows(jnp.stack([t, times[-1]]), x), cond)
@@ -109,7 +113,11 @@ def consistency_sample(
 
   def step(data, given):
     t, unit = given
-    return jump(renoise(path, data, unit, t, times[-1]), t), None
+    if ends_on_data:
+      x = interpolate(path, data, unit, t)
+    else:
+      x = renoise(path, data, unit, t, times[-1])
+    return jump(x, t), None
 
   first = jump(noise, times[0])
   if len(times) == 2:
@@ -146,7 +154,7 @@ def make_sampler(
     >>> once(jnp.array(0.5), jnp.ones((1, 1)), jax.random.key(0), None).tolist()
     [[0.5]]
   """
-  _check(times)
+  check_grid(times)
 
   @jax.jit
   def draw(params, noise, key, cond):
@@ -194,7 +202,15 @@ def _rows(interval: Array, x: Array) -> tuple[Array, Array]:
   return t, s
 
 
-def _check(times: Array) -> None:
+def check_grid(times: Array) -> None:
+  """Raise ValueError if a grid has fewer than two times.
+
+  Example:
+    >>> check_grid(jnp.ones(1))
+    Traceback (most recent call last):
+    ...
+    ValueError: a grid of 1 times has no step: give at least two times
+  """
   if len(times) < 2:
     raise ValueError(
       f"a grid of {len(times)} times has no step: give at least two times"

@@ -7,9 +7,11 @@ References:
   Ma et al. 2024, SiT (arXiv:2401.08740), appendix; Salimans, Ho 2022
   (arXiv:2202.00512), section 4; Song et al. 2023 (arXiv:2303.01469), section 5;
   Song, Dhariwal 2023 (arXiv:2310.14189), eq. 8 for the pseudo-Huber distance;
-  Geng et al. 2025 (arXiv:2505.13447), section 4.3 for the adaptive weight.
+  Geng et al. 2025 (arXiv:2505.13447), section 4.3 for the adaptive weight;
+  Karras et al. 2023, EDM2 (arXiv:2312.02696) for the learned one.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -21,6 +23,7 @@ from jaxflow.types import Array
 
 Distance = Callable[[Array, Array], Array]
 Weight = Callable[[Path, Array, Array], Array]
+LogWeight = Callable[[Array], Array]
 
 
 def sample_mean(x: Array) -> Array:
@@ -77,8 +80,8 @@ def huber(c: float) -> Distance:
   """Make the pseudo-Huber distance `sqrt(||a - b||^2 + c^2) - c`.
 
   Args:
-    c: Where the square turns into a norm; > 0, or the gradient at a = b is
-      not defined.
+    c: Where the square turns into a norm, >= 0; 0 is the norm itself, with
+      gradient 0 at a = b.
 
   Returns:
     A distance.
@@ -89,9 +92,32 @@ def huber(c: float) -> Distance:
   """
 
   def distance(a, b):
-    return jnp.sqrt(l2_sum(a, b) + c**2) - c
+    square = l2_sum(a, b) + c**2
+    # The root has no derivative at 0: a NaN there would survive any factor.
+    positive = square > 0
+    root = jnp.sqrt(jnp.where(positive, square, 1))
+    return jnp.where(positive, root, 0) - c
 
   return distance
+
+
+def scaled_huber(scale: float = 0.00054) -> Distance:
+  """Make the pseudo-Huber distance with `c = scale sqrt(d)`.
+
+  d is the number of elements of a sample: c keeps its place relative to
+  differences of the same size per element (Song, Dhariwal 2023, section 3.3).
+
+  Args:
+    scale: c of a sample of one element, in data units.
+
+  Returns:
+    A distance.
+
+  Example:
+    >>> scaled_huber(1.5)(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [2.0]
+  """
+  return lambda a, b: huber(scale * math.sqrt(a[0].size))(a, b)
 
 
 def adaptive(error: Array, *, power: float, eps: float) -> Array:
@@ -112,6 +138,25 @@ def adaptive(error: Array, *, power: float, eps: float) -> Array:
     [0.75]
   """
   return jax.lax.stop_gradient((error + eps) ** -power) * error
+
+
+def learned(error: Array, log_weight: Array) -> Array:
+  """Weight an error by a learned weight: `exp(w) error - w`.
+
+  Its minimum over w, at `w = -ln error`, makes every error weigh alike.
+
+  Args:
+    error: Errors `[B]`, >= 0.
+    log_weight: w, `[B]`, with parameters of its own.
+
+  Returns:
+    Weighted errors `[B]`, possibly negative.
+
+  Example:
+    >>> learned(jnp.array([3.0]), jnp.array([0.0])).tolist()
+    [3.0]
+  """
+  return jnp.exp(log_weight) * error - log_weight
 
 
 def uniform(path: Path, t: Array, s: Array) -> Array:
@@ -175,14 +220,15 @@ def karras(sigma_data: float = 0.5) -> Weight:
 
 
 def inverse_gap(path: Path, t: Array, s: Array) -> Array:
-  """Weigh by `1 / (t - s)`, `[B]`.
+  """Weigh by `1 / (t - s)`, `[B]`; by 0 where s = t, which teaches nothing.
 
   Example:
     >>> inverse_gap(paths.Linear(), jnp.array([0.5]), jnp.array([0.0])).tolist()
     [2.0]
   """
   del path
-  return 1 / (t - s)
+  apart = t != s
+  return jnp.where(apart, 1 / jnp.where(apart, t - s, 1), 0)
 
 
 def inverse_square(path: Path, t: Array, s: Array) -> Array:

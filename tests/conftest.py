@@ -26,3 +26,10 @@ def x64():
   """Run a test in float64."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+  """Free the compiled programs of a module: a worker runs all of them."""
+  yield
+  jax.clear_caches()

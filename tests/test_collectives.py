@@ -32,7 +32,12 @@ COLLECTIVE = re.compile(
   r"|collective-broadcast|reduce-scatter|ragged-all-to-all)(?:-start)?\("
 )
 GUIDED = {"omega": 1.0, "kappa": 0.5, "label_dropout": 0.1}
-STEPS = [(name, {}) for name in METHODS] + [("mean_flow", GUIDED)]
+BOOTSTRAP_GUIDED = {"omega": 1.5, "label_dropout": 0.1}
+STEPS = [
+  *((name, {}) for name in METHODS),
+  ("mean_flow", GUIDED),
+  ("shortcut", BOOTSTRAP_GUIDED),
+]
 every_step = pytest.mark.parametrize(
   ("method", "loss"), STEPS, ids=[n + "_guided" * bool(o) for n, o in STEPS]
 )
@@ -45,6 +50,7 @@ def make_run(method, loss):
     config = default_config(method, data="digits", model="dit")
     config.model.update(depth=1, width=64, num_heads=4)
     config.loss.update(loss)
+    config.path = path
     if teacher is not None:
       config.teacher.guidance = 2.0
     return resolve(
@@ -52,8 +58,12 @@ def make_run(method, loss):
     )
 
   teacher = None
+  path = METHODS[method].config.get("path", {"name": "linear"})
   if "teacher" in METHODS[method].needs:
     teacher = config_of("flow_matching", {"label_dropout": 0.1}, None)
+    if "path" in METHODS[method].config:
+      with teacher.unlocked():
+        teacher.path = METHODS[method].config["path"]
   run = Run.of(config_of(method, loss, teacher))
   # Adam works element by element: it adds nothing here but time to compile.
   clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3))

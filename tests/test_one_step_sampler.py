@@ -12,7 +12,7 @@ from jaxflow.methods import METHODS
 from jaxflow.paths import Linear
 
 BATCH, SHAPE = 4, (8, 8, 4)
-METHOD_NAMES = ["mean_flow", "consistency_distillation"]
+METHOD_NAMES = ["mean_flow", "shortcut", "consistency_distillation"]
 NETWORK = models.dit(
   data_shape=SHAPE,
   depth=2,

@@ -1,12 +1,9 @@
 """Every loss equals its reference numbers, in value and in gradient."""
 
 import functools
-import glob
-import pathlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import references
 
@@ -20,37 +17,14 @@ from jaxflow import (
   weights,
 )
 
-PATHS = {
-  "linear": paths.Linear,
-  "trigonometric": paths.Trigonometric,
-  "variance_preserving": paths.VariancePreserving,
-  "variance_exploding": paths.VarianceExploding,
-}
 
-
-def path_of(hyper):
-  options = dict(hyper["path"])
-  return PATHS[options.pop("name")](**options)
-
-
-def batch_of(case):
-  """Data, noise and labels, dropped where the case says so."""
-  label = case.given.get("label")
-  if "drop" in case.given:
-    label = jnp.where(case.given["drop"], case.hyper["num_classes"], label)
-  batch = {"data": case.given["data"], "noise": case.given["noise"]}
-  if "noise_boundary" in case.given:
-    batch["noise_boundary"] = case.given["noise_boundary"]
-  return batch if label is None else batch | {"cond": label}
-
-
-def flow_matching(case, net):
+def flow_matching(case, networks):
   hyper = case.hyper
   return losses.flow_matching_loss(
-    net,
+    networks["net"],
     jax.random.key(0),
-    batch_of(case),
-    path=path_of(hyper),
+    references.batch_of(case),
+    path=references.path_of(hyper),
     sample_times=lambda key, n: case.given["t"],
     prediction=hyper.get("prediction", "velocity"),
     loss_space=hyper.get("loss_space"),
@@ -58,7 +32,7 @@ def flow_matching(case, net):
   )
 
 
-def reflow_mixed(case, net):
+def reflow_mixed(case, networks):
   given = case.given
   synthetic = given["synthetic"]
 
@@ -71,7 +45,7 @@ def reflow_mixed(case, net):
     "cond": pick(given["pair_label"], given["label"]),
   }
   return losses.flow_matching_loss(
-    net,
+    networks["net"],
     jax.random.key(0),
     batch,
     path=paths.Linear(),
@@ -79,13 +53,13 @@ def reflow_mixed(case, net):
   )
 
 
-def mean_flow(case, net):
+def mean_flow(case, networks):
   hyper = case.hyper
   teacher = guided = {}
   if hyper["guidance"] == "teacher":
     teacher = {
       "teacher": guidance.classifier_free(
-        case.network("teacher"),
+        networks["teacher"],
         scale=hyper["omega"],
         num_classes=hyper["num_classes"],
       )
@@ -98,10 +72,10 @@ def mean_flow(case, net):
       "guidance_end": hyper["t_end"],
     }
   return losses.mean_flow_loss(
-    net,
+    networks["net"],
     jax.random.key(0),
-    batch_of(case),
-    path=path_of(hyper),
+    references.batch_of(case),
+    path=references.path_of(hyper),
     sample_times=lambda key, n: (case.given["t"], case.given["s"]),
     block=tuple(hyper["block"]),
     norm_power=hyper["norm_power"],
@@ -112,8 +86,8 @@ def mean_flow(case, net):
   )
 
 
-def consistency(case, net):
-  hyper, path = case.hyper, path_of(case.hyper)
+def consistency(case, networks):
+  hyper, path = case.hyper, references.path_of(case.hyper)
   maker = {
     "edm_skip": functools.partial(
       flow_maps.edm_skip, sigma_data=hyper.get("sigma_data")
@@ -123,7 +97,7 @@ def consistency(case, net):
     "free": flow_maps.free,
     "flow": flow_maps.average_velocity,
   }[hyper["parameterization"]]
-  raw = case.network("teacher")
+  raw = networks["teacher"]
   kind = hyper["teacher"]["kind"]
   if kind == "denoiser":
     raw = predictions.edm_denoiser(raw, sigma_data=hyper["sigma_data"])
@@ -137,14 +111,17 @@ def consistency(case, net):
     num_classes=hyper.get("num_classes", 0),
   )
   weight = hyper.get("weight", "uniform")
+  batch = references.batch_of(case)
+  if "noise_boundary" in case.given:
+    batch["noise_boundary"] = case.given["noise_boundary"]
   return losses.consistency_loss(
-    net,
+    networks["net"],
     jax.random.key(0),
-    batch_of(case),
+    batch,
     path=path,
     sample_times=lambda key, n: (case.given["t"], case.given["s"]),
     flow_map=maker,
-    target_fn=case.network("target"),
+    target_fn=networks.get("target"),
     teacher=teacher,
     solver=getattr(solvers, hyper["solver"]),
     distance=getattr(weights, hyper["distance"]),
@@ -164,50 +141,21 @@ LOSSES = {
 }
 
 
-def loss_of(name):
+def adapter_of(name):
   return next(v for k, v in LOSSES.items() if name.startswith(k))
 
 
-CASES = sorted(
-  pathlib.Path(p).stem
-  for k in LOSSES
-  for p in glob.glob(str(references.FOLDER / f"{k}*.npz"))
-)
-
-
-def compare(case, name, dtype, value_tolerance, gradient_tolerance):
-
-  def mean_loss(w):
-    loss, metrics = loss_of(name)(case, functools.partial(references.stub, w))
-    return loss.mean(), (loss, metrics)
-
-  compute = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))
-  (_, (loss, metrics)), gradient = compute(case.weights["net"])
-  expected = case.out["per_sample"]
-  assert loss.dtype == dtype and loss.shape == expected.shape
-  assert np.abs(loss - expected).max() <= value_tolerance * expected.max()
-  for key, value in case.grad["net"].items():
-    error = np.linalg.norm(gradient[key] - value)
-    assert error <= gradient_tolerance * np.linalg.norm(value), key
-  return metrics
+CASES = references.cases(*LOSSES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_float64(name, x64):
-  case = references.load(name)
-  metrics = compare(case, name, jnp.float64, 1e-9, 1e-9)
-  if "raw" in case.mid:
-    np.testing.assert_allclose(metrics["raw"], case.mid["raw"].mean())
+  references.check_float64(name, adapter_of(name))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_float32(name):
-  # `f32_error` is what a plain float32 evaluation of the formula reaches.
-  case = references.load(name, jnp.float32)
-  limits = [
-    max(1e-5, 20 * case.f32_error[part]) for part in ("per_sample", "grad")
-  ]
-  compare(case, name, jnp.float32, *limits)
+  references.check_float32(name, adapter_of(name))
 
 
 def test_every_case_is_run():

@@ -12,6 +12,7 @@ published stands beside ours, written as its formula.
 import argparse
 import functools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -24,6 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import (
+  curricula,
+  dyadic,
   flow_maps,
   guidance,
   losses,
@@ -55,7 +58,16 @@ QUICK_NAMES = [BASELINE, *GOALS, *(f"published {name}" for name in GOALS)]
 
 LINEAR = paths.Linear()
 PAIRS = times.SortedPair(law=times.LogitNormal(mean=-0.4, std=1.0))
+ANGULAR = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
 LABEL_DROPOUT = 0.1
+# The frozen networks that a loss takes, by row of METHODS.
+ROLES = {
+  "consistency_distillation": ("target_fn", "teacher"),
+  "consistency_training": ("target_fn",),
+  "consistency_trajectory": ("target_fn", "teacher"),
+  "continuous_consistency_distillation": ("teacher",),
+  "shortcut": ("target_fn",),
+}
 
 
 def published_mean_flow(
@@ -120,8 +132,8 @@ def variants(num_classes: int) -> dict[str, Callable]:
     num_classes: The null label.
 
   Returns:
-    Functions `(model_fn, key, batch, **roles) -> (loss [B], metrics)`. Those
-    of distillation take the roles `target_fn` and `teacher`.
+    Functions `(model_fn, key, batch, **roles) -> (loss [B], metrics)`, which
+    take the roles in `ROLES`.
   """
   labels = {"num_classes": num_classes, "label_dropout": LABEL_DROPOUT}
   mean_flow = functools.partial(
@@ -132,6 +144,25 @@ def variants(num_classes: int) -> dict[str, Callable]:
     path=LINEAR,
     sample_times=times.AdjacentPair(grid=times.uniform_grid, num_points=18),
     flow_map=flow_maps.average_velocity,
+  )
+  continuous = functools.partial(
+    losses.continuous_consistency_loss,
+    path=ANGULAR,
+    sample_times=times.ArctanLogNormal(mean=-1.0, std=1.4),
+  )
+  moments = functools.partial(
+    losses.moment_matching_loss,
+    path=paths.Linear(t_min=0.006, t_max=0.994),
+    flow_map=flow_maps.average_velocity,
+    sample_times=times.TruncatedPair(
+      law=times.Uniform(), t_min=0.006, t_max=0.994
+    ),
+    **labels,
+  )
+  training = functools.partial(
+    losses.consistency_loss,
+    path=paths.VarianceExploding(),
+    progress=jnp.asarray(0.5),
   )
   published = functools.partial(published_mean_flow, num_classes=num_classes)
   return {
@@ -150,6 +181,48 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "consistency_distillation, heun": functools.partial(
       distillation, solver=solvers.heun
     ),
+    "consistency_trajectory, 1 Heun step": functools.partial(
+      losses.consistency_trajectory_loss,
+      path=paths.VarianceExploding(),
+      sample_times=times.TrajectoryTimes(
+        grid=times.karras_grid, num_points=18, solver_steps=1
+      ),
+    ),
+    "continuous_consistency": continuous,
+    "continuous_consistency_distillation": continuous,
+    "moment_matching": moments,
+    "consistency_training": functools.partial(
+      training,
+      sample_times=curricula.AdaptivePair(),
+      flow_map=flow_maps.edm_skip,
+    ),
+    "improved_consistency_training": functools.partial(
+      training,
+      sample_times=curricula.DoublingPair(),
+      flow_map=flow_maps.edm_skip,
+      distance=weights.scaled_huber(),
+      weight=weights.inverse_gap,
+    ),
+    "easy_consistency": functools.partial(
+      training,
+      sample_times=curricula.ShrinkingPair(),
+      flow_map=flow_maps.edm_denoiser,
+      distance=weights.huber(0.0),
+      weight=weights.inverse_gap,
+    ),
+    "improved_mean_flow": functools.partial(
+      losses.improved_mean_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      **labels,
+    ),
+    "shortcut": functools.partial(
+      losses.shortcut_loss,
+      path=LINEAR,
+      sample_times=dyadic.DyadicPair(num_steps=4),
+      num_steps=4,
+      **labels,
+    ),
     "published mean_flow": published,
     "published mean_flow, omega 2, kappa 0": functools.partial(
       published, omega=2.0
@@ -163,11 +236,26 @@ def variants(num_classes: int) -> dict[str, Callable]:
   }
 
 
-def make_arguments(config: dict) -> tuple[Callable, tuple]:
+def network_options(name: str, depth: int) -> dict:
+  """Return what the network of a variant has beyond the others'.
+
+  Args:
+    name: A key of `variants`.
+    depth: Number of blocks.
+  """
+  if name.split(",")[0] != "improved_mean_flow":
+    return {}
+  # Published: 8 of 12 blocks belong to a head.
+  own = max(1, round(2 * depth / 3))
+  return {"heads": 2, "head_depth": own, "guidance_inputs": True}
+
+
+def make_arguments(config: dict, **options) -> tuple[Callable, tuple]:
   """Make the network and what a step takes.
 
   Args:
     config: As `CONFIG`.
+    **options: More options of the network.
 
   Returns:
     The network's `apply`, and `(params, frozen, key, batch)` with the
@@ -175,7 +263,7 @@ def make_arguments(config: dict) -> tuple[Callable, tuple]:
   """
   config = dict(config)
   size = config.pop("batch_size")
-  network = models.dit(**config, second_time=True, scan_layers=False)
+  network = models.dit(**config, **options, second_time=True, scan_layers=False)
   init = jax.jit(network.init)
   params, target, teacher = map(init, jax.random.split(jax.random.key(0), 3))
   data_key, key = jax.random.split(jax.random.key(1))
@@ -192,7 +280,7 @@ def compile_step(
   apply_fn: Callable,
   arguments: tuple,
   *,
-  distils: bool,
+  roles: tuple[str, ...] = (),
   options: dict | None = None,
 ) -> jax.stages.Compiled:
   """Compile value and gradient of a loss.
@@ -201,7 +289,7 @@ def compile_step(
     loss: One of `variants`.
     apply_fn: The network.
     arguments: As `make_arguments` makes them.
-    distils: Whether the loss takes a target and a teacher.
+    roles: Names of the frozen networks that the loss takes.
     options: Options of the compiler.
 
   Returns:
@@ -209,9 +297,9 @@ def compile_step(
   """
 
   def mean_loss(params, frozen, key, batch):
-    roles = {k: functools.partial(apply_fn, v) for k, v in frozen.items()}
+    others = {k: functools.partial(apply_fn, frozen[k]) for k in roles}
     model_fn = functools.partial(apply_fn, params)
-    return loss(model_fn, key, batch, **(roles if distils else {}))[0].mean()
+    return loss(model_fn, key, batch, **others)[0].mean()
 
   lowered = jax.jit(jax.value_and_grad(mean_loss)).lower(*arguments)
   return lowered.compile(compiler_options=options)
@@ -219,7 +307,7 @@ def compile_step(
 
 def compile_all(
   config: dict, names: list[str] | None = None, options: dict | None = None
-) -> tuple[dict[str, jax.stages.Compiled], tuple]:
+) -> tuple[dict[str, jax.stages.Compiled], dict[str, tuple]]:
   """Compile the steps of all variants, or of those named.
 
   Args:
@@ -228,21 +316,24 @@ def compile_all(
     options: Options of the compiler.
 
   Returns:
-    The compiled steps by name, and their arguments.
+    The compiled steps, and their arguments, by name.
   """
-  apply_fn, arguments = make_arguments(config)
+  plain = make_arguments(config)
   table = variants(config["num_classes"])
-  steps = {}
+  steps, arguments_of = {}, {}
   for name in names or table:
     print(f"compiling {name}", file=sys.stderr)
+    more = network_options(name, config["depth"])
+    apply_fn, arguments = make_arguments(config, **more) if more else plain
+    arguments_of[name] = arguments
     steps[name] = compile_step(
       table[name],
       apply_fn,
       arguments,
-      distils=name.startswith("consistency_distillation"),
+      roles=ROLES.get(name.split(",")[0], ()),
       options=options,
     )
-  return steps, arguments
+  return steps, arguments_of
 
 
 def flops(step: jax.stages.Compiled) -> float:
@@ -252,28 +343,30 @@ def flops(step: jax.stages.Compiled) -> float:
 
 
 def time_ratios(
-  steps: dict[str, jax.stages.Compiled], arguments: tuple, rounds: int
+  steps: dict[str, jax.stages.Compiled],
+  arguments: dict[str, tuple],
+  rounds: int,
 ) -> dict[str, float]:
   """Time the steps in turn and compare within a round.
 
   Args:
     steps: Compiled steps by name, the baseline among them.
-    arguments: What they take.
+    arguments: What they take, by name.
     rounds: How often each is timed, after one run to warm up.
 
   Returns:
     The median over rounds of the time relative to the baseline's.
   """
 
-  def seconds(step):
+  def seconds(name):
     start = time.perf_counter()
-    jax.block_until_ready(step(*arguments))
+    jax.block_until_ready(steps[name](*arguments[name]))
     return time.perf_counter() - start
 
   laps = []
   for index in range(rounds + 1):
     print(f"timing round {index} of {rounds}", file=sys.stderr)
-    laps.append({name: seconds(step) for name, step in steps.items()})
+    laps.append({name: seconds(name) for name in steps})
   return {
     name: statistics.median(lap[name] / lap[BASELINE] for lap in laps[1:])
     for name in steps
@@ -309,7 +402,7 @@ def measure(config: dict, rounds: int, names: list[str] | None = None) -> dict:
   ]
   return {
     "config": config,
-    "parameters": sum(x.size for x in jax.tree.leaves(arguments[0])),
+    "parameters": sum(x.size for x in jax.tree.leaves(arguments[BASELINE][0])),
     "timing_rounds": rounds,
     "hardware": f"{os.cpu_count()}-core {platform.machine()} "
     f"{jax.default_backend().upper()}",

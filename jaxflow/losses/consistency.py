@@ -12,8 +12,12 @@ consistency function f, the flow map to t_min:
 with x_min the point of the path at t_min (fresh noise). Only the first argument
 of (4) has a gradient; the target network is an EMA, or the network itself.
 
+Improved training is (3) with curricula and pseudo-Huber distances; easy tuning
+takes the EDM denoiser for f, whose target is the data where s = 0.
+
 References:
-  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3.
+  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3; Song,
+  Dhariwal 2023 (arXiv:2310.14189); Geng et al. 2024 (arXiv:2406.14548).
 """
 
 from collections.abc import Callable
@@ -21,7 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths, solvers, weights
+from jaxflow import couplings, paths, solvers, times, weights
 from jaxflow.paths import Path
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
@@ -41,6 +45,7 @@ def consistency_loss(
   distance: weights.Distance = weights.l2,
   weight: weights.Weight = weights.uniform,
   boundary_weight: float = 0.0,
+  progress: Array | None = None,
 ) -> LossOutput:
   """Compute the consistency loss of each sample, eq. (4)-(5).
 
@@ -52,7 +57,7 @@ def consistency_loss(
     path: The path between data and noise.
     sample_times: `(key, B) -> (t [B], s [B])`, s < t: neighbours on a grid.
     flow_map: Makes f of a network: `flow_maps.average_velocity`, `edm_skip`,
-      `linear_skip`, `hard_boundary` or `free`.
+      `edm_denoiser`, `linear_skip`, `hard_boundary` or `free`.
     target_fn: The network of the target; default: `model_fn`.
     teacher: A network that predicts the velocity, guided if wanted; without
       one, eq. (3) takes the place of eq. (2).
@@ -60,6 +65,8 @@ def consistency_loss(
     distance: `(a, b) -> [B]`.
     weight: `(path, t, s) -> [B]`.
     boundary_weight: Factor of eq. (5); 0 leaves it out.
+    progress: Share of training that is done, scalar in [0, 1], for times that
+      follow a curriculum.
 
   Returns:
     The loss `[B]`, and metrics: `raw`, the mean unweighted distance, and
@@ -81,7 +88,7 @@ def consistency_loss(
   time_key, noise_key, boundary_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t, s = sample_times(time_key, data.shape[0])
+  t, s = times.at(sample_times, progress)(time_key, data.shape[0])
   t_min = jnp.full_like(t, path.t_min)
 
   xt = paths.interpolate(path, data, noise, t)

@@ -40,14 +40,18 @@ class Blocks(nnx.Module):
       for i in range(depth):
         setattr(self, f"block_{i}", make_block(nnx.Rngs(keys[i])))
 
-  def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
-    """Returns the tokens [B, T, width] after all blocks."""
+  def __call__(
+    self, x: Array, c: Array, key: Array | None, part: slice | None = None
+  ) -> Array:
+    """Returns the tokens [B, T, width] after all blocks, or a part of them."""
+    part = part or slice(None)
     keys = None if key is None else jax.random.split(key, self.depth)
     if self.scan:
       graph, state = nnx.split(self.stacked)
       layers = (nnx.to_pure_dict(state), keys)
+      layers = jax.tree.map(lambda x: x[part], layers)
       return jax.lax.scan(self._step(graph, c), x, layers)[0]
-    for i in range(self.depth):
+    for i in range(self.depth)[part]:
       graph, state = nnx.split(getattr(self, f"block_{i}"))
       block_key = None if keys is None else keys[i]
       layer = (nnx.to_pure_dict(state), block_key)

@@ -2,25 +2,32 @@
 
 An image is cut into patches, each a token with a fixed sine-cosine position.
 The blocks are conditioned on c = embed(t) + embed'(t - s) + embed(label); the
-second term, as in MeanFlow, is there for networks of two times only.
+second term, as in MeanFlow, is there for networks of two times only. Guidance
+may add three terms. Further heads, as in improved MeanFlow, leave the network
+before its last `head_depth` blocks and have blocks of their own.
 
 References:
   Peebles and Xie, 2022, arXiv:2212.09748: architecture, sizes, initialisation.
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
+  Geng et al., 2025, arXiv:2512.02012: heads and guidance as an input.
 """
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.blocks import Blocks
 from jaxflow.models.embeddings import (
+  GuidanceEmbedder,
   LabelEmbedder,
   TimeEmbedder,
   position_table,
 )
+from jaxflow.models.heads import Head, project
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import (
@@ -28,7 +35,6 @@ from jaxflow.models.transformer import (
   Modulation,
   TokenLinear,
   layer_norm,
-  modulate,
 )
 from jaxflow.types import Array, PyTree
 
@@ -56,6 +62,9 @@ class DiT(nnx.Module):
     num_heads: int,
     num_classes: int,
     second_time: bool,
+    guidance_inputs: bool,
+    heads: int,
+    head_depth: int,
     time_scale: float,
     dropout: float,
     dtype: Any,
@@ -82,25 +91,35 @@ class DiT(nnx.Module):
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
-    self.blocks = Blocks(
+    make_blocks = functools.partial(
+      Blocks,
       lambda rngs: Block(
         width, num_heads, dropout=dropout, dtype=self.dtype, rngs=rngs
       ),
-      depth,
       scan=scan_layers,
       remat=remat,
-      rngs=rngs,
     )
+    self.blocks = make_blocks(depth, rngs=rngs)
     self.norm = layer_norm(width, jnp.float32, rngs)
     self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
     self.output = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
+    self.guidance = (
+      GuidanceEmbedder(width, scale=time_scale, rngs=rngs)
+      if guidance_inputs
+      else None
+    )
+    self.heads = heads
+    self.trunk = depth - head_depth
+    for i in range(1, heads):
+      blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
+      setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array:
-    """Returns the prediction at `xt`, of its shape, float32."""
+  ) -> Array | tuple[Array, ...]:
+    """Returns the prediction at `xt`, of its shape, float32; one a head."""
     if xt.shape[1:] != self.data_shape:
       raise UsageError(
         f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
@@ -108,10 +127,18 @@ class DiT(nnx.Module):
     c = self._condition(t, s, cond)
     x = self.patch(patchify(xt, self.patch_size))
     x = x + self._positions()
-    x = self.blocks(x, c, key)
-    shift, scale = self.modulation(c)
-    x = self.output(modulate(self.norm(x), shift, scale))
-    return unpatchify(x, self.patch_size, self.data_shape)
+    if self.heads == 1:
+      return self._image(project(self, self.blocks(x, c, key), c))
+    x = self.blocks(x, c, key, slice(self.trunk))
+    first = self.blocks(x, c, key, slice(self.trunk, None))
+    tokens = [project(self, first, c)]
+    for i in range(1, self.heads):
+      head_key = None if key is None else jax.random.fold_in(key, i)
+      tokens.append(getattr(self, f"head_{i}")(x, c, head_key))
+    return tuple(map(self._image, tokens))
+
+  def _image(self, tokens: Array) -> Array:
+    return unpatchify(tokens, self.patch_size, self.data_shape)
 
   def _positions(self) -> Array:
     height, width, _ = self.data_shape
@@ -126,6 +153,8 @@ class DiT(nnx.Module):
       c = c + self.interval(t - s.astype(jnp.float32))
     if self.label is not None:
       c = c + self.label(cond, t.shape[0])
+    if self.guidance is not None:
+      c = c + self.guidance(cond)
     return c
 
 
@@ -138,6 +167,9 @@ def dit(
   patch_size: int = 2,
   num_classes: int = 0,
   second_time: bool = True,
+  guidance_inputs: bool = False,
+  heads: int = 1,
+  head_depth: int = 0,
   time_scale: float = 1.0,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -158,6 +190,10 @@ def dit(
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
     second_time: Whether the network sees t - s; False makes it ignore `s`.
+    guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
+      `cond`, a dict then.
+    heads: Number of predictions; more than one make a tuple.
+    head_depth: How many of the `depth` blocks each head has for itself.
     time_scale: Factor on times before the sinusoids.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
@@ -181,12 +217,17 @@ def dit(
     (3, 4, 4, 1)
   """
   _check(
-    {"depth": depth, "width": width, "num_heads": num_heads},
+    {"depth": depth, "width": width, "num_heads": num_heads, "heads": heads},
     data_shape,
     patch_size,
     num_classes,
     dropout,
   )
+  if not 0 <= head_depth <= (depth if heads > 1 else 0):
+    raise UsageError(
+      f"head_depth={head_depth}: give 0 to depth={depth} with two heads or "
+      f"more, 0 with one; heads={heads}"
+    )
   height, breadth, channels = data_shape
   compute = compute_dtype(dtype)
   return functional(
@@ -198,6 +239,9 @@ def dit(
       num_heads=num_heads,
       num_classes=num_classes,
       second_time=second_time,
+      guidance_inputs=guidance_inputs,
+      heads=heads,
+      head_depth=head_depth,
       time_scale=time_scale,
       dropout=dropout,
       dtype=compute,

@@ -86,6 +86,52 @@ class TimeEmbedder(nnx.Module):
     return self.output(jax.nn.silu(self.hidden(features)))
 
 
+class GuidanceEmbedder(nnx.Module):
+  """Embeds the guidance in a condition as vectors [B, width], like times."""
+
+  def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
+    self.scale = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.start = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.end = TimeEmbedder(width, scale=scale, rngs=rngs)
+
+  def __call__(self, cond: PyTree) -> Array:
+    """Returns the embedding [B, width] of `guidance_of(cond)`, float32."""
+    scale, start, end = guidance_of(cond)
+    return self.scale(scale) + self.start(start) + self.end(end)
+
+
+def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
+  """Returns what a network sees of the guidance in a condition, float32.
+
+  Args:
+    cond: A dict with the guidance scale `omega` >= 1 and the ends `t_start`,
+      `t_end` of its interval of times, [B] each.
+
+  Returns:
+    `1 - 1 / omega`, in [0, 1) like a time, `t_start` and `t_end`, [B] each.
+
+  Raises:
+    UsageError: If one is absent.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> names = "omega", "t_start", "t_end"
+    >>> guidance = guidance_of({k: 2 * jnp.ones(1) for k in names})
+    >>> [x.tolist() for x in guidance]
+    [[0.5], [2.0], [2.0]]
+  """
+  for name in ("omega", "t_start", "t_end"):
+    if not isinstance(cond, dict) or name not in cond:
+      raise UsageError(
+        f"cond: no key {name!r}; a network with guidance_inputs reads omega, "
+        "t_start and t_end there: give them, or set guidance_inputs=False"
+      )
+  omega, start, end = (
+    cond[name].astype(jnp.float32) for name in ("omega", "t_start", "t_end")
+  )
+  return 1 - 1 / omega, start, end
+
+
 class LabelEmbedder(nnx.Module):
   """Embeds labels [B] as rows of a table; the last row is the null label."""
 
@@ -115,7 +161,8 @@ def labels_of(cond: PyTree) -> Array | None:
   """Returns the labels in a condition: an array, or the entry "label".
 
   Args:
-    cond: Integer labels [B], a dict with the key "label", or None.
+    cond: Integer labels [B], a dict with such labels or None under "label", or
+      None.
 
   Returns:
     Integer labels [B], or None where there is no condition.
@@ -137,6 +184,8 @@ def labels_of(cond: PyTree) -> Array | None:
         "network reads its labels there"
       )
     cond = cond["label"]
+    if cond is None:
+      return None
   labels = jnp.asarray(cond)
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise UsageError(f"cond: labels of type {labels.dtype}; give integers")

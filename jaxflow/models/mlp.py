@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.embeddings import LabelEmbedder, sinusoidal
+from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.types import Array, PyTree
 
@@ -26,6 +26,8 @@ class MLP(nnx.Module):
     time_scale: float,
     num_classes: int,
     second_time: bool,
+    guidance_inputs: bool,
+    heads: int,
     zero_output: bool,
     dtype: Any,
     rngs: nnx.Rngs,
@@ -35,9 +37,12 @@ class MLP(nnx.Module):
     self.time_features = time_features
     self.time_scale = time_scale
     self.second_time = second_time
+    self.guidance_inputs = guidance_inputs
+    self.heads = heads
     self.dtype = dtype
     dimension = math.prod(data_shape)
-    features = dimension + time_features * (2 if second_time else 1)
+    times = 1 + second_time + 3 * guidance_inputs
+    features = dimension + time_features * times
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -49,15 +54,15 @@ class MLP(nnx.Module):
     init = nnx.initializers
     self.output = nnx.Linear(
       features,
-      dimension,
+      heads * dimension,
       kernel_init=init.zeros if zero_output else init.lecun_normal(),
       rngs=rngs,
     )
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array:
-    """Returns the prediction at `xt`, of its shape, float32."""
+  ) -> Array | tuple[Array, ...]:
+    """Returns the prediction at `xt`, of its shape, float32; one a head."""
     del key
     if xt.shape[1:] != self.data_shape:
       raise UsageError(
@@ -69,12 +74,16 @@ class MLP(nnx.Module):
       parts.append(
         self._time_features(t.astype(jnp.float32) - s.astype(jnp.float32))
       )
+    if self.guidance_inputs:
+      parts.extend(map(self._time_features, guidance_of(cond)))
     if self.label is not None:
       parts.append(self.label(cond, batch))
     x = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
     for i in range(self.depth):
       x = jax.nn.silu(getattr(self, f"hidden_{i}")(x))
-    return self.output(x.astype(jnp.float32)).reshape(xt.shape)
+    outputs = jnp.split(self.output(x.astype(jnp.float32)), self.heads, axis=1)
+    predictions = tuple(output.reshape(xt.shape) for output in outputs)
+    return predictions if self.heads > 1 else predictions[0]
 
   def _time_features(self, t: Array) -> Array:
     return sinusoidal(t, self.time_features, scale=self.time_scale)
@@ -89,6 +98,8 @@ def mlp(
   time_scale: float = 1.0,
   num_classes: int = 0,
   second_time: bool = True,
+  guidance_inputs: bool = False,
+  heads: int = 1,
   zero_output: bool = False,
   dtype: str = "float32",
 ) -> Network:
@@ -103,6 +114,9 @@ def mlp(
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`.
     second_time: Whether the network sees t - s; False makes it ignore `s`.
+    guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
+      `cond`, a dict then.
+    heads: Number of predictions; more than one make a tuple.
     zero_output: Whether the output layer starts at zero.
     dtype: "float32" or "bfloat16", the type of the hidden layers' arithmetic.
 
@@ -122,7 +136,7 @@ def mlp(
   """
   if not data_shape or min(data_shape) < 1:
     raise UsageError(f"data_shape={data_shape}: give positive sizes")
-  for name, value in {"width": width, "depth": depth}.items():
+  for name, value in {"width": width, "depth": depth, "heads": heads}.items():
     if value < 1:
       raise UsageError(f"{name}={value}: give 1 or more")
   if num_classes < 0:
@@ -143,6 +157,8 @@ def mlp(
       time_scale=time_scale,
       num_classes=num_classes,
       second_time=second_time,
+      guidance_inputs=guidance_inputs,
+      heads=heads,
       zero_output=zero_output,
       dtype=compute,
       rngs=rngs,

@@ -33,8 +33,8 @@ class Apply(Protocol):
     s: Array,
     cond: PyTree,
     key: Array | None = None,
-  ) -> Array:
-    """Returns the prediction at `xt`, of the shape of `xt`."""
+  ) -> Any:
+    """Returns the prediction at `xt`, of its shape; of heads, a tuple."""
     ...
 
 
@@ -89,7 +89,7 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     s: Array,
     cond: PyTree,
     key: Array | None = None,
-  ) -> Array:
+  ) -> Any:
     # A merge inside the traced function, with fresh variables, is what lets
     # forward mode pass through it.
     module: Any = nnx.merge(graph, params, copy=True)

@@ -7,7 +7,8 @@ starting from the initial parameters. A law maps k to beta_k.
 References:
   Song et al. 2021 (arXiv:2011.13456), code, for the count ramp; Karras et al.
   2022 (arXiv:2206.00364), appendix F.2; Karras et al. 2024, EDM2
-  (arXiv:2312.02696), eq. 123 and 127.
+  (arXiv:2312.02696), eq. 123 and 127; Song et al. 2023 (arXiv:2303.01469),
+  appendix C and code, for the adaptive law of a target network.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxflow import curricula
 from jaxflow.types import Array, PyTree
 
 
@@ -115,6 +117,37 @@ class Power:
   def __call__(self, k: Array) -> Array:
     """Return the decay of update k."""
     return (1 - 1.0 / k) ** (self.gamma + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive:
+  """`beta_k = decay^(start / (N - 1))`: a target that slows down.
+
+  N is the number of grid points of the step that makes update k,
+  `curricula.adaptive_points` with the same `start` and `end`.
+
+  Attributes:
+    decay: mu0; beta is `decay^start` at first, where N is 2. 0 makes the
+      average the parameters themselves.
+    start: s0 of the number of points.
+    end: s1 of the number of points.
+    steps: Length of training.
+
+  Example:
+    >>> round(Adaptive(decay=0.9, steps=10)(jnp.array(1)).item(), 6)
+    0.81
+  """
+
+  decay: float = 0.9
+  start: int = 2
+  end: int = 150
+  steps: int
+
+  def __call__(self, k: Array) -> Array:
+    """Return the decay of update k."""
+    progress = jnp.minimum((k - 1.0) / self.steps, 1)
+    points = curricula.adaptive_points(progress, start=self.start, end=self.end)
+    return self.decay ** (self.start / (points - 1))
 
 
 def _check_decay(decay: float) -> None:

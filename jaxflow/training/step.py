@@ -30,6 +30,7 @@ def make_loss_fn(
   options: Mapping[str, Any],
   *,
   teacher_fn: Callable[[PyTree], ModelFn] | None = None,
+  steps: int = 1,
 ) -> LossFn:
   """Bind a method's loss to a network.
 
@@ -38,6 +39,7 @@ def make_loss_fn(
     apply_fn: The network, `(params, xt, t, s, cond, key=None)`.
     options: Keyword arguments of the loss.
     teacher_fn: Makes the teacher's velocity network from its parameters.
+    steps: Length of training, the unit of `progress`.
 
   Returns:
     `(params, state, key, batch) -> (loss [B], metrics)`.
@@ -61,6 +63,8 @@ def make_loss_fn(
       roles["target_fn"] = functools.partial(
         apply_fn, state.ema["target"], key=dropout_key
       )
+    if "progress" in method.needs:
+      roles["progress"] = jnp.minimum(state.step / steps, 1.0)
     if teacher_fn is not None:
       roles["teacher"] = teacher_fn(state.teacher)
     model_fn = functools.partial(apply_fn, params, key=dropout_key)

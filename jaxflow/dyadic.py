@@ -1,0 +1,108 @@
+"""Halved steps: pairs of times on a dyadic grid of [0, 1].
+
+With T = num_steps = 2^M smallest steps, level a < M has the gap 2^-a and starts
+on the grid of its own gap; a pair is twice as long as the two steps that teach
+it. Level M is the diagonal s = t, on the grid of 1 / T:
+
+  t = 1 - U{0..2^a - 1} / 2^a,   s = t - 2^-a        interval rows, a < M (1)
+  t = U{1..T} / T,               s = t               flow rows            (2)
+
+References:
+  Frans et al. 2024 (arXiv:2410.12557), section 3.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow import rows
+from jaxflow.types import Array, ModelFn
+
+
+def levels(num_steps: int, block: rows.Block, batch_size: int) -> np.ndarray:
+  """Return the level of every row, `[B]`: M on flow rows, below M on others.
+
+  Interval rows cycle through the levels M - 1, ..., 0, so a level has as many
+  rows as any other, or one more.
+
+  Args:
+    num_steps: T, a power of two.
+    block: `(m, k)`, see `rows`.
+    batch_size: B, a multiple of m.
+
+  Raises:
+    ValueError: If T is no power of two, m does not divide B, or there are fewer
+      interval rows than levels.
+
+  Example:
+    >>> levels(4, (2, 1), 8).tolist()
+    [1, 2, 0, 2, 1, 2, 0, 2]
+    >>> levels(128, (8, 1), 16)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch of 16 rows has 2 rows with s < t for the 7 levels of \
+num_steps=128: use 56 rows or more, or num_steps=4
+  """
+  finest = num_steps.bit_length() - 1
+  if num_steps < 2 or num_steps != 2**finest:
+    raise ValueError(f"num_steps={num_steps}: give a power of two, 2 or more")
+  rows.check_block(block, batch_size)
+  m, k = block
+  count = batch_size * k // m
+  if count < finest:
+    raise ValueError(
+      f"batch of {batch_size} rows has {count} rows with s < t for the "
+      f"{finest} levels of num_steps={num_steps}: use {-(-finest // k) * m} "
+      f"rows or more, or num_steps={2**count}"
+    )
+  level = np.full(batch_size, finest)
+  interval = rows.is_interval(block, batch_size)
+  level[interval] = finest - 1 - np.arange(count) % finest
+  return level
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DyadicPair:
+  """Pairs `(t, s)` of eq. (1) and (2); which row has which level is static.
+
+  Example:
+    >>> pair = DyadicPair(num_steps=4, block=(2, 1))
+    >>> t, s = pair.transform(jnp.full(4, 0.75))
+    >>> t.tolist(), s.tolist()
+    ([0.5, 0.25, 1.0, 0.25], [0.0, 0.25, 0.0, 0.25])
+  """
+
+  num_steps: int = 128
+  block: rows.Block = (8, 1)
+
+  def transform(self, draws: Array) -> tuple[Array, Array]:
+    """Map uniform draws in [0, 1), `[n]`, to `(t [n], s [n])`."""
+    level = levels(self.num_steps, self.block, draws.shape[0])
+    starts = jnp.asarray(2.0**level, draws.dtype)
+    gap = jnp.where(2**level == self.num_steps, 0, 1 / starts)
+    t = 1 - jnp.floor(draws * starts) / starts
+    return t, t - gap
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    return self.transform(jax.random.uniform(key, (n,)))
+
+
+def on_diagonal(model_fn: ModelFn, num_steps: int) -> ModelFn:
+  """Call a network at s = t for gaps of up to `1 / num_steps`.
+
+  The smallest step is trained as a velocity, at s = t only.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: (t - s)[:, None]
+    >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
+    >>> on_diagonal(net, 4)(jnp.ones((2, 1)), t, s, None).tolist()
+    [[0.0], [0.5]]
+  """
+
+  def snapped(xt, t, s, cond):
+    return model_fn(xt, t, jnp.where(t - s <= 1 / num_steps, t, s), cond)
+
+  return snapped

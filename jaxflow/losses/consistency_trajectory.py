@@ -1,0 +1,210 @@
+"""Consistency trajectory models: jump from any time t to any earlier time s.
+
+A teacher walks from t to u; to jump from t to s, and to walk and then jump from
+u to s, must give one point. Both are finished to data by the target network,
+whose weights are fixed, so that points are compared where distances mean
+something:
+
+  G(x, t, s) = (s / t) x + (1 - s / t) g(x, t, s)                         (1)
+  xu = h steps of the teacher from xt, t -> u                             (2)
+  estimate = G_target(G(xt, t, s), s, t_min)                              (3)
+  target = sg G_target(sg G(xu, u, s), s, t_min)                          (4)
+  L_CTM = dist(estimate, target)                                          (5)
+
+The gradient passes through the call of G_target in (3) into G. Two more terms
+hold g on the diagonal to the denoiser, and the estimates to the law of data:
+
+  L_DSM = (t^2 + sd^2) / (t sd)^2 mean (g(data + t noise', t, t) - data)^2 (6)
+  L_G = mean over heads of -D(estimate)                                   (7)
+  L = L_CTM + lam_DSM L_DSM + lam_G L_G                                   (8)
+  lam_X = sg clip(||grad_W L_CTM|| / (||grad_W L_X|| + 1e-4), 0, 1e4)     (9)
+
+with batch means in (9), lam_G then in [0.01, 10], and W one layer near the
+output. A loss sees its network as a function, so the layer comes as
+`last_layer = (build, W)`: `build(W)` is the network again, as a function of
+that layer alone. It serves (9) only; the gradient of (8) goes through
+`model_fn`. Both run the same forward pass, which XLA merges under jit: (9)
+then costs nothing for L_DSM, and two backward passes through G_target for L_G.
+
+References:
+  Kim et al. 2023, consistency trajectory models (arXiv:2310.02279).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import (
+  couplings,
+  flow_maps,
+  paths,
+  predictions,
+  solvers,
+  times,
+  weights,
+)
+from jaxflow.paths import Path
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+
+LastLayer = tuple[Callable[[PyTree], ModelFn], PyTree]
+
+# What is clipped after eq. (9).
+_LIMITS = {"denoising": (0.0, 1e4), "adversarial": (0.01, 10.0)}
+
+
+def consistency_trajectory_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  sample_times: times.TrajectorySampler,
+  target_fn: ModelFn | None = None,
+  teacher: ModelFn | None = None,
+  sigma_data: float = 0.5,
+  solver: solvers.Solver = solvers.heun,
+  distance: weights.Distance = weights.l2,
+  denoising_weight: float = 1.0,
+  denoising_times: times.TimeSampler | None = None,
+  discriminator: Callable[[Array, PyTree], Array] | None = None,
+  last_layer: LastLayer | None = None,
+) -> LossOutput:
+  """Compute the consistency trajectory loss of each sample, eq. (8).
+
+  Args:
+    model_fn: The raw network of `flow_maps.trajectory`.
+    key: Random key for times and, if the batch has none, noise.
+    batch: `data [B, ...]`; optional `noise`, `cond`, and `noise_denoising` for
+      the noise' of eq. (6).
+    path: The variance-exploding path.
+    sample_times: `(key, B) -> (walk [H + 1, B], s [B])`: the times that the
+      teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
+      steps that are not taken and cost nothing, so h may change from batch to
+      batch (`times.TrajectoryTimes`).
+    target_fn: The raw network of the target, an EMA; needed.
+    teacher: A network that predicts the velocity, guided if wanted; needed.
+    sigma_data: Standard deviation of the data; as in the flow map.
+    solver: The teacher's step.
+    distance: `(a, b) -> [B]`.
+    denoising_weight: Factor of lam_DSM; 0 leaves eq. (6) out.
+    denoising_times: `(key, B) -> t [B]` of eq. (6); default: every other row
+      log-normal(-1.2, 1.2), the others on the noisier 0.7 of the Karras
+      schedule.
+    discriminator: `(x, cond) -> logits`, `[B]` or `[B, heads]`; without one
+      eq. (7) is left out. Scaled logits scale L_G.
+    last_layer: `(build, W)` of eq. (9), `build(W)` the same network as
+      `model_fn`; without it both lam are 1. Let `build` close over parameters
+      under `stop_gradient`, or eq. (9) is traced twice.
+
+  Returns:
+    The loss `[B]`, and metrics: the batch means `raw` of eq. (5), `denoising`
+    of eq. (6) and `adversarial` of eq. (7), and `lam_denoising`,
+    `lam_adversarial` of eq. (9).
+
+  Raises:
+    ValueError: If the target or the teacher is missing.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: 0 * xt
+    >>> walk = times.TrajectoryTimes(grid=times.karras_grid, num_points=18)
+    >>> loss, metrics = consistency_trajectory_loss(
+    ...     net, jax.random.key(0), {"data": jnp.ones((2, 4))},
+    ...     path=paths.VarianceExploding(), sample_times=walk,
+    ...     target_fn=net, teacher=net)
+    >>> loss.shape, sorted(metrics)
+    ((2,), ['denoising', 'lam_denoising', 'raw'])
+  """
+  if target_fn is None or teacher is None:
+    missing = "target_fn" if target_fn is None else "teacher"
+    raise ValueError(f"{missing}=None: give a network")
+  keys = jax.random.split(key, 4)
+  data, cond = batch["data"], batch.get("cond")
+  size = data.shape[0]
+  noise = couplings.noise_of(batch, keys[0])
+  walk, s = sample_times(keys[1], size)
+  t, u = walk[0], walk[-1]
+  t_min = jnp.full_like(t, path.t_min)
+
+  jump = flow_maps.trajectory(model_fn, sigma_data=sigma_data)
+  finish = flow_maps.trajectory(target_fn, sigma_data=sigma_data)
+  xt = paths.interpolate(path, data, noise, t)
+  xu = _walk(solver, teacher, xt, walk, cond)
+  target = finish(jump(xu, u, s, cond), s, t_min, cond)
+  target = jax.lax.stop_gradient(target)
+
+  drawn = jax.random.normal(keys[2], data.shape, data.dtype)
+  fresh = batch.get("noise_denoising", drawn)
+  t_dsm = (denoising_times or _denoising_times(path))(keys[3], size)
+
+  def parts(model_fn: ModelFn) -> dict[str, Array]:
+    """Compute eq. (5)-(7), `[B]` each."""
+    jump = flow_maps.trajectory(model_fn, sigma_data=sigma_data)
+    estimate = finish(jump(xt, t, s, cond), s, t_min, cond)
+    result = {"raw": distance(estimate, target)}
+    if denoising_weight:
+      denoiser = predictions.edm_denoiser(model_fn, sigma_data=sigma_data)
+      x_dsm = paths.interpolate(path, data, fresh, t_dsm)
+      error = weights.l2(denoiser(x_dsm, t_dsm, t_dsm, cond), data)
+      weight = weights.karras(sigma_data)(path, t_dsm, t_dsm)
+      result["denoising"] = weight * error
+    if discriminator is not None:
+      logits = discriminator(estimate, cond)
+      result["adversarial"] = -logits.reshape(size, -1).mean(1)
+    return result
+
+  given = parts(model_fn)
+  lam = _adaptive(parts, [k for k in given if k != "raw"], last_layer)
+  loss = given["raw"]
+  for name in lam:
+    factor = denoising_weight if name == "denoising" else 1.0
+    loss = loss + factor * lam[name] * given[name]
+  metrics = {k: v.mean() for k, v in given.items()}
+  return loss, metrics | {f"lam_{k}": v for k, v in lam.items()}
+
+
+def _walk(
+  solver: solvers.Solver, teacher: ModelFn, xt: Array, walk: Array, cond: PyTree
+) -> Array:
+  """Take the steps of a walk `[H + 1, B]`, eq. (2)."""
+  # Nothing is differentiated here, so the loop may end at a traced h: over
+  # P(h) that is a third fewer teacher calls than H steps under a mask. Counted
+  # by row first: one scalar then passes between devices.
+  count = (walk[1:] != walk[:-1]).sum(axis=0).max()
+
+  def step(i, x):
+    return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
+
+  return jax.lax.fori_loop(0, count, step, xt)
+
+
+def _denoising_times(path: Path) -> times.TimeSampler:
+  ends = {"t_min": path.t_min, "t_max": path.t_max}
+  return times.Interleaved(
+    first=times.LogNormal(mean=-1.2, std=1.2),
+    second=times.Karras(**ends, last=0.7),
+  )
+
+
+def _adaptive(
+  parts: Callable[[ModelFn], dict[str, Array]],
+  names: list[str],
+  last_layer: LastLayer | None,
+) -> dict[str, Array]:
+  """Compute lam of eq. (9) for the named parts."""
+  if last_layer is None:
+    return {name: jnp.ones(()) for name in names}
+  build, layer = last_layer
+
+  def norm(name):
+    gradient = jax.grad(lambda w: parts(build(w))[name].mean())(layer)
+    squares = (jnp.sum(g**2) for g in jax.tree.leaves(gradient))
+    return jnp.sqrt(sum(squares))
+
+  raw = norm("raw")
+  lam = {}
+  for name in names:
+    low, high = _LIMITS[name]
+    ratio = jnp.clip(raw / (norm(name) + 1e-4), low, high)
+    lam[name] = jax.lax.stop_gradient(ratio)
+  return lam

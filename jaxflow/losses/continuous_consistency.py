@@ -1,0 +1,144 @@
+"""Consistency training and distillation in continuous time.
+
+On the angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the
+standard deviation of the data, the velocity network u = sd F is the derivative
+along a circle and the consistency function is `flow_maps.trigonometric`:
+
+  xt = cos t data + sin t sd noise                                        (1)
+  f = cos t xt - sin t u(xt, t)                                           (2)
+
+With v the velocity of the pair (training) or of a teacher (distillation), the
+derivative of f along the trajectory, times cos t, is the tangent
+
+  (u, J) = jvp(u; (xt, t), (cos t sin t v, cos t sin t))                  (3)
+  g = -cos^2 t (sg u - v) - r (cos t sin t xt + sg J)                     (4)
+  r = min(1, progress / warmup)                                           (5)
+
+and the loss moves F against it, with a learned log-weight w(t):
+
+  L = e^w mean (F - sg F - g / (||g|| + c))^2 - w                         (6)
+
+One JVP gives u and J, so that both see the same dropout mask; J is not
+differentiated. Pretraining u (TrigFlow) is flow matching on the same path.
+
+References:
+  Lu, Song 2024 (arXiv:2410.11081), sections 3 and 4, algorithm 1.
+"""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import couplings, paths, weights
+from jaxflow.paths import over
+from jaxflow.times import TimeSampler
+from jaxflow.types import Array, Batch, LossOutput, ModelFn
+
+
+def continuous_consistency_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: paths.Trigonometric,
+  sample_times: TimeSampler,
+  teacher: ModelFn | None = None,
+  warmup: float = 0.025,
+  normalization: Literal["l2", "rms"] = "l2",
+  c: float = 0.1,
+  log_weight_fn: weights.LogWeight | None = None,
+  progress: Array | None = None,
+) -> LossOutput:
+  """Compute the continuous-time consistency loss of each sample, eq. (6).
+
+  Args:
+    model_fn: A velocity network, called with s = t_min; raw networks through
+      `conversions`. It must have a forward-mode derivative, and its embedding
+      of t a small one.
+    key: Random key for times and, if the batch has none, noise.
+    batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
+    path: `Trigonometric(t_max=pi / 2, noise_std=standard deviation of data)`.
+    sample_times: `(key, B) -> t [B]`, angles.
+    teacher: A network that predicts the velocity, guided if wanted; without
+      one, the velocity of the pair takes its place.
+    warmup: Share of training over which r of eq. (5) grows to 1.
+    normalization: The norm of eq. (6) over a sample: "l2", or "rms", which is
+      smaller by the root of the number of elements.
+    c: Added to the norm, in its units.
+    log_weight_fn: `t [B] -> w [B]` with parameters of its own; default: 0.
+    progress: Share of training that is done, scalar in [0, 1]; default: r = 1.
+
+  Returns:
+    The loss `[B]`, and metrics: `raw` (mean of eq. 6 with w = 0), nearly
+    constant, and `tangent_norm` (mean Euclidean ||g||), which is not.
+
+  Raises:
+    ValueError: If the time of the path is not an angle, or the normalization
+      is unknown.
+
+  Example:
+    >>> from jaxflow import times
+    >>> path = paths.Trigonometric(t_max=math.pi / 2)
+    >>> net = lambda xt, t, s, cond: over(1 / jnp.tan(t), xt) * xt  # f = 0
+    >>> loss, _ = continuous_consistency_loss(
+    ...     net, jax.random.key(0), {"data": jnp.zeros((2, 4))}, path=path,
+    ...     sample_times=times.Uniform(t_min=0.5, t_max=1.0))
+    >>> loss.round(6).tolist()
+    [0.0, 0.0]
+  """
+  if not math.isclose(path.t_max, math.pi / 2):
+    raise ValueError(
+      f"path {path}: the time must be an angle, use trigonometric with t_max "
+      "pi / 2"
+    )
+  if normalization not in ("l2", "rms"):
+    raise ValueError(f"normalization={normalization!r}: use l2 or rms")
+  time_key, noise_key = jax.random.split(key)
+  data, cond = batch["data"], batch.get("cond")
+  noise = couplings.noise_of(batch, noise_key)
+  t = sample_times(time_key, data.shape[0])
+  t_min = jnp.full_like(t, path.t_min)
+  xt = paths.interpolate(path, data, noise, t)
+  if teacher is None:
+    v = paths.velocity(path, data, noise, t)
+  else:
+    v = teacher(xt, t, t, cond)
+
+  cos2, cos_sin = (over(jnp.cos(t) * x, xt) for x in (jnp.cos(t), jnp.sin(t)))
+  u, du = jax.jvp(
+    lambda xt, t: model_fn(xt, t, t_min, cond),
+    (xt, t),
+    (cos_sin * v, jnp.cos(t) * jnp.sin(t)),
+  )
+  constant = jax.lax.stop_gradient(u)
+  r = warmup_ratio(progress, warmup)
+  tangent = jax.lax.stop_gradient(
+    -cos2 * (constant - v) - r * (cos_sin * xt + du)
+  )
+  norm = jnp.sqrt(weights.sample_sum(tangent**2))
+  size = norm
+  if normalization == "rms":
+    size = jnp.sqrt(weights.sample_mean(tangent**2))
+  error = (u - constant) / path.noise_std - tangent / over(size + c, xt)
+  raw = loss = weights.sample_mean(error**2)
+  if log_weight_fn is not None:
+    loss = weights.learned(raw, log_weight_fn(t))
+  return loss, {"raw": raw.mean(), "tangent_norm": norm.mean()}
+
+
+def warmup_ratio(progress: Array | None, warmup: float) -> Array | float:
+  """Return r of eq. (5): 1 without progress or without a warm-up.
+
+  Args:
+    progress: Share of training that is done, `[...]` in [0, 1], or None.
+    warmup: Share of training over which r grows from 0 to 1.
+
+  Example:
+    >>> float(warmup_ratio(jnp.array(0.25), 0.5))
+    0.5
+  """
+  if progress is None or warmup == 0:
+    return 1.0
+  return jnp.minimum(1.0, progress / warmup)

@@ -1,0 +1,218 @@
+"""Improved MeanFlow: regress the velocity, with guidance as an input.
+
+The network has two heads, the average velocity u over [s, t] and the velocity
+v^ at t, and is told a guidance scale omega and the interval of times in which
+it holds. With y the label, 0 the null label, v the velocity of the path:
+
+  w = omega if t_start <= t <= t_end else 1                               (1)
+  v_0 = F_v(xt, t, t, {0, 1, [0, 1]}),  v_y = F_v(xt, t, t, {y, w, [0, 1]})
+  v_g = v + (1 - 1/w) (v_y - v_0),  tangent v_y                           (2)
+  v_g = v,                          tangent v_0    without label          (3)
+  (u, v^), du = jvp(F(., ., ., cond); (xt, t, s), (sg tangent, 1, 0))     (4)
+  V = u + (t - s) sg du                                                   (5)
+  L = ad(V - sg v_g) + ad(v^ - sg v_g),  ad(e) = sg (E + eps)^-p E,
+  E = sum e^2                                                             (6)
+
+At the minimum v_g = v_0 + omega (v_y - v_0): the guided velocity.
+
+Flow rows (s = t) hold omega at all times, so there v_y is v^ itself, and V is
+u. Only interval rows pay for the derivative and for v_y, whose forward shares
+one batch with that of v_0. These need the second head only; XLA leaves out what
+computes the first.
+
+References:
+  Geng et al. 2025 (arXiv:2512.02012). On rows without label its code has the
+  tangent v_y of the label that was dropped.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow.paths import Path, over
+from jaxflow.times import PairSampler
+from jaxflow.types import Array, Batch, LossOutput, PyTree
+
+# (xt, t, s, cond) -> (u, v), each of the shape of xt.
+HeadsFn = Callable[[Array, Array, Array, PyTree], tuple[Array, Array]]
+
+
+def improved_mean_flow_loss(
+  model_fn: HeadsFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  sample_times: PairSampler,
+  block: rows.Block = (2, 1),
+  norm_power: float = 1.0,
+  norm_eps: float = 0.01,
+  omega_max: float = 8.0,
+  omega_power: float = 1.0,
+  label_dropout: float = 0.0,
+  num_classes: int = 0,
+) -> LossOutput:
+  """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
+
+  Args:
+    model_fn: The network of two heads; its `cond` is a dict with `label` (None
+      without labels), `omega`, `t_start` and `t_end`, `[B]` each. It must have
+      a forward-mode derivative.
+    key: Random key for times, labels, guidance and, if the batch has none,
+      noise.
+    batch: `data [B, ...]`; optional `noise` and `cond`: labels, or a dict like
+      the network's, whose guidance then takes the place of drawn guidance.
+    path: The path, with times in [0, 1].
+    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
+    block: `(m, k)`: of every m rows the first k keep their s, the others train
+      at s = t; m divides B.
+    norm_power: p of eq. (6); 0 is the plain squared error.
+    norm_eps: eps of eq. (6), in units of E.
+    omega_max: Largest omega; its law is `guidance.scale_law`. On interval rows
+      t_start is uniform in [0, 1/2], t_end in [1/2, 1].
+    omega_power: Power of that law.
+    label_dropout: Share of the labels replaced by the null label.
+    num_classes: The null label; 0 trains without labels.
+
+  Returns:
+    The loss `[B]`, and metrics: `raw` and `raw_v` (mean E of the two heads),
+    `raw_flow` and `raw_interval` (`raw` of rows with s = t and s < t),
+    `tangent_norm` (mean ||du||).
+
+  Raises:
+    ValueError: If the block does not divide the batch, or the path leaves
+      [0, 1].
+
+  Example:
+    >>> from jaxflow import times
+    >>> net = lambda xt, t, s, cond: (0 * xt, xt)
+    >>> batch = {"data": jnp.ones((2, 3)), "noise": jnp.ones((2, 3))}
+    >>> loss, _ = improved_mean_flow_loss(
+    ...     net, jax.random.key(0), batch, path=paths.Linear(),
+    ...     sample_times=times.SortedPair(law=times.Uniform()),
+    ...     norm_power=0.0)
+    >>> loss.tolist()
+    [3.0, 3.0]
+  """
+  time_key, noise_key, label_key, guidance_key = jax.random.split(key, 4)
+  data, given = batch["data"], batch.get("cond")
+  size = data.shape[0]
+  rows.check_block(block, size)
+  if path.t_min < 0 or path.t_max > 1:
+    raise ValueError(
+      f"path={path}: guidance intervals are parts of [0, 1]; give a path inside"
+    )
+  noise = couplings.noise_of(batch, noise_key)
+  t, s = sample_times(time_key, size)
+  xt = paths.interpolate(path, data, noise, t)
+  if not (isinstance(given, dict) and "omega" in given):
+    given = {
+      "label": guidance.labels(given),
+      **_draw_guidance(guidance_key, t, omega_max, omega_power),
+    }
+  has_labels = given["label"] is not None and num_classes > 0
+  cond = _everywhere(given, ~rows.is_interval(block, size))
+  if has_labels:
+    cond = guidance.drop_labels(
+      label_key, cond, rate=label_dropout, num_classes=num_classes
+    )
+  (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
+
+  xt_f, t_f, _, cond_f = flow
+  # A block of interval rows only leaves none, and networks take no empty batch.
+  u_f, v_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else (xt_f, xt_f)
+
+  v_g = paths.velocity(path, data, noise, t)
+  if has_labels:
+    points = xt, t, cond
+    v_y, v_0, w = _head_velocities(model_fn, points, v_f, block, num_classes)
+    labelled = over(cond["label"] != num_classes, xt)
+    guided = v_g + over(1 - 1 / w, xt) * (v_y - v_0)
+    v_g = jnp.where(labelled, guided, v_g)
+    tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)
+  else:
+    _, tangent = model_fn(xt_i, t_i, t_i, _unguided(cond_i))
+  v_g_i, v_g_f = rows.split(jax.lax.stop_gradient(v_g), block)
+
+  u_i, du, v_i = jax.jvp(
+    lambda xt, t, s: model_fn(xt, t, s, cond_i),
+    (xt_i, t_i, s_i),
+    (
+      jax.lax.stop_gradient(tangent),
+      jnp.ones_like(t_i),
+      jnp.zeros_like(s_i),
+    ),
+    has_aux=True,
+  )
+  du = jax.lax.stop_gradient(du)
+  error_i = weights.l2_sum(u_i + over(t_i - s_i, du) * du, v_g_i)
+  error_f = weights.l2_sum(u_f, v_g_f)
+  error = rows.merge(error_i, error_f, block)
+  error_v = rows.merge(
+    weights.l2_sum(v_i, v_g_i), weights.l2_sum(v_f, v_g_f), block
+  )
+
+  metrics = {
+    "raw": error.mean(),
+    "raw_v": error_v.mean(),
+    "raw_interval": error_i.mean(),
+    "tangent_norm": jnp.sqrt(weights.sample_sum(du**2)).mean(),
+  }
+  if error_f.size:
+    metrics["raw_flow"] = error_f.mean()
+  adapt = functools.partial(weights.adaptive, power=norm_power, eps=norm_eps)
+  return adapt(error) + adapt(error_v), metrics
+
+
+def _draw_guidance(
+  key: Array, t: Array, omega_max: float, omega_power: float
+) -> dict[str, Array]:
+  """Draw omega, t_start and t_end, `[B]` each."""
+  u = jax.random.uniform(key, (3, *t.shape), t.dtype)
+  omega = guidance.scale_law(u[0], high=omega_max, power=omega_power)
+  return {"omega": omega, "t_start": u[1] / 2, "t_end": (1 + u[2]) / 2}
+
+
+def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
+  """Widen the guidance interval to [0, 1], on all rows or those of a mask."""
+  return {
+    **cond,
+    "t_start": jnp.where(where, 0, cond["t_start"]),
+    "t_end": jnp.where(where, 1, cond["t_end"]),
+  }
+
+
+def _unguided(cond: dict) -> dict:
+  """Set the guidance scale to 1 at all times."""
+  return _everywhere({**cond, "omega": jnp.ones_like(cond["omega"])})
+
+
+def _head_velocities(
+  model_fn: HeadsFn,
+  points: tuple[Array, Array, dict],
+  v_f: Array,
+  block: rows.Block,
+  num_classes: int,
+) -> tuple[Array, Array, Array]:
+  """Compute v_y and v_0, `[B, ...]`, and w, `[B]`, of eq. (1)-(2).
+
+  On flow rows v_y is `v_f`, the second head of their own forward.
+  """
+  xt, t, cond = points
+  inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
+  w = jnp.where(inside, cond["omega"], 1)
+  labelled, _ = rows.split((xt, t, _everywhere({**cond, "omega": w})), block)
+  unlabelled = xt, t, _unguided(guidance.null(cond, num_classes))
+  # Both forwards in one batch, side by side within a block, so that no row
+  # changes its device.
+  m, k = block
+  x, time, told = jax.tree.map(
+    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
+  )
+  _, velocity = model_fn(x, time, time, told)
+  v_i, v_0 = rows.split(velocity, (m + k, k))
+  return rows.merge(v_i, v_f, block), v_0, w

@@ -1,0 +1,185 @@
+"""Inductive moment matching: jumps from two near times must agree in law.
+
+Groups of M consecutive rows share times s <= r <= t. With the same noise at t
+and r, and f the flow map,
+
+  level = sigma / alpha,  level_r = level_t - (level_max - level_min) 2^-k,
+  clipped to the levels of the path; r = max(r, s)                        (1)
+  A = f(xt, t, s),  C = sg f(xr, r, s)                                    (2)
+  k(a, b) = exp(-||a - b|| / (c_out d)),  ||.|| >= 1e-4                   (3)
+  L = w(t) [mean k(A, A') + mean k(C, C') - 2 mean k(A, C)]               (4)
+
+over all M x M pairs of a group: the squared maximum mean discrepancy of two
+sets of M samples. c_out is the factor of the network's output in f, in units
+of the data's standard deviation sd (the path's `noise_std`). Sampling at r = s
+gives the induction its start: there C is a point of the path.
+
+  w = 1/2 (-dlam/dt) sigmoid(b - lam) alpha^a / (alpha^2 + (sigma/sd)^2)  (5)
+
+with lam the log-SNR on data / sd. Every row of a group reports the group's L.
+
+References:
+  Zhou, Ermon, Song 2025 (arXiv:2503.07565).
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import conversions, couplings, guidance, paths
+from jaxflow.paths import Path
+from jaxflow.times import PairSampler
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
+
+
+def moment_matching_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  sample_times: PairSampler,
+  flow_map: Callable[[ModelFn], FlowMap],
+  group_size: int = 4,
+  halvings: int = 12,
+  middle_times: Callable[[Array, Array], Array] | None = None,
+  weight_power: float = 2.0,
+  weight_shift: float = 4.0,
+  label_dropout: float = 0.0,
+  num_classes: int = 0,
+) -> LossOutput:
+  """Compute the moment matching loss of each row's group, eq. (4).
+
+  Args:
+    model_fn: The network; a raw one through `conversions.normalized`.
+    key: Random key for times, labels and, if the batch has none, noise.
+    batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
+    path: The path; its level must be finite at `t_max` (linear: t_max < 1).
+    sample_times: `(key, B) -> (t [B], s [B])`, s <= t; the first row of a group
+      decides for the group.
+    flow_map: Makes f of a network: `flow_maps.average_velocity` (linear path)
+      or `rotation`; any that is affine in the network's output.
+    group_size: M; it divides B.
+    halvings: k of eq. (1): larger brings r closer to t.
+    middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
+    weight_power: a of eq. (5).
+    weight_shift: b of eq. (5).
+    label_dropout: Share of the labels replaced by the null label, the same for
+      A and C.
+    num_classes: The null label; needed with `label_dropout`.
+
+  Returns:
+    The loss `[B]`, and the metric `raw`: the mean of eq. (4) with w = 1.
+
+  Raises:
+    ValueError: If the group size does not divide the batch.
+
+  Example:
+    >>> from jaxflow import flow_maps, times
+    >>> net = lambda xt, t, s, cond: xt / t[:, None]     # exact for data = 0
+    >>> path = paths.Linear(t_min=0.01, t_max=0.99)
+    >>> loss, _ = moment_matching_loss(
+    ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))}, path=path,
+    ...     flow_map=flow_maps.average_velocity,
+    ...     sample_times=times.TruncatedPair(
+    ...         law=times.Uniform(), t_min=0.01, t_max=0.99))
+    >>> (jnp.abs(loss) < 1e-4).all().item()
+    True
+  """
+  data = batch["data"]
+  size = data.shape[0]
+  if size % group_size:
+    raise ValueError(
+      f"batch of {size} rows is no multiple of group_size={group_size}"
+    )
+  time_key, noise_key, label_key = jax.random.split(key, 3)
+  noise = couplings.noise_of(batch, noise_key)
+  cond = guidance.drop_labels(
+    label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
+  )
+
+  def shared(x):
+    return jnp.repeat(x.reshape(-1, group_size)[:, 0], group_size)
+
+  t, s = (shared(x) for x in sample_times(time_key, size))
+  if middle_times is None:
+    r = earlier_times(path, t, s, halvings=halvings)
+  else:
+    r = middle_times(t, s)
+
+  f = flow_map(model_fn)
+  xt, xr = (paths.interpolate(path, data, noise, x) for x in (t, r))
+  jump = f(xt, t, s, cond)
+  target = jax.lax.stop_gradient(f(xr, r, s, cond))
+
+  # 1 / (c_out d); the floor is for t = s, where both sets are equal.
+  rate = 1 / jnp.maximum(_gain(flow_map, t, s) * paths.noise_std(path), 1e-8)
+  rate = rate * data.shape[0] / data.size
+  raw = _discrepancy(jump, target, rate, group_size)
+  weight = _weight(path, t, weight_power, weight_shift)
+  return weight * raw, {"raw": raw.mean()}
+
+
+def earlier_times(
+  path: Path, t: Array, s: Array, *, halvings: int = 12
+) -> Array:
+  """Return r in [s, t], a small and constant step in noise level below t.
+
+  Args:
+    path: The path.
+    t: Times `[B]`.
+    s: Times to go to `[B]`, s <= t.
+    halvings: k of eq. (1).
+
+  Returns:
+    r `[B]`, eq. (1).
+
+  Example:
+    >>> path = paths.Linear(t_max=0.75)                 # levels 0 to 3
+    >>> t, s = jnp.array([0.75]), jnp.array([0.0])
+    >>> earlier_times(path, t, s, halvings=0).tolist()
+    [0.0]
+  """
+  low, high = (
+    conversions.noise_level(path, jnp.asarray(x, t.dtype))
+    for x in (path.t_min, path.t_max)
+  )
+  level = conversions.noise_level(path, t) - (high - low) * 2.0**-halvings
+  r = conversions.time_at(path, jnp.clip(level, low, high))
+  return jnp.clip(r, s, t)
+
+
+def _gain(flow_map: Callable[[ModelFn], FlowMap], t: Array, s: Array) -> Array:
+  """Return the factor of the network's output in a flow map, `[B]`."""
+  one = flow_map(lambda xt, t, s, cond: jnp.ones_like(xt))
+  return jnp.abs(one(jnp.zeros_like(t)[:, None], t, s, None)[:, 0])
+
+
+def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:
+  """Return eq. (4) without its weight, repeated for every row, `[B]`."""
+  a, b = (x.reshape(-1, group_size, math.prod(x.shape[1:])) for x in (a, b))
+  rate = rate.reshape(-1, group_size, 1)
+
+  def similarity(a, b):
+    """Average k - 1: the ones cancel in eq. (4), their rounding would not."""
+    squares = ((a[:, :, None] - b[:, None]) ** 2).sum(-1)
+    # The floor keeps the gradient of the root finite where a = b.
+    distance = jnp.sqrt(jnp.maximum(squares, 1e-8))
+    return jnp.expm1(-rate * distance).mean((1, 2))
+
+  total = similarity(a, a) + similarity(b, b) - 2 * similarity(a, b)
+  return jnp.repeat(total, group_size)
+
+
+def _weight(path: Path, t: Array, power: float, shift: float) -> Array:
+  """Return w of eq. (5), `[B]`."""
+  std = paths.noise_std(path)
+  log_snr, slope = jax.jvp(
+    lambda t: paths.log_snr(path, t), (t,), (jnp.ones_like(t),)
+  )
+  log_snr = log_snr + 2 * math.log(std)
+  alpha, sigma = path.alpha(t), path.sigma(t) / std
+  scale = alpha**power / (alpha**2 + sigma**2)
+  return -0.5 * slope * jax.nn.sigmoid(shift - log_snr) * scale

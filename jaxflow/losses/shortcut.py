@@ -1,0 +1,168 @@
+"""Shortcut models: one step must land where two steps of half the size land.
+
+F(xt, t, s) is the average velocity over [s, t]. Most rows regress the velocity
+at s = t; the interval rows bootstrap, with q the target network (an EMA), D the
+gap t - s, a power of two, and m = (t + s) / 2:
+
+  q(x, a, b) = F_q(x, a, a) if a - b <= 1/T else F_q(x, a, b)             (1)
+  v1 = q(xt, t, m),   xm = clip(xt - D/2 v1),   v2 = q(xm, m, s)          (2)
+  target = sg clip((v1 + v2) / 2)       interval rows                     (3)
+  target = velocity                     flow rows                         (4)
+  L = mean (F(xt, t, s) - target)^2                                       (5)
+
+Guidance enters where the half steps of (2) are the smallest, at D = 2/T, and
+from there every longer step:
+
+  q <- q_0 + omega (q_y - q_0)                                            (6)
+
+Only the rows of that level pay for the null forward of (6), which shares one
+batch with the others. Levels cycle over the interval rows, so these are every
+M-th of them, M = log2 T, and a split by blocks of M finds them.
+
+References:
+  Frans et al. 2024 (arXiv:2410.12557), eq. 3-5, algorithm 1 and 2.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import couplings, dyadic, guidance, paths, rows, weights
+from jaxflow.paths import Path, over
+from jaxflow.times import PairSampler
+from jaxflow.types import Array, Batch, LossOutput, ModelFn
+
+
+def shortcut_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  sample_times: PairSampler,
+  num_steps: int = 128,
+  block: rows.Block = (8, 1),
+  target_fn: ModelFn | None = None,
+  clip: float = 0.0,
+  omega: float = 1.0,
+  label_dropout: float = 0.0,
+  num_classes: int = 0,
+) -> LossOutput:
+  """Compute the shortcut loss of each sample, eq. (5).
+
+  Args:
+    model_fn: The network, average velocity of [s, t].
+    key: Random key for times, labels and, if the batch has none, noise.
+    batch: `data [B, ...]`; optional `noise` and `cond`.
+    path: The path, with times in [0, 1].
+    sample_times: `(key, B) -> (t [B], s [B])`: `dyadic.DyadicPair` with the
+      same `num_steps` and `block`.
+    num_steps: T, the number of smallest steps, a power of two.
+    block: `(m, k)`: of every m rows the first k bootstrap, the others train at
+      s = t; m divides B.
+    target_fn: The network of the target; default: `model_fn`.
+    clip: Bound of xm and of the bootstrap target, in data units; 0 is none.
+    omega: Guidance scale of eq. (6); 1 is none.
+    label_dropout: Share of all rows that lose their label, taken among the flow
+      rows.
+    num_classes: The null label; needed with guidance and label dropout.
+
+  Returns:
+    The loss `[B]`, and metrics: `raw` (its mean), `raw_flow` and `raw_interval`
+    (of rows with s = t and s < t).
+
+  Raises:
+    ValueError: If the block does not divide the batch, there are fewer
+      interval rows than levels, the path has other times than [0, 1], or
+      guidance is asked for without labels.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: 0 * xt
+    >>> batch = {"data": jnp.zeros((4, 3)), "noise": jnp.ones((4, 3))}
+    >>> loss, _ = shortcut_loss(
+    ...     net, jax.random.key(0), batch, path=paths.Linear(), num_steps=4,
+    ...     sample_times=dyadic.DyadicPair(num_steps=4, block=(2, 1)),
+    ...     block=(2, 1))
+    >>> loss.tolist()
+    [0.0, 1.0, 0.0, 1.0]
+  """
+  data, cond = batch["data"], batch.get("cond")
+  size = data.shape[0]
+  level = dyadic.levels(num_steps, block, size)
+  if (path.t_min, path.t_max) != (0, 1):
+    raise ValueError(
+      f"path={path}: halved steps divide [0, 1]; give a path with t_min=0 and "
+      "t_max=1"
+    )
+  if omega != 1 and (cond is None or num_classes < 1):
+    raise ValueError(
+      f"omega={omega} guides by labels: give labels in `cond` and num_classes, "
+      "or set omega=1"
+    )
+  time_key, noise_key, label_key = jax.random.split(key, 3)
+  noise = couplings.noise_of(batch, noise_key)
+  interval = rows.is_interval(block, size)
+  cond = guidance.drop_labels(
+    label_key,
+    cond,
+    rate=label_dropout,
+    num_classes=num_classes,
+    among=~interval,
+  )
+  t, s = sample_times(time_key, size)
+  s = jnp.where(interval, s, t)
+  xt = paths.interpolate(path, data, noise, t)
+
+  q = dyadic.on_diagonal(target_fn or model_fn, num_steps)
+  if omega != 1:
+    # Where the last cycle of levels is not complete, no split by blocks finds
+    # the finest: then all interval rows take both forwards.
+    count, cycle = int(interval.sum()), int(level.max())
+    every = cycle if count % cycle == 0 else 1
+    q = _guided(q, omega, num_classes, num_steps, every)
+  points, _ = rows.split((xt, t, s, cond), block)
+  bootstrapped = jax.lax.stop_gradient(_two_steps(q, *points, clip=clip))
+  _, velocity = rows.split(paths.velocity(path, data, noise, t), block)
+  target = rows.merge(bootstrapped, velocity, block)
+
+  error = weights.l2(model_fn(xt, t, s, cond), target)
+  error_i, error_f = rows.split(error, block)
+  metrics = {"raw": error.mean(), "raw_interval": error_i.mean()}
+  if error_f.size:
+    metrics["raw_flow"] = error_f.mean()
+  return error, metrics
+
+
+def _two_steps(
+  q: ModelFn, xt: Array, t: Array, s: Array, cond: Array, *, clip: float
+) -> Array:
+  """Return the average velocity of two half steps, eq. (2) and (3)."""
+
+  def bounded(x):
+    return jnp.clip(x, -clip, clip) if clip else x
+
+  m = (t + s) / 2
+  v1 = q(xt, t, m, cond)
+  v2 = q(bounded(xt - over(t - m, xt) * v1), m, s, cond)
+  return bounded((v1 + v2) / 2)
+
+
+def _guided(
+  q: ModelFn, omega: float, num_classes: int, num_steps: int, every: int
+) -> ModelFn:
+  """Guide q where the gap is 1/T, eq. (6), on the first of `every` rows."""
+
+  def guided(xt, t, s, cond):
+    first, others = rows.split((xt, t, s, cond), (every, 1))
+    x, time, to, label = first
+    null = x, time, to, guidance.null(label, num_classes)
+    # Twins side by side, so that no row changes its device.
+    twins = jax.tree.map(lambda a, b: rows.merge(a, b, (2, 1)), first, null)
+    both = every + 1, 2
+    points = jax.tree.map(lambda a, b: rows.merge(a, b, both), twins, others)
+    of_twins, of_others = rows.split(q(*points), both)
+    labelled, unlabelled = rows.split(of_twins, (2, 1))
+    scale = jnp.where(time - to <= 1 / num_steps, omega, 1).astype(x.dtype)
+    value = unlabelled + over(scale, x) * (labelled - unlabelled)
+    return rows.merge(value, of_others, (every, 1))
+
+  return guided

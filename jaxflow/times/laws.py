@@ -1,0 +1,221 @@
+"""Laws of training times t: maps of uniform or normal draws.
+
+A law is a map (`transform`) of draws, so a test or a comparison can inject the
+draws; calling the law draws them from a key.
+
+References:
+  Esser et al. 2024 (arXiv:2403.03206), section 3.1: logit-normal times; Karras
+  et al. 2022 (arXiv:2206.00364), eq. 5 and table 1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import rows
+from jaxflow.types import Array
+
+TimeSampler = Callable[[Array, int], Array]
+
+
+class Law(Protocol):
+  """A distribution of times as a map of standard draws."""
+
+  def draw(self, key: Array, n: int) -> Array:
+    """Draw what `transform` maps, `[n]`."""
+    ...
+
+  def transform(self, draws: Array) -> Array:
+    """Map draws `[...]` to times `[...]`."""
+    ...
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Uniform:
+  """t uniform on `[t_min, t_max]`.
+
+  Example:
+    >>> Uniform(t_max=2.0).transform(jnp.array([0.5])).tolist()
+    [1.0]
+  """
+
+  t_min: float = 0.0
+  t_max: float = 1.0
+
+  def draw(self, key: Array, n: int) -> Array:
+    """Draw uniform numbers in [0, 1), `[n]`."""
+    return jax.random.uniform(key, (n,))
+
+  def transform(self, draws: Array) -> Array:
+    """Scale draws to `[t_min, t_max]`."""
+    return self.t_min + (self.t_max - self.t_min) * draws
+
+  def cdf(self, t: Array) -> Array:
+    """Return the probability of a time below `t [...]`."""
+    return jnp.clip((t - self.t_min) / (self.t_max - self.t_min), 0, 1)
+
+  def quantile(self, p: Array) -> Array:
+    """Return the time below which the probability is `p [...]`."""
+    return self.transform(p)
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`."""
+    return self.transform(self.draw(key, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Normal:
+  """A law that maps standard normal draws, with `mean` and `std` before it."""
+
+  mean: float = 0.0
+  std: float = 1.0
+
+  def draw(self, key: Array, n: int) -> Array:
+    """Draw standard normal numbers `[n]`."""
+    return jax.random.normal(key, (n,))
+
+  def transform(self, draws: Array) -> Array:
+    """Map draws to times."""
+    raise NotImplementedError
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`."""
+    return self.transform(self.draw(key, n))
+
+
+class LogitNormal(_Normal):
+  """`t = sigmoid(mean + std N(0, 1))`, in (0, 1).
+
+  Example:
+    >>> LogitNormal().transform(jnp.array([0.0])).tolist()
+    [0.5]
+  """
+
+  def transform(self, draws: Array) -> Array:
+    """Return the sigmoid of the shifted and scaled draws."""
+    return jax.nn.sigmoid(self.mean + self.std * draws)
+
+  def cdf(self, t: Array) -> Array:
+    """Return the probability of a time below `t [...]`."""
+    logit = jnp.log(t) - jnp.log1p(-t)
+    return jax.scipy.special.ndtr((logit - self.mean) / self.std)
+
+  def quantile(self, p: Array) -> Array:
+    """Return the time below which the probability is `p [...]`."""
+    return self.transform(jax.scipy.special.ndtri(p))
+
+
+class LogNormal(_Normal):
+  """`ln t = mean + std N(0, 1)`: the noise levels of EDM.
+
+  Example:
+    >>> LogNormal().transform(jnp.array([0.0])).tolist()
+    [1.0]
+  """
+
+  def transform(self, draws: Array) -> Array:
+    """Return the exponential of the shifted and scaled draws."""
+    return jnp.exp(self.mean + self.std * draws)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArctanLogNormal(_Normal):
+  """`t = arctan(exp(mean + std N(0, 1)) / sigma_data)`: angles of TrigFlow.
+
+  The noise level `sigma_data tan t` is log-normal (Lu, Song 2024,
+  arXiv:2410.11081).
+
+  Example:
+    >>> law = ArctanLogNormal(sigma_data=1.0)
+    >>> round(float(law.transform(jnp.array(0.0))), 4)    # pi / 4
+    0.7854
+  """
+
+  sigma_data: float = 0.5
+
+  def transform(self, draws: Array) -> Array:
+    """Return the angles of the log-normal noise levels."""
+    return jnp.arctan(jnp.exp(self.mean + self.std * draws) / self.sigma_data)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Karras:
+  """Noise levels `(t_max^(1/rho) + u (t_min^(1/rho) - t_max^(1/rho)))^rho`.
+
+  u = 0 is the noisiest level; u is uniform on `[0, last]`.
+
+  Example:
+    >>> round(Karras().transform(jnp.array(0.5)).item(), 3)
+    2.515
+  """
+
+  t_min: float = 0.002
+  t_max: float = 80.0
+  rho: float = 7.0
+  last: float = 1.0
+
+  def draw(self, key: Array, n: int) -> Array:
+    """Draw uniform numbers in [0, 1), `[n]`."""
+    return jax.random.uniform(key, (n,))
+
+  def transform(self, draws: Array) -> Array:
+    """Map draws in [0, 1] to times from `t_max` down."""
+    high, low = (t ** (1 / self.rho) for t in (self.t_max, self.t_min))
+    return (high + self.last * draws * (low - high)) ** self.rho
+
+  def inverse(self, t: Array) -> Array:
+    """Map times to draws."""
+    high, low = (t ** (1 / self.rho) for t in (self.t_max, self.t_min))
+    return (t ** (1 / self.rho) - high) / (low - high) / self.last
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`."""
+    return self.transform(self.draw(key, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant:
+  """Every time is `t`; one-step distillation trains at `t_max` only.
+
+  Example:
+    >>> Constant(t=1.0)(jax.random.key(0), 2).tolist()
+    [1.0, 1.0]
+  """
+
+  t: float
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Return `t` n times, `[n]`."""
+    del key
+    return jnp.full((n,), self.t)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interleaved:
+  """Rows of two laws: of every m rows the first k follow `first`.
+
+  Example:
+    >>> law = Interleaved(first=Constant(t=1.0), second=Constant(t=2.0))
+    >>> law(jax.random.key(0), 4).tolist()
+    [1.0, 2.0, 1.0, 2.0]
+  """
+
+  first: TimeSampler
+  second: TimeSampler
+  block: rows.Block = (2, 1)
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`; m divides n."""
+    rows.check_block(self.block, n)
+    m, k = self.block
+    keys = jax.random.split(key)
+    first = self.first(keys[0], n // m * k)
+    second = self.second(keys[1], n // m * (m - k))
+    return rows.merge(first, second, self.block)

@@ -1,0 +1,253 @@
+"""Laws of training pairs (t, s), s <= t, and of whole walks.
+
+References:
+  Geng et al. 2025 (arXiv:2505.13447), section 4.3: sorted pairs; Kim et al.
+  2023 (arXiv:2310.02279): trajectories.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow.times.grids import Grid
+from jaxflow.times.laws import Law
+from jaxflow.types import Array
+
+PairSampler = Callable[[Array, int], tuple[Array, Array]]
+# Walks `[H + 1, B]` of decreasing times, and times s `[B]` to jump to.
+TrajectorySampler = Callable[[Array, int], tuple[Array, Array]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SortedPair:
+  """Two draws of one law: t is the larger, s the smaller.
+
+  Example:
+    >>> from jaxflow.times import Uniform
+    >>> t, s = SortedPair(law=Uniform())(jax.random.key(0), 100)
+    >>> bool((s <= t).all())
+    True
+  """
+
+  law: Law
+
+  def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
+    """Map two arrays of draws to `(t, s)`."""
+    a, b = self.law.transform(first), self.law.transform(second)
+    return jnp.maximum(a, b), jnp.minimum(a, b)
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second = jax.random.split(key)
+    return self.transform(self.law.draw(first, n), self.law.draw(second, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitedPair:
+  """t and s from laws of their own, then `s = min(s, t)`: t keeps its law.
+
+  Example:
+    >>> from jaxflow.times import Uniform
+    >>> pair = LimitedPair(t_law=Uniform(), s_law=Uniform(t_max=0.5))
+    >>> t, s = pair(jax.random.key(0), 100)
+    >>> bool((s <= t).all())
+    True
+  """
+
+  t_law: Law
+  s_law: Law
+
+  def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
+    """Map draws of t and draws of s to `(t, s)`."""
+    t = self.t_law.transform(first)
+    return t, jnp.minimum(self.s_law.transform(second), t)
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second = jax.random.split(key)
+    return self.transform(self.t_law.draw(first, n), self.s_law.draw(second, n))
+
+
+class Quantiles(Protocol):
+  """A law of times that can be truncated."""
+
+  def cdf(self, t: Array) -> Array:
+    """Return the probability of a time below `t [...]`."""
+    ...
+
+  def quantile(self, p: Array) -> Array:
+    """Return the time below which the probability is `p [...]`."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TruncatedPair:
+  """t from a law on `[t_min, t_max]`, s from the same law on `[t_min, t]`.
+
+  Example:
+    >>> from jaxflow.times import Uniform
+    >>> pair = TruncatedPair(law=Uniform(), t_min=0.0, t_max=0.5)
+    >>> [float(x) for x in pair.transform(jnp.array(0.5), jnp.array(0.5))]
+    [0.25, 0.125]
+  """
+
+  law: Quantiles
+  t_min: float
+  t_max: float
+
+  def __post_init__(self) -> None:
+    """Raise ValueError if the law has no quantiles."""
+    if not hasattr(self.law, "quantile"):
+      raise ValueError(
+        f"law {type(self.law).__name__} cannot be truncated: use uniform or "
+        "logit_normal"
+      )
+
+  def _between(self, draws: Array, low: Array, high: Array) -> Array:
+    start, stop = self.law.cdf(low), self.law.cdf(high)
+    value = self.law.quantile(start + (stop - start) * draws)
+    # Rounding of the two maps must not leave the interval.
+    return jnp.clip(value, low, high)
+
+  def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
+    """Map two arrays of uniform draws to `(t, s)`."""
+    low = jnp.full_like(first, self.t_min)
+    t = self._between(first, low, jnp.full_like(first, self.t_max))
+    return t, self._between(second, low, t)
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second = jax.random.split(key)
+    return self.transform(
+      jax.random.uniform(first, (n,)), jax.random.uniform(second, (n,))
+    )
+
+
+def at(sampler: Callable, progress: Array | None) -> Callable:
+  """Return a sampler of times or pairs as it is at a point of training.
+
+  A curriculum is a sampler with a method `at(progress)`; any other stays.
+
+  Args:
+    sampler: A sampler of times or of pairs.
+    progress: Share of training that is done, scalar in [0, 1], or None.
+
+  Raises:
+    ValueError: If a curriculum is not told the progress.
+
+  Example:
+    >>> from jaxflow.times import Uniform
+    >>> at(Uniform(), None)
+    Uniform(t_min=0.0, t_max=1.0)
+  """
+  stage = getattr(sampler, "at", None)
+  if stage is None:
+    return sampler
+  if progress is None:
+    raise ValueError(
+      f"{type(sampler).__name__} changes during training: give `progress`, or "
+      "times without a curriculum"
+    )
+  return stage(progress)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdjacentPair:
+  """Neighbours on a grid: `t = g(i)`, `s = g(i + 1)`, i uniform.
+
+  `grid` maps a number of points to a decreasing array of times, for instance
+  `functools.partial(uniform_grid, t_min=0.0, t_max=1.0)`.
+
+  Example:
+    >>> from jaxflow.times import uniform_grid
+    >>> import functools
+    >>> grid = functools.partial(uniform_grid, t_min=0.0, t_max=1.0)
+    >>> t, s = AdjacentPair(grid=grid, num_points=5)(jax.random.key(0), 3)
+    >>> (t - s).tolist()
+    [0.25, 0.25, 0.25]
+  """
+
+  grid: Grid
+  num_points: int
+
+  def __post_init__(self):
+    if self.num_points < 2:
+      raise ValueError(f"num_points={self.num_points}: give 2 or more")
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    points = self.grid(self.num_points)
+    index = jax.random.randint(key, (n,), 0, self.num_points - 1)
+    return points[index], points[index + 1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrajectoryTimes:
+  """A walk of h grid points from t = g(i) to u = g(i + h), then s = g(j) <= u.
+
+  One h for the whole batch, with P(h) proportional to h on 1..N-1; i is uniform
+  where the walk fits, j uniform on i+h..N-1 (Kim et al. 2023,
+  arXiv:2310.02279). `solver_steps` fixes h.
+
+  Example:
+    >>> from jaxflow.times import uniform_grid
+    >>> walk = TrajectoryTimes(grid=uniform_grid, num_points=5, solver_steps=2)
+    >>> times, s = walk.transform(2, jnp.array([0.0]), jnp.array([0.99]))
+    >>> times[:, 0].tolist(), s.tolist()
+    ([1.0, 0.75, 0.5], [0.0])
+  """
+
+  grid: Grid
+  num_points: int
+  solver_steps: int | None = None
+
+  def __post_init__(self):
+    """Check that a walk of `solver_steps` fits on the grid."""
+    h = self.solver_steps
+    if h is not None and not 1 <= h < self.num_points:
+      raise ValueError(
+        f"solver_steps={h}: a grid of {self.num_points} points has walks of 1 "
+        f"to {self.num_points - 1} steps"
+      )
+
+  def probabilities(self) -> Array:
+    """Return P(h) for h = 1..N-1, `[N - 1]`."""
+    h = jnp.arange(1.0, self.num_points)
+    return h / h.sum()
+
+  def transform(
+    self, h: Array | int, first: Array, second: Array
+  ) -> tuple[Array, Array]:
+    """Map a number of steps and uniform draws of i and j to times.
+
+    Args:
+      h: Number of steps, integer scalar.
+      first: Draws of i in [0, 1), `[n]`.
+      second: Draws of j, likewise.
+
+    Returns:
+      The times of the walk, `[H + 1, n]`, where H is `solver_steps` or N - 1
+      and the rows after h repeat u; and s `[n]`.
+    """
+    points = self.grid(self.num_points)
+    i = _floor(first, self.num_points - h)
+    j = i + h + _floor(second, self.num_points - h - i)
+    walk = jnp.arange((self.solver_steps or self.num_points - 1) + 1)
+    return points[i[None] + jnp.minimum(walk, h)[:, None]], points[j]
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n walks `[H + 1, n]` and times s `[n]`."""
+    h_key, i_key, j_key = jax.random.split(key, 3)
+    h = self.solver_steps
+    if h is None:
+      h = 1 + jax.random.categorical(h_key, jnp.log(self.probabilities()))
+    draws = jax.random.uniform(i_key, (n,)), jax.random.uniform(j_key, (n,))
+    return self.transform(h, *draws)
+
+
+def _floor(draws: Array, count: Array | int) -> Array:
+  """Map draws in [0, 1) to 0..count-1; a product may round up to count."""
+  return jnp.minimum((draws * count).astype(jnp.int32), count - 1)

@@ -1,0 +1,137 @@
+"""One network on several paths, against `network_conversions`."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+from jaxflow import (
+  conversions,
+  flow_maps,
+  paths,
+  predictions,
+)
+
+
+def angular_path(sigma_data):
+  return paths.Trigonometric(t_max=math.pi / 2, noise_std=sigma_data)
+
+
+PRECISIONS = pytest.mark.parametrize(
+  ("dtype", "tolerance"), [(jnp.float64, 1e-9), (jnp.float32, 1e-4)]
+)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("kind", ["linear", "linear_normalized", "vp", "trig"])
+def test_edm_network_on_other_paths(kind, dtype, tolerance, x64):
+  case = references.load("network_conversions", dtype)
+  with np.load(references.FOLDER / "network_conversions.npz") as archive:
+    table = {
+      k.removeprefix(f"{kind}/"): jnp.asarray(archive[k], dtype)
+      for k in archive.files
+      if k.startswith(f"{kind}/")
+    }
+  sigma_data, level = case.hyper["sigma_data"], case.given["sigma"]
+  raw = case.network("edm")
+  denoiser = predictions.edm_denoiser(raw, sigma_data=sigma_data)
+  source = denoiser(case.given["x_edm"], level, level, None)
+  path, unit, wanted = {
+    "linear": (paths.Linear(), 1.0, "velocity"),
+    "linear_normalized": (
+      paths.Linear(noise_std=sigma_data),
+      sigma_data,
+      "velocity",
+    ),
+    "vp": (paths.VariancePreserving(), 1.0, "noise"),
+    "trig": (angular_path(sigma_data), sigma_data, "velocity"),
+  }[kind]
+  # In `linear_normalized` the table is in units of sigma_data; `trig/x` is not.
+  scale = 1.0 if kind == "trig" else unit
+  x, t = table["x"] * scale, table["t"]
+  np.testing.assert_allclose(
+    conversions.time_at(path, level), t, rtol=tolerance / 100
+  )
+  np.testing.assert_allclose(
+    conversions.noise_level(path, t), level, rtol=tolerance
+  )
+  data = conversions.denoiser_on(denoiser, path)
+  np.testing.assert_allclose(
+    data(x, t, t, None), source, rtol=tolerance, atol=tolerance
+  )
+  value = predictions.as_prediction(data, path, source="data", target=wanted)
+  expected = {
+    "velocity": table.get("velocity"),
+    "noise": case.out["noise_prediction"],
+  }[wanted]
+  if kind == "trig":
+    expected = table["F"]
+    direct = conversions.trigonometric_from_edm(raw, sigma_data=sigma_data)
+    np.testing.assert_allclose(
+      direct(x, t, t, None) / unit, expected, rtol=tolerance, atol=tolerance
+    )
+  if dtype == jnp.float64:
+    np.testing.assert_allclose(
+      value(x, t, t, None) / unit, expected, rtol=1e-9, atol=1e-9
+    )
+
+
+@PRECISIONS
+def test_linear_network_on_the_angular_path(dtype, tolerance, x64):
+  case = references.load("network_conversions", dtype)
+  table = references.table("network_conversions")
+  x, t, expected = (
+    jnp.asarray(table[f"trig_from_linear/{k}"], dtype) for k in ("x", "t", "F")
+  )
+  for sigma_data in (1.0, 0.5):
+    network = conversions.trigonometric_from_linear(
+      case.network("linear"), sigma_data=sigma_data
+    )
+    value = network(sigma_data * x, t, t, None) / sigma_data
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_angular_networks_are_finite_at_the_ends():
+  t = jnp.array([0.0, math.pi / 2])
+  x = jnp.ones((2, 3))
+
+  def net(xt, t, s, cond):
+    return xt + paths.over(t, xt)
+
+  for network in (
+    conversions.trigonometric_from_edm(net),
+    conversions.trigonometric_from_linear(net),
+  ):
+    at_time = functools.partial(network, x, s=t, cond=None)
+    value, slope = jax.jvp(lambda t, f=at_time: f(t), (t,), (jnp.ones(2),))
+    assert jnp.isfinite(value).all() and jnp.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("noise_std", [1.0, 0.5])
+def test_rotation_on_the_circle_is_trigonometric(noise_std, x64):
+  path = paths.Trigonometric(t_max=math.pi / 2, noise_std=noise_std)
+  x = jax.random.normal(jax.random.key(0), (8, 2))
+  t, s = jnp.linspace(0.2, 1.5, 8), jnp.linspace(0.0, 1.5, 8)
+
+  def network(x, t, s, cond):
+    return jnp.sin(x) + t[:, None]
+
+  np.testing.assert_allclose(
+    flow_maps.rotation(network, path=path)(x, t, s, None),
+    flow_maps.trigonometric(network)(x, t, s, None),
+    rtol=1e-12,
+    atol=1e-14,
+  )
+
+
+def test_unknown_inverse():
+  class Cubic:
+    t_min, t_max = 0.0, 1.0
+
+  with pytest.raises(ValueError, match="Cubic has no known inverse"):
+    conversions.time_at(Cubic(), jnp.ones(1))  # pyright: ignore
