@@ -84,7 +84,8 @@ class Model:
       for k, v in config.loss.items()
     }
     options["path"] = self.path
-    options["sample_times"] = self.component("times", config.times, "times")
+    if "sample_times" in accepted:
+      options["sample_times"] = self.component("times", config.times, "times")
     if "num_classes" in accepted:
       options["num_classes"] = self.num_classes
     if "flow_map" in accepted:
@@ -114,6 +115,7 @@ class Model:
       self.path,
       source=self.config.loss.get("prediction", "velocity"),
       target=target,
+      sigma_data=self.config.loss.get("sigma_data", 0.5),
     )
     if scale != 1:
       self._check_guidance(scale, field)
@@ -236,6 +238,11 @@ def make_model(config: Config) -> Model:
     data_shape=tuple(config.data.shape),
   )
   model = Model(config, method, path, network)
+  if "labels" in method.needs and not model.num_classes:
+    raise UsageError(
+      f"method={config.method!r} needs labels, and the data have none: take "
+      "labelled data with data.conditional=True, or another method"
+    )
   dropout = config.loss.get("label_dropout", 0)
   if dropout and not model.num_classes:
     raise UsageError(

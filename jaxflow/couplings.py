@@ -5,9 +5,14 @@ References:
   pairs (noise, ODE(noise)) of an earlier model.
 """
 
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
+from jaxflow.paths import over
 from jaxflow.types import Array, Batch
 
 
@@ -30,3 +35,123 @@ def noise_of(batch: Batch, key: Array) -> Array:
     return batch["noise"]
   data = batch["data"]
   return jax.random.normal(key, data.shape, jnp.result_type(data))
+
+
+Coupling = Callable[[Batch, Array], Array]
+Schedule = Literal["linear", "cosine", "exponential"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annealed:
+  """A coupling that goes from fresh noise to the noise of the pairs.
+
+  `sqrt(1 - b^2) pair + b fresh` has unit variance; b = 1 is flow matching on
+  the data of the pairs, b = 0 is ReFlow. With u the share of the annealing
+  that is done, b is `max(0, 1 - u)`, `(1 + cos(pi u)) / 2` up to u = 1, or
+  `exp(-u)`, which does not end.
+
+  Attributes:
+    schedule: "linear", "cosine" or "exponential".
+    end: Share of training at which u = 1.
+
+  References:
+    Zhu, Liu, Liu 2024 (arXiv:2407.12718), section 3.2.
+
+  Example:
+    >>> float(Annealed(end=0.5).beta(jnp.array(0.25)))
+    0.5
+  """
+
+  schedule: Schedule = "linear"
+  end: float = 0.25
+
+  def beta(self, progress: Array) -> Array:
+    """Return b at a share of training in [0, 1]."""
+    u = progress / self.end
+    match self.schedule:
+      case "linear":
+        return jnp.maximum(0.0, 1 - u)
+      case "cosine":
+        return (1 + jnp.cos(jnp.pi * jnp.minimum(u, 1.0))) / 2
+      case "exponential":
+        return jnp.exp(-u)
+    raise ValueError(
+      f"schedule={self.schedule!r}: use linear, cosine or exponential"
+    )
+
+  def at(self, progress: Array) -> Coupling:
+    """Return the coupling at a share of training.
+
+    A batch may carry its `fresh_noise`.
+    """
+
+    def noise_of(batch, key):
+      check_pairs(batch)
+      pair = batch["noise"]
+      drawn = jax.random.normal(key, pair.shape, pair.dtype)
+      b = self.beta(progress).astype(pair.dtype)
+      return jnp.sqrt(1 - b**2) * pair + b * batch.get("fresh_noise", drawn)
+
+    return noise_of
+
+
+def check_pairs(batch: Batch) -> None:
+  """Raise ValueError unless a batch carries the noise of its data.
+
+  Example:
+    >>> check_pairs({"data": jnp.zeros((2, 3))})
+    Traceback (most recent call last):
+    ...
+    ValueError: the batch has no 'noise': this loss trains on pairs; give the \
+noise from which a teacher made each data point
+  """
+  if "noise" not in batch:
+    raise ValueError(
+      "the batch has no 'noise': this loss trains on pairs; give the noise "
+      "from which a teacher made each data point"
+    )
+
+
+def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
+  """Take rows from pairs or from real data, each with noise of its own.
+
+  Real rows keep independent noise, so a mixture trades straight paths for
+  fidelity.
+
+  Args:
+    synthetic: Mask `[B]` of the rows that are pairs, for instance
+      `jax.random.bernoulli(key, share, (B,))`.
+    pairs: `data`, `noise` and whatever else `real` has.
+    real: The same fields; `noise` independent of `data`.
+
+  Returns:
+    The mixed batch.
+
+  Raises:
+    ValueError: If a batch has no noise or their fields differ.
+
+  Example:
+    >>> pairs = {"data": jnp.ones((2, 1)), "noise": jnp.ones((2, 1))}
+    >>> real = {"data": jnp.zeros((2, 1)), "noise": jnp.full((2, 1), 3.0)}
+    >>> mix(jnp.array([True, False]), pairs, real)["noise"].tolist()
+    [[1.0], [3.0]]
+  """
+  check_pairs(pairs)
+  check_pairs(real)
+  return jax.tree.map(
+    lambda a, b: jnp.where(over(synthetic, b), a, b), dict(pairs), dict(real)
+  )
+
+
+def synthetic_share(round: int, rounds: int) -> float:
+  """Return the share of pairs in a round of ReFlow, 0.4 rising to 0.9.
+
+  Args:
+    round: 1 to `rounds`.
+    rounds: Number of rounds, 2 or more.
+
+  Example:
+    >>> [synthetic_share(j, 3) for j in (1, 2, 3)]
+    [0.4, 0.65, 0.9]
+  """
+  return 0.4 + 0.5 * (round - 1) / (rounds - 1)

@@ -11,6 +11,9 @@ References:
   (arXiv:2404.07724) for the interval.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +100,7 @@ def drop_labels(
 def classifier_free(
   model_fn: ModelFn,
   *,
-  scale: float,
+  scale: float | Array,
   num_classes: int,
   interval: tuple[float, float] | None = None,
 ) -> ModelFn:
@@ -105,7 +108,8 @@ def classifier_free(
 
   Args:
     model_fn: A network that has seen the null label in training.
-    scale: Guidance scale; 1 returns `model_fn` itself.
+    scale: Guidance scale, or one for each row `[B]`; the number 1 returns
+      `model_fn` itself.
     num_classes: The null label.
     interval: Times `(low, high)`, both included, outside of which the scale
       is 1. A batch that lies outside costs one forward, decided at run time.
@@ -120,7 +124,7 @@ def classifier_free(
     >>> guided(jnp.array([[1.0]]), t, t, jnp.array([2])).tolist()
     [[3.0]]
   """
-  if scale == 1:
+  if isinstance(scale, int | float) and scale == 1:
     return model_fn
 
   def guide(weight, xt, t, s, cond):
@@ -149,6 +153,71 @@ def classifier_free(
     return everywhere
   low, high = interval
   return inside
+
+
+def inputs(
+  label: Array | None,
+  t: Array,
+  *,
+  omega: Array | float = 1.0,
+  t_start: Array | float = 0.0,
+  t_end: Array | float = 1.0,
+) -> dict[str, Array | None]:
+  """Return the condition of a network that has guidance as an input.
+
+  Args:
+    label: Labels `[B]`, or None.
+    t: Times `[B]`, for shape and type.
+    omega: Guidance scale, one or `[B]`.
+    t_start: Smallest time that is guided, likewise.
+    t_end: Largest time that is guided, likewise.
+
+  Returns:
+    A dict of `label`, `omega`, `t_start`, `t_end`, `[B]` each.
+
+  Example:
+    >>> told = inputs(jnp.array([3]), jnp.array([0.5]), omega=2.0)
+    >>> told["omega"].tolist(), told["t_end"].tolist()
+    ([2.0], [1.0])
+  """
+  return {
+    "label": label,
+    "omega": jnp.full_like(t, omega),
+    "t_start": jnp.full_like(t, t_start),
+    "t_end": jnp.full_like(t, t_end),
+  }
+
+
+def told(
+  model_fn: Callable[..., Any],
+  *,
+  omega: float,
+  t_start: float = 0.0,
+  t_end: float = 1.0,
+) -> Callable[..., Any]:
+  """Fix the guidance of a network that has it as an input.
+
+  Args:
+    model_fn: A network whose `cond` is that of `inputs`.
+    omega: Guidance scale.
+    t_start: Smallest time that is guided.
+    t_end: Largest time that is guided.
+
+  Returns:
+    The network, whose condition is labels or None.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: cond["omega"]
+    >>> t = jnp.array([0.5])
+    >>> told(net, omega=2.0)(None, t, t, None).tolist()
+    [2.0]
+  """
+
+  def fixed(xt, t, s, cond):
+    given = inputs(labels(cond), t, omega=omega, t_start=t_start, t_end=t_end)
+    return model_fn(xt, t, s, given)
+
+  return fixed
 
 
 def scale_law(draws: Array, *, high: float, power: float = 1.0) -> Array:

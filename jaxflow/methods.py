@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jaxflow import flow_maps, losses, samplers, sampling
 from jaxflow.types import FlowMap, LossOutput
 
-Need = Literal["target", "teacher", "progress"]
+Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Method:
       its prediction), so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
       network), "teacher" (a trained workdir), "progress" (the share of training
-      that is done).
+      that is done), "pairs" (data with the noise a teacher made them from),
+      "labels" (of the data).
     config: Values of the config that differ from the defaults.
   """
 
@@ -72,6 +73,132 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       sampler=_jump,
       teaches=True,
       config={"times": {"name": "uniform"}},
+    ),
+    "denoising": Method(
+      summary="regress the data at every noise level (EDM)",
+      paper="Karras et al. 2022, arXiv:2206.00364",
+      loss=losses.denoising_loss,
+      flow_map=flow_maps.ode_step,
+      sampler=_jump,
+      teaches=True,
+      config={
+        "path": {"name": "variance_exploding"},
+        "times": {"name": "log_normal", "mean": -1.2, "std": 1.2},
+        "flow_map": {"name": "ode_step", "solver": {"name": "heun"}},
+        "sample": {"nfe": 36, "grid": {"name": "karras"}},
+        "evaluation": {"nfe": (36,)},
+      },
+    ),
+    # The flow matching loss in score space carries a factor sigma^2, here t^2:
+    # the weight 1 / t^2 takes it out, the uniform weight leaves it in.
+    "score_matching": Method(
+      summary="regress the score; sample by solving its ODE",
+      paper="Song et al. 2021, arXiv:2011.13456",
+      loss=losses.flow_matching_loss,
+      flow_map=flow_maps.ode_step,
+      sampler=_jump,
+      teaches=True,
+      config={
+        "path": {"name": "variance_exploding", "t_min": 0.05, "t_max": 3.0},
+        "times": {"name": "uniform"},
+        "loss": {"prediction": "score", "weight": {"name": "inverse_square"}},
+        "sample": {"nfe": 100},
+        "evaluation": {"nfe": (100,)},
+      },
+    ),
+    "reflow": Method(
+      summary="flow matching on a teacher's pairs: paths get straight",
+      paper="Liu et al. 2022, arXiv:2209.03003",
+      loss=losses.flow_matching_loss,
+      flow_map=flow_maps.ode_step,
+      sampler=_jump,
+      teaches=True,
+      needs=frozenset({"pairs"}),
+      config={"times": {"name": "uniform"}},
+    ),
+    "knowledge_distillation": Method(
+      summary="regress the end of a teacher's trajectory from its noise",
+      paper="Luhman, Luhman 2021, arXiv:2101.02388",
+      loss=losses.distillation_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_jump,
+      needs=frozenset({"pairs"}),
+    ),
+    "insta_flow": Method(
+      summary="distil a rectified flow's pairs, also by features and a critic",
+      paper="Liu et al. 2023, arXiv:2309.06380",
+      loss=losses.distillation_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_jump,
+      needs=frozenset({"pairs"}),
+    ),
+    "annealed_reflow": Method(
+      summary="go over from independent noise to a teacher's pairs",
+      paper="Zhu, Liu, Liu 2024, arXiv:2407.12718",
+      loss=losses.flow_matching_loss,
+      flow_map=flow_maps.ode_step,
+      sampler=_jump,
+      teaches=True,
+      needs=frozenset({"pairs", "progress"}),
+      config={
+        "times": {"name": "uniform"},
+        "loss": {"coupling": {"name": "annealed"}},
+      },
+    ),
+    "slim_flow": Method(
+      summary="distil pairs, and a two-step path that a teacher finishes",
+      paper="Zhu, Liu, Liu 2024, arXiv:2407.12718",
+      loss=losses.flow_guided_distillation_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_jump,
+      needs=frozenset({"pairs", "teacher"}),
+      config={"times": {"name": "uniform", "t_min": 0.2, "t_max": 0.8}},
+    ),
+    # On the linear path 1 / t^2 makes data errors velocity errors; teachers of
+    # flow matching are trained there.
+    "progressive_distillation": Method(
+      summary="make one step of two teacher steps; repeat with half as many",
+      paper="Salimans, Ho 2022, arXiv:2202.00512",
+      loss=losses.progressive_distillation_loss,
+      flow_map=flow_maps.ddim_step,
+      sampler=_jump,
+      needs=frozenset({"teacher"}),
+      config={
+        "times": {
+          "name": "adjacent_triple",
+          "grid": {"name": "uniform"},
+          "num_steps": 8,
+        },
+        "loss": {"weight": {"name": "inverse_square"}},
+        "sample": {"nfe": 8},
+        "evaluation": {"nfe": (8,)},
+      },
+    ),
+    "guidance_distillation": Method(
+      summary="make one call at any guidance scale of two calls at one",
+      paper="Meng et al. 2022, arXiv:2210.03142",
+      loss=losses.guidance_distillation_loss,
+      flow_map=flow_maps.guided_step,
+      sampler=_jump,
+      needs=frozenset({"teacher", "labels"}),
+      config={
+        "model": {"guidance_inputs": True},
+        "times": {"name": "uniform"},
+        "teacher": {"init_student": False},
+      },
+    ),
+    "mid_training": Method(
+      summary="map every point of a teacher's trajectory to its end",
+      paper="Hu et al. 2025, arXiv:2509.24526",
+      loss=losses.mid_training_loss,
+      flow_map=flow_maps.edm_denoiser,
+      sampler=_jump_and_renoise,
+      needs=frozenset({"teacher"}),
+      config={
+        "path": {"name": "variance_exploding"},
+        "loss": {"grid": {"name": "log"}},
+        "sample": {"grid": {"name": "karras"}},
+      },
     ),
     "mean_flow": Method(
       summary="learn the average velocity from its differential identity",

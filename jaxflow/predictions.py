@@ -25,6 +25,9 @@ from jaxflow.types import Array, ModelFn
 
 Prediction = Literal["data", "noise", "velocity", "v", "score"]
 
+# What a network may be: a prediction, or the raw network of `edm_denoiser`.
+Parameterization = Prediction | Literal["edm"]
+
 
 def row(path: Path, t: Array, kind: Prediction) -> tuple[Array, Array]:
   """Return `(a, b)`, each `[...]` like t, with `value = a data + b noise`.
@@ -95,15 +98,21 @@ def convert(
 
 
 def as_prediction(
-  model_fn: ModelFn, path: Path, *, source: Prediction, target: Prediction
+  model_fn: ModelFn,
+  path: Path,
+  *,
+  source: Parameterization,
+  target: Prediction,
+  sigma_data: float = 0.5,
 ) -> ModelFn:
   """Wrap a network that predicts `source` as one that predicts `target`.
 
   Args:
     model_fn: The network.
     path: The path it was trained on.
-    source: What it predicts.
+    source: What it predicts; "edm": data, behind `edm_denoiser`.
     target: What the result predicts.
+    sigma_data: Standard deviation of the data, for "edm".
 
   Returns:
     A `ModelFn`.
@@ -116,6 +125,9 @@ def as_prediction(
     >>> v(jnp.array([[1.0]]), t, t, None).tolist()
     [[2.0]]
   """
+  if source == "edm":
+    model_fn = edm_denoiser(model_fn, sigma_data=sigma_data)
+    source = "data"
   if source == target:
     return model_fn
 

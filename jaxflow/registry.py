@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxflow import (
+  couplings,
   curricula,
   dyadic,
   flow_maps,
@@ -68,6 +69,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "sorted_pair": times.SortedPair,
     "limited_pair": times.LimitedPair,
     "adjacent_pair": times.AdjacentPair,
+    "adjacent_triple": times.AdjacentTriple,
     "trajectory": times.TrajectoryTimes,
     "truncated_pair": times.TruncatedPair,
     "adaptive_pair": curricula.AdaptivePair,
@@ -84,6 +86,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "extended": _partial(time_grids.extended_grid),
     "log_snr": _partial(time_grids.log_snr_grid),
     "karras_ratio": _partial(time_grids.karras_ratio_grid),
+  },
+  "coupling": {
+    "given": _value(couplings.noise_of),
+    "annealed": couplings.Annealed,
   },
   "solver": {
     "euler": _value(solvers.euler),
@@ -112,7 +118,9 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "average_velocity": _partial(flow_maps.average_velocity),
     "dyadic_velocity": _partial(flow_maps.dyadic_velocity),
     "guided_velocity": _partial(flow_maps.guided_velocity),
+    "guided_step": _partial(flow_maps.guided_step),
     "ode_step": _partial(flow_maps.ode_step),
+    "ddim_step": _partial(flow_maps.ddim_step),
     "edm_skip": _partial(flow_maps.edm_skip),
     "trajectory": _partial(flow_maps.trajectory),
     "edm_denoiser": _partial(flow_maps.edm_denoiser),

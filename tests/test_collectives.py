@@ -45,6 +45,7 @@ every_step = pytest.mark.parametrize(
 
 def make_run(method, loss):
   """Make the run of a small DiT; a teacher is guided."""
+  path = default_config(method, data="digits", model="dit").path
 
   def config_of(method, loss, teacher):
     config = default_config(method, data="digits", model="dit")
@@ -78,6 +79,8 @@ def moved(run, mesh):
     "data": jax.ShapeDtypeStruct(leading + SHAPE, jnp.float32),
     "cond": jax.ShapeDtypeStruct(leading, jnp.int32),
   }
+  if "pairs" in run.model.method.needs:
+    batch["noise"] = batch["data"]
   shardings = jax.tree.map(lambda x: x.sharding, state)
   step = jax.jit(
     make_train_step(run.loss_fn(), run.optimizer, run.emas, seed=0),

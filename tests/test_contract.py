@@ -16,7 +16,18 @@ import optax
 import oracle
 import pytest
 
-from jaxflow import data, flow_maps, models, registry, sampling, times
+from jaxflow import (
+  build,
+  config,
+  data,
+  flow_maps,
+  models,
+  paths,
+  registry,
+  sampling,
+  solvers,
+  times,
+)
 from jaxflow.evaluation import distances
 from jaxflow.methods import METHODS
 from jaxflow.training import sharding
@@ -24,6 +35,8 @@ from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
 SIZE, NUM_CLASSES = 64, 8
+# Arguments that the training step binds, and the need that asks for each.
+ROLES = {"target_fn": "target", "teacher": "teacher", "progress": "progress"}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
@@ -50,29 +63,36 @@ def sample_times_of(method, size=SIZE):
 
 
 def some_times(method, key):
-  """Times `[SIZE]`, or pairs, in the middle of training."""
+  """Times `[SIZE]`, or pairs, in the middle of training; None if fixed."""
+  if "sample_times" not in accepted(method):
+    return None
   return times.at(sample_times_of(method), jnp.asarray(0.5))(key, SIZE)
 
 
 def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
   """The keyword arguments of a loss, without its other networks."""
+  path = path_of(method)
+  ends = {"t_min": path.t_min, "t_max": path.t_max}
   options = {
-    k: registry.make(k, v, field=k) if k in registry.KINDS else v
+    k: registry.make(k, v, field=k, **ends) if k in registry.KINDS else v
     for k, v in method.config.get("loss", {}).items()
   }
-  options["path"] = path_of(method)
-  options["sample_times"] = sample_times_of(method, size)
+  options["path"] = path
+  if "sample_times" in accepted(method):
+    options["sample_times"] = sample_times_of(method, size)
   if "flow_map" in accepted(method):
     options["flow_map"] = method.flow_map
   if "num_classes" in accepted(method):
     options["num_classes"] = num_classes
+  if "grid" in accepted(method):
+    options["num_steps"] = 8  # Fewer points of a trajectory, to save time.
   if "label_dropout" in accepted(method) and num_classes:
     options["label_dropout"] = 0.1
   open_ = {
     p.name
     for p in accepted(method).values()
     if p.kind is p.KEYWORD_ONLY and p.default is p.empty
-  }
+  } - ROLES.keys()
   assert open_ <= set(options), f"no test value for {open_ - set(options)}"
   return options
 
@@ -112,21 +132,37 @@ def loss_of(method, **network_options):
   return loss, params
 
 
-def batch_of(size=SIZE, seed=0):
+@functools.cache
+def pairs_of(path, size, seed):
+  """Noise, and the points to which the ring's exact velocity carries it."""
+  noise = jax.random.normal(jax.random.key(seed), (size, 2))
+  exact = exact_velocity(path)
+
+  @jax.jit
+  def solve(noise):
+    return sampling.sample(
+      flow_maps.ode_step(exact, solver=solvers.heun),
+      paths.start(path, noise),
+      jnp.linspace(path.t_max, path.t_min, 101),
+    )
+
+  return solve(noise), noise
+
+
+def batch_of(method, size=SIZE, seed=0):
   points, component = data.toy.ring(size, seed)
-  return {"data": jnp.asarray(points), "cond": jnp.asarray(component)}
+  batch = {"data": jnp.asarray(points), "cond": jnp.asarray(component)}
+  if "pairs" in method.needs:
+    batch["data"], batch["noise"] = pairs_of(path_of(method), size, seed)
+  return batch
 
 
 @every_method
 def test_needs_and_signature_agree(method):
-  names = {
-    "target": "target_fn",
-    "teacher": "teacher",
-    "progress": "progress",
-  }
-  assert method.needs <= set(names)
-  for need in method.needs:
-    assert names[need] in accepted(method)
+  assert method.needs <= {*ROLES.values(), "pairs", "labels"}
+  for name, need in ROLES.items():
+    if need in method.needs:
+      assert name in accepted(method)
   assert method.loss.__kwdefaults__ is not None
 
 
@@ -141,33 +177,44 @@ def test_jit_keys_and_shape(method):
     return loss(params, key, batch)
 
   key = jax.random.key(1)
-  value, metrics = compiled(params, key, batch_of())
+  value, metrics = compiled(params, key, batch_of(method))
   assert value.shape == (SIZE,) and value.dtype == jnp.float32
   assert all(jnp.shape(m) == () for m in metrics.values()) and metrics
-  eager, eager_metrics = loss(params, key, batch_of())
+  eager, eager_metrics = loss(params, key, batch_of(method))
   # A weight 1 / (t - s) enlarges the rounding of two nearly equal points.
   np.testing.assert_allclose(value, eager, rtol=5e-4, atol=1e-5)
   for name in metrics:
     np.testing.assert_allclose(metrics[name], eager_metrics[name], rtol=1e-5)
 
-  np.testing.assert_array_equal(value, compiled(params, key, batch_of())[0])
-  other = compiled(params, jax.random.key(2), batch_of())[0]
-  assert not np.allclose(value, other)
-  compiled(jax.tree.map(lambda x: x + 1, params), key, batch_of(seed=1))
+  np.testing.assert_array_equal(
+    value, compiled(params, key, batch_of(method))[0]
+  )
+  other = compiled(params, jax.random.key(2), batch_of(method))[0]
+  # A pair and fixed times leave nothing to chance.
+  fixed = "pairs" in method.needs and "sample_times" not in accepted(method)
+  assert np.allclose(value, other) == fixed
+  compiled(jax.tree.map(lambda x: x + 1, params), key, batch_of(method, seed=1))
   assert len(traces) == 1
 
 
 def ends_of_time(method):
   """Times at the ends of the path, as the method's sampler returns them."""
+  if "sample_times" not in accepted(method):
+    return []
   path = path_of(method)
   sampled = some_times(method, jax.random.key(0))
   low, high = path.t_min, path.t_max
   if not isinstance(sampled, tuple):
     return [jnp.full_like(sampled, t) for t in (low, high)]
   first, *rest = sampled
+  ends = [(high, low), (high, high), (low, low)]
+  if len(rest) == 2:
+    # A step that is split in two has a length.
+    middle = jnp.full_like(first, (low + high) / 2)
+    return [(jnp.full_like(first, high), middle, jnp.full_like(first, low))]
   return [
     (jnp.full_like(first, t), *(jnp.full_like(x, s) for x in rest))
-    for t, s in [(high, low), (high, high), (low, low)]
+    for t, s in ends
   ]
 
 
@@ -178,13 +225,10 @@ def test_finite_at_both_ends_of_time(method, dtype):
 
   @jax.jit
   def compute(params, given):
+    changes = {} if given is None else {"sample_times": lambda key, n: given}
+
     def mean(params):
-      value, _ = loss(
-        params,
-        jax.random.key(1),
-        batch_of(),
-        sample_times=lambda key, n: given,
-      )
+      value, _ = loss(params, jax.random.key(1), batch_of(method), **changes)
       return value.mean(), value
 
     return jax.value_and_grad(mean, has_aux=True)(params)
@@ -248,7 +292,7 @@ def test_same_training_on_one_and_on_eight_devices(method):
   size, steps = 64, 3
   batch = jax.tree.map(
     lambda x: np.asarray(x).reshape(steps, 1, size, *x.shape[1:]),
-    batch_of(steps * size),
+    batch_of(method, steps * size),
   )
   # Momentum descent: Adam divides a gradient of zero by its own rounding error.
   # Clipped: steps of a loss weighted by 1 / (t - s) would enlarge it as well.
@@ -304,48 +348,69 @@ def test_same_training_on_one_and_on_eight_devices(method):
 QUALITY = 0.13
 
 
-def quality(method, network, params):
+def quality(name, method, network, params, num_classes):
   """Sliced Wasserstein distance of samples to fresh data of the ring."""
-  path = path_of(method)
-  steps = 20 if method.flow_map is flow_maps.ode_step else 1
-  draw = sampling.make_sampler(
-    lambda params: method.flow_map(functools.partial(network.apply, params)),
-    sampler=method.sampler,
-    path=path,
-    times=jnp.linspace(path.t_max, path.t_min, steps + 1),
+  options = config.resolve(
+    config.default_config(name, data="ring", model="mlp"),
+    shape=(2,),
+    num_classes=num_classes,
+    teacher=None,
+  )
+  steps = flow_maps.ode_step, flow_maps.guided_step
+  calls = 20 if method.flow_map in steps else 1
+  draw = build.Model(options, method, path_of(method), network).make_sampler(
+    method.config.get("sample", {}).get("nfe", calls)
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
-  samples = draw(params, noise, jax.random.key(12), None)
+  labels = np.arange(2000) % num_classes if num_classes else None
+  samples = draw(params, noise, jax.random.key(12), labels)
   fresh, _ = data.toy.ring(2000, seed=13)
   return distances.sliced_wasserstein(samples, fresh, projections=64)
 
 
-@every_method
-def test_learns_the_ring(method):
-  size, dispatches, steps = 256, 4, 400
+@pytest.mark.parametrize("name", METHODS)
+def test_learns_the_ring(name):
+  method, size, dispatches, steps = METHODS[name], 256, 4, 400
   if "norm_power" in accepted(method):
     # The full adaptive weight is for many dimensions: in the plane, where the
     # error of one sample may be nearly zero, it prefers medians to means.
     loss = method.config.get("loss", {}) | {"norm_power": 0.5}
     method = dataclasses.replace(method, config=method.config | {"loss": loss})
-  network = network_of(method, num_classes=0, width=96, depth=3)
+  num_classes = NUM_CLASSES if "labels" in method.needs else 0
+  network = network_of(method, num_classes=num_classes, width=96, depth=3)
   total = dispatches * steps
   step, state = trainer_of(
     method,
     network,
     size=size,
-    num_classes=0,
+    num_classes=num_classes,
     optimizer=optax.adam(optax.linear_schedule(3e-3, 0.0, total)),
     steps=total,
   )
-  points, _ = data.toy.ring(total * size, seed=1)
-  batches = points.reshape(dispatches, steps, 1, size, 2)
+  points, component = data.toy.ring(total * size, seed=1)
+  batches = {"data": points}
+  if num_classes:
+    batches["cond"] = component
+  if "pairs" in method.needs:
+    # Every dispatch sees the same pairs, so that there are fewer to solve for.
+    pairs = pairs_of(path_of(method), steps * size, seed=1)
+    tiled = (np.tile(x, (dispatches, 1)) for x in pairs)
+    batches = dict(zip(("data", "noise"), tiled, strict=True))
+  batches = jax.tree.map(
+    lambda x: x.reshape(dispatches, steps, 1, size, *x.shape[1:]), batches
+  )
   train = jax.jit(step, donate_argnums=0)
-  untrained = quality(method, network, state.params)
-  for batch in batches:
-    state, _ = train(state, {"data": batch})
+  untrained = quality(name, method, network, state.params, num_classes)
+  for i in range(dispatches):
+    state, _ = train(state, jax.tree.map(lambda x, i=i: x[i], batches))
   assert int(state.step) == total and int(state.skipped) == 0
-  trained = quality(method, network, state.params)
-  # An untrained network misses it by far.
-  assert untrained > 2.5 * QUALITY
-  assert trained < QUALITY
+  trained = quality(name, method, network, state.params, num_classes)
+  limit = QUALITY
+  if method.needs >= {"teacher", "pairs"}:
+    # The teacher of pairs has straight paths; the exact velocity has not, and
+    # one Euler step along it, which is the target here, ends in between modes.
+    limit = 0.17
+  # An untrained network misses it by far; a preconditioned one by less, 0.28,
+  # because it starts as the denoiser of a Gaussian.
+  assert untrained > 2 * QUALITY
+  assert trained < limit

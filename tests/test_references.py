@@ -3,11 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import pytest
 import references
 
 from jaxflow import (
+  couplings,
   flow_maps,
   guidance,
   losses,
@@ -34,16 +34,12 @@ def flow_matching(case, networks):
 
 def reflow_mixed(case, networks):
   given = case.given
-  synthetic = given["synthetic"]
-
-  def pick(pair, real):
-    return jnp.where(paths.over(synthetic, like=real), pair, real)
-
-  batch = {
-    "data": pick(given["pair_data"], given["data"]),
-    "noise": pick(given["pair_noise"], given["noise"]),
-    "cond": pick(given["pair_label"], given["label"]),
-  }
+  names = {"data": "data", "noise": "noise", "cond": "label"}
+  batch = couplings.mix(
+    given["synthetic"],
+    {k: given[f"pair_{name}"] for k, name in names.items()},
+    {k: given[name] for k, name in names.items()},
+  )
   return losses.flow_matching_loss(
     networks["net"],
     jax.random.key(0),

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import flow_maps, losses, predictions, solvers, times, weights
-from jaxflow.losses import discriminator
+from jaxflow import (
+  adversarial,
+  flow_maps,
+  losses,
+  predictions,
+  solvers,
+  times,
+  weights,
+)
 
 
 def velocity_of(case, denoiser):
@@ -81,7 +88,7 @@ def one_step_discriminator(case, networks):
     networks,
     sample_times=times.Constant(t=1.0),
     generator=flow_maps.average_velocity(networks["net"]),
-    criterion=discriminator.logistic,
+    criterion=adversarial.logistic,
   )
 
 
@@ -142,7 +149,7 @@ def test_steps_not_taken_change_nothing(x64):
 
 @pytest.mark.parametrize("criterion", ["hinge", "logistic"])
 def test_heads_are_averaged(criterion):
-  rule = getattr(discriminator, criterion)
+  rule = getattr(adversarial, criterion)
 
   def loss_of(heads):
     loss, _ = losses.discriminator_loss(

@@ -19,7 +19,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from jaxflow import (
   times,
   weights,
 )
+from jaxflow.methods import METHODS
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 # Wide enough for matrix products to dominate, as in a network of real size.
@@ -60,14 +61,8 @@ LINEAR = paths.Linear()
 PAIRS = times.SortedPair(law=times.LogitNormal(mean=-0.4, std=1.0))
 ANGULAR = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
 LABEL_DROPOUT = 0.1
-# The frozen networks that a loss takes, by row of METHODS.
-ROLES = {
-  "consistency_distillation": ("target_fn", "teacher"),
-  "consistency_training": ("target_fn",),
-  "consistency_trajectory": ("target_fn", "teacher"),
-  "continuous_consistency_distillation": ("teacher",),
-  "shortcut": ("target_fn",),
-}
+# The networks that a loss takes, by what its row of METHODS needs.
+FROZEN = {"target": "target_fn", "teacher": "teacher"}
 
 
 def published_mean_flow(
@@ -133,7 +128,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
 
   Returns:
     Functions `(model_fn, key, batch, **roles) -> (loss [B], metrics)`, which
-    take the roles in `ROLES`.
+    take the frozen networks that their rows need.
   """
   labels = {"num_classes": num_classes, "label_dropout": LABEL_DROPOUT}
   mean_flow = functools.partial(
@@ -164,13 +159,76 @@ def variants(num_classes: int) -> dict[str, Callable]:
     path=paths.VarianceExploding(),
     progress=jnp.asarray(0.5),
   )
+  flow_matching = functools.partial(
+    losses.flow_matching_loss,
+    path=LINEAR,
+    sample_times=times.Uniform(),
+    **labels,
+  )
+
+  def paired(key, batch):
+    return batch | {"noise": jax.random.normal(key, batch["data"].shape)}
+
+  def one_step(model_fn, key, batch):
+    return losses.distillation_loss(
+      model_fn,
+      key,
+      paired(key, batch),
+      path=LINEAR,
+      flow_map=flow_maps.average_velocity,
+    )
+
+  def slim_flow(model_fn, key, batch, *, teacher):
+    return losses.flow_guided_distillation_loss(
+      model_fn,
+      key,
+      paired(key, batch),
+      path=LINEAR,
+      sample_times=times.Uniform(t_min=0.2, t_max=0.8),
+      teacher=teacher,
+    )
+
   published = functools.partial(published_mean_flow, num_classes=num_classes)
   return {
-    "flow_matching": functools.partial(
+    "flow_matching": flow_matching,
+    "denoising": functools.partial(
+      losses.denoising_loss,
+      path=paths.VarianceExploding(),
+      sample_times=times.LogNormal(mean=-1.2, std=1.2),
+      **labels,
+    ),
+    "score_matching": functools.partial(
       losses.flow_matching_loss,
+      path=paths.VarianceExploding(t_min=0.05, t_max=3.0),
+      sample_times=times.Uniform(t_min=0.05, t_max=3.0),
+      prediction="score",
+      weight=weights.inverse_square,
+      **labels,
+    ),
+    "reflow": flow_matching,
+    "knowledge_distillation": one_step,
+    "insta_flow": one_step,
+    "annealed_reflow": flow_matching,
+    "slim_flow": slim_flow,
+    "progressive_distillation": functools.partial(
+      losses.progressive_distillation_loss,
+      path=LINEAR,
+      sample_times=times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
+      weight=weights.inverse_square,
+      **labels,
+    ),
+    # The teacher's steps are a scan, of which XLA counts one.
+    "mid_training": functools.partial(
+      losses.mid_training_loss,
+      path=paths.VarianceExploding(),
+      flow_map=flow_maps.edm_denoiser,
+      grid=functools.partial(times.log_grid, t_min=0.002, t_max=80.0),
+    ),
+    "guidance_distillation": functools.partial(
+      losses.guidance_distillation_loss,
       path=LINEAR,
       sample_times=times.Uniform(),
-      **labels,
+      num_classes=num_classes,
     ),
     "mean_flow": mean_flow,
     "mean_flow, omega 2, kappa 0": functools.partial(mean_flow, omega=2.0),
@@ -236,6 +294,16 @@ def variants(num_classes: int) -> dict[str, Callable]:
   }
 
 
+def roles_of(name: str) -> list[str]:
+  """Return the frozen networks that a variant takes.
+
+  Args:
+    name: A key of `variants`.
+  """
+  row = METHODS.get(name.split(",")[0])
+  return [FROZEN[k] for k in FROZEN if row is not None and k in row.needs]
+
+
 def network_options(name: str, depth: int) -> dict:
   """Return what the network of a variant has beyond the others'.
 
@@ -243,6 +311,8 @@ def network_options(name: str, depth: int) -> dict:
     name: A key of `variants`.
     depth: Number of blocks.
   """
+  if name == "guidance_distillation":
+    return {"guidance_inputs": True}
   if name.split(",")[0] != "improved_mean_flow":
     return {}
   # Published: 8 of 12 blocks belong to a head.
@@ -280,7 +350,7 @@ def compile_step(
   apply_fn: Callable,
   arguments: tuple,
   *,
-  roles: tuple[str, ...] = (),
+  roles: Sequence[str] = (),
   options: dict | None = None,
 ) -> jax.stages.Compiled:
   """Compile value and gradient of a loss.
@@ -330,7 +400,7 @@ def compile_all(
       table[name],
       apply_fn,
       arguments,
-      roles=ROLES.get(name.split(",")[0], ()),
+      roles=roles_of(name),
       options=options,
     )
   return steps, arguments_of

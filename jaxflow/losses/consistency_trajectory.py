@@ -15,7 +15,7 @@ The gradient passes through the call of G_target in (3) into G. Two more terms
 hold g on the diagonal to the denoiser, and the estimates to the law of data:
 
   L_DSM = (t^2 + sd^2) / (t sd)^2 mean (g(data + t noise', t, t) - data)^2 (6)
-  L_G = mean over heads of -D(estimate)                                   (7)
+  L_G = criterion(D(estimate)), for the hinge the mean of -D(estimate)    (7)
   L = L_CTM + lam_DSM L_DSM + lam_G L_G                                   (8)
   lam_X = sg clip(||grad_W L_CTM|| / (||grad_W L_X|| + 1e-4), 0, 1e4)     (9)
 
@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import (
+  adversarial,
   couplings,
   flow_maps,
   paths,
@@ -68,6 +69,7 @@ def consistency_trajectory_loss(
   denoising_weight: float = 1.0,
   denoising_times: times.TimeSampler | None = None,
   discriminator: Callable[[Array, PyTree], Array] | None = None,
+  criterion: adversarial.Criterion = adversarial.hinge,
   last_layer: LastLayer | None = None,
 ) -> LossOutput:
   """Compute the consistency trajectory loss of each sample, eq. (8).
@@ -93,6 +95,7 @@ def consistency_trajectory_loss(
       schedule.
     discriminator: `(x, cond) -> logits`, `[B]` or `[B, heads]`; without one
       eq. (7) is left out. Scaled logits scale L_G.
+    criterion: `adversarial.hinge` or `logistic`.
     last_layer: `(build, W)` of eq. (9), `build(W)` the same network as
       `model_fn`; without it both lam are 1. Let `build` close over parameters
       under `stop_gradient`, or eq. (9) is traced twice.
@@ -150,7 +153,7 @@ def consistency_trajectory_loss(
       result["denoising"] = weight * error
     if discriminator is not None:
       logits = discriminator(estimate, cond)
-      result["adversarial"] = -logits.reshape(size, -1).mean(1)
+      result["adversarial"] = criterion.generator(logits)
     return result
 
   given = parts(model_fn)

@@ -5,14 +5,12 @@ what the generator makes in one jump G of a noisy point:
 
   xt = alpha(t) data + sigma(t) noise                                     (1)
   fake = sg G(xt, t, t_min)                                               (2)
-  hinge     L_D = mean over heads of relu(1 - D(data)) + relu(1 + D(fake)) (3)
-  logistic  L_D = ... softplus(-D(data)) + softplus(D(fake))              (4)
+  L_D = criterion(D(data), D(fake)), mean over the heads                  (3)
 
 At t = t_max, (2) is the sample of a one-step generator.
 
 References:
-  Kim et al. 2023 (arXiv:2310.02279), for (3); Goodfellow et al. 2014
-  (arXiv:1406.2661), eq. 1, for (4).
+  Kim et al. 2023 (arXiv:2310.02279).
 """
 
 from collections.abc import Callable
@@ -20,33 +18,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths
+from jaxflow import adversarial, couplings, paths
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, PyTree
-
-# (real, fake) logits of one shape -> losses of that shape.
-Criterion = Callable[[Array, Array], Array]
-
-
-def hinge(real: Array, fake: Array) -> Array:
-  """Return the hinge loss of logits, eq. (3), elementwise.
-
-  Example:
-    >>> hinge(jnp.array([2.0, 0.5]), jnp.array([-2.0, 0.0])).tolist()
-    [0.0, 1.5]
-  """
-  return jax.nn.relu(1 - real) + jax.nn.relu(1 + fake)
-
-
-def logistic(real: Array, fake: Array) -> Array:
-  """Return the logistic loss of logits, eq. (4), elementwise.
-
-  Example:
-    >>> round(float(logistic(jnp.array(0.0), jnp.array(0.0))), 4)    # 2 ln 2
-    1.3863
-  """
-  return jax.nn.softplus(-real) + jax.nn.softplus(fake)
 
 
 def discriminator_loss(
@@ -57,9 +32,9 @@ def discriminator_loss(
   path: Path,
   sample_times: TimeSampler,
   generator: FlowMap,
-  criterion: Criterion = hinge,
+  criterion: adversarial.Criterion = adversarial.hinge,
 ) -> LossOutput:
-  """Compute the discriminator's loss of each sample, eq. (3) or (4).
+  """Compute the discriminator's loss of each sample, eq. (3).
 
   Args:
     discriminator: `(x, cond) -> logits`, `[B]` or `[B, heads]`.
@@ -68,7 +43,7 @@ def discriminator_loss(
     path: The path between data and noise.
     sample_times: `(key, B) -> t [B]`, where the generator starts.
     generator: The generator's flow map; it gets no gradient.
-    criterion: `hinge` or `logistic`.
+    criterion: `adversarial.hinge` or `logistic`.
 
   Returns:
     The loss `[B]`, and metrics: `raw` (mean loss), `real` and `fake` (mean
@@ -93,5 +68,5 @@ def discriminator_loss(
 
   real = discriminator(data, cond)
   fake = discriminator(jax.lax.stop_gradient(made), cond)
-  loss = criterion(real, fake).reshape(data.shape[0], -1).mean(1)
+  loss = criterion.discriminator(real, fake)
   return loss, {"raw": loss.mean(), "real": real.mean(), "fake": fake.mean()}

@@ -21,7 +21,7 @@ import jax
 from jaxflow import couplings, guidance, paths, predictions, weights
 from jaxflow.paths import Path, over
 from jaxflow.predictions import Prediction
-from jaxflow.times import TimeSampler
+from jaxflow.times import TimeSampler, at
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 
@@ -37,6 +37,8 @@ def flow_matching_loss(
   weight: weights.Weight = weights.uniform,
   label_dropout: float = 0.0,
   num_classes: int = 0,
+  coupling: couplings.Coupling | couplings.Annealed | None = None,
+  progress: Array | None = None,
 ) -> LossOutput:
   """Compute the flow matching loss of each sample, eq. (3).
 
@@ -53,6 +55,10 @@ def flow_matching_loss(
     weight: `(path, t, t) -> [B]`.
     label_dropout: Share of the labels replaced by the null label.
     num_classes: The null label; needed with `label_dropout`.
+    coupling: `(batch, key) -> noise [B, ...]`; default: the batch's own noise,
+      or independent noise.
+    progress: Share of training that is done, scalar in [0, 1], for a coupling
+      that changes.
 
   Returns:
     The loss `[B]`, and the metric `raw`: the mean unweighted error.
@@ -70,7 +76,7 @@ def flow_matching_loss(
   """
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data = batch["data"]
-  noise = couplings.noise_of(batch, noise_key)
+  noise = at(coupling or couplings.noise_of, progress)(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
   )

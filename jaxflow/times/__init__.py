@@ -24,14 +24,19 @@ from jaxflow.times.pairs import (
   PairSampler,
   Quantiles,
   SortedPair,
-  TrajectorySampler,
-  TrajectoryTimes,
   TruncatedPair,
   at,
+)
+from jaxflow.times.walks import (
+  AdjacentTriple,
+  TrajectorySampler,
+  TrajectoryTimes,
+  TripleSampler,
 )
 
 __all__ = [
   "AdjacentPair",
+  "AdjacentTriple",
   "ArctanLogNormal",
   "Constant",
   "Grid",
@@ -47,6 +52,7 @@ __all__ = [
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",
+  "TripleSampler",
   "TruncatedPair",
   "Uniform",
   "at",

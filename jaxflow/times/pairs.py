@@ -1,13 +1,12 @@
-"""Laws of training pairs (t, s), s <= t, and of whole walks.
+"""Laws of training pairs (t, s), s <= t.
 
 References:
-  Geng et al. 2025 (arXiv:2505.13447), section 4.3: sorted pairs; Kim et al.
-  2023 (arXiv:2310.02279): trajectories.
+  Geng et al. 2025 (arXiv:2505.13447), section 4.3: sorted pairs.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,6 @@ from jaxflow.times.laws import Law
 from jaxflow.types import Array
 
 PairSampler = Callable[[Array, int], tuple[Array, Array]]
-# Walks `[H + 1, B]` of decreasing times, and times s `[B]` to jump to.
-TrajectorySampler = Callable[[Array, int], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,13 +123,13 @@ class TruncatedPair:
     )
 
 
-def at(sampler: Callable, progress: Array | None) -> Callable:
-  """Return a sampler of times or pairs as it is at a point of training.
+def at(sampler: Any, progress: Array | None) -> Callable:
+  """Return a sampler or a coupling as it is at a point of training.
 
-  A curriculum is a sampler with a method `at(progress)`; any other stays.
+  A curriculum is one with a method `at(progress)`; any other stays.
 
   Args:
-    sampler: A sampler of times or of pairs.
+    sampler: A sampler of times or of pairs, or a coupling.
     progress: Share of training that is done, scalar in [0, 1], or None.
 
   Raises:
@@ -149,7 +146,7 @@ def at(sampler: Callable, progress: Array | None) -> Callable:
   if progress is None:
     raise ValueError(
       f"{type(sampler).__name__} changes during training: give `progress`, or "
-      "times without a curriculum"
+      "a choice without a curriculum"
     )
   return stage(progress)
 
@@ -182,72 +179,3 @@ class AdjacentPair:
     points = self.grid(self.num_points)
     index = jax.random.randint(key, (n,), 0, self.num_points - 1)
     return points[index], points[index + 1]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrajectoryTimes:
-  """A walk of h grid points from t = g(i) to u = g(i + h), then s = g(j) <= u.
-
-  One h for the whole batch, with P(h) proportional to h on 1..N-1; i is uniform
-  where the walk fits, j uniform on i+h..N-1 (Kim et al. 2023,
-  arXiv:2310.02279). `solver_steps` fixes h.
-
-  Example:
-    >>> from jaxflow.times import uniform_grid
-    >>> walk = TrajectoryTimes(grid=uniform_grid, num_points=5, solver_steps=2)
-    >>> times, s = walk.transform(2, jnp.array([0.0]), jnp.array([0.99]))
-    >>> times[:, 0].tolist(), s.tolist()
-    ([1.0, 0.75, 0.5], [0.0])
-  """
-
-  grid: Grid
-  num_points: int
-  solver_steps: int | None = None
-
-  def __post_init__(self):
-    """Check that a walk of `solver_steps` fits on the grid."""
-    h = self.solver_steps
-    if h is not None and not 1 <= h < self.num_points:
-      raise ValueError(
-        f"solver_steps={h}: a grid of {self.num_points} points has walks of 1 "
-        f"to {self.num_points - 1} steps"
-      )
-
-  def probabilities(self) -> Array:
-    """Return P(h) for h = 1..N-1, `[N - 1]`."""
-    h = jnp.arange(1.0, self.num_points)
-    return h / h.sum()
-
-  def transform(
-    self, h: Array | int, first: Array, second: Array
-  ) -> tuple[Array, Array]:
-    """Map a number of steps and uniform draws of i and j to times.
-
-    Args:
-      h: Number of steps, integer scalar.
-      first: Draws of i in [0, 1), `[n]`.
-      second: Draws of j, likewise.
-
-    Returns:
-      The times of the walk, `[H + 1, n]`, where H is `solver_steps` or N - 1
-      and the rows after h repeat u; and s `[n]`.
-    """
-    points = self.grid(self.num_points)
-    i = _floor(first, self.num_points - h)
-    j = i + h + _floor(second, self.num_points - h - i)
-    walk = jnp.arange((self.solver_steps or self.num_points - 1) + 1)
-    return points[i[None] + jnp.minimum(walk, h)[:, None]], points[j]
-
-  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
-    """Sample n walks `[H + 1, n]` and times s `[n]`."""
-    h_key, i_key, j_key = jax.random.split(key, 3)
-    h = self.solver_steps
-    if h is None:
-      h = 1 + jax.random.categorical(h_key, jnp.log(self.probabilities()))
-    draws = jax.random.uniform(i_key, (n,)), jax.random.uniform(j_key, (n,))
-    return self.transform(h, *draws)
-
-
-def _floor(draws: Array, count: Array | int) -> Array:
-  """Map draws in [0, 1) to 0..count-1; a product may round up to count."""
-  return jnp.minimum((draws * count).astype(jnp.int32), count - 1)

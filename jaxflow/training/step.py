@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxflow.errors import UsageError
 from jaxflow.methods import Method
 from jaxflow.training import ema as ema_lib
 from jaxflow.training.state import TrainState
@@ -57,6 +58,11 @@ def make_loss_fn(
   """
 
   def loss_fn(params, state, key, batch):
+    if "pairs" in method.needs and "noise" not in batch:
+      raise UsageError(
+        "the data are no pairs, and this method trains on pairs: give data "
+        "with the noise from which a teacher made them, or another method"
+      )
     loss_key, dropout_key = jax.random.split(key)
     roles = {}
     if "target" in method.needs:

@@ -1,0 +1,146 @@
+"""Flow maps along velocities: jumps of an average velocity, steps of an ODE.
+
+References:
+  Geng et al. 2025 (arXiv:2505.13447), eq. 12 for the average velocity; Frans et
+  al. 2024 (arXiv:2410.12557) for its halved steps; Song et al. 2020
+  (arXiv:2010.02502), eq. 12 for DDIM.
+"""
+
+from collections.abc import Callable
+
+from jaxflow import dyadic, guidance, predictions, solvers
+from jaxflow.paths import Path, over
+from jaxflow.types import Array, FlowMap, ModelFn
+
+
+def average_velocity(model_fn: ModelFn) -> FlowMap:
+  """Jump along the average velocity: `xs = xt - (t - s) F(xt, t, s)`.
+
+  MeanFlow, shortcut models and, with s = t_min on the linear path, consistency
+  models of a flow.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.0])
+    >>> average_velocity(net)(jnp.array([[1.0]]), t, s, None).tolist()
+    [[0.0]]
+  """
+
+  def flow_map(xt, t, s, cond):
+    return xt - over(t - s, xt) * model_fn(xt, t, s, cond)
+
+  return flow_map
+
+
+def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
+  """Jump along an average velocity that was trained on halved steps.
+
+  Steps of up to `1 / num_steps` are taken along the velocity, at s = t. Sample
+  with a power of two of equal steps, the gaps that were trained.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: over(t - s, xt) * xt
+    >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
+    >>> jump = dyadic_velocity(net, num_steps=4)
+    >>> jump(jnp.ones((2, 1)), t, s, None).tolist()
+    [[1.0], [0.75]]
+  """
+  return average_velocity(dyadic.on_diagonal(model_fn, num_steps))
+
+
+def guided_velocity(
+  model_fn: Callable[..., tuple[Array, ...]],
+  *,
+  omega: float = 1.0,
+  t_start: float = 0.0,
+  t_end: float = 1.0,
+) -> FlowMap:
+  """Jump along the first head of a network that has guidance as an input.
+
+  Args:
+    model_fn: `(xt, t, s, cond) -> (average velocity, ...)`; its `cond` is that
+      of `guidance.inputs`.
+    omega: Guidance scale; 1 is none.
+    t_start: Smallest t that is guided.
+    t_end: Largest t that is guided.
+
+  Returns:
+    A flow map, whose condition is labels or None.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: (over(cond["omega"], xt) * xt, xt)
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> jump = guided_velocity(net, omega=2.0)
+    >>> jump(jnp.array([[3.0]]), t, s, None).tolist()
+    [[0.0]]
+  """
+  told = guidance.told(model_fn, omega=omega, t_start=t_start, t_end=t_end)
+  return average_velocity(lambda xt, t, s, cond: told(xt, t, s, cond)[0])
+
+
+def ode_step(
+  model_fn: ModelFn, *, solver: solvers.Solver = solvers.euler
+) -> FlowMap:
+  """Take one solver step along the velocity that the network predicts.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> ode_step(net)(jnp.array([[1.0]]), t, s, None).tolist()
+    [[0.5]]
+  """
+
+  def flow_map(xt, t, s, cond):
+    return solvers.step(solver, model_fn, xt, t, s, cond)
+
+  return flow_map
+
+
+def guided_step(
+  model_fn: ModelFn,
+  *,
+  omega: float = 1.0,
+  t_start: float = 0.0,
+  t_end: float = 1.0,
+  solver: solvers.Solver = solvers.euler,
+) -> FlowMap:
+  """Take a solver step along a velocity that has guidance as an input.
+
+  `ode_step` of a network whose `cond` is that of `guidance.inputs`; the
+  condition of the flow map is labels or None.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: over(cond["omega"], xt) * xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> guided_step(net, omega=2.0)(jnp.array([[3.0]]), t, s, None).tolist()
+    [[0.0]]
+  """
+  told = guidance.told(model_fn, omega=omega, t_start=t_start, t_end=t_end)
+  return ode_step(told, solver=solver)
+
+
+def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
+  """Take one step that is exact for a constant denoiser (DDIM).
+
+  `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, D the data that the
+  velocity means; on the linear and the variance-exploding path an Euler step.
+
+  Example:
+    >>> from jaxflow.paths import Linear
+    >>> net = lambda xt, t, s, cond: xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> step = ddim_step(net, path=Linear())
+    >>> step(jnp.array([[1.0]]), t, s, None).tolist()
+    [[0.5]]
+  """
+  denoiser = predictions.as_prediction(
+    model_fn, path, source="velocity", target="data"
+  )
+
+  def flow_map(xt, t, s, cond):
+    data = denoiser(xt, t, t, cond)
+    ratio = path.sigma(s) / path.sigma(t)
+    scale = path.alpha(s) - ratio * path.alpha(t)
+    return over(ratio, xt) * xt + over(scale, xt) * data
+
+  return flow_map

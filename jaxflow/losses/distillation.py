@@ -1,0 +1,106 @@
+"""Distillation of stored pairs into a one-step generator.
+
+A pair is a noise and the data to which a teacher's ODE carries it. One jump of
+the flow map from t_max to t_min is the generator,
+
+  x^ = flow_map(sigma(t_max) noise, t_max, t_min)                         (1)
+  L = w_r dist(x^, data) + w_p perceptual(x^, data) + w_a A(D(x^))        (2)
+
+with A of `jaxflow.adversarial` for a discriminator D that returns logits. With
+the first term alone it is knowledge distillation, and the last step of
+k-rectified flow; with the others, the distillation of InstaFlow. The first term
+alone blurs (posterior mean), the last alone drops modes.
+
+References:
+  Luhman, Luhman 2021 (arXiv:2101.02388), eq. 7; Liu et al. 2022
+  (arXiv:2209.03003), section 2.2; Liu et al. 2023 (arXiv:2309.06380), eq. 6.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxflow import adversarial, couplings, paths, weights
+from jaxflow.paths import Path
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
+
+# (samples [B, ...], cond) -> logits `[B]` or `[B, heads]`.
+Discriminator = Callable[[Array, PyTree], Array]
+
+
+def distillation_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  flow_map: Callable[[ModelFn], FlowMap],
+  distance: weights.Distance = weights.l2,
+  perceptual: weights.Distance | None = None,
+  discriminator: Discriminator | None = None,
+  criterion: adversarial.Criterion = adversarial.logistic,
+  reconstruction_weight: float = 1.0,
+  perceptual_weight: float = 0.0,
+  adversarial_weight: float = 0.0,
+) -> LossOutput:
+  """Compute the distillation loss of each sample, eq. (2).
+
+  Args:
+    model_fn: The network; it is called with s = t_min.
+    key: Random key; not used, a pair decides everything.
+    batch: `data [B, ...]` with the `noise` it came from; optional `cond`.
+    path: The path; its ends are the ends of the jump.
+    flow_map: Makes the generator of a network: `flow_maps.average_velocity`
+      (one Euler step) or `edm_skip`.
+    distance: Of samples and data, `(a, b) -> [B]`: `weights.l1` or `l2`.
+    perceptual: The same on features: `weights.perceptual(features)`.
+    discriminator: `(samples, cond) -> logits`; its parameters are constants.
+    criterion: `adversarial.logistic` or `hinge`.
+    reconstruction_weight: w_r of eq. (2).
+    perceptual_weight: w_p; other than 0 it needs `perceptual`.
+    adversarial_weight: w_a; other than 0 it needs `discriminator`.
+
+  Returns:
+    The loss `[B]`, and metrics, means without weights: `raw` (the distance),
+    `perceptual` and `adversarial` where they are used.
+
+  Raises:
+    ValueError: If the batch has no noise, or a term lacks its function.
+
+  Example:
+    >>> import jax
+    >>> from jaxflow import flow_maps
+    >>> net = lambda xt, t, s, cond: xt                   # x^ = 0
+    >>> batch = {"data": jnp.full((2, 4), 2.0), "noise": jnp.ones((2, 4))}
+    >>> loss, _ = distillation_loss(
+    ...     net, jax.random.key(0), batch, path=paths.Linear(),
+    ...     flow_map=flow_maps.average_velocity)
+    >>> loss.tolist()
+    [4.0, 4.0]
+  """
+  del key
+  couplings.check_pairs(batch)
+  data, noise, cond = batch["data"], batch["noise"], batch.get("cond")
+  t = jnp.full(data.shape[:1], path.t_max)
+  s = jnp.full_like(t, path.t_min)
+  sample = flow_map(model_fn)(paths.start(path, noise), t, s, cond)
+
+  raw = distance(sample, data)
+  loss = reconstruction_weight * raw
+  metrics = {"raw": raw.mean()}
+  if perceptual_weight:
+    term = _given("perceptual", perceptual)(sample, data)
+    loss = loss + perceptual_weight * term
+    metrics["perceptual"] = term.mean()
+  if adversarial_weight:
+    logits = _given("discriminator", discriminator)(sample, cond)
+    term = criterion.generator(logits)
+    loss = loss + adversarial_weight * term
+    metrics["adversarial"] = term.mean()
+  return loss, metrics
+
+
+def _given(name: str, function: Callable | None) -> Callable:
+  if function is None:
+    raise ValueError(f"{name}=None but its weight is not 0: give the function")
+  return function

@@ -1,0 +1,133 @@
+"""Mid-training: regress every point of a teacher's trajectory on its end.
+
+Between diffusion and consistency training, a network learns the jump to data
+from all K points of solver trajectories,
+
+  y_0 = sigma(t_0) noise,  or alpha(t_0) data + sigma(t_0) noise          (1)
+  y_0 -> ... -> y_K by multistep DPM-Solver++ of the teacher              (2)
+  L = 1 / K sum_{j < K} dist(f(y_j, t_j), sg y_K)                         (3)
+
+where the order of step j of K is min(order, j + 1, K - j), as in
+`samplers.DPMSolver`.
+
+References:
+  Hu, Lai, Mitsufuji, Ermon 2025 (arXiv:2509.24526), section 4; Lu et al. 2022
+  (arXiv:2211.01095), algorithm 2.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import couplings, predictions, weights
+from jaxflow.paths import Path
+from jaxflow.samplers import DPMSolver
+from jaxflow.times import Grid
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
+
+
+def mid_training_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: Path,
+  teacher: ModelFn,
+  flow_map: Callable[[ModelFn], FlowMap],
+  grid: Grid,
+  num_steps: int = 16,
+  order: int = 3,
+  distance: weights.Distance = weights.l2_sum,
+  data_plus_noise: bool = False,
+) -> LossOutput:
+  """Compute the mid-training loss of each trajectory, eq. (3).
+
+  A batch of B trajectories is K B rows of the network: choose B accordingly.
+
+  Args:
+    model_fn: The network; its flow map is called with s = t_min.
+    key: Random key for the noise, if the batch has none.
+    batch: `data [B, ...]`, of which (1) may need the shape only; optional
+      `noise` and `cond`.
+    path: The path; sigma > 0 and alpha > 0 on all the grid.
+    teacher: A network that predicts the velocity, guided if wanted.
+    flow_map: Makes f of a network: `flow_maps.edm_denoiser`.
+    grid: Number of points -> decreasing times: equal steps of log-SNR are
+      `times.log_grid` on the variance-exploding path.
+    num_steps: K, steps of a trajectory.
+    order: Largest order of the solver, 1, 2 or 3.
+    distance: `(a, b) -> [B]`: `l2_sum`, `huber(0.0)`, or `weights.perceptual`.
+    data_plus_noise: Whether y_0 starts at noised data instead of noise.
+
+  Returns:
+    The loss `[B]`, and the metric `raw`: its mean.
+
+  Raises:
+    ValueError: If `order` is not 1, 2 or 3.
+
+  Example:
+    >>> import functools
+    >>> from jaxflow import flow_maps, times
+    >>> grid = functools.partial(times.log_grid, t_min=0.01, t_max=1.0)
+    >>> teacher = lambda xt, t, s, cond: xt / t[:, None]       # data = 0
+    >>> loss, _ = mid_training_loss(
+    ...     lambda xt, t, s, cond: 0 * xt, jax.random.key(0),
+    ...     {"data": jnp.zeros((1, 1)), "noise": jnp.ones((1, 1))},
+    ...     path=paths.VarianceExploding(t_min=0.01, t_max=1.0),
+    ...     teacher=teacher, flow_map=flow_maps.free, grid=grid)
+    >>> round(float(loss[0]), 6)                               # (0 - 0.01)^2
+    0.0001
+  """
+  solver = DPMSolver(order=order)
+  data, cond = batch["data"], batch.get("cond")
+  noise = couplings.noise_of(batch, key)
+  times = grid(num_steps + 1)
+  # Zero times the data, not nothing: this tells the compiler on which devices
+  # the rows are, where noise of its own has none.
+  share = path.alpha(times[0]) * (1.0 if data_plus_noise else 0.0)
+  start = share * data + path.sigma(times[0]) * noise
+  points, end = jax.lax.stop_gradient(
+    _trajectory(teacher, path, start, times, solver, cond)
+  )
+
+  # The points of one trajectory side by side, so that no row changes its
+  # device.
+  def every(x):
+    return jnp.repeat(x, num_steps, axis=0)
+
+  size = data.shape[0]
+  rows = jnp.moveaxis(points, 0, 1).reshape(-1, *data.shape[1:])
+  t = jnp.tile(times[:-1], size)
+  s = jnp.full_like(t, path.t_min)
+  f = flow_map(model_fn)(rows, t, s, jax.tree.map(every, cond))
+  loss = distance(f, every(end)).reshape(size, num_steps).mean(1)
+  return loss, {"raw": loss.mean()}
+
+
+def _trajectory(
+  teacher: ModelFn,
+  path: Path,
+  start: Array,
+  times: Array,
+  solver: DPMSolver,
+  cond: PyTree,
+) -> tuple[Array, Array]:
+  """Return the points before the end `[K, B, ...]` and the end, eq. (2)."""
+  denoiser = predictions.as_prediction(
+    teacher, path, source="velocity", target="data"
+  )
+
+  def step(carry, given):
+    x, history = carry
+    time, scale, weights = given
+    t = jnp.broadcast_to(time, x.shape[:1])
+    history = (denoiser(x, t, t, cond), *history)
+    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
+    return (end, history[: solver.order - 1]), x
+
+  empty = (jnp.zeros_like(start),) * (solver.order - 1)
+  (end, _), points = jax.lax.scan(
+    step, (start, empty), (times[:-1], *solver.coefficients(path, times))
+  )
+  return points, end
