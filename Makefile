@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = $(BIN)/python
 
-.PHONY: help install demo test lint format experiments-quick clean
+.PHONY: help install demo test lint format links experiments-quick clean
 
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
@@ -12,6 +12,7 @@ help:
 	@echo "make test      run all tests"
 	@echo "make lint      check style, names and types"
 	@echo "make format    format the code"
+	@echo "make links     renumber the links from docs to code, and check all links"
 	@echo "make experiments-quick   run every experiment in its short form"
 
 install: $(VENV)/installed
@@ -40,6 +41,9 @@ lint: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+links: install
+	$(RUN) docs/check_links.py --write
 
 experiments-quick: install
 	@for run in experiments/*/run.py; do \

@@ -1,4 +1,4 @@
-"""A ring of 8 Gaussians in the plane: radius 1, standard deviation 0.1.
+r"""A ring of 8 Gaussians in the plane: radius 1, standard deviation 0.1.
 
   jaxflow train --config=configs/ring.py:METHOD --workdir=runs/METHOD
 
@@ -9,12 +9,45 @@ where as many real training points score 0.073 +- 0.006:
   mean_flow                  1 call  0.074, 4 calls 0.069
   consistency_distillation   1 call  0.059, 4 calls 0.058
 
-The student needs --config.teacher.workdir, by default runs/flow_matching.
+A row that needs a teacher takes it from --config.teacher.workdir, by default
+runs/flow_matching, one that needs pairs from runs/pairs:
+
+  jaxflow pairs --workdir=runs/flow_matching --num=16384 --out=runs/pairs
+
+Guidance distillation needs a teacher with labels,
+
+  jaxflow train --config=configs/ring.py:flow_matching \
+    --config.data.conditional=True --config.loss.label_dropout=0.1 \
+    --workdir=runs/flow_matching_labelled
 """
 
 from jaxflow.config import Config, default_config, update
 
+# Standard deviation of the points.
+SIGMA_DATA = 0.7
+
+_FLOW_TEACHER = {"teacher": {"workdir": "runs/flow_matching"}}
+# The network predicts something else than its teacher's: it starts afresh.
+_NEW_STUDENT = {
+  "teacher": {"workdir": "runs/flow_matching", "init_student": False}
+}
+_PAIRS = {"data": {"pairs": "runs/pairs"}}
+_RECTIFIED = {
+  "optimizer": {"learning_rate": 5e-4},
+  "init": {"workdir": "runs/flow_matching"},
+  **_PAIRS,
+}
+_ANGULAR = {
+  "path": {"noise_std": SIGMA_DATA},
+  "times": {"sigma_data": SIGMA_DATA},
+}
+_PRECONDITIONED = {"flow_map": {"sigma_data": SIGMA_DATA}}
+
 METHOD_FIELDS = {
+  "denoising": {
+    "loss": {"sigma_data": SIGMA_DATA},
+    "sample": {"nfe": 36},
+  },
   "mean_flow": {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"block": (2, 1), "norm_power": 0.5},
@@ -23,7 +56,41 @@ METHOD_FIELDS = {
   "improved_mean_flow": {"loss": {"label_dropout": 0.0, "norm_power": 0.5}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},
-    "teacher": {"workdir": "runs/flow_matching"},
+    **_FLOW_TEACHER,
+  },
+  "consistency_trajectory": {
+    "loss": {"sigma_data": SIGMA_DATA},
+    **_PRECONDITIONED,
+    **_NEW_STUDENT,
+  },
+  "reflow": _RECTIFIED,
+  "annealed_reflow": _RECTIFIED,
+  "knowledge_distillation": _RECTIFIED,
+  "insta_flow": _RECTIFIED,
+  "slim_flow": {
+    "optimizer": {"learning_rate": 5e-4},
+    **_FLOW_TEACHER,
+    **_PAIRS,
+  },
+  "consistency_training": _PRECONDITIONED,
+  "improved_consistency_training": _PRECONDITIONED,
+  "easy_consistency": _PRECONDITIONED,
+  "continuous_consistency": _ANGULAR,
+  "continuous_consistency_distillation": {**_ANGULAR, **_NEW_STUDENT},
+  "mid_training": {
+    "loss": {"num_steps": 8},
+    "train": {"batch_size": 64},
+    **_PRECONDITIONED,
+    **_NEW_STUDENT,
+  },
+  "progressive_distillation": {
+    "optimizer": {"learning_rate": 5e-4},
+    **_FLOW_TEACHER,
+  },
+  # Guidance acts on labels: of this row the points have some.
+  "guidance_distillation": {
+    "data": {"conditional": True},
+    "teacher": {"workdir": "runs/flow_matching_labelled"},
   },
 }
 

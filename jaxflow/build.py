@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxflow import (
+  conversions,
   guidance,
   predictions,
   registry,
@@ -51,7 +52,9 @@ class Model:
     """Shape of one sample."""
     return tuple(self.config.data.shape)
 
-  def component(self, kind: str, specification: Any, field: str) -> Any:
+  def component(
+    self, kind: str, specification: Any, field: str, **context: Any
+  ) -> Any:
     """Make a component with this path, method and training as context.
 
     Times that must know which rows the loss treats in which way are told.
@@ -69,6 +72,7 @@ class Model:
       batch_size=self.config.train.batch_size,
       steps=self.config.train.steps,
       **{k: loss[k] for k in layout if k in loss},
+      **context,
     )
 
   def flow_map(self) -> Callable[[ModelFn], FlowMap]:
@@ -99,7 +103,8 @@ class Model:
     field: str,
     *,
     interval: tuple[float, float] | None = None,
-    target: predictions.Prediction = "velocity",
+    target: Prediction = "velocity",
+    path: Path | None = None,
   ) -> ModelFn:
     """Return the network as a velocity network, guided where scale != 1.
 
@@ -109,21 +114,37 @@ class Model:
       field: The config field that says so, for messages.
       interval: Times outside of which the scale is 1.
       target: What to predict in place of the velocity.
+      path: Another path, on which to predict the velocity.
     """
-    model_fn = predictions.as_prediction(
-      functools.partial(self.network.apply, params),
-      self.path,
-      source=self.config.loss.get("prediction", "velocity"),
-      target=target,
-      sigma_data=self.config.loss.get("sigma_data", 0.5),
-    )
+    model_fn = functools.partial(self.network.apply, params)
+    kind = self.config.loss.get("prediction", "velocity")
+    sigma_data = self.config.loss.get("sigma_data", 0.5)
+    if target == "velocity":
+      model_fn = conversions.on_path(
+        model_fn,
+        source=self.path,
+        target=path or self.path,
+        prediction=kind,
+        sigma_data=sigma_data,
+      )
+    else:
+      model_fn = predictions.as_prediction(
+        model_fn, self.path, source=kind, target=target, sigma_data=sigma_data
+      )
     if scale != 1:
-      self._check_guidance(scale, field)
+      self.check_guidance(scale, field)
     return guidance.classifier_free(
       model_fn, scale=scale, num_classes=self.num_classes, interval=interval
     )
 
-  def _check_guidance(self, scale: float, field: str, off: int = 1) -> None:
+  def check_guidance(self, scale: float, field: str, off: int = 1) -> None:
+    """Raise UsageError unless the network can be guided.
+
+    Args:
+      scale: Guidance scale that is wanted.
+      field: The config field that says so.
+      off: Value of the field without guidance.
+    """
     if not self.num_classes:
       raise UsageError(
         f"{field}={scale}: the model is unconditional; set it to {off}"
@@ -145,7 +166,7 @@ class Model:
           f"sample.guidance={sample.guidance}: guidance is an input of this "
           "network; set flow_map.omega, and sample.guidance to 1"
         )
-      self._check_guidance(sample.guidance, "sample.guidance")
+      self.check_guidance(sample.guidance, "sample.guidance")
     grid = self.component("grid", sample.grid, "sample.grid")
     interval = self._guidance_interval()
     network_of = functools.partial(
@@ -176,6 +197,7 @@ class Model:
   def _check_prediction(self, times: Array, target: Prediction) -> None:
     """Raise UsageError if a prediction cannot be converted on the way."""
     source = self.config.loss.get("prediction", "velocity")
+    source = "data" if source == "edm" else source
     one = jnp.ones_like(times)
     value = predictions.convert(
       self.path, one, one, times, source=source, target=target
@@ -237,7 +259,13 @@ def make_model(config: Config) -> Model:
     num_classes=config.data.num_classes,
     data_shape=tuple(config.data.shape),
   )
-  model = Model(config, method, path, network)
+  wrap = registry.make(
+    "parameterization",
+    config.get("parameterization", {"name": "raw"}),
+    field="parameterization",
+    path=path,
+  )
+  model = Model(config, method, path, _wrapped(network, wrap))
   if "labels" in method.needs and not model.num_classes:
     raise UsageError(
       f"method={config.method!r} needs labels, and the data have none: take "
@@ -248,15 +276,27 @@ def make_model(config: Config) -> Model:
     raise UsageError(
       f"loss.label_dropout={dropout}: the data have no labels; set it to 0"
     )
-  steps = config.loss.get("num_steps"), config.flow_map.get("num_steps")
-  if None not in steps and steps[0] != steps[1]:
-    raise UsageError(
-      f"flow_map.num_steps={steps[1]}: must be loss.num_steps={steps[0]}, the "
-      "steps that are trained"
-    )
+  for name in ("num_steps", "sigma_data"):
+    trained, sampled = config.loss.get(name), config.flow_map.get(name)
+    if None not in (trained, sampled) and trained != sampled:
+      raise UsageError(
+        f"flow_map.{name}={sampled}: must be loss.{name}={trained}, with which "
+        "the network is trained"
+      )
   for name, off in (("omega", 1), ("kappa", 0)):
     if config.loss.get(name, off) != off:
-      model._check_guidance(config.loss[name], f"loss.{name}", off)
-  if model.num_classes and config.loss.get("omega_max", 1) != 1:
-    model._check_guidance(config.loss.omega_max, "loss.omega_max")
+      model.check_guidance(config.loss[name], f"loss.{name}", off)
+  omega_max = config.loss.get("omega_max", 1)
+  if model.num_classes and omega_max != 1 and "label_dropout" in config.loss:
+    model.check_guidance(omega_max, "loss.omega_max")
   return model
+
+
+def _wrapped(network: Network, wrap: Callable[[ModelFn], ModelFn]) -> Network:
+  """Return a network whose `apply` is wrapped, whatever its parameters."""
+
+  def apply(params, xt, t, s, cond, key=None):
+    model_fn = functools.partial(network.apply, params, key=key)
+    return wrap(model_fn)(xt, t, s, cond)
+
+  return dataclasses.replace(network, apply=apply)

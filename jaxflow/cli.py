@@ -1,75 +1,16 @@
-"""The command line: `jaxflow train | sample | evaluate | methods`."""
+"""The command line: `jaxflow train | pairs | rectify | sample | ...`."""
 
+import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags, logging
 
+from jaxflow.cli_help import HELP
 from jaxflow.errors import RunError, UsageError
-
-HELP = {
-  "": """\
-usage: jaxflow COMMAND [--flag=value ...]
-
-  train     train a config in a workdir, or go on where it stopped
-  sample    draw samples from a workdir into a picture or an .npz file
-  evaluate  compare samples with held-out data, beside the real-data floor
-  methods   print the table of methods
-
-jaxflow COMMAND --help tells the flags. All commands take --debug, which shows
-the traceback of an error.""",
-  "train": """\
-usage: jaxflow train --config=FILE.py:METHOD --workdir=FOLDER
-                     [--config.FIELD=VALUE ...]
-
-  --config    a file with get_config(method), for instance configs/digits.py
-  --workdir   where config.json, checkpoints/, metrics.csv, tensorboard/ and
-              samples/ go; with a run in it, training goes on from its last
-              checkpoint
-  --config.FIELD=VALUE
-              changes one field, for instance --config.train.steps=500
-
-example:
-  jaxflow train --config=configs/digits.py:mean_flow --workdir=runs/digits
-
-Ctrl-C and SIGTERM save and exit 0; the same command goes on.""",
-  "sample": """\
-usage: jaxflow sample --workdir=FOLDER --out=FILE [--num=64] [--nfe=1]
-
-  --workdir   the folder of a run
-  --out       a .png file (grid of images, or scatter of points) or .npz file
-              (arrays `samples` and `label`)
-  --num       how many samples (default 64)
-  --nfe       network calls per sample (default 1; guidance doubles each)
-  --label     the class of all samples (default: the classes in turn)
-  --seed      seed of the noise (default 0)
-  --step      the checkpoint (default: the latest)
-
-example:
-  jaxflow sample --workdir=runs/digits --num=64 --label=3 --out=grid.png""",
-  "evaluate": """\
-usage: jaxflow evaluate --workdir=FOLDER [--nfe=1,2,4]
-
-  --workdir   the folder of a run
-  --nfe       network calls per sample, one evaluation each (default: the
-              config's evaluation.nfe)
-
-Prints each metric beside its value for real data, and writes
-WORKDIR/evaluation.json.
-
-example:
-  jaxflow evaluate --workdir=runs/digits --nfe=1,2,4""",
-  "methods": """\
-usage: jaxflow methods
-
-Prints every method: what it does, what it needs, where it comes from.
-
-example:
-  jaxflow methods""",
-}
 
 
 def main() -> None:
@@ -134,7 +75,7 @@ def _say(text: str) -> None:
 
 
 def _train(arguments: list[str]) -> int:
-  from jaxflow.config_flags import parse
+  from jaxflow.config.flags import parse
 
   values = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -203,6 +144,53 @@ def _evaluate(arguments: list[str]) -> int:
   return 0
 
 
+def _pairs(arguments: list[str]) -> int:
+  from jaxflow import commands
+
+  values = flags.FlagValues()
+  for name in ("workdir", "out"):
+    flags.DEFINE_string(name, None, "", flag_values=values)
+  flags.DEFINE_integer("step", None, "", flag_values=values)
+  options = _define(commands.PairOptions, values)
+  _parse(arguments, values)
+  workdir = _required(values.workdir, "workdir", "the folder of a run")
+  out = _required(values.out, "out", "a folder for the pairs")
+  commands.make_pairs(
+    pathlib.Path(workdir),
+    pathlib.Path(out),
+    options(),
+    step=values.step,
+    say=_say,
+  )
+  return 0
+
+
+# What `rectify` sets for every round.
+_OF_ROUNDS = (
+  "--config.data.pairs",
+  "--config.data.synthetic_share",
+  "--config.init.",
+)
+
+
+def _rectify(arguments: list[str]) -> int:
+  from jaxflow import commands
+  from jaxflow.config.flags import parse
+
+  for argument in arguments:
+    name = argument.split("=")[0]
+    if name.startswith(_OF_ROUNDS):
+      raise UsageError(f"{name}: every round has its own; leave it out")
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  rounds = _define(commands.Rounds, values)
+  options = _define(commands.PairOptions, values)
+  config = parse(arguments, values)
+  workdir = _required(values.workdir, "workdir", "a folder for the rounds")
+  commands.rectify(config, pathlib.Path(workdir), rounds(), options(), say=_say)
+  return 0
+
+
 def _methods(arguments: list[str]) -> int:
   _parse(arguments, flags.FlagValues())
   from jaxflow.methods import METHODS
@@ -217,8 +205,20 @@ COMMANDS = {
   "train": _train,
   "sample": _sample,
   "evaluate": _evaluate,
+  "pairs": _pairs,
+  "rectify": _rectify,
   "methods": _methods,
 }
+
+
+def _define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
+  """Define a flag for each field of a dataclass; return what makes it."""
+  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+  fields = dataclasses.fields(options)
+  for field in fields:
+    kind = define.get(type(field.default), flags.DEFINE_string)
+    kind(field.name, field.default, "", flag_values=values)
+  return lambda: options(**{f.name: values[f.name].value for f in fields})
 
 
 def _parse(arguments: list[str], values: flags.FlagValues) -> None:

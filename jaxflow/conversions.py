@@ -7,9 +7,10 @@ noise level, in data units, correspond:
   x~ = (alpha~(t~) / alpha(t)) x                                          (2)
 
 Data and noise predictions stay as they are; velocity, v and score follow from
-them (`predictions.convert`). The level is the time of the variance-exploding
-path. On the angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd
-the standard deviation of the data,
+them (`predictions.convert`), so that a network of any path is one of any other
+(`on_path`). The level is the time of the variance-exploding path. On the
+angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the standard
+deviation of the data,
 
   normalized   u = sd F(x / std(x), t)                                    (3)
   EDM          u = -sd F(x / sd, ln(sd tan t) / 4)                        (4)
@@ -24,10 +25,14 @@ References:
   (arXiv:2410.11081), section 3.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 
-from jaxflow import paths
+from jaxflow import paths, predictions
 from jaxflow.paths import Path, over
+from jaxflow.predictions import Parameterization, Prediction
 from jaxflow.types import Array, ModelFn
 
 
@@ -54,7 +59,7 @@ def time_at(path: Path, level: Array) -> Array:
   level = level / paths.noise_std(path)
   match path:
     case paths.Linear():
-      return level / (1 + level)
+      return 1 / (1 + 1 / level)  # 0 and infinity have their limits.
     case paths.Trigonometric():
       return 2 * path.t_max / jnp.pi * jnp.arctan(level)
     case paths.VarianceExploding():
@@ -70,31 +75,93 @@ def time_at(path: Path, level: Array) -> Array:
   )
 
 
-def denoiser_on(model_fn: ModelFn, path: Path) -> ModelFn:
-  """Use a denoiser of the variance-exploding path on another one, eq. (1)-(2).
+def on_path(
+  model_fn: ModelFn,
+  *,
+  source: Path,
+  target: Path,
+  prediction: Parameterization = "velocity",
+  sigma_data: float = 0.5,
+) -> ModelFn:
+  """Use a network of one path as velocity network on another, eq. (1)-(2).
+
+  Noise levels that the source does not reach are taken as its nearest; so are
+  times where its prediction says nothing of the velocity (data without noise,
+  noise or score without data), from a thousandth of the path away.
 
   Args:
-    model_fn: A network that predicts data; its time is the noise level.
-    path: The other path; not at times with alpha = 0.
+    model_fn: A network of `source`.
+    source: The path that it was trained on.
+    target: The path of the result.
+    prediction: What it predicts.
+    sigma_data: Standard deviation of the data, for the prediction "edm".
 
   Returns:
-    A network on `path` that predicts data.
+    A network on `target` that predicts the velocity.
+
+  Raises:
+    ValueError: If the inverse of the source's noise level is not known.
 
   Example:
-    >>> net = lambda xt, t, s, cond: xt + over(t, xt)
-    >>> t = jnp.array([0.75])
-    >>> denoiser_on(net, paths.Linear())(jnp.ones((1, 1)), t, t, None).tolist()
-    [[7.0]]
+    >>> net = lambda xt, t, s, cond: xt / over(t, xt)         # all data are 0
+    >>> on_linear = on_path(net, source=paths.VarianceExploding(),
+    ...                     target=paths.Linear())
+    >>> t = jnp.array([0.5])
+    >>> on_linear(jnp.ones((1, 1)), t, t, None).tolist()
+    [[2.0]]
   """
+  if prediction == "edm":
+    model_fn = predictions.edm_denoiser(model_fn, sigma_data=sigma_data)
+    prediction = "data"
+  t_min, t_max = _regular_times(source, prediction)
+  if source == target and (t_min, t_max) == (source.t_min, source.t_max):
+    return predictions.as_prediction(
+      model_fn, source, source=prediction, target="velocity"
+    )
+
+  def time_of(t):
+    ends = jnp.asarray([t_min, t_max], t.dtype)
+    low, high = noise_level(source, ends)
+    # Times outside by rounding are brought back.
+    level = jnp.clip(noise_level(target, t), low, high)
+    return jnp.clip(time_at(source, level), *ends)
 
   def converted(xt, t, s, cond):
-    levels = noise_level(path, t), noise_level(path, s)
-    return model_fn(xt / over(path.alpha(t), xt), *levels, cond)
+    at, end = time_of(t), time_of(s)
+    # alpha / alpha~ = sigma / sigma~, of which either may be 0 / 0.
+    scale = _norm(source, at) / _norm(target, t)
+    x = over(scale, xt) * xt
+    value = model_fn(x, at, end, cond)
+    data, noise = (
+      predictions.convert(source, value, x, at, source=prediction, target=kind)
+      for kind in ("data", "noise")
+    )
+    return paths.velocity(target, data, noise, t)
 
+  time_at(source, jnp.ones(()))  # Raises if there is no inverse.
   return converted
 
 
-def normalized(model_fn: ModelFn, path: Path) -> ModelFn:
+def _regular_times(path: Path, prediction: Prediction) -> tuple[float, float]:
+  """Return the ends of the times at which a prediction gives a velocity."""
+  with jax.ensure_compile_time_eval():
+    t = jnp.asarray([path.t_min, path.t_max])
+    a, b = predictions.row(path, t, prediction)
+    # `predictions.convert` divides by it; infinite are scores of data.
+    det = path.alpha(t) * b - path.sigma(t) * a
+    regular = ((jnp.abs(det) > 1e-6) & jnp.isfinite(det)).tolist()
+  margin = 1e-3 * (path.t_max - path.t_min)
+  return (
+    path.t_min + (0 if regular[0] else margin),
+    path.t_max - (0 if regular[1] else margin),
+  )
+
+
+def _norm(path: Path, t: Array) -> Array:
+  return jnp.hypot(path.alpha(t), path.sigma(t))
+
+
+def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
   """Give a raw network points of unit variance, eq. (3).
 
   Data are taken to have the standard deviation of the path's noise, sd; then
@@ -111,7 +178,7 @@ def normalized(model_fn: ModelFn, path: Path) -> ModelFn:
     >>> net = lambda xt, t, s, cond: xt
     >>> t = jnp.array([1.0])
     >>> path = paths.Linear(noise_std=0.5)
-    >>> normalized(net, path)(jnp.ones((1, 1)), t, t, None).tolist()
+    >>> normalized(net, path=path)(jnp.ones((1, 1)), t, t, None).tolist()
     [[1.0]]
   """
   unit = paths.noise_std(path)
@@ -123,67 +190,83 @@ def normalized(model_fn: ModelFn, path: Path) -> ModelFn:
   return converted
 
 
-def trigonometric_from_edm(
-  model_fn: ModelFn, *, sigma_data: float = 0.5
-) -> ModelFn:
+def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
   """Use a raw EDM network as velocity network on the angular path, eq. (4).
 
   An EDM network was trained up to the noise level 80: begin sampling at
-  `t = arctan(80 / sigma_data)`.
+  `t = arctan(80 / sd)`.
 
   Args:
     model_fn: The raw network, called with s = t.
-    sigma_data: Standard deviation of the data.
+    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
 
   Returns:
-    A velocity network on `Trigonometric(t_max=pi / 2, noise_std=sigma_data)`.
+    A velocity network on `path`.
+
+  Raises:
+    ValueError: If the path's times are no angles.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
     >>> t = jnp.array([1.0])
-    >>> trigonometric_from_edm(net)(jnp.ones((1, 1)), t, t, None).tolist()
+    >>> path = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
+    >>> trigonometric_from_edm(net, path=path)(
+    ...     jnp.ones((1, 1)), t, t, None).tolist()
     [[-1.0]]
   """
+  unit = _unit_of_angles(path)
 
   def converted(xt, t, s, cond):
     del s
     # The floors keep the logarithm finite at t = 0 and t = pi / 2, where
     # rounding can make the cosine negative.
     cos, sin = (jnp.maximum(x, 1e-7) for x in (jnp.cos(t), jnp.sin(t)))
-    c_noise = jnp.log(sigma_data * sin / cos) / 4
-    return -sigma_data * model_fn(xt / sigma_data, c_noise, c_noise, cond)
+    c_noise = jnp.log(unit * sin / cos) / 4
+    return -unit * model_fn(xt / unit, c_noise, c_noise, cond)
 
   return converted
 
 
-def trigonometric_from_linear(
-  model_fn: ModelFn, *, sigma_data: float = 1.0
-) -> ModelFn:
+def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
   """Use a flow of the linear path as velocity network on the angular one.
 
   Args:
-    model_fn: A velocity network of the linear path on data / sigma_data, called
-      with s = t.
-    sigma_data: Standard deviation of the data.
+    model_fn: A velocity network of the linear path on data / sd, called with
+      s = t.
+    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
 
   Returns:
-    A velocity network on `Trigonometric(t_max=pi / 2, noise_std=sigma_data)`,
-    eq. (5).
+    A velocity network on `path`, eq. (5).
+
+  Raises:
+    ValueError: If the path's times are no angles.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
     >>> t = jnp.array([0.0])
-    >>> trigonometric_from_linear(net)(jnp.ones((1, 1)), t, t, None).tolist()
+    >>> path = paths.Trigonometric(t_max=math.pi / 2)
+    >>> trigonometric_from_linear(net, path=path)(
+    ...     jnp.ones((1, 1)), t, t, None).tolist()
     [[2.0]]
   """
+  unit = _unit_of_angles(path)
 
   def converted(xt, t, s, cond):
     del s
     cos, sin = jnp.cos(t), jnp.sin(t)
     total = cos + sin
     time = sin / total
-    inner = xt / (sigma_data * over(total, xt))
-    value = sigma_data * model_fn(inner, time, time, cond)
+    value = unit * model_fn(xt / (unit * over(total, xt)), time, time, cond)
     return (over(cos - sin, xt) * xt + value) / over(total, xt)
 
   return converted
+
+
+def _unit_of_angles(path: Path) -> float:
+  """Return the standard deviation of the noise of the angular path."""
+  if not isinstance(path, paths.Trigonometric) or path.t_max != math.pi / 2:
+    raise ValueError(
+      f"path={path}: this network stands on the angular path; give "
+      "trigonometric with t_max=1.5707963267948966"
+    )
+  return paths.noise_std(path)

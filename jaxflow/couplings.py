@@ -65,6 +65,11 @@ class Annealed:
   schedule: Schedule = "linear"
   end: float = 0.25
 
+  def __post_init__(self):
+    """Check that the annealing takes some time."""
+    if not self.end > 0:
+      raise ValueError(f"end={self.end}: give a share of training above 0")
+
   def beta(self, progress: Array) -> Array:
     """Return b at a share of training in [0, 1]."""
     u = progress / self.end
@@ -143,15 +148,21 @@ def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
   )
 
 
-def synthetic_share(round: int, rounds: int) -> float:
-  """Return the share of pairs in a round of ReFlow, 0.4 rising to 0.9.
+def synthetic_share(
+  round: int, rounds: int, *, start: float = 0.4, end: float = 0.9
+) -> float:
+  """Return the share of pairs in a round of ReFlow, rising by equal steps.
 
   Args:
     round: 1 to `rounds`.
-    rounds: Number of rounds, 2 or more.
+    rounds: Number of rounds; a single one has the share `end`.
+    start: Share in the first round.
+    end: Share in the last round.
 
   Example:
     >>> [synthetic_share(j, 3) for j in (1, 2, 3)]
     [0.4, 0.65, 0.9]
   """
-  return 0.4 + 0.5 * (round - 1) / (rounds - 1)
+  if rounds == 1:
+    return end
+  return start + (end - start) * (round - 1) / (rounds - 1)

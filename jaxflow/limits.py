@@ -7,6 +7,7 @@ component is made; fields that must agree with one another, where they meet.
 import math
 
 from jaxflow.config import Config
+from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
 
 _COUNT = ("1 or more", lambda x: x >= 1)
@@ -15,16 +16,32 @@ _POSITIVE = ("a finite number above 0", lambda x: 0 < x < math.inf)
 _DECAY = ("0 or more, below 1", lambda x: 0 <= x < 1)
 _SHARE = ("a share from 0 to 1", lambda x: 0 <= x <= 1)
 
+_OPTIMIZER = {
+  "learning_rate": _POSITIVE,
+  "warmup_steps": _AMOUNT,
+  "b1": _DECAY,
+  "b2": _DECAY,
+  "eps": _POSITIVE,
+  "weight_decay": _AMOUNT,
+  "clip_norm": _AMOUNT,
+}
+
 LIMITS = {
   "seed": ("0 to 2147483647", lambda x: 0 <= x < 2**31),
+  "data.synthetic_share": _SHARE,
   "loss.label_dropout": _SHARE,
-  "optimizer.learning_rate": _POSITIVE,
-  "optimizer.warmup_steps": _AMOUNT,
-  "optimizer.b1": _DECAY,
-  "optimizer.b2": _DECAY,
-  "optimizer.eps": _POSITIVE,
-  "optimizer.weight_decay": _AMOUNT,
-  "optimizer.clip_norm": _AMOUNT,
+  "loss.reconstruction_weight": _AMOUNT,
+  "loss.perceptual_weight": _AMOUNT,
+  "loss.adversarial_weight": _AMOUNT,
+  "loss.denoising_weight": _AMOUNT,
+  "loss.guided_weight": _AMOUNT,
+  "loss.sigma_data": _POSITIVE,
+  "loss.start_time": ("above 0, at most 1", lambda x: 0 < x <= 1),
+  "loss.omega_max": ("1 or more", lambda x: 1 <= x < math.inf),
+  "flow_map.sigma_data": _POSITIVE,
+  **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
+  **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
+  "discriminator.start": ("a share from 0 to below 1", lambda x: 0 <= x < 1),
   "train.steps": _COUNT,
   "train.batch_size": _COUNT,
   "train.accumulate": _COUNT,
@@ -60,8 +77,7 @@ def check_limits(config: Config) -> None:
     ...
     jaxflow.errors.UsageError: train.steps=0: give 1 or more
   """
+  values = flatten(config.to_dict())
   for field, (wanted, allowed) in LIMITS.items():
-    section, _, name = field.rpartition(".")
-    values = config[section] if section else config
-    if name in values and not allowed(values[name]):
-      raise UsageError(f"{field}={values[name]}: give {wanted}")
+    if field in values and not allowed(values[field]):
+      raise UsageError(f"{field}={values[field]}: give {wanted}")

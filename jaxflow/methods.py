@@ -50,8 +50,9 @@ _jump = samplers.Jumps()
 _jump_and_renoise = samplers.Consistency()
 
 
-# Angles, and data of standard deviation 0.5.
+# Angles, data of standard deviation 0.5, and a weight of every angle.
 _ANGULAR = {
+  "parameterization": {"name": "normalized"},
   "path": {"name": "trigonometric", "t_max": math.pi / 2, "noise_std": 0.5},
   "times": {
     "name": "arctan_log_normal",
@@ -59,6 +60,7 @@ _ANGULAR = {
     "std": 1.4,
     "sigma_data": 0.5,
   },
+  "loss": {"log_weight": {"name": "sinusoidal"}},
   "sample": {"grid": {"name": "uniform", "t_max": math.atan(80 / 0.5)}},
 }
 
@@ -162,6 +164,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       loss=losses.progressive_distillation_loss,
       flow_map=flow_maps.ddim_step,
       sampler=_jump,
+      teaches=True,
       needs=frozenset({"teacher"}),
       config={
         "times": {
@@ -277,6 +280,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
           "grid": {"name": "karras"},
           "num_points": 18,
         },
+        # A discriminator, if there is one, joins after a first stage.
+        "discriminator": {"start": 0.5},
         "ema": {"target": {"name": "constant", "decay": 0.999}},
         "sample": {"grid": {"name": "karras"}},
       },

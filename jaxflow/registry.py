@@ -9,9 +9,11 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from jaxflow import (
+  adversarial,
+  conversions,
   couplings,
   curricula,
   dyadic,
@@ -30,9 +32,14 @@ from jaxflow.training import ema
 Maker = Callable[..., Any]
 
 
-def _value(function: Callable) -> Maker:
-  """Make a function that needs no options: the function itself."""
-  return lambda: function
+def _value(value: Any) -> Maker:
+  """Make what needs no options: the value itself."""
+  return lambda: value
+
+
+def _at_the_end(*, t_max: float) -> times.Constant:
+  """Make the law of generators that start from noise alone."""
+  return times.Constant(t=t_max)
 
 
 def _partial(function: Callable) -> Maker:
@@ -42,6 +49,11 @@ def _partial(function: Callable) -> Maker:
   def maker(**options):
     return functools.partial(function, **options)
 
+  signature = inspect.signature(function)
+  options = [
+    p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
+  ]
+  maker.__signature__ = signature.replace(parameters=options)  # pyright: ignore
   return maker
 
 
@@ -53,12 +65,39 @@ _LAWS: dict[str, Maker] = {
   "karras": times.Karras,
 }
 
+# What a config can hold.
+_PLAIN = (bool, int, float, str, tuple)
+# Options that only the surroundings of a component can give.
+_SURROUNDINGS = {
+  *("path", "sample_times", "default", "features", "network"),
+  *("data_shape", "batch_size", "steps"),
+}
+# Those and others that they decide, unless the component says so.
+_CONTEXT = {
+  *_SURROUNDINGS,
+  *("t_min", "t_max", "block", "num_steps", "num_classes", "t"),
+}
+_NONE: dict[str, Maker] = {"none": _value(None)}
+
+_FEATURE_DISTANCES: dict[str, Maker] = {
+  "features": models.feature_distance,
+  "lpips": models.lpips_distance,
+}
+
 KINDS: Mapping[str, Mapping[str, Maker]] = {
   "path": {
     "linear": paths.Linear,
     "trigonometric": paths.Trigonometric,
     "variance_preserving": paths.VariancePreserving,
     "variance_exploding": paths.VarianceExploding,
+  },
+  "parameterization": {
+    "raw": lambda: lambda model_fn: model_fn,
+    "normalized": _partial(conversions.normalized),
+    "trigonometric_from_edm": _partial(conversions.trigonometric_from_edm),
+    "trigonometric_from_linear": _partial(
+      conversions.trigonometric_from_linear
+    ),
   },
   "law": _LAWS,
   "t_law": _LAWS,
@@ -102,7 +141,17 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "l2_sum": _value(weights.l2_sum),
     "huber": weights.huber,
     "scaled_huber": weights.scaled_huber,
+    **_FEATURE_DISTANCES,
   },
+  "perceptual": {**_NONE, **_FEATURE_DISTANCES},
+  "criterion": {
+    "hinge": _value(adversarial.hinge),
+    "logistic": _value(adversarial.logistic),
+  },
+  "log_weight": {**_NONE, "sinusoidal": models.log_weight},
+  # Where the generator starts that a discriminator judges: as the loss draws
+  # its times, at noise alone, or by a law.
+  "starts": {"loss": times.Starts, "t_max": _at_the_end, **_LAWS},
   "weight": {
     "uniform": _value(weights.uniform),
     "snr": _value(weights.snr),
@@ -148,6 +197,17 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "adaptive": ema.Adaptive,
   },
   "model": {"dit": models.dit, "mlp": models.mlp},
+  "discriminator": {
+    **_NONE,
+    "conv": models.conv_discriminator,
+    "projected": models.projected_discriminator,
+  },
+  "features": {
+    **_NONE,
+    "conv": models.conv_features,
+    "vgg16": models.vgg16,
+    "run": models.hidden_features,
+  },
 }
 
 
@@ -200,8 +260,12 @@ def make(
     >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
     Uniform(t_min=0.0, t_max=2.0)
   """
-  options = dict(specification)
-  name = options.pop("name")
+  options = {k: v for k, v in dict(specification).items() if v is not None}
+  name = options.pop("name", None)
+  if name is None:
+    raise UsageError(
+      f"{field} is missing: choose {field}.name among {', '.join(KINDS[kind])}"
+    )
   maker = choose(f"{field}.name", name, KINDS[kind])
   accepted = inspect.signature(maker).parameters
   for option in options:
@@ -220,9 +284,7 @@ def make(
   missing = [
     p.name
     for p in accepted.values()
-    if p.kind is p.KEYWORD_ONLY
-    and p.default is p.empty
-    and p.name not in options
+    if p.default is p.empty and p.name not in options
   ]
   if missing:
     raise UsageError(f"{field}.{missing[0]} is missing: {name!r} needs it")
@@ -232,12 +294,58 @@ def make(
     raise UsageError(f"{field}: {error}") from error
 
 
+def complete(
+  kind: str, specification: Mapping[str, Any], *, field: str
+) -> dict[str, Any]:
+  """Return a specification with the defaults of the options it leaves out.
+
+  An option without a value, required or None, is given by its type.
+
+  Args:
+    kind: A key of `KINDS`.
+    specification: `name` and options.
+    field: Where in the config it stands, for messages.
+
+  Raises:
+    UsageError: If the name is unknown.
+
+  Example:
+    >>> complete("grid", {"name": "karras"}, field="sample.grid")
+    {'name': 'karras', 'rho': 7.0}
+  """
+  given = {k: v for k, v in specification.items() if v is not None}
+  if "name" not in given:
+    return {"name": str}
+  maker = choose(f"{field}.name", given["name"], KINDS[kind])
+  own = default_options(maker)
+  if kind != "path":
+    own = {k: v for k, v in own.items() if k not in _CONTEXT}
+  own |= _required_options(maker)
+  for option, value in given.items():
+    if option in KINDS and isinstance(value, Mapping):
+      given[option] = complete(option, value, field=f"{field}.{option}")
+  return given | own | given
+
+
+def _required_options(maker: Maker) -> dict[str, Any]:
+  """Return places for the options that have no default."""
+  options = {}
+  for p in inspect.signature(maker).parameters.values():
+    if p.default is not p.empty or p.name in _SURROUNDINGS:
+      continue
+    if p.name in KINDS:
+      options[p.name] = {"name": str}
+    elif p.annotation in _PLAIN:
+      options[p.name] = p.annotation
+  return options
+
+
 def default_options(function: Callable) -> dict[str, Any]:
   """Return the options of a function with their defaults, as config values.
 
-  Keyword-only arguments with a default count. A default that is a function is
-  described by its name; one that is None, or a maker of its own, is left to the
-  caller.
+  A default that is a function is described by its name; one that is no plain
+  value is left to the caller. For None there stands the plain type that the
+  annotation has beside it.
 
   Example:
     >>> default_options(flow_maps.ode_step)
@@ -245,10 +353,26 @@ def default_options(function: Callable) -> dict[str, Any]:
   """
   options = {}
   for p in inspect.signature(function).parameters.values():
-    if p.kind is not p.KEYWORD_ONLY or p.default is p.empty:
+    if p.default is p.empty:
       continue
-    if callable(p.default) and p.name in KINDS:
-      options[p.name] = {"name": p.default.__name__}
-    elif p.default is not None:
+    if p.default is not None and p.name in KINDS:
+      if name := _name_of(p.name, p.default):
+        options[p.name] = {"name": name}
+    elif type(p.default) in _PLAIN:
       options[p.name] = p.default
+    elif p.default is None and (kinds := _plain_types(p.annotation)):
+      options[p.name] = kinds[0]
   return options
+
+
+def _plain_types(annotation: Any) -> list[type]:
+  """Return the plain types of an annotation such as `int | None`."""
+  return [kind for kind in get_args(annotation) if kind in _PLAIN]
+
+
+def _name_of(kind: str, value: Any) -> str | None:
+  """Return the name of a component that needs no options, None for others."""
+  for name, maker in KINDS[kind].items():
+    if not inspect.signature(maker).parameters and maker() is value:
+      return name
+  return None

@@ -1,23 +1,30 @@
 """A run: what a config makes, and the workdir that holds its checkpoints."""
 
 import dataclasses
-import functools
 import pathlib
-from typing import Self
+from typing import Self, get_args
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from jaxflow import build, data
-from jaxflow.config import Config, load_config
+from jaxflow import build, data, registry
+from jaxflow.config import Config
+from jaxflow.config.files import load_config
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS
+from jaxflow.roles import Roles
 from jaxflow.training import ema, optimizers, sharding
+from jaxflow.training.adversary import (
+  Opponent,
+  Turns,
+  count_updates,
+  discriminator_loss_fn,
+)
 from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state
-from jaxflow.training.step import LossFn, make_loss_fn
-from jaxflow.types import PyTree
+from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
+from jaxflow.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,75 +33,102 @@ class Run:
 
   Attributes:
     model: Method, path and network.
-    teacher: The teacher's model, or None.
+    roles: The other networks.
     learning_rate: The schedule: update's number -> rate.
     optimizer: The optimizer with that schedule.
     emas: Laws of the averages by name.
+    opponent: How the discriminator learns, or None.
   """
 
   model: build.Model
-  teacher: build.Model | None
+  roles: Roles
   learning_rate: optax.Schedule
   optimizer: optax.GradientTransformation
   emas: dict[str, ema.Law]
+  opponent: Opponent | None
 
   @classmethod
   def of(cls, config: Config) -> Self:
     """Build a run from a resolved config; raise UsageError where it is wrong.
 
-    Resolved means that `data.shape`, `data.num_classes` and, where there is a
-    teacher, `teacher.config` are set.
+    Resolved means that `data.shape`, `data.num_classes` and, where there are
+    other runs, `teacher.config` and `features.config` are set.
     """
     model = build.make_model(config)
-    options = config.optimizer.to_dict()
-    schedule = optimizers.make_schedule(
-      options.pop("schedule"),
-      peak=options.pop("learning_rate"),
-      steps=config.train.steps,
-      warmup_steps=options.pop("warmup_steps"),
+    roles = Roles.of(model)
+    steps, opponent = config.train.steps, None
+    if roles.discriminator is not None:
+      start = round(config.discriminator.start * steps)
+      steps, others = count_updates(steps, start, config.discriminator.turns)
+      opponent = _opponent(model, roles, start=start, steps=others)
+    schedule, optimizer = optimizers.from_section(
+      config.optimizer.to_dict(), steps=steps, field="optimizer"
     )
     return cls(
       model=model,
-      teacher=_teacher(model),
+      roles=roles,
       learning_rate=schedule,
-      optimizer=optimizers.make_optimizer(
-        options.pop("name"), schedule, **options
-      ),
+      optimizer=optimizer,
       emas={
         name: model.component("ema", law, f"ema.{name}")
         for name, law in config.ema.items()
       },
+      opponent=opponent,
     )
 
   def loss_fn(self) -> LossFn:
     """Return the method's loss, bound to the networks."""
-    teacher_fn = None
-    if self.teacher is not None:
-      teacher_fn = functools.partial(
-        self.teacher.velocity_fn,
-        scale=self.model.config.teacher.guidance,
-        field="teacher.guidance",
-      )
+    config, options = self.model.config, self.model.loss_options()
     return make_loss_fn(
       self.model.method,
       self.model.network.apply,
-      self.model.loss_options(),
-      teacher_fn=teacher_fn,
-      steps=self.model.config.train.steps,
+      options,
+      frozen_fns=self.roles.frozen_fns(
+        config.get("teacher", {}), self.model.path
+      ),
+      learned_fns=self.roles.learned_fns(),
+      discriminator_fn=self.opponent and self.roles.discriminator_fn,
+      last_layer=options.pop("last_layer", ""),
+      steps=config.train.steps,
     )
 
-  def init(self, params: PyTree, teacher: PyTree) -> TrainState:
-    """Return the first state from parameters."""
-    return init_state(params, self.optimizer, self.emas, teacher=teacher)
+  def train_step(self) -> TrainStep:
+    """Return the training step."""
+    return make_train_step(
+      self.loss_fn(),
+      self.optimizer,
+      self.emas,
+      seed=self.model.config.seed,
+      opponent=self.opponent,
+    )
+
+  def init(
+    self, params: PyTree, frozen: dict[str, PyTree], key: Array
+  ) -> TrainState:
+    """Return the first state.
+
+    Args:
+      params: The network's parameters.
+      frozen: The parameters that never change, by role.
+      key: Random key of the discriminator and of the loss's parameters.
+    """
+    adversary = None
+    if self.roles.discriminator is not None and self.opponent is not None:
+      adversary = self.opponent.init(self.roles.discriminator.init(key))
+    return init_state(
+      params,
+      self.optimizer,
+      self.emas,
+      loss_params=self.roles.loss_params(key),
+      adversary=adversary,
+      frozen=frozen,
+    )
 
   def template(self, mesh: Mesh) -> TrainState:
     """Return the shapes of the state, sharded over a mesh."""
     key = jax.random.key(0)
     params = jax.eval_shape(self.model.network.init, key)
-    teacher = None
-    if self.teacher is not None:
-      teacher = jax.eval_shape(self.teacher.network.init, key)
-    state = jax.eval_shape(self.init, params, teacher)
+    state = jax.eval_shape(self.init, params, self.roles.frozen_shapes(), key)
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       state,
@@ -113,39 +147,42 @@ class Run:
     return state.ema[name]
 
 
-def _teacher(model: build.Model) -> build.Model | None:
-  config = model.config
-  saved = config.get("teacher", {}).get("config", None)
-  if saved is None:
-    if "teacher" in model.method.needs:
-      raise UsageError(
-        f"teacher.workdir='' but method={config.method!r} needs a teacher: "
-        f"give the folder of a trained run of {_teachers()}, "
-        "--config.teacher.workdir=FOLDER"
-      )
-    return None
-  teacher = build.make_model(saved)
-  if not teacher.method.teaches:
+def _opponent(
+  model: build.Model, roles: Roles, *, start: int, steps: int
+) -> Opponent:
+  """Return how the discriminator learns in so many updates."""
+  section = model.config.discriminator
+  registry.choose(
+    "discriminator.turns", section.turns, dict.fromkeys(get_args(Turns))
+  )
+  if not steps:
     raise UsageError(
-      f"teacher.workdir={config.teacher.workdir!r} is a run of "
-      f"{saved.method!r}, whose network is no velocity: give one of "
-      f"{_teachers()}"
+      f"discriminator.start={section.start} leaves the discriminator no step "
+      f"of train.steps={model.config.train.steps}: start earlier"
     )
-  for field, mine, its in (
-    ("data.shape", model.shape, teacher.shape),
-    ("data.num_classes", model.num_classes, teacher.num_classes),
-    ("path", model.path, teacher.path),
-  ):
-    if mine != its:
-      raise UsageError(
-        f"teacher.workdir={config.teacher.workdir!r}: its {field} is {its}, "
-        f"this run's is {mine}; they must agree"
-      )
-  return teacher
+  _, optimizer = optimizers.from_section(
+    section.optimizer.to_dict(), steps=steps, field="discriminator.optimizer"
+  )
+  options = model.loss_options()
 
+  def generator_fn(params):
+    return model.flow_map()(model.velocity_fn(params, 1.0, "guidance"))
 
-def _teachers() -> str:
-  return ", ".join(name for name, row in METHODS.items() if row.teaches)
+  loss_fn = discriminator_loss_fn(
+    roles.discriminator_fn,
+    generator_fn,
+    path=model.path,
+    sample_times=model.component(
+      "starts",
+      section.times,
+      "discriminator.times",
+      sample_times=options.get("sample_times"),
+    ),
+    criterion=options["criterion"],
+  )
+  return Opponent(
+    loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns
+  )
 
 
 def load(
@@ -171,7 +208,9 @@ def load(
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
     try:
-      restored = checkpoints.restore(run.template(mesh), step)
+      restored = checkpoints.restore(
+        run.template(mesh), step, field=field.replace("workdir", "step")
+      )
     finally:
       checkpoints.close()
   if restored is None:

@@ -120,26 +120,6 @@ def scaled_huber(scale: float = 0.00054) -> Distance:
   return lambda a, b: huber(scale * math.sqrt(a[0].size))(a, b)
 
 
-def perceptual(
-  features: Callable[[Array], Array], *, distance: Distance = l2
-) -> Distance:
-  """Make a distance of features from a distance.
-
-  Args:
-    features: `[B, ...] -> [B, ...]`, for instance a frozen network.
-    distance: What compares the features.
-
-  Returns:
-    A distance.
-
-  Example:
-    >>> distance = perceptual(lambda x: x[:, :1])
-    >>> distance(jnp.array([[1.0, 5.0]]), jnp.array([[3.0, 0.0]])).tolist()
-    [4.0]
-  """
-  return lambda a, b: distance(features(a), features(b))
-
-
 def adaptive(error: Array, *, power: float, eps: float) -> Array:
   """Weight an error by its own size: `sg((error + eps)^-power) error`.
 

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 
 from jaxflow import commands
 from jaxflow.config import default_config, resolve
-from jaxflow.config_flags import load_file
+from jaxflow.config.flags import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run
 from jaxflow.training import sharding
@@ -66,8 +66,8 @@ def test_checkpoint_holds_every_role(folder):
     tiny.state_of(folder / "flow"),
   )
   assert set(student.ema) == {"sampling", "target"}
-  tiny.assert_same_bits(student.teacher, teacher.ema["sampling"])
-  trees = [student.params, student.teacher, *student.ema.values()]
+  tiny.assert_same_bits(student.frozen["teacher"], teacher.ema["sampling"])
+  trees = [student.params, student.frozen["teacher"], *student.ema.values()]
   flat = [
     np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
     for tree in trees
@@ -275,8 +275,9 @@ def mesh_of(*, data=1, fsdp=1):
 
 def state_on(run, mesh):
   shardings = jax.tree.map(lambda x: x.sharding, run.template(mesh))
-  params = run.model.network.init(jax.random.key(0))
-  return jax.jit(run.init, out_shardings=shardings)(params, None)
+  key = jax.random.key(0)
+  params = run.model.network.init(key)
+  return jax.jit(run.init, out_shardings=shardings)(params, {}, key)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from jaxflow import cli, commands, evaluation
-from jaxflow.commands import start
+from jaxflow.commands import folders
 from jaxflow.data import toy
 from jaxflow.methods import METHODS
 
@@ -188,7 +188,7 @@ def test_wrong_command_line(refused, arguments, words):
     (
       "flow_matching",
       ["optimizer.warmup_steps=40"],
-      ["optimizer.warmup_steps=40", "train.steps=40"],
+      ["optimizer.warmup_steps=40", "40 updates", "train.steps"],
     ),
     (
       "flow_matching",
@@ -261,7 +261,6 @@ def test_wrong_config(refused, tmp_path, method, flags, words):
       ["model.width is 16 there, 32 here", "teacher.init_student=False"],
     ),
     ("labelled", [], ["its data.num_classes is 8, this run's is 0"]),
-    ("plain", ["path.name=trigonometric"], ["its path is Linear("]),
     ("plain", ["teacher.ema=slow"], ["teacher.ema='slow'", "sampling"]),
     ("plain", ["teacher.guidance=2"], ["teacher.guidance=2.0"]),
   ],
@@ -309,7 +308,7 @@ def test_teacher_whose_network_is_no_velocity(refused, folder, tmp_path):
 
 
 def test_workdir_in_use(refused, folder):
-  with start.locked(folder / "plain"):
+  with folders.locked(folder / "plain"):
     refused(
       *command(folder, "train.steps=20", workdir="plain"),
       code=2,

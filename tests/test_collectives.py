@@ -21,7 +21,6 @@ from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
 from jaxflow.runs import Run
 from jaxflow.training import sharding
-from jaxflow.training.step import make_train_step
 
 # 14 x 16 pixels make 7 x 8 tokens. No other size here is a multiple of 7, so
 # an array has a multiple of 7 elements exactly if it holds pixels or tokens.
@@ -43,16 +42,21 @@ every_step = pytest.mark.parametrize(
 )
 
 
-def make_run(method, loss):
+# What large networks are trained with.
+LARGE = {"remat": True, "dtype": "bfloat16", "dropout": 0.1}
+
+
+def make_run(method, loss, **network):
   """Make the run of a small DiT; a teacher is guided."""
   path = default_config(method, data="digits", model="dit").path
 
   def config_of(method, loss, teacher):
     config = default_config(method, data="digits", model="dit")
-    config.model.update(depth=1, width=64, num_heads=4)
+    config.model.update(depth=1, width=64, num_heads=4, **network)
     config.loss.update(loss)
     config.path = path
-    if teacher is not None:
+    # A loss that takes labels guides its teacher itself.
+    if teacher is not None and "labels" not in METHODS[method].needs:
       config.teacher.guidance = 2.0
     return resolve(
       config, shape=SHAPE, num_classes=NUM_CLASSES, teacher=teacher
@@ -83,7 +87,7 @@ def moved(run, mesh):
     batch["noise"] = batch["data"]
   shardings = jax.tree.map(lambda x: x.sharding, state)
   step = jax.jit(
-    make_train_step(run.loss_fn(), run.optimizer, run.emas, seed=0),
+    run.train_step(),
     donate_argnums=0,
     in_shardings=(shardings, sharding.batch_sharding(mesh)),
     out_shardings=(shardings, None),
@@ -113,8 +117,8 @@ def test_data_parallel_sums_gradients_and_scalars(method, loss):
 
 @every_step
 def test_fsdp_moves_no_token(method, loss):
-  run, mesh = make_run(method, loss), sharding.make_mesh(data=2, fsdp=4)
-  shapes = moved(run, mesh)
+  mesh = sharding.make_mesh(data=2, fsdp=4)
+  shapes = moved(make_run(method, loss, **LARGE), mesh)
   # A row's time, label and modulation are one vector: where a device has few
   # rows, XLA exchanges these vectors (all-to-all) instead of gathering the
   # kernels, which are larger. It does so for flow matching too. Were a device

@@ -3,6 +3,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -10,6 +11,7 @@ from PIL import Image
 
 from jaxflow import commands, runs
 from jaxflow.commands import start
+from jaxflow.config.files import load_config
 from jaxflow.data import Dataset
 from jaxflow.training import checkpoints, loop, sharding
 
@@ -247,7 +249,37 @@ def test_student_from_scratch_may_differ_from_its_teacher(folder, tmp_path):
   workdir = tiny.train(tmp_path, "run", method, teacher, *flags)
   state = tiny.state_of(workdir)
   assert state.params["hidden_0"]["kernel"].shape[1] == 24
-  assert state.teacher["hidden_0"]["kernel"].shape[1] == 16
+  assert state.frozen["teacher"]["hidden_0"]["kernel"].shape[1] == 16
+
+
+def test_a_teacher_of_another_path_is_converted(folder, tmp_path):
+  flags = "path.name=trigonometric", "teacher.init_student=False"
+  workdir = tiny.train(
+    tmp_path,
+    "run",
+    "consistency_distillation",
+    f"teacher.workdir={folder / 'plain'}",
+    "train.steps=5",
+    *flags,
+  )
+  run = runs.Run.of(load_config(workdir, field="--workdir"))
+  state = tiny.state_of(workdir)
+  teacher = run.roles.teacher.velocity_fn(
+    state.frozen["teacher"], scale=1, field="", path=run.model.path
+  )
+  # Where both paths hold data and noise alike, x scales by sqrt(2) and the
+  # velocity (noise - data) by pi / 2.
+  x, t = jnp.ones((3, 2)), jnp.full(3, 0.5)
+  own = run.roles.teacher.velocity_fn(
+    state.frozen["teacher"], scale=1, field=""
+  )
+  data = x / 2**0.5 - t[:, None] * own(x / 2**0.5, t, t, None)
+  noise = x * 2**0.5 - data
+  np.testing.assert_allclose(
+    teacher(x, t, t, None),
+    jnp.pi / 2 * (noise - data) / 2**0.5,
+    rtol=1e-4,
+  )
 
 
 def test_failed_start_leaves_a_workdir_for_the_next(tmp_path):

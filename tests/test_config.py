@@ -1,12 +1,17 @@
 import json
 import math
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 from absl import flags
 
 from jaxflow import config as configs
-from jaxflow import config_flags
+from jaxflow import registry, times
+from jaxflow.config import components, files
+from jaxflow.config import flags as config_flags
 from jaxflow.errors import UsageError
 from jaxflow.limits import LIMITS, check_limits
 from jaxflow.methods import METHODS
@@ -161,22 +166,22 @@ def test_number_out_of_range_is_named(field, value):
 
 
 def test_every_limit_is_of_a_field():
-  config = default("mean_flow")
-  for field in LIMITS:
-    section, _, name = field.rpartition(".")
-    assert name in (config[section] if section else config), field
+  fields = set()
+  for method in METHODS:
+    fields |= set(files.flatten(default(method).to_dict()))
+  assert set(LIMITS) <= fields
 
 
 def test_config_survives_its_file(tmp_path):
   config = configs.resolve(
     default(loss={"block": (4, 2)}), shape=(2,), num_classes=8, teacher=None
   )
-  configs.save_config(config, tmp_path / "config.json")
+  files.save_config(config, tmp_path / "config.json")
   values = json.loads((tmp_path / "config.json").read_text())
   assert values["data"]["shape"] == [2]
   assert values["data"]["num_classes"] == 8
-  loaded = configs.load_config(tmp_path, field="--workdir")
-  configs.check_same_run(loaded, config, "w")
+  loaded = files.load_config(tmp_path, field="--workdir")
+  files.check_same_run(loaded, config, "w")
   assert loaded.data.shape == (2,)
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -187,7 +192,7 @@ def test_config_survives_its_file(tmp_path):
 def test_corrupt_config_is_named(tmp_path, content):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(UsageError) as error:
-    configs.load_config(tmp_path, field="teacher.workdir")
+    files.load_config(tmp_path, field="teacher.workdir")
   text = message(error)
   assert f"teacher.workdir={str(tmp_path)!r}" in text
   assert "config.json cannot be read" in text
@@ -211,15 +216,127 @@ def test_fields_that_may_change_between_runs(field, value, refused):
   section, _, name = field.rpartition(".")
   (new[section] if section else new)[name] = value
   if not refused:
-    configs.check_same_run(old, new, "w")
+    files.check_same_run(old, new, "w")
     return
   with pytest.raises(UsageError) as error:
-    configs.check_same_run(old, new, "w")
+    files.check_same_run(old, new, "w")
   assert f"--workdir=w was made with {field}=" in message(error)
   assert f"not {value!r}" in message(error)
 
 
 def test_another_method_is_what_a_workdir_differs_in_first():
   with pytest.raises(UsageError) as error:
-    configs.check_same_run(default("mean_flow"), default("flow_matching"), "w")
+    files.check_same_run(default("mean_flow"), default("flow_matching"), "w")
   assert "method='mean_flow', not 'flow_matching'" in message(error)
+
+
+def flags_of(*overrides):
+  return [f"--config.{override}" for override in overrides]
+
+
+def test_a_component_that_is_named_brings_its_own_options(tmp_path):
+  config = parse(
+    tmp_path, *flags_of("times.law.name=log_normal", "times.law.std=2.0")
+  )
+  law = {"name": "log_normal", "mean": 0.0, "std": 2.0}
+  assert config.times.law.to_dict() == law
+  # Nothing of the pair before is left, and what has no default has a place.
+  options = "times.name=adjacent_pair", "times.grid.name=karras"
+  options += "times.num_points=9", "times.grid.rho=5.0"
+  config = parse(tmp_path, *flags_of(*options))
+  assert config.times.to_dict() == {
+    "name": "adjacent_pair",
+    "num_points": 9,
+    "grid": {"name": "karras", "rho": 5.0},
+  }
+
+
+def test_options_that_are_none_can_be_set(tmp_path):
+  config = parse(
+    tmp_path,
+    *flags_of("times.solver_steps=2"),
+    method="consistency_trajectory",
+  )
+  assert config.times.solver_steps == 2
+
+
+def test_an_option_without_a_value_is_named(tmp_path):
+  config = parse(tmp_path, *flags_of("times.name=adjacent_pair"))
+  with pytest.raises(UsageError, match=r"times\.grid is missing: choose"):
+    registry.make("times", config.times, field="times")
+  config = parse(
+    tmp_path,
+    *flags_of("times.name=adjacent_pair", "times.grid.name=uniform"),
+  )
+  with pytest.raises(UsageError, match=r"times\.num_points is missing"):
+    registry.make("times", config.times, field="times")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_completed_times_are_the_same(method):
+  config = default(method)
+  if "times" not in config:
+    return
+  before = config.times.to_dict()
+  components.complete(config)
+  context = {"t_min": 0.1, "t_max": 0.9}
+  context |= {"batch_size": 64, "steps": 10, "num_steps": 4, "block": (8, 1)}
+  drawn = [
+    times.at(
+      registry.make("times", specification, field="times", **context),
+      jnp.asarray(0.5),
+    )(jax.random.key(0), 64)
+    for specification in (before, config.times)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+
+def test_a_text_can_be_emptied(tmp_path):
+  assert parse(tmp_path, "--config.init.workdir=").init.workdir == ""
+  with pytest.raises(UsageError, match=r"train\.steps has no value"):
+    parse(tmp_path, "--config.train.steps=")
+
+
+def test_naming_what_is_there_changes_nothing(tmp_path):
+  config = parse(tmp_path, "--config.times.name=sorted_pair")
+  assert config.times.law.name == "logit_normal"
+  config = parse(
+    tmp_path, "--config.path.name=linear", method="moment_matching"
+  )
+  assert config.path.t_max == 0.994
+
+
+def test_another_network_keeps_what_the_method_asks(tmp_path):
+  flags = "--config.model.name=dit", "--config.model.depth=2"
+  config = parse(tmp_path, *flags)
+  assert config.model.second_time and config.model.patch_size
+  assert "time_features" not in config.model
+
+
+def test_required_options_are_fields(tmp_path):
+  flags = flags_of("times.name=adjacent_triple", "times.num_steps=4")
+  config = parse(tmp_path, *flags, "--config.times.grid.name=uniform")
+  made = registry.make("times", config.times, field="times")
+  assert made.num_steps == 4
+
+
+def test_an_optimizer_keeps_its_fields():
+  config = default()
+  configs.update(config, {"optimizer": {"name": "radam"}})
+  assert config.optimizer.name == "radam" and config.optimizer.b1 == 0.9
+
+
+@pytest.mark.parametrize(
+  ("method", "section", "values"),
+  [
+    ("consistency_trajectory", "loss", {"sigma_data": 0.0}),
+    ("easy_consistency", "flow_map", {"sigma_data": -1.0}),
+    ("slim_flow", "loss", {"start_time": 0.0}),
+    ("slim_flow", "loss", {"guided_weight": -1.0}),
+    ("guidance_distillation", "loss", {"omega_max": 0.5}),
+  ],
+)
+def test_numbers_of_losses_have_limits(method, section, values):
+  config = default(method, **{section: values})
+  with pytest.raises(UsageError, match=next(iter(values))):
+    check_limits(config)

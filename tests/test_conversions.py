@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 import references
 
@@ -59,18 +60,25 @@ def test_edm_network_on_other_paths(kind, dtype, tolerance, x64):
   np.testing.assert_allclose(
     conversions.noise_level(path, t), level, rtol=tolerance
   )
-  data = conversions.denoiser_on(denoiser, path)
+  velocity = conversions.on_path(
+    denoiser, source=paths.VarianceExploding(), target=path, prediction="data"
+  )
+  data = predictions.as_prediction(
+    velocity, path, source="velocity", target="data"
+  )
   np.testing.assert_allclose(
     data(x, t, t, None), source, rtol=tolerance, atol=tolerance
   )
-  value = predictions.as_prediction(data, path, source="data", target=wanted)
+  value = predictions.as_prediction(
+    velocity, path, source="velocity", target=wanted
+  )
   expected = {
     "velocity": table.get("velocity"),
     "noise": case.out["noise_prediction"],
   }[wanted]
   if kind == "trig":
     expected = table["F"]
-    direct = conversions.trigonometric_from_edm(raw, sigma_data=sigma_data)
+    direct = conversions.trigonometric_from_edm(raw, path=path)
     np.testing.assert_allclose(
       direct(x, t, t, None) / unit, expected, rtol=tolerance, atol=tolerance
     )
@@ -89,7 +97,7 @@ def test_linear_network_on_the_angular_path(dtype, tolerance, x64):
   )
   for sigma_data in (1.0, 0.5):
     network = conversions.trigonometric_from_linear(
-      case.network("linear"), sigma_data=sigma_data
+      case.network("linear"), path=angular_path(sigma_data)
     )
     value = network(sigma_data * x, t, t, None) / sigma_data
     assert value.dtype == dtype
@@ -104,12 +112,21 @@ def test_angular_networks_are_finite_at_the_ends():
     return xt + paths.over(t, xt)
 
   for network in (
-    conversions.trigonometric_from_edm(net),
-    conversions.trigonometric_from_linear(net),
+    conversions.trigonometric_from_edm(net, path=angular_path(0.5)),
+    conversions.trigonometric_from_linear(net, path=angular_path(1.0)),
   ):
     at_time = functools.partial(network, x, s=t, cond=None)
     value, slope = jax.jvp(lambda t, f=at_time: f(t), (t,), (jnp.ones(2),))
     assert jnp.isfinite(value).all() and jnp.isfinite(slope).all()
+
+
+def test_angular_networks_refuse_other_paths():
+  for wrap in (
+    conversions.trigonometric_from_edm,
+    conversions.trigonometric_from_linear,
+  ):
+    with pytest.raises(ValueError, match="stands on the angular path"):
+      wrap(lambda xt, t, s, cond: xt, path=paths.Trigonometric(t_max=1.0))
 
 
 @pytest.mark.parametrize("noise_std", [1.0, 0.5])
@@ -135,3 +152,90 @@ def test_unknown_inverse():
 
   with pytest.raises(ValueError, match="Cubic has no known inverse"):
     conversions.time_at(Cubic(), jnp.ones(1))  # pyright: ignore
+
+
+PATHS = {
+  "linear": paths.Linear(),
+  "trigonometric": angular_path(0.6),
+  "variance_preserving": paths.VariancePreserving(),
+  "variance_exploding": paths.VarianceExploding(),
+}
+
+
+@pytest.mark.parametrize("target", PATHS)
+@pytest.mark.parametrize("source", PATHS)
+def test_any_teacher_on_any_path_is_exact(source, target, x64):
+  data = functools.partial(oracle.Gaussian, mean=[0.3, -0.2], std=0.6)
+  given, wanted = data(PATHS[source]), data(PATHS[target])
+  # Levels that all four paths have.
+  level = jnp.array([0.02, 0.3, 1.0, 7.0, 70.0])
+  t = conversions.time_at(PATHS[target], level)
+  x = jax.random.normal(jax.random.key(0), (5, 2), jnp.float64)
+  x = wanted.centre(t) + wanted.spread(t)[:, None] * x
+  for prediction in ("velocity", "data", "noise"):
+    teacher = conversions.on_path(
+      getattr(given, prediction),
+      source=PATHS[source],
+      target=PATHS[target],
+      prediction=prediction,
+    )
+    np.testing.assert_allclose(
+      teacher(x, t, t, None), wanted.velocity(x, t), rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("target", PATHS)
+@pytest.mark.parametrize("source", PATHS)
+def test_a_teacher_is_finite_at_the_ends_of_other_paths(source, target):
+  given = oracle.Gaussian(PATHS[source], [0.3, -0.2], 0.6)
+  path = PATHS[target]
+  # The velocity of this path is infinite at the data.
+  singular = "variance_preserving"
+  prediction = "noise" if source == singular else "velocity"
+  teacher = conversions.on_path(
+    getattr(given, prediction),
+    source=PATHS[source],
+    target=path,
+    prediction=prediction,
+  )
+  t = jnp.array([1e-4 if target == singular else path.t_min, path.t_max])
+  assert jnp.isfinite(teacher(jnp.ones((2, 2)), t, t, None)).all()
+
+
+def test_a_raw_edm_denoiser_teaches_the_linear_path(x64):
+  edm = paths.VarianceExploding()
+  exact = oracle.Gaussian(edm, [0.0, 0.0], 0.5)
+  # The preconditioned denoiser of N(0, sd^2) is exact where F = 0.
+  teacher = conversions.on_path(
+    lambda x, t, s, cond: 0 * x,
+    source=edm,
+    target=paths.Linear(),
+    prediction="edm",
+  )
+  t = jnp.array([0.1, 0.5, 0.9])
+  x = jnp.arange(6.0).reshape(3, 2)
+  np.testing.assert_allclose(
+    teacher(x, t, t, None),
+    oracle.Gaussian(paths.Linear(), exact.mean, 0.5).velocity(x, t),
+    rtol=1e-9,
+    atol=1e-12,
+  )
+
+
+@pytest.mark.parametrize(
+  ("prediction", "t"), [("data", 0.0), ("noise", 1.0), ("score", 1.0)]
+)
+def test_a_teacher_is_near_the_truth_where_its_prediction_is_singular(
+  prediction, t
+):
+  path = paths.Linear()
+  exact = oracle.Gaussian(path, [0.3, -0.2], 0.6)
+  given = {"data": exact.data, "noise": exact.noise, "score": exact.score}
+  teacher = conversions.on_path(
+    given[prediction], source=path, target=path, prediction=prediction
+  )
+  t = jnp.full(2, t)
+  x = jnp.array([[0.5, 1.0], [-1.0, 0.2]])
+  np.testing.assert_allclose(
+    teacher(x, t, t, None), exact.velocity(x, t), atol=0.02
+  )

@@ -28,17 +28,15 @@ def angular_path(sigma_data):
 
 def adapter(case, networks):
   hyper = case.hyper
-  sigma_data, path = hyper["sigma_data"], angular_path(hyper["sigma_data"])
+  path = angular_path(hyper["sigma_data"])
   if hyper["network"] == "edm":
-    net = conversions.trigonometric_from_edm(
-      networks["net"], sigma_data=sigma_data
-    )
+    net = conversions.trigonometric_from_edm(networks["net"], path=path)
   else:
-    net = conversions.normalized(networks["net"], path)
+    net = conversions.normalized(networks["net"], path=path)
   teacher = None
   if hyper["teacher"]:
     teacher = guidance.classifier_free(
-      conversions.normalized(networks["teacher"], path),
+      conversions.normalized(networks["teacher"], path=path),
       scale=hyper["teacher"]["guidance"],
       num_classes=hyper["num_classes"],
     )
@@ -54,7 +52,7 @@ def adapter(case, networks):
     progress=jnp.asarray(0.5 * hyper["warmup"]),
     normalization=hyper["normalization"],
     c=hyper["c"],
-    log_weight_fn=networks.get("weight") if hyper["adaptive_weight"] else None,
+    log_weight=networks.get("weight") if hyper["adaptive_weight"] else None,
   )
 
 
@@ -100,7 +98,9 @@ def test_two_angular_steps(x64):
   case = references.load("sampler_consistency")
   path = angular_path(case.hyper["sigma_data"])
   value = sampling.consistency_sample(
-    flow_maps.trigonometric(conversions.normalized(case.network("trig"), path)),
+    flow_maps.trigonometric(
+      conversions.normalized(case.network("trig"), path=path)
+    ),
     paths.start(path, case.given["noise"]),
     jnp.append(case.given["angles"], 0.0),
     path=path,

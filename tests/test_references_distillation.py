@@ -18,6 +18,7 @@ from jaxflow import (
   flow_maps,
   losses,
   paths,
+  perceptual,
   predictions,
   times,
   weights,
@@ -58,7 +59,7 @@ def distillation(case, networks):
     flow_maps.edm_skip, sigma_data=hyper.get("sigma_data", 0.5)
   )
   feature_network = networks.get("feat")
-  perceptual = feature_network and weights.perceptual(feature_network)
+  distance = feature_network and perceptual.feature_distance(feature_network)
   return losses.distillation_loss(
     networks["net"],
     jax.random.key(0),
@@ -70,7 +71,7 @@ def distillation(case, networks):
     distance=getattr(
       weights, hyper.get("distance") or hyper.get("reconstruction")
     ),
-    perceptual=perceptual,
+    perceptual=distance,
     discriminator=networks.get("disc"),
     reconstruction_weight=hyper.get("weight_reconstruction", 1.0),
     perceptual_weight=hyper.get("weight_perceptual", 0.0),

@@ -1,4 +1,4 @@
-"""What MeanFlow's step costs, counted by XLA, against what it may cost."""
+"""What a step of each method costs, counted by XLA, against its goal."""
 
 import importlib.util
 import pathlib
@@ -22,14 +22,17 @@ def load_experiment():
 experiment = load_experiment()
 
 
-@pytest.fixture(scope="module")
-def ratios():
-  names = [experiment.BASELINE, *experiment.GOALS, CLAIMED]
-  steps, _ = experiment.compile_all(
-    experiment.QUICK, names, fast_compile.OPTIONS
-  )
+def ratios_of(config, names):
+  names = [experiment.BASELINE, *names]
+  steps, _ = experiment.compile_all(config, names, fast_compile.OPTIONS)
   count = {name: experiment.flops(step) for name, step in steps.items()}
   return {name: count[name] / count[experiment.BASELINE] for name in names}
+
+
+@pytest.fixture(scope="module")
+def ratios():
+  names = [name for name in experiment.GOALS if name != experiment.HEADS]
+  return ratios_of(experiment.QUICK, [*names, CLAIMED])
 
 
 def test_every_method_is_measured():
@@ -53,3 +56,27 @@ def test_mean_flow_with_guidance(ratios):
 def test_the_published_formula_costs_what_ours_saves(ratios):
   # Forward and backward, derivative and two forwards of all rows: 6 / 3.
   assert ratios[CLAIMED] == pytest.approx(6 / 3, abs=0.06)
+
+
+@pytest.mark.parametrize(
+  ("name", "forwards"),
+  [
+    # An eighth of the rows pays for two calls of the target.
+    ("shortcut", 3 + 2 / 8),
+    # The target's forward of all rows.
+    ("easy_consistency", 4),
+    ("improved_consistency_training", 4),
+    # The derivative, which shares the forward; and the teacher's forward.
+    ("continuous_consistency", 4),
+    ("continuous_consistency_distillation", 5),
+  ],
+)
+def test_consistency_methods(ratios, name, forwards):
+  assert ratios[name] == pytest.approx(forwards / 3, abs=0.04)
+  assert ratios[name] <= experiment.GOALS[name]
+
+
+def test_improved_mean_flow():
+  deeper = experiment.QUICK | {"depth": 3}
+  ratio = ratios_of(deeper, [experiment.HEADS])[experiment.HEADS]
+  assert ratio <= experiment.GOALS[experiment.HEADS]

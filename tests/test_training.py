@@ -188,8 +188,9 @@ def test_bfloat16_compute_keeps_float32_parameters():
   config.data.conditional = False
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
   run = Run.of(config)
-  step = make_train_step(run.loss_fn(), run.optimizer, run.emas, seed=0)
-  state = run.init(run.model.network.init(jax.random.key(0)), None)
+  step = run.train_step()
+  key = jax.random.key(0)
+  state = run.init(run.model.network.init(key), {}, key)
   batch = points(7, 3, 1, ROWS)
   new, metrics = jax.jit(step)(state, batch)
   assert "bf16[" in str(jax.make_jaxpr(step)(state, batch))

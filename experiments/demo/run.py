@@ -23,7 +23,7 @@ from rich.table import Table
 
 from jaxflow import commands
 from jaxflow.config import Config
-from jaxflow.config_flags import load_file
+from jaxflow.config.flags import load_file
 
 SETTINGS = {
   "config": pathlib.Path(__file__).parents[2] / "configs" / "digits.py",

@@ -1,7 +1,19 @@
 """What the command line does, as functions."""
 
 from jaxflow.commands.evaluate import evaluate
+from jaxflow.commands.pairs import Options as PairOptions
+from jaxflow.commands.pairs import make_pairs
+from jaxflow.commands.rectify import Rounds, rectify
 from jaxflow.commands.sample import sample, save_samples
 from jaxflow.commands.train import train
 
-__all__ = ["evaluate", "sample", "save_samples", "train"]
+__all__ = [
+  "PairOptions",
+  "Rounds",
+  "evaluate",
+  "make_pairs",
+  "rectify",
+  "sample",
+  "save_samples",
+  "train",
+]

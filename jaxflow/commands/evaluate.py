@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxflow import data, evaluation
 from jaxflow.commands.sample import class_labels, drawer
-from jaxflow.config import load_config
+from jaxflow.config.files import load_config
 from jaxflow.errors import RunError
 from jaxflow.runs import Run, load, load_data
 from jaxflow.training import sharding

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import evaluation
-from jaxflow.config import load_config
+from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load
 from jaxflow.training import sharding

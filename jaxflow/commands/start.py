@@ -1,68 +1,70 @@
-"""Where a run starts: its resolved config, its teacher, its first state."""
+"""Where a run starts: its resolved config, other runs, its first state."""
 
-import contextlib
-import fcntl
-import os
 import pathlib
-from collections.abc import Iterator
 
 import jax
 
-from jaxflow import data
-from jaxflow.config import Config, check_same_run, load_config
+from jaxflow.commands.initial import check_same_network
+from jaxflow.commands.inputs import Inputs
+from jaxflow.config import Config
 from jaxflow.config import resolve as resolve_config
+from jaxflow.config.files import check_same_run, load_config
 from jaxflow.errors import UsageError
 from jaxflow.runs import Run, load
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
+# Runs whose networks a run takes, by the config section that names them.
+_SOURCES = ("teacher", "features")
+# Those that a run which starts needs, and "init"; none where it resumes.
+Others = dict[str, tuple[Run, TrainState]]
 
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Hold a workdir, so that no second process trains in it.
-
-  Raises:
-    UsageError: If another process holds it.
-  """
-  handle = os.open(workdir, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    yield
-  except BlockingIOError as error:
-    raise UsageError(
-      f"--workdir={workdir} is being trained by another process: wait for its "
-      "end, or give another folder"
-    ) from error
-  finally:
-    os.close(handle)
+# Numbers of random streams beside that of the network's parameters.
+_FEATURES, _DISCRIMINATOR = 1, 2
 
 
 def resolve(
   config: Config,
-  dataset: data.Dataset,
+  inputs: Inputs,
   workdir: pathlib.Path,
   mesh: jax.sharding.Mesh,
-) -> tuple[Config, tuple[Run, TrainState] | None]:
-  """Fill in what data and teacher decide; check against an earlier run."""
+) -> tuple[Config, Others]:
+  """Fill in what data and other runs decide; check against an earlier run."""
   saved = _earlier_config(workdir)
-  teacher, teacher_config = None, None
-  if "teacher" in config:
-    # A folder that Orbax is still writing has a longer name.
-    if saved and any(p.name.isdigit() for p in workdir.glob("checkpoints/*")):
-      teacher_config = saved.get("teacher", {}).get("config", None)
-    elif config.teacher.workdir:
-      folder = pathlib.Path(config.teacher.workdir)
-      teacher = load(folder, field="teacher.workdir", mesh=mesh)
-      teacher_config = teacher[0].model.config
+  resumed = saved if begun(workdir) else None
+  others: Others = {}
+  configs: dict[str, Config | None] = dict.fromkeys(_SOURCES)
+  for name in _SOURCES:
+    if resumed is not None:
+      configs[name] = resumed.get(name, {}).get("config", None)
+    elif config.get(name, {}).get("workdir", ""):
+      folder = pathlib.Path(config[name].workdir)
+      others[name] = load(folder, field=f"{name}.workdir", mesh=mesh)
+      configs[name] = others[name][0].model.config
+  step = config.init.step
+  if step is None and saved:
+    step = saved.get("init", {}).get("step", None)
+  if config.init.workdir and resumed is None:
+    folder = pathlib.Path(config.init.workdir)
+    others["init"] = load(folder, field="init.workdir", mesh=mesh, step=step)
+    step = int(others["init"][1].step)
   config = resolve_config(
     config,
-    shape=dataset.data.shape[1:],
-    num_classes=dataset.num_classes,
-    teacher=teacher_config,
+    shape=inputs.real.data.shape[1:],
+    num_classes=inputs.real.num_classes,
+    pairs=inputs.pairs.digest if inputs.pairs else None,
+    init_step=step,
+    **configs,
   )
   if saved:
     check_same_run(saved, config, str(workdir))
-  return config, teacher
+  return config, others
+
+
+def begun(workdir: pathlib.Path) -> bool:
+  """Return whether a workdir holds a checkpoint."""
+  # A folder that Orbax is still writing has a longer name.
+  return any(p.name.isdigit() for p in workdir.glob("checkpoints/*"))
 
 
 def _earlier_config(workdir: pathlib.Path) -> Config | None:
@@ -84,63 +86,68 @@ def _earlier_config(workdir: pathlib.Path) -> Config | None:
   return None
 
 
-def teacher_parameters(
-  run: Run, template: TrainState, teacher: tuple[Run, TrainState] | None
-) -> PyTree:
-  """Return the average that teaches, or None; check that it fits the student.
+def frozen_parameters(
+  run: Run, template: TrainState, others: Others
+) -> dict[str, PyTree]:
+  """Return the parameters that never change, by role.
 
   Args:
     run: The student's run.
     template: The shapes of its state.
-    teacher: The teacher's run and state, or None.
+    others: The runs that it takes networks from.
 
   Raises:
-    UsageError: If there is no such average, or the student cannot start there.
+    UsageError: If a run has no such average, the student cannot start from its
+      teacher, or a file is not what it should be.
   """
-  if teacher is None:
-    return None
-  options = run.model.config.teacher
-  params = teacher[0].select(teacher[1], options.ema, "teacher.ema")
-  if options.init_student:
-    _check_same_network(run, template.params, params)
-  return params
+  config = run.model.config
+  given = {
+    name: others[name][0].select(
+      others[name][1], config[name].ema, f"{name}.ema"
+    )
+    for name in _SOURCES
+    if name in others
+  }
+  if "teacher" in given and _from_teacher(config):
+    check_same_network(
+      template.params,
+      given["teacher"],
+      (config, others["teacher"][0].model.config),
+      f"teacher.workdir={config.teacher.workdir!r}",
+      "set teacher.init_student=False",
+    )
+  key = jax.random.fold_in(jax.random.key(config.seed), _FEATURES)
+  return run.roles.frozen(key, given)
 
 
 def first_state(
-  run: Run, template: TrainState, teacher_params: PyTree
+  run: Run,
+  template: TrainState,
+  frozen: dict[str, PyTree],
+  init_params: PyTree | None = None,
 ) -> TrainState:
-  """Initialise, from the teacher where the config says so."""
+  """Initialise from given weights, the teacher's, or freshly.
+
+  Args:
+    run: The run.
+    template: The shapes of its state, with their shardings.
+    frozen: The parameters that never change, by role.
+    init_params: The parameters from which to start; default: the teacher's
+      where the config says so, else fresh ones.
+  """
   config = run.model.config
+  if init_params is None and "teacher" in frozen and _from_teacher(config):
+    init_params = frozen["teacher"]
+
+  def fresh(key, frozen, params):
+    if params is None:
+      params = run.model.network.init(key)
+    return run.init(params, frozen, jax.random.fold_in(key, _DISCRIMINATOR))
+
   shardings = jax.tree.map(lambda x: x.sharding, template)
-  if teacher_params is not None and config.teacher.init_student:
-    init = jax.jit(run.init, out_shardings=shardings)
-    return init(teacher_params, teacher_params)
-
-  def fresh(key, teacher_params):
-    return run.init(run.model.network.init(key), teacher_params)
-
-  init = jax.jit(fresh, out_shardings=shardings)
-  return init(jax.random.key(config.seed), teacher_params)
+  key = jax.random.key(config.seed)
+  return jax.jit(fresh, out_shardings=shardings)(key, frozen, init_params)
 
 
-def _check_same_network(run: Run, student: PyTree, teacher: PyTree) -> None:
-  shapes = [
-    {
-      jax.tree_util.keystr(path): leaf.shape
-      for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    for tree in (student, teacher)
-  ]
-  if shapes[0] == shapes[1]:
-    return
-  mine, its = run.model.config.model, run.model.config.teacher.config.model
-  differing = [
-    f"model.{k} is {its.get(k)} there, {mine.get(k)} here"
-    for k in sorted(set(mine) | set(its))
-    if mine.get(k) != its.get(k)
-  ]
-  raise UsageError(
-    f"teacher.workdir={run.model.config.teacher.workdir!r} has another "
-    f"network ({'; '.join(differing)}): make them equal, or set "
-    "teacher.init_student=False"
-  )
+def _from_teacher(config: Config) -> bool:
+  return config.teacher.init_student and not config.init.workdir

@@ -6,10 +6,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxflow import data, rows
-from jaxflow.commands import start
+from jaxflow import data
+from jaxflow.commands import folders, inputs, start
+from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
-from jaxflow.config import Config, save_config
+from jaxflow.config import Config
+from jaxflow.config.files import save_config
+from jaxflow.data.devices import ResumableIterator
 from jaxflow.errors import UsageError
 from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load_data
@@ -17,7 +20,6 @@ from jaxflow.training import loop, sharding
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.logs import Log
 from jaxflow.training.state import TrainState
-from jaxflow.training.step import make_train_step
 
 GRID_SIZE = 64
 
@@ -48,23 +50,28 @@ def train(
       f"{jax.process_count()} processes: training runs in one process, with "
       "all of its devices; start one"
     )
-  dataset = load_data(config, "train")
+  given = inputs.read_inputs(config, load_data(config, "train"))
   mesh = sharding.make_mesh(**config.mesh)
-  config, teacher = start.resolve(config, dataset, workdir, mesh)
+  config, others = start.resolve(config, given, workdir, mesh)
   run = Run.of(config)
   options = config.train
-  _check_batch(config)
-  step_fn = make_train_step(
-    run.loss_fn(), run.optimizer, run.emas, seed=config.seed
-  )
+  inputs.check_batch(config)
+  _check_turns(config)
+  step_fn = run.train_step()
   template = run.template(mesh)
-  _check_step(step_fn, template, _batches(config, dataset, steps=1))
-  on_sample = _sample_writer(run, template, workdir, dataset, say)
-  teacher_params = start.teacher_parameters(run, template, teacher)
+  _check_step(step_fn, template, inputs.make_batches(config, given, steps=1))
+  on_sample = _sample_writer(run, template, workdir, given.real, say)
+  frozen, init_params = {}, None
+  if not start.begun(workdir):
+    frozen = start.frozen_parameters(run, template, others)
+    inputs.check_teacher(given.pairs, config, frozen.get("teacher"))
+    init_params = initial_parameters(run, template, others.get("init"))
 
-  _make_workdir(workdir)
-  with start.locked(workdir):
+  folders.make_workdir(workdir)
+  with folders.locked(workdir):
     save_config(config, workdir / "config.json")
+    if line := _warm_start(run, others):
+      say(line)
     checkpoints = Checkpoints(
       workdir / "checkpoints",
       keep=config.checkpoint.keep,
@@ -72,20 +79,16 @@ def train(
     )
     restored = checkpoints.restore(template)
     if restored is None:
-      state, position = start.first_state(run, template, teacher_params), None
+      state = start.first_state(run, template, frozen, init_params)
+      position = None
     else:
       state, position = restored
-    del teacher, teacher_params  # Its optimizer and averages take up memory.
+    # Optimizers and averages of others take up memory.
+    del others, frozen, init_params
     begin = int(state.step)
-    chunk = loop.steps_per_dispatch(
-      options.steps_per_dispatch,
-      begin,
-      options.steps,
-      options.log_every,
-      options.sample_every,
-      config.checkpoint.every,
-    )
-    host = _batches(config, dataset, steps=chunk)
+    _check_turns(config, begin)
+    chunk = _chunk(config, begin)
+    host = inputs.make_batches(config, given, steps=chunk)
     if position is not None:
       host.set_state(position)
     shardings = jax.tree.map(lambda x: x.sharding, template)
@@ -98,7 +101,7 @@ def train(
     count = sum(x.size for x in jax.tree.leaves(state.params))
     say(
       f"{config.method} on {config.data.name}: {count:,} parameters, "
-      f"{len(dataset):,} samples, {jax.device_count()} device(s), "
+      f"{given}, {jax.device_count()} device(s), "
       f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
       f"{begin}"
     )
@@ -136,39 +139,43 @@ def train(
     return finished
 
 
-def _batches(
-  config: Config, dataset: data.Dataset, *, steps: int
-) -> data.Batches:
-  """Return the stream of batches, for so many steps at a time."""
-  return data.Batches(
-    dataset,
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    stack=(steps, config.train.accumulate),
+def _warm_start(run: Run, others: start.Others) -> str | None:
+  """Return a line if the first weights come from another function."""
+  if "init" in others:
+    return difference(run, others["init"][0], "init.workdir")
+  if "teacher" in others and run.model.config.teacher.init_student:
+    return difference(run, others["teacher"][0], "teacher.workdir")
+  return None
+
+
+def _check_turns(config: Config, begin: int = 0) -> None:
+  """Raise UsageError if a dispatch cannot hold a turn of either player."""
+  section = config.get("discriminator", {})
+  if section.get("network", {}).get("name", "none") == "none":
+    return
+  if section["turns"] == "alternate" and _chunk(config, begin) < 2:
+    raise UsageError(
+      f"train.steps_per_dispatch={config.train.steps_per_dispatch} with "
+      "discriminator.turns='alternate': generator and discriminator take "
+      "turns within a dispatch, so its length must be 2 or more and divide "
+      "train.steps, train.log_every, train.sample_every, checkpoint.every"
+    )
+
+
+def _chunk(config: Config, begin: int) -> int:
+  """Return the number of steps a dispatch."""
+  return loop.steps_per_dispatch(
+    config.train.steps_per_dispatch,
+    begin,
+    config.train.steps,
+    config.train.log_every,
+    config.train.sample_every,
+    config.checkpoint.every,
   )
 
 
-def _check_batch(config: Config) -> None:
-  batch_size, accumulate = config.train.batch_size, config.train.accumulate
-  count = jax.device_count() * accumulate
-  if batch_size % count:
-    raise UsageError(
-      f"train.batch_size={batch_size} is no multiple of {count} "
-      f"({jax.device_count()} devices x train.accumulate={accumulate}): "
-      f"use {-(-batch_size // count) * count}"
-    )
-  if "block" in config.loss:
-    try:
-      rows.check_block(config.loss.block, batch_size // accumulate)
-    except ValueError as error:
-      raise UsageError(
-        f"loss.block={config.loss.block} with train.batch_size={batch_size}, "
-        f"train.accumulate={accumulate}: {error}"
-      ) from error
-
-
 def _check_step(
-  step_fn: Callable, template: TrainState, batches: data.Batches
+  step_fn: Callable, template: TrainState, batches: ResumableIterator
 ) -> None:
   """Trace the step without compiling, so that a wrong option fails at once."""
   try:
@@ -177,19 +184,6 @@ def _check_step(
     raise
   except ValueError as error:
     raise UsageError(f"loss: {error}") from error
-
-
-def _make_workdir(workdir: pathlib.Path) -> None:
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / ".writable"
-    probe.touch()
-    probe.unlink()
-  except OSError as error:
-    raise UsageError(
-      f"--workdir={workdir} cannot be written ({error.strerror}): give "
-      "another folder, or make it writable"
-    ) from error
 
 
 def _sample_writer(

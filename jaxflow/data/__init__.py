@@ -7,3 +7,6 @@ from jaxflow.data.dataset import from_arrays as from_arrays
 from jaxflow.data.devices import prefetch as prefetch
 from jaxflow.data.devices import to_devices as to_devices
 from jaxflow.data.loading import load as load
+from jaxflow.data.mixed import FreshNoise as FreshNoise
+from jaxflow.data.mixed import Mixed as Mixed
+from jaxflow.data.pairs import Pairs as Pairs

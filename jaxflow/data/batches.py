@@ -28,6 +28,11 @@ class Batches:
     process_count: Number of processes. Each gets its contiguous rows of every
       (micro-)batch, so the processes' rows in order are the whole batch.
 
+  Attributes:
+    batch_size: As given.
+    seed: As given.
+    num_batches: Batches taken by one `next`, K.
+
   Raises:
     UsageError: The sizes do not divide, or an argument is out of range.
 
@@ -55,7 +60,7 @@ class Batches:
         f"stack={stack}: give () or two positive numbers (batches,"
         " micro-batches)"
       )
-    self._num_batches, micro = stack or (1, 1)
+    self.num_batches, micro = stack or (1, 1)
     if batch_size < 1 or batch_size % (micro * process_count):
       raise UsageError(
         f"batch_size={batch_size}: choose a positive multiple of"
@@ -68,11 +73,11 @@ class Batches:
       )
     if seed < 0:
       raise UsageError(f"seed={seed}: choose 0 or more")
+    self.batch_size = batch_size
+    self.seed = seed
     self._dataset = dataset
-    self._batch_size = batch_size
-    self._seed = seed
     rows = batch_size // (micro * process_count)
-    self._split_shape = (self._num_batches, micro, process_count, rows)
+    self._split_shape = (self.num_batches, micro, process_count, rows)
     self._local_shape = (*stack, rows)
     self._process_index = process_index
     self._position = 0
@@ -83,18 +88,35 @@ class Batches:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns {"data", "cond"}; "cond" holds the labels, if there are any."""
-    stop = self._position + self._num_batches
+    """Returns "data", and "cond" (labels) and "noise" where there are any."""
+    stop = self._position + self.num_batches
     index = self._samples(
-      self._position * self._batch_size, stop * self._batch_size
+      self._position * self.batch_size, stop * self.batch_size
     )
-    index = index.reshape(self._split_shape)[:, :, self._process_index]
-    index = index.reshape(self._local_shape)
+    index = self.local(index)
     self._position = stop
     batch = {"data": self._dataset.data[index]}
+    if self._dataset.noise is not None:
+      batch["noise"] = self._dataset.noise[index]
     if self._dataset.label is not None:
       batch["cond"] = self._dataset.label[index]
     return batch
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of one sample."""
+    return self._dataset.data.shape[1:]
+
+  def local(self, rows: np.ndarray) -> np.ndarray:
+    """Returns this process's part of whole batches, stacked as they are.
+
+    Args:
+      rows: The rows of `num_batches` whole batches in order,
+        [num_batches * batch_size, ...].
+    """
+    rest = rows.shape[1:]
+    rows = rows.reshape(*self._split_shape, *rest)[:, :, self._process_index]
+    return rows.reshape(*self._local_shape, *rest)
 
   def get_state(self) -> dict[str, int]:
     """Returns the number of batches taken; can be written as JSON."""
@@ -121,7 +143,7 @@ class Batches:
 
   def _permutation(self, epoch: int) -> np.ndarray:
     if not self._cached_permutation or self._cached_permutation[0] != epoch:
-      generator = np.random.default_rng((self._seed, epoch))
+      generator = np.random.default_rng((self.seed, epoch))
       permutation = generator.permutation(len(self._dataset))
       self._cached_permutation = (epoch, permutation)
     return self._cached_permutation[1]

@@ -17,6 +17,8 @@ class Dataset:
     num_classes: Number of classes, 0 without labels.
     name: What the data set is called in a config.
     split: "train" or "test".
+    noise: For pairs, the noise [N, ...] from which each sample was made; None
+      for real data.
   """
 
   data: np.ndarray
@@ -24,6 +26,7 @@ class Dataset:
   num_classes: int
   name: str
   split: str
+  noise: np.ndarray | None = None
 
   def __len__(self) -> int:
     """Returns the number of samples N."""
@@ -37,6 +40,7 @@ def from_arrays(
   num_classes: int = 0,
   name: str = "arrays",
   split: str = "train",
+  noise: np.ndarray | None = None,
 ) -> Dataset:
   """Checks arrays and returns them as a data set.
 
@@ -46,13 +50,14 @@ def from_arrays(
     num_classes: Number of classes, 0 without labels.
     name: What errors and logs call the data set.
     split: "train" or "test".
+    noise: Unit noise of the shape of `data`, for pairs; cast to float32.
 
   Returns:
     The data set.
 
   Raises:
     UsageError: The data set is empty, a value is not finite, or the labels
-      do not fit the samples or `num_classes`.
+      do not fit the samples or `num_classes`, or the noise the samples.
 
   Example:
     >>> dataset = from_arrays(np.zeros((5, 2)), np.arange(5), num_classes=5)
@@ -74,7 +79,15 @@ def from_arrays(
       f"{where}: num_classes={num_classes} but there are no labels; give"
       " labels or num_classes=0"
     )
-  return Dataset(data, label, num_classes, name, split)
+  if noise is not None:
+    noise = np.asarray(noise, np.float32)
+    if noise.shape != data.shape:
+      raise UsageError(
+        f"{where}: noise has shape {noise.shape}; give {data.shape}, the noise"
+        " of each sample"
+      )
+    _check_finite(noise, where)
+  return Dataset(data, label, num_classes, name, split, noise)
 
 
 def _check_finite(data: np.ndarray, where: str) -> None:

@@ -20,6 +20,7 @@ def average_velocity(model_fn: ModelFn) -> FlowMap:
   models of a flow.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.0])
     >>> average_velocity(net)(jnp.array([[1.0]]), t, s, None).tolist()
@@ -39,6 +40,7 @@ def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
   with a power of two of equal steps, the gaps that were trained.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: over(t - s, xt) * xt
     >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
     >>> jump = dyadic_velocity(net, num_steps=4)
@@ -68,6 +70,7 @@ def guided_velocity(
     A flow map, whose condition is labels or None.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: (over(cond["omega"], xt) * xt, xt)
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> jump = guided_velocity(net, omega=2.0)
@@ -84,6 +87,7 @@ def ode_step(
   """Take one solver step along the velocity that the network predicts.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> ode_step(net)(jnp.array([[1.0]]), t, s, None).tolist()
@@ -100,8 +104,6 @@ def guided_step(
   model_fn: ModelFn,
   *,
   omega: float = 1.0,
-  t_start: float = 0.0,
-  t_end: float = 1.0,
   solver: solvers.Solver = solvers.euler,
 ) -> FlowMap:
   """Take a solver step along a velocity that has guidance as an input.
@@ -110,13 +112,13 @@ def guided_step(
   condition of the flow map is labels or None.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: over(cond["omega"], xt) * xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> guided_step(net, omega=2.0)(jnp.array([[3.0]]), t, s, None).tolist()
     [[0.0]]
   """
-  told = guidance.told(model_fn, omega=omega, t_start=t_start, t_end=t_end)
-  return ode_step(told, solver=solver)
+  return ode_step(guidance.told(model_fn, omega=omega), solver=solver)
 
 
 def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
@@ -126,6 +128,7 @@ def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
   velocity means; on the linear and the variance-exploding path an Euler step.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> from jaxflow.paths import Linear
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])

@@ -48,7 +48,7 @@ def continuous_consistency_loss(
   warmup: float = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
   c: float = 0.1,
-  log_weight_fn: weights.LogWeight | None = None,
+  log_weight: weights.LogWeight | None = None,
   progress: Array | None = None,
 ) -> LossOutput:
   """Compute the continuous-time consistency loss of each sample, eq. (6).
@@ -67,12 +67,13 @@ def continuous_consistency_loss(
     normalization: The norm of eq. (6) over a sample: "l2", or "rms", which is
       smaller by the root of the number of elements.
     c: Added to the norm, in its units.
-    log_weight_fn: `t [B] -> w [B]` with parameters of its own; default: 0.
+    log_weight: `t [B] -> w [B]` with parameters of its own; default: 0.
     progress: Share of training that is done, scalar in [0, 1]; default: r = 1.
 
   Returns:
     The loss `[B]`, and metrics: `raw` (mean of eq. 6 with w = 0), nearly
-    constant, and `tangent_norm` (mean Euclidean ||g||), which is not.
+    constant, and `tangent_norm` (mean Euclidean ||g||), which is not; with a
+    learned weight `log_weight`, its mean.
 
   Raises:
     ValueError: If the time of the path is not an angle, or the normalization
@@ -122,10 +123,13 @@ def continuous_consistency_loss(
   if normalization == "rms":
     size = jnp.sqrt(weights.sample_mean(tangent**2))
   error = (u - constant) / path.noise_std - tangent / over(size + c, xt)
-  raw = loss = weights.sample_mean(error**2)
-  if log_weight_fn is not None:
-    loss = weights.learned(raw, log_weight_fn(t))
-  return loss, {"raw": raw.mean(), "tangent_norm": norm.mean()}
+  loss = weights.sample_mean(error**2)
+  metrics = {"raw": loss.mean(), "tangent_norm": norm.mean()}
+  if log_weight is not None:
+    w = log_weight(t)
+    loss = weights.learned(loss, w)
+    metrics["log_weight"] = w.mean()
+  return loss, metrics
 
 
 def warmup_ratio(progress: Array | None, warmup: float) -> Array | float:

@@ -53,7 +53,7 @@ def distillation_loss(
     flow_map: Makes the generator of a network: `flow_maps.average_velocity`
       (one Euler step) or `edm_skip`.
     distance: Of samples and data, `(a, b) -> [B]`: `weights.l1` or `l2`.
-    perceptual: The same on features: `weights.perceptual(features)`.
+    perceptual: The same on features: `perceptual.feature_distance(features)`.
     discriminator: `(samples, cond) -> logits`; its parameters are constants.
     criterion: `adversarial.logistic` or `hinge`.
     reconstruction_weight: w_r of eq. (2).

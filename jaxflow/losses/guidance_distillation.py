@@ -81,8 +81,7 @@ def guidance_distillation_loss(
   else:
     draws = jax.random.uniform(scale_key, t.shape, t.dtype)
     omega = guidance.scale_law(draws, high=omega_max, power=omega_power)
-    ends = {"t_start": path.t_min, "t_end": path.t_max}
-    cond = guidance.inputs(label, t, omega=omega, **ends)
+    cond = guidance.inputs(label, t, omega=omega)
 
   guided = guidance.classifier_free(
     teacher, scale=omega, num_classes=num_classes

@@ -57,7 +57,8 @@ def mid_training_loss(
       `times.log_grid` on the variance-exploding path.
     num_steps: K, steps of a trajectory.
     order: Largest order of the solver, 1, 2 or 3.
-    distance: `(a, b) -> [B]`: `l2_sum`, `huber(0.0)`, or `weights.perceptual`.
+    distance: `(a, b) -> [B]`: `l2_sum`, `huber(0.0)`, or one of features
+      (`jaxflow.perceptual`).
     data_plus_noise: Whether y_0 starts at noised data instead of noise.
 
   Returns:
@@ -68,7 +69,7 @@ def mid_training_loss(
 
   Example:
     >>> import functools
-    >>> from jaxflow import flow_maps, times
+    >>> from jaxflow import flow_maps, paths, times
     >>> grid = functools.partial(times.log_grid, t_min=0.01, t_max=1.0)
     >>> teacher = lambda xt, t, s, cond: xt / t[:, None]       # data = 0
     >>> loss, _ = mid_training_loss(

@@ -120,13 +120,7 @@ class DiT(nnx.Module):
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
     """Returns the prediction at `xt`, of its shape, float32; one a head."""
-    if xt.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
-      )
-    c = self._condition(t, s, cond)
-    x = self.patch(patchify(xt, self.patch_size))
-    x = x + self._positions()
+    x, c = self._tokens(xt), self._condition(t, s, cond)
     if self.heads == 1:
       return self._image(project(self, self.blocks(x, c, key), c))
     x = self.blocks(x, c, key, slice(self.trunk))
@@ -136,6 +130,25 @@ class DiT(nnx.Module):
       head_key = None if key is None else jax.random.fold_in(key, i)
       tokens.append(getattr(self, f"head_{i}")(x, c, head_key))
     return tuple(map(self._image, tokens))
+
+  def hidden(
+    self, xt: Array, t: Array, s: Array, cond: PyTree
+  ) -> tuple[Array, ...]:
+    """Returns the tokens [B, rows, columns, width] after every block."""
+    x, c = self._tokens(xt), self._condition(t, s, cond)
+    rows, columns = (side // self.patch_size for side in self.data_shape[:2])
+    layers = []
+    for i in range(self.blocks.depth):
+      x = self.blocks(x, c, None, slice(i, i + 1))
+      layers.append(x.reshape(-1, rows, columns, self.width))
+    return tuple(layers)
+
+  def _tokens(self, xt: Array) -> Array:
+    if xt.shape[1:] != self.data_shape:
+      raise UsageError(
+        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
+      )
+    return self.patch(patchify(xt, self.patch_size)) + self._positions()
 
   def _image(self, tokens: Array) -> Array:
     return unpatchify(tokens, self.patch_size, self.data_shape)

@@ -64,6 +64,15 @@ class MLP(nnx.Module):
   ) -> Array | tuple[Array, ...]:
     """Returns the prediction at `xt`, of its shape, float32; one a head."""
     del key
+    x = self.hidden(xt, t, s, cond)[-1][:, 0]
+    outputs = jnp.split(self.output(x.astype(jnp.float32)), self.heads, axis=1)
+    predictions = tuple(output.reshape(xt.shape) for output in outputs)
+    return predictions if self.heads > 1 else predictions[0]
+
+  def hidden(
+    self, xt: Array, t: Array, s: Array, cond: PyTree
+  ) -> tuple[Array, ...]:
+    """Returns the activations [B, 1, width] of every hidden layer."""
     if xt.shape[1:] != self.data_shape:
       raise UsageError(
         f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
@@ -79,11 +88,11 @@ class MLP(nnx.Module):
     if self.label is not None:
       parts.append(self.label(cond, batch))
     x = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
+    layers = []
     for i in range(self.depth):
       x = jax.nn.silu(getattr(self, f"hidden_{i}")(x))
-    outputs = jnp.split(self.output(x.astype(jnp.float32)), self.heads, axis=1)
-    predictions = tuple(output.reshape(xt.shape) for output in outputs)
-    return predictions if self.heads > 1 else predictions[0]
+      layers.append(x[:, None])
+    return tuple(layers)
 
   def _time_features(self, t: Array) -> Array:
     return sinusoidal(t, self.time_features, scale=self.time_scale)

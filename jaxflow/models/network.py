@@ -45,17 +45,21 @@ class Network:
   Attributes:
     init: `init(key) -> params`, a nested dict of float32 arrays.
     apply: `apply(params, xt, t, s, cond, key=None) -> prediction`.
+    hidden: `hidden(params, xt, t, s, cond) -> activations`, a tuple with one
+      array [B, ..., width] a layer; None where a network shows none.
   """
 
   init: Callable[[Array], PyTree]
   apply: Apply
+  hidden: Callable[..., tuple[Array, ...]] | None = None
 
 
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
   """Turns a maker of an NNX module into a pair of pure functions.
 
   The module must hold parameters only (no BatchNorm, no random state) and be
-  callable as `module(xt, t, s, cond, key)`.
+  callable as `module(xt, t, s, cond, key)`; one that shows its activations has
+  a method `hidden(xt, t, s, cond)`.
 
   Args:
     make_module: Builds the module from `nnx.Rngs`.
@@ -77,7 +81,7 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     >>> network.apply(params, jnp.ones((1, 2)), time, time, None).tolist()
     [[2.0, 2.0]]
   """
-  graph = abstract_graph(make_module)
+  module = module_of(make_module)
 
   def init(key: Array) -> PyTree:
     return init_parameters(make_module, key)
@@ -90,12 +94,24 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     cond: PyTree,
     key: Array | None = None,
   ) -> Any:
-    # A merge inside the traced function, with fresh variables, is what lets
-    # forward mode pass through it.
-    module: Any = nnx.merge(graph, params, copy=True)
-    return module(xt, t, s, cond, key)
+    return module(params)(xt, t, s, cond, key)
 
-  return Network(init, apply)
+  def hidden(
+    params: PyTree, xt: Array, t: Array, s: Array, cond: PyTree
+  ) -> tuple[Array, ...]:
+    return module(params).hidden(xt, t, s, cond)
+
+  return Network(init, apply, hidden)
+
+
+def module_of(
+  make_module: Callable[[nnx.Rngs], nnx.Module],
+) -> Callable[[PyTree], Any]:
+  """Returns what makes the module that has given parameters."""
+  graph = abstract_graph(make_module)
+  # A merge inside the traced function, with fresh variables, is what lets
+  # forward mode pass through it.
+  return lambda params: nnx.merge(graph, params, copy=True)
 
 
 def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:

@@ -29,6 +29,7 @@ from jaxflow.times.pairs import (
 )
 from jaxflow.times.walks import (
   AdjacentTriple,
+  Starts,
   TrajectorySampler,
   TrajectoryTimes,
   TripleSampler,
@@ -49,6 +50,7 @@ __all__ = [
   "PairSampler",
   "Quantiles",
   "SortedPair",
+  "Starts",
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",

@@ -113,6 +113,25 @@ class TrajectoryTimes:
     return self.transform(h, *draws)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Starts:
+  """The times at which the steps, pairs or walks of another law start.
+
+  Example:
+    >>> from jaxflow.times import uniform_grid
+    >>> walks = TrajectoryTimes(grid=uniform_grid, num_points=2)
+    >>> Starts(sample_times=walks)(jax.random.key(0), 3).tolist()
+    [1.0, 1.0, 1.0]
+  """
+
+  sample_times: Callable[[Array, int], Array | tuple[Array, ...]]
+
+  def __call__(self, key: Array, n: int) -> Array:
+    """Sample n times `[n]`."""
+    first = jax.tree.leaves(self.sample_times(key, n))[0]
+    return first[0] if first.ndim == 2 else first
+
+
 def _floor(draws: Array, count: Array | int) -> Array:
   """Map draws in [0, 1) to 0..count-1; a product may round up to count."""
   return jnp.minimum((draws * count).astype(jnp.int32), count - 1)

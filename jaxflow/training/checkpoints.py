@@ -81,13 +81,18 @@ class Checkpoints:
     self._manager.close()
 
   def restore(
-    self, template: TrainState, step: int | None = None
+    self,
+    template: TrainState,
+    step: int | None = None,
+    *,
+    field: str = "--step",
   ) -> tuple[TrainState, Any] | None:
     """Restore the latest readable step, or a given one.
 
     Args:
       template: A state of `jax.ShapeDtypeStruct` with the shardings wanted.
       step: The step; default: the latest.
+      field: The flag or config field that gives it, for the message.
 
     Returns:
       The state and the data position, or None if nothing is saved.
@@ -100,7 +105,7 @@ class Checkpoints:
     saved = self.steps()
     if step is not None and step not in saved:
       raise UsageError(
-        f"--step={step} is not in {self.folder}: give one of {saved}"
+        f"{field}={step} is not in {self.folder}: give one of {saved}"
       )
     damaged: list[int] = []
     for candidate in [step] if step is not None else reversed(saved):
@@ -150,8 +155,8 @@ class Checkpoints:
         data=ocp.args.JsonRestore(),
       ),
     )
-    fields = restored["state"]
-    return TrainState(**{"teacher": None, **fields}), restored["data"]
+    state = dataclasses.replace(template, **restored["state"])
+    return state, restored["data"]
 
   def _check(self, metadata: PyTree, template: TrainState, step: int) -> None:
     if metadata is None:
@@ -191,13 +196,11 @@ def _quiet_if_it_fails() -> Iterator[None]:
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
-  """Return the fields; a state without a teacher saves none."""
+  """Return the fields that hold arrays: not all runs have other networks."""
   fields = {
     f.name: getattr(state, f.name) for f in dataclasses.fields(TrainState)
   }
-  if fields["teacher"] is None:
-    del fields["teacher"]
-  return fields
+  return {k: v for k, v in fields.items() if jax.tree.leaves(v)}
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -93,7 +93,7 @@ def train(
     step=step, steps=steps, batch_size=batch_size, seconds=log.seconds
   )
   first = True
-  with _interruption() as interrupted:
+  with interruption() as interrupted:
     while step < steps and not interrupted():
       state, metrics = train_step(state, next(batches))
       step += chunk
@@ -103,9 +103,13 @@ def train(
         speed, eta = clock.lap(step)
         scalars = {"loss": float(metrics["loss"])}
         scalars |= {k: float(v) for k, v in metrics.items()}
-        skipped = int(state.skipped)
-        scalars["skipped"] = skipped
-        scalars["learning_rate"] = float(learning_rate(step - skipped - 1))
+        # What no step of this dispatch measured has no value.
+        scalars = {
+          k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
+        }
+        scalars["skipped"] = int(state.skipped)
+        updates = int(state.updates)
+        scalars["learning_rate"] = float(learning_rate(updates - 1))
         if not first:
           scalars["samples_per_second"] = speed
         log.write(step, scalars | {"seconds": clock.seconds()})
@@ -145,7 +149,7 @@ def _check_skipped(
 
 
 @contextlib.contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
+def interruption() -> Iterator[Callable[[], bool]]:
   """Turn SIGINT and SIGTERM into a flag; a second SIGINT raises as usual."""
   seen: list[int] = []
 

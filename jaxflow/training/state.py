@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +13,72 @@ from jaxflow.types import Array, PyTree
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Adversary:
+  """The discriminator's part of the state.
+
+  Attributes:
+    params: The discriminator's parameters, float32.
+    opt_state: The state of its optimizer.
+  """
+
+  params: PyTree
+  opt_state: PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
   """A pytree of plain arrays.
 
   Attributes:
-    step: Steps taken, skipped ones included; int32 scalar.
+    step: Steps taken; int32 scalar. It counts batches: skipped steps, and those
+      in which only the discriminator learned, are among them.
+    updates: Steps that changed the parameters.
     params: The student's parameters, float32.
     opt_state: The optimizer's state.
     ema: Named averages of the parameters; "target" is a loss's target network.
-    teacher: The teacher's parameters, or None. They never change, but travel
-      along so that a workdir is complete.
+    loss_params: Parameters of the loss itself, by its argument: of a learned
+      weight, for one. The optimizer moves them with `params`; samples do not
+      depend on them, so no average is kept.
+    adversary: The discriminator, or None.
+    frozen: Parameters of other networks by role, "teacher" for one. They never
+      change, but travel along so that a workdir is complete.
     skipped: Steps skipped because loss or gradient was not finite.
     skipped_in_row: Those since the last good step.
   """
 
   step: Array
+  updates: Array
   params: PyTree
   opt_state: PyTree
   ema: dict[str, PyTree]
-  teacher: PyTree
+  loss_params: dict[str, PyTree]
+  adversary: Adversary | None
+  frozen: dict[str, PyTree]
   skipped: Array
   skipped_in_row: Array
+
+  @property
+  def trained(self) -> PyTree:
+    """What the optimizer moves: `params`, and `loss_params` where it has some.
+
+    Example:
+      >>> init_state(1.0, optax.sgd(1.0), {}).trained
+      1.0
+    """
+    return (self.params, self.loss_params) if self.loss_params else self.params
+
+  def with_trained(self, trained: PyTree) -> Self:
+    """Return the state with other parameters, given like `trained`.
+
+    Example:
+      >>> state = init_state(1.0, optax.sgd(1.0), {}, loss_params={"w": 2.0})
+      >>> state = state.with_trained((3.0, {"w": 4.0}))
+      >>> state.params, state.loss_params
+      (3.0, {'w': 4.0})
+    """
+    params, own = trained if self.loss_params else (trained, {})
+    return dataclasses.replace(self, params=params, loss_params=own)
 
 
 def init_state(
@@ -40,7 +86,9 @@ def init_state(
   optimizer: optax.GradientTransformation,
   emas: Mapping[str, Callable],
   *,
-  teacher: PyTree = None,
+  loss_params: Mapping[str, PyTree] | None = None,
+  adversary: Adversary | None = None,
+  frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
   """Start training from given parameters; every average starts there too.
 
@@ -48,7 +96,9 @@ def init_state(
     params: Initial parameters.
     optimizer: The optimizer.
     emas: Laws of the averages by name.
-    teacher: The teacher's parameters, or None.
+    loss_params: Initial parameters of the loss by its argument.
+    adversary: The discriminator's first state, or None.
+    frozen: Parameters of frozen networks by role.
 
   Returns:
     The state of step 0.
@@ -58,12 +108,17 @@ def init_state(
     >>> int(state.step), list(state.ema)
     (0, ['slow'])
   """
-  return TrainState(
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
+    updates=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=optimizer.init(params),
+    opt_state=(),
     ema={name: jax.tree.map(jnp.copy, params) for name in emas},
-    teacher=teacher,
+    loss_params=dict(loss_params or {}),
+    adversary=adversary,
+    frozen=dict(frozen or {}),
     skipped=jnp.zeros((), jnp.int32),
     skipped_in_row=jnp.zeros((), jnp.int32),
   )
+  opt_state = optimizer.init(state.trained)
+  return dataclasses.replace(state, opt_state=opt_state)

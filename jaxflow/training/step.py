@@ -6,6 +6,7 @@ accumulated in an inner scan. The random key of a step is
 `fold_in(seed, step)`, so a resumed run draws what an uninterrupted one would.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +18,17 @@ import optax
 from jaxflow.errors import UsageError
 from jaxflow.methods import Method
 from jaxflow.training import ema as ema_lib
+from jaxflow.training import layers
+from jaxflow.training.adversary import DiscriminatorFn, Move, Opponent, play
+from jaxflow.training.gradients import LossFn, mean_gradient, updated
 from jaxflow.training.state import TrainState
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, PyTree
 
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
 ApplyFn = Callable[..., Array]
-LossFn = Callable[[PyTree, TrainState, Array, Batch], LossOutput]
+# What makes arguments of a loss from parameters in the state.
+ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 def make_loss_fn(
@@ -30,7 +36,10 @@ def make_loss_fn(
   apply_fn: ApplyFn,
   options: Mapping[str, Any],
   *,
-  teacher_fn: Callable[[PyTree], ModelFn] | None = None,
+  frozen_fns: ArgumentFns | None = None,
+  learned_fns: ArgumentFns | None = None,
+  discriminator_fn: DiscriminatorFn | None = None,
+  last_layer: str = "",
   steps: int = 1,
 ) -> LossFn:
   """Bind a method's loss to a network.
@@ -39,7 +48,14 @@ def make_loss_fn(
     method: The row of METHODS.
     apply_fn: The network, `(params, xt, t, s, cond, key=None)`.
     options: Keyword arguments of the loss.
-    teacher_fn: Makes the teacher's velocity network from its parameters.
+    frozen_fns: Further arguments of the loss, made from the state's frozen
+      parameters: "teacher", or a distance of features.
+    learned_fns: Those made from the loss's own parameters, which are trained
+      with the network: a learned weight.
+    discriminator_fn: Makes the discriminator. A state without an adversary has
+      none: the loss then leaves its adversarial term out.
+    last_layer: Regular expression of one parameter's path, for losses that
+      weigh their terms by its gradients; "": without such weights.
     steps: Length of training, the unit of `progress`.
 
   Returns:
@@ -56,6 +72,18 @@ def make_loss_fn(
     >>> loss.shape
     (2,)
   """
+  frozen_fns, learned_fns = frozen_fns or {}, learned_fns or {}
+
+  def adversarial_part(state):
+    if discriminator_fn is None:
+      return {}
+    if state.adversary is None:
+      return (
+        {"adversarial_weight": 0.0} if "adversarial_weight" in options else {}
+      )
+    params = jax.lax.stop_gradient(state.adversary.params)
+    frozen = state.frozen.get("features")
+    return {"discriminator": discriminator_fn(params, frozen)}
 
   def loss_fn(params, state, key, batch):
     if "pairs" in method.needs and "noise" not in batch:
@@ -64,17 +92,21 @@ def make_loss_fn(
         "with the noise from which a teacher made them, or another method"
       )
     loss_key, dropout_key = jax.random.split(key)
-    roles = {}
+
+    def network(params):
+      return functools.partial(apply_fn, params, key=dropout_key)
+
+    roles = {name: make(state.frozen) for name, make in frozen_fns.items()}
+    roles |= {k: make(state.loss_params) for k, make in learned_fns.items()}
     if "target" in method.needs:
-      roles["target_fn"] = functools.partial(
-        apply_fn, state.ema["target"], key=dropout_key
-      )
+      roles["target_fn"] = network(state.ema["target"])
     if "progress" in method.needs:
       roles["progress"] = jnp.minimum(state.step / steps, 1.0)
-    if teacher_fn is not None:
-      roles["teacher"] = teacher_fn(state.teacher)
-    model_fn = functools.partial(apply_fn, params, key=dropout_key)
-    return method.loss(model_fn, loss_key, batch, **options, **roles)
+    if last_layer:
+      put, layer = layers.split(params, last_layer, field="loss.last_layer")
+      roles["last_layer"] = (lambda layer: network(put(layer))), layer
+    roles |= adversarial_part(state)
+    return method.loss(network(params), loss_key, batch, **{**options, **roles})
 
   return loss_fn
 
@@ -85,7 +117,8 @@ def make_train_step(
   emas: Mapping[str, ema_lib.Law],
   *,
   seed: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  opponent: Opponent | None = None,
+) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
 
   A step whose loss or gradient is not finite changes nothing but the counters.
@@ -95,11 +128,13 @@ def make_train_step(
     optimizer: The optimizer.
     emas: Laws of the averages by name, as in `init_state`.
     seed: Seed of the run.
+    opponent: How a discriminator learns beside it, or None.
 
   Returns:
     `(state, batch) -> (state, metrics)`, with batch leaves
-    `[steps, micro-batches, rows, ...]`; metrics are means over the good steps,
-    `skipped` counts the others.
+    `[steps, micro-batches, rows, ...]`. A metric is the mean over the good
+    steps that measured it, NaN where there is none; `skipped` counts the steps
+    that were not good.
 
   Example:
     >>> loss_fn = lambda p, state, key, b: ((p - b["data"]) ** 2, {})
@@ -112,67 +147,57 @@ def make_train_step(
     (1.0, 1.0)
   """
 
-  def mean_loss(params, state, key, batch):
-    loss, metrics = loss_fn(params, state, key, batch)
-    return loss.mean(), metrics | {"loss": loss.mean()}
+  def loss_of_trained(trained, state, key, batch):
+    state = state.with_trained(trained)
+    return loss_fn(state.params, state, key, batch)
 
-  def gradient(state, key, micro_batches):
-    """Average over the micro-batches."""
-    compute = jax.grad(mean_loss, has_aux=True)
-    count = jax.tree.leaves(micro_batches)[0].shape[0]
-    if count == 1:
-      batch = jax.tree.map(lambda x: x[0], micro_batches)
-      return compute(state.params, state, key, batch)
-
-    def add(total, given):
-      index, batch = given
-      part = compute(state.params, state, jax.random.fold_in(key, index), batch)
-      return jax.tree.map(jnp.add, total, part), None
-
-    first = jax.tree.map(lambda x: x[0], micro_batches)
-    shapes = jax.eval_shape(compute, state.params, state, key, first)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, zero, (jnp.arange(count), micro_batches))
-    return jax.tree.map(lambda x: x / count, total)
-
-  def one_step(state: TrainState, micro_batches):
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
-    grads, metrics = gradient(state, key, micro_batches)
-    metrics["gradient_norm"] = optax.tree.norm(grads)
-    finite = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"])
-
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics["update_norm"] = optax.tree.norm(updates)
-    number = state.step - state.skipped + 1
+  def generator(state: TrainState, key: Array, batch: Batch) -> Move:
+    gradient, metrics = mean_gradient(
+      loss_of_trained, state.trained, state, key, batch
+    )
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(metrics["loss"] + norm)
+    trained, opt_state, update_norm = updated(
+      optimizer, gradient, state.opt_state, state.trained
+    )
+    moved = state.with_trained(trained)
+    updates = state.updates + 1
     averages = {
-      name: ema_lib.update(state.ema[name], params, law(number))
+      name: ema_lib.update(state.ema[name], moved.params, law(updates))
       for name, law in emas.items()
     }
-    kept = state.params, state.opt_state, state.ema
-    params, opt_state, averages = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old),
-      (params, opt_state, averages),
-      kept,
-    )
+    metrics |= {"gradient_norm": norm, "update_norm": update_norm}
+    new = {
+      "params": moved.params,
+      "loss_params": moved.loss_params,
+      "opt_state": opt_state,
+      "ema": averages,
+      "updates": updates,
+    }
+    return new, metrics, finite
+
+  def one_step(state: TrainState, batch: Batch):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    if opponent is None:
+      new, metrics, finite = generator(state, key, batch)
+    else:
+      new, metrics, finite = play(generator, opponent, state, key, batch)
+    old = {name: getattr(state, name) for name in new}
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    metrics = {k: jnp.where(finite, v, jnp.nan) for k, v in metrics.items()}
     bad = 1 - finite.astype(jnp.int32)
-    new_state = TrainState(
+    state = dataclasses.replace(
+      state,
+      **new,
       step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      ema=averages,
-      teacher=state.teacher,
       skipped=state.skipped + bad,
       skipped_in_row=(state.skipped_in_row + 1) * bad,
     )
-    return new_state, (metrics, finite)
+    return state, (metrics, bad)
 
   def train_step(state, batch):
-    state, (metrics, finite) = jax.lax.scan(one_step, state, batch)
-    good = finite.sum()
-    means = jax.tree.map(
-      lambda x: jnp.where(finite, x, 0).sum() / good, metrics
-    )
-    return state, means | {"skipped": len(finite) - good}
+    state, (metrics, bad) = jax.lax.scan(one_step, state, batch)
+    means = {k: jnp.nanmean(v) for k, v in metrics.items()}
+    return state, means | {"skipped": bad.sum()}
 
   return train_step

@@ -1,16 +1,25 @@
 """The config of a command line: a config file, and overrides of its fields."""
 
 import difflib
+import functools
 import importlib.util
+import operator
 import pathlib
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxflow.config import Config, flatten
+from jaxflow.config.components import (
+  Config,
+  complete,
+  components,
+  set_component,
+)
+from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
+from jaxflow.registry import KINDS, choose
 
 # How a command line writes a value of a type.
 _WRITTEN = {
@@ -19,6 +28,9 @@ _WRITTEN = {
   float: "a number",
   tuple: "whole numbers with commas between",
 }
+
+
+_INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
 def parse(arguments: list[str], values: flags.FlagValues) -> Config:
@@ -42,6 +54,7 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     )
   config = load_file(chosen[-1].split("=", 1)[1])
   rest = [a for a in arguments if a.split("=")[0] != "--config"]
+  _take_components(config, rest)
   fields = flatten(config.to_dict())
   for argument in rest:
     name, _, value = argument.partition("=")
@@ -50,7 +63,7 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
       continue
     if field not in fields:
       raise UsageError(_unknown_field(field, fields))
-    if not value:
+    if not value and not ("=" in argument and isinstance(fields[field], str)):
       raise UsageError(f"{name} has no value: write {name}=VALUE")
   argv = ["jaxflow", *rest]
   try:
@@ -64,6 +77,32 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     raise UsageError(f"{extra[1]!r} is no flag: write --name=value")
   _check_tuples(fields, flatten(config.to_dict()))
   return config.lock()
+
+
+def _take_components(config: Config, arguments: list[str]) -> None:
+  """Replace the components that are named, so that their options are fields.
+
+  The options of one that goes go with it; those of the others get their
+  defaults.
+  """
+  complete(config)
+  for argument in arguments:
+    name, _, value = argument.partition("=")
+    field, _, last = name.removeprefix("--config.").rpartition(".")
+    kind = components(config).get(field)
+    if last != "name" or kind is None or value == _at(config, field).name:
+      continue
+    choose(f"{field}.name", value, KINDS[kind])
+    kept = {}
+    if kind == "model":
+      # What a method asks of its network, whichever it is.
+      kept = {k: v for k, v in config.model.items() if k in _INTERFACE}
+    set_component(config, field, {"name": value, **kept})
+    complete(config)
+
+
+def _at(config: Config, field: str) -> Config:
+  return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def _unknown_field(field: str, fields: dict[str, Any]) -> str:

@@ -1,0 +1,259 @@
+"""Make pairs of noise and data with the ODE of a trained run.
+
+Noise i depends on (seed, i) only, and its label is i modulo the number of
+classes: neither devices, batches nor interruptions decide what is drawn. The
+data are the same to rounding on any of them, and to the bit on the same.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxflow import build, data, registry
+from jaxflow.commands.folders import locked
+from jaxflow.config import Config, update
+from jaxflow.config.files import load_config
+from jaxflow.errors import RunError, UsageError
+from jaxflow.roles import teachers
+from jaxflow.runs import load
+from jaxflow.training import loop, sharding
+from jaxflow.types import Array, PyTree
+
+# (params, index [B], labels [B] or None) -> (noise, data), [B, ...] each.
+Draw = Callable[[PyTree, Array, Array | None], tuple[Array, Array]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How pairs are made; each field is a flag of the command line.
+
+  Attributes:
+    num: How many pairs.
+    solver: The ODE solver, a name of the registry.
+    nfe: Network calls a pair; heun and midpoint take two a step.
+    guidance: Guidance scale of the teacher.
+    grid: Name of the time grid; default: the teacher's `sample.grid`.
+    ema: The teacher's average, or "online".
+    seed: Seed of the noise.
+    batch_size: Pairs at a time over all devices.
+    shard_size: Pairs of one file.
+  """
+
+  num: int = 50_000
+  solver: str = "heun"
+  nfe: int = 40
+  guidance: float = 1.0
+  grid: str | None = None
+  ema: str = "sampling"
+  seed: int = 0
+  batch_size: int = 1024
+  shard_size: int = 4096
+
+  def __post_init__(self):
+    """Raise UsageError if a number is out of range."""
+    for name in ("num", "batch_size", "shard_size"):
+      if getattr(self, name) < 1:
+        raise UsageError(f"--{name}={getattr(self, name)}: give at least 1")
+    if not 0 <= self.seed < 2**31:
+      raise UsageError(f"--seed={self.seed}: give 0 to 2147483647")
+    registry.choose("--solver", self.solver, registry.KINDS["solver"])
+    if self.grid is not None:
+      registry.choose("--grid", self.grid, registry.KINDS["grid"])
+
+
+def make_pairs(
+  workdir: pathlib.Path,
+  out: pathlib.Path,
+  options: Options,
+  *,
+  step: int | None = None,
+  say: Callable[[str], None] = print,
+) -> bool:
+  """Make the pairs of a run, or go on at the first shard that is missing.
+
+  Args:
+    workdir: The teacher's folder.
+    out: The folder of the pairs.
+    options: How to make them.
+    step: The teacher's checkpoint; default: the latest.
+    say: Prints a line.
+
+  Returns:
+    Whether all pairs are there; False after an interruption.
+
+  Raises:
+    UsageError: If an option is wrong, the run cannot teach, or `out` holds
+      other pairs.
+    RunError: If pairs are not finite, or cannot be written.
+  """
+  if jax.process_count() > 1:
+    raise UsageError(
+      f"{jax.process_count()} processes: pairs are made by one process, with "
+      "all of its devices; start one"
+    )
+  config = solving(load_config(workdir, field="--workdir"), options)
+  draw = make_draw(config, options)
+  mesh = sharding.make_mesh()
+  run, state = load(workdir, field="--workdir", mesh=mesh, step=step)
+  params = run.select(state, options.ema, "--ema")
+  description = {
+    "workdir": str(workdir),
+    "step": int(state.step),
+    "ema": options.ema,
+    "parameters": parameters_hash(params),
+    **{k: getattr(options, k) for k in ("num", "solver", "nfe", "guidance")},
+    "guidance_start": config.sample.guidance_start,
+    "guidance_end": config.sample.guidance_end,
+    "grid": config.sample.grid.to_dict(),
+    "seed": options.seed,
+    "shape": list(run.model.shape),
+    "num_classes": run.model.num_classes,
+    "shard_size": options.shard_size,
+    "config": run.model.config.to_dict(),
+  }
+  del state
+  pairs = data.Pairs.create(out, description)
+  with locked(out, "--out={} is being filled"):
+    return _fill(pairs, functools.partial(draw, params), options, mesh, say)
+
+
+def solving(config: Config, options: Options) -> Config:
+  """Return the config of a run that samples by solving its ODE.
+
+  Raises:
+    UsageError: If its network is no velocity.
+  """
+  changed = config.copy_and_resolve_references()
+  with changed.unlocked(), changed.ignore_type():
+    changed.flow_map = {"name": "ode_step", "solver": {"name": options.solver}}
+    sample = {"guidance": options.guidance, "sampler": {"name": "jumps"}}
+    if options.grid is not None:
+      sample["grid"] = {"name": options.grid}
+    update(changed, {"sample": sample})
+  return changed.lock()
+
+
+def make_draw(config: Config, options: Options) -> Draw:
+  """Return what makes pairs by their numbers, compiled once.
+
+  Args:
+    config: The teacher's resolved config, as `solving` returns it.
+    options: How to make them.
+
+  Raises:
+    UsageError: If an option does not fit the teacher; nothing compiles.
+  """
+  model = build.make_model(config)
+  if not model.method.teaches:
+    raise UsageError(
+      f"--workdir is a run of {config.method!r}, whose network is no velocity: "
+      f"give one of {teachers()}"
+    )
+  if options.guidance != 1:
+    model.check_guidance(options.guidance, "--guidance")
+  sampler = model.make_sampler(options.nfe, "--nfe")
+
+  def noise_of(index):
+    key = jax.random.fold_in(jax.random.key(options.seed), index)
+    return jax.random.normal(key, model.shape)
+
+  @jax.jit
+  def draw_pairs(params, index, labels):
+    noise = jax.vmap(noise_of)(index)
+    # A solver's steps draw nothing.
+    return noise, sampler(params, noise, jax.random.key(0), labels)
+
+  return draw_pairs
+
+
+def parameters_hash(params: PyTree) -> str:
+  """Return a hash of names, shapes and values, 16 hexadecimal digits.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> a, b = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
+    >>> parameters_hash(a) == parameters_hash(b), len(parameters_hash(a))
+    (False, 16)
+  """
+  found = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    value = np.asarray(leaf)
+    name = jax.tree_util.keystr(path)
+    found.update(f"{name} {value.dtype} {value.shape}".encode())
+    found.update(value.tobytes())
+  return found.hexdigest()[:16]
+
+
+def _fill(
+  pairs: data.Pairs,
+  draw: Callable[[Array, Array | None], tuple[Array, Array]],
+  options: Options,
+  mesh: jax.sharding.Mesh,
+  say: Callable[[str], None],
+) -> bool:
+  """Make the shards that are missing; return whether all are there."""
+  todo, total = pairs.missing(), len(pairs.shards)
+  if not todo:
+    say(f"nothing to do: {pairs.folder} holds all {options.num:,} pairs")
+    return True
+  batch_size = min(options.batch_size, options.shard_size)
+  batch_size += -batch_size % mesh.size
+  with loop.interruption() as interrupted:
+    for done, shard in enumerate(todo, 1):
+      began, (start, stop) = time.perf_counter(), pairs.shards[shard]
+      parts: list[Any] = []
+      for first in range(start, stop, batch_size):
+        if interrupted():
+          say(
+            f"interrupted: {total - len(pairs.missing())} of {total} shards "
+            f"are in {pairs.folder}; the same command goes on from there"
+          )
+          return False
+        batch = _batch(pairs, draw, first, batch_size, mesh)
+        parts.append([x[: stop - first] for x in batch])
+      _write(pairs, shard, parts)
+      pace = (time.perf_counter() - began) / (stop - start)
+      left = sum(b - a for a, b in (pairs.shards[i] for i in todo[done:]))
+      minutes, seconds = divmod(round(pace * left), 60)
+      say(
+        f"shard {shard + 1}/{total}: {stop - start:,} pairs, "
+        f"{1 / pace:,.0f} pairs/s  ETA {minutes}:{seconds:02d}"
+      )
+  return True
+
+
+def _batch(
+  pairs: data.Pairs, draw: Callable, first: int, size: int, mesh: Any
+) -> list[np.ndarray]:
+  """Return noise, data and, where there are classes, labels from a number on.
+
+  Always of one size, whatever is asked for: one program serves all batches.
+  """
+  index = np.arange(first, first + size, dtype=np.uint32)
+  classes = pairs.description["num_classes"]
+  label = (index % classes).astype(np.int32) if classes else None
+  rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+  noise, made = draw(*data.to_devices((index, label), rows))
+  batch = [np.asarray(noise), np.asarray(made)]
+  return batch if label is None else [*batch, label]
+
+
+def _write(
+  pairs: data.Pairs, shard: int, parts: list[list[np.ndarray]]
+) -> None:
+  """Join the batches of a shard, check and write them."""
+  noise, made, *label = (np.concatenate(x) for x in zip(*parts, strict=True))
+  if not np.isfinite(made).all():
+    raise RunError(
+      f"shard {shard + 1} of {pairs.folder} is not finite: the teacher "
+      "diverged, or a solver step is too long; raise --nfe, or train again"
+    )
+  pairs.write(shard, noise, made, label[0] if label else None)

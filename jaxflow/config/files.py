@@ -1,0 +1,112 @@
+"""How a workdir keeps its config, and what may change in it."""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxflow.config.components import Config
+from jaxflow.errors import UsageError
+
+# What may change between two runs in one workdir: none of it is in the state.
+MUTABLE = (
+  "checkpoint.",
+  "data.data_dir",
+  # The digest says which pairs they are.
+  "data.pairs",
+  "data.raw_dir",
+  "evaluation.",
+  "flow_map.omega",
+  "flow_map.t_end",
+  "flow_map.t_start",
+  "mesh.",
+  "sample.",
+  "train.log_every",
+  "train.max_skipped",
+  "train.sample_every",
+  "train.steps",
+  "train.steps_per_dispatch",
+)
+
+# Without these a config.json is none of ours.
+_SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
+
+
+def save_config(config: Config, path: pathlib.Path) -> None:
+  """Write a config as JSON, replacing the file in one step."""
+  part = path.with_suffix(".json.part")
+  part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+  part.replace(path)
+
+
+def load_config(workdir: pathlib.Path, *, field: str) -> Config:
+  """Read the config of a workdir.
+
+  Args:
+    workdir: The folder of a run.
+    field: The flag or config field that names it, for the message.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    UsageError: If the folder holds no run.
+  """
+  try:
+    values = json.loads((workdir / "config.json").read_text())
+    values["data"]["shape"] = tuple(values["data"]["shape"])
+    config: Config = ConfigDict(values)
+    absent = [name for name in _SECTIONS if name not in config]
+    if absent:
+      raise ValueError(f"{absent[0]!r} is absent")
+    return config.lock()
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise UsageError(
+      f"{field}={str(workdir)!r} holds no config.json: give the folder of a "
+      "run that `jaxflow train` has made"
+    ) from error
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UsageError(
+      f"{field}={str(workdir)!r}: config.json cannot be read ({error}): "
+      "restore it from a copy, or give another folder"
+    ) from error
+
+
+def check_same_run(saved: Config, config: Config, workdir: str) -> None:
+  """Raise UsageError if a workdir was made with another config."""
+  old, new = flatten(saved.to_dict()), flatten(config.to_dict())
+  changed = [
+    k
+    for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
+    if old.get(k) != new.get(k) and not _is_mutable(k)
+  ]
+  if changed:
+    k = changed[0]
+    more = f" and {len(changed) - 1} more fields" if len(changed) > 1 else ""
+    raise UsageError(
+      f"--workdir={workdir} was made with {k}={old.get(k)!r}, not "
+      f"{new.get(k)!r}{more}: give another --workdir, or the old value"
+    )
+
+
+def _is_mutable(field: str) -> bool:
+  return any(
+    field.startswith(name) if name.endswith(".") else field == name
+    for name in MUTABLE
+  )
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+  """Return the fields of nested dicts by dotted name; tuples become lists.
+
+  Example:
+    >>> flatten({"a": {"b": 1, "c": (2, 3)}})
+    {'a.b': 1, 'a.c': [2, 3]}
+  """
+  if not isinstance(values, dict):
+    return {prefix: list(values) if isinstance(values, tuple) else values}
+  parts = (
+    flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items()
+  )
+  return {k: v for part in parts for k, v in part.items()}

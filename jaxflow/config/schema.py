@@ -1,0 +1,216 @@
+"""Configs: every field there is.
+
+The options of a loss, a flow map or a network are taken from their signatures:
+the code is the schema.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxflow import registry
+from jaxflow.config.components import Config, complete, with_places
+from jaxflow.methods import METHODS
+
+# Fields of losses whose signatures say None, and what they are by default.
+_LOSS_FIELDS = {
+  "perceptual": {"name": "none"},
+  "log_weight": {"name": "none"},
+  "last_layer": "output/kernel",
+}
+
+# The sections that a config has if the loss takes one of these arguments.
+_SECTIONS_OF_ROLES = {
+  "teacher": {"teacher"},
+  "features": {"distance", "perceptual", "discriminator"},
+  "discriminator": {"discriminator"},
+}
+
+_OPTIMIZER = {
+  "name": "adam",
+  "learning_rate": 1e-4,
+  "schedule": "constant",
+  "warmup_steps": 0,
+  "b1": 0.9,
+  "b2": 0.999,
+  "eps": 1e-8,
+  "weight_decay": 0.0,
+  "clip_norm": 0.0,
+}
+
+
+def default_config(method: str, *, data: str, model: str) -> Config:
+  """Return the config of a method with every field set.
+
+  Args:
+    method: A key of METHODS.
+    data: Name of a data set.
+    model: Name of a network, "dit" or "mlp".
+
+  Returns:
+    An unlocked config; fields without a default are placeholders.
+
+  Raises:
+    UsageError: If the method or the network is unknown.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> config.loss.omega, config.times.name
+    (1.0, 'sorted_pair')
+  """
+  row = registry.choose("method", method, METHODS)
+  accepted = inspect.signature(row.loss).parameters
+  maker = registry.choose("model.name", model, registry.KINDS["model"])
+  network = with_places(registry.default_options(maker))
+  network.pop("num_classes", None)
+  network.pop("data_shape", None)
+  network["second_time"] = False
+  loss = with_places(registry.default_options(row.loss))
+  loss.pop("num_classes", None)
+  loss |= {k: v for k, v in _LOSS_FIELDS.items() if k in accepted}
+  config = ConfigDict(
+    {
+      "method": method,
+      "seed": 0,
+      "data": {
+        "name": data,
+        "raw_dir": config_dict.placeholder(str),
+        "data_dir": config_dict.placeholder(str),
+        "conditional": True,
+        "shape": config_dict.placeholder(tuple),
+        "num_classes": config_dict.placeholder(int),
+      },
+      "path": {"name": "linear"},
+      "model": {"name": model, **network},
+      "parameterization": {"name": "raw"},
+      "loss": loss,
+      "flow_map": {
+        "name": row.flow_map.__name__,
+        **with_places(registry.default_options(row.flow_map)),
+      },
+      "optimizer": _OPTIMIZER,
+      "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
+      "teacher": {
+        "workdir": "",
+        "guidance": 1.0,
+        "ema": "sampling",
+        "init_student": True,
+        "config": config_dict.placeholder(dict),
+      },
+      "init": {
+        "workdir": "",
+        "ema": "sampling",
+        "step": config_dict.placeholder(int),
+      },
+      "features": {
+        "network": {"name": "none"},
+        "workdir": "",
+        "ema": "sampling",
+        "config": config_dict.placeholder(dict),
+      },
+      "discriminator": {
+        "network": {"name": "none"},
+        "times": {"name": "loss" if "sample_times" in accepted else "t_max"},
+        "start": 0.0,
+        "turns": "alternate",
+        # As Kim et al. 2023 train theirs (arXiv:2310.02279).
+        "optimizer": _OPTIMIZER
+        | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},
+      },
+      "train": {
+        "steps": 10_000,
+        "batch_size": 128,
+        "accumulate": 1,
+        "steps_per_dispatch": 25,
+        "log_every": 100,
+        "sample_every": 0,
+        "max_skipped": 100,
+      },
+      "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},
+      "mesh": {"data": -1, "fsdp": 1},
+      "sample": {
+        "nfe": 1,
+        "guidance": 1.0,
+        "guidance_start": config_dict.placeholder(float),
+        "guidance_end": config_dict.placeholder(float),
+        "ema": "sampling",
+        "grid": {"name": "uniform"},
+        "sampler": {"name": "default"},
+      },
+      "evaluation": {"nfe": (1, 2, 4), "draws": 4, "num": 2000},
+    }
+  )
+  for section, arguments in _SECTIONS_OF_ROLES.items():
+    if not arguments & set(accepted):
+      del config[section]
+  if "pairs" in row.needs:
+    pairs = {"pairs": "", "pairs_digest": config_dict.placeholder(str)}
+    # A velocity can be trained on other rows too, a generator cannot.
+    share = {"synthetic_share": 1.0} if row.teaches else {}
+    update(config, {"data": pairs | share})
+  update(config, row.config)
+  return config
+
+
+def update(config: Config, fields: Mapping[str, Any]) -> None:
+  """Set fields of a config, in place.
+
+  A mapping sets the fields inside; one that names a component replaces the
+  component as a whole, because the options of the old one go with it. Data and
+  optimizers have the same fields whatever their name.
+
+  Args:
+    config: An unlocked config.
+    fields: Values by name, nested like the config.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> update(config, {"times": {"law": {"name": "uniform"}}})
+    >>> config.times.law.to_dict()
+    {'name': 'uniform'}
+  """
+  for name, value in fields.items():
+    fixed = name in ("data", "optimizer")
+    inside = isinstance(value, Mapping) and name in config
+    if inside and (fixed or "name" not in value):
+      update(config[name], value)
+    else:
+      config[name] = value
+
+
+def resolve(
+  config: Config,
+  *,
+  shape: tuple[int, ...],
+  num_classes: int,
+  teacher: Config | None,
+  features: Config | None = None,
+  pairs: str | None = None,
+  init_step: int | None = None,
+) -> Config:
+  """Return the config with what its sources decide, locked.
+
+  Args:
+    config: A config as `default_config` makes it.
+    shape: Shape of one sample.
+    num_classes: Number of classes of the data, 0 without labels.
+    teacher: The teacher's config, or None.
+    features: The config of the run whose network gives features, or None.
+    pairs: Digest of the pairs, or None.
+    init_step: Checkpoint of `init.workdir` from which the run starts, or None.
+  """
+  config = ConfigDict(config.to_dict())
+  complete(config)
+  with config.unlocked(), config.ignore_type():
+    config.data.shape = shape
+    config.data.num_classes = num_classes
+    if teacher is not None:
+      config.teacher.config = ConfigDict(teacher.to_dict())
+    if features is not None:
+      config.features.config = ConfigDict(features.to_dict())
+    if pairs is not None:
+      config.data.pairs_digest = pairs
+    config.init.step = init_step
+  return config.lock()

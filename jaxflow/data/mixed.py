@@ -1,0 +1,129 @@
+"""Streams of batches with fresh noise, and mixtures of pairs with real data.
+
+What they draw for batch i depends on (seed, i) only, so the position of the
+stream below is the whole state, and neither the stack nor the number of
+processes changes a batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import numpy as np
+
+from jaxflow.data.batches import Batches
+from jaxflow.errors import UsageError
+
+# The last part of a seed: permutations have none.
+_NOISE, _MASK = 1, 2
+
+
+class FreshNoise:
+  """Gives every sample of a stream standard normal noise of its own.
+
+  Args:
+    batches: Batches of data without noise.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> next(FreshNoise(batches))["noise"].shape
+    (8, 2)
+  """
+
+  def __init__(self, batches: Batches):
+    self._batches = batches
+
+  def __iter__(self) -> Self:
+    """Returns itself."""
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Returns the next batch and its "noise"."""
+    rows, shape = self._batches.batch_size, self._batches.shape
+    noise = _drawn(
+      self._batches,
+      lambda g: g.standard_normal((rows, *shape), np.float32),
+      _NOISE,
+    )
+    return next(self._batches) | {"noise": noise}
+
+  def get_state(self) -> dict[str, int]:
+    """Returns the number of batches taken."""
+    return self._batches.get_state()
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continues after as many batches as `state` says."""
+    self._batches.set_state(state)
+
+
+class Mixed:
+  """Takes each row from a stream of pairs, or from real data with fresh noise.
+
+  A pair keeps its own noise, real data never has that of a pair: as
+  `couplings.mix`.
+
+  Args:
+    pairs: Batches of pairs.
+    real: Batches of real data, of the same size, stack and fields.
+    share: Expected share of rows that are pairs.
+
+  Raises:
+    UsageError: If the share is not between 0 and 1.
+
+  Example:
+    >>> from jaxflow.data import from_arrays
+    >>> ones, zeros = np.ones((4, 2)), np.zeros((4, 2))
+    >>> pairs = Batches(from_arrays(ones, noise=ones), batch_size=400, seed=0)
+    >>> real = Batches(from_arrays(zeros), batch_size=400, seed=0)
+    >>> batch = next(Mixed(pairs, real, share=0.5))
+    >>> round(float(batch["data"].mean()), 1)
+    0.5
+  """
+
+  def __init__(self, pairs: Batches, real: Batches, *, share: float):
+    if not 0 <= share <= 1:
+      raise UsageError(f"share={share}: choose 0 to 1")
+    self._pairs = pairs
+    self._real = FreshNoise(real)
+    self._share = share
+
+  def __iter__(self) -> Self:
+    """Returns itself."""
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Returns the next mixed batch: "data", "noise" and "cond" if any."""
+    rows = self._pairs.batch_size
+    paired = _drawn(self._pairs, lambda g: g.random(rows) < self._share, _MASK)
+    pairs, real = next(self._pairs), next(self._real)
+
+    def chosen(name):
+      mask = paired.reshape(
+        paired.shape + (1,) * (real[name].ndim - paired.ndim)
+      )
+      return np.where(mask, pairs[name], real[name])
+
+    return {name: chosen(name) for name in pairs}
+
+  def get_state(self) -> dict[str, int]:
+    """Returns the number of batches taken, the same of both streams."""
+    return self._pairs.get_state()
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continues after as many batches as `state` says."""
+    self._pairs.set_state(state)
+    self._real.set_state(state)
+
+
+def _drawn(
+  batches: Batches,
+  draw: Callable[[np.random.Generator], np.ndarray],
+  purpose: int,
+) -> np.ndarray:
+  """Draws rows for the batches that come next, each by its own generator."""
+  first = batches.get_state()["position"]
+  parts = [
+    draw(np.random.default_rng((batches.seed, number, purpose)))
+    for number in range(first, first + batches.num_batches)
+  ]
+  return batches.local(np.concatenate(parts))

@@ -1,0 +1,261 @@
+"""Discriminators: logits of how real a sample looks.
+
+Labels enter by projection. With phi(x) the mean of the last activations over
+positions, v and b a linear map, and e(y) the embedding of label y,
+
+  logit(x, y) = <v, phi(x)> + b + <e(y), phi(x)>                          (1)
+
+A projected discriminator has one such logit for each layer of a frozen feature
+network: phi_l is computed from the normalised features of layer l by a small
+trainable head. The frozen parameters are an argument of `apply`, so they are
+inputs of a jitted function, not constants, and no part of what is trained.
+
+No sample sees another: there is no batch norm. Logits are float32.
+
+References:
+  Miyato, Koyama 2018 (arXiv:1802.05637), eq. 3, for (1); theirs sums over
+  positions. Sauer et al. 2021 (arXiv:2111.01007) for projected discriminators,
+  here without their random mixing of channels and scales.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.models.embeddings import LabelEmbedder
+from jaxflow.models.features import Features
+from jaxflow.models.network import compute_dtype, init_parameters, module_of
+from jaxflow.models.transformer import TokenLinear, layer_norm
+from jaxflow.models.trunk import Trunk, check_trunk, rectify
+from jaxflow.types import Array, PyTree
+
+
+class Judge(Protocol):
+  """A discriminator as a function of its parameters."""
+
+  def __call__(
+    self, params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
+  ) -> Array:
+    """Returns the logits [B], or [B, heads], of samples."""
+    ...
+
+
+@dataclass(frozen=True)
+class Discriminator:
+  """A pair of pure functions, and what it sees samples through.
+
+  Attributes:
+    init: `init(key) -> params`, the trainable parameters, float32.
+    apply: `apply(params, x, cond, frozen=None) -> logits`, [B] or [B, heads].
+    features: The feature network whose parameters `apply` takes as `frozen`;
+      None where it takes none.
+  """
+
+  init: Callable[[Array], PyTree]
+  apply: Judge
+  features: Features | None = None
+
+
+class LabelLogit(nnx.Module):
+  """The logit of eq. (1)."""
+
+  def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
+    self.output = nnx.Linear(width, 1, rngs=rngs)
+    self.label = (
+      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    )
+
+  def __call__(self, x: Array, cond: PyTree) -> Array:
+    """Returns the logits [B] of activations [B, ..., width], float32."""
+    batch, width = x.shape[0], x.shape[-1]
+    phi = x.astype(jnp.float32).reshape(batch, -1, width).mean(axis=1)
+    logits = self.output(phi)[:, 0]
+    if self.label is None:
+      return logits
+    return logits + (self.label(cond, batch) * phi).sum(axis=-1)
+
+
+class ConvDiscriminator(nnx.Module):
+  """A trunk and one logit."""
+
+  def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
+    self.trunk = Trunk(**trunk, rngs=rngs)
+    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
+
+  def __call__(self, x: Array, cond: PyTree) -> Array:
+    """Returns the logits [B]."""
+    return self.logit(self.trunk(x)[-1], cond)
+
+
+class FeatureHeads(nnx.Module):
+  """One logit for each layer of features."""
+
+  def __init__(
+    self,
+    channels: tuple[int, ...],
+    *,
+    width: int,
+    num_classes: int,
+    dtype: Any,
+    rngs: nnx.Rngs,
+  ):
+    self.heads = len(channels)
+    for i, size in enumerate(channels):
+      setattr(self, f"norm_{i}", layer_norm(size, jnp.float32, rngs))
+      hidden = TokenLinear(size, width, dtype=dtype, rngs=rngs)
+      setattr(self, f"hidden_{i}", hidden)
+      logit = LabelLogit(width, num_classes, rngs=rngs)
+      setattr(self, f"logit_{i}", logit)
+
+  def __call__(self, features: tuple[Array, ...], cond: PyTree) -> Array:
+    """Returns the logits [B, heads] of features [B, ..., c]."""
+    logits = []
+    for i, x in enumerate(features):
+      x = getattr(self, f"norm_{i}")(x)
+      x = rectify(getattr(self, f"hidden_{i}")(x))
+      logits.append(getattr(self, f"logit_{i}")(x, cond))
+    return jnp.stack(logits, axis=1)
+
+
+def conv_discriminator(
+  *,
+  data_shape: tuple[int, ...],
+  width: int = 64,
+  depth: int = 3,
+  norm: str = "group",
+  num_classes: int = 0,
+  dtype: str = "float32",
+) -> Discriminator:
+  """Makes a small convolutional discriminator; of points, an MLP.
+
+  Args:
+    data_shape: Shape of one sample: (H, W, C), or (D,) for points.
+    width: Channels at full size; doubled at every halving, up to eight times.
+      Points keep it.
+    depth: How often the image is halved; hidden layers for points.
+    norm: "group" or "none".
+    num_classes: Number of labels; 0 makes it ignore `cond`. The null label is
+      `num_classes`; cond None stands for it.
+    dtype: "float32" or "bfloat16", the type of the trunk's arithmetic.
+
+  Returns:
+    A `Discriminator` with logits [B].
+
+  Raises:
+    UsageError: If a field has an impossible value.
+
+  Example:
+    >>> discriminator = conv_discriminator(data_shape=(8, 8, 1), width=4)
+    >>> params = discriminator.init(jax.random.key(0))
+    >>> discriminator.apply(params, jnp.ones((2, 8, 8, 1)), None).shape
+    (2,)
+  """
+  check_trunk(data_shape, width, depth, norm)
+  _check_classes(num_classes)
+  compute = compute_dtype(dtype)
+
+  def make_module(rngs: nnx.Rngs) -> ConvDiscriminator:
+    return ConvDiscriminator(
+      data_shape=data_shape,
+      width=width,
+      depth=depth,
+      norm=norm,
+      num_classes=num_classes,
+      dtype=compute,
+      rngs=rngs,
+    )
+
+  module = module_of(make_module)
+
+  def apply(
+    params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
+  ) -> Array:
+    del frozen
+    return module(params)(x, cond)
+
+  return Discriminator(lambda key: init_parameters(make_module, key), apply)
+
+
+def projected_discriminator(
+  *,
+  data_shape: tuple[int, ...],
+  features: Features,
+  width: int = 64,
+  num_classes: int = 0,
+  dtype: str = "float32",
+) -> Discriminator:
+  """Makes small heads on the layers of a frozen feature network.
+
+  Args:
+    data_shape: Shape of one sample.
+    features: The feature network; `apply` takes its parameters as `frozen` and
+      gives them no gradient. The samples get theirs through it.
+    width: Features of a head.
+    num_classes: Number of labels; 0 makes it ignore `cond`. The null label is
+      `num_classes`; cond None stands for it.
+    dtype: "float32" or "bfloat16", the type of the heads' arithmetic.
+
+  Returns:
+    A `Discriminator` with logits [B, layers].
+
+  Raises:
+    UsageError: If a field has an impossible value; in `apply`, if `frozen` is
+      not given.
+
+  Example:
+    >>> from jaxflow.models import conv_features
+    >>> features = conv_features(data_shape=(8, 8, 1), width=4, depth=2)
+    >>> discriminator = projected_discriminator(
+    ...     data_shape=(8, 8, 1), features=features, width=8)
+    >>> params, frozen = (
+    ...     network.init(jax.random.key(0)) for network in
+    ...     (discriminator, features))
+    >>> x = jnp.ones((3, 8, 8, 1))
+    >>> discriminator.apply(params, x, None, frozen).shape
+    (3, 2)
+  """
+  if width < 1:
+    raise UsageError(f"width={width}: give 1 or more")
+  _check_classes(num_classes)
+  compute = compute_dtype(dtype)
+  sample = jax.ShapeDtypeStruct((1, *data_shape), jnp.float32)
+  frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))
+  layers = jax.eval_shape(features.apply, frozen_shapes, sample)
+  channels = tuple(layer.shape[-1] for layer in layers)
+
+  def make_module(rngs: nnx.Rngs) -> FeatureHeads:
+    return FeatureHeads(
+      channels,
+      width=width,
+      num_classes=num_classes,
+      dtype=compute,
+      rngs=rngs,
+    )
+
+  module = module_of(make_module)
+
+  def apply(
+    params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
+  ) -> Array:
+    if frozen is None:
+      raise UsageError(
+        "frozen=None: a projected discriminator needs its features' parameters"
+      )
+    seen = features.apply(jax.lax.stop_gradient(frozen), x)
+    return module(params)(seen, cond)
+
+  return Discriminator(
+    lambda key: init_parameters(make_module, key), apply, features
+  )
+
+
+def _check_classes(num_classes: int) -> None:
+  if num_classes < 0:
+    raise UsageError(
+      f"num_classes={num_classes}: give 0 (unconditional) or more"
+    )

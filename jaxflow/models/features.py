@@ -1,0 +1,159 @@
+"""Feature networks: hidden activations as a function of a sample.
+
+Projected discriminators and feature distances see samples through them. Their
+parameters stay frozen and stay an argument, so that a jitted function takes
+them as inputs and not as constants of the program.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.models.network import (
+  Network,
+  compute_dtype,
+  init_parameters,
+  module_of,
+)
+from jaxflow.models.trunk import Trunk, check_trunk
+from jaxflow.types import Array, PyTree
+
+
+@dataclass(frozen=True)
+class Features:
+  """A pair of pure functions, and where trained parameters come from.
+
+  Attributes:
+    init: `init(key) -> frozen`, random: a nested dict of float32 arrays.
+    apply: `apply(frozen, x) -> features`, a tuple with one array a layer,
+      [B, h, w, c] or [B, n, c]; x is [B, H, W, C] or [B, D].
+    read: `read() -> frozen`, the trained parameters in the user's files; None
+      where there are no files.
+  """
+
+  init: Callable[[Array], PyTree]
+  apply: Callable[[PyTree, Array], tuple[Array, ...]]
+  read: Callable[[], PyTree] | None = None
+
+  def parameters(self, key: Array) -> PyTree:
+    """Returns the trained parameters, or random ones where there are none."""
+    return self.init(key) if self.read is None else self.read()
+
+
+def feature_functions(
+  make_module: Callable[[nnx.Rngs], nnx.Module],
+) -> Features:
+  """Turns a maker of a module `module(x) -> features` into pure functions."""
+  module = module_of(make_module)
+  return Features(
+    lambda key: init_parameters(make_module, key),
+    lambda frozen, x: module(frozen)(x),
+  )
+
+
+def conv_features(
+  *,
+  data_shape: tuple[int, ...],
+  width: int = 32,
+  depth: int = 3,
+  norm: str = "group",
+  dtype: str = "float32",
+) -> Features:
+  """Makes the levels of a discriminator's trunk, at random parameters.
+
+  Random convolutions see edges and textures; they need no download.
+
+  Args:
+    data_shape: Shape of one sample: (H, W, C), or (D,) for points.
+    width: Channels at full size; doubled at every level, up to eight times.
+      Points keep it.
+    depth: Number of levels, each half the size of the one before.
+    norm: "group" or "none".
+    dtype: "float32" or "bfloat16", the type of the arithmetic.
+
+  Returns:
+    `Features` of `depth` layers.
+
+  Raises:
+    UsageError: If a field has an impossible value.
+
+  Example:
+    >>> network = conv_features(data_shape=(8, 8, 1), width=4, depth=2)
+    >>> frozen = network.init(jax.random.key(0))
+    >>> [f.shape for f in network.apply(frozen, jnp.ones((3, 8, 8, 1)))]
+    [(3, 4, 4, 8), (3, 2, 2, 16)]
+  """
+  check_trunk(data_shape, width, depth, norm)
+  compute = compute_dtype(dtype)
+  return feature_functions(
+    lambda rngs: Trunk(
+      data_shape=data_shape,
+      width=width,
+      depth=depth,
+      norm=norm,
+      dtype=compute,
+      rngs=rngs,
+    )
+  )
+
+
+def hidden_features(
+  network: Network,
+  *,
+  t: float = 0.0,
+  layers: tuple[int, ...] | None = None,
+  cond: PyTree = None,
+) -> Features:
+  """Makes features of the hidden activations of a generative network.
+
+  Near t = 0 a network meets samples with next to no noise, so a trained one
+  gives features of its data set. Give its parameters as `frozen`.
+
+  Args:
+    network: A DiT, [B, rows, columns, width] after every block, or an MLP,
+      [B, 1, width] after every hidden layer.
+    t: The time that the network is told, with s = t: `path.t_min`, or what a
+      preconditioning makes of it. The samples are given to it as they are.
+    layers: Which activations, 0 the first, -1 the last; None for all.
+    cond: The condition of one sample, for instance the dict that a network
+      with guidance_inputs reads; None for the null label.
+
+  Returns:
+    `Features` whose `init` is the network's.
+
+  Raises:
+    UsageError: If the network shows no activations, or a layer is none.
+
+  Example:
+    >>> from jaxflow.models import mlp
+    >>> network = hidden_features(mlp(data_shape=(2,), width=8), layers=(-1,))
+    >>> frozen = network.init(jax.random.key(0))
+    >>> [f.shape for f in network.apply(frozen, jnp.ones((3, 2)))]
+    [(3, 1, 8)]
+  """
+  hidden = network.hidden
+  if hidden is None:
+    raise UsageError("network: it shows no hidden activations; give a dit, mlp")
+
+  def apply(frozen: PyTree, x: Array) -> tuple[Array, ...]:
+    batch = x.shape[0]
+    time = jnp.full((batch,), t, jnp.float32)
+    told = jax.tree.map(
+      lambda c: jnp.broadcast_to(c, (batch, *jnp.shape(c))), cond
+    )
+    activations = hidden(frozen, x, time, time, told)
+    if layers is None:
+      return activations
+    for layer in layers:
+      if not -len(activations) <= layer < len(activations):
+        raise UsageError(
+          f"layers={layers}: the network has {len(activations)} layers, "
+          f"0 to {len(activations) - 1}"
+        )
+    return tuple(activations[layer] for layer in layers)
+
+  return Features(network.init, apply)

@@ -1,0 +1,48 @@
+"""A network of one time as a network of two that computes the same.
+
+The transformer adds an embedding of t - s to that of t: its last layer starts
+at zero. The perceptron reads features of t - s between those of t and the
+rest: their rows of the first kernel start at zero. Either way the prediction
+does not depend on s, and gradients reach what is new.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from jaxflow.types import PyTree
+
+
+def with_second_time(
+  params: PyTree, fresh: PyTree, *, data_shape: tuple[int, ...]
+) -> PyTree:
+  """Returns the parameters of the network of two times.
+
+  Args:
+    params: Parameters of `dit` or `mlp` with `second_time=False`.
+    fresh: Parameters of the same network with `second_time=True`.
+    data_shape: Shape of one sample.
+
+  Example:
+    >>> import jax
+    >>> from jaxflow.models import mlp
+    >>> one, two = mlp(width=8, second_time=False), mlp(width=8)
+    >>> params = one.init(jax.random.key(0))
+    >>> grown = with_second_time(
+    ...     params, two.init(jax.random.key(1)), data_shape=(2,))
+    >>> x, t = jnp.ones((1, 2)), jnp.ones(1)
+    >>> same = two.apply(grown, x, t, 0 * t, None)
+    >>> bool(jnp.allclose(same, one.apply(params, x, t, t, None)))
+    True
+  """
+  if "interval" in fresh:
+    embedder = fresh["interval"]
+    zeros = {k: jnp.zeros_like(v) for k, v in embedder["output"].items()}
+    return {**params, "interval": {**embedder, "output": zeros}}
+  first = params["hidden_0"]
+  kernel = first["kernel"]
+  new = fresh["hidden_0"]["kernel"].shape[0] - kernel.shape[0]
+  behind = math.prod(data_shape) + new
+  zeros = jnp.zeros((new, kernel.shape[1]), kernel.dtype)
+  grown = jnp.concatenate([kernel[:behind], zeros, kernel[behind:]])
+  return {**params, "hidden_0": {**first, "kernel": grown}}

@@ -1,0 +1,237 @@
+"""Named tensors from the files of PyTorch, without PyTorch, and from .npz.
+
+`torch.save` writes a dict of tensors in one of two forms. Both pickle the dict
+and leave a persistent id, ("storage", type, key, device, number of elements),
+where numbers belong. Since version 1.6 the file is a zip archive with the
+pickle in `data.pkl` and the numbers in `data/<key>`. Before, it is a row of
+pickles (a magic number, the version 1001, facts about the machine, the dict,
+the list of keys), then for each key its number of elements and the numbers.
+
+A pickle can run any program. This reader resolves only what tensors are made
+of and refuses every other name.
+"""
+
+import collections
+import hashlib
+import math
+import pathlib
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Collection
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from jaxflow.errors import UsageError
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
+_TYPES = {
+  "FloatStorage": np.dtype("<f4"),
+  "DoubleStorage": np.dtype("<f8"),
+  "HalfStorage": np.dtype("<f2"),
+  "LongStorage": np.dtype("<i8"),
+}
+_DAMAGE = (
+  *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError),
+  *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+  *(OverflowError, OSError, RuntimeError, MemoryError),
+)
+
+
+class _Storage(NamedTuple):
+  """A run of numbers in a file."""
+
+  dtype: np.dtype
+  key: str
+  size: int
+
+
+class _Tensor(NamedTuple):
+  """A view of a storage, in elements."""
+
+  storage: _Storage
+  offset: int
+  shape: tuple[int, ...]
+  stride: tuple[int, ...]
+
+
+def read(
+  file: str, names: Collection[str], *, sha256: str, source: str
+) -> dict[str, np.ndarray]:
+  """Reads named tensors from a file whose hash is known.
+
+  Args:
+    file: Path of a file of `torch.save`, of either form, or of an .npz file.
+    names: The tensors to read; what else the file holds is left alone.
+    sha256: The hash of the whole file, 64 hexadecimal digits.
+    source: Which file is meant, for messages.
+
+  Returns:
+    Arrays by name.
+
+  Raises:
+    UsageError: The file is missing, is not the expected one, is damaged, holds
+      more than tensors, or lacks a name.
+  """
+  path = pathlib.Path(file).expanduser()
+  if not path.is_file():
+    raise UsageError(f"file={file}: there is no such file; get {source}")
+  try:
+    with path.open("rb") as stream:
+      found = hashlib.file_digest(stream, "sha256").hexdigest()
+  except OSError as error:
+    raise UsageError(
+      f"file={file}: cannot be read ({error.strerror}); get {source}"
+    ) from error
+  if found != sha256.lower():
+    raise UsageError(
+      f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
+      "give the sha256 of a conversion that you trust"
+    )
+  try:
+    return _read(path, names)
+  except _DAMAGE as error:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise UsageError(
+      f"file={file}: cannot be read as tensors ({reason}); get {source}"
+    ) from error
+
+
+def _read(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+  if not zipfile.is_zipfile(path):
+    with path.open("rb") as stream:
+      return _read_stream(stream, names)
+  with zipfile.ZipFile(path) as archive:
+    pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
+    if pickles:
+      return _read_archive(archive, pickles[0], names)
+  with np.load(path, allow_pickle=False) as arrays:
+    return {name: arrays[_present(name, arrays)] for name in names}
+
+
+def _read_archive(
+  archive: zipfile.ZipFile, member: str, names: Collection[str]
+) -> dict[str, np.ndarray]:
+  """Reads the form with a zip archive."""
+  root = member.removesuffix("data.pkl")
+  order = f"{root}byteorder"
+  if order in archive.namelist() and archive.read(order) != b"little":
+    raise pickle.UnpicklingError("its numbers are big-endian")
+  with archive.open(member) as stream:
+    tensors = _load(stream)
+
+  def content(storage: _Storage) -> bytes:
+    name = f"{root}data/{storage.key}"
+    _check_length(storage, archive.getinfo(name).file_size)
+    return archive.read(name)
+
+  return _arrays(tensors, names, content)
+
+
+def _read_stream(
+  stream: BinaryIO, names: Collection[str]
+) -> dict[str, np.ndarray]:
+  """Reads the form with a row of pickles."""
+  if _load(stream) != _MAGIC or _load(stream) != _VERSION:
+    raise pickle.UnpicklingError("it does not start as torch.save's files do")
+  if not _load(stream).get("little_endian", True):
+    raise pickle.UnpicklingError("its numbers are big-endian")
+  storages: dict[str, _Storage] = {}
+  tensors = _load(stream, storages)
+  keys = _load(stream)
+  starts = {}
+  for key in keys:
+    (size,) = struct.unpack("<q", stream.read(8))
+    starts[key] = stream.tell()
+    length = storages[key].dtype.itemsize * size
+    _check_length(storages[key], length)
+    stream.seek(length, 1)
+
+  def content(storage: _Storage) -> bytes:
+    stream.seek(starts[storage.key])
+    return stream.read(storage.dtype.itemsize * storage.size)
+
+  return _arrays(tensors, names, content)
+
+
+def _load(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
+  """Unpickles one object; collects the storages that it mentions."""
+  return _Unpickler(stream, {} if storages is None else storages).load()
+
+
+class _Unpickler(pickle.Unpickler):
+  """Makes tensors, dicts, and nothing else."""
+
+  def __init__(self, stream: Any, storages: dict[str, _Storage]):
+    super().__init__(stream)
+    self._storages = storages
+
+  def find_class(self, module: str, name: str, /) -> Any:
+    """Returns what a pickle may name."""
+    match module, name:
+      case "collections", "OrderedDict":
+        return collections.OrderedDict
+      case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+        # A fresh function: what a pickle does to it stays with the pickle.
+        return lambda storage, offset, shape, stride, *rest: _Tensor(
+          storage, offset, tuple(shape), tuple(stride)
+        )
+      case "torch" | "torch.cuda", _ if name in _TYPES:
+        return _TYPES[name]
+    raise pickle.UnpicklingError(f"it asks for {module}.{name}, no tensor")
+
+  def persistent_load(self, pid: Any, /) -> _Storage:
+    """Returns the storage that a persistent id stands for."""
+    kind, dtype, key, _, size, *view = pid
+    if kind != "storage" or any(v is not None for v in view):
+      raise pickle.UnpicklingError(f"it holds a {kind} of an unknown kind")
+    storage = _Storage(np.dtype(dtype), str(key), int(size))
+    if self._storages.setdefault(storage.key, storage) != storage:
+      raise pickle.UnpicklingError(f"storage {key} has two sizes")
+    return storage
+
+
+def _arrays(
+  tensors: Any,
+  names: Collection[str],
+  content: Callable[[_Storage], bytes],
+) -> dict[str, np.ndarray]:
+  """Reads the numbers of tensors."""
+  if not isinstance(tensors, dict):
+    raise pickle.UnpicklingError("it holds no dict of tensors")
+  arrays = {}
+  for name in names:
+    tensor = tensors[_present(name, tensors)]
+    if not isinstance(tensor, _Tensor):
+      raise pickle.UnpicklingError(f"{name} is no tensor")
+    arrays[name] = _view(tensor, content(tensor.storage))
+  return arrays
+
+
+def _view(tensor: _Tensor, content: bytes) -> np.ndarray:
+  storage, offset, shape, stride = tensor
+  numbers = np.frombuffer(content, storage.dtype)
+  # Strides that leave the storage would read foreign memory.
+  last = offset + sum((n - 1) * k for n, k in zip(shape, stride, strict=True))
+  inside = min(offset, *shape, *stride, 0) == 0 and last < len(numbers)
+  if not inside or not 0 < math.prod(shape) <= len(numbers):
+    raise pickle.UnpicklingError("a tensor lies outside its storage")
+  strides = [k * storage.dtype.itemsize for k in stride]
+  view = np.lib.stride_tricks.as_strided(numbers[offset:], shape, strides)
+  return np.array(view)
+
+
+def _check_length(storage: _Storage, length: int) -> None:
+  expected = storage.dtype.itemsize * storage.size
+  if length != expected:
+    raise pickle.UnpicklingError(
+      f"storage {storage.key} has {length} bytes where {expected} are announced"
+    )
+
+
+def _present(name: str, tensors: Collection[str]) -> str:
+  if name not in tensors:
+    raise pickle.UnpicklingError(f"it has no {name}")
+  return name

@@ -1,0 +1,190 @@
+"""The discriminator beside the generator: when each of the two learns.
+
+Until step `start` only the generator does, and its loss has no adversarial
+term. From then on they take turns, the generator in even steps, the
+discriminator in odd ones, or both learn in every step. A step takes a batch in
+any case. The other's parameters, optimizer and averages stay as they are.
+
+References:
+  Kim et al. 2023 (arXiv:2310.02279): alternating, after a first stage without.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxflow import adversarial, losses
+from jaxflow.paths import Path
+from jaxflow.times import TimeSampler
+from jaxflow.training.gradients import LossFn, mean_gradient, updated
+from jaxflow.training.state import Adversary, TrainState
+from jaxflow.types import Array, Batch, FlowMap, PyTree
+
+Turns = Literal["alternate", "joint"]
+# (parameters, frozen parameters or None) -> (samples, cond) -> logits.
+DiscriminatorFn = Callable[[PyTree, PyTree], Callable[[Array, PyTree], Array]]
+# What one player proposes: fields of the state, metrics, whether it is finite.
+Move = tuple[dict[str, Any], dict[str, Array], Array]
+
+# Draws of the discriminator differ from those of all micro-batches.
+_STREAM = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opponent:
+  """How a discriminator learns.
+
+  Attributes:
+    loss_fn: Its loss, of `(its parameters, state, key, batch)`.
+    optimizer: Its optimizer.
+    start: Step from which on it takes part.
+    turns: "alternate" or "joint".
+  """
+
+  loss_fn: LossFn
+  optimizer: optax.GradientTransformation
+  start: int = 0
+  turns: Turns = "alternate"
+
+  def init(self, params: PyTree) -> Adversary:
+    """Return its first state."""
+    return Adversary(params=params, opt_state=self.optimizer.init(params))
+
+  def move(self, state: TrainState, key: Array, batch: Batch) -> Move:
+    """Propose its update."""
+    assert state.adversary is not None
+    params, opt_state = state.adversary.params, state.adversary.opt_state
+    gradient, metrics = mean_gradient(
+      self.loss_fn, params, state, jax.random.fold_in(key, _STREAM), batch
+    )
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(metrics["loss"] + norm)
+    params, opt_state, _ = updated(self.optimizer, gradient, opt_state, params)
+    metrics = {
+      "discriminator_loss": metrics["loss"],
+      "discriminator_gradient_norm": norm,
+      "real_logit": metrics["real"],
+      "fake_logit": metrics["fake"],
+    }
+    adversary = Adversary(params=params, opt_state=opt_state)
+    return {"adversary": adversary}, metrics, finite
+
+
+def discriminator_loss_fn(
+  discriminator_fn: DiscriminatorFn,
+  generator_fn: Callable[[PyTree], FlowMap],
+  *,
+  path: Path,
+  sample_times: TimeSampler,
+  criterion: adversarial.Criterion,
+) -> LossFn:
+  """Bind the discriminator's loss to the two networks.
+
+  Args:
+    discriminator_fn: Makes the discriminator of its parameters.
+    generator_fn: Makes the generator's flow map of the student's parameters.
+    path: The path.
+    sample_times: Where the generator starts, `(key, B) -> t [B]`.
+    criterion: What the two minimise.
+
+  Returns:
+    `(discriminator parameters, state, key, batch) -> (loss [B], metrics)`.
+  """
+
+  def loss_fn(params, state, key, batch):
+    return losses.discriminator_loss(
+      discriminator_fn(params, state.frozen.get("features")),
+      key,
+      batch,
+      path=path,
+      sample_times=sample_times,
+      generator=generator_fn(state.params),
+      criterion=criterion,
+    )
+
+  return loss_fn
+
+
+def count_updates(steps: int, start: int, turns: Turns) -> tuple[int, int]:
+  """Count the updates of generator and discriminator in a training.
+
+  Args:
+    steps: Length of the training.
+    start: Step from which on the discriminator takes part.
+    turns: "alternate" or "joint".
+
+  Example:
+    >>> [count_updates(10, 4, turns) for turns in ("alternate", "joint")]
+    [(7, 3), (10, 6)]
+  """
+  start = min(start, steps)
+  if turns == "joint":
+    return steps, steps - start
+  odd = steps // 2 - start // 2
+  return steps - odd, odd
+
+
+def play(
+  generator: Callable[[TrainState, Array, Batch], Move],
+  opponent: Opponent,
+  state: TrainState,
+  key: Array,
+  batch: Batch,
+) -> Move:
+  """Let those learn whose turn it is.
+
+  Args:
+    generator: Proposes the generator's update; where the state has no
+      adversary, without the adversarial term.
+    opponent: The discriminator.
+    state: The state; its step decides.
+    key: Random key of the step.
+    batch: Leaves `[micro-batches, rows, ...]`.
+
+  Returns:
+    New fields of the state, metrics with NaN where nothing was measured, and
+    whether all of it is finite.
+  """
+
+  def alone(state, key, batch):
+    return generator(dataclasses.replace(state, adversary=None), key, batch)
+
+  def both(state, key, batch):
+    new, metrics, finite = generator(state, key, batch)
+    its, more, well = opponent.move(state, key, batch)
+    return new | its, metrics | more, finite & well
+
+  moves = [both] if opponent.turns == "joint" else [generator, opponent.move]
+  turn = state.step % len(moves)
+  if opponent.start:
+    moves = [alone, *moves]
+    turn = jnp.where(state.step < opponent.start, 0, 1 + turn)
+  return jax.lax.switch(
+    turn, _alike(moves, state, key, batch), state, key, batch
+  )
+
+
+def _alike(
+  moves: list[Callable[..., Move]], *given: Any
+) -> list[Callable[..., Move]]:
+  """Let all return what any returns: old fields, and NaN for metrics."""
+  shapes = [jax.eval_shape(move, *given) for move in moves]
+  fields = {name for new, _, _ in shapes for name in new}
+  measured = {k: v for _, metrics, _ in shapes for k, v in metrics.items()}
+
+  def complete(move):
+    def completed(state, key, batch):
+      new, metrics, finite = move(state, key, batch)
+      old = {name: getattr(state, name) for name in fields}
+      nothing = {
+        k: jnp.full(v.shape, jnp.nan, v.dtype) for k, v in measured.items()
+      }
+      return old | new, nothing | metrics, finite
+
+    return completed
+
+  return [complete(move) for move in moves]

@@ -1,0 +1,67 @@
+"""One layer of a network's parameters, found by a regular expression."""
+
+import difflib
+import re
+from collections.abc import Callable
+
+import jax
+
+from jaxflow.errors import UsageError
+from jaxflow.types import Array, PyTree
+
+
+def split(
+  params: PyTree, pattern: str, *, field: str = "last_layer"
+) -> tuple[Callable[[Array], PyTree], Array]:
+  """Take one array out of parameters.
+
+  Args:
+    params: Nested dicts of arrays.
+    pattern: A regular expression that matches the whole path of one array,
+      `output/kernel` for instance.
+    field: The config field it comes from, for messages.
+
+  Returns:
+    What puts an array in that place, and the array that is there. No gradient
+    goes to the parameters through either.
+
+  Raises:
+    UsageError: If the pattern matches no array, or several.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> params = {"a": {"w": jnp.ones(())}, "b": {"w": jnp.zeros(())}}
+    >>> put, layer = split(params, "b/w")
+    >>> float(layer), float(put(layer + 5)["b"]["w"])
+    (0.0, 5.0)
+  """
+  params = jax.lax.stop_gradient(params)
+  leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves
+  ]
+  values = [leaf for _, leaf in leaves]
+  index = names.index(_only_match(names, pattern, field))
+
+  def put(layer):
+    return structure.unflatten([*values[:index], layer, *values[index + 1 :]])
+
+  return put, values[index]
+
+
+def _only_match(names: list[str], pattern: str, field: str) -> str:
+  try:
+    found = [name for name in names if re.fullmatch(pattern, name)]
+  except re.error as error:
+    raise UsageError(
+      f"{field}={pattern!r} is no regular expression ({error}): give the path "
+      f"of one array, {names[-1]} for instance"
+    ) from error
+  if len(found) == 1:
+    return found[0]
+  near = found[:8] or difflib.get_close_matches(pattern, names, 8, cutoff=0)
+  count = f"{len(found)} arrays" if found else "no array"
+  raise UsageError(
+    f"{field}={pattern!r} matches {count}: give the path of one, for instance "
+    f"of {', '.join(near)}"
+  )
