@@ -96,7 +96,7 @@ class Model:
       options["flow_map"] = self.flow_map()
     return options
 
-  def velocity_fn(
+  def prediction_fn(
     self,
     params: PyTree,
     scale: float,
@@ -106,14 +106,14 @@ class Model:
     target: Prediction = "velocity",
     path: Path | None = None,
   ) -> ModelFn:
-    """Return the network as a velocity network, guided where scale != 1.
+    """Return the network as one that predicts `target`, guided if scale != 1.
 
     Args:
       params: The network's parameters.
       scale: Guidance scale.
       field: The config field that says so, for messages.
       interval: Times outside of which the scale is 1.
-      target: What to predict in place of the velocity.
+      target: What to predict.
       path: Another path, on which to predict the velocity.
     """
     model_fn = functools.partial(self.network.apply, params)
@@ -170,7 +170,7 @@ class Model:
     grid = self.component("grid", sample.grid, "sample.grid")
     interval = self._guidance_interval()
     network_of = functools.partial(
-      self.velocity_fn,
+      self.prediction_fn,
       scale=sample.guidance,
       field="sample.guidance",
       interval=interval,

@@ -1,4 +1,4 @@
-"""Networks of one path, or of one preconditioning, as networks of another.
+"""Networks of one path as networks of another.
 
 All paths carry the same family of marginals, up to scale. Points of the same
 noise level, in data units, correspond:
@@ -8,24 +8,11 @@ noise level, in data units, correspond:
 
 Data and noise predictions stay as they are; velocity, v and score follow from
 them (`predictions.convert`), so that a network of any path is one of any other
-(`on_path`). The level is the time of the variance-exploding path. On the
-angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the standard
-deviation of the data,
-
-  normalized   u = sd F(x / std(x), t)                                    (3)
-  EDM          u = -sd F(x / sd, ln(sd tan t) / 4)                        (4)
-  linear       u = ((c - s) x + sd F(x / (sd (c + s)), s / (c + s))) / (c + s)
-                                                                          (5)
-
-with c = cos t, s = sin t, F the raw network and u the velocity. (4) and (5) are
-finite at both ends, where the way over a denoiser divides 0 by 0.
+(`on_path`). The level is the time of the variance-exploding path.
 
 References:
-  Karras et al. 2022 (arXiv:2206.00364), section 2; Lu, Song 2024
-  (arXiv:2410.11081), section 3.
+  Karras et al. 2022 (arXiv:2206.00364), section 2.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
@@ -159,114 +146,3 @@ def _regular_times(path: Path, prediction: Prediction) -> tuple[float, float]:
 
 def _norm(path: Path, t: Array) -> Array:
   return jnp.hypot(path.alpha(t), path.sigma(t))
-
-
-def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
-  """Give a raw network points of unit variance, eq. (3).
-
-  Data are taken to have the standard deviation of the path's noise, sd; then
-  `std(x) = sqrt((alpha sd)^2 + sigma^2)`, sd itself on the trigonometric path.
-
-  Args:
-    model_fn: The raw network F.
-    path: A path with `noise_std`.
-
-  Returns:
-    `sd F(xt / std(xt), t, s, cond)`.
-
-  Example:
-    >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([1.0])
-    >>> path = paths.Linear(noise_std=0.5)
-    >>> normalized(net, path=path)(jnp.ones((1, 1)), t, t, None).tolist()
-    [[1.0]]
-  """
-  unit = paths.noise_std(path)
-
-  def converted(xt, t, s, cond):
-    std = jnp.hypot(path.alpha(t) * unit, path.sigma(t))
-    return unit * model_fn(xt / over(std, xt), t, s, cond)
-
-  return converted
-
-
-def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
-  """Use a raw EDM network as velocity network on the angular path, eq. (4).
-
-  An EDM network was trained up to the noise level 80: begin sampling at
-  `t = arctan(80 / sd)`.
-
-  Args:
-    model_fn: The raw network, called with s = t.
-    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
-
-  Returns:
-    A velocity network on `path`.
-
-  Raises:
-    ValueError: If the path's times are no angles.
-
-  Example:
-    >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([1.0])
-    >>> path = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
-    >>> trigonometric_from_edm(net, path=path)(
-    ...     jnp.ones((1, 1)), t, t, None).tolist()
-    [[-1.0]]
-  """
-  unit = _unit_of_angles(path)
-
-  def converted(xt, t, s, cond):
-    del s
-    # The floors keep the logarithm finite at t = 0 and t = pi / 2, where
-    # rounding can make the cosine negative.
-    cos, sin = (jnp.maximum(x, 1e-7) for x in (jnp.cos(t), jnp.sin(t)))
-    c_noise = jnp.log(unit * sin / cos) / 4
-    return -unit * model_fn(xt / unit, c_noise, c_noise, cond)
-
-  return converted
-
-
-def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
-  """Use a flow of the linear path as velocity network on the angular one.
-
-  Args:
-    model_fn: A velocity network of the linear path on data / sd, called with
-      s = t.
-    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
-
-  Returns:
-    A velocity network on `path`, eq. (5).
-
-  Raises:
-    ValueError: If the path's times are no angles.
-
-  Example:
-    >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([0.0])
-    >>> path = paths.Trigonometric(t_max=math.pi / 2)
-    >>> trigonometric_from_linear(net, path=path)(
-    ...     jnp.ones((1, 1)), t, t, None).tolist()
-    [[2.0]]
-  """
-  unit = _unit_of_angles(path)
-
-  def converted(xt, t, s, cond):
-    del s
-    cos, sin = jnp.cos(t), jnp.sin(t)
-    total = cos + sin
-    time = sin / total
-    value = unit * model_fn(xt / (unit * over(total, xt)), time, time, cond)
-    return (over(cos - sin, xt) * xt + value) / over(total, xt)
-
-  return converted
-
-
-def _unit_of_angles(path: Path) -> float:
-  """Return the standard deviation of the noise of the angular path."""
-  if not isinstance(path, paths.Trigonometric) or path.t_max != math.pi / 2:
-    raise ValueError(
-      f"path={path}: this network stands on the angular path; give "
-      "trigonometric with t_max=1.5707963267948966"
-    )
-  return paths.noise_std(path)

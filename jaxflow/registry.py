@@ -13,12 +13,12 @@ from typing import Any, get_args
 
 from jaxflow import (
   adversarial,
-  conversions,
   couplings,
   curricula,
   dyadic,
   flow_maps,
   models,
+  parameterizations,
   paths,
   samplers,
   solvers,
@@ -93,10 +93,12 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
-    "normalized": _partial(conversions.normalized),
-    "trigonometric_from_edm": _partial(conversions.trigonometric_from_edm),
+    "normalized": _partial(parameterizations.normalized),
+    "trigonometric_from_edm": _partial(
+      parameterizations.trigonometric_from_edm
+    ),
     "trigonometric_from_linear": _partial(
-      conversions.trigonometric_from_linear
+      parameterizations.trigonometric_from_linear
     ),
   },
   "law": _LAWS,

@@ -74,7 +74,7 @@ class Roles:
     made: dict[str, Callable[[dict[str, PyTree]], Any]] = {}
     teacher, features = self.teacher, self.features
     if teacher is not None:
-      made["teacher"] = lambda frozen: teacher.velocity_fn(
+      made["teacher"] = lambda frozen: teacher.prediction_fn(
         frozen["teacher"],
         scale=section["guidance"],
         field="teacher.guidance",
@@ -186,7 +186,8 @@ def _features(model: build.Model) -> models.Features | None:
     if not source.method.teaches or wrapped != "raw" or edm:
       raise UsageError(
         f"{field}: the network of this {section.config.method!r} run does not "
-        "see samples as they are; give a run of flow_matching, mean_flow, ..."
+        "see samples as they are; give a run whose network is a velocity, "
+        "without parameterization"
       )
     context |= {"network": source.network, "t": source.path.t_min}
   return registry.make(

@@ -166,7 +166,7 @@ def _opponent(
   options = model.loss_options()
 
   def generator_fn(params):
-    return model.flow_map()(model.velocity_fn(params, 1.0, "guidance"))
+    return model.flow_map()(model.prediction_fn(params, 1.0, "guidance"))
 
   loss_fn = discriminator_loss_fn(
     roles.discriminator_fn,

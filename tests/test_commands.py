@@ -264,13 +264,13 @@ def test_a_teacher_of_another_path_is_converted(folder, tmp_path):
   )
   run = runs.Run.of(load_config(workdir, field="--workdir"))
   state = tiny.state_of(workdir)
-  teacher = run.roles.teacher.velocity_fn(
+  teacher = run.roles.teacher.prediction_fn(
     state.frozen["teacher"], scale=1, field="", path=run.model.path
   )
   # Where both paths hold data and noise alike, x scales by sqrt(2) and the
   # velocity (noise - data) by pi / 2.
   x, t = jnp.ones((3, 2)), jnp.full(3, 0.5)
-  own = run.roles.teacher.velocity_fn(
+  own = run.roles.teacher.prediction_fn(
     state.frozen["teacher"], scale=1, field=""
   )
   data = x / 2**0.5 - t[:, None] * own(x / 2**0.5, t, t, None)

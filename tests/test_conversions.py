@@ -13,6 +13,7 @@ import references
 from jaxflow import (
   conversions,
   flow_maps,
+  parameterizations,
   paths,
   predictions,
 )
@@ -78,7 +79,7 @@ def test_edm_network_on_other_paths(kind, dtype, tolerance, x64):
   }[wanted]
   if kind == "trig":
     expected = table["F"]
-    direct = conversions.trigonometric_from_edm(raw, path=path)
+    direct = parameterizations.trigonometric_from_edm(raw, path=path)
     np.testing.assert_allclose(
       direct(x, t, t, None) / unit, expected, rtol=tolerance, atol=tolerance
     )
@@ -96,7 +97,7 @@ def test_linear_network_on_the_angular_path(dtype, tolerance, x64):
     jnp.asarray(table[f"trig_from_linear/{k}"], dtype) for k in ("x", "t", "F")
   )
   for sigma_data in (1.0, 0.5):
-    network = conversions.trigonometric_from_linear(
+    network = parameterizations.trigonometric_from_linear(
       case.network("linear"), path=angular_path(sigma_data)
     )
     value = network(sigma_data * x, t, t, None) / sigma_data
@@ -112,18 +113,49 @@ def test_angular_networks_are_finite_at_the_ends():
     return xt + paths.over(t, xt)
 
   for network in (
-    conversions.trigonometric_from_edm(net, path=angular_path(0.5)),
-    conversions.trigonometric_from_linear(net, path=angular_path(1.0)),
+    parameterizations.trigonometric_from_edm(net, path=angular_path(0.5)),
+    parameterizations.trigonometric_from_linear(net, path=angular_path(1.0)),
   ):
     at_time = functools.partial(network, x, s=t, cond=None)
     value, slope = jax.jvp(lambda t, f=at_time: f(t), (t,), (jnp.ones(2),))
     assert jnp.isfinite(value).all() and jnp.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.5])
+def test_angular_networks_are_converted_ones_without_the_singular_ends(
+  unit, x64
+):
+  def net(xt, t, s, cond):
+    return jnp.sin(xt) + paths.over(t, xt)
+
+  path = angular_path(unit)
+  t, x = jnp.array([0.2, 0.7, 1.3]), jnp.arange(6.0).reshape(3, 2) / 5
+  from_edm = conversions.on_path(
+    net,
+    source=paths.VarianceExploding(),
+    target=path,
+    prediction="edm",
+    sigma_data=unit,
+  )
+  # A flow on data / sd has points and velocities that are sd times smaller.
+  from_linear = conversions.on_path(
+    lambda xt, t, s, cond: unit * net(xt / unit, t, s, cond),
+    source=paths.Linear(noise_std=unit),
+    target=path,
+  )
+  for wrap, expected in (
+    (parameterizations.trigonometric_from_edm, from_edm),
+    (parameterizations.trigonometric_from_linear, from_linear),
+  ):
+    np.testing.assert_allclose(
+      wrap(net, path=path)(x, t, t, None), expected(x, t, t, None), rtol=1e-9
+    )
+
+
 def test_angular_networks_refuse_other_paths():
   for wrap in (
-    conversions.trigonometric_from_edm,
-    conversions.trigonometric_from_linear,
+    parameterizations.trigonometric_from_edm,
+    parameterizations.trigonometric_from_linear,
   ):
     with pytest.raises(ValueError, match="stands on the angular path"):
       wrap(lambda xt, t, s, cond: xt, path=paths.Trigonometric(t_max=1.0))

@@ -16,7 +16,7 @@ CORE = {
   *("types", "paths", "predictions", "times", "weights", "rows"),
   *("couplings", "solvers", "flow_maps", "guidance", "sampling", "losses"),
   *("time_grids", "samplers", "conversions", "curricula", "dyadic"),
-  *("adversarial", "methods", "perceptual"),
+  *("adversarial", "methods", "parameterizations", "perceptual"),
 }
 
 

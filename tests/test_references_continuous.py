@@ -9,10 +9,10 @@ import pytest
 import references
 
 from jaxflow import (
-  conversions,
   flow_maps,
   guidance,
   losses,
+  parameterizations,
   paths,
   sampling,
   times,
@@ -30,13 +30,13 @@ def adapter(case, networks):
   hyper = case.hyper
   path = angular_path(hyper["sigma_data"])
   if hyper["network"] == "edm":
-    net = conversions.trigonometric_from_edm(networks["net"], path=path)
+    net = parameterizations.trigonometric_from_edm(networks["net"], path=path)
   else:
-    net = conversions.normalized(networks["net"], path=path)
+    net = parameterizations.normalized(networks["net"], path=path)
   teacher = None
   if hyper["teacher"]:
     teacher = guidance.classifier_free(
-      conversions.normalized(networks["teacher"], path=path),
+      parameterizations.normalized(networks["teacher"], path=path),
       scale=hyper["teacher"]["guidance"],
       num_classes=hyper["num_classes"],
     )
@@ -99,7 +99,7 @@ def test_two_angular_steps(x64):
   path = angular_path(case.hyper["sigma_data"])
   value = sampling.consistency_sample(
     flow_maps.trigonometric(
-      conversions.normalized(case.network("trig"), path=path)
+      parameterizations.normalized(case.network("trig"), path=path)
     ),
     paths.start(path, case.given["noise"]),
     jnp.append(case.given["angles"], 0.0),

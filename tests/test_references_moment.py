@@ -9,10 +9,10 @@ import pytest
 import references
 
 from jaxflow import (
-  conversions,
   flow_maps,
   guidance,
   losses,
+  parameterizations,
   paths,
   sampling,
 )
@@ -25,7 +25,7 @@ def adapter(case, networks):
   hyper, given = case.hyper, case.given
   path = paths.Linear(noise_std=hyper["sigma_data"])
   return losses.moment_matching_loss(
-    conversions.normalized(networks["net"], path=path),
+    parameterizations.normalized(networks["net"], path=path),
     jax.random.key(0),
     references.batch_of(case),
     path=path,
@@ -85,7 +85,7 @@ def test_sampler(name, x64):
   given, hyper = case.given, case.hyper
   sampler, _, grid = name.partition("_")
   path = paths.Linear(noise_std=hyper["sigma_data"])
-  net = conversions.normalized(case.network("net"), path=path)
+  net = parameterizations.normalized(case.network("net"), path=path)
   make = functools.partial(flow_maps.rotation, path=path)
   if grid == "uniform":
     make = flow_maps.average_velocity

@@ -336,13 +336,13 @@ def network_options(name: str, depth: int) -> dict:
     name: A key of `variants`.
     depth: Number of blocks.
   """
-  if name == "guidance_distillation":
-    return {"guidance_inputs": True}
-  if name != HEADS:
-    return {}
-  # Published: 8 of 12 blocks belong to a head.
-  own = max(1, round(2 * depth / 3))
-  return {"heads": 2, "head_depth": own, "guidance_inputs": True}
+  row = METHODS.get(name.split(",")[0])
+  options = dict(row.config.get("model", {})) if row else {}
+  options.pop("second_time", None)  # All have one.
+  if "heads" in options:
+    # Published: 8 of 12 blocks belong to a head.
+    options["head_depth"] = max(1, round(2 * depth / 3))
+  return options
 
 
 def make_arguments(config: dict, **options) -> tuple[Callable, tuple]:

@@ -54,9 +54,18 @@ def complete(config: Config) -> None:
   for field, kind in found.items():
     # Those inside of others are completed with them.
     if field.rpartition(".")[0] not in found:
-      given = functools.reduce(operator.getitem, field.split("."), config)
-      given = given.to_dict()
+      given = at(config, field).to_dict()
       set_component(config, field, registry.complete(kind, given, field=field))
+
+
+def at(config: Config, field: str) -> Config:
+  """Return what stands at a dotted field.
+
+  Example:
+    >>> at(ConfigDict({"times": {"law": {"std": 2.0}}}), "times.law.std")
+    2.0
+  """
+  return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def set_component(
@@ -69,11 +78,10 @@ def set_component(
     field: Its dotted field.
     specification: `name` and options; a type is a place for a value.
   """
-  *sections, last = field.split(".")
-  for section in sections:
-    config = config[section]
-  with config.unlocked(), config.ignore_type():
-    config[last] = ConfigDict(with_places(specification))
+  section, _, last = field.rpartition(".")
+  outer = at(config, section) if section else config
+  with outer.unlocked(), outer.ignore_type():
+    outer[last] = ConfigDict(with_places(specification))
 
 
 def with_places(values: Any) -> Any:

@@ -1,9 +1,7 @@
 """The config of a command line: a config file, and overrides of its fields."""
 
 import difflib
-import functools
 import importlib.util
-import operator
 import pathlib
 from typing import Any
 
@@ -12,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxflow.config.components import (
   Config,
+  at,
   complete,
   components,
   set_component,
@@ -90,7 +89,7 @@ def _take_components(config: Config, arguments: list[str]) -> None:
     name, _, value = argument.partition("=")
     field, _, last = name.removeprefix("--config.").rpartition(".")
     kind = components(config).get(field)
-    if last != "name" or kind is None or value == _at(config, field).name:
+    if last != "name" or kind is None or value == at(config, field).name:
       continue
     choose(f"{field}.name", value, KINDS[kind])
     kept = {}
@@ -99,10 +98,6 @@ def _take_components(config: Config, arguments: list[str]) -> None:
       kept = {k: v for k, v in config.model.items() if k in _INTERFACE}
     set_component(config, field, {"name": value, **kept})
     complete(config)
-
-
-def _at(config: Config, field: str) -> Config:
-  return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def _unknown_field(field: str, fields: dict[str, Any]) -> str:

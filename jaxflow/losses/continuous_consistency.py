@@ -55,8 +55,8 @@ def continuous_consistency_loss(
 
   Args:
     model_fn: A velocity network, called with s = t_min; raw networks through
-      `conversions`. It must have a forward-mode derivative, and its embedding
-      of t a small one.
+      `parameterizations`. It must have a forward-mode derivative, and its
+      embedding of t a small one.
     key: Random key for times and, if the batch has none, noise.
     batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
     path: `Trigonometric(t_max=pi / 2, noise_std=standard deviation of data)`.

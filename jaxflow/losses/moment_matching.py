@@ -53,7 +53,7 @@ def moment_matching_loss(
   """Compute the moment matching loss of each row's group, eq. (4).
 
   Args:
-    model_fn: The network; a raw one through `conversions.normalized`.
+    model_fn: The network; a raw one through `parameterizations.normalized`.
     key: Random key for times, labels and, if the batch has none, noise.
     batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
     path: The path; its level must be finite at `t_max` (linear: t_max < 1).
