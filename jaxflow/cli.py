@@ -31,9 +31,11 @@ def run(argv: Sequence[str]) -> int:
   arguments = list(argv[1:])
   debug = "--debug" in arguments
   arguments = [a for a in arguments if a != "--debug"]
+  distributed = [a for a in arguments if a.startswith("--distributed=")]
+  arguments = [a for a in arguments if a not in distributed]
   command = arguments[0] if arguments else "--help"
   if command in ("--help", "-h", "help"):
-    _say(HELP[""])
+    _print(HELP[""])
     return 0 if arguments else 2
   # Libraries warn of what a user can do nothing about; our warnings do not
   # pass through absl.
@@ -44,8 +46,9 @@ def run(argv: Sequence[str]) -> int:
 
       choose("command", command, COMMANDS)
     if {"--help", "-h"} & set(arguments):
-      _say(HELP[command])
+      _print(HELP[command])
       return 0
+    _join(distributed, command)
     return COMMANDS[command](arguments[1:])
   except KeyboardInterrupt:
     if debug:
@@ -63,15 +66,35 @@ def run(argv: Sequence[str]) -> int:
     text = " ".join(str(error).split())
     more = "" if not kind else " (--debug shows where)"
     print(f"jaxflow {command}: {kind}{text}{more}", file=sys.stderr)
-    return 2 if isinstance(error, UsageError) else 1
+    from jaxflow import processes
+
+    code = 2 if isinstance(error, UsageError) else 1
+    processes.leave(code)
+    return code
 
 
 def _say(text: str) -> None:
+  """Print a line, once a job."""
+  from jaxflow import processes
+
+  if processes.is_main():
+    _print(text)
+
+
+def _print(text: str) -> None:
   """Print a line; a reader that has left (`| head`) stops nothing."""
   try:
     print(text, flush=True)
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _join(given: list[str], command: str) -> None:
+  """Join the processes of a job, as `--distributed` says."""
+  from jaxflow import processes
+
+  mode = given[-1].split("=", 1)[1] if given else "auto"
+  processes.join(mode, preemptible=command in INTERRUPTIBLE)
 
 
 def _train(arguments: list[str]) -> int:
@@ -200,6 +223,9 @@ def _methods(arguments: list[str]) -> int:
     _say(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
   return 0
 
+
+# Commands that save and return where others would be ended.
+INTERRUPTIBLE = ("train", "pairs", "rectify")
 
 COMMANDS = {
   "train": _train,

@@ -12,7 +12,10 @@ usage: jaxflow COMMAND [--flag=value ...]
   methods   print the table of methods
 
 jaxflow COMMAND --help tells the flags. All commands take --debug, which shows
-the traceback of an error.""",
+the traceback of an error, and --distributed=auto|on|off: whether to join the
+other processes of a job (auto: where Slurm, Open MPI, a TPU pod or
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so). Start the
+same command in every process.""",
   "train": """\
 usage: jaxflow train --config=FILE.py:METHOD --workdir=FOLDER
                      [--config.FIELD=VALUE ...]

@@ -10,6 +10,7 @@ z, the discriminator says D(y) = b y. For the hinge with |logits| < 1,
 import dataclasses
 import functools
 import hashlib
+import math
 import shutil
 
 import jax
@@ -344,13 +345,13 @@ def test_same_training_on_one_and_on_eight_devices(turns):
   step, state = two_dimensional(turns=turns, start=2)
   batch = shifted(6, 64, 3)
   results = {}
-  for name, shape in {
-    "one": (1, 1),
-    "replicated": (8, 1),
-    "fsdp": (2, 4),
+  for name, axes in {
+    "one": {"data": 1},
+    "replicated": {"data": 8},
+    "fsdp": {"data": 2, "fsdp": 4},
   }.items():
-    devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
-    mesh = jax.sharding.Mesh(devices, ("data", "fsdp"))
+    devices = jax.devices()[: math.prod(axes.values())]
+    mesh = sharding.make_mesh(**axes, devices=devices)
     shardings = sharding.parameter_shardings(state, mesh)
     start = jax.device_put(jax.tree.map(np.array, state), shardings)
     train = jax.jit(step, out_shardings=(shardings, None))

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from jax.sharding import AxisType
 
 from jaxflow import commands
 from jaxflow.config import default_config, resolve
@@ -265,12 +264,8 @@ def make_run(**changes):
 
 
 def mesh_of(*, data=1, fsdp=1):
-  return jax.make_mesh(
-    (data, fsdp),
-    ("data", "fsdp"),
-    (AxisType.Auto,) * 2,
-    devices=jax.devices()[: data * fsdp],
-  )
+  devices = jax.devices()[: data * fsdp]
+  return sharding.make_mesh(data=data, fsdp=fsdp, devices=devices)
 
 
 def state_on(run, mesh):

@@ -16,7 +16,7 @@ from jaxflow.methods import METHODS
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CLASSES = "data.conditional=True"
 # The programs that are worth waiting for; every other is an operation or two.
-PROGRAMS = {"jit(fresh)", "jit(train_step)", "jit(draw)"}
+PROGRAMS = {"jit(fresh)", "jit(train_step)", "jit(draw_batch)"}
 COMPILED = []
 
 
@@ -478,7 +478,7 @@ def test_short_run_that_diverges_fails(tmp_path):
 
 
 def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
-  def drawer(run, nfe, field):
+  def drawer(run, nfe, field, mesh):
     return lambda state, key, num, labels: np.full((num, 2), np.nan)
 
   for module in (commands.sample, commands.evaluate, commands.train):

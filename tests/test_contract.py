@@ -8,6 +8,7 @@ plane; a teacher is the exact velocity of the data, a mixture of Gaussians.
 import dataclasses
 import functools
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
@@ -312,16 +313,10 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
 
 
 MESHES = {
-  "one": (1, 1),
-  "replicated": (8, 1),
-  "fsdp": (2, 4),
+  "one": {"data": 1},
+  "replicated": {"data": 8},
+  "fsdp": {"data": 2, "fsdp": 4},
 }
-
-
-def mesh_of(shape):
-  """A mesh of the first devices, as `make_mesh` makes it of all."""
-  devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
-  return jax.sharding.Mesh(devices, ("data", "fsdp"))
 
 
 @every_method
@@ -345,8 +340,9 @@ def test_same_training_on_one_and_on_eight_devices(method):
     steps=steps,
   )
   results = {}
-  for name, shape in MESHES.items():
-    mesh = mesh_of(shape)
+  for name, axes in MESHES.items():
+    devices = jax.devices()[: math.prod(axes.values())]
+    mesh = sharding.make_mesh(**axes, devices=devices)
     shardings = sharding.parameter_shardings(state, mesh)
     start = jax.device_put(jax.tree.map(np.array, state), shardings)
     train = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

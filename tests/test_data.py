@@ -551,19 +551,19 @@ def test_stack_holds_sequential_batches_in_micro_batches():
 
 
 @pytest.mark.parametrize("stack", [(), (2, 3)])
-def test_slices_of_the_processes_make_up_the_batch(stack):
-  def make(**process):
+def test_rows_of_a_process_are_those_of_the_whole_batch(stack):
+  """They need not be neighbours: devices of a host seldom are, on a pod."""
+
+  def make(rows=None):
     return jdata.Batches(
-      numbered(10), batch_size=12, seed=3, stack=stack, **process
+      numbered(10), batch_size=12, seed=3, stack=stack, rows=rows
     )
 
-  whole = make()
-  slices = [make(process_index=p, process_count=2) for p in range(2)]
+  rows = np.array([0, 2, 3])
+  whole, part = make(), make(rows)
   for _ in range(3):
-    parts = [next(part)["cond"] for part in slices]
-    np.testing.assert_array_equal(
-      np.concatenate(parts, axis=len(stack)), next(whole)["cond"]
-    )
+    expected = np.take(next(whole)["cond"], rows, axis=len(stack))
+    np.testing.assert_array_equal(next(part)["cond"], expected)
 
 
 @pytest.mark.parametrize(
@@ -571,8 +571,8 @@ def test_slices_of_the_processes_make_up_the_batch(stack):
   [
     ({"batch_size": 0}, "batch_size=0"),
     ({"batch_size": 10, "stack": (1, 4)}, "batch_size=10: .* multiple of 4"),
-    ({"process_count": 3}, "batch_size=8: .* multiple of 3"),
-    ({"process_index": 2, "process_count": 2}, r"process_index=2: .*0\.\.1"),
+    ({"rows": np.array([7, 8])}, r"rows=\[7 8\]: .* 0\.\.7"),
+    ({"rows": np.array([], int)}, r"rows=\[\]: .* 0\.\.7"),
     ({"stack": (2,)}, r"stack=\(2,\)"),
     ({"stack": (0, 1)}, r"stack=\(0, 1\)"),
     ({"seed": -1}, "seed=-1"),

@@ -164,7 +164,7 @@ def test_network_and_averages_hold_no_weight(folder):
     assert jax.tree.structure(params) == jax.tree.structure(network)
   assert tiny.state_of(folder / "plain").loss_params == {}
 
-  draw = drawer(run, 1, "nfe")
+  draw = drawer(run, 1, "nfe", mesh)
   other = jax.tree.map(lambda x: x + 1, state.loss_params)
   samples, same = (
     draw(s, jax.random.key(0), 4, None)

@@ -86,15 +86,14 @@ def reference_dit(params, xt, t, s, label, heads=2, patch=2):
     return x * (1 + scale[:, None]) + shift[:, None]
 
   def attention(q, x):
-    queries, keys, values = np.split(linear(q["qkv"], x), 3, axis=-1)
-    size = x.shape[-1] // heads
-    out = np.zeros_like(x)
-    for part in [slice(h * size, (h + 1) * size) for h in range(heads)]:
-      scores = queries[..., part] @ keys[..., part].swapaxes(1, 2)
+    size, out = x.shape[-1] // heads, []
+    for head in np.split(linear(q["qkv"], x), heads, axis=-1):
+      queries, keys, values = np.split(head, 3, axis=-1)
+      scores = queries @ keys.swapaxes(1, 2)
       scores = np.exp(scores / np.sqrt(size))
       scores /= scores.sum(-1, keepdims=True)
-      out[..., part] = scores @ values[..., part]
-    return linear(q["output"], out)
+      out.append(scores @ values)
+    return linear(q["output"], np.concatenate(out, axis=-1))
 
   def gelu(x):
     cubic = x + 0.044715 * x**3

@@ -13,7 +13,6 @@ import oracle
 import pytest
 import tiny
 from array_record.python.array_record_module import ArrayRecordReader
-from jax.sharding import Mesh
 
 from jaxflow import commands, data, paths, registry, runs
 from jaxflow.commands import pairs as pairs_command
@@ -168,7 +167,7 @@ def test_every_teacher_makes_pairs(tmp_path, method):
 
 def test_devices_and_batches_do_not_decide(folder, tmp_path, monkeypatch):
   expected = read(folder / "labelled_pairs")
-  one = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+  one = sharding.make_mesh(devices=jax.devices()[:1])
   for name, batch_size in (("one", 24), ("small", 7), ("large", 1000)):
     with monkeypatch.context() as patch:
       if name == "one":

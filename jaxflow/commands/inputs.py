@@ -14,6 +14,7 @@ from jaxflow.data import pairs as pairs_lib
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
+from jaxflow.training import sharding
 from jaxflow.types import PyTree
 
 
@@ -106,18 +107,33 @@ def check_teacher(
 
 
 def make_batches(
-  config: Config, inputs: Inputs, *, steps: int
+  config: Config,
+  inputs: Inputs,
+  *,
+  steps: int,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> ResumableIterator:
   """Return the stream of batches, for so many steps at a time.
+
+  Args:
+    config: The run's resolved config.
+    inputs: Its arrays.
+    steps: Batches of one `next`.
+    mesh: Where they go: only rows of this process's devices; default: all.
 
   Raises:
     UsageError: If the batch does not divide.
   """
+  batch_size, accumulate = config.train.batch_size, config.train.accumulate
+  rows = None
+  if mesh is not None:
+    rows = sharding.local_rows(mesh, batch_size // accumulate)
   make = functools.partial(
     data.Batches,
-    batch_size=config.train.batch_size,
+    batch_size=batch_size,
     seed=config.seed,
-    stack=(steps, config.train.accumulate),
+    stack=(steps, accumulate),
+    rows=rows,
   )
   share = config.data.get("synthetic_share", 1.0)
   if inputs.paired is None:
@@ -129,14 +145,15 @@ def make_batches(
   return data.Mixed(make(inputs.paired), make(inputs.real), share=share)
 
 
-def check_batch(config: Config) -> None:
+def check_batch(config: Config, mesh: jax.sharding.Mesh) -> None:
   """Raise UsageError unless devices and blocks divide the batch."""
   batch_size, accumulate = config.train.batch_size, config.train.accumulate
-  count = jax.device_count() * accumulate
+  shards = sharding.row_shards(mesh)
+  count = shards * accumulate
   if batch_size % count:
     raise UsageError(
       f"train.batch_size={batch_size} is no multiple of {count} "
-      f"({jax.device_count()} devices x train.accumulate={accumulate}): "
+      f"({shards} devices x train.accumulate={accumulate}): "
       f"use {-(-batch_size // count) * count}"
     )
   if "block" in config.loss:

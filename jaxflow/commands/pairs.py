@@ -5,6 +5,7 @@ classes: neither devices, batches nor interruptions decide what is drawn. The
 data are the same to rounding on any of them, and to the bit on the same.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,16 +16,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxflow import build, data, registry
+from jaxflow import build, data, processes, registry
 from jaxflow.commands.folders import locked
 from jaxflow.config import Config, update
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.roles import teachers
 from jaxflow.runs import load
-from jaxflow.training import loop, sharding
+from jaxflow.training import sharding
 from jaxflow.types import Array, PyTree
 
 # (params, index [B], labels [B] or None) -> (noise, data), [B, ...] each.
@@ -94,11 +94,6 @@ def make_pairs(
       other pairs.
     RunError: If pairs are not finite, or cannot be written.
   """
-  if jax.process_count() > 1:
-    raise UsageError(
-      f"{jax.process_count()} processes: pairs are made by one process, with "
-      "all of its devices; start one"
-    )
   config = solving(load_config(workdir, field="--workdir"), options)
   draw = make_draw(config, options)
   mesh = sharding.make_mesh()
@@ -120,8 +115,14 @@ def make_pairs(
     "config": run.model.config.to_dict(),
   }
   del state
-  pairs = data.Pairs.create(out, description)
-  with locked(out, "--out={} is being filled"):
+  with contextlib.ExitStack() as stack:
+
+    def create():
+      data.Pairs.create(out, description)
+      stack.enter_context(locked(out, "--out={} is being filled"))
+
+    processes.once(create)
+    pairs = data.Pairs.open(out, field="--out")
     return _fill(pairs, functools.partial(draw, params), options, mesh, say)
 
 
@@ -185,7 +186,7 @@ def parameters_hash(params: PyTree) -> str:
   """
   found = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    value = np.asarray(leaf)
+    value = processes.gather(leaf)
     name = jax.tree_util.keystr(path)
     found.update(f"{name} {value.dtype} {value.shape}".encode())
     found.update(value.tobytes())
@@ -200,13 +201,13 @@ def _fill(
   say: Callable[[str], None],
 ) -> bool:
   """Make the shards that are missing; return whether all are there."""
-  todo, total = pairs.missing(), len(pairs.shards)
+  todo, total = processes.together(pairs.missing), len(pairs.shards)
   if not todo:
     say(f"nothing to do: {pairs.folder} holds all {options.num:,} pairs")
     return True
   batch_size = min(options.batch_size, options.shard_size)
-  batch_size += -batch_size % mesh.size
-  with loop.interruption() as interrupted:
+  batch_size += -batch_size % sharding.row_shards(mesh)
+  with processes.interruption() as interrupted:
     for done, shard in enumerate(todo, 1):
       began, (start, stop) = time.perf_counter(), pairs.shards[shard]
       parts: list[Any] = []
@@ -219,7 +220,7 @@ def _fill(
           return False
         batch = _batch(pairs, draw, first, batch_size, mesh)
         parts.append([x[: stop - first] for x in batch])
-      _write(pairs, shard, parts)
+      processes.once(functools.partial(_write, pairs, shard, parts))
       pace = (time.perf_counter() - began) / (stop - start)
       left = sum(b - a for a, b in (pairs.shards[i] for i in todo[done:]))
       minutes, seconds = divmod(round(pace * left), 60)
@@ -240,9 +241,10 @@ def _batch(
   index = np.arange(first, first + size, dtype=np.uint32)
   classes = pairs.description["num_classes"]
   label = (index % classes).astype(np.int32) if classes else None
-  rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-  noise, made = draw(*data.to_devices((index, label), rows))
-  batch = [np.asarray(noise), np.asarray(made)]
+  mine = sharding.local_rows(mesh, size)
+  given = jax.tree.map(lambda x: x[mine], (index, label))
+  drawn = draw(*data.to_devices(given, sharding.row_sharding(mesh)))
+  batch = list(processes.gather(drawn))
   return batch if label is None else [*batch, label]
 
 

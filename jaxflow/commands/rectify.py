@@ -28,6 +28,7 @@ from jaxflow.errors import UsageError
 from jaxflow.limits import check_limits
 from jaxflow.methods import METHODS
 from jaxflow.runs import Run, load_data
+from jaxflow.training import sharding
 
 FILE = "rectify.json"
 
@@ -138,7 +139,7 @@ def _check(config: Config, rounds: Rounds, options: pairs.Options) -> None:
       f"method={config.method!r} trains no velocity on pairs: take one of "
       f"{', '.join(flows)}"
     )
-  check_batch(config)
+  check_batch(config, sharding.make_mesh(**config.mesh))
   real = load_data(config, "train")
   own = config_lib.resolve(
     config,

@@ -1,14 +1,14 @@
 """Draw samples from a trained run."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import evaluation
+from jaxflow import evaluation, processes
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load
@@ -47,11 +47,10 @@ def sample(
     raise UsageError(f"--num={num}: give at least 1")
   config = load_config(workdir, field="--workdir")
   labels = class_labels(config.data.num_classes, num, label)
-  draw = drawer(Run.of(config), nfe, "--nfe")
-  _, state = load(
-    workdir, field="--workdir", mesh=sharding.make_mesh(), step=step
-  )
-  samples = np.asarray(draw(state, jax.random.key(seed), num, labels))
+  mesh = sharding.make_mesh()
+  draw = drawer(Run.of(config), nfe, "--nfe", mesh)
+  _, state = load(workdir, field="--workdir", mesh=mesh, step=step)
+  samples = draw(state, jax.random.key(seed), num, labels)
   if not np.isfinite(samples).all():
     raise RunError(
       f"--workdir={workdir}: samples of step {int(state.step)} are not finite: "
@@ -89,26 +88,47 @@ def class_labels(
 
 
 def drawer(
-  run: Run, nfe: int, field: str
-) -> Callable[[TrainState, Array, int, Any], Array]:
-  """Return `(state, key, num, labels) -> samples`, compiled once.
+  run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, Array, int, Any], np.ndarray]:
+  """Return `(state, key, num, labels) -> samples`, compiled once a number.
 
-  Samples come from the average that `sample.ema` names.
+  Samples come from the average that `sample.ema` names. They are drawn by all
+  devices, `sample.batch_size` at a time, and every process gets all of them;
+  which devices there are decides nothing.
 
   Args:
     run: The run.
     nfe: Network calls per sample.
     field: The flag or config field that asks for so many, for messages.
+    mesh: The devices, of all processes.
   """
   model = run.model
   sampler = model.make_sampler(nfe, field)
 
+  @functools.partial(jax.jit, static_argnames="num")
+  def draw_batch(params, key_data, labels, *, num):
+    noise_key, step_key = jax.random.split(jax.random.wrap_key_data(key_data))
+    noise = jax.random.normal(noise_key, (num, *model.shape))
+    if num % sharding.row_shards(mesh) == 0:
+      rows = sharding.row_sharding(mesh)
+      noise = jax.lax.with_sharding_constraint(noise, rows)
+    return sampler(params, noise, step_key, labels)
+
   def draw(state, key, num, labels):
     params = run.select(state, model.config.sample.ema, "sample.ema")
-    noise_key, step_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (num, *model.shape))
-    cond = None if labels is None else jnp.asarray(labels)
-    return sampler(params, noise, step_key, cond)
+    parts, size = [], min(num, model.config.sample.batch_size)
+    for first in range(0, num, size):
+      # The last batch is as long as the others: one program draws all.
+      index = np.arange(first, first + size) % num
+      part_key = jax.random.fold_in(key, first) if first else key
+      part = draw_batch(
+        params,
+        np.asarray(jax.random.key_data(part_key)),
+        None if labels is None else np.asarray(labels)[index],
+        num=size,
+      )
+      parts.append(processes.gather(part)[: num - first])
+    return np.concatenate(parts)
 
   return draw
 

@@ -11,6 +11,7 @@ from jaxflow.config import resolve as resolve_config
 from jaxflow.config.files import check_same_run, load_config
 from jaxflow.errors import UsageError
 from jaxflow.runs import Run, load
+from jaxflow.training.checkpoints import saved_steps
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
@@ -62,9 +63,8 @@ def resolve(
 
 
 def begun(workdir: pathlib.Path) -> bool:
-  """Return whether a workdir holds a checkpoint."""
-  # A folder that Orbax is still writing has a longer name.
-  return any(p.name.isdigit() for p in workdir.glob("checkpoints/*"))
+  """Return whether a workdir holds a whole checkpoint."""
+  return bool(saved_steps(workdir / "checkpoints"))
 
 
 def _earlier_config(workdir: pathlib.Path) -> Config | None:

@@ -1,12 +1,13 @@
 """Train a config in a workdir."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from jaxflow import data
+from jaxflow import data, processes
 from jaxflow.commands import folders, inputs, start
 from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
@@ -18,7 +19,7 @@ from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load_data
 from jaxflow.training import loop, sharding
 from jaxflow.training.checkpoints import Checkpoints
-from jaxflow.training.logs import Log
+from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
 
 GRID_SIZE = 64
@@ -45,31 +46,35 @@ def train(
     RunError: If training fails; the checkpoints stay.
   """
   check_limits(config)
-  if jax.process_count() > 1:
-    raise UsageError(
-      f"{jax.process_count()} processes: training runs in one process, with "
-      "all of its devices; start one"
-    )
-  given = inputs.read_inputs(config, load_data(config, "train"))
+  given = processes.together(
+    lambda: inputs.read_inputs(config, load_data(config, "train"))
+  )
   mesh = sharding.make_mesh(**config.mesh)
   config, others = start.resolve(config, given, workdir, mesh)
+  processes.check_same(str(config.to_dict()), "the config")
   run = Run.of(config)
   options = config.train
-  inputs.check_batch(config)
+  inputs.check_batch(config, mesh)
   _check_turns(config)
   step_fn = run.train_step()
   template = run.template(mesh)
+  run.select(template, config.sample.ema, "sample.ema")
   _check_step(step_fn, template, inputs.make_batches(config, given, steps=1))
-  on_sample = _sample_writer(run, template, workdir, given.real, say)
+  on_sample = _sample_writer(run, mesh, workdir, given.real, say)
   frozen, init_params = {}, None
   if not start.begun(workdir):
     frozen = start.frozen_parameters(run, template, others)
     inputs.check_teacher(given.pairs, config, frozen.get("teacher"))
     init_params = initial_parameters(run, template, others.get("init"))
 
-  folders.make_workdir(workdir)
-  with folders.locked(workdir):
-    save_config(config, workdir / "config.json")
+  with contextlib.ExitStack() as stack:
+
+    def begin_writing():
+      folders.make_workdir(workdir)
+      stack.enter_context(folders.locked(workdir))
+      save_config(config, workdir / "config.json")
+
+    processes.once(begin_writing)
     if line := _warm_start(run, others):
       say(line)
     checkpoints = Checkpoints(
@@ -88,7 +93,7 @@ def train(
     begin = int(state.step)
     _check_turns(config, begin)
     chunk = _chunk(config, begin)
-    host = inputs.make_batches(config, given, steps=chunk)
+    host = inputs.make_batches(config, given, steps=chunk, mesh=mesh)
     if position is not None:
       host.set_state(position)
     shardings = jax.tree.map(lambda x: x.sharding, template)
@@ -96,20 +101,22 @@ def train(
       step_fn,
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, None),
+      out_shardings=(shardings, sharding.replicated(mesh)),
     )
     count = sum(x.size for x in jax.tree.leaves(state.params))
     say(
       f"{config.method} on {config.data.name}: {count:,} parameters, "
-      f"{given}, {jax.device_count()} device(s), "
+      f"{given}, {_machine(mesh)}, "
       f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
       f"{begin}"
     )
+    for parameter in sharding.undivided(state.params, mesh):
+      say(f"mesh does not divide {parameter}: replicated along it")
     if begin >= options.steps:
       say(f"nothing to do: {workdir} is trained to step {begin}")
       checkpoints.close()
       return True
-    log = Log(workdir, start=begin)
+    log = Log(workdir, start=begin) if processes.is_main() else NoLog()
     try:
       state, finished = loop.train(
         state,
@@ -137,6 +144,16 @@ def train(
         "command goes on from there"
       )
     return finished
+
+
+def _machine(mesh: jax.sharding.Mesh) -> str:
+  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
+  text = f"{mesh.size} device(s)"
+  if processes.count() > 1:
+    text += f" of {processes.count()} processes"
+  if mesh.size > mesh.shape["data"]:
+    text += f" ({', '.join(f'{k} {v}' for k, v in mesh.shape.items())})"
+  return text
 
 
 def _warm_start(run: Run, others: start.Others) -> str | None:
@@ -188,7 +205,7 @@ def _check_step(
 
 def _sample_writer(
   run: Run,
-  template: TrainState,
+  mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
   dataset: data.Dataset,
   say: Callable[[str], None],
@@ -199,11 +216,12 @@ def _sample_writer(
   labels = class_labels(run.model.num_classes, num, None)
   reference = dataset.data[:num] if points else None
   options = run.model.config.sample
-  run.select(template, options.ema, "sample.ema")
-  draw = drawer(run, options.nfe, "sample.nfe")
+  draw = drawer(run, options.nfe, "sample.nfe", mesh)
 
   def write(state, step):
-    samples = np.asarray(draw(state, jax.random.key(0), num, labels))
+    samples = draw(state, jax.random.key(0), num, labels)
+    if not processes.is_main():
+      return
     if not np.isfinite(samples).all():
       say(f"step {step}: samples are not finite, no picture of them is written")
       return

@@ -129,9 +129,10 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "max_skipped": 100,
       },
       "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},
-      "mesh": {"data": -1, "fsdp": 1},
+      "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
       "sample": {
         "nfe": 1,
+        "batch_size": 2048,
         "guidance": 1.0,
         "guidance_start": config_dict.placeholder(float),
         "guidance_end": config_dict.placeholder(float),

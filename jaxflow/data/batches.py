@@ -24,9 +24,8 @@ class Batches:
     seed: Non-negative seed of the permutations.
     stack: () for one batch [B, ...] at a time, or (K, A) for K consecutive
       batches, each cut into A contiguous micro-batches: [K, A, B / A, ...].
-    process_index: Which process this is, from 0.
-    process_count: Number of processes. Each gets its contiguous rows of every
-      (micro-)batch, so the processes' rows in order are the whole batch.
+    rows: Which rows of every (micro-)batch to hand out, ascending: those that
+      this process's devices hold; default: all.
 
   Attributes:
     batch_size: As given.
@@ -52,8 +51,7 @@ class Batches:
     batch_size: int,
     seed: int,
     stack: tuple[int, ...] = (),
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
   ):
     if len(stack) not in (0, 2) or any(length < 1 for length in stack):
       raise UsageError(
@@ -61,25 +59,24 @@ class Batches:
         " micro-batches)"
       )
     self.num_batches, micro = stack or (1, 1)
-    if batch_size < 1 or batch_size % (micro * process_count):
+    if batch_size < 1 or batch_size % micro:
       raise UsageError(
-        f"batch_size={batch_size}: choose a positive multiple of"
-        f" {micro * process_count} ({micro} micro-batches x {process_count}"
-        " processes)"
-      )
-    if not 0 <= process_index < process_count:
-      raise UsageError(
-        f"process_index={process_index}: choose 0..{process_count - 1}"
+        f"batch_size={batch_size}: choose a positive multiple of {micro}, the"
+        " number of micro-batches"
       )
     if seed < 0:
       raise UsageError(f"seed={seed}: choose 0 or more")
     self.batch_size = batch_size
     self.seed = seed
     self._dataset = dataset
-    rows = batch_size // (micro * process_count)
-    self._split_shape = (self.num_batches, micro, process_count, rows)
-    self._local_shape = (*stack, rows)
-    self._process_index = process_index
+    whole = batch_size // micro
+    self._rows = np.arange(whole) if rows is None else rows
+    if not len(self._rows) or self._rows[-1] >= whole:
+      raise UsageError(
+        f"rows={self._rows}: a micro-batch has rows 0..{whole - 1}"
+      )
+    self._whole_shape = (self.num_batches, micro, whole)
+    self._local_shape = (*stack, len(self._rows))
     self._position = 0
     self._cached_permutation: tuple[int, np.ndarray] | None = None
 
@@ -115,7 +112,7 @@ class Batches:
         [num_batches * batch_size, ...].
     """
     rest = rows.shape[1:]
-    rows = rows.reshape(*self._split_shape, *rest)[:, :, self._process_index]
+    rows = rows.reshape(*self._whole_shape, *rest)[:, :, self._rows]
     return rows.reshape(*self._local_shape, *rest)
 
   def get_state(self) -> dict[str, int]:

@@ -85,11 +85,12 @@ class Attention(nnx.Module):
   def __call__(self, x: Array) -> Array:
     """Returns the attended tokens [B, T, width]."""
     batch, tokens, width = x.shape
-    heads = (batch, tokens, 3, self.num_heads, width // self.num_heads)
+    # Heads come first, so that devices may share them out.
+    heads = (batch, tokens, self.num_heads, 3, width // self.num_heads)
     qkv = self.qkv(x).reshape(heads)
     # The fused kernels have no forward-mode derivative; XLA's attention has.
     attended = jax.nn.dot_product_attention(
-      qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation="xla"
+      *(qkv[:, :, :, i] for i in range(3)), implementation="xla"
     )
     return self.output(attended.reshape(x.shape))
 

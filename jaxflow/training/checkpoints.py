@@ -7,7 +7,9 @@ step that is damaged later is skipped with a warning and the one before is used.
 
 import contextlib
 import dataclasses
+import errno
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,9 @@ import orbax.checkpoint as ocp
 from jaxflow.errors import RunError, UsageError
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
+
+# Arrays that a message names, of those that differ.
+_LISTED = 4
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +58,8 @@ class Checkpoints:
         max_to_keep=None if read_only else keep,
         keep_period=keep_every or None,
         read_only=read_only,
+        # What a killed process has half written would fill the disk.
+        cleanup_tmp_directories=not read_only,
       ),
     )
 
@@ -61,24 +68,45 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: TrainState, data_state: Any) -> None:
-    """Save a step; returns while the files are still being written."""
+    """Save a step; returns while the files are still being written.
+
+    Raises:
+      RunError: If this step, or the one before, cannot be written.
+    """
     if step in self.steps():
       return
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_as_dict(state)),
-        data=ocp.args.JsonSave(data_state),
-      ),
-    )
+    with self._writing():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(_as_dict(state)),
+          data=ocp.args.JsonSave(data_state),
+        ),
+      )
 
   def wait(self) -> None:
-    """Wait until everything is written."""
-    self._manager.wait_until_finished()
+    """Wait until everything is written; raise RunError if it cannot be."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turn what Orbax raises where files cannot be written into one line."""
+    try:
+      yield
+    except Exception as error:  # It depends on the layer that was writing.
+      saved = saved_steps(self.folder)
+      last = f"{self.folder}/{saved[-1]}" if saved else "none"
+      raise RunError(
+        f"a checkpoint in {self.folder} cannot be written ({_reason(error)}); "
+        f"the last good one: {last}; make room or the folder writable, and the "
+        "same command goes on from there"
+      ) from error
 
   def close(self) -> None:
-    """Wait, then release the folder."""
-    self._manager.close()
+    """Wait, then release the folder; raise RunError as `wait` does."""
+    with self._writing():
+      self._manager.close()
 
   def restore(
     self,
@@ -121,13 +149,12 @@ class Checkpoints:
       except (MemoryError, PermissionError, TimeoutError):
         raise  # The checkpoint is good, the machine is not.
       except Exception as error:  # Orbax raises whatever the damage causes.
-        reason = str(error).split("\n")[0][:200]
         _LOGGER.warning(
           "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
           self.folder,
           candidate,
           type(error).__name__,
-          reason,
+          _reason(error),
         )
         damaged.append(candidate)
     if saved:
@@ -172,9 +199,22 @@ class Checkpoints:
     if differing:
       raise UsageError(
         f"checkpoint {self.folder}/{step} is of another network or method: "
-        f"{len(differing)} arrays differ, first {differing[0]}; use the config "
-        "it was trained with, or another workdir"
+        f"{len(differing)} arrays differ: {'; '.join(differing[:_LISTED])}"
+        f"{'; ...' if len(differing) > _LISTED else ''}; use the config it was "
+        "trained with, or another workdir"
       )
+
+
+def _reason(error: Exception) -> str:
+  """Return what an error of Orbax comes down to, in one line."""
+  text = str(error)
+  known = (os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EACCES))
+  return next((k for k in known if k in text), text.split("\n")[0][:200])
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+  """Return the steps of a folder that are written to their end, ascending."""
+  return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 @contextlib.contextmanager

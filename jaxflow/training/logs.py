@@ -55,6 +55,18 @@ class Log:
     _write_rows(self._csv, list(columns), self._rows)
 
 
+class NoLog:
+  """The log of a process that is not the one to write."""
+
+  seconds = 0.0
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Write nothing."""
+
+  def close(self) -> None:
+    """Close nothing."""
+
+
 def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
   """Read the rows up to a step, and drop the others from the file."""
   if not path.exists():

@@ -1,14 +1,13 @@
 """The training loop: dispatch steps, log, save, sample, stop cleanly."""
 
-import contextlib
 import math
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from jaxflow import processes
 from jaxflow.errors import RunError
 from jaxflow.training.checkpoints import Checkpoints
-from jaxflow.training.logs import Clock, Log, line
+from jaxflow.training.logs import Clock, Log, NoLog, line
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
 
@@ -54,13 +53,14 @@ def train(
   max_skipped: int,
   learning_rate: Callable[[int], Any],
   checkpoints: Checkpoints,
-  log: Log,
+  log: Log | NoLog,
   on_sample: Callable[[TrainState, int], None],
   say: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
-  SIGINT and SIGTERM end the dispatch under way, save, and return. No checkpoint
+  SIGINT and SIGTERM end the dispatch under way, save, and return; in a job, one
+  of them to one process stops all at one step. No checkpoint
   is due while steps are being skipped: parameters that give no finite loss must
   not push out those that did.
 
@@ -93,7 +93,7 @@ def train(
     step=step, steps=steps, batch_size=batch_size, seconds=log.seconds
   )
   first = True
-  with interruption() as interrupted:
+  with processes.interruption() as interrupted:
     while step < steps and not interrupted():
       state, metrics = train_step(state, next(batches))
       step += chunk
@@ -146,23 +146,3 @@ def _check_skipped(
     f"{where}; train in a new workdir with a lower optimizer.learning_rate, or "
     "with optimizer.clip_norm"
   )
-
-
-@contextlib.contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-  """Turn SIGINT and SIGTERM into a flag; a second SIGINT raises as usual."""
-  seen: list[int] = []
-
-  def note(number, frame):
-    del frame
-    seen.append(number)
-    signal.signal(signal.SIGINT, previous[signal.SIGINT])
-
-  previous = {
-    s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)
-  }
-  try:
-    yield lambda: bool(seen)
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)

@@ -1,26 +1,64 @@
-"""Where arrays live: a mesh of data and fsdp axes, and a rule for parameters.
+"""Where arrays live: a mesh of three axes, and rules for parameters.
 
-Batches are split over both axes. A parameter is split over the fsdp axis along
-its largest dimension that the axis divides, or replicated where none does or
-where it is small.
+Batches are split over "data" and "fsdp". Parameters are split over "fsdp", and
+those of transformer blocks over "tensor" too; averages, optimizer states and
+frozen networks lie as the parameters they belong to, whose paths theirs end in.
+What no axis divides is replicated.
+
+References:
+  Shoeybi et al. 2019 (arXiv:1909.08053), section 3: the tensor axis.
 """
 
+import functools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
+AXES = ("data", "fsdp", "tensor")
+# The axes over which the rows of a batch are split.
+ROWS = ("data", "fsdp")
+
+# The first pattern found in a parameter's path says which axis splits each of
+# its last dimensions. The first linear map of a pair is split by its outputs,
+# the second by its inputs: heads and hidden units stay on their device, and one
+# sum a pair is all that moves.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+  (r"blocks/.*(qkv|expand)/kernel$", ("fsdp", "tensor")),
+  (r"blocks/.*(qkv|expand)/bias$", ("tensor",)),
+  (r"blocks/.*(attention/output|contract)/kernel$", ("tensor", "fsdp")),
+)
+
+# Others are split over fsdp along their largest dimension that it divides,
+# but not along the layers of a scanned stack: a step of the scan would have to
+# gather all layers for one.
+_STACKED = re.compile("stacked/")
+
 # Below this a shard saves less memory than its gathers cost time.
 MIN_SHARDED_SIZE = 2**12
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
-  """Arrange all devices as `(data, fsdp)`.
+def make_mesh(
+  *,
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[Any] | None = None,
+) -> Mesh:
+  """Arrange devices as `(data, fsdp, tensor)`.
 
   Args:
     data: Devices along the data axis; -1 takes all that are left.
     fsdp: Devices over which each parameter is split.
+    tensor: Devices over which heads and hidden units of a block are split.
+    devices: The devices; default: those of all processes.
 
   Returns:
     The mesh.
@@ -30,17 +68,19 @@ def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
 
   Example:
     >>> make_mesh().axis_names
-    ('data', 'fsdp')
+    ('data', 'fsdp', 'tensor')
   """
-  count = jax.device_count()
-  if data == -1 and fsdp > 0:
-    data = count // fsdp
-  if data < 1 or fsdp < 1 or data * fsdp != count:
+  count = len(devices) if devices is not None else jax.device_count()
+  if data == -1 and fsdp > 0 and tensor > 0:
+    data = count // (fsdp * tensor)
+  shape = data, fsdp, tensor
+  if min(shape) < 1 or math.prod(shape) != count:
     raise UsageError(
-      f"mesh.data={data} times mesh.fsdp={fsdp} is not the number of devices, "
-      f"{count}: choose divisors of {count}, or mesh.data=-1"
+      f"mesh.data={data} times mesh.fsdp={fsdp} times mesh.tensor={tensor} is "
+      f"not the number of devices, {count}: choose divisors of {count}, or "
+      "mesh.data=-1"
     )
-  return jax.make_mesh((data, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -50,15 +90,67 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     >>> tuple(batch_sharding(make_mesh()).spec)
     (None, None, ('data', 'fsdp'))
   """
-  return NamedSharding(mesh, PartitionSpec(None, None, mesh.axis_names))
+  return NamedSharding(mesh, PartitionSpec(None, None, ROWS))
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+  """Shard `[rows, ...]` along the rows.
+
+  Example:
+    >>> tuple(row_sharding(make_mesh()).spec)
+    (('data', 'fsdp'),)
+  """
+  return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Keep a copy on every device.
+
+  Example:
+    >>> replicated(make_mesh()).is_fully_replicated
+    True
+  """
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def row_shards(mesh: Mesh) -> int:
+  """Count the parts into which the rows of a batch are split.
+
+  Example:
+    >>> row_shards(make_mesh()) == jax.device_count()
+    True
+  """
+  return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
+  """Return the rows of a batch that the devices of this process hold.
+
+  On a pod they need not be neighbours: a host's devices are a part of a torus,
+  along which the mesh winds.
+
+  Args:
+    mesh: A mesh of `make_mesh`.
+    rows: Number of rows over all processes.
+
+  Returns:
+    Ascending numbers `[n]`.
+
+  Example:
+    >>> local_rows(make_mesh(), 8).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+  """
+  held = row_sharding(mesh).addressable_devices_indices_map((rows,))
+  parts = [np.arange(rows)[index] for index in held.values() if index]
+  return np.unique(np.concatenate(parts))
 
 
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   """Return a sharding for every leaf of a tree of arrays or shapes.
 
   Args:
-    tree: Parameters, or anything shaped like them (EMA, optimizer state).
-    mesh: A mesh with an axis "fsdp".
+    tree: Parameters, or what holds such (EMA, optimizer state).
+    mesh: A mesh of `make_mesh`.
 
   Returns:
     A tree of `NamedSharding` like `tree`.
@@ -69,13 +161,59 @@ def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     >>> shardings["w"].is_fully_replicated
     True
   """
-  size = mesh.shape["fsdp"]
+  return jax.tree.map_with_path(functools.partial(_sharding, mesh), tree)
 
-  def rule(leaf):
-    dims = [d for d, n in enumerate(leaf.shape) if n % size == 0]
-    if size == 1 or leaf.size < MIN_SHARDED_SIZE or not dims:
-      return NamedSharding(mesh, PartitionSpec())
-    largest = max(dims, key=lambda d: leaf.shape[d])
-    return NamedSharding(mesh, PartitionSpec(*(None,) * largest, "fsdp"))
 
-  return jax.tree.map(rule, tree)
+def undivided(params: PyTree, mesh: Mesh) -> list[str]:
+  """Describe the parameters that an axis of the mesh should split and cannot.
+
+  Args:
+    params: Parameters or their shapes.
+    mesh: A mesh of `make_mesh`.
+
+  Returns:
+    A line for each, sorted as the tree is: `patch/kernel [7, 101]: fsdp`.
+
+  Example:
+    >>> undivided({"w": jax.ShapeDtypeStruct((2**12,), "float32")}, make_mesh())
+    []
+  """
+  lines = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    _, refused = _split(mesh, path, leaf)
+    if refused:
+      lines.append(f"{_name(path)} {list(leaf.shape)}: {', '.join(refused)}")
+  return lines
+
+
+def _sharding(mesh: Mesh, path: tuple, leaf: jax.Array) -> NamedSharding:
+  axes, _ = _split(mesh, path, leaf)
+  return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def _split(
+  mesh: Mesh, path: tuple, leaf: jax.Array
+) -> tuple[list[str | None], list[str]]:
+  """Return the axis of each dimension, and those that do not divide theirs."""
+  if leaf.size < MIN_SHARDED_SIZE:
+    return [], []
+  wanted = _wanted(_name(path), leaf.shape, mesh.shape["fsdp"])
+  sizes = dict(zip(range(-leaf.ndim, 0), leaf.shape, strict=True))
+  fits = {d: sizes[d] % mesh.shape[axis] == 0 for d, axis in wanted.items()}
+  axes = [wanted[d] if fits.get(d) else None for d in sizes]
+  return axes, [axis for d, axis in wanted.items() if not fits[d]]
+
+
+def _wanted(name: str, shape: tuple[int, ...], fsdp: int) -> dict[int, str]:
+  """Return the axis that should split a dimension, counted from the last."""
+  for pattern, axes in RULES:
+    if re.search(pattern, name):
+      dims = range(-len(axes), 0)
+      return {d: axis for d, axis in zip(dims, axes, strict=True) if axis}
+  dims = range(-len(shape) + bool(_STACKED.search(name)), 0)
+  fitting = [d for d in dims if shape[d] % fsdp == 0] or dims
+  return {max(fitting, key=lambda d: shape[d]): "fsdp"}
+
+
+def _name(path: tuple) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,283 @@
+"""Several processes train, sample and stop as one."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxflow import data, processes
+from jaxflow.commands import folders
+
+JOB = pathlib.Path(__file__).parent / "job.py"
+FLAGS = (
+  "--xla_force_host_platform_device_count={} "
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
+
+def free_port():
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return listener.getsockname()[1]
+
+
+def start(folder, name, commands, *, count, devices):
+  """Start the processes of a job."""
+  file = folder / f"{name}.json"
+  file.write_text(json.dumps([[str(x) for x in line] for line in commands]))
+  environment = os.environ | {
+    "XLA_FLAGS": FLAGS.format(devices),
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  if count > 1:
+    environment["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    environment["JAX_NUM_PROCESSES"] = str(count)
+  return [
+    subprocess.Popen(
+      [sys.executable, JOB, file],
+      env=environment | ({"JAX_PROCESS_ID": str(i)} if count > 1 else {}),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(count)
+  ]
+
+
+def finish(job, timeout=300):
+  """Wait for the processes of a job; return code, out and err of each."""
+  try:
+    return [
+      tiny.Result(process.wait(), out, err)
+      for process in job
+      for out, err in [process.communicate(timeout=timeout)]
+    ]
+  finally:
+    for process in job:
+      process.kill()
+
+
+def run(folder, name, commands, *, count, devices):
+  """Run a job to its good end."""
+  results = finish(start(folder, name, commands, count=count, devices=devices))
+  for result in results:
+    assert result.code == 0, result.err
+  return results
+
+
+# 64 x 64 weights are large enough to be split.
+NETWORK = ("model.width=64", "model.depth=2", "train.steps=20")
+# Adam divides a gradient of zero by its own rounding error, unless it is told
+# how small a gradient may be.
+STEPS = ("optimizer.eps=1e-3", "checkpoint.every=20")
+METHODS = {
+  "mean_flow": (),
+  "consistency_distillation": ("teacher.workdir={teacher}",),
+  "consistency_trajectory": (
+    "teacher.workdir={exploding}",
+    "discriminator.network.name=conv",
+    "discriminator.optimizer.eps=1e-3",
+  ),
+}
+MESHES = {"data": (), "fsdp": ("mesh.fsdp=4",)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with a teacher."""
+  folder = tmp_path_factory.mktemp("jobs")
+  tiny.train(folder, "teacher", "flow_matching", *NETWORK)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+  """Train every method on every machine; return the folder of all runs."""
+  teacher = folder / "teacher"
+  # As the student's, its network takes two times.
+  second = "model.second_time=True"
+  exploding = tiny.train(folder, "exploding", "denoising", *NETWORK, second)
+
+  def commands(machine, meshes):
+    return [
+      tiny.train_command(
+        folder,
+        f"{machine}-{mesh}-{method}",
+        method,
+        *NETWORK,
+        *STEPS,
+        *(f.format(teacher=teacher, exploding=exploding) for f in flags),
+        *MESHES[mesh],
+      )
+      for mesh in meshes
+      for method, flags in METHODS.items()
+    ]
+
+  run(folder, "two", commands("two", MESHES), count=2, devices=4)
+  run(folder, "eight", commands("eight", MESHES), count=1, devices=8)
+  run(folder, "one", commands("one", ["data"]), count=1, devices=1)
+  return folder
+
+
+def parameters(workdir):
+  """What a run trained: its network, averages and adversary."""
+  state = tiny.state_of(workdir)
+  assert int(state.step) == 20 and int(state.skipped) == 0
+  return state.params, state.ema, state.adversary
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_as_one_and_as_one_device(trained, method, mesh):
+  two = parameters(trained / f"two-{mesh}-{method}")
+  for other in (f"eight-{mesh}", "one-data"):
+    found = parameters(trained / f"{other}-{method}")
+    for a, b in zip(*map(jax.tree.leaves, (two, found)), strict=True):
+      assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b), other
+
+
+def test_training_moved_the_parameters(trained):
+  """The comparison above could not fail otherwise."""
+  end = tiny.state_of(trained / "two-data-mean_flow").params["output"]["kernel"]
+  other = tiny.state_of(trained / "teacher").params["output"]["kernel"]
+  assert np.linalg.norm(end - other) > 0.1 * np.linalg.norm(other)
+
+
+LONG = ("train.steps=4000", "checkpoint.every=1000", "train.log_every=1000")
+
+
+def wait_for(path, job):
+  """Wait until a file is there; fail at once where the job ends first."""
+  for _ in range(1200):
+    if path.exists():
+      return
+    assert all(process.poll() is None for process in job), finish(job)
+    time.sleep(0.1)
+  pytest.fail(f"{path} did not come")
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(folder):
+  """And from there two processes train to what one trains, to rounding."""
+  line = tiny.train_command(folder, "stopped", "flow_matching", *LONG)
+  job = start(folder, "stopped", [line], count=2, devices=2)
+  wait_for(folder / "stopped" / "checkpoints" / "1000", job)
+  job[1].send_signal(signal.SIGTERM)
+  main, other = finish(job)
+  assert (main.code, other.code) == (0, 0), main.err + other.err
+  step = int(tiny.state_of(folder / "stopped").step)
+  assert 1000 <= step < 4000
+  assert f"interrupted: saved step {step} in" in main.out
+  assert "interrupted" not in other.out
+  # On two processes again; their state is read once to its end.
+  shorter = [f for f in LONG if not f.startswith("train.steps")]
+  steps = f"train.steps={step + 1000 - step % 1000}"
+  line = tiny.train_command(folder, "stopped", "flow_matching", *shorter, steps)
+  main, _ = run(folder, "resumed", [line], count=2, devices=2)
+  assert f"resumed at step {step}" in main.out
+  tiny.train(folder, "straight", "flow_matching", *shorter, steps)
+  for a, b in zip(
+    *(
+      jax.tree.leaves(tiny.state_of(folder / name).params)
+      for name in ("stopped", "straight")
+    ),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):
+  teacher = folder / "teacher"
+
+  def commands(name):
+    return [
+      [
+        "sample",
+        f"--workdir={teacher}",
+        f"--out={folder / name}.npz",
+        "--num=24",
+        "--nfe=4",
+      ],
+      [
+        "sample",
+        f"--workdir={teacher}",
+        f"--out={folder / name}.png",
+        "--num=5",
+      ],
+      [
+        "pairs",
+        f"--workdir={teacher}",
+        f"--out={folder / name}_pairs",
+        "--num=40",
+        "--nfe=2",
+        "--shard_size=32",
+      ],
+      ["evaluate", f"--workdir={teacher}", "--nfe=1"],
+    ]
+
+  main, other = run(folder, "both", commands("both"), count=2, devices=4)
+  assert "24 samples, 4 network call(s) each" in main.out
+  assert "samples" not in other.out
+  written = json.loads((teacher / "evaluation.json").read_text())
+  for line in commands("alone"):
+    assert tiny.run(*line).code == 0
+  alone, both = (np.load(folder / f"{n}.npz") for n in ("alone", "both"))
+  np.testing.assert_allclose(both["samples"], alone["samples"], atol=1e-5)
+  assert (folder / "both.png").exists()
+  made, expected = (
+    data.Pairs.open(folder / f"{n}_pairs", field="--out").load(field="--out")
+    for n in ("both", "alone")
+  )
+  assert made.noise.tobytes() == expected.noise.tobytes()
+  np.testing.assert_allclose(made.data, expected.data, atol=1e-5)
+  again = json.loads((teacher / "evaluation.json").read_text())
+  for name, score in written[0]["scores"].items():
+    assert score["mean"] == pytest.approx(
+      again[0]["scores"][name]["mean"], abs=1e-3
+    )
+
+
+def test_a_failure_of_the_main_process_ends_all(folder):
+  """Its folder is held by another run: one line each, none hangs."""
+  line = tiny.train_command(folder, "held", "flow_matching")
+  (folder / "held").mkdir()
+  with folders.locked(folder / "held"):
+    results = finish(start(folder, "held", [line], count=2, devices=1))
+  for result in results:
+    assert result.code == 2
+    assert "is being trained by another process" in result.err
+  assert "process 0: " in results[1].err
+
+
+@pytest.mark.parametrize(
+  ("environment", "expected"),
+  [
+    ({}, False),
+    ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"}, False),
+    ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ({"TPU_WORKER_HOSTNAMES": "a"}, False),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ({"MEGASCALE_COORDINATOR_ADDRESS": "a:1"}, True),
+  ],
+)
+def test_a_job_is_read_from_its_launcher(environment, expected):
+  assert processes.in_job(environment | {"JAX_PLATFORMS": "cpu"}) == expected
+
+
+def test_wrong_ways_to_join(monkeypatch):
+  result = tiny.run("methods", "--distributed=yes")
+  assert result.code == 2 and "--distributed=yes: give auto, on" in result.err
+  monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+  result = tiny.run("methods")
+  assert result.code == 2 and "JAX_COORDINATOR_ADDRESS" in result.err
+  assert tiny.run("methods", "--distributed=off").code == 0

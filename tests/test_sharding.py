@@ -1,0 +1,154 @@
+"""The mesh, the rules for parameters, and what the tensor axis moves."""
+
+import functools
+import re
+
+import fast_compile
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxflow import models
+from jaxflow.errors import UsageError
+from jaxflow.training import sharding
+
+# A DiT's parameters with their paths, as averages and optimizers have them too.
+XL = 1152
+RULED = {
+  "blocks/stacked/attention/qkv/kernel": (
+    (28, XL, 3 * XL),
+    (None, "fsdp", "tensor"),
+  ),
+  "ema/target/blocks/block_3/attention/qkv/kernel": (
+    (XL, 3 * XL),
+    ("fsdp", "tensor"),
+  ),
+  "blocks/stacked/attention/qkv/bias": ((28, 3 * XL), (None, "tensor")),
+  "opt_state/0/mu/blocks/block_0/expand/kernel": (
+    (XL, 4 * XL),
+    ("fsdp", "tensor"),
+  ),
+  "blocks/block_0/contract/kernel": ((4 * XL, XL), ("tensor", "fsdp")),
+  "head_1/blocks/block_0/attention/output/kernel": (
+    (XL, XL),
+    ("tensor", "fsdp"),
+  ),
+  "blocks/stacked/modulation/linear/kernel": (
+    (28, XL, 6 * XL),
+    (None, None, "fsdp"),
+  ),
+  # The layers of a stack are never split, were there ever so many.
+  "blocks/stacked/modulation/linear/bias": ((4096, 8), (None, "fsdp")),
+  "input/kernel": ((3, 3, 64, 128), (None, None, None, "fsdp")),
+  "label/table": ((1001, XL), (None, "fsdp")),
+  "output/bias": ((16,), ()),
+}
+
+
+def mesh_of(**axes):
+  return sharding.make_mesh(**axes)
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_rules(name):
+  shape, wanted = RULED[name]
+  tree = jax.ShapeDtypeStruct(shape, jnp.float32)
+  for key in reversed(name.split("/")):
+    tree = {key: tree}
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  (found,) = jax.tree.leaves(sharding.parameter_shardings(tree, mesh))
+  assert tuple(found.spec) == wanted
+
+
+def test_what_no_axis_divides_is_whole_and_named():
+  shapes = {
+    "blocks": {"block_0": {"expand": {"kernel": (100, 101)}}},
+    "patch": {"kernel": (67, 67), "bias": (67,)},
+  }
+  params = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+    shapes,
+    is_leaf=lambda x: isinstance(x, tuple),
+  )
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  found = sharding.parameter_shardings(params, mesh)
+  assert tuple(found["blocks"]["block_0"]["expand"]["kernel"].spec) == (
+    "fsdp",
+    None,
+  )
+  assert found["patch"]["kernel"].is_fully_replicated
+  assert sharding.undivided(params, mesh) == [
+    "blocks/block_0/expand/kernel [100, 101]: tensor",
+    "patch/kernel [67, 67]: fsdp",
+  ]
+  assert sharding.undivided(params, mesh_of()) == []
+
+
+@pytest.mark.parametrize(
+  "axes",
+  [{"fsdp": 3}, {"fsdp": 0}, {"data": 4}, {"tensor": -1}, {"tensor": 16}],
+)
+def test_axes_that_do_not_fit_the_devices(axes):
+  name, value = next(iter(axes.items()))
+  with pytest.raises(UsageError, match=rf"mesh\.{name}={value}\b.*devices, 8"):
+    mesh_of(**axes)
+
+
+DIT = functools.partial(
+  models.dit,
+  data_shape=(8, 8, 4),
+  depth=3,
+  width=128,
+  num_heads=8,
+  num_classes=8,
+)
+
+
+@functools.cache
+def forward(scan):
+  """A network, its parameters other than at the start, and its arguments."""
+  network = DIT(scan_layers=scan)
+  params = jax.tree.map(
+    lambda x: jax.random.normal(jax.random.key(x.size), x.shape) * 0.05,
+    jax.eval_shape(network.init, jax.random.key(0)),
+  )
+  xt = jax.random.normal(jax.random.key(1), (8, 8, 8, 4))
+  t = jnp.linspace(0.1, 1, 8)
+  return network, params, (xt, t, t / 2, jnp.arange(8))
+
+
+def loss(network, params, xt, t, s, label):
+  return jnp.square(network.apply(params, xt, t, s, label) - xt).mean()
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_network_over_three_axes_is_the_same_network(scan):
+  network, params, args = forward(scan)
+  gradient = jax.grad(functools.partial(loss, network))
+  mesh = mesh_of(data=2, fsdp=2, tensor=2)
+  rows = sharding.row_sharding(mesh)
+  over = jax.device_put(params, sharding.parameter_shardings(params, mesh))
+  found = jax.jit(gradient)(over, *jax.device_put(args, rows))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    found,
+    jax.jit(gradient)(params, *args),
+  )
+
+
+def test_the_tensor_axis_costs_two_sums_a_block():
+  """One after attention and one after the MLP; no parameter, no head moves."""
+  network, params, args = forward(False)
+  mesh = mesh_of(tensor=8)
+  over = sharding.parameter_shardings(params, mesh)
+  rows = sharding.row_sharding(mesh)
+  compiled = (
+    jax.jit(network.apply, in_shardings=(over, rows, rows, rows, rows))
+    .lower(params, *args)
+    .compile(compiler_options=fast_compile.OPTIONS)
+  )
+  moved = re.findall(
+    r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled.as_text()
+  )
+  assert moved == ["all-reduce"] * 2 * 3
