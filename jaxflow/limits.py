@@ -36,6 +36,7 @@ LIMITS = {
   "loss.denoising_weight": _AMOUNT,
   "loss.guided_weight": _AMOUNT,
   "loss.sigma_data": _POSITIVE,
+  "loss.tangent_clip": _AMOUNT,
   "loss.start_time": ("above 0, at most 1", lambda x: 0 < x <= 1),
   "loss.omega_max": ("1 or more", lambda x: 1 <= x < math.inf),
   "flow_map.sigma_data": _POSITIVE,
@@ -53,6 +54,7 @@ LIMITS = {
   "checkpoint.keep": _COUNT,
   "checkpoint.keep_every": _AMOUNT,
   "sample.nfe": _COUNT,
+  "sample.batch_size": _COUNT,
   "evaluation.draws": _COUNT,
   # The manifolds of precision and recall have 3 neighbours.
   "evaluation.num": ("4 or more", lambda x: x >= 4),

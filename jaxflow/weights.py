@@ -120,6 +120,28 @@ def scaled_huber(scale: float = 0.00054) -> Distance:
   return lambda a, b: huber(scale * math.sqrt(a[0].size))(a, b)
 
 
+def shortened(x: Array, *, limit: float) -> tuple[Array, Array]:
+  """Limit the Euclidean norm of each sample, and return the norm it had.
+
+  Args:
+    x: Samples `[B, ...]`.
+    limit: Largest norm; 0 leaves all as they are.
+
+  Returns:
+    Samples of the shape of `x`, and the norms `[B]` of those given.
+
+  Example:
+    >>> x, norm = shortened(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
+    >>> [[round(value, 6) for value in row] for row in x.tolist()]
+    [[0.6, 0.8], [0.0, 1.0]]
+  """
+  norm = jnp.sqrt(sample_sum(x**2))
+  if not limit:
+    return x, norm
+  factor = limit / jnp.maximum(norm, limit)
+  return x * factor.reshape(-1, *(1,) * (x.ndim - 1)), norm
+
+
 def adaptive(error: Array, *, power: float, eps: float) -> Array:
   """Weight an error by its own size: `sg((error + eps)^-power) error`.
 

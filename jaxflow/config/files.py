@@ -29,6 +29,9 @@ MUTABLE = (
   "train.steps_per_dispatch",
 )
 
+# Fields that a message names, of those that have changed.
+_LISTED = 8
+
 # Without these a config.json is none of ours.
 _SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
 
@@ -82,11 +85,14 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
     if old.get(k) != new.get(k) and not _is_mutable(k)
   ]
   if changed:
-    k = changed[0]
-    more = f" and {len(changed) - 1} more fields" if len(changed) > 1 else ""
+    listed = [
+      f"{k}={old.get(k)!r}, not {new.get(k)!r}" for k in changed[:_LISTED]
+    ]
+    rest = len(changed) - len(listed)
+    more = f"; and {rest} more fields" if rest else ""
     raise UsageError(
-      f"--workdir={workdir} was made with {k}={old.get(k)!r}, not "
-      f"{new.get(k)!r}{more}: give another --workdir, or the old value"
+      f"--workdir={workdir} was made with {'; '.join(listed)}{more}: give "
+      f"another --workdir, or the old value{'s' * (len(changed) > 1)}"
     )
 
 

@@ -50,8 +50,9 @@ def continuous_time_consistency_loss(
       one, v is the velocity of the sample.
 
   Returns:
-    The pseudo-objective `[B]`, and the metric `raw`: the mean of
-    `||df/dt||^2`, which is 0 for an exact f and the exact velocity.
+    The pseudo-objective `[B]`, and the metrics `raw`, the mean of
+    `||df/dt||^2`, and `tangent_norm`, that of `||df/dt||`: both are 0 for an
+    exact f and the exact velocity.
 
   Example:
     >>> from jaxflow import flow_maps, times
@@ -81,5 +82,6 @@ def continuous_time_consistency_loss(
     (v, jnp.ones_like(t)),
   )
   tangent = jax.lax.stop_gradient(tangent)
-  raw = weights.sample_sum(tangent**2).mean()
-  return weights.sample_sum(tangent * f), {"raw": raw}
+  raw = weights.sample_sum(tangent**2)
+  metrics = {"raw": raw.mean(), "tangent_norm": jnp.sqrt(raw).mean()}
+  return weights.sample_sum(tangent * f), metrics

@@ -51,6 +51,7 @@ def improved_mean_flow_loss(
   block: rows.Block = (2, 1),
   norm_power: float = 1.0,
   norm_eps: float = 0.01,
+  tangent_clip: float = 0.0,
   omega_max: float = 8.0,
   omega_power: float = 1.0,
   label_dropout: float = 0.0,
@@ -72,6 +73,7 @@ def improved_mean_flow_loss(
       at s = t; m divides B.
     norm_power: p of eq. (6); 0 is the plain squared error.
     norm_eps: eps of eq. (6), in units of E.
+    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
     omega_max: Largest omega; its law is `guidance.scale_law`. On interval rows
       t_start is uniform in [0, 1/2], t_end in [1/2, 1].
     omega_power: Power of that law.
@@ -81,7 +83,7 @@ def improved_mean_flow_loss(
   Returns:
     The loss `[B]`, and metrics: `raw` and `raw_v` (mean E of the two heads),
     `raw_flow` and `raw_interval` (`raw` of rows with s = t and s < t),
-    `tangent_norm` (mean ||du||).
+    `tangent_norm` (mean ||du||, before it is clipped).
 
   Raises:
     ValueError: If the block does not divide the batch, or the path leaves
@@ -148,7 +150,7 @@ def improved_mean_flow_loss(
     ),
     has_aux=True,
   )
-  du = jax.lax.stop_gradient(du)
+  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
   error_i = weights.l2_sum(u_i + over(t_i - s_i, du) * du, v_g_i)
   error_f = weights.l2_sum(u_f, v_g_f)
   error = rows.merge(error_i, error_f, block)
@@ -160,7 +162,7 @@ def improved_mean_flow_loss(
     "raw": error.mean(),
     "raw_v": error_v.mean(),
     "raw_interval": error_i.mean(),
-    "tangent_norm": jnp.sqrt(weights.sample_sum(du**2)).mean(),
+    "tangent_norm": norm.mean(),
   }
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()

@@ -44,6 +44,7 @@ def mean_flow_loss(
   block: rows.Block = (4, 1),
   norm_power: float = 1.0,
   norm_eps: float = 0.01,
+  tangent_clip: float = 0.0,
   omega: float = 1.0,
   kappa: float = 0.0,
   guidance_start: float = 0.0,
@@ -65,6 +66,7 @@ def mean_flow_loss(
       at s = t; m divides B.
     norm_power: p of eq. (3); 0 is the plain squared error.
     norm_eps: eps of eq. (3), in units of E.
+    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
     omega: Guidance weight of the sample's velocity.
     kappa: Guidance weight of the network's conditional velocity.
     guidance_start: Smallest t that is guided.
@@ -75,7 +77,8 @@ def mean_flow_loss(
 
   Returns:
     The loss `[B]`, and metrics: `raw` (mean E), `raw_flow` and `raw_interval`
-    (mean E of rows with s = t and s < t), `tangent_norm` (mean ||du||).
+    (mean E of rows with s = t and s < t), `tangent_norm` (mean ||du||, before
+    it is clipped).
 
   Raises:
     ValueError: If the block does not divide the batch, or guidance is asked for
@@ -142,7 +145,7 @@ def mean_flow_loss(
     (xt_i, t_i, s_i),
     (v_i, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
   )
-  du = jax.lax.stop_gradient(du)
+  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
   error_i = weights.l2_sum(u_i, v_i - over(t_i - s_i, du) * du)
   error_f = weights.l2_sum(u_f, v_f)
 
@@ -150,7 +153,7 @@ def mean_flow_loss(
   metrics = {
     "raw": error.mean(),
     "raw_interval": error_i.mean(),
-    "tangent_norm": jnp.sqrt(weights.sample_sum(du**2)).mean(),
+    "tangent_norm": norm.mean(),
   }
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()
