@@ -56,6 +56,7 @@ LIMITS = {
   "sample.nfe": _COUNT,
   "sample.batch_size": _COUNT,
   "evaluation.draws": _COUNT,
+  "evaluation.frechet_num": ("0, or 2 or more", lambda x: x == 0 or x > 1),
   # The manifolds of precision and recall have 3 neighbours.
   "evaluation.num": ("4 or more", lambda x: x >= 4),
 }

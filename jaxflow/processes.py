@@ -216,6 +216,19 @@ def check_same(value: str, what: str) -> None:
       )
 
 
+def everywhere(answer: bool) -> bool:
+  """Return whether all processes say yes.
+
+  Example:
+    >>> everywhere(True)
+    True
+  """
+  if count() == 1:
+    return answer
+  answers = multihost_utils.process_allgather(np.array([answer]))
+  return bool(np.asarray(answers).all())
+
+
 def of_main(number: float) -> float:
   """Return the main process's number.
 

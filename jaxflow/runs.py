@@ -186,7 +186,12 @@ def _opponent(
 
 
 def load(
-  workdir: pathlib.Path, *, field: str, mesh: Mesh, step: int | None = None
+  workdir: pathlib.Path,
+  *,
+  field: str,
+  mesh: Mesh,
+  step: int | None = None,
+  ema: str | None = None,
 ) -> tuple[Run, TrainState]:
   """Restore a run from its workdir.
 
@@ -195,6 +200,8 @@ def load(
     field: The flag or config field that names it, for messages.
     mesh: The devices on which to put it.
     step: The checkpoint; default: the latest.
+    ema: If given, only this average is read, or the parameters for "online";
+      the state holds nothing else but its step.
 
   Returns:
     The run and its state.
@@ -203,13 +210,19 @@ def load(
     UsageError: If the folder holds no run or no checkpoint.
   """
   run = Run.of(load_config(workdir, field=field))
+  template = run.template(mesh)
+  if ema is not None:
+    template = _only(template, ema)
   folder = workdir / "checkpoints"
   restored = None
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
     try:
       restored = checkpoints.restore(
-        run.template(mesh), step, field=field.replace("workdir", "step")
+        template,
+        step,
+        field=field.replace("workdir", "step"),
+        partial=ema is not None,
       )
     finally:
       checkpoints.close()
@@ -218,6 +231,19 @@ def load(
       f"{field}={str(workdir)!r} holds no checkpoint yet: train it first"
     )
   return run, restored[0]
+
+
+def _only(state: TrainState, name: str) -> TrainState:
+  """Return a state without what sampling from an average does not need."""
+  return dataclasses.replace(
+    state,
+    params=state.params if name == "online" else {},
+    opt_state=(),
+    ema={k: v for k, v in state.ema.items() if k == name},
+    loss_params={},
+    adversary=None,
+    frozen={},
+  )
 
 
 def load_data(config: Config, split: str) -> data.Dataset:

@@ -153,7 +153,7 @@ def test_training_moved_the_parameters(trained):
   assert np.linalg.norm(end - other) > 0.1 * np.linalg.norm(other)
 
 
-LONG = ("train.steps=4000", "checkpoint.every=1000", "train.log_every=1000")
+OFTEN = ("checkpoint.every=50", "train.log_every=50")
 
 
 def wait_for(path, job):
@@ -168,23 +168,24 @@ def wait_for(path, job):
 
 def test_a_signal_to_one_process_stops_all_at_one_step(folder):
   """And from there two processes train to what one trains, to rounding."""
-  line = tiny.train_command(folder, "stopped", "flow_matching", *LONG)
+  line = tiny.train_command(
+    folder, "stopped", "flow_matching", *OFTEN, "train.steps=4000"
+  )
   job = start(folder, "stopped", [line], count=2, devices=2)
-  wait_for(folder / "stopped" / "checkpoints" / "1000", job)
+  wait_for(folder / "stopped" / "checkpoints" / "50", job)
   job[1].send_signal(signal.SIGTERM)
   main, other = finish(job)
   assert (main.code, other.code) == (0, 0), main.err + other.err
   step = int(tiny.state_of(folder / "stopped").step)
-  assert 1000 <= step < 4000
+  assert 50 <= step < 4000
   assert f"interrupted: saved step {step} in" in main.out
   assert "interrupted" not in other.out
   # On two processes again; their state is read once to its end.
-  shorter = [f for f in LONG if not f.startswith("train.steps")]
-  steps = f"train.steps={step + 1000 - step % 1000}"
-  line = tiny.train_command(folder, "stopped", "flow_matching", *shorter, steps)
+  steps = f"train.steps={step + 50 - step % 50}"
+  line = tiny.train_command(folder, "stopped", "flow_matching", *OFTEN, steps)
   main, _ = run(folder, "resumed", [line], count=2, devices=2)
   assert f"resumed at step {step}" in main.out
-  tiny.train(folder, "straight", "flow_matching", *shorter, steps)
+  tiny.train(folder, "straight", "flow_matching", *OFTEN, steps)
   for a, b in zip(
     *(
       jax.tree.leaves(tiny.state_of(folder / name).params)

@@ -6,18 +6,20 @@ import json
 import pathlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow import data, evaluation, processes
-from jaxflow.commands.sample import class_labels, drawer
+from jaxflow.commands.sample import class_labels, drawer, streamer
+from jaxflow.config import Config
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError
 from jaxflow.runs import Run, load, load_data
 from jaxflow.training import sharding
+from jaxflow.types import Array
 
 
 def evaluate(
@@ -41,9 +43,9 @@ def evaluate(
   run = Run.of(config)
   counts = nfe or tuple(config.evaluation.nfe)
   field = "--nfe" if nfe else "evaluation.nfe"
-  mesh = sharding.make_mesh()
+  mesh = sharding.fitting_mesh(config.mesh)
   draws = {count: drawer(run, count, field, mesh) for count in counts}
-  _, state = load(workdir, field="--workdir", mesh=mesh)
+  _, state = load(workdir, field="--workdir", mesh=mesh, ema=config.sample.ema)
   reference = load_data(config, "test")
   real = load_data(config, "train")
   mixture = data.toy.ring_mixture() if config.data.name == "ring" else None
@@ -67,6 +69,9 @@ def evaluate(
         f"--workdir={workdir}, step {int(state.step)}, nfe={count}: {error}: "
         "training diverged, train again"
       ) from error
+    if config.evaluation.frechet_num:
+      stream = functools.partial(streamer(run, count, field, mesh), state)
+      scores["frechet"] = _frechet(stream, config, real, reference)
     rows.append(
       {
         "model": config.method,
@@ -78,6 +83,35 @@ def evaluate(
     )
   processes.once(lambda: _write(rows, workdir / "evaluation.json"))
   return rows
+
+
+def _frechet(
+  stream: Callable[..., Iterator[tuple[Array, int]]],
+  config: Config,
+  real: data.Dataset,
+  reference: data.Dataset,
+) -> evaluation.Score:
+  """Compare the moments of many samples, which never gather on one host.
+
+  Beside it those of as many training samples, or all there are.
+  """
+  num = config.evaluation.frechet_num
+  labels = class_labels(config.data.num_classes, num, None)
+  drawn = evaluation.moments(stream(jax.random.key(config.seed), num, labels))
+  size = config.sample.batch_size
+
+  def of(samples):
+    parts = (samples[i : i + size] for i in range(0, len(samples), size))
+    return evaluation.moments((part, len(part)) for part in parts)
+
+  rows = np.random.default_rng(config.seed).permutation(len(real))[:num]
+  expected = of(reference.data)
+  return evaluation.Score(
+    mean=evaluation.frechet_distance(drawn, expected),
+    error=None,
+    real=evaluation.frechet_distance(of(real.data[rows]), expected),
+    real_error=None,
+  )
 
 
 def _write(rows: list[dict[str, Any]], path: pathlib.Path) -> None:

@@ -96,8 +96,10 @@ def make_pairs(
   """
   config = solving(load_config(workdir, field="--workdir"), options)
   draw = make_draw(config, options)
-  mesh = sharding.make_mesh()
-  run, state = load(workdir, field="--workdir", mesh=mesh, step=step)
+  mesh = sharding.fitting_mesh(config.mesh)
+  run, state = load(
+    workdir, field="--workdir", mesh=mesh, step=step, ema=options.ema
+  )
   params = run.select(state, options.ema, "--ema")
   description = {
     "workdir": str(workdir),

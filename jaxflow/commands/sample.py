@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -47,9 +47,11 @@ def sample(
     raise UsageError(f"--num={num}: give at least 1")
   config = load_config(workdir, field="--workdir")
   labels = class_labels(config.data.num_classes, num, label)
-  mesh = sharding.make_mesh()
+  mesh = sharding.fitting_mesh(config.mesh)
   draw = drawer(Run.of(config), nfe, "--nfe", mesh)
-  _, state = load(workdir, field="--workdir", mesh=mesh, step=step)
+  _, state = load(
+    workdir, field="--workdir", mesh=mesh, step=step, ema=config.sample.ema
+  )
   samples = draw(state, jax.random.key(seed), num, labels)
   if not np.isfinite(samples).all():
     raise RunError(
@@ -87,14 +89,14 @@ def class_labels(
   return np.full(num, label, np.int32)
 
 
-def drawer(
+def streamer(
   run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
-) -> Callable[[TrainState, Array, int, Any], np.ndarray]:
-  """Return `(state, key, num, labels) -> samples`, compiled once a number.
+) -> Callable[[TrainState, Array, int, Any], Iterator[tuple[Array, int]]]:
+  """Return `(state, key, num, labels) -> batches` that stay on the devices.
 
   Samples come from the average that `sample.ema` names. They are drawn by all
-  devices, `sample.batch_size` at a time, and every process gets all of them;
-  which devices there are decides nothing.
+  devices, `sample.batch_size` at a time; which devices there are decides
+  nothing. With each batch comes the number of its samples that count.
 
   Args:
     run: The run.
@@ -114,21 +116,40 @@ def drawer(
       noise = jax.lax.with_sharding_constraint(noise, rows)
     return sampler(params, noise, step_key, labels)
 
-  def draw(state, key, num, labels):
+  def stream(state, key, num, labels):
     params = run.select(state, model.config.sample.ema, "sample.ema")
-    parts, size = [], min(num, model.config.sample.batch_size)
+    size = min(num, model.config.sample.batch_size)
     for first in range(0, num, size):
       # The last batch is as long as the others: one program draws all.
       index = np.arange(first, first + size) % num
       part_key = jax.random.fold_in(key, first) if first else key
-      part = draw_batch(
+      batch = draw_batch(
         params,
         np.asarray(jax.random.key_data(part_key)),
         None if labels is None else np.asarray(labels)[index],
         num=size,
       )
-      parts.append(processes.gather(part)[: num - first])
-    return np.concatenate(parts)
+      yield batch, min(size, num - first)
+
+  return stream
+
+
+def drawer(
+  run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, Array, int, Any], np.ndarray]:
+  """Return `(state, key, num, labels) -> samples`, all of them, on every host.
+
+  Args:
+    run: The run.
+    nfe: Network calls per sample.
+    field: The flag or config field that asks for so many, for messages.
+    mesh: The devices, of all processes.
+  """
+  stream = streamer(run, nfe, field, mesh)
+
+  def draw(state, key, num, labels):
+    batches = stream(state, key, num, labels)
+    return np.concatenate([processes.gather(x)[:n] for x, n in batches])
 
   return draw
 

@@ -40,14 +40,18 @@ def resolve(
       configs[name] = resumed.get(name, {}).get("config", None)
     elif config.get(name, {}).get("workdir", ""):
       folder = pathlib.Path(config[name].workdir)
-      others[name] = load(folder, field=f"{name}.workdir", mesh=mesh)
+      ema = config[name].ema
+      field = f"{name}.workdir"
+      others[name] = load(folder, field=field, mesh=mesh, ema=ema)
       configs[name] = others[name][0].model.config
   step = config.init.step
   if step is None and saved:
     step = saved.get("init", {}).get("step", None)
   if config.init.workdir and resumed is None:
     folder = pathlib.Path(config.init.workdir)
-    others["init"] = load(folder, field="init.workdir", mesh=mesh, step=step)
+    others["init"] = load(
+      folder, field="init.workdir", mesh=mesh, step=step, ema=config.init.ema
+    )
     step = int(others["init"][1].step)
   config = resolve_config(
     config,

@@ -140,7 +140,12 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "grid": {"name": "uniform"},
         "sampler": {"name": "default"},
       },
-      "evaluation": {"nfe": (1, 2, 4), "draws": 4, "num": 2000},
+      "evaluation": {
+        "nfe": (1, 2, 4),
+        "draws": 4,
+        "num": 2000,
+        "frechet_num": 0,
+      },
     }
   )
   for section, arguments in _SECTIONS_OF_ROLES.items():

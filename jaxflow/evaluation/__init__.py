@@ -9,6 +9,7 @@ from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
 from jaxflow.evaluation.grids import save_grid, save_points
 from jaxflow.evaluation.manifolds import precision_recall
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
+from jaxflow.evaluation.moments import Moments, frechet_distance, moments
 from jaxflow.evaluation.recognition import Recognizer
 from jaxflow.evaluation.scores import METRICS, Score, table
 
@@ -16,13 +17,16 @@ __all__ = [
   "METRICS",
   "Dataset",
   "Mixture",
+  "Moments",
   "Recognizer",
   "Sampler",
   "Score",
   "energy_distance",
   "evaluate",
+  "frechet_distance",
   "high_quality",
   "mode_coverage",
+  "moments",
   "precision_recall",
   "save_grid",
   "save_points",

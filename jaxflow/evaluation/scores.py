@@ -20,6 +20,7 @@ METRICS: Mapping[str, str] = {
   "recognised": "higher",
   "sliced_wasserstein": "lower",
   "energy_distance": "lower",
+  "frechet": "lower",
   "precision": "higher",
   "recall": "higher",
   "mode_coverage": "higher",

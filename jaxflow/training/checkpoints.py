@@ -17,7 +17,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from jaxflow import processes
 from jaxflow.errors import RunError, UsageError
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
@@ -51,7 +53,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       item_handlers={
-        "state": ocp.StandardCheckpointHandler(),
+        "state": ocp.PyTreeCheckpointHandler(),
         "data": ocp.JsonCheckpointHandler(),
       },
       options=ocp.CheckpointManagerOptions(
@@ -79,7 +81,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(_as_dict(state)),
+          state=ocp.args.PyTreeSave(_as_dict(state)),
           data=ocp.args.JsonSave(data_state),
         ),
       )
@@ -114,6 +116,7 @@ class Checkpoints:
     step: int | None = None,
     *,
     field: str = "--step",
+    partial: bool = False,
   ) -> tuple[TrainState, Any] | None:
     """Restore the latest readable step, or a given one.
 
@@ -121,6 +124,8 @@ class Checkpoints:
       template: A state of `jax.ShapeDtypeStruct` with the shardings wanted.
       step: The step; default: the latest.
       field: The flag or config field that gives it, for the message.
+      partial: Whether the template holds only what is wanted of the state;
+        nothing else is read.
 
     Returns:
       The state and the data position, or None if nothing is saved.
@@ -137,26 +142,13 @@ class Checkpoints:
       )
     damaged: list[int] = []
     for candidate in [step] if step is not None else reversed(saved):
-      try:
-        with _quiet_if_it_fails():
-          shapes = self._manager.item_metadata(candidate)["state"]
-          self._check(shapes, template, candidate)
-          restored = self._restore(template, candidate)
+      restored = self._try(template, candidate, partial)
+      # A process may read only what its devices hold, and the damage may be
+      # elsewhere: all must go on from one step.
+      if processes.everywhere(restored is not None):
         self._set_aside(damaged)
         return restored
-      except UsageError:
-        raise
-      except (MemoryError, PermissionError, TimeoutError):
-        raise  # The checkpoint is good, the machine is not.
-      except Exception as error:  # Orbax raises whatever the damage causes.
-        _LOGGER.warning(
-          "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
-          self.folder,
-          candidate,
-          type(error).__name__,
-          _reason(error),
-        )
-        damaged.append(candidate)
+      damaged.append(candidate)
     if saved:
       raise RunError(
         f"no checkpoint in {self.folder} can be read, tried {damaged}: restore "
@@ -164,28 +156,59 @@ class Checkpoints:
       )
     return None
 
+  def _try(
+    self, template: TrainState, step: int, partial: bool
+  ) -> tuple[TrainState, Any] | None:
+    """Restore a step, or warn and return None where it is damaged."""
+    try:
+      with _quiet_if_it_fails():
+        shapes = self._manager.item_metadata(step)["state"]
+        self._check(shapes, template, step, partial)
+        return self._restore(template, step, partial)
+    except UsageError:
+      raise
+    except (MemoryError, PermissionError, TimeoutError):
+      raise  # The checkpoint is good, the machine is not.
+    except Exception as error:  # Orbax raises whatever the damage causes.
+      _LOGGER.warning(
+        "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
+        self.folder,
+        step,
+        type(error).__name__,
+        _reason(error),
+      )
+      return None
+
   def _set_aside(self, damaged: list[int]) -> None:
     """Rename steps that cannot be read, so that they can be saved again."""
     if self._read_only or not damaged:
       return
-    if jax.process_index() == 0:
+
+    def rename():
       for step in damaged:
         path = self.folder / str(step)
         path.rename(path.with_name(f"damaged-{step}"))
+
+    processes.once(rename)
     self._manager.reload()
 
-  def _restore(self, template, step):
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(_as_dict(template)),
-        data=ocp.args.JsonRestore(),
+  def _restore(self, template, step, partial):
+    folder, wanted = self.folder.absolute() / str(step), _as_dict(template)
+    # The manager would wait for the other processes where this one has failed.
+    restored = ocp.PyTreeCheckpointHandler().restore(
+      epath.Path(folder / "state"),
+      args=ocp.args.PyTreeRestore(
+        wanted,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        partial_restore=partial,
       ),
     )
-    state = dataclasses.replace(template, **restored["state"])
-    return state, restored["data"]
+    position = ocp.JsonCheckpointHandler().restore(epath.Path(folder / "data"))
+    return dataclasses.replace(template, **restored), position
 
-  def _check(self, metadata: PyTree, template: TrainState, step: int) -> None:
+  def _check(
+    self, metadata: PyTree, template: TrainState, step: int, partial: bool
+  ) -> None:
     if metadata is None:
       raise FileNotFoundError(f"{self.folder}/{step}/state has no metadata")
     saved = _shapes(getattr(metadata, "tree", metadata))
@@ -193,7 +216,7 @@ class Checkpoints:
     differing = [
       f"{name} is {saved.get(name, 'absent')} there, "
       f"{wanted.get(name, 'absent')} here"
-      for name in sorted(saved.keys() | wanted.keys())
+      for name in sorted(wanted if partial else {*saved, *wanted})
       if saved.get(name) != wanted.get(name)
     ]
     if differing:
@@ -208,8 +231,9 @@ class Checkpoints:
 def _reason(error: Exception) -> str:
   """Return what an error of Orbax comes down to, in one line."""
   text = str(error)
+  first = text.split("\n")[0].split(". See full TensorStore details")[0]
   known = (os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EACCES))
-  return next((k for k in known if k in text), text.split("\n")[0][:200])
+  return next((k for k in known if k in text), first[:200])
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -222,12 +246,14 @@ def _quiet_if_it_fails() -> Iterator[None]:
   """Drop the tracebacks of reads that Orbax abandons, from here on.
 
   Where one array of a step cannot be read, Orbax gives up its event loop, and
-  each of the other reads prints that it is closed, some of them much later.
+  each of the other reads prints that it is closed, or why it failed as well,
+  some of them much later.
   """
   report = sys.unraisablehook
 
   def report_others(error):
-    if str(error.exc_value) != "Event loop is closed":
+    abandoned = "Event loop is closed", "Encountered error while reading array"
+    if not str(error.exc_value).startswith(abandoned):
       report(error)
 
   sys.unraisablehook = report_others

@@ -12,7 +12,7 @@ References:
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -81,6 +81,24 @@ def make_mesh(
       "mesh.data=-1"
     )
   return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
+
+
+def fitting_mesh(section: Mapping[str, int]) -> Mesh:
+  """Arrange all devices to sample from a run that had perhaps others.
+
+  Args:
+    section: The axes with which it was trained; "fsdp" and "tensor" are kept
+      where they divide the devices.
+
+  Example:
+    >>> mesh = fitting_mesh({"data": 1, "fsdp": 10**6, "tensor": 1})
+    >>> mesh.shape["data"] == jax.device_count()
+    True
+  """
+  fsdp, tensor = section["fsdp"], section["tensor"]
+  if jax.device_count() % (fsdp * tensor):
+    fsdp = tensor = 1
+  return make_mesh(fsdp=fsdp, tensor=tensor)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
