@@ -198,7 +198,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "power": ema.Power,
     "adaptive": ema.Adaptive,
   },
-  "model": {"dit": models.dit, "mlp": models.mlp},
+  "model": {"dit": models.dit, "mlp": models.mlp, "unet": models.unet},
   "discriminator": {
     **_NONE,
     "conv": models.conv_discriminator,

@@ -47,7 +47,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   Args:
     method: A key of METHODS.
     data: Name of a data set.
-    model: Name of a network, "dit" or "mlp".
+    model: Name of a network, "dit", "mlp" or "unet".
 
   Returns:
     An unlocked config; fields without a default are placeholders.

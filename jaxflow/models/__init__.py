@@ -17,6 +17,7 @@ from jaxflow.models.log_weights import LogWeight, log_weight
 from jaxflow.models.mlp import mlp
 from jaxflow.models.network import Network, functional
 from jaxflow.models.second_time import with_second_time
+from jaxflow.models.unet import unet
 from jaxflow.models.vgg import read_lpips_weights, vgg16
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
   "projected_discriminator",
   "read_lpips_weights",
   "stack_blocks",
+  "unet",
   "unstack_blocks",
   "vgg16",
   "with_second_time",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxflow.models.network import abstract_graph, init_parameters
+from jaxflow.models.network import abstract_graph, init_parameters, rngs_of
 from jaxflow.models.transformer import Block
 from jaxflow.types import Array, PyTree
 
@@ -38,7 +38,7 @@ class Blocks(nnx.Module):
       self.stacked = nnx.merge(abstract_graph(make_block), params)
     else:
       for i in range(depth):
-        setattr(self, f"block_{i}", make_block(nnx.Rngs(keys[i])))
+        setattr(self, f"block_{i}", make_block(rngs_of(keys[i])))
 
   def __call__(
     self, x: Array, c: Array, key: Array | None, part: slice | None = None

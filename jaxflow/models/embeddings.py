@@ -135,9 +135,12 @@ def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
 class LabelEmbedder(nnx.Module):
   """Embeds labels [B] as rows of a table; the last row is the null label."""
 
-  def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self, num_classes: int, width: int, *, std: float = 0.02, rngs: nnx.Rngs
+  ):
     self.num_classes = num_classes
-    self.table = nnx.Param(_normal(rngs.params(), (num_classes + 1, width)))
+    shape = (num_classes + 1, width)
+    self.table = nnx.Param(nnx.initializers.normal(std)(rngs.params(), shape))
 
   def __call__(self, cond: PyTree, batch: int) -> Array:
     """Returns the embedding [batch, width] of the labels in `cond`.

@@ -1,9 +1,9 @@
 """A network of one time as a network of two that computes the same.
 
-The transformer adds an embedding of t - s to that of t: its last layer starts
-at zero. The perceptron reads features of t - s between those of t and the
-rest: their rows of the first kernel start at zero. Either way the prediction
-does not depend on s, and gradients reach what is new.
+The transformer and the U-Net add an embedding of t - s to that of t: its last
+layer starts at zero. The perceptron reads features of t - s between those of t
+and the rest: their rows of the first kernel start at zero. Either way the
+prediction does not depend on s, and gradients reach what is new.
 """
 
 import math
@@ -19,7 +19,7 @@ def with_second_time(
   """Returns the parameters of the network of two times.
 
   Args:
-    params: Parameters of `dit` or `mlp` with `second_time=False`.
+    params: Parameters of `dit`, `mlp` or `unet` with `second_time=False`.
     fresh: Parameters of the same network with `second_time=True`.
     data_shape: Shape of one sample.
 
