@@ -61,6 +61,11 @@ def tiny_input():
 
 
 @pytest.fixture(scope="module")
+def tiny_apply():
+  return jax.jit(tiny().apply)
+
+
+@pytest.fixture(scope="module")
 def network():
   return small()
 
@@ -237,40 +242,45 @@ def test_parameter_count_is_the_published_one():
 
 def test_initial_values():
   network = tiny(num_classes=300)
-  params = jax.jit(network.init)(jax.random.key(0))
-  attention = params["decoder_0"]["attention"]
-  for zero in (
-    *(params[f"{name}_0"]["conv_2"] for name in ("encoder", "decoder")),
-    *(attention["output"], params["output"]),
-  ):
-    assert not zero["kernel"].any() and not zero["bias"].any()
-  for uniform, limit in (
-    (params["encoder_0"]["conv_1"]["kernel"], math.sqrt(6 / (9 * 2 * 8))),
-    (params["time"]["hidden"]["kernel"], math.sqrt(6 / (8 + 4 * 8))),
-    (attention["qkv"]["kernel"], math.sqrt(0.2 * 6 / (8 + 3 * 8))),
-  ):
-    assert jnp.abs(uniform).max() == pytest.approx(limit, rel=0.05)
+
+  @jax.jit
+  def leaves(key):
+    # The compiler leaves the others out.
+    params = network.init(key)
+    attention = params["decoder_0"]["attention"]
+    zeros = [params[f"{name}_0"]["conv_2"] for name in ("encoder", "decoder")]
+    uniform = [params["encoder_0"]["conv_1"], params["time"]["hidden"]]
+    return (
+      [*zeros, attention["output"], params["output"]],
+      [layer["kernel"] for layer in [*uniform, attention["qkv"]]],
+      params["label"]["table"],
+    )
+
+  zeros, uniform, table = leaves(jax.random.key(0))
+  assert not any(leaf.any() for leaf in jax.tree.leaves(zeros))
+  limits = [6 / (9 * 2 * 8), 6 / (8 + 4 * 8), 0.2 * 6 / (8 + 3 * 8)]
+  for kernel, limit in zip(uniform, limits, strict=True):
+    assert jnp.abs(kernel).max() == pytest.approx(math.sqrt(limit), rel=0.05)
   # sqrt(300) times a one-hot label, through a linear map from 300 to 8.
-  std = math.sqrt(300 * 2 / 308)
-  assert params["label"]["table"].std() == pytest.approx(std, rel=0.05)
-  for leaf in jax.tree.leaves(params):
-    assert leaf.dtype == jnp.float32
+  assert table.std() == pytest.approx(math.sqrt(300 * 2 / 308), rel=0.05)
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes)} == {"float32"}
 
 
-def test_second_time_false_ignores_s_and_grows_to_true(tiny_input):
+def test_second_time_false_ignores_s_and_grows_to_true(tiny_input, tiny_apply):
   plain, network = tiny(second_time=False), tiny()
   params = randomised(plain.init)
   assert "interval" not in params
   fresh = randomised(network.init, seed=8)
   grown = with_second_time(params, fresh, data_shape=TINY)
   xt, t, s = tiny_input
-  value = jax.jit(plain.apply)(params, xt, t, s, None)
-  np.testing.assert_array_equal(
-    value, jax.jit(plain.apply)(params, xt, t, s - 0.3, None)
-  )
-  apply = jax.jit(network.apply)
-  np.testing.assert_allclose(apply(grown, xt, t, s, None), value, atol=1e-5)
-  assert not jnp.allclose(apply(fresh, xt, t, s, None), value, atol=1e-2)
+  apply = jax.jit(plain.apply)
+  value = apply(params, xt, t, s, None)
+  np.testing.assert_array_equal(value, apply(params, xt, t, s - 0.3, None))
+  same = tiny_apply(grown, xt, t, s, None)
+  np.testing.assert_allclose(same, value, atol=1e-5)
+  other = tiny_apply(fresh, xt, t, s, None)
+  assert not jnp.allclose(other, value, atol=1e-2)
 
 
 def test_a_run_takes_the_weights_of_one_with_one_time():
@@ -354,6 +364,7 @@ def test_bfloat16_is_close_to_float32_and_guidance_and_labels_are_read(
     ("multipliers", {"multipliers": ()}),
     ("multipliers", {"multipliers": (1, 1, 1, 1)}),
     ("num_blocks", {"num_blocks": 0}),
+    ("heads", {"heads": 0}),
     ("num_classes", {"num_classes": -1}),
     ("dropout", {"dropout": 1.0}),
     ("dtype", {"dtype": "float16"}),
@@ -363,6 +374,18 @@ def test_an_impossible_unet_is_named(field, changes):
   with pytest.raises(ValueError, match=f"^{field}=") as error:
     small(**changes)
   assert "\n" not in str(error.value)
+
+
+def test_heads_are_parts_of_the_last_convolution(tiny_input, tiny_apply):
+  two = tiny(heads=2)
+  params = randomised(two.init)
+  last = TINY[-1]
+  values = jax.jit(two.apply)(params, *tiny_input, None)
+  assert len(values) == 2
+  for value, part in zip(values, (slice(last), slice(last, None)), strict=True):
+    output = {k: v[..., part] for k, v in params["output"].items()}
+    expected = tiny_apply(params | {"output": output}, *tiny_input, None)
+    np.testing.assert_allclose(value, expected, atol=1e-5)
 
 
 def test_another_shape_of_data_is_named(network):

@@ -54,6 +54,7 @@ class UNet(nnx.Module):
     num_classes: int,
     second_time: bool,
     guidance_inputs: bool,
+    heads: int,
     time_scale: float,
     dropout: float,
     dtype: Any,
@@ -104,16 +105,19 @@ class UNet(nnx.Module):
     self.joins = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
     self.norm = group_norm(width, jnp.float32, rngs)
+    self.heads = heads
     self.output = convolution(
-      width, data_shape[2], jnp.float32, rngs, zero=True
+      width, heads * data_shape[2], jnp.float32, rngs, zero=True
     )
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array:
-    """Returns the prediction at `xt`, of its shape, float32."""
+  ) -> Array | tuple[Array, ...]:
+    """Returns the prediction at `xt`, of its shape, float32; one a head."""
     x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    return self.output(jax.nn.silu(self.norm(x)))
+    output = self.output(jax.nn.silu(self.norm(x)))
+    predictions = tuple(jnp.split(output, self.heads, axis=-1))
+    return predictions if self.heads > 1 else output
 
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
@@ -189,6 +193,7 @@ def unet(
   num_classes: int = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
+  heads: int = 1,
   time_scale: float = 1.0,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -212,6 +217,8 @@ def unet(
     second_time: Whether the network sees t - s; False makes it ignore `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
+    heads: Number of predictions, which share all but the last convolution;
+      more than one make a tuple.
     time_scale: Factor on times before the sinusoids.
     dropout: Share of every block's hidden units dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
@@ -232,7 +239,14 @@ def unet(
     >>> network.apply(params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  _check(data_shape, channels, multipliers, num_blocks, num_classes, dropout)
+  _check(
+    {"num_blocks": num_blocks, "heads": heads},
+    data_shape,
+    channels,
+    multipliers,
+    num_classes,
+    dropout,
+  )
   height, breadth, colours = data_shape
   compute = compute_dtype(dtype)
   return functional(
@@ -245,6 +259,7 @@ def unet(
       num_classes=num_classes,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
+      heads=heads,
       time_scale=time_scale,
       dropout=dropout,
       dtype=compute,
@@ -255,13 +270,16 @@ def unet(
 
 
 def _check(
+  counts: dict[str, int],
   data_shape: tuple[int, int, int],
   channels: int,
   multipliers: tuple[int, ...],
-  num_blocks: int,
   num_classes: int,
   dropout: float,
 ) -> None:
+  for name, value in counts.items():
+    if value < 1:
+      raise UsageError(f"{name}={value}: give 1 or more")
   if len(data_shape) != 3 or min(data_shape) < 1:
     raise UsageError(
       f"data_shape={tuple(data_shape)}: give (height, width, channels)"
@@ -282,8 +300,6 @@ def _check(
       f"sides of data_shape={tuple(data_shape)} {halvings} times, which "
       f"{2**halvings} must divide; give fewer"
     )
-  if num_blocks < 1:
-    raise UsageError(f"num_blocks={num_blocks}: give 1 or more")
   if num_classes < 0:
     raise UsageError(
       f"num_classes={num_classes}: give 0 (unconditional) or more"

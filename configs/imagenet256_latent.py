@@ -1,0 +1,147 @@
+r"""ImageNet at 256x256 pixels, as latents of 32x32x4 numbers of an autoencoder.
+
+  jaxflow train --config=configs/imagenet256_latent.py:METHOD-SIZE/PATCH \
+    --workdir=runs/METHOD
+
+METHOD alone is METHOD-XL/2, the size of the published scores. SIZE is S, B, M,
+L or XL, PATCH 2 or 4; improved_mean_flow has deeper sizes of its own, from B.
+Not trained here: mean_flow-XL/2 takes 3e20 floating-point operations, a week or
+two of 8 GPUs with 80 GB. What the authors report for XL/2, FID-50k:
+
+  flow_matching        2.06 with guidance 1.5 (readme of SiT)
+  mean_flow            3.43 with 1 call, 2.93 with 2 (paper)
+  improved_mean_flow   1.70 with 1 call, 1.53 with 2 (readme)
+  shortcut             10.6 with 1 call, 7.8 with 4, 3.8 with 128 (readme)
+  moment_matching      1.99 with 8 calls (paper)
+
+Values come from public code. mean_flow-XL/2 is FastGen's: batch 1024, omega
+0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper; all its
+other sizes are as published for B/4: batch 256, omega 1, kappa 0.5. All sizes
+of improved_mean_flow train as long as its B/2. Optimizer, batch and length of
+moment_matching are not published: they are ours. Of other methods no recipe for
+these latents is public.
+
+Where this project differs from the authors: improved_mean_flow has the
+transformer of the others, with two heads, for in-context tokens, rotary
+positions and SwiGLU; scanned and recomputed blocks (`model.scan_layers`,
+`model.remat`) give the same numbers in less memory. All compute in float32, as
+published; --config.model.dtype=bfloat16 does not.
+
+Latents are those of sd-vae-ft-mse or -ema. improved_mean_flow and
+moment_matching take them normalised by channel, mean (.86488, -.27787343,
+.21616915, .3738409), deviation (4.85503674, 5.31922414, 3.93725398, 3.9870003);
+moment_matching then halves them.
+"""
+
+from jaxflow.config import Config, default_config, update
+from jaxflow.models import SIZES
+from jaxflow.registry import choose
+
+_IMPROVED_SIZES = {
+  "B": {"depth": 12, "width": 768, "num_heads": 12},
+  "M": {"depth": 24, "width": 768, "num_heads": 12},
+  "L": {"depth": 32, "width": 1024, "num_heads": 16},
+  "XL": {"depth": 48, "width": 1024, "num_heads": 16},
+}
+_SIZES = {name: size for name, size in SIZES.items() if name != "tiny"}
+_PATCHES = (2, 4)
+
+_ADAMW = {"name": "adamw", "learning_rate": 1e-4}
+_EMA = {"sampling": {"name": "constant", "decay": 0.9999}}
+
+METHOD_FIELDS = {
+  "flow_matching": {
+    "loss": {"label_dropout": 0.1},
+    "optimizer": _ADAMW,
+    # 1400 epochs.
+    "train": {"steps": 7_000_000, "batch_size": 256},
+    "ema": _EMA,
+    "sample": {"nfe": 250, "guidance": 1.5},
+    "evaluation": {"nfe": (250,)},
+  },
+  "mean_flow": {
+    "loss": {"label_dropout": 0.1, "omega": 1.0, "kappa": 0.5},
+    "optimizer": {**_ADAMW, "b2": 0.95},
+    "train": {"steps": 1_200_000, "batch_size": 256},
+    "ema": _EMA,
+  },
+  "improved_mean_flow": {
+    "model": {"head_depth": 8},
+    "loss": {"label_dropout": 0.1, "omega_max": 8.0},
+    # 10 of 640 epochs.
+    "optimizer": {**_ADAMW, "b2": 0.95, "warmup_steps": 12_511},
+    "train": {"steps": 800_000, "batch_size": 1024},
+    "ema": _EMA,
+  },
+  "shortcut": {
+    "loss": {"label_dropout": 0.1, "omega": 1.5},
+    "optimizer": {**_ADAMW, "weight_decay": 0.1},
+    "train": {"steps": 810_000, "batch_size": 256},
+    # As published, samples are those of the network itself.
+    "sample": {"ema": "online"},
+    "evaluation": {"nfe": (1, 4, 128)},
+  },
+  "moment_matching": {
+    "path": {"name": "linear", "t_min": 0.0, "t_max": 0.994, "noise_std": 0.5},
+    "parameterization": {"name": "normalized"},
+    "loss": {
+      "label_dropout": 0.1,
+      "halvings": 12,
+      "weight_power": 2.0,
+      "weight_shift": 4.0,
+    },
+    "optimizer": _ADAMW,
+    "train": {"steps": 1_200_000, "batch_size": 1024},
+    "ema": _EMA,
+    "sample": {"nfe": 8, "guidance": 1.5},
+    "evaluation": {"nfe": (1, 2, 4, 8)},
+  },
+}
+
+# What one size of a method has for itself.
+SIZE_FIELDS = {
+  "mean_flow-XL": {
+    "loss": {
+      "omega": 0.2,
+      "kappa": 0.92,
+      "guidance_end": 0.75,
+      "norm_eps": 1.0,
+    },
+    "train": {"steps": 300_000, "batch_size": 1024},
+  },
+  "improved_mean_flow-B": {
+    "flow_map": {"omega": 8.0, "t_start": 0.4, "t_end": 0.65}
+  },
+  "improved_mean_flow-M": {
+    "flow_map": {"omega": 10.5, "t_start": 0.4, "t_end": 0.6}
+  },
+  "improved_mean_flow-L": {
+    "flow_map": {"omega": 10.5, "t_start": 0.4, "t_end": 0.6}
+  },
+  "improved_mean_flow-XL": {
+    "flow_map": {"omega": 8.0, "t_start": 0.42, "t_end": 0.62}
+  },
+}
+
+
+def get_config(name: str) -> Config:
+  """Return the published config of "METHOD" or "METHOD-SIZE/PATCH"."""
+  method, _, network = name.partition("-")
+  fields = choose("method", method, METHOD_FIELDS)
+  sizes = _IMPROVED_SIZES if method == "improved_mean_flow" else _SIZES
+  networks = {f"{k}/{patch}": k for k in sizes for patch in _PATCHES}
+  network = network or "XL/2"
+  size = choose("size", network, networks)
+  config = default_config(method, data="latents", model="dit")
+  config.data.update(shape=(32, 32, 4), num_classes=1000)
+  config.model.update(
+    sizes[size],
+    patch_size=int(network.partition("/")[2]),
+    scan_layers=True,
+    remat=True,
+  )
+  config.train.log_every = 500
+  config.checkpoint.every = 5000
+  update(config, fields)
+  update(config, SIZE_FIELDS.get(f"{method}-{size}", {}))
+  return config
