@@ -234,7 +234,12 @@ def load(
 
 
 def _only(state: TrainState, name: str) -> TrainState:
-  """Return a state without what sampling from an average does not need."""
+  """Return a state without what sampling from an average does not need.
+
+  Where there is no such average, `Run.select` will say so.
+  """
+  if name != "online" and name not in state.ema:
+    return state
   return dataclasses.replace(
     state,
     params=state.params if name == "online" else {},

@@ -235,7 +235,7 @@ def test_evaluation_takes_its_calls_from_the_config(folder, monkeypatch):
   monkeypatch.setitem(
     commands.evaluate.__globals__,
     "drawer",
-    lambda run, nfe, field: asked.append((nfe, field)),
+    lambda run, nfe, field, mesh: asked.append((nfe, field)),
   )
   with pytest.raises(TypeError):
     commands.evaluate(folder / "plain")

@@ -200,29 +200,15 @@ def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):
   teacher = folder / "teacher"
 
   def commands(name):
+    given = f"--workdir={teacher}"
+    pairs = f"--out={folder / name}_pairs"
+    samples = f"--out={folder / name}.npz"
+    # The first says for all whether SIGTERM waits: `pairs` can be interrupted.
     return [
-      [
-        "sample",
-        f"--workdir={teacher}",
-        f"--out={folder / name}.npz",
-        "--num=24",
-        "--nfe=4",
-      ],
-      [
-        "sample",
-        f"--workdir={teacher}",
-        f"--out={folder / name}.png",
-        "--num=5",
-      ],
-      [
-        "pairs",
-        f"--workdir={teacher}",
-        f"--out={folder / name}_pairs",
-        "--num=40",
-        "--nfe=2",
-        "--shard_size=32",
-      ],
-      ["evaluate", f"--workdir={teacher}", "--nfe=1"],
+      ["pairs", given, pairs, "--num=40", "--nfe=2", "--shard_size=32"],
+      ["sample", given, samples, "--num=24", "--nfe=4"],
+      ["sample", given, f"--out={folder / name}.png", "--num=5"],
+      ["evaluate", given, "--nfe=1"],
     ]
 
   main, other = run(folder, "both", commands("both"), count=2, devices=4)
