@@ -28,6 +28,9 @@ _OPTIMIZER = {
 
 LIMITS = {
   "seed": ("0 to 2147483647", lambda x: 0 <= x < 2**31),
+  "data.size": _COUNT,
+  "data.ram_gib": _AMOUNT,
+  "data.threads": _AMOUNT,
   "data.synthetic_share": _SHARE,
   "loss.label_dropout": _SHARE,
   "loss.reconstruction_weight": _AMOUNT,
@@ -82,5 +85,6 @@ def check_limits(config: Config) -> None:
   """
   values = flatten(config.to_dict())
   for field, (wanted, allowed) in LIMITS.items():
-    if field in values and not allowed(values[field]):
-      raise UsageError(f"{field}={values[field]}: give {wanted}")
+    value = values.get(field)
+    if value is not None and not allowed(value):
+      raise UsageError(f"{field}={value}: give {wanted}")

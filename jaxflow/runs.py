@@ -251,12 +251,17 @@ def _only(state: TrainState, name: str) -> TrainState:
   )
 
 
-def load_data(config: Config, split: str) -> data.Dataset:
-  """Load a split of the data set that a config names."""
+def load_data(config: Config, split: str) -> data.Source:
+  """Open a split of the data set that a config names."""
   fields = config.data
-  dataset = data.load(
-    fields.name, split, raw_dir=fields.raw_dir, data_dir=fields.data_dir
+  source = data.load(
+    fields.name,
+    split,
+    raw_dir=fields.raw_dir,
+    data_dir=fields.data_dir,
+    size=fields.size,
+    ram_gib=fields.ram_gib,
+    threads=fields.threads,
+    download=fields.download,
   )
-  if fields.conditional:
-    return dataset
-  return data.from_arrays(dataset.data, name=fields.name, split=split)
+  return source if fields.conditional else data.without_labels(source)

@@ -362,6 +362,9 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     return type(state)(**{**vars(state), **changes}), {"loss": np.float32(1)}
 
   class Batches:
+    ready = True
+    waited = 0.0
+
     def __next__(self):
       return {}
 

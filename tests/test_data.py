@@ -631,6 +631,9 @@ class Finite:
   def __init__(self):
     self.position = 0
 
+  def close(self):
+    pass
+
   def __next__(self):
     if self.position == 3:
       raise StopIteration

@@ -56,6 +56,11 @@ def run(*arguments) -> Result:
   return Result(code, out.getvalue(), err.getvalue())
 
 
+def quiet():
+  """Keep what others print off the standard streams."""
+  return contextlib.redirect_stdout(io.StringIO())
+
+
 def config_file(folder: pathlib.Path) -> pathlib.Path:
   """Write CONFIG in a folder."""
   path = folder / "config.py"
@@ -104,7 +109,7 @@ def checksums(folder: pathlib.Path) -> dict[str, str]:
   }
 
 
-TIMED = {"samples_per_second", "seconds"}
+TIMED = {"samples_per_second", "data_wait", "seconds"}
 
 
 def rows(

@@ -21,6 +21,9 @@ from jaxflow.runs import Run, load, load_data
 from jaxflow.training import sharding
 from jaxflow.types import Array
 
+# Training samples read for each held-out one, of sets that stay on disk.
+_TRAIN_PER_TEST = 5
+
 
 def evaluate(
   workdir: pathlib.Path, *, nfe: tuple[int, ...] = ()
@@ -46,8 +49,14 @@ def evaluate(
   mesh = sharding.fitting_mesh(config.mesh)
   draws = {count: drawer(run, count, field, mesh) for count in counts}
   _, state = load(workdir, field="--workdir", mesh=mesh, ema=config.sample.ema)
-  reference = load_data(config, "test")
-  real = load_data(config, "train")
+  reference = data.in_memory(
+    load_data(config, "test"), config.evaluation.num, seed=config.seed
+  )
+  real = data.in_memory(
+    load_data(config, "train"),
+    _TRAIN_PER_TEST * config.evaluation.num,
+    seed=config.seed,
+  )
   mixture = data.toy.ring_mixture() if config.data.name == "ring" else None
   num = min(len(reference), config.evaluation.num)
   labels = class_labels(run.model.num_classes, num, None)

@@ -12,6 +12,7 @@ from jaxflow.commands.pairs import parameters_hash
 from jaxflow.config import Config
 from jaxflow.data import pairs as pairs_lib
 from jaxflow.data.devices import ResumableIterator
+from jaxflow.data.loading import reading_threads
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.training import sharding
@@ -20,7 +21,7 @@ from jaxflow.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """The arrays of a run.
+  """The data of a run.
 
   Attributes:
     real: The training split of `data.name`.
@@ -28,7 +29,7 @@ class Inputs:
     pairs: Their folder, or None.
   """
 
-  real: data.Dataset
+  real: data.Source
   paired: data.Dataset | None
   pairs: data.Pairs | None
 
@@ -39,7 +40,7 @@ class Inputs:
     return f"{len(self.paired):,} pairs"
 
 
-def read_inputs(config: Config, real: data.Dataset) -> Inputs:
+def read_inputs(config: Config, real: data.Source) -> Inputs:
   """Read the pairs that a config names, if its method needs them.
 
   Args:
@@ -64,7 +65,7 @@ def read_inputs(config: Config, real: data.Dataset) -> Inputs:
   description = pairs.description
   for field, mine, its in (
     ("data.name", config.data.name, description["config"]["data"]["name"]),
-    ("data.shape", list(real.data.shape[1:]), description["shape"]),
+    ("data.shape", list(real.shape), description["shape"]),
     ("data.num_classes", real.num_classes, description["num_classes"]),
   ):
     if mine != its:
@@ -136,13 +137,20 @@ def make_batches(
     rows=rows,
   )
   share = config.data.get("synthetic_share", 1.0)
+  # What is in memory is read faster than threads could hand it over.
+  slow = not isinstance(inputs.real, data.Dataset)
+  threads = (config.data.threads or reading_threads()) if slow else 0
+  # A pair keeps its sides: its noise is that of the image as it is.
+  make_real = functools.partial(
+    make, inputs.real, flip=config.data.flip, threads=threads
+  )
   if inputs.paired is None:
-    real = make(inputs.real)
+    real = make_real()
     # The rows that train on pairs can do without, but not without noise.
     return data.FreshNoise(real) if share == 0 else real
   if share == 1:
     return make(inputs.paired)
-  return data.Mixed(make(inputs.paired), make(inputs.real), share=share)
+  return data.Mixed(make(inputs.paired), make_real(), share=share)
 
 
 def check_batch(config: Config, mesh: jax.sharding.Mesh) -> None:

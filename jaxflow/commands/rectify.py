@@ -143,7 +143,7 @@ def _check(config: Config, rounds: Rounds, options: pairs.Options) -> None:
   real = load_data(config, "train")
   own = config_lib.resolve(
     config,
-    shape=real.data.shape[1:],
+    shape=real.shape,
     num_classes=real.num_classes,
     teacher=None,
   )

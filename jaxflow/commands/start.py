@@ -55,7 +55,7 @@ def resolve(
     step = int(others["init"][1].step)
   config = resolve_config(
     config,
-    shape=inputs.real.data.shape[1:],
+    shape=inputs.real.shape,
     num_classes=inputs.real.num_classes,
     pairs=inputs.pairs.digest if inputs.pairs else None,
     init_step=step,

@@ -117,11 +117,12 @@ def train(
       checkpoints.close()
       return True
     log = Log(workdir, start=begin) if processes.is_main() else NoLog()
+    batches = data.prefetch(host, sharding.batch_sharding(mesh))
     try:
       state, finished = loop.train(
         state,
         jitted,
-        data.prefetch(host, sharding.batch_sharding(mesh)),
+        batches,
         steps=options.steps,
         chunk=chunk,
         batch_size=options.batch_size,
@@ -136,6 +137,7 @@ def train(
         say=say,
       )
     finally:
+      batches.close()
       log.close()
       checkpoints.close()
     if not finished:
@@ -196,7 +198,8 @@ def _check_step(
 ) -> None:
   """Trace the step without compiling, so that a wrong option fails at once."""
   try:
-    jax.eval_shape(step_fn, template, next(batches))
+    with contextlib.closing(batches):
+      jax.eval_shape(step_fn, template, next(batches))
   except UsageError:
     raise
   except ValueError as error:
@@ -207,14 +210,15 @@ def _sample_writer(
   run: Run,
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
-  dataset: data.Dataset,
+  source: data.Source,
   say: Callable[[str], None],
 ) -> Callable[[TrainState, int], None]:
   """Return what writes a picture of samples from fixed noise."""
-  points = dataset.data.ndim == 2
+  points = len(source.shape) == 1
   num = 2000 if points else GRID_SIZE
   labels = class_labels(run.model.num_classes, num, None)
-  reference = dataset.data[:num] if points else None
+  first = np.arange(min(num, len(source)))
+  reference = source.take(first)["data"] if points else None
   options = run.model.config.sample
   draw = drawer(run, options.nfe, "sample.nfe", mesh)
 

@@ -13,9 +13,12 @@ from jaxflow.errors import UsageError
 MUTABLE = (
   "checkpoint.",
   "data.data_dir",
+  "data.download",
   # The digest says which pairs they are.
   "data.pairs",
+  "data.ram_gib",
   "data.raw_dir",
+  "data.threads",
   "evaluation.",
   "flow_map.omega",
   "flow_map.t_end",

@@ -78,6 +78,13 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "name": data,
         "raw_dir": config_dict.placeholder(str),
         "data_dir": config_dict.placeholder(str),
+        # Of sets of TFDS, as `data.load` describes them.
+        "size": config_dict.placeholder(int),
+        "ram_gib": 4.0,
+        "threads": 0,
+        "download": False,
+        # Mirrors half of the real images of every batch.
+        "flip": False,
         "conditional": True,
         "shape": config_dict.placeholder(tuple),
         "num_classes": config_dict.placeholder(int),

@@ -1,4 +1,4 @@
-"""Data sets in memory, resumable batches, and their way to the devices."""
+"""Data sets in memory or on disk, resumable batches, their way to devices."""
 
 from jaxflow.data import toy as toy
 from jaxflow.data.batches import Batches as Batches
@@ -10,3 +10,6 @@ from jaxflow.data.loading import load as load
 from jaxflow.data.mixed import FreshNoise as FreshNoise
 from jaxflow.data.mixed import Mixed as Mixed
 from jaxflow.data.pairs import Pairs as Pairs
+from jaxflow.data.source import Source as Source
+from jaxflow.data.source import in_memory as in_memory
+from jaxflow.data.source import without_labels as without_labels

@@ -1,31 +1,39 @@
 """An endless, resumable stream of shuffled batches.
 
-The stream is the concatenation of one permutation of the data set per epoch,
-and the permutation of epoch e depends on (seed, e) only. Batch i of size B
-holds the stream positions [i B, (i + 1) B), so nothing is dropped where an
-epoch ends, and the number of batches taken is the whole state.
+`Order` says which samples are in batch i, whoever reads them; so the number of
+batches taken is the whole state. Threads that read ahead take pieces of
+batches: which rows a piece holds follows from its number, so neither the
+number of threads nor their speed changes a batch.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from jaxflow.data.dataset import Dataset
+from jaxflow.data.ahead import read_ahead
+from jaxflow.data.order import Order
+from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
+
+# Most rows that a thread reads at once: few, so that all share a batch.
+_PIECE = 32
 
 
 class Batches:
   """Iterates over shuffled batches of a data set, for ever.
 
   Args:
-    dataset: The data set, of N samples.
+    source: The data set, of N samples.
     batch_size: Samples B of one batch over all processes; may exceed N.
     seed: Non-negative seed of the permutations.
     stack: () for one batch [B, ...] at a time, or (K, A) for K consecutive
       batches, each cut into A contiguous micro-batches: [K, A, B / A, ...].
     rows: Which rows of every (micro-)batch to hand out, ascending: those that
       this process's devices hold; default: all.
+    flip: Mirror half of the images left to right, at random.
+    threads: Threads that read ahead, for sources that are slow to read; 0
+      reads when a batch is asked for.
 
   Attributes:
     batch_size: As given.
@@ -46,12 +54,14 @@ class Batches:
 
   def __init__(
     self,
-    dataset: Dataset,
+    source: Source,
     *,
     batch_size: int,
     seed: int,
     stack: tuple[int, ...] = (),
     rows: np.ndarray | None = None,
+    flip: bool = False,
+    threads: int = 0,
   ):
     if len(stack) not in (0, 2) or any(length < 1 for length in stack):
       raise UsageError(
@@ -66,19 +76,34 @@ class Batches:
       )
     if seed < 0:
       raise UsageError(f"seed={seed}: choose 0 or more")
+    if threads < 0:
+      raise UsageError(f"threads={threads}: choose 0 or more")
+    if flip and len(source.shape) != 3:
+      raise UsageError(
+        f"data.flip=True: samples of data.name={source.name!r} have shape"
+        f" {source.shape}, only images [H, W, C] can be mirrored; set it to"
+        " False"
+      )
     self.batch_size = batch_size
     self.seed = seed
-    self._dataset = dataset
+    self._source = source
     whole = batch_size // micro
     self._rows = np.arange(whole) if rows is None else rows
     if not len(self._rows) or self._rows[-1] >= whole:
       raise UsageError(
         f"rows={self._rows}: a micro-batch has rows 0..{whole - 1}"
       )
-    self._whole_shape = (self.num_batches, micro, whole)
+    self._whole_shape = (-1, micro, whole)
     self._local_shape = (*stack, len(self._rows))
+    self._flip = flip
+    self._threads = threads
+    # Largest piece that cuts this process's rows of a batch evenly.
+    local = micro * len(self._rows)
+    self._piece = max(n for n in range(1, _PIECE + 1) if local % n == 0)
+    self._pieces = local // self._piece
+    self._ahead: Any = None
+    self._order = Order(len(source), batch_size=batch_size, seed=seed)
     self._position = 0
-    self._cached_permutation: tuple[int, np.ndarray] | None = None
 
   def __iter__(self) -> Self:
     """Returns itself: there is one position, not one per loop."""
@@ -86,23 +111,20 @@ class Batches:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns "data", and "cond" (labels) and "noise" where there are any."""
-    stop = self._position + self.num_batches
-    index = self._samples(
-      self._position * self.batch_size, stop * self.batch_size
-    )
-    index = self.local(index)
-    self._position = stop
-    batch = {"data": self._dataset.data[index]}
-    if self._dataset.noise is not None:
-      batch["noise"] = self._dataset.noise[index]
-    if self._dataset.label is not None:
-      batch["cond"] = self._dataset.label[index]
-    return batch
+    if self._threads:
+      batch = self._rows_ahead()
+    else:
+      batch = self._read(self._position, self.num_batches)
+    self._position += self.num_batches
+    return {
+      name: array.reshape(*self._local_shape, *array.shape[1:])
+      for name, array in batch.items()
+    }
 
   @property
   def shape(self) -> tuple[int, ...]:
     """Shape of one sample."""
-    return self._dataset.data.shape[1:]
+    return self._source.shape
 
   def local(self, rows: np.ndarray) -> np.ndarray:
     """Returns this process's part of whole batches, stacked as they are.
@@ -112,8 +134,7 @@ class Batches:
         [num_batches * batch_size, ...].
     """
     rest = rows.shape[1:]
-    rows = rows.reshape(*self._whole_shape, *rest)[:, :, self._rows]
-    return rows.reshape(*self._local_shape, *rest)
+    return self._own(rows).reshape(*self._local_shape, *rest)
 
   def get_state(self) -> dict[str, int]:
     """Returns the number of batches taken; can be written as JSON."""
@@ -126,21 +147,53 @@ class Batches:
       raise UsageError(
         f"data state {dict(state)}: give {{'position': batches taken}}"
       )
+    self.close()
     self._position = position
 
-  def _samples(self, start: int, stop: int) -> np.ndarray:
-    """Data-set indices of the stream positions [start, stop)."""
-    size = len(self._dataset)
-    parts = []
-    for epoch in range(start // size, (stop - 1) // size + 1):
-      first = epoch * size
-      low, high = max(start - first, 0), min(stop - first, size)
-      parts.append(self._permutation(epoch)[low:high])
-    return np.concatenate(parts)
+  def close(self) -> None:
+    """Stops the threads; `next` would start new ones."""
+    ahead, self._ahead = self._ahead, None
+    if ahead is not None:
+      ahead.close()
 
-  def _permutation(self, epoch: int) -> np.ndarray:
-    if not self._cached_permutation or self._cached_permutation[0] != epoch:
-      generator = np.random.default_rng((self.seed, epoch))
-      permutation = generator.permutation(len(self._dataset))
-      self._cached_permutation = (epoch, permutation)
-    return self._cached_permutation[1]
+  def _rows_ahead(self) -> dict[str, np.ndarray]:
+    """This process's rows of the next batches, from the threads."""
+    if self._ahead is None:
+      start = self._position * self._pieces
+      self._ahead = read_ahead(
+        self._read_piece, start=start, threads=self._threads
+      )
+    count = self.num_batches * self._pieces
+    try:
+      parts = [next(self._ahead) for _ in range(count)]
+    except BaseException:
+      # Half a batch is lost: threads that start anew begin with it.
+      self.close()
+      raise
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+  def _read_piece(self, number: int) -> dict[str, np.ndarray]:
+    batch, piece = divmod(number, self._pieces)
+    return self._read(
+      batch, 1, slice(piece * self._piece, (piece + 1) * self._piece)
+    )
+
+  def _read(
+    self, first: int, count: int, part: slice = slice(None)
+  ) -> dict[str, np.ndarray]:
+    """Reads a part of this process's rows of consecutive batches."""
+    index = self._own(self._order.samples(first, count))[part]
+    rows = self._source.take(index)
+    if self._flip:
+      mirrored = self._own(self._order.mirrored(first, count))[part]
+      for array in rows.values():
+        # Labels have no sides.
+        if array.ndim > 1:
+          array[mirrored] = array[mirrored, :, ::-1]
+    return rows
+
+  def _own(self, rows: np.ndarray) -> np.ndarray:
+    """This process's rows of whole batches, [number, ...]."""
+    rest = rows.shape[1:]
+    rows = rows.reshape(*self._whole_shape, *rest)[:, :, self._rows]
+    return rows.reshape(-1, *rest)

@@ -32,6 +32,20 @@ class Dataset:
     """Returns the number of samples N."""
     return len(self.data)
 
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of one sample."""
+    return self.data.shape[1:]
+
+  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Copies samples by their index, as `Source.take` describes."""
+    rows = {"data": self.data[index]}
+    if self.noise is not None:
+      rows["noise"] = self.noise[index]
+    if self.label is not None:
+      rows["cond"] = self.label[index]
+    return rows
+
 
 def from_arrays(
   data: np.ndarray,

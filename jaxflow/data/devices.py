@@ -1,6 +1,8 @@
 """From host batches to global arrays on the devices."""
 
 import collections
+import time
+from concurrent import futures
 from typing import Any, Protocol, Self
 
 import jax
@@ -22,6 +24,10 @@ class ResumableIterator(Protocol):
 
   def set_state(self, state: Any) -> None:
     """Continues from a state of `get_state`."""
+    ...
+
+  def close(self) -> None:
+    """Stops what reads ahead."""
     ...
 
 
@@ -59,7 +65,11 @@ def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
 
 
 class Prefetch:
-  """Iterator that keeps the next batches on their way; see `prefetch`."""
+  """Iterator whose next batches are on their way; see `prefetch`.
+
+  Attributes:
+    waited: Seconds that `next` has waited for batches in all.
+  """
 
   def __init__(
     self,
@@ -69,11 +79,14 @@ class Prefetch:
   ):
     if size < 1:
       raise UsageError(f"prefetch size={size}: choose 1 or more")
+    self.waited = 0.0
     self._iterator = iterator
     self._sharding = sharding
     self._size = size
     self._state = iterator.get_state()
-    self._queue: collections.deque[tuple[PyTree, Any]] = collections.deque()
+    # One thread: batches are read in order, and the state goes with them.
+    self._executor = futures.ThreadPoolExecutor(1, "jaxflow-prefetch")
+    self._queue: collections.deque[futures.Future] = collections.deque()
 
   def __iter__(self) -> Self:
     """Returns itself."""
@@ -81,19 +94,23 @@ class Prefetch:
 
   def __next__(self) -> PyTree:
     """Returns the next batch on the devices, or raises StopIteration."""
-    # Refilling before the pop starts the transfer of a later batch before
-    # the caller dispatches, and then waits for, the work on this one.
-    while len(self._queue) < self._size:
-      try:
-        batch = next(self._iterator)
-      except StopIteration:
-        break
-      state = self._iterator.get_state()
-      self._queue.append((to_devices(batch, self._sharding), state))
-    if not self._queue:
+    self._fill()
+    began = time.perf_counter()
+    try:
+      prepared = self._queue[0].result()
+    finally:
+      self.waited += time.perf_counter() - began
+    if prepared is None:
       raise StopIteration
-    batch, self._state = self._queue.popleft()
+    batch, self._state = prepared
+    self._queue.popleft()
     return batch
+
+  @property
+  def ready(self) -> bool:
+    """Whether `next` would return without waiting."""
+    self._fill()
+    return self._queue[0].done()
 
   def get_state(self) -> Any:
     """Returns the iterator's state after the last batch handed out."""
@@ -101,9 +118,31 @@ class Prefetch:
 
   def set_state(self, state: Any) -> None:
     """Continues from `state`; batches on their way are dropped."""
-    self._iterator.set_state(state)
+    for future in self._queue:
+      future.cancel()
+    futures.wait(self._queue)
     self._queue.clear()
+    self._iterator.set_state(state)
     self._state = state
+
+  def close(self) -> None:
+    """Stops the thread, and the iterator; no batch comes after this."""
+    self._executor.shutdown(wait=False, cancel_futures=True)
+    # Once so that a batch under way ends soon, once for what it has started.
+    self._iterator.close()
+    self._executor.shutdown()
+    self._iterator.close()
+
+  def _fill(self) -> None:
+    while len(self._queue) < self._size:
+      self._queue.append(self._executor.submit(self._prepare))
+
+  def _prepare(self) -> tuple[PyTree, Any] | None:
+    try:
+      batch = next(self._iterator)
+    except StopIteration:
+      return None
+    return to_devices(batch, self._sharding), self._iterator.get_state()
 
 
 def prefetch(
@@ -113,8 +152,9 @@ def prefetch(
 ) -> Prefetch:
   """Moves batches to the devices ahead of their use.
 
-  Transfers are asynchronous, so no thread is needed. From here on the iterator
-  belongs to the result: its own state runs up to `size - 1` batches ahead.
+  A thread takes them from the iterator and starts their transfer while the
+  caller works on the batch before. From here on the iterator belongs to the
+  result: its own state runs up to `size - 1` batches ahead.
 
   Args:
     iterator: Gives host batches, for example `Batches`.
@@ -123,7 +163,7 @@ def prefetch(
 
   Returns:
     An iterator over device batches, with `get_state` and `set_state` in terms
-    of the batches handed out.
+    of the batches handed out, and `close`.
 
   Example:
     >>> from jaxflow.data import Batches, load
@@ -132,5 +172,6 @@ def prefetch(
     >>> stream = prefetch(batches, device)
     >>> next(stream)["data"].shape, stream.get_state()
     ((8, 2), {'position': 1})
+    >>> stream.close()
   """
   return Prefetch(iterator, sharding, size)

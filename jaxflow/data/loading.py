@@ -1,10 +1,12 @@
 """The data sets that a config can name."""
 
 import difflib
+import os
 from collections.abc import Callable
 
 from jaxflow.data import toy
 from jaxflow.data.dataset import Dataset, from_arrays
+from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 
 SPLITS = ("train", "test")
@@ -21,42 +23,86 @@ def load(
   *,
   raw_dir: str | None = None,
   data_dir: str | None = None,
-) -> Dataset:
-  """Loads one split of a named data set into memory; downloads nothing.
+  size: int | None = None,
+  ram_gib: float = 4.0,
+  threads: int = 0,
+  download: bool = False,
+) -> Source:
+  """Opens one split of a named data set.
 
-  "ring" is sampled. The others are prepared once by TFDS and then read from
-  disk: "digits" comes with scikit-learn, "fashion_mnist" and "mnist" from
-  four IDX files.
+  "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
+  "mnist", from four IDX files, are prepared once by TFDS and then read from
+  disk. Any other name is that of an image set of TFDS, which has to be
+  prepared. Nothing is downloaded unless asked for.
 
   Args:
-    name: A key of `DATASETS`.
+    name: A key of `DATASETS`, or the name of an image set in TFDS.
     split: "train" or "test".
     raw_dir: Folder of the IDX files; "fashion_mnist" has the folder of the
       Debian package as its default, "mnist" has none.
     data_dir: Where prepared data sets are kept; by default where TFDS keeps
       them ($TFDS_DATA_DIR or ~/tensorflow_datasets).
+    size: Height and width to which images of TFDS are cropped and scaled;
+      None keeps those of sets whose images are of one size.
+    ram_gib: Sets of TFDS that need up to so many GiB as float32 are read into
+      memory, larger ones stay on disk.
+    threads: Threads that read images into memory; 0 for one a core.
+    download: Whether to download and prepare a set of TFDS that is not there.
 
   Returns:
-    The split; images are in [-1, 1].
+    The split, a `Dataset` if it is in memory; images are in [-1, 1].
 
   Raises:
-    UsageError: A name, split or folder is wrong.
+    UsageError: A name, split or folder is wrong, or the set is not there.
 
   Example:
-    >>> load("ring", "train").data.shape
-    (16384, 2)
+    >>> load("ring", "train").shape
+    (2,)
   """
-  if name not in DATASETS:
-    raise UsageError(_unknown("name", name, tuple(DATASETS)))
   if split not in SPLITS:
     raise UsageError(_unknown("split", split, SPLITS))
-  return DATASETS[name](split, raw_dir, data_dir)
+  if name in DATASETS:
+    if size is not None:
+      raise UsageError(
+        f"data.size={size}: the samples of data.name={name!r} have one size;"
+        " remove data.size"
+      )
+    return DATASETS[name](split, raw_dir, data_dir)
+  # TFDS takes most of a second to import: only the sets that need it pay.
+  from jaxflow.data import tfds_builders, tfds_images
+
+  _reject_raw_dir(name, raw_dir)
+  source = tfds_images.load(
+    name,
+    split,
+    data_dir=data_dir,
+    size=size,
+    memory=int(ram_gib * 2**30),
+    threads=threads or reading_threads(),
+    download=download,
+  )
+  if source is None:
+    near = _near(name, (*DATASETS, *tfds_builders.names()))
+    raise UsageError(
+      f"data.name={name!r}: {near}choose one of {', '.join(DATASETS)}, or an"
+      " image set of TFDS, 'cifar10' for instance"
+    )
+  return source
+
+
+def reading_threads() -> int:
+  """Returns how many threads read data by default: one a core, at most 16."""
+  return min(os.cpu_count() or 1, 16)
 
 
 def _unknown(field: str, value: str, choices: tuple[str, ...]) -> str:
-  near = difflib.get_close_matches(value, choices, n=1)
-  hint = f"did you mean {near[0]!r}? " if near else ""
+  hint = _near(value, choices)
   return f"data.{field}={value!r}: {hint}choose one of {', '.join(choices)}"
+
+
+def _near(value: str, choices: tuple[str, ...]) -> str:
+  near = difflib.get_close_matches(value, choices, n=1)
+  return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _reject_raw_dir(name: str, raw_dir: str | None) -> None:
@@ -78,7 +124,6 @@ def _ring(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
   )
 
 
-# TFDS takes most of a second to import: only the sets that need it pay.
 def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
   from jaxflow.data import digits
 

@@ -11,10 +11,8 @@ from typing import Self
 import numpy as np
 
 from jaxflow.data.batches import Batches
+from jaxflow.data.order import MASK, NOISE
 from jaxflow.errors import UsageError
-
-# The last part of a seed: permutations have none.
-_NOISE, _MASK = 1, 2
 
 
 class FreshNoise:
@@ -43,7 +41,7 @@ class FreshNoise:
     noise = _drawn(
       self._batches,
       lambda g: g.standard_normal((rows, *shape), np.float32),
-      _NOISE,
+      NOISE,
     )
     return next(self._batches) | {"noise": noise}
 
@@ -54,6 +52,10 @@ class FreshNoise:
   def set_state(self, state: Mapping[str, int]) -> None:
     """Continues after as many batches as `state` says."""
     self._batches.set_state(state)
+
+  def close(self) -> None:
+    """Stops the threads of the stream below."""
+    self._batches.close()
 
 
 class Mixed:
@@ -94,7 +96,7 @@ class Mixed:
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next mixed batch: "data", "noise" and "cond" if any."""
     rows = self._pairs.batch_size
-    paired = _drawn(self._pairs, lambda g: g.random(rows) < self._share, _MASK)
+    paired = _drawn(self._pairs, lambda g: g.random(rows) < self._share, MASK)
     pairs, real = next(self._pairs), next(self._real)
 
     def chosen(name):
@@ -113,6 +115,11 @@ class Mixed:
     """Continues after as many batches as `state` says."""
     self._pairs.set_state(state)
     self._real.set_state(state)
+
+  def close(self) -> None:
+    """Stops the threads of both streams."""
+    self._pairs.close()
+    self._real.close()
 
 
 def _drawn(

@@ -82,23 +82,25 @@ def read_images(
     UsageError: The folder of prepared sets cannot be used.
   """
   builder = make_builder()
-  if not _is_prepared(builder):
+  if not is_prepared(builder):
     _prepare(builder)
     builder = make_builder()
   return _read(builder, split)
 
 
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+  """Returns whether a set is on disk; raises UsageError if half of it is."""
   if not builder.data_path.exists():
     return False
   # TFDS moves only finished folders here: one without its description was
   # damaged later.
   if not (builder.data_path / "dataset_info.json").exists():
-    raise UsageError(_damaged(builder))
+    raise UsageError(damaged(builder))
   return True
 
 
-def _damaged(builder: tfds.core.DatasetBuilder) -> str:
+def damaged(builder: tfds.core.DatasetBuilder) -> str:
+  """Returns what to say of a prepared set that cannot be read."""
   return (
     f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
     " damaged; delete that folder to have it prepared again"
@@ -115,7 +117,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
       builder.download_and_prepare()
   except OSError as error:
     # The move fails if another process was first; then its folder is used.
-    if not _is_prepared(builder):
+    if not is_prepared(builder):
       raise UsageError(
         f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path}"
         f" cannot be written ({error.strerror or error}); point data.data_dir"
@@ -149,5 +151,5 @@ def _read(
       images.append(np.stack([record["image"] for record in records]))
       labels.append(np.asarray([record["label"] for record in records]))
   except RuntimeError as error:  # From array_record: missing or corrupted.
-    raise UsageError(_damaged(builder)) from error
+    raise UsageError(damaged(builder)) from error
   return np.concatenate(images), np.concatenate(labels).astype(np.int32)

@@ -97,7 +97,7 @@ def _write_rows(
 
 
 class Clock:
-  """Measures speed and guesses when a run will end.
+  """Measures speed and waiting, and guesses when a run will end.
 
   Args:
     step: First step of this process.
@@ -112,24 +112,35 @@ class Clock:
     self._origin = time.perf_counter() - seconds
     self._steps = steps
     self._batch_size = batch_size
-    self._mark = self._first = (step, time.perf_counter())
+    self.start(step)
 
-  def start(self, step: int) -> None:
+  def start(self, step: int, waited: float = 0.0) -> None:
     """Start again at `step`: compilation before it does not count as speed."""
     self._mark = self._first = (step, time.perf_counter())
+    self._waited = waited
 
   def seconds(self) -> float:
     """Return how long the run has trained, compilation included."""
     return time.perf_counter() - self._origin
 
-  def lap(self, step: int) -> tuple[float, float]:
-    """Return samples/s since the last lap, and seconds left."""
+  def lap(self, step: int, waited: float = 0.0) -> tuple[float, float, float]:
+    """Return speed and waiting since the last lap, and seconds left.
+
+    Args:
+      step: The step that was reached.
+      waited: Seconds that were spent waiting for data, in all.
+
+    Returns:
+      Samples/s, the share of time spent waiting, and seconds left.
+    """
     now = time.perf_counter()
     (last, then), (first, began) = self._mark, self._first
-    speed = (step - last) * self._batch_size / max(now - then, 1e-9)
+    seconds = max(now - then, 1e-9)
+    speed = (step - last) * self._batch_size / seconds
+    share = (waited - self._waited) / seconds
     pace = (now - began) / max(step - first, 1)
-    self._mark = (step, now)
-    return speed, pace * (self._steps - step)
+    self._mark, self._waited = (step, now), waited
+    return speed, share, pace * (self._steps - step)
 
 
 def line(

@@ -1,6 +1,7 @@
 """The training loop: dispatch steps, log, save, sample, stop cleanly."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.logs import Clock, Log, NoLog, line
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
+
+# Seconds between looks at batches and devices.
+_POLL = 0.001
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Mapping[str, Array]]]
 
@@ -23,6 +27,16 @@ class Batches(Protocol):
 
   def get_state(self) -> Any:
     """Return the position, as JSON."""
+    ...
+
+  @property
+  def ready(self) -> bool:
+    """Whether the next batch is there."""
+    ...
+
+  @property
+  def waited(self) -> float:
+    """Seconds that `next` has waited, in all."""
     ...
 
 
@@ -95,12 +109,13 @@ def train(
   first = True
   with processes.interruption() as interrupted:
     while step < steps and not interrupted():
+      _settle(state, batches)
       state, metrics = train_step(state, next(batches))
       step += chunk
       if step % log_every == 0 or step >= steps or first:
         _check_skipped(state, step, max_skipped, checkpoints)
       if step % log_every == 0 or step >= steps:
-        speed, eta = clock.lap(step)
+        speed, data_wait, eta = clock.lap(step, batches.waited)
         scalars = {"loss": float(metrics["loss"])}
         scalars |= {k: float(v) for k, v in metrics.items()}
         # What no step of this dispatch measured has no value.
@@ -112,10 +127,11 @@ def train(
         scalars["learning_rate"] = float(learning_rate(updates - 1))
         if not first:
           scalars["samples_per_second"] = speed
+          scalars["data_wait"] = data_wait
         log.write(step, scalars | {"seconds": clock.seconds()})
         say(line(step, steps, scalars, eta))
       if first:
-        clock.start(step)
+        clock.start(step, batches.waited)
         first = False
       due = step % checkpoint_every == 0 and step < steps
       if due and not int(state.skipped_in_row):
@@ -130,6 +146,17 @@ def train(
     if step >= steps:
       on_sample(state, step)
   return state, step >= steps
+
+
+def _settle(state: TrainState, batches: Batches) -> None:
+  """Wait for the next batch or for the devices, whichever is first.
+
+  What follows in `next` is time in which the devices had nothing to do.
+  """
+  # An array has this method, whatever its abstract type says.
+  step: Any = state.step
+  while not (batches.ready or step.is_ready()):
+    time.sleep(_POLL)
 
 
 def _check_skipped(

@@ -1,0 +1,296 @@
+"""Whether the input keeps up with training, on three kinds of data.
+
+Samples per second of the input alone (reading, decoding, batching, transfer to
+the devices) beside those that one training step of flow matching on a DiT-S/2
+takes, in the same run, on synthetic data: values do not change the time.
+
+  python experiments/input_throughput/run.py          # minutes, writes results
+  python experiments/input_throughput/run.py --quick  # one block, prints only
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxflow import data
+from jaxflow.commands import start
+from jaxflow.config import default_config, resolve
+from jaxflow.data.loading import reading_threads
+from jaxflow.models.dit import SIZES
+from jaxflow.runs import Run
+from jaxflow.training import sharding
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+GOAL = 3.0
+CLASSES = 10
+PATCH = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How much to measure.
+
+  Attributes:
+    depth: Blocks of the network; DiT-S has 12.
+    batch_size: Samples a step.
+    samples: Samples of each data set.
+    steps: Training steps that are timed.
+    seconds: How long the input alone is timed.
+  """
+
+  depth: int
+  batch_size: int
+  samples: int
+  steps: int
+  seconds: float
+
+
+FULL = Options(depth=12, batch_size=16, samples=8192, steps=3, seconds=5.0)
+# A network of one block is hungrier, so its goal is no easier.
+QUICK = Options(depth=1, batch_size=4, samples=256, steps=2, seconds=0.3)
+
+
+class NoisePictures(tfds.core.GeneratorBasedBuilder):
+  """PNG files of noise, which compresses worse than photos do."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  SAMPLES = FULL.samples
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image": tfds.features.Image(shape=(32, 32, 3)),
+      "label": tfds.features.ClassLabel(num_classes=CLASSES),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    return {"train": self._generate_examples(self.SAMPLES)}
+
+  def _generate_examples(self, num):
+    generator = np.random.default_rng(0)
+    for i in range(num):
+      file = io.BytesIO()
+      pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(file, "PNG")
+      file.seek(0)
+      yield i, {"image": file, "label": i % CLASSES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+  """A source in files that are mapped into memory, as latents are kept.
+
+  Attributes:
+    data: Samples [N, ...], float32.
+    label: Classes [N], int32.
+  """
+
+  data: np.ndarray
+  label: np.ndarray
+  name: str = "mapped"
+  split: str = "train"
+  num_classes: int = CLASSES
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of one sample."""
+    return self.data.shape[1:]
+
+  def __len__(self) -> int:
+    """Returns the number of samples."""
+    return len(self.data)
+
+  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Reads samples by their index."""
+    return {"data": self.data[index], "cond": self.label[index]}
+
+
+def in_memory(num: int, folder: pathlib.Path) -> data.Source:
+  """Returns gray 28x28 images in memory, as Fashion-MNIST's."""
+  del folder
+  generator = np.random.default_rng(0)
+  pixels = generator.integers(0, 256, (num, 28, 28, 1), dtype=np.uint8)
+  label = np.arange(num) % CLASSES
+  return data.from_arrays(pixels / 127.5 - 1, label, num_classes=CLASSES)
+
+
+def array_record(num: int, folder: pathlib.Path) -> data.Source:
+  """Returns 32x32 PNG files in array_record, as CIFAR-10's, kept on disk."""
+  NoisePictures.SAMPLES = num
+  tfds.disable_progress_bar()
+  with contextlib.redirect_stdout(io.StringIO()):
+    return data.load(
+      *("noise_pictures", "train"),
+      data_dir=str(folder),
+      ram_gib=0,
+      download=True,
+    )
+
+
+def memory_mapped(num: int, folder: pathlib.Path) -> data.Source:
+  """Returns 32x32x4 float32 arrays in a mapped file, as latents."""
+  path = folder / "latents.npy"
+  generator = np.random.default_rng(0)
+  np.save(path, generator.standard_normal((num, 32, 32, 4), np.float32))
+  mapped = np.load(path, mmap_mode="r")
+  return Mapped(mapped, np.arange(num, dtype=np.int32) % CLASSES)
+
+
+SOURCES: dict[str, Callable[[int, pathlib.Path], data.Source]] = {
+  "28x28x1 in memory": in_memory,
+  "32x32x3 PNG in array_record": array_record,
+  "32x32x4 float32, memory-mapped": memory_mapped,
+}
+
+
+@contextlib.contextmanager
+def stream(source: data.Source, options: Options) -> Iterator:
+  """Gives device batches of a source, as `jaxflow train` makes them."""
+  slow = not isinstance(source, data.Dataset)
+  batches = data.Batches(
+    source,
+    batch_size=options.batch_size,
+    seed=0,
+    stack=(1, 1),
+    flip=True,
+    threads=reading_threads() if slow else 0,
+  )
+  mesh = sharding.make_mesh()
+  with contextlib.closing(
+    data.prefetch(batches, sharding.batch_sharding(mesh))
+  ) as ahead:
+    yield ahead
+
+
+def input_speed(source: data.Source, options: Options) -> float:
+  """Returns samples per second of the input alone, on the devices."""
+  with stream(source, options) as batches:
+    jax.block_until_ready(next(batches))
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < options.seconds:
+      jax.block_until_ready(next(batches))
+      count += 1
+    took = time.perf_counter() - began
+  return count * options.batch_size / took
+
+
+def training_speed(
+  source: data.Source, options: Options
+) -> tuple[float, float]:
+  """Trains on a source.
+
+  Returns:
+    Samples per second of the step alone, the median of its times without the
+    wait for its batch; and the share of time spent waiting for batches.
+  """
+  config = default_config("flow_matching", data=source.name, model="dit")
+  config.model.update(**SIZES["S"], patch_size=PATCH)
+  config.model.depth = options.depth
+  config.train.batch_size = options.batch_size
+  config = resolve(
+    config, shape=source.shape, num_classes=source.num_classes, teacher=None
+  )
+  run = Run.of(config)
+  state = start.first_state(run, run.template(sharding.make_mesh()), {})
+  step = jax.jit(run.train_step(), donate_argnums=0)
+  with stream(source, options) as batches:
+    state, _ = jax.block_until_ready(step(state, next(batches)))
+    times, waited, began = [], batches.waited, time.perf_counter()
+    for _ in range(options.steps):
+      batch = next(batches)
+      dispatched = time.perf_counter()
+      state, _ = jax.block_until_ready(step(state, batch))
+      times.append(time.perf_counter() - dispatched)
+    share = (batches.waited - waited) / (time.perf_counter() - began)
+  return options.batch_size / statistics.median(times), share
+
+
+def measure(options: Options) -> dict:
+  """Measures every source; returns what the results file holds."""
+  rows = []
+  for name, make in SOURCES.items():
+    with tempfile.TemporaryDirectory() as folder:
+      source = make(options.samples, pathlib.Path(folder))
+      training, share = training_speed(source, options)
+      alone = input_speed(source, options)
+    rows.append(
+      {
+        "data": name,
+        "input": round(alone, 1),
+        "training": round(training, 2),
+        "ratio": round(alone / training, 1),
+        "data_wait": round(share, 4),
+      }
+    )
+  return {
+    "options": dataclasses.asdict(options),
+    "device": jax.devices()[0].device_kind,
+    "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+    "jax": jax.__version__,
+    "goal": GOAL,
+    "rows": rows,
+  }
+
+
+def markdown(results: dict) -> str:
+  """Formats the table."""
+  lines = [
+    "| data | input, samples/s | training, samples/s | ratio | waiting |",
+    "|---|--:|--:|--:|--:|",
+  ]
+  for row in results["rows"]:
+    lines.append(
+      f"| {row['data']} | {row['input']:,.0f} | {row['training']:,.1f} |"
+      f" {row['ratio']:,.0f} | {row['data_wait']:.2%} |"
+    )
+  return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+  """Runs the experiment; 1 if a goal is missed."""
+  parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+  parser.add_argument(
+    "--quick", action="store_true", help="a smaller network; write nothing"
+  )
+  parser.add_argument("--batch_size", type=int, help="samples a step")
+  given = parser.parse_args()
+  options = QUICK if given.quick else FULL
+  if given.batch_size:
+    options = dataclasses.replace(options, batch_size=given.batch_size)
+  results = measure(options)
+  print(markdown(results))
+  if not given.quick:
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(results, indent=2) + "\n"
+    (RESULTS / "input_throughput.json").write_text(text)
+    (RESULTS / "input_throughput.md").write_text(markdown(results))
+  missed = [row for row in results["rows"] if row["ratio"] < GOAL]
+  for row in missed:
+    print(
+      f"goal missed: {row['data']}: {row['ratio']} < {GOAL}", file=sys.stderr
+    )
+  return 1 if missed else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

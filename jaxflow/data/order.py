@@ -1,0 +1,76 @@
+"""Which samples are in which batch of an endless shuffled stream.
+
+The stream is the concatenation of one permutation of the data set per epoch,
+and the permutation of epoch e depends on (seed, e) only. Batch i of size B
+holds the stream positions [i B, (i + 1) B), so nothing is dropped where an
+epoch ends. What else is drawn for batch i depends on (seed, i, purpose).
+"""
+
+import functools
+
+import numpy as np
+
+# The last part of a seed, by what is drawn; permutations have none.
+NOISE, MASK, MIRROR = 1, 2, 3
+
+
+class Order:
+  """The order of the samples in all batches.
+
+  Args:
+    size: Number of samples N.
+    batch_size: Samples B of one batch; may exceed N.
+    seed: Non-negative seed.
+
+  Example:
+    >>> order = Order(3, batch_size=6, seed=0)
+    >>> sorted(order.samples(7, 1).tolist())
+    [0, 0, 1, 1, 2, 2]
+  """
+
+  def __init__(self, size: int, *, batch_size: int, seed: int):
+    self._size = size
+    self._batch_size = batch_size
+    self._seed = seed
+    # Two: where an epoch ends, some rows are of the next.
+    self._permutation = functools.lru_cache(2)(self._permute)
+
+  def samples(self, first: int, count: int) -> np.ndarray:
+    """Returns the samples of consecutive batches.
+
+    Args:
+      first: Number of the first batch.
+      count: Number of batches.
+
+    Returns:
+      Indices below N, [count * B].
+    """
+    start, stop = (n * self._batch_size for n in (first, first + count))
+    parts = []
+    for epoch in range(start // self._size, (stop - 1) // self._size + 1):
+      begin = epoch * self._size
+      low, high = max(start - begin, 0), min(stop - begin, self._size)
+      parts.append(self._permutation(epoch)[low:high])
+    return np.concatenate(parts)
+
+  def mirrored(self, first: int, count: int) -> np.ndarray:
+    """Returns which rows of consecutive batches are mirrored, half of them.
+
+    Args:
+      first: Number of the first batch.
+      count: Number of batches.
+
+    Returns:
+      Flags [count * B].
+    """
+    draws = [
+      np.random.default_rng((self._seed, number, MIRROR)).random(
+        self._batch_size
+      )
+      for number in range(first, first + count)
+    ]
+    return np.concatenate(draws) < 0.5
+
+  def _permute(self, epoch: int) -> np.ndarray:
+    generator = np.random.default_rng((self._seed, epoch))
+    return generator.permutation(self._size)
