@@ -5,12 +5,10 @@ classes: neither devices, batches nor interruptions decide what is drawn. The
 data are the same to rounding on any of them, and to the bit on the same.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxflow import build, data, processes, registry
-from jaxflow.commands.folders import locked
+from jaxflow.commands.shards import claimed, fill
 from jaxflow.config import Config, update
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
@@ -117,15 +115,18 @@ def make_pairs(
     "config": run.model.config.to_dict(),
   }
   del state
-  with contextlib.ExitStack() as stack:
-
-    def create():
-      data.Pairs.create(out, description)
-      stack.enter_context(locked(out, "--out={} is being filled"))
-
-    processes.once(create)
+  create = functools.partial(data.Pairs.create, out, description)
+  with claimed(out, create):
     pairs = data.Pairs.open(out, field="--out")
-    return _fill(pairs, functools.partial(draw, params), options, mesh, say)
+    return fill(
+      pairs,
+      functools.partial(_batch, pairs, functools.partial(draw, params), mesh),
+      functools.partial(_write, pairs),
+      batch_size=options.batch_size,
+      devices=sharding.row_shards(mesh),
+      unit="pairs",
+      say=say,
+    )
 
 
 def solving(config: Config, options: Options) -> Config:
@@ -195,46 +196,8 @@ def parameters_hash(params: PyTree) -> str:
   return found.hexdigest()[:16]
 
 
-def _fill(
-  pairs: data.Pairs,
-  draw: Callable[[Array, Array | None], tuple[Array, Array]],
-  options: Options,
-  mesh: jax.sharding.Mesh,
-  say: Callable[[str], None],
-) -> bool:
-  """Make the shards that are missing; return whether all are there."""
-  todo, total = processes.together(pairs.missing), len(pairs.shards)
-  if not todo:
-    say(f"nothing to do: {pairs.folder} holds all {options.num:,} pairs")
-    return True
-  batch_size = min(options.batch_size, options.shard_size)
-  batch_size += -batch_size % sharding.row_shards(mesh)
-  with processes.interruption() as interrupted:
-    for done, shard in enumerate(todo, 1):
-      began, (start, stop) = time.perf_counter(), pairs.shards[shard]
-      parts: list[Any] = []
-      for first in range(start, stop, batch_size):
-        if interrupted():
-          say(
-            f"interrupted: {total - len(pairs.missing())} of {total} shards "
-            f"are in {pairs.folder}; the same command goes on from there"
-          )
-          return False
-        batch = _batch(pairs, draw, first, batch_size, mesh)
-        parts.append([x[: stop - first] for x in batch])
-      processes.once(functools.partial(_write, pairs, shard, parts))
-      pace = (time.perf_counter() - began) / (stop - start)
-      left = sum(b - a for a, b in (pairs.shards[i] for i in todo[done:]))
-      minutes, seconds = divmod(round(pace * left), 60)
-      say(
-        f"shard {shard + 1}/{total}: {stop - start:,} pairs, "
-        f"{1 / pace:,.0f} pairs/s  ETA {minutes}:{seconds:02d}"
-      )
-  return True
-
-
 def _batch(
-  pairs: data.Pairs, draw: Callable, first: int, size: int, mesh: Any
+  pairs: data.Pairs, draw: Callable, mesh: Any, first: int, size: int
 ) -> list[np.ndarray]:
   """Return noise, data and, where there are classes, labels from a number on.
 
@@ -250,11 +213,9 @@ def _batch(
   return batch if label is None else [*batch, label]
 
 
-def _write(
-  pairs: data.Pairs, shard: int, parts: list[list[np.ndarray]]
-) -> None:
-  """Join the batches of a shard, check and write them."""
-  noise, made, *label = (np.concatenate(x) for x in zip(*parts, strict=True))
+def _write(pairs: data.Pairs, shard: int, arrays: list[np.ndarray]) -> None:
+  """Check and write a shard."""
+  noise, made, *label = arrays
   if not np.isfinite(made).all():
     raise RunError(
       f"shard {shard + 1} of {pairs.folder} is not finite: the teacher "

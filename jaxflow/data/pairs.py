@@ -21,6 +21,7 @@ from array_record.python.array_record_module import (
   ArrayRecordWriter,
 )
 
+from jaxflow.data import described
 from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.errors import RunError, UsageError
 
@@ -59,25 +60,11 @@ class Pairs:
         written.
     """
     description = json.loads(json.dumps(dict(description)))
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      if (folder / FILE).exists():
-        found = cls.open(folder, field="--out")
-        _check_same(found.description, description, folder)
-        return found
-      if any(path.suffix != ".part" for path in folder.iterdir()):
-        raise UsageError(
-          f"--out={folder} is not empty and holds no {FILE}: give a new folder"
-        )
-      part = folder / f"{FILE}.part"
-      part.write_text(json.dumps(description, indent=2) + "\n")
-      part.replace(folder / FILE)
-    except OSError as error:
-      raise UsageError(
-        f"--out={folder} cannot be written ({error.strerror}): give another "
-        "folder, or make it writable"
-      ) from error
-    return cls(folder, description)
+    if described.begin(folder, FILE, description):
+      return cls(folder, description)
+    found = cls.open(folder, field="--out")
+    _check_same(found.description, description, folder)
+    return found
 
   @classmethod
   def open(cls, folder: pathlib.Path, *, field: str) -> Self:
@@ -86,21 +73,10 @@ class Pairs:
     Raises:
       UsageError: If the folder holds no pairs.
     """
-    try:
-      description = json.loads((folder / FILE).read_text())
-      missing = {*_FLAGS, "parameters", "config", "shape"} - set(description)
-      if missing:
-        raise ValueError(f"{min(missing)!r} is absent")
-    except (FileNotFoundError, NotADirectoryError) as error:
-      raise UsageError(
-        f"{field}={str(folder)!r} holds no {FILE}: give a folder that `jaxflow "
-        "pairs` has made"
-      ) from error
-    except (OSError, ValueError, TypeError) as error:
-      raise UsageError(
-        f"{field}={str(folder)!r}: {FILE} cannot be read ({error}): restore it "
-        "from a copy, or give another folder"
-      ) from error
+    needs = (*_FLAGS, "parameters", "config", "shape")
+    description = described.read(
+      folder, FILE, needs=needs, command="pairs", field=field
+    )
     return cls(folder, description)
 
   @property
@@ -112,8 +88,8 @@ class Pairs:
   @property
   def shards(self) -> list[tuple[int, int]]:
     """First pair of every shard, and the pair after its last."""
-    num, size = self.description["num"], self.description["shard_size"]
-    return [(start, min(start + size, num)) for start in range(0, num, size)]
+    description = self.description
+    return described.spans(description["num"], description["shard_size"])
 
   def missing(self) -> list[int]:
     """Returns the numbers of the shards that are not there."""
