@@ -1,4 +1,4 @@
-"""The command line: `jaxflow train | pairs | rectify | sample | ...`."""
+"""The command line: `jaxflow train | pairs | encode | sample | ...`."""
 
 import dataclasses
 import os
@@ -119,11 +119,14 @@ def _sample(arguments: list[str]) -> int:
     flags.DEFINE_integer(name, default, "", flag_values=values)
   for name in ("label", "step"):
     flags.DEFINE_integer(name, None, "", flag_values=values)
+  flags.DEFINE_boolean("latents", False, "", flag_values=values)
   _parse(arguments, values)
   workdir = _required(values.workdir, "workdir", "the folder of a run")
   out = pathlib.Path(_required(values.out, "out", "a .png or .npz file"))
   if out.suffix not in (".png", ".npz"):
     raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
+  if values.latents and out.suffix != ".npz":
+    raise UsageError(f"--out={out}: --latents needs a file that ends in .npz")
   _check_writable(out)
 
   from jaxflow import commands
@@ -135,6 +138,7 @@ def _sample(arguments: list[str]) -> int:
     label=values.label,
     seed=values.seed,
     step=values.step,
+    latents=values.latents,
   )
   if out.suffix == ".npz":
     _save_arrays(out, samples, labels)
@@ -188,6 +192,18 @@ def _pairs(arguments: list[str]) -> int:
   return 0
 
 
+def _encode(arguments: list[str]) -> int:
+  from jaxflow import commands
+
+  values = flags.FlagValues()
+  flags.DEFINE_string("out", None, "", flag_values=values)
+  options = _define(commands.EncodeOptions, values)
+  _parse(arguments, values)
+  out = _required(values.out, "out", "a folder for the latents")
+  commands.encode(pathlib.Path(out), options(), say=_say)
+  return 0
+
+
 # What `rectify` sets for every round.
 _OF_ROUNDS = (
   "--config.data.pairs",
@@ -225,7 +241,7 @@ def _methods(arguments: list[str]) -> int:
 
 
 # Commands that save and return where others would be ended.
-INTERRUPTIBLE = ("train", "pairs", "rectify")
+INTERRUPTIBLE = ("train", "pairs", "rectify", "encode")
 
 COMMANDS = {
   "train": _train,
@@ -233,13 +249,18 @@ COMMANDS = {
   "evaluate": _evaluate,
   "pairs": _pairs,
   "rectify": _rectify,
+  "encode": _encode,
   "methods": _methods,
 }
 
 
 def _define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
   """Define a flag for each field of a dataclass; return what makes it."""
-  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+  define = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+  }
   fields = dataclasses.fields(options)
   for field in fields:
     kind = define.get(type(field.default), flags.DEFINE_string)

@@ -9,6 +9,7 @@ usage: jaxflow COMMAND [--flag=value ...]
   evaluate  compare samples with held-out data, beside the real-data floor
   pairs     make pairs of noise and data with a trained run's ODE
   rectify   rounds of ReFlow: make pairs, train on them, again
+  encode    write the latents of an image set, by published weights
   methods   print the table of methods
 
 jaxflow COMMAND --help tells the flags. All commands take --debug, which shows
@@ -42,6 +43,8 @@ usage: jaxflow sample --workdir=FOLDER --out=FILE [--num=64] [--nfe=1]
   --label     the class of all samples (default: the classes in turn)
   --seed      seed of the noise (default 0)
   --step      the checkpoint (default: the latest)
+  --latents   of a run on latents, keep them in the .npz file, in the units of
+              the autoencoder, and decode none
 
 example:
   jaxflow sample --workdir=runs/digits --num=64 --label=3 --out=grid.png""",
@@ -94,6 +97,28 @@ usage: jaxflow rectify --config=FILE.py:METHOD --workdir=FOLDER [--rounds=3]
 
 example:
   jaxflow rectify --config=configs/digits.py:reflow --workdir=runs/reflow""",
+  "encode": """\
+usage: jaxflow encode --data=NAME --autoencoder=PATH --out=FOLDER [--size=256]
+
+  --data          the image set: a data.name of a config, or of TFDS
+  --raw_dir, --data_dir
+                  as of that data set
+  --autoencoder   diffusion_pytorch_model.safetensors or .bin of sd-vae-ft-mse,
+                  sd-vae-ft-ema, or the folder that holds it
+  --out           where the latents go, for --config.data.name=latents
+                  --config.data.data_dir=FOLDER; with these latents begun in
+                  it, the work goes on at the first missing shard
+  --size          height and width of the images, a multiple of 8 (default
+                  256); others are scaled and cut in the middle
+  --flip          add the latents of mirrored training images
+  --scale         deviation of the normalised latents (default 1)
+  --dtype         float16 (default) or float32, as stored
+  --batch_size    images at a time over all devices (default 64)
+  --shard_size    latents of one file (default 4096)
+
+example:
+  jaxflow encode --data=fashion_mnist --size=32 --out=runs/latents \\
+    --autoencoder=sd-vae-ft-mse""",
   "methods": """\
 usage: jaxflow methods
 

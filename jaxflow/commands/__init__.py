@@ -1,5 +1,7 @@
 """What the command line does, as functions."""
 
+from jaxflow.commands.encode import Options as EncodeOptions
+from jaxflow.commands.encode import encode
 from jaxflow.commands.evaluate import evaluate
 from jaxflow.commands.pairs import Options as PairOptions
 from jaxflow.commands.pairs import make_pairs
@@ -8,8 +10,10 @@ from jaxflow.commands.sample import sample, save_samples
 from jaxflow.commands.train import train
 
 __all__ = [
+  "EncodeOptions",
   "PairOptions",
   "Rounds",
+  "encode",
   "evaluate",
   "make_pairs",
   "rectify",

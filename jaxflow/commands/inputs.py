@@ -1,7 +1,6 @@
 """What a run trains on: its data set, its pairs, and batches of them."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 
@@ -129,21 +128,31 @@ def make_batches(
   rows = None
   if mesh is not None:
     rows = sharding.local_rows(mesh, batch_size // accumulate)
-  make = functools.partial(
-    data.Batches,
-    batch_size=batch_size,
-    seed=config.seed,
-    stack=(steps, accumulate),
-    rows=rows,
-  )
+
+  def make(
+    source: data.Source, *, flip: bool = False, threads: int = 0
+  ) -> data.Drawn:
+    return data.Drawn(
+      data.Batches(
+        source,
+        batch_size=batch_size,
+        seed=config.seed,
+        stack=(steps, accumulate),
+        rows=rows,
+        flip=flip,
+        threads=threads,
+      )
+    )
+
   share = config.data.get("synthetic_share", 1.0)
   # What is in memory is read faster than threads could hand it over.
   slow = not isinstance(inputs.real, data.Dataset)
   threads = (config.data.threads or reading_threads()) if slow else 0
   # A pair keeps its sides: its noise is that of the image as it is.
-  make_real = functools.partial(
-    make, inputs.real, flip=config.data.flip, threads=threads
-  )
+
+  def make_real() -> data.Drawn:
+    return make(inputs.real, flip=config.data.flip, threads=threads)
+
   if inputs.paired is None:
     real = make_real()
     # The rows that train on pairs can do without, but not without noise.

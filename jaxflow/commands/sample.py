@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import evaluation, processes
+from jaxflow import evaluation, pictures, processes
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load
@@ -25,6 +25,7 @@ def sample(
   label: int | None = None,
   seed: int = 0,
   step: int | None = None,
+  latents: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Draw samples from a trained run.
 
@@ -35,9 +36,11 @@ def sample(
     label: The class of all samples; default: classes in turn.
     seed: Seed of the noise.
     step: The checkpoint; default: the latest.
+    latents: Where samples are latents, keep them, as the autoencoder has them.
 
   Returns:
-    Samples `[num, ...]`, and their labels `[num]` or None.
+    Samples `[num, ...]`, of latents the images, and their labels `[num]` or
+    None.
 
   Raises:
     UsageError: If an argument is out of range or the workdir holds no run.
@@ -47,6 +50,8 @@ def sample(
     raise UsageError(f"--num={num}: give at least 1")
   config = load_config(workdir, field="--workdir")
   labels = class_labels(config.data.num_classes, num, label)
+  finish = pictures.make_latents if latents else pictures.make_picture
+  finished = finish(config)
   mesh = sharding.fitting_mesh(config.mesh)
   draw = drawer(Run.of(config), nfe, "--nfe", mesh)
   _, state = load(
@@ -58,7 +63,7 @@ def sample(
       f"--workdir={workdir}: samples of step {int(state.step)} are not finite: "
       "training diverged; give an earlier --step, or train again"
     )
-  return samples, labels
+  return finished(samples), labels
 
 
 def class_labels(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxflow import data, processes
+from jaxflow import data, pictures, processes
 from jaxflow.commands import folders, inputs, start
 from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
@@ -221,6 +221,7 @@ def _sample_writer(
   reference = source.take(first)["data"] if points else None
   options = run.model.config.sample
   draw = drawer(run, options.nfe, "sample.nfe", mesh)
+  picture = pictures.make_picture(run.model.config)
 
   def write(state, step):
     samples = draw(state, jax.random.key(0), num, labels)
@@ -230,6 +231,6 @@ def _sample_writer(
       say(f"step {step}: samples are not finite, no picture of them is written")
       return
     path = workdir / "samples" / f"{step:08d}.png"
-    save_samples(samples, path, reference=reference)
+    save_samples(picture(samples), path, reference=reference)
 
   return write

@@ -6,7 +6,12 @@ from jaxflow.data.dataset import Dataset as Dataset
 from jaxflow.data.dataset import from_arrays as from_arrays
 from jaxflow.data.devices import prefetch as prefetch
 from jaxflow.data.devices import to_devices as to_devices
+from jaxflow.data.latent_folder import LatentFolder as LatentFolder
+from jaxflow.data.latents import Latents as Latents
+from jaxflow.data.latents import LatentSpace as LatentSpace
+from jaxflow.data.loading import latent_space as latent_space
 from jaxflow.data.loading import load as load
+from jaxflow.data.mixed import Drawn as Drawn
 from jaxflow.data.mixed import FreshNoise as FreshNoise
 from jaxflow.data.mixed import Mixed as Mixed
 from jaxflow.data.pairs import Pairs as Pairs

@@ -185,6 +185,11 @@ class Batches:
     index = self._own(self._order.samples(first, count))[part]
     rows = self._source.take(index)
     if self._flip:
+      if "std" in rows:
+        raise UsageError(
+          "data.flip=True: mirrored latents are not those of mirrored images;"
+          " set it to False, and encode with --flip"
+        )
       mirrored = self._own(self._order.mirrored(first, count))[part]
       for array in rows.values():
         # Labels have no sides.

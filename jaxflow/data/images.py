@@ -49,3 +49,24 @@ def scaled(images: np.ndarray) -> np.ndarray:
     [-1.0, 1.0]
   """
   return images.astype(np.float32) / 127.5 - 1
+
+
+def square(images: np.ndarray, size: int) -> np.ndarray:
+  """Returns images of one size in three channels.
+
+  Args:
+    images: Images [n, H, W, 1 or 3] in [-1, 1].
+    size: Height and width of the result.
+
+  Returns:
+    A new array [n, size, size, 3]; images of another size are cut and scaled
+    by `crop`, in steps of 1/255.
+
+  Example:
+    >>> square(np.zeros((2, 4, 4, 1)), 4).shape
+    (2, 4, 4, 3)
+  """
+  if images.shape[1:3] != (size, size):
+    pixels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    images = scaled(np.stack([crop(image, size) for image in pixels]))
+  return np.repeat(images, 3 // images.shape[3], axis=3)

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Callable
 
-from jaxflow.data import toy
+from jaxflow.data import latents, toy
 from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
@@ -13,8 +13,8 @@ SPLITS = ("train", "test")
 RING_SAMPLES = 16_384
 FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 
-# (split, raw_dir, data_dir) -> Dataset
-Loader = Callable[[str, str | None, str | None], Dataset]
+# (split, raw_dir, data_dir) -> Source
+Loader = Callable[[str, str | None, str | None], Source]
 
 
 def load(
@@ -33,7 +33,8 @@ def load(
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
   disk. Any other name is that of an image set of TFDS, which has to be
-  prepared. Nothing is downloaded unless asked for.
+  prepared. "latents" are those in the folder `data_dir`, which `jaxflow encode`
+  makes. Nothing is downloaded unless asked for.
 
   Args:
     name: A key of `DATASETS`, or the name of an image set in TFDS.
@@ -41,7 +42,8 @@ def load(
     raw_dir: Folder of the IDX files; "fashion_mnist" has the folder of the
       Debian package as its default, "mnist" has none.
     data_dir: Where prepared data sets are kept; by default where TFDS keeps
-      them ($TFDS_DATA_DIR or ~/tensorflow_datasets).
+      them ($TFDS_DATA_DIR or ~/tensorflow_datasets). Of "latents", their
+      folder.
     size: Height and width to which images of TFDS are cropped and scaled;
       None keeps those of sets whose images are of one size.
     ram_gib: Sets of TFDS that need up to so many GiB as float32 are read into
@@ -50,7 +52,8 @@ def load(
     download: Whether to download and prepare a set of TFDS that is not there.
 
   Returns:
-    The split, a `Dataset` if it is in memory; images are in [-1, 1].
+    The split, a `Dataset` if it is in memory; images are in [-1, 1],
+    latents have unit variance times a scale.
 
   Raises:
     UsageError: A name, split or folder is wrong, or the set is not there.
@@ -93,6 +96,23 @@ def load(
 def reading_threads() -> int:
   """Returns how many threads read data by default: one a core, at most 16."""
   return min(os.cpu_count() or 1, 16)
+
+
+def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
+  """Returns what the samples of a data set are latents of, or None.
+
+  Args:
+    name: A key of `DATASETS`.
+    data_dir: As of `load`.
+
+  Raises:
+    UsageError: If the data set lacks what decodes its samples.
+
+  Example:
+    >>> latent_space("ring", None) is None
+    True
+  """
+  return LATENT_SPACES[name](data_dir) if name in LATENT_SPACES else None
 
 
 def _unknown(field: str, value: str, choices: tuple[str, ...]) -> str:
@@ -151,9 +171,26 @@ def _mnist(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
   return fashion_mnist.load("mnist", split, raw_dir, data_dir)
 
 
+def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
+  _reject_raw_dir("latents", raw_dir)
+  folder = latents.open_latents(data_dir)
+  return latents.Latents(folder, split, name="latents", field="data.data_dir")
+
+
+def _latent_space(data_dir: str | None) -> latents.LatentSpace:
+  folder = latents.open_latents(data_dir)
+  return latents.LatentSpace.of(folder, field="data.data_dir")
+
+
 DATASETS: dict[str, Loader] = {
   "ring": _ring,
   "digits": _digits,
   "fashion_mnist": _fashion_mnist,
   "mnist": _mnist,
+  "latents": _latents,
+}
+
+# data_dir -> LatentSpace, of the data sets whose samples are no images.
+LATENT_SPACES: dict[str, Callable[[str | None], latents.LatentSpace]] = {
+  "latents": _latent_space,
 }

@@ -1,4 +1,4 @@
-"""Streams of batches with fresh noise, and mixtures of pairs with real data.
+"""Streams of drawn samples, of fresh noise, of pairs mixed with real data.
 
 What they draw for batch i depends on (seed, i) only, so the position of the
 stream below is the whole state, and neither the stack nor the number of
@@ -11,8 +11,68 @@ from typing import Self
 import numpy as np
 
 from jaxflow.data.batches import Batches
-from jaxflow.data.order import MASK, NOISE
+from jaxflow.data.order import MASK, NOISE, SAMPLE
 from jaxflow.errors import UsageError
+
+
+class Drawn:
+  """Draws the samples of a stream that are known by mean and deviation.
+
+  A batch with "std" becomes one without it, whose "data" are "data" + "std"
+  times unit noise; other batches stay as they are.
+
+  Args:
+    batches: Batches of any source.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Drawn(Batches(load("ring", "train"), batch_size=8, seed=0))
+    >>> sorted(next(batches))
+    ['cond', 'data']
+  """
+
+  def __init__(self, batches: Batches):
+    self._batches = batches
+    self.batch_size = batches.batch_size
+    self.seed = batches.seed
+    self.num_batches = batches.num_batches
+    self.shape = batches.shape
+    self.local = batches.local
+
+  def __iter__(self) -> Self:
+    """Returns itself."""
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Returns the next batch, drawn."""
+    first = self._batches.get_state()["position"]
+    batch = next(self._batches)
+    std = batch.pop("std", None)
+    if std is not None:
+      shape = self.batch_size, *self.shape
+      noise = _drawn(
+        self._batches,
+        lambda g: g.standard_normal(shape, np.float32),
+        SAMPLE,
+        first,
+      )
+      batch["data"] = batch["data"] + std * noise
+    return batch
+
+  def get_state(self) -> dict[str, int]:
+    """Returns the number of batches taken."""
+    return self._batches.get_state()
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continues after as many batches as `state` says."""
+    self._batches.set_state(state)
+
+  def close(self) -> None:
+    """Stops the threads of the stream below."""
+    self._batches.close()
+
+
+Stream = Batches | Drawn
 
 
 class FreshNoise:
@@ -28,7 +88,7 @@ class FreshNoise:
     (8, 2)
   """
 
-  def __init__(self, batches: Batches):
+  def __init__(self, batches: Stream):
     self._batches = batches
 
   def __iter__(self) -> Self:
@@ -82,7 +142,7 @@ class Mixed:
     0.5
   """
 
-  def __init__(self, pairs: Batches, real: Batches, *, share: float):
+  def __init__(self, pairs: Stream, real: Stream, *, share: float):
     if not 0 <= share <= 1:
       raise UsageError(f"share={share}: choose 0 to 1")
     self._pairs = pairs
@@ -123,12 +183,21 @@ class Mixed:
 
 
 def _drawn(
-  batches: Batches,
+  batches: Stream,
   draw: Callable[[np.random.Generator], np.ndarray],
   purpose: int,
+  first: int | None = None,
 ) -> np.ndarray:
-  """Draws rows for the batches that come next, each by its own generator."""
-  first = batches.get_state()["position"]
+  """Draws rows for some batches, each by its own generator.
+
+  Args:
+    batches: The stream.
+    draw: Draws the rows of one batch.
+    purpose: Tells apart what is drawn for one batch.
+    first: Number of the first batch; default: the one that comes next.
+  """
+  if first is None:
+    first = batches.get_state()["position"]
   parts = [
     draw(np.random.default_rng((batches.seed, number, purpose)))
     for number in range(first, first + batches.num_batches)

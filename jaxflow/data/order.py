@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 # The last part of a seed, by what is drawn; permutations have none.
-NOISE, MASK, MIRROR = 1, 2, 3
+NOISE, MASK, MIRROR, SAMPLE = 1, 2, 3, 4
 
 
 class Order:

@@ -1,5 +1,6 @@
 """Networks behind a pure boundary: `init(key)` and `apply(params, ...)`."""
 
+from jaxflow.models.autoencoder import Autoencoder, autoencoder
 from jaxflow.models.blocks import stack_blocks, unstack_blocks
 from jaxflow.models.discriminators import (
   Discriminator,
@@ -22,11 +23,13 @@ from jaxflow.models.vgg import read_lpips_weights, vgg16
 
 __all__ = [
   "SIZES",
+  "Autoencoder",
   "Discriminator",
   "FeatureDistance",
   "Features",
   "LogWeight",
   "Network",
+  "autoencoder",
   "conv_discriminator",
   "conv_features",
   "dit",

@@ -116,9 +116,16 @@ def module_of(
 
 def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
   """Returns the structure of a module without allocating its parameters."""
+  return abstract_module(make_module)[0]
+
+
+def abstract_module(
+  make_module: Callable[[nnx.Rngs], Any],
+) -> tuple[nnx.GraphDef, dict[str, Any]]:
+  """Returns structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
-  graph, _ = nnx.split(abstract)
-  return graph
+  graph, state = nnx.split(abstract)
+  return graph, dict(nnx.to_pure_dict(state))
 
 
 class _Keys:

@@ -90,16 +90,47 @@ def read(
       f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
       "give the sha256 of a conversion that you trust"
     )
+  return _checked(path, names, f"file={file}", source)
+
+
+def read_all(
+  file: pathlib.Path, *, field: str, source: str
+) -> dict[str, np.ndarray]:
+  """Reads every tensor of a file, whatever its hash: the reader runs nothing.
+
+  Args:
+    file: Path of a file of `torch.save`, of either form, or of an .npz file.
+    field: What names the file, "--file" for instance, for messages.
+    source: Which file is meant, for messages.
+
+  Returns:
+    Arrays by name.
+
+  Raises:
+    UsageError: The file is missing, is damaged, or holds more than tensors.
+  """
+  return _checked(file, None, f"{field}={file}", source)
+
+
+def _checked(
+  path: pathlib.Path,
+  names: Collection[str] | None,
+  where: str,
+  source: str,
+) -> dict[str, np.ndarray]:
   try:
     return _read(path, names)
   except _DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__
     raise UsageError(
-      f"file={file}: cannot be read as tensors ({reason}); get {source}"
+      f"{where}: cannot be read as tensors ({reason}); get {source}"
     ) from error
 
 
-def _read(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+def _read(
+  path: pathlib.Path, names: Collection[str] | None
+) -> dict[str, np.ndarray]:
+  """Reads named tensors, or all."""
   if not zipfile.is_zipfile(path):
     with path.open("rb") as stream:
       return _read_stream(stream, names)
@@ -108,11 +139,12 @@ def _read(path: pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
     if pickles:
       return _read_archive(archive, pickles[0], names)
   with np.load(path, allow_pickle=False) as arrays:
-    return {name: arrays[_present(name, arrays)] for name in names}
+    wanted = arrays if names is None else names
+    return {name: arrays[_present(name, arrays)] for name in wanted}
 
 
 def _read_archive(
-  archive: zipfile.ZipFile, member: str, names: Collection[str]
+  archive: zipfile.ZipFile, member: str, names: Collection[str] | None
 ) -> dict[str, np.ndarray]:
   """Reads the form with a zip archive."""
   root = member.removesuffix("data.pkl")
@@ -131,7 +163,7 @@ def _read_archive(
 
 
 def _read_stream(
-  stream: BinaryIO, names: Collection[str]
+  stream: BinaryIO, names: Collection[str] | None
 ) -> dict[str, np.ndarray]:
   """Reads the form with a row of pickles."""
   if _load(stream) != _MAGIC or _load(stream) != _VERSION:
@@ -195,16 +227,16 @@ class _Unpickler(pickle.Unpickler):
 
 def _arrays(
   tensors: Any,
-  names: Collection[str],
+  names: Collection[str] | None,
   content: Callable[[_Storage], bytes],
 ) -> dict[str, np.ndarray]:
   """Reads the numbers of tensors."""
   if not isinstance(tensors, dict):
     raise pickle.UnpicklingError("it holds no dict of tensors")
   arrays = {}
-  for name in names:
+  for name in tensors if names is None else names:
     tensor = tensors[_present(name, tensors)]
-    if not isinstance(tensor, _Tensor):
+    if not isinstance(name, str) or not isinstance(tensor, _Tensor):
       raise pickle.UnpicklingError(f"{name} is no tensor")
     arrays[name] = _view(tensor, content(tensor.storage))
   return arrays

@@ -1,0 +1,226 @@
+"""Encode an image set into latents, with the weights of an autoencoder."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow import data, processes
+from jaxflow.commands.pairs import parameters_hash
+from jaxflow.commands.shards import claimed, fill
+from jaxflow.data import latent_folder, latent_shards
+from jaxflow.data.images import square
+from jaxflow.data.loading import DATASETS, reading_threads
+from jaxflow.errors import UsageError
+from jaxflow.models import Autoencoder, autoencoder_files
+from jaxflow.training import sharding
+from jaxflow.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How images are encoded; each field is a flag of the command line.
+
+  Attributes:
+    data: Name of the image set.
+    raw_dir: Folder of its raw files.
+    data_dir: Where prepared data sets are kept.
+    autoencoder: File or folder of the published weights.
+    size: Height and width of the images that are encoded.
+    dtype: How latents are stored, "float16" or "float32".
+    scale: Deviation of the normalised latents.
+    flip: Whether mirrored training images follow the others.
+    batch_size: Images at a time over all devices.
+    shard_size: Latents of one file.
+  """
+
+  data: str = ""
+  raw_dir: str | None = None
+  data_dir: str | None = None
+  autoencoder: str = ""
+  size: int = 256
+  dtype: str = "float16"
+  scale: float = 1.0
+  flip: bool = False
+  batch_size: int = 64
+  shard_size: int = 4096
+
+  def __post_init__(self):
+    """Raise UsageError if a value is impossible."""
+    for name, what in (
+      ("data", "the name of an image set"),
+      ("autoencoder", f"a file: {autoencoder_files.SOURCE}"),
+    ):
+      if not getattr(self, name):
+        raise UsageError(f"--{name} is missing: give {what}")
+    for name in ("size", "batch_size", "shard_size"):
+      if getattr(self, name) < 1:
+        raise UsageError(f"--{name}={getattr(self, name)}: give at least 1")
+    if self.dtype not in ("float16", "float32"):
+      raise UsageError(f"--dtype={self.dtype}: give float16 or float32")
+    if not 0 < self.scale < float("inf"):
+      raise UsageError(f"--scale={self.scale}: give a number above 0")
+
+
+def encode(
+  out: pathlib.Path,
+  options: Options,
+  *,
+  say: Callable[[str], None] = print,
+) -> bool:
+  """Write the latents of an image set, or go on at the first missing shard.
+
+  Args:
+    out: The folder of the latents.
+    options: What to encode, and how.
+    say: Prints a line.
+
+  Returns:
+    Whether all latents are there; False after an interruption.
+
+  Raises:
+    UsageError: If an option is wrong, or `out` holds other latents.
+    RunError: If latents are not finite, or cannot be written.
+  """
+  field = "--autoencoder"
+  sources = processes.together(lambda: _sources(options))
+  tensors = processes.together(
+    lambda: autoencoder_files.read_tensors(
+      pathlib.Path(options.autoencoder), field=field
+    )
+  )
+  model, params = autoencoder_files.from_tensors(
+    tensors, where=f"{field}={options.autoencoder}"
+  )
+  description = _describe(options, model, params, sources)
+  create = functools.partial(data.LatentFolder.create, out, description)
+  with claimed(out, create):
+    latents = data.LatentFolder.open(out, field="--out")
+    decoder = autoencoder_files.of_parts(tensors, autoencoder_files.DECODER)
+    processes.once(lambda: latents.write_decoder(decoder))
+    mesh = sharding.make_mesh()
+    draw = _make_draw(model, params, mesh)
+    for split, source in sources.items():
+      shards = latents.split(split)
+      done = fill(
+        shards,
+        functools.partial(_batch, source, options.size, draw, mesh),
+        functools.partial(_write, shards),
+        batch_size=options.batch_size,
+        devices=sharding.row_shards(mesh),
+        unit="latents",
+        say=lambda line, split=split: say(f"{split}: {line}"),
+      )
+      if not done:
+        return False
+    if latents.description["statistics"] is None:
+      processes.once(latents.finish)
+  say(f"done: --config.data.name=latents --config.data.data_dir={out}")
+  return True
+
+
+def _sources(options: Options) -> dict[str, data.Source]:
+  """Load the splits of the image set."""
+  return {split: _images(options, split) for split in latent_folder.SPLITS}
+
+
+def _images(options: Options, split: str) -> data.Source:
+  """Load a split of the image set."""
+  source = data.load(
+    options.data,
+    split,
+    raw_dir=options.raw_dir,
+    data_dir=options.data_dir,
+    # Each image is read once; those of TFDS are cut where they are read.
+    size=None if options.data in DATASETS else options.size,
+    ram_gib=0.0,
+  )
+  if len(source.shape) != 3 or source.shape[2] not in (1, 3):
+    raise UsageError(
+      f"--data={options.data}: its samples have shape {source.shape}; give a "
+      "set of images, (height, width, 1 or 3)"
+    )
+  return source
+
+
+def _describe(
+  options: Options,
+  model: Autoencoder,
+  params: PyTree,
+  sources: dict[str, data.Source],
+) -> dict[str, Any]:
+  """Return what `latents.json` says."""
+  if options.size % model.factor:
+    raise UsageError(
+      f"--size={options.size}: give a multiple of {model.factor}, by which the "
+      "autoencoder divides it"
+    )
+  side = options.size // model.factor
+  given = dataclasses.asdict(options)
+  del given["batch_size"]
+  return {
+    **given,
+    "parameters": parameters_hash(params),
+    "shape": [side, side, model.channels],
+    "num_classes": sources["train"].num_classes,
+    "counts": {
+      split: len(source) * (1 + (options.flip and split == "train"))
+      for split, source in sources.items()
+    },
+  }
+
+
+def _make_draw(
+  model: Autoencoder, params: PyTree, mesh: jax.sharding.Mesh
+) -> Callable[[PyTree], PyTree]:
+  """Return `images -> (mean, std)` on all devices, compiled once."""
+  encoder = {name: params[name] for name in autoencoder_files.ENCODER}
+  placed = data.to_devices(encoder, sharding.replicated(mesh))
+  jitted = jax.jit(model.encode, out_shardings=sharding.row_sharding(mesh))
+  return functools.partial(jitted, placed)
+
+
+def _batch(
+  source: data.Source,
+  size: int,
+  draw: Callable[[PyTree], PyTree],
+  mesh: jax.sharding.Mesh,
+  first: int,
+  number: int,
+) -> list[np.ndarray]:
+  """Return mean, std and, where there are classes, labels from a row on."""
+  index = np.arange(first, first + number)
+  # Each process reads what its devices encode.
+  threads = reading_threads()
+  pieces = np.array_split(index[sharding.local_rows(mesh, number)], threads)
+  with futures.ThreadPoolExecutor(threads) as executor:
+    read = functools.partial(_read, source, size)
+    parts = list(executor.map(read, [piece for piece in pieces if piece.size]))
+  rows = {name: np.concatenate([x[name] for x in parts]) for name in parts[0]}
+  placed = data.to_devices(rows, sharding.row_sharding(mesh))
+  label = [placed["cond"]] if "cond" in rows else []
+  return processes.gather([*draw(placed["data"]), *label])
+
+
+def _read(
+  source: data.Source, size: int, index: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Return images of one size; image i + N is image i of N, mirrored."""
+  count = len(source)
+  rows = source.take(index % count)
+  images = square(rows["data"], size)
+  mirrored = index // count % 2 == 1
+  images[mirrored] = images[mirrored, :, ::-1]
+  return rows | {"data": images}
+
+
+def _write(
+  shards: latent_shards.Shards, shard: int, arrays: list[np.ndarray]
+) -> None:
+  mean, std, *label = arrays
+  shards.write(shard, mean, std, label[0] if label else None)

@@ -1,0 +1,72 @@
+"""Pictures of samples: themselves, or what an autoencoder decodes."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxflow import data
+from jaxflow.config import Config
+from jaxflow.errors import UsageError
+from jaxflow.models import autoencoder_files
+
+# (samples [n, ...]) -> what is shown or written of them, [n, ...].
+Picture = Callable[[np.ndarray], np.ndarray]
+
+# Images decoded at once: of 256 pixels, their activations take about 1 GB.
+_AT_ONCE = 8
+
+
+def make_picture(config: Config) -> Picture:
+  """Return what makes pictures of a run's samples.
+
+  Where the data set says that its samples are latents, they are decoded, 8 at
+  a time, to images clipped to [-1, 1]; other samples stay as they are.
+
+  Args:
+    config: The run's config.
+
+  Raises:
+    UsageError: If what decodes the samples is missing.
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  return (lambda samples: samples) if space is None else _decoder(space)
+
+
+def make_latents(config: Config) -> Picture:
+  """Return what makes latents, as their autoencoder has them, of samples.
+
+  Raises:
+    UsageError: If the run's samples are no latents.
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  if space is None:
+    raise UsageError(
+      f"--latents: samples of data.name={config.data.name!r} are no latents; "
+      "leave it out"
+    )
+  return space.restore
+
+
+def _decoder(space: data.LatentSpace) -> Picture:
+  """Return what decodes; between calls the weights are in host memory."""
+  field = "data.data_dir"
+  model, params = autoencoder_files.from_tensors(
+    autoencoder_files.read_tensors(space.decoder, field=field),
+    where=f"{field}={space.decoder}",
+    parts=autoencoder_files.DECODER,
+  )
+  jitted = jax.jit(model.decode)
+
+  def decode(samples: np.ndarray) -> np.ndarray:
+    latents = space.restore(samples)
+    placed = jax.device_put(params)
+    images = []
+    for start in range(0, len(latents), _AT_ONCE):
+      part = latents[start : start + _AT_ONCE]
+      # One size for all: one program.
+      padded = np.resize(part, (_AT_ONCE, *part.shape[1:]))
+      images.append(np.asarray(jitted(placed, padded))[: len(part)])
+    return np.clip(np.concatenate(images), -1, 1)
+
+  return decode

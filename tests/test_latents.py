@@ -1,0 +1,438 @@
+"""Latent data sets: how they are encoded, kept, refused, read and decoded."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import plain_autoencoder as plain
+import pytest
+import tiny
+import torch_bytes
+from absl import flags
+
+from jaxflow import commands, data, pictures, runs
+from jaxflow.config import default_config, resolve
+from jaxflow.config import flags as config_flags
+from jaxflow.data import loading
+from jaxflow.data.images import square
+from jaxflow.errors import RunError, UsageError
+
+WIDTHS = (32, 64)
+TENSORS = plain.tensors(WIDTHS)
+PLAIN = plain.Plain(TENSORS)
+COUNTS = {"train": 20, "test": 6}
+CLASSES = 3
+
+
+def gray(split, raw_dir, data_dir):
+  """A set of random gray images in three classes."""
+  draw = np.random.default_rng(len(split))
+  images = draw.uniform(-1, 1, (COUNTS[split], 8, 8, 1)).astype(np.float32)
+  label = np.arange(len(images)) % CLASSES
+  return data.from_arrays(
+    images, label, num_classes=CLASSES, name="gray", split=split
+  )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  """Weights, the set "gray", and its latents with mirrored ones."""
+  folder = tmp_path_factory.mktemp("latents")
+  torch_bytes.save(folder / "weights.bin", TENSORS, "zip")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(loading.DATASETS, "gray", gray)
+    result = tiny.run(*command(folder, "out"))
+    assert result.code == 0, result.err
+    yield folder
+
+
+def command(folder, to, **changes):
+  given = {
+    "data": "gray",
+    "autoencoder": folder / "weights.bin",
+    "out": folder / to,
+    "size": 8,
+    "dtype": "float32",
+    "flip": True,
+    "scale": 0.5,
+    "batch_size": 8,
+    "shard_size": 16,
+  }
+  return ["encode", *(f"--{k}={v}" for k, v in (given | changes).items())]
+
+
+@pytest.fixture
+def copy(world, tmp_path):
+  return shutil.copytree(world / "out", tmp_path / "copy")
+
+
+def load(folder, split="train"):
+  return data.load("latents", split, data_dir=str(folder))
+
+
+def expected(split):
+  """Mean and deviation of all latents, by the plain network."""
+  images = gray(split, None, None).data
+  if split == "train":
+    images = np.concatenate([images, images[:, :, ::-1]])
+  return PLAIN.encode(np.repeat(images, 3, axis=3))
+
+
+def channels(mean, std):
+  """Mean and deviation of mean + std * eps in every channel."""
+  return mean.mean((0, 1, 2)), np.sqrt(
+    mean.var((0, 1, 2)) + (std**2).mean((0, 1, 2))
+  )
+
+
+def refused(*arguments, words):
+  result = tiny.run(*arguments)
+  assert result.code == 2, result
+  assert result.err.count("\n") == 1
+  for word in words:
+    assert word in result.err, result.err
+
+
+def test_the_folder_says_what_it_holds(world):
+  found = json.loads((world / "out" / "latents.json").read_text())
+  statistics = found.pop("statistics")
+  assert len(found.pop("parameters")) == 16
+  assert found == {
+    "data": "gray",
+    "raw_dir": None,
+    "data_dir": None,
+    "autoencoder": str(world / "weights.bin"),
+    "size": 8,
+    "dtype": "float32",
+    "scale": 0.5,
+    "flip": True,
+    "shard_size": 16,
+    "shape": [4, 4, 4],
+    "num_classes": 3,
+    "counts": {"train": 40, "test": 6},
+  }
+  files = {path.name for path in (world / "out").iterdir()}
+  train = {f"train-{i:05d}-of-00003.npy" for i in range(3)}
+  rest = {"latents.json", "decoder.npz", "test-00000-of-00001.npy"}
+  assert files == train | rest
+  mean, std = expected("train")
+  total = np.sqrt(
+    (mean**2 + std**2).mean((0, 1, 2)) - mean.mean((0, 1, 2)) ** 2
+  )
+  np.testing.assert_allclose(
+    statistics["mean"], mean.mean((0, 1, 2)), atol=1e-5
+  )
+  np.testing.assert_allclose(statistics["std"], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_samples_are_the_plain_networks_normalised(world, split):
+  found = load(world / "out", split)
+  mean, std = expected(split)
+  count = len(mean)
+  assert (len(found), found.shape, found.num_classes) == (count, (4, 4, 4), 3)
+  assert (found.name, found.split) == ("latents", split)
+  # Of all shards, in no order, with repetitions.
+  index = np.random.default_rng(0).integers(0, count, 50)
+  rows = found.take(index)
+  middle, width = channels(*expected("train"))
+  for name, value in (
+    ("data", (mean[index] - middle) / width * 0.5),
+    ("std", std[index] / width * 0.5),
+  ):
+    assert rows[name].dtype == np.float32
+    np.testing.assert_allclose(rows[name], value, atol=2e-5)
+  assert rows["cond"].dtype == np.int32
+  np.testing.assert_array_equal(rows["cond"], index % COUNTS[split] % CLASSES)
+
+
+def test_drawn_latents_have_the_scale(world):
+  """Over all training latents, with noise: deviation 0.5 a channel."""
+  source = load(world / "out")
+  stream = data.Drawn(data.Batches(source, batch_size=40, seed=0))
+  batches = [next(stream)["data"] for _ in range(200)]
+  found = np.stack(batches).std((0, 1, 2, 3))
+  # 128,000 values a channel; 200 draws of each deviation.
+  np.testing.assert_allclose(found, 0.5, rtol=0.01)
+
+
+class Wide:
+  """A source whose mean is the index and whose deviation is 2."""
+
+  name, split, num_classes, shape = "wide", "train", 0, (2,)
+
+  def __len__(self):
+    return 12
+
+  def take(self, index):
+    mean = np.stack([index, index], -1).astype(np.float32)
+    return {"data": mean, "std": np.full_like(mean, 2)}
+
+
+def stream(**options):
+  return data.Drawn(data.Batches(Wide(), batch_size=8, seed=5, **options))
+
+
+def test_draws_depend_on_seed_and_number():
+  means = data.Batches(Wide(), batch_size=8, seed=5)
+  plain_stream = stream()
+  whole = [next(plain_stream) for _ in range(4)]
+  noise = [(x["data"] - next(means)["data"]) / 2 for x in whole]
+  assert all(set(batch) == {"data"} for batch in whole)
+  assert 0.7 < np.std(noise) < 1.3
+  assert np.abs(noise[0] - noise[1]).min() > 0
+  later = stream()
+  later.set_state({"position": 2})
+  np.testing.assert_array_equal(next(later)["data"], whole[2]["data"])
+  assert later.get_state() == {"position": 3}
+  stacked = next(stream(stack=(2, 2)))["data"]
+  np.testing.assert_array_equal(
+    stacked.reshape(2, 8, 2), [x["data"] for x in whole[:2]]
+  )
+  part = next(stream(rows=np.array([1, 4, 5])))["data"]
+  np.testing.assert_array_equal(part, whole[0]["data"][[1, 4, 5]])
+
+
+def test_latents_are_not_mirrored(world):
+  batches = data.Batches(load(world / "out"), batch_size=8, seed=0, flip=True)
+  with pytest.raises(UsageError, match=r"data\.flip=True.* encode with --flip"):
+    next(batches)
+
+
+def test_drawn_latents_get_noise_of_their_own():
+  batch = next(data.FreshNoise(stream()))
+  assert set(batch) == {"data", "noise"}
+  same = next(stream())["data"]
+  np.testing.assert_array_equal(batch["data"], same)
+  mean = next(data.Batches(Wide(), batch_size=8, seed=5))["data"]
+  assert np.abs((same - mean) / 2 - batch["noise"]).min() > 0
+
+
+def test_what_is_missing_is_made_again_and_no_more(world, copy):
+  before = tiny.checksums(copy)
+  (copy / "train-00001-of-00003.npy").unlink()
+  kept = copy / "train-00000-of-00003.npy"
+  os.utime(kept, (1, 1))
+  with pytest.raises(UsageError) as error:
+    load(copy)
+  line = str(error.value)
+  assert "data.data_dir=" in line and "2 of 3 shards of split 'train'" in line
+  flags = line.split("go on with: jaxflow ")[1].split()
+  result = tiny.run(*flags, "--batch_size=8")
+  assert result.code == 0, result.err
+  assert "shard 2/3: 16 latents" in result.out
+  assert "test: nothing to do" in result.out
+  assert tiny.checksums(copy) == before
+  assert kept.stat().st_mtime == 1
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"size": 9}, ["--size=9: give a multiple of 2"]),
+    ({"size": 0}, ["--size=0: give at least 1"]),
+    ({"dtype": "int8"}, ["--dtype=int8: give float16 or float32"]),
+    ({"scale": 0.0}, ["--scale=0.0: give a number above 0"]),
+    ({"data": "ring"}, ["--data=ring", "(2,)", "set of images"]),
+    ({"data": "grey"}, ["did you mean 'gray'?"]),
+    ({"data": ""}, ["--data is missing"]),
+    ({"autoencoder": ""}, ["--autoencoder is missing", "sd-vae-ft-mse"]),
+    ({"autoencoder": "none.bin"}, ["--autoencoder=none.bin", "no such file"]),
+    ({"out": ""}, ["--out is missing"]),
+  ],
+)
+def test_wrong_flags(world, changes, words):
+  refused(*command(world, "out", **changes), words=words)
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"size": 16}, "made with --size=8, not 16: give"),
+    ({"autoencoder": "w", "parameters": "5eed"}, "not w (parameters 5eed): "),
+    ({"dtype": "float16"}, "made with --dtype=float32, not float16: give"),
+    ({"scale": 1.0}, "made with --scale=0.5, not 1.0: give"),
+    ({"flip": False}, "made with --flip=True, not False: give"),
+    ({"num_classes": 5}, "made with images of num_classes=3, not 5: "),
+  ],
+)
+def test_other_latents_are_refused(world, changes, words):
+  folder = data.LatentFolder.open(world / "out", field="--out")
+  with pytest.raises(UsageError) as error:
+    data.LatentFolder.create(world / "out", {**folder.description, **changes})
+  assert words in str(error.value)
+
+
+def test_the_same_weights_may_lie_elsewhere(world):
+  folder = data.LatentFolder.open(world / "out", field="--out")
+  moved = {**folder.description, "autoencoder": "moved", "raw_dir": "there"}
+  found = data.LatentFolder.create(world / "out", moved)
+  assert found.description == folder.description
+
+
+def test_folders_that_cannot_be_read(copy):
+  with pytest.raises(UsageError, match=r"set data\.data_dir to it"):
+    data.load("latents", "train")
+  with pytest.raises(UsageError, match=r"holds no latents\.json"):
+    load(copy.parent)
+  with pytest.raises(UsageError, match="reads no raw files"):
+    data.load("latents", "train", raw_dir="x", data_dir=str(copy))
+  file = copy / "test-00000-of-00001.npy"
+  whole = file.read_bytes()
+  file.write_bytes(whole[:-8])
+  with pytest.raises(UsageError, match=r"test-0\S+ is damaged .* jaxflow enc"):
+    load(copy, "test")
+  np.save(file, np.zeros(6))
+  with pytest.raises(UsageError, match="it holds other records"):
+    load(copy, "test")
+  file.write_bytes(whole)
+  (copy / "decoder.npz").rename(copy / "gone.npz")
+  with pytest.raises(UsageError, match=r"has no decoder\.npz"):
+    load(copy, "test")
+  description = json.loads((copy / "latents.json").read_text())
+  description["statistics"] = None
+  (copy / "latents.json").write_text(json.dumps(description))
+  with pytest.raises(UsageError, match="is not finished; go on with: jaxflow"):
+    load(copy, "test")
+
+
+def shards(folder, **changes):
+  described = {
+    "shape": [2, 2, 1],
+    "dtype": "float16",
+    "num_classes": 0,
+    "counts": {"train": 3},
+    "shard_size": 2,
+  }
+  return data.LatentFolder(folder, described | changes).split("train")
+
+
+def test_half_precision(tmp_path):
+  store = shards(tmp_path)
+  mean = np.full((2, 2, 2, 1), 1 / 3)
+  store.write(0, mean, mean / 100, None)
+  assert store.missing() == [1]
+  rows = store.map(0, field="--out")
+  assert isinstance(rows, np.memmap)
+  # A mean and a deviation of 2 bytes for each of 4 values.
+  assert rows.dtype.itemsize == 16
+  np.testing.assert_allclose(rows["mean"], mean, rtol=2**-11)
+  np.testing.assert_allclose(rows["std"], mean / 100, rtol=2**-11)
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path):
+  mean = np.full((2, 2, 2, 1), 70_000.0)
+  with pytest.raises(RunError, match=r"not finite as float16.*--dtype=float32"):
+    shards(tmp_path).write(0, mean, mean, None)
+  shards(tmp_path, dtype="float32").write(0, mean, mean, None)
+
+
+def test_a_constant_channel_is_refused(tmp_path):
+  latents = data.LatentFolder(tmp_path, dict(shards(tmp_path).description))
+  for shard, size in enumerate((2, 1)):
+    zeros = np.zeros((size, 2, 2, 1))
+    latents.split("train").write(shard, zeros, zeros, None)
+  with pytest.raises(RunError, match="channel 0 of the latents is constant"):
+    latents.finish()
+
+
+def test_images_are_made_square():
+  draw = np.random.default_rng(0)
+  images = draw.uniform(-1, 1, (2, 4, 4, 1)).astype(np.float32)
+  same = square(images, 4)
+  for channel in range(3):
+    np.testing.assert_array_equal(same[..., channel], images[..., 0])
+  # Halved by boxes, cut in the middle: of 8 x 4, the middle 4 x 4.
+  wide = np.zeros((1, 4, 8, 3), np.float32)
+  wide[:, :, 2:4], wide[:, :, :2], wide[:, :, 6:] = 1, -1, -1
+  found = square(wide, 2)[0, :, :, 0]
+  np.testing.assert_allclose(found, [[1, 0], [1, 0]], atol=1 / 127)
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+  """A run of two steps on latents, with a picture."""
+  return tiny.train(
+    world,
+    "run",
+    "flow_matching",
+    "data.name=latents",
+    f"data.data_dir={world / 'out'}",
+    "data.conditional=True",
+    "loss.label_dropout=0.1",
+    "train.steps=2",
+    "train.log_every=2",
+    "train.sample_every=2",
+    "checkpoint.every=2",
+    "train.steps_per_dispatch=2",
+  )
+
+
+def test_training_writes_decoded_pictures(trained):
+  from PIL import Image
+
+  with Image.open(trained / "samples" / "00000002.png") as picture:
+    colours = np.asarray(picture).reshape(-1, 3)
+  # 8 x 8 cells of 32 pixels, and gaps of 2: images, not latents, of 8 x 8.
+  assert len(colours) == (8 * 34 + 2) ** 2
+  assert (colours[:, 0] != colours[:, 1]).any()
+
+
+def test_samples_are_decoded(trained, world, tmp_path):
+  out = {name: tmp_path / f"{name}.npz" for name in ("images", "latents")}
+  for name, path in out.items():
+    flags = ["--latents"] if name == "latents" else []
+    result = tiny.run(
+      "sample", f"--workdir={trained}", "--num=10", f"--out={path}", *flags
+    )
+    assert result.code == 0, result.err
+  images, latents = (np.load(path)["samples"] for path in out.values())
+  assert latents.shape == (10, 4, 4, 4)
+  theirs = np.clip(PLAIN.decode(latents), -1, 1)
+  assert theirs.std() > 0.1
+  np.testing.assert_allclose(images, theirs, atol=1e-4)
+  # The network's samples have about unit scale, the autoencoder's its own.
+  space = data.latent_space("latents", str(world / "out"))
+  np.testing.assert_allclose(
+    space.restore(space.normalise(latents)), latents, atol=1e-5
+  )
+
+
+def test_latents_are_kept_in_arrays_only(trained, tmp_path):
+  out = tmp_path / "x.png"
+  flags = f"--workdir={trained}", f"--out={out}", "--latents"
+  refused("sample", *flags, words=["--latents needs", ".npz"])
+  config = default_config("flow_matching", data="ring", model="mlp")
+  with pytest.raises(UsageError, match="'ring' are no latents; leave it out"):
+    pictures.make_latents(config)
+  points = np.zeros((3, 2))
+  assert pictures.make_picture(config)(points) is points
+
+
+def test_the_shipped_config(world):
+  path = pathlib.Path(__file__).parents[1] / "configs" / "latents.py"
+  values = flags.FlagValues()
+  config = config_flags.parse(
+    [
+      f"--config={path}:flow_matching",
+      f"--config.data.data_dir={world / 'out'}",
+    ],
+    values,
+  )
+  source = runs.load_data(config, "train")
+  config = resolve(
+    config, shape=(32, 32, 4), num_classes=source.num_classes, teacher=None
+  )
+  run = runs.Run.of(config)
+  params = jax.eval_shape(run.model.network.init, jax.random.key(0))
+  # DiT-B/2 has 130 million.
+  count = sum(x.size for x in jax.tree.leaves(params))
+  assert 129e6 < count < 132e6
+
+
+def test_evaluation_compares_latents(trained):
+  (row,) = commands.evaluate(trained, nfe=(1,))
+  assert row["scores"]["sliced_wasserstein"].real > 0
