@@ -230,6 +230,23 @@ def _rectify(arguments: list[str]) -> int:
   return 0
 
 
+def _compile(arguments: list[str]) -> int:
+  from jaxflow.compilation.topologies import Topology
+  from jaxflow.config.flags import parse
+
+  values = flags.FlagValues()
+  flags.DEFINE_string("topology", None, "", flag_values=values)
+  flags.DEFINE_float("hbm", None, "", flag_values=values)
+  config = parse(arguments, values)
+  what = "the devices, v5e:16x16 or host:8 for instance"
+  topology = Topology.parse(_required(values.topology, "topology", what))
+  topology.prepare()
+
+  from jaxflow.commands.compile import compile_config
+
+  return 0 if compile_config(config, topology, hbm=values.hbm, say=_say) else 1
+
+
 def _methods(arguments: list[str]) -> int:
   _parse(arguments, flags.FlagValues())
   from jaxflow.methods import METHODS
@@ -250,6 +267,7 @@ COMMANDS = {
   "pairs": _pairs,
   "rectify": _rectify,
   "encode": _encode,
+  "compile": _compile,
   "methods": _methods,
 }
 

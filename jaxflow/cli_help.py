@@ -10,6 +10,7 @@ usage: jaxflow COMMAND [--flag=value ...]
   pairs     make pairs of noise and data with a trained run's ODE
   rectify   rounds of ReFlow: make pairs, train on them, again
   encode    write the latents of an image set, by published weights
+  compile   compile a config for a TPU pod, without one: memory, FLOPs, traffic
   methods   print the table of methods
 
 jaxflow COMMAND --help tells the flags. All commands take --debug, which shows
@@ -119,6 +120,24 @@ usage: jaxflow encode --data=NAME --autoencoder=PATH --out=FOLDER [--size=256]
 example:
   jaxflow encode --data=fashion_mnist --size=32 --out=runs/latents \\
     --autoencoder=sd-vae-ft-mse""",
+  "compile": """\
+usage: jaxflow compile --config=FILE.py:METHOD --topology=NAME
+                       [--config.FIELD=VALUE ...]
+
+  --config, --config.FIELD=VALUE
+              as of train; --config.mesh.* arranges the devices. Nothing is
+              read where the config holds data.shape and data.num_classes; a
+              teacher that is not there is taken to be like the student
+  --topology  v4:AxBxC, v5p:AxBxC, v5e:AxB or v6e:AxB chips (needs the extra
+              [tpu], no TPU), or host:N devices of this machine's CPU
+  --hbm       memory of a device in GiB (default: the chip's; none of host)
+
+Prints for training step, sampler and evaluation step what each takes of a chip:
+memory, FLOPs, collectives with their bytes, the time to compile, and the
+compiler's estimate of the kernels' time. Exit code 1 if one does not fit.
+
+example:
+  jaxflow compile --config=configs/digits.py:mean_flow --topology=host:8""",
   "methods": """\
 usage: jaxflow methods
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Self, get_args
 
 import jax
@@ -24,7 +25,7 @@ from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
-from jaxflow.types import Array, PyTree
+from jaxflow.types import Array, Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,23 @@ class Run:
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       state,
       sharding.parameter_shardings(state, mesh),
+    )
+
+  def jitted_step(
+    self, template: TrainState, mesh: Mesh
+  ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Return the jitted training step over a mesh; it donates the state.
+
+    Args:
+      template: The shapes of the state, as `template` gives them.
+      mesh: The devices.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, template)
+    return jax.jit(
+      self.train_step(),
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, sharding.replicated(mesh)),
     )
 
   def select(self, state: TrainState, name: str, field: str) -> PyTree:

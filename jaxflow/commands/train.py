@@ -92,17 +92,11 @@ def train(
     del others, frozen, init_params
     begin = int(state.step)
     _check_turns(config, begin)
-    chunk = _chunk(config, begin)
+    chunk = steps_per_dispatch(config, begin)
     host = inputs.make_batches(config, given, steps=chunk, mesh=mesh)
     if position is not None:
       host.set_state(position)
-    shardings = jax.tree.map(lambda x: x.sharding, template)
-    jitted = jax.jit(
-      step_fn,
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh)),
-    )
+    jitted = run.jitted_step(template, mesh)
     count = sum(x.size for x in jax.tree.leaves(state.params))
     say(
       f"{config.method} on {config.data.name}: {count:,} parameters, "
@@ -172,7 +166,7 @@ def _check_turns(config: Config, begin: int = 0) -> None:
   section = config.get("discriminator", {})
   if section.get("network", {}).get("name", "none") == "none":
     return
-  if section["turns"] == "alternate" and _chunk(config, begin) < 2:
+  if section["turns"] == "alternate" and steps_per_dispatch(config, begin) < 2:
     raise UsageError(
       f"train.steps_per_dispatch={config.train.steps_per_dispatch} with "
       "discriminator.turns='alternate': generator and discriminator take "
@@ -181,8 +175,8 @@ def _check_turns(config: Config, begin: int = 0) -> None:
     )
 
 
-def _chunk(config: Config, begin: int) -> int:
-  """Return the number of steps a dispatch."""
+def steps_per_dispatch(config: Config, begin: int) -> int:
+  """Return the number of steps a dispatch of a run that begins at a step."""
   return loop.steps_per_dispatch(
     config.train.steps_per_dispatch,
     begin,

@@ -1,0 +1,25 @@
+"""What a config compiles to on machines that are not at hand."""
+
+from jaxflow.compilation.chips import CHIPS, Chip
+from jaxflow.compilation.collectives import Collective, collectives
+from jaxflow.compilation.flops import matmul_flops
+from jaxflow.compilation.programs import Program, programs
+from jaxflow.compilation.report import Report, compile_program
+from jaxflow.compilation.tables import header, rows, table
+from jaxflow.compilation.topologies import Topology
+
+__all__ = [
+  "CHIPS",
+  "Chip",
+  "Collective",
+  "Program",
+  "Report",
+  "Topology",
+  "collectives",
+  "compile_program",
+  "header",
+  "matmul_flops",
+  "programs",
+  "rows",
+  "table",
+]

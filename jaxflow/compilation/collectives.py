@@ -1,0 +1,134 @@
+"""What a compiled program moves between devices."""
+
+import dataclasses
+import math
+import re
+
+from jaxflow.compilation.hlo import Instruction, Module, Shape
+from jaxflow.compilation.loops import executions
+
+KINDS = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+  "collective-broadcast",
+  "ragged-all-to-all",
+)
+_OPCODES = {kind + end: kind for kind in KINDS for end in ("", "-start")}
+# A TPU sums and keeps a part in one kernel, of this name.
+_SCATTERED = "all-reduce-scatter"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One collective of a program.
+
+  Attributes:
+    kind: One of `KINDS`.
+    shapes: The arrays: sums, what is gathered, what is summed and scattered,
+      or what a device receives.
+    group: How many devices take part together.
+    count: How often it runs.
+    source: The operation of the traced program that it serves.
+  """
+
+  kind: str
+  shapes: tuple[Shape, ...]
+  group: int
+  count: int
+  source: str
+
+  @property
+  def bytes(self) -> int:
+    """Bytes of its arrays, each time that it runs."""
+    return sum(shape.bytes for shape in self.shapes)
+
+  @property
+  def sent(self) -> float:
+    """Bytes that leave each device each time: of n devices in a ring.
+
+    A sum is scattered, then gathered: 2 (n - 1) / n of its bytes. Gathers,
+    scatters and exchanges send (n - 1) / n, permutations all.
+
+    Example:
+      >>> floats = (Shape("f32", (1000,)),)
+      >>> Collective("all-reduce", floats, 4, 1, "").sent
+      6000.0
+    """
+    part = (self.group - 1) / self.group
+    factors = {
+      "all-reduce": 2 * part,
+      "collective-permute": 1.0,
+      "collective-broadcast": 1.0,
+    }
+    return factors.get(self.kind, part) * self.bytes
+
+
+def collectives(module: Module) -> list[Collective]:
+  """Return the collectives of a program, those of one device not.
+
+  Args:
+    module: The program.
+
+  Returns:
+    One entry for each instruction, with the rounds of loops in its count.
+  """
+  counts, _ = executions(module)
+  found: dict[object, Collective] = {}
+  for name, count in counts.items():
+    for instruction in module.computations[name].values():
+      kind = _OPCODES.get(instruction.opcode)
+      if kind is None:
+        continue
+      collective = _read(module, name, instruction, kind, count)
+      if collective.group > 1:
+        # A collective that is spread over several kernels stands in each.
+        chain = re.search(r'chain_id="?(\d+)', instruction.attributes)
+        channel = re.search(r"channel_id=(\d+)", instruction.attributes)
+        key = (
+          (channel[1], chain[1]) if chain and channel else (name, instruction)
+        )
+        found.setdefault(key, collective)
+  return list(found.values())
+
+
+def _read(
+  module: Module, computation: str, given: Instruction, kind: str, count: int
+) -> Collective:
+  shapes = given.shapes
+  group = _group(module, given.attributes, kind)
+  if given.opcode == "all-gather-start":
+    shapes = shapes[len(shapes) // 2 :]
+  elif given.opcode == "collective-permute-start":
+    shapes = shapes[1:2]
+  elif kind == "reduce-scatter":
+    shapes = [Shape(s.dtype, (group, *s.dims)) for s in shapes]
+  if kind == "all-reduce" and computation.startswith(_SCATTERED):
+    kind = "reduce-scatter"
+  source = re.search(r'op_name="([^"]*)"', given.attributes)
+  return Collective(
+    kind, tuple(shapes), group, count, source[1] if source else ""
+  )
+
+
+def _group(module: Module, attributes: str, kind: str) -> int:
+  """Return the size of a collective's groups.
+
+  XLA writes groups as lists, `{{0,1},{2,3}}`, as an iota, `[2,4]<=[8]`, or by
+  the axes of a mesh, `mesh['a'=2,'b'=4] {'b'}`.
+  """
+  if kind == "collective-permute":
+    return module.partitions
+  if found := re.search(
+    r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes
+  ):
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
+    axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in axes)
+  if found := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+    return found[1].count(",") + 1
+  if found := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
+    return int(found[1])
+  return module.partitions

@@ -1,0 +1,131 @@
+"""Compiled programs as text: computations of instructions."""
+
+import dataclasses
+import math
+import re
+
+_BITS = {
+  **{"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8},
+  **{"s16": 16, "u16": 16, "f16": 16, "bf16": 16},
+  **{"s32": 32, "u32": 32, "f32": 32},
+  **{"s64": 64, "u64": 64, "f64": 64, "c64": 64, "c128": 128},
+}
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)")
+_NAME = re.compile(r"%([^\s,()]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """An array's type.
+
+  Example:
+    >>> shapes("(f32[2,3]{1,0}, bf16[4])")[0].bytes
+    24
+  """
+
+  dtype: str
+  dims: tuple[int, ...]
+
+  @property
+  def bytes(self) -> int:
+    """Its size without padding; 8 bits for types of which only eight exist."""
+    return math.ceil(math.prod(self.dims) * _BITS.get(self.dtype, 8) / 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line: `name = result opcode(operands), attributes`."""
+
+  name: str
+  result: str
+  opcode: str
+  operands: str
+  attributes: str
+
+  @property
+  def shapes(self) -> list[Shape]:
+    """The arrays that it returns."""
+    return shapes(self.result)
+
+  @property
+  def names(self) -> list[str]:
+    """The names of its operands."""
+    return _NAME.findall(self.operands)
+
+  def called(self, attribute: str) -> list[str]:
+    """Return the computations that `attribute` names."""
+    found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%\S+)", self.attributes)
+    return [n.rstrip(",}") for n in _NAME.findall(found[1])] if found else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+  """A program.
+
+  Attributes:
+    computations: Instructions by name, by the name of the computation.
+    roots: What a computation returns, by its name.
+    entry: Where the program begins.
+    partitions: Number of devices.
+  """
+
+  computations: dict[str, dict[str, Instruction]]
+  roots: dict[str, Instruction]
+  entry: str
+  partitions: int
+
+  @classmethod
+  def parse(cls, text: str) -> "Module":
+    """Read the text of a compiled program."""
+    found = re.search(r"num_partitions=(\d+)", text[:10_000])
+    computations: dict[str, dict[str, Instruction]] = {}
+    roots, entry, current = {}, "", ""
+    for line in text.splitlines():
+      if not line.startswith((" ", "}")):
+        if header := _COMPUTATION.match(line):
+          current = header[2]
+          computations[current] = {}
+          entry = current if header[1] else entry
+      elif current and (match := _INSTRUCTION.match(line)):
+        instruction = _instruction(match[2], match[3])
+        computations[current][instruction.name] = instruction
+        if match[1]:
+          roots[current] = instruction
+    return cls(computations, roots, entry, int(found[1]) if found else 1)
+
+
+def shapes(text: str) -> list[Shape]:
+  """Return the arrays of a type, `f32[2]` or a tuple."""
+  return [
+    Shape(dtype, tuple(int(d) for d in dims.split(",") if d))
+    for dtype, dims in _ARRAY.findall(text)
+  ]
+
+
+def _instruction(name: str, text: str) -> Instruction:
+  """Read what stands behind `name = `."""
+  end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
+  opening = text.index("(", end)
+  closing = _closing(text, opening)
+  return Instruction(
+    name=name,
+    result=text[:end],
+    opcode=text[end:opening].strip(),
+    operands=text[opening + 1 : closing],
+    attributes=text[closing + 1 :],
+  )
+
+
+_PARENTHESIS = re.compile(r"[()]")
+
+
+def _closing(text: str, opening: int) -> int:
+  """Return where the parenthesis at `opening` closes."""
+  depth = 0
+  for match in _PARENTHESIS.finditer(text, opening):
+    depth += 1 if match[0] == "(" else -1
+    if not depth:
+      return match.start()
+  return len(text) - 1

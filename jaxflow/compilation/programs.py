@@ -1,0 +1,215 @@
+"""The programs of a run from shapes: training, sampling, evaluation."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxflow.errors import UsageError
+from jaxflow.runs import Run
+from jaxflow.training import sharding
+from jaxflow.types import Array, Batch, PyTree
+
+# As many features as the evaluation step keeps moments of, at most: twice
+# those of the Inception network.
+MAX_FEATURES = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A program that can be compiled without data or parameters.
+
+  Attributes:
+    name: What it does.
+    function: The jitted function.
+    arguments: Its positional arguments as `jax.ShapeDtypeStruct`.
+    kept: Those of them that stay in memory, by what they are.
+    steps: How many steps one execution takes.
+    rows: Samples of a step, over all devices.
+  """
+
+  name: str
+  function: Any
+  arguments: tuple[PyTree, ...]
+  kept: dict[str, PyTree]
+  steps: int = 1
+  rows: int
+
+  def lower(self, platform: str | None) -> jax.stages.Lowered:
+    """Lower it for a platform, by default that of the host."""
+    traced = self.function.trace(*self.arguments)
+    if platform is None:
+      return traced.lower()
+    return traced.lower(lowering_platforms=(platform,))
+
+
+def programs(run: Run, mesh: Mesh, *, steps: int) -> list[Program]:
+  """Return training step, sampler and evaluation step of a run.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+    steps: Training steps a dispatch.
+  """
+  return [
+    training_step(run, mesh, steps=steps),
+    sampler(run, mesh),
+    evaluation_step(run, mesh),
+  ]
+
+
+def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
+  """Return the training step as `jaxflow train` compiles it.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+    steps: Steps a dispatch.
+  """
+  state = run.template(mesh)
+  batch = batch_shapes(run, mesh, steps=steps)
+  kept = {
+    "parameters": (state.params, state.loss_params),
+    "averages": state.ema,
+    "optimizer": state.opt_state,
+    "discriminator": state.adversary,
+    "frozen networks": state.frozen,
+    "batch": batch,
+  }
+  return Program(
+    name="training step",
+    function=run.jitted_step(state, mesh),
+    arguments=(state, batch),
+    kept=kept,
+    steps=steps,
+    rows=run.model.config.train.batch_size,
+  )
+
+
+def batch_shapes(run: Run, mesh: Mesh, *, steps: int) -> Batch:
+  """Return the shapes of a dispatch's batch, `[steps, micro-batches, rows]`."""
+  options, model = run.model.config.train, run.model
+  rows = options.batch_size // options.accumulate
+  leading = (steps, options.accumulate, rows)
+  where = sharding.batch_sharding(mesh)
+
+  def shape(dims, dtype):
+    return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
+
+  batch = {"data": shape(model.shape, jnp.float32)}
+  if model.num_classes:
+    batch["cond"] = shape((), jnp.int32)
+  if "pairs" in model.method.needs:
+    batch["noise"] = batch["data"]
+  return batch
+
+
+def sampler(run: Run, mesh: Mesh) -> Program:
+  """Return the sampler of fewest network calls, a training batch at a time."""
+  draw, calls = _drawer(run)
+  state = run.template(mesh)
+  params = run.select(state, run.model.config.sample.ema, "sample.ema")
+  inputs = _sampler_inputs(run, mesh)
+  return Program(
+    name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
+    function=jax.jit(draw, out_shardings=sharding.row_sharding(mesh)),
+    arguments=(params, *inputs),
+    kept={"parameters": params, "batch": inputs},
+    rows=run.model.config.train.batch_size,
+  )
+
+
+def evaluation_step(
+  run: Run,
+  mesh: Mesh,
+  *,
+  features: Callable[[Array], Array] | None = None,
+) -> Program:
+  """Return the sampler followed by an update of its features' moments.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+    features: `samples [B, ...] -> [B, D]`; default: the samples as vectors, of
+      large ones the first `MAX_FEATURES` values.
+  """
+  draw, _ = _drawer(run)
+  state = run.template(mesh)
+  params = run.select(state, run.model.config.sample.ema, "sample.ema")
+  inputs = _sampler_inputs(run, mesh)
+  features = features or _values
+
+  def evaluate(moments, params, *inputs):
+    return updated_moments(moments, features(draw(params, *inputs)))
+
+  width = jax.eval_shape(features, inputs[0]).shape[1]
+  replicated = sharding.replicated(mesh)
+  moments = {
+    name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated)
+    for name, shape in {
+      "count": (),
+      "sum": (width,),
+      "products": (width, width),
+    }.items()
+  }
+  return Program(
+    name="evaluation step",
+    function=jax.jit(evaluate, donate_argnums=0, out_shardings=replicated),
+    arguments=(moments, params, *inputs),
+    kept={"parameters": params, "moments": moments, "batch": inputs},
+    rows=run.model.config.train.batch_size,
+  )
+
+
+def updated_moments(
+  moments: dict[str, Array], features: Array
+) -> dict[str, Array]:
+  """Add features to their count, sum and sum of products.
+
+  Args:
+    moments: `count`, `sum [D]` and `products [D, D]`.
+    features: `[B, D]`.
+
+  Example:
+    >>> zero = {"count": 0, "sum": jnp.zeros(1), "products": jnp.zeros((1, 1))}
+    >>> new = updated_moments(zero, jnp.array([[1.0], [3.0]]))
+    >>> [float(new[k].sum()) for k in ("sum", "products")]
+    [4.0, 10.0]
+  """
+  x = features.astype(jnp.float32)
+  products = jnp.matmul(x.T, x, precision="highest")
+  return {
+    "count": moments["count"] + len(x),
+    "sum": moments["sum"] + x.sum(0),
+    "products": moments["products"] + products,
+  }
+
+
+def _values(samples: Array) -> Array:
+  return samples.reshape(len(samples), -1)[:, :MAX_FEATURES]
+
+
+def _drawer(run: Run) -> tuple[Callable[..., Array], int]:
+  """Return the sampler with the fewest calls, and their number."""
+  try:
+    return run.model.make_sampler(1, "nfe"), 1
+  except UsageError:
+    # A solver of two calls a step, or a sampler that has no single step.
+    calls = run.model.config.sample.nfe
+    return run.model.make_sampler(calls, "sample.nfe"), calls
+
+
+def _sampler_inputs(run: Run, mesh: Mesh) -> tuple[PyTree, PyTree, PyTree]:
+  """Return the shapes of noise, key and labels."""
+  rows, where = run.model.config.train.batch_size, sharding.row_sharding(mesh)
+  noise = jax.ShapeDtypeStruct(
+    (rows, *run.model.shape), jnp.float32, sharding=where
+  )
+  key = jax.eval_shape(jax.random.key, 0)
+  labels = None
+  if run.model.num_classes:
+    labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
+  return noise, key, labels

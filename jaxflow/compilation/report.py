@@ -1,0 +1,182 @@
+"""Compile a program and read what it will take of every chip."""
+
+import dataclasses
+import math
+import re
+import time
+
+import jax
+
+from jaxflow.compilation.chips import GIB, Chip
+from jaxflow.compilation.collectives import Collective, collectives
+from jaxflow.compilation.flops import matmul_flops
+from jaxflow.compilation.hlo import Module
+from jaxflow.compilation.loops import executions
+from jaxflow.compilation.programs import Program
+from jaxflow.types import PyTree
+
+_TOO_LARGE = re.compile(
+  r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM"
+)
+_UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """What one device has to do and to hold; FLOPs and bytes are of one step.
+
+  Attributes:
+    name: The program.
+    kept: Bytes of what stays in memory, by what it is, without the padding
+      of its layout.
+    total: Bytes at the fullest moment; of a program that the compiler refuses,
+      what it asks for.
+    limit: Bytes that there are, or None.
+    arguments: Bytes of `kept` and all else that it is given, padding included;
+      None if the compiler refuses it.
+    flops: Of matrix products.
+    collectives: What it moves.
+    steps: Steps of one execution.
+    rows: Samples of a step, over all devices.
+    lower_seconds: Time to trace and lower it here.
+    compile_seconds: Time to compile it here.
+    kernel_seconds: The compiler's estimate of a step's kernels on the chip,
+      without what it waits for collectives; None where it gives none.
+  """
+
+  name: str
+  kept: dict[str, int]
+  total: int
+  limit: int | None
+  arguments: int | None
+  flops: float
+  collectives: list[Collective]
+  steps: int
+  rows: int
+  lower_seconds: float
+  compile_seconds: float
+  kernel_seconds: float | None
+
+  @property
+  def fits(self) -> bool:
+    """Whether memory suffices."""
+    compiled = self.arguments is not None
+    return compiled and (self.limit is None or self.total <= self.limit)
+
+  @property
+  def temporaries(self) -> int | None:
+    """Bytes beside the arguments at the fullest moment."""
+    return None if self.arguments is None else self.total - self.arguments
+
+  @property
+  def sent(self) -> float:
+    """Bytes that leave a device in one step, of all collectives."""
+    return sum(c.count * c.sent for c in self.collectives) / self.steps
+
+
+def compile_program(
+  program: Program,
+  *,
+  chip: Chip | None = None,
+  limit: int | None = None,
+  options: dict[str, str | bool] | None = None,
+) -> Report:
+  """Compile a program and read its memory, FLOPs and collectives.
+
+  Args:
+    program: The program.
+    chip: The chip that the devices of its mesh are, or None for the host.
+    limit: Bytes that a device has; default: what the compiler lets a program
+      have of the chip.
+    options: Options of the compiler.
+
+  Returns:
+    The report; one of what there is if the chip's memory does not suffice.
+  """
+  if limit is None and chip is not None:
+    limit = chip.usable
+  kept = {k: bytes_per_device(v) for k, v in program.kept.items()}
+  known = {
+    "name": program.name,
+    "kept": {k: v for k, v in kept.items() if v},
+    "limit": limit,
+    "steps": program.steps,
+    "rows": program.rows,
+  }
+  start = time.perf_counter()
+  lowered = program.lower(None if chip is None else "tpu")
+  lowering = time.perf_counter() - start
+  try:
+    compiled = lowered.compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    found = _TOO_LARGE.search(str(error))
+    if found is None:
+      raise
+    return Report(
+      **known,
+      total=int(float(found[1]) * _UNITS[found[2]]),
+      arguments=None,
+      flops=math.nan,
+      collectives=[],
+      lower_seconds=lowering,
+      compile_seconds=time.perf_counter() - start - lowering,
+      kernel_seconds=None,
+    )
+  compiling = time.perf_counter() - start - lowering
+  text = compiled.as_text()
+  assert text is not None
+  module = Module.parse(text)
+  total, arguments = _memory(compiled)
+  cycles = _cycles(module)
+  return Report(
+    **known,
+    total=total,
+    arguments=arguments,
+    flops=matmul_flops(module) / program.steps,
+    collectives=collectives(module),
+    lower_seconds=lowering,
+    compile_seconds=compiling,
+    kernel_seconds=cycles / chip.clock / program.steps
+    if chip and cycles
+    else None,
+  )
+
+
+def bytes_per_device(tree: PyTree) -> int:
+  """Return the bytes of a tree of sharded shapes on one device.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> bytes_per_device({"w": jax.ShapeDtypeStruct((3, 2), jnp.float32)})
+    24
+  """
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    where = getattr(leaf, "sharding", None)
+    shape = leaf.shape if where is None else where.shard_shape(leaf.shape)
+    total += math.prod(shape) * leaf.dtype.itemsize
+  return total
+
+
+def _memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
+  """Return bytes at the fullest moment, and of the arguments."""
+  memory = compiled.memory_analysis()
+  assert memory is not None
+  arguments = memory.argument_size_in_bytes
+  total = arguments + memory.temp_size_in_bytes
+  total += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  # Temporaries of a TPU are listed as if none took the place of another.
+  peak = getattr(memory, "peak_memory_in_bytes", 0)
+  return (peak if arguments <= peak < total else total), arguments
+
+
+def _cycles(module: Module) -> int:
+  """Return the estimated cycles of all kernels, rounds of loops counted."""
+  counts, kernels = executions(module)
+  pattern = re.compile(r'"estimated_cycles":"(\d+)"')
+  return sum(
+    counts[name] * int(found[1])
+    for name in counts.keys() - kernels
+    for instruction in module.computations[name].values()
+    if (found := pattern.search(instruction.attributes))
+  )

@@ -1,0 +1,137 @@
+"""Reports as text."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jaxflow.compilation.chips import GIB
+from jaxflow.compilation.report import Report
+from jaxflow.compilation.topologies import Topology
+
+
+def header(
+  name: str, topology: Topology, mesh: dict[str, int], hosts: int
+) -> str:
+  """Return the line above all tables.
+
+  Args:
+    name: What is compiled.
+    topology: The devices.
+    mesh: The sizes of its axes.
+    hosts: Number of their hosts.
+  """
+  chip = topology.chip
+  what = f"{topology.size} host devices"
+  if chip is not None:
+    what = (
+      f"{topology.size} chips on {hosts} host(s), a chip with "
+      f"{chip.hbm / GIB:.0f} GiB, {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, "
+      f"{chip.hbm_bandwidth / 1e9:.0f} GB/s to its memory and "
+      f"{chip.link_bandwidth / 1e9:.0f} GB/s to other chips"
+    )
+  axes = ", ".join(f"{k} {v}" for k, v in mesh.items())
+  return f"{name} on {topology.name}: {what}; mesh {axes}"
+
+
+def table(report: Report, topology: Topology) -> str:
+  """Return what one program takes of every chip, a line each."""
+  lines = [
+    f"{report.name} ({report.rows} samples)",
+    *_memory(report),
+    *_work(report, topology),
+    *_collectives(report),
+    f"  {'lowered in':<22}{report.lower_seconds:.1f} s, compiled in "
+    f"{report.compile_seconds:.1f} s here",
+  ]
+  return "\n".join(lines)
+
+
+def _memory(report: Report) -> list[str]:
+  lines = [f"  {k:<22}{_size(v)}" for k, v in report.kept.items()]
+  if report.arguments is not None:
+    padding = report.arguments - sum(report.kept.values())
+    if padding > 0.01 * report.arguments:
+      lines.append(f"  {'layout and counters':<22}{_size(padding)}")
+    lines.append(f"  {'temporary':<22}{_size(report.temporaries or 0)}")
+  verdict = ""
+  if report.limit is not None:
+    fits = "fits" if report.fits else "does not fit"
+    verdict = f" of {_size(report.limit).strip()}: {fits}"
+  return [*lines, f"  {'memory in all':<22}{_size(report.total)}{verdict}"]
+
+
+def _work(report: Report, topology: Topology) -> list[str]:
+  if math.isnan(report.flops):
+    return []
+  chip = topology.chip
+  least = ""
+  if chip is not None:
+    seconds = chip.compute_seconds(report.flops)
+    least = f", {1e3 * seconds:.2f} ms at the chip's peak"
+  lines = [f"  {'FLOPs':<22}{report.flops:10.4g}{least}"]
+  if report.kernel_seconds is not None:
+    estimate = f"{1e3 * report.kernel_seconds:10.2f} ms"
+    lines.append(f"  {'kernels':<22}{estimate}, the compiler's estimate")
+  if chip is not None and report.sent:
+    links = f"{1e3 * chip.link_seconds(report.sent):10.2f} ms"
+    lines.append(f"  {'links':<22}{links} at their bandwidth")
+  return lines
+
+
+def _collectives(report: Report) -> list[str]:
+  """Return a line for each kind; counts, bytes and largest are of one step."""
+  by_kind = defaultdict(list)
+  for collective in report.collectives:
+    by_kind[collective.kind].append(collective)
+  lines = []
+  for kind, group in by_kind.items():
+    count = sum(c.count for c in group) / report.steps
+    size = sum(c.count * c.bytes for c in group) / report.steps
+    sent = sum(c.count * c.sent for c in group) / report.steps
+    largest = max(
+      (s for c in group for s in c.shapes), key=lambda shape: shape.bytes
+    )
+    dims = ",".join(map(str, largest.dims))
+    lines.append(
+      f"  {kind:<22}{count:10.4g} times, {size / 1e6:.4g} MB, "
+      f"{sent / 1e6:.4g} MB sent; largest {largest.dtype}[{dims}]"
+    )
+  return lines or [f"  {'collectives':<22}{'none':>10}"]
+
+
+def rows(reports: Sequence[Report]) -> list[dict]:
+  """Return reports as plain values, for a file.
+
+  Args:
+    reports: Any.
+  """
+  return [_row(report) for report in reports]
+
+
+def _row(report: Report) -> dict:
+  moved: dict[str, dict[str, float]] = {}
+  for c in report.collectives:
+    entry = moved.setdefault(c.kind, {"count": 0, "bytes": 0, "sent": 0})
+    for name, value in (("count", 1), ("bytes", c.bytes), ("sent", c.sent)):
+      entry[name] += c.count * value / report.steps
+  return {
+    "program": report.name,
+    "samples": report.rows,
+    "memory": report.kept,
+    "temporary": report.temporaries,
+    "total": report.total,
+    "limit": report.limit,
+    "fits": report.fits,
+    "flops": None if math.isnan(report.flops) else report.flops,
+    "kernel_seconds": report.kernel_seconds,
+    "collectives": moved,
+    "sent": report.sent,
+    "lower_seconds": round(report.lower_seconds, 2),
+    "compile_seconds": round(report.compile_seconds, 2),
+  }
+
+
+def _size(size: float) -> str:
+  if size >= 0.1 * GIB:
+    return f"{size / GIB:10.2f} GiB"
+  return f"{size / 2**20:10.2f} MiB"
