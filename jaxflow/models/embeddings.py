@@ -155,9 +155,12 @@ class LabelEmbedder(nnx.Module):
         f"cond: labels of shape {labels.shape} for a batch of {batch}; "
         f"give one label per sample, shape ({batch},)"
       )
-    # Negative labels would count from the end of the table.
-    rows = jnp.where(labels < 0, self.num_classes + 1, labels)
-    return self.table[...].at[rows].get(mode="fill", fill_value=jnp.nan)
+    known = (labels >= 0) & (labels <= self.num_classes)
+    # A product, because the gradient of a look-up is a scatter: where a loss
+    # calls the network twice, TPUs merge two scatters, and move rows for it.
+    chosen = jax.nn.one_hot(labels, self.num_classes + 1)
+    rows = jnp.matmul(chosen, self.table[...], precision="highest")
+    return jnp.where(known[:, None], rows, jnp.nan)
 
 
 def labels_of(cond: PyTree) -> Array | None:
