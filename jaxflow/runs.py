@@ -147,7 +147,7 @@ class Run:
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
     return jax.jit(
-      self.train_step(),
+      sharding.over(mesh, self.train_step()),
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(mesh)),
       out_shardings=(shardings, sharding.replicated(mesh)),

@@ -85,14 +85,7 @@ def moved(run, mesh):
   }
   if "pairs" in run.model.method.needs:
     batch["noise"] = batch["data"]
-  shardings = jax.tree.map(lambda x: x.sharding, state)
-  step = jax.jit(
-    run.train_step(),
-    donate_argnums=0,
-    in_shardings=(shardings, sharding.batch_sharding(mesh)),
-    out_shardings=(shardings, None),
-  )
-  lowered = step.lower(state, batch)
+  lowered = run.jitted_step(state, mesh).lower(state, batch)
   program = lowered.compile(compiler_options=fast_compile.OPTIONS).as_text()
   found = collections.defaultdict(set)
   for result, kind in COLLECTIVE.findall(program):
@@ -121,9 +114,7 @@ def test_fsdp_moves_no_token(method, loss):
   shapes = moved(make_run(method, loss, **LARGE), mesh)
   # A row's time, label and modulation are one vector: where a device has few
   # rows, XLA exchanges these vectors (all-to-all) instead of gathering the
-  # kernels, which are larger. It does so for flow matching too. Were a device
-  # to have fewer tokens than the network has features, the same would be
-  # cheaper for tokens, and XLA would.
+  # kernels, which are larger. It does so for flow matching too.
   parameters_and_conditions = {
     "all-gather",
     "reduce-scatter",

@@ -68,6 +68,18 @@ def test_pair_law(name, x64):
   np.testing.assert_allclose(s, TABLE[f"law/{name}_s"], rtol=1e-12)
 
 
+def test_a_share_of_sorted_pairs_is_equal():
+  key, n = jax.random.key(0), 10_000
+  plain = times.SortedPair(law=times.Uniform())
+  t, s = times.SortedPair(law=times.Uniform(), equal=0.25)(key, n)
+  same = t == s
+  # Four standard deviations of a share of n draws.
+  assert abs(same.mean() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
+  wanted_t, wanted_s = plain(key, n)
+  np.testing.assert_array_equal(t, wanted_t)
+  np.testing.assert_array_equal(s[~same], wanted_s[~same])
+
+
 def test_uniform_law():
   value = times.Uniform(t_min=2.0, t_max=6.0).transform(jnp.array([0.0, 0.25]))
   assert value.tolist() == [2.0, 3.0]

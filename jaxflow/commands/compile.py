@@ -49,10 +49,15 @@ def compile_config(
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   inputs.check_batch(config, mesh)
   run = Run.of(config)
+  whole = sharding.undivided(run.template(mesh).params, mesh)
+  notes += [
+    f"mesh does not divide {line}: replicated along it" for line in whole
+  ]
+  notes += straddling(config, sharding.row_shards(mesh))
   name = f"{config.method} on {config.data.name}"
   hosts = len({device.process_index for device in devices})
   say(compilation.header(name, topology, dict(mesh.shape), hosts))
-  for note in [*notes, *straddling(config, sharding.row_shards(mesh))]:
+  for note in notes:
     say(f"note: {note}")
   limit = None if hbm is None else int(hbm * GIB)
   fit = True

@@ -119,7 +119,7 @@ def streamer(
     if num % sharding.row_shards(mesh) == 0:
       rows = sharding.row_sharding(mesh)
       noise = jax.lax.with_sharding_constraint(noise, rows)
-    return sampler(params, noise, step_key, labels)
+    return sharding.over(mesh, sampler)(params, noise, step_key, labels)
 
   def stream(state, key, num, labels):
     params = run.select(state, model.config.sample.ema, "sample.ema")

@@ -109,7 +109,7 @@ def batch_shapes(run: Run, mesh: Mesh, *, steps: int) -> Batch:
 
 def sampler(run: Run, mesh: Mesh) -> Program:
   """Return the sampler of fewest network calls, a training batch at a time."""
-  draw, calls = _drawer(run)
+  draw, calls = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
   inputs = _sampler_inputs(run, mesh)
@@ -136,7 +136,7 @@ def evaluation_step(
     features: `samples [B, ...] -> [B, D]`; default: the samples as vectors, of
       large ones the first `MAX_FEATURES` values.
   """
-  draw, _ = _drawer(run)
+  draw, _ = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
   inputs = _sampler_inputs(run, mesh)
@@ -192,14 +192,15 @@ def _values(samples: Array) -> Array:
   return samples.reshape(len(samples), -1)[:, :MAX_FEATURES]
 
 
-def _drawer(run: Run) -> tuple[Callable[..., Array], int]:
+def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
   """Return the sampler with the fewest calls, and their number."""
   try:
-    return run.model.make_sampler(1, "nfe"), 1
+    return sharding.over(mesh, run.model.make_sampler(1, "nfe")), 1
   except UsageError:
     # A solver of two calls a step, or a sampler that has no single step.
     calls = run.model.config.sample.nfe
-    return run.model.make_sampler(calls, "sample.nfe"), calls
+    sampler = run.model.make_sampler(calls, "sample.nfe")
+    return sharding.over(mesh, sampler), calls
 
 
 def _sampler_inputs(run: Run, mesh: Mesh) -> tuple[PyTree, PyTree, PyTree]:

@@ -40,6 +40,7 @@ class Report:
     rows: Samples of a step, over all devices.
     lower_seconds: Time to trace and lower it here.
     compile_seconds: Time to compile it here.
+    cpu_seconds: That of all cores, whatever else they do.
     kernel_seconds: The compiler's estimate of a step's kernels on the chip,
       without what it waits for collectives; None where it gives none.
   """
@@ -55,6 +56,7 @@ class Report:
   rows: int
   lower_seconds: float
   compile_seconds: float
+  cpu_seconds: float
   kernel_seconds: float | None
 
   @property
@@ -105,7 +107,7 @@ def compile_program(
   }
   start = time.perf_counter()
   lowered = program.lower(None if chip is None else "tpu")
-  lowering = time.perf_counter() - start
+  lowering, busy = time.perf_counter() - start, time.process_time()
   try:
     compiled = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
@@ -120,9 +122,11 @@ def compile_program(
       collectives=[],
       lower_seconds=lowering,
       compile_seconds=time.perf_counter() - start - lowering,
+      cpu_seconds=time.process_time() - busy,
       kernel_seconds=None,
     )
   compiling = time.perf_counter() - start - lowering
+  busy = time.process_time() - busy
   text = compiled.as_text()
   assert text is not None
   module = Module.parse(text)
@@ -136,6 +140,7 @@ def compile_program(
     collectives=collectives(module),
     lower_seconds=lowering,
     compile_seconds=compiling,
+    cpu_seconds=busy,
     kernel_seconds=cycles / chip.clock / program.steps
     if chip and cycles
     else None,

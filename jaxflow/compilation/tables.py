@@ -41,7 +41,8 @@ def table(report: Report, topology: Topology) -> str:
     *_work(report, topology),
     *_collectives(report),
     f"  {'lowered in':<22}{report.lower_seconds:.1f} s, compiled in "
-    f"{report.compile_seconds:.1f} s here",
+    f"{report.compile_seconds:.1f} s here, {report.cpu_seconds:.1f} s of its "
+    "cores",
   ]
   return "\n".join(lines)
 
@@ -128,6 +129,7 @@ def _row(report: Report) -> dict:
     "sent": report.sent,
     "lower_seconds": round(report.lower_seconds, 2),
     "compile_seconds": round(report.compile_seconds, 2),
+    "cpu_seconds": round(report.cpu_seconds, 2),
   }
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxflow.models.placement import by_rows
 from jaxflow.types import Array
 
 _xavier = nnx.initializers.xavier_uniform()
@@ -45,8 +46,8 @@ class TokenLinear(nnx.Linear):
 
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
     """Returns [B, T, features]."""
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    output = super().__call__(flat, out_sharding)
+    flat = by_rows(inputs.reshape(-1, inputs.shape[-1]))
+    output = by_rows(super().__call__(flat, out_sharding))
     return output.reshape(*inputs.shape[:-1], output.shape[-1])
 
 

@@ -22,6 +22,14 @@ PairSampler = Callable[[Array, int], tuple[Array, Array]]
 class SortedPair:
   """Two draws of one law: t is the larger, s the smaller.
 
+  Of a share of the pairs, drawn at random, s = t. It is for losses that treat
+  such rows differently anyway, where a device has too few rows to hold as few
+  others as wanted: half of one row in two is a quarter.
+
+  Attributes:
+    law: The law.
+    equal: The share.
+
   Example:
     >>> from jaxflow.times import Uniform
     >>> t, s = SortedPair(law=Uniform())(jax.random.key(0), 100)
@@ -30,6 +38,12 @@ class SortedPair:
   """
 
   law: Law
+  equal: float = 0.0
+
+  def __post_init__(self) -> None:
+    """Raise ValueError if the share is none."""
+    if not 0 <= self.equal <= 1:
+      raise ValueError(f"equal={self.equal}: give a share from 0 to 1")
 
   def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
     """Map two arrays of draws to `(t, s)`."""
@@ -39,7 +53,11 @@ class SortedPair:
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
     first, second = jax.random.split(key)
-    return self.transform(self.law.draw(first, n), self.law.draw(second, n))
+    t, s = self.transform(self.law.draw(first, n), self.law.draw(second, n))
+    if self.equal:
+      same = jax.random.bernoulli(jax.random.fold_in(key, 2), self.equal, (n,))
+      s = jnp.where(same, t, s)
+    return t, s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

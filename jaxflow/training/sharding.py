@@ -12,15 +12,18 @@ References:
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 AXES = ("data", "fsdp", "tensor")
 # The axes over which the rows of a batch are split.
@@ -80,7 +83,34 @@ def make_mesh(
       f"not the number of devices, {count}: choose divisors of {count}, or "
       "mesh.data=-1"
     )
-  return jax.make_mesh(shape, AXES, (AxisType.Auto,) * 3, devices=devices)
+  # An axis may be a part of one axis of a torus, 16 of 8 x 8 x 8 chips.
+  arranged = mesh_utils.create_device_mesh(
+    shape, devices, allow_split_physical_axes=True
+  )
+  return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def over(mesh: Mesh, function: F) -> F:
+  """Return a function that is traced with a mesh in force.
+
+  Networks then keep the rows of their activations where the batch has them.
+
+  Args:
+    mesh: A mesh of `make_mesh`.
+    function: What is to be jitted.
+
+  Example:
+    >>> names = lambda: jax.sharding.get_abstract_mesh().axis_names
+    >>> over(make_mesh(), names)()
+    ('data', 'fsdp', 'tensor')
+  """
+
+  @functools.wraps(function)
+  def placed(*args: Any, **kwargs: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args, **kwargs)
+
+  return cast(F, placed)
 
 
 def fitting_mesh(section: Mapping[str, int]) -> Mesh:
