@@ -261,7 +261,7 @@ def test_a_training_step_sums_its_gradient(reports):
   scalars = 4 * 16
   assert size <= moved <= size + scalars
   assert sampler.collectives == []
-  # The moments of two values: count, sum and products.
+  # Of two values the sum and the products.
   assert sum(c.bytes for c in evaluation.collectives) == 4 * (2 + 4)
 
 

@@ -9,13 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxflow.errors import UsageError
+from jaxflow.evaluation.moments import LARGEST, batch_moments
 from jaxflow.runs import Run
 from jaxflow.training import sharding
 from jaxflow.types import Array, Batch, PyTree
-
-# As many features as the evaluation step keeps moments of, at most: twice
-# those of the Inception network.
-MAX_FEATURES = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,68 +125,35 @@ def evaluation_step(
   *,
   features: Callable[[Array], Array] | None = None,
 ) -> Program:
-  """Return the sampler followed by an update of its features' moments.
+  """Return the sampler followed by the moments of its samples' features.
 
   Args:
     run: The run.
     mesh: The devices.
     features: `samples [B, ...] -> [B, D]`; default: the samples as vectors, of
-      large ones the first `MAX_FEATURES` values.
+      large ones as many values as moments are kept of.
   """
   draw, _ = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
   inputs = _sampler_inputs(run, mesh)
-  features = features or _values
+  rows = run.model.config.train.batch_size
 
-  def evaluate(moments, params, *inputs):
-    return updated_moments(moments, features(draw(params, *inputs)))
+  def evaluate(params, *inputs):
+    samples = (features or _values)(draw(params, *inputs))
+    return batch_moments(samples, rows)
 
-  width = jax.eval_shape(features, inputs[0]).shape[1]
-  replicated = sharding.replicated(mesh)
-  moments = {
-    name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated)
-    for name, shape in {
-      "count": (),
-      "sum": (width,),
-      "products": (width, width),
-    }.items()
-  }
   return Program(
     name="evaluation step",
-    function=jax.jit(evaluate, donate_argnums=0, out_shardings=replicated),
-    arguments=(moments, params, *inputs),
-    kept={"parameters": params, "moments": moments, "batch": inputs},
-    rows=run.model.config.train.batch_size,
+    function=jax.jit(evaluate, out_shardings=sharding.replicated(mesh)),
+    arguments=(params, *inputs),
+    kept={"parameters": params, "batch": inputs},
+    rows=rows,
   )
 
 
-def updated_moments(
-  moments: dict[str, Array], features: Array
-) -> dict[str, Array]:
-  """Add features to their count, sum and sum of products.
-
-  Args:
-    moments: `count`, `sum [D]` and `products [D, D]`.
-    features: `[B, D]`.
-
-  Example:
-    >>> zero = {"count": 0, "sum": jnp.zeros(1), "products": jnp.zeros((1, 1))}
-    >>> new = updated_moments(zero, jnp.array([[1.0], [3.0]]))
-    >>> [float(new[k].sum()) for k in ("sum", "products")]
-    [4.0, 10.0]
-  """
-  x = features.astype(jnp.float32)
-  products = jnp.matmul(x.T, x, precision="highest")
-  return {
-    "count": moments["count"] + len(x),
-    "sum": moments["sum"] + x.sum(0),
-    "products": moments["products"] + products,
-  }
-
-
 def _values(samples: Array) -> Array:
-  return samples.reshape(len(samples), -1)[:, :MAX_FEATURES]
+  return samples.reshape(len(samples), -1)[:, :LARGEST]
 
 
 def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:

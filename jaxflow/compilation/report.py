@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import time
+from typing import Any
 
 import jax
 
@@ -81,7 +82,7 @@ def compile_program(
   *,
   chip: Chip | None = None,
   limit: int | None = None,
-  options: dict[str, str | bool] | None = None,
+  options: dict[str, Any] | None = None,
 ) -> Report:
   """Compile a program and read its memory, FLOPs and collectives.
 

@@ -1,0 +1,148 @@
+"""How fast a training step runs on the accelerator that is at hand.
+
+MeanFlow's step of a DiT-B/2 in bfloat16 on ImageNet's latents, with scanned and
+with unrolled layers, with and without recomputation. Model FLOPs are 3.25
+forward passes a sample, recomputation not counted: forward, backward, and the
+derivative of a quarter of the rows.
+
+  python experiments/accelerator/run.py            # an accelerator; minutes
+  python experiments/accelerator/run.py --quick    # any device; prints only
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import compilation
+from jaxflow.commands.compile import resolved
+from jaxflow.compilation import Topology
+from jaxflow.config import Config, default_config
+from jaxflow.models.dit import SIZES
+from jaxflow.runs import Run
+from jaxflow.training import sharding
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+FULL = {**SIZES["B"], "patch_size": 2}
+TINY = {**SIZES["tiny"], "depth": 1, "patch_size": 8}
+# Forward 1, backward 2, derivative of 1 row in 4.
+FORWARDS = 3.25
+
+# Peaks of dense bfloat16 arithmetic, FLOP/s, from the makers' data sheets: by a
+# part of the name of the device, the longest that is found.
+PEAKS = {
+  "A100": 312e12,
+  "H100": 989e12,
+  "H100 PCIe": 756e12,
+  "H200": 989e12,
+  "L4": 121e12,
+  "L40S": 362e12,
+  "V100": 125e12,
+  **{f"TPU {name}": chip.flops for name, chip in compilation.CHIPS.items()},
+}
+
+
+def config_of(network: dict, batch_size: int, **options) -> Config:
+  """Return MeanFlow's config on ImageNet's latents."""
+  config = default_config("mean_flow", data="latents", model="dit")
+  config.data.shape, config.data.num_classes = (32, 32, 4), 1000
+  config.model.update(dtype="bfloat16", **network, **options)
+  config.train.update(batch_size=batch_size, steps_per_dispatch=1)
+  return resolved(config)[0]
+
+
+def forward_flops(network: dict) -> float:
+  """Count the FLOPs of one network call of one sample, on a host device."""
+  (host,) = Topology.parse("host:1").devices()
+  mesh = sharding.make_mesh(devices=[host])
+  run = Run.of(config_of(network, 4))
+  sampler = compilation.programs(run, mesh, steps=1)[1]
+  return compilation.compile_program(sampler).flops / sampler.rows
+
+
+def seconds(config: Config, steps: int) -> float:
+  """Time training steps from a fresh state; return the median of one."""
+  run, mesh = Run.of(config), sharding.make_mesh()
+  template = run.template(mesh)
+  step = run.jitted_step(template, mesh)
+
+  def init(key):
+    return run.init(run.model.network.init(key), {}, key)
+
+  shardings = jax.tree.map(lambda x: x.sharding, template)
+  state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+  leading = (1, 1, config.train.batch_size)
+  batch = {
+    "data": jnp.ones((*leading, *run.model.shape)),
+    "cond": jnp.zeros(leading, jnp.int32),
+  }
+  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+  laps = []
+  for _ in range(steps + 2):
+    start = time.perf_counter()
+    state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    laps.append(time.perf_counter() - start)
+  return statistics.median(laps[2:])
+
+
+def main() -> int:
+  """Run the experiment."""
+  parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+  parser.add_argument(
+    "--quick", action="store_true", help="tiny, one variant; write nothing"
+  )
+  parser.add_argument("--batch_size", type=int, default=256)
+  given = parser.parse_args()
+  network, steps = (TINY, 2) if given.quick else (FULL, 20)
+  batch_size = 8 * jax.device_count() if given.quick else given.batch_size
+  kind = jax.devices()[0].device_kind
+  found = [name for name in PEAKS if name in kind]
+  peak = PEAKS[max(found, key=len)] * jax.device_count() if found else None
+  model = FORWARDS * forward_flops(network)
+  rows = []
+  variants = list(itertools.product((True, False), repeat=2))
+  for scan, remat in variants[:1] if given.quick else variants:
+    options = {"scan_layers": scan, "remat": remat}
+    took = seconds(config_of(network, batch_size, **options), steps)
+    speed = batch_size / took
+    used = None if peak is None else speed * model / peak
+    rows.append({**options, "samples_per_second": speed, "mfu": used})
+    print(f"{rows[-1]}", file=sys.stderr)
+  results = {
+    "device": f"{jax.device_count()} x {kind}",
+    "jax": jax.__version__,
+    "batch_size": batch_size,
+    "model_flops_per_sample": model,
+    "rows": rows,
+  }
+  text = markdown(results)
+  print(f"{results['device']}, batch {batch_size}\n\n{text}")
+  if not given.quick:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "step.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / "step.md").write_text(text)
+  return 0
+
+
+def markdown(results: dict) -> str:
+  """Format results as a table."""
+  lines = ["| layers | recomputed | samples/s | MFU |", "|---|---|---|---|"]
+  for row in results["rows"]:
+    mfu = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
+    lines.append(
+      f"| {'scanned' if row['scan_layers'] else 'unrolled'} "
+      f"| {'yes' if row['remat'] else 'no'} "
+      f"| {row['samples_per_second']:.4g} | {mfu} |"
+    )
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  sys.exit(main())
