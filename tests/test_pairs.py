@@ -171,7 +171,7 @@ def test_devices_and_batches_do_not_decide(folder, tmp_path, monkeypatch):
   for name, batch_size in (("one", 24), ("small", 7), ("large", 1000)):
     with monkeypatch.context() as patch:
       if name == "one":
-        patch.setattr(sharding, "make_mesh", lambda: one)
+        patch.setattr(sharding, "make_mesh", lambda **axes: one)
       options = commands.PairOptions(
         **{**vars(OPTIONS), "batch_size": batch_size}
       )

@@ -84,7 +84,7 @@ def resolved(config: Config) -> tuple[Config, list[str]]:
   shape, num_classes = config.data.shape, config.data.num_classes
   if shape is None or num_classes is None:
     dataset = load_data(config, "train")
-    shape, num_classes = dataset.data.shape[1:], dataset.num_classes
+    shape, num_classes = dataset.shape, dataset.num_classes
   elif not config.data.conditional:
     num_classes = 0
   found = {}
