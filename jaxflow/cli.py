@@ -54,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
     if debug:
       raise
     print(f"jaxflow {command}: interrupted", file=sys.stderr)
-    return 130
+    return _left(130)
   except Exception as error:
     if debug:
       raise
@@ -66,11 +66,7 @@ def run(argv: Sequence[str]) -> int:
     text = " ".join(str(error).split())
     more = "" if not kind else " (--debug shows where)"
     print(f"jaxflow {command}: {kind}{text}{more}", file=sys.stderr)
-    from jaxflow import processes
-
-    code = 2 if isinstance(error, UsageError) else 1
-    processes.leave(code)
-    return code
+    return _left(2 if isinstance(error, UsageError) else 1)
 
 
 def _say(text: str) -> None:
@@ -89,12 +85,22 @@ def _print(text: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _left(code: int) -> int:
+  """Return an exit code; in a job, end with it at once."""
+  from jaxflow import launch
+
+  launch.leave(code)
+  return code
+
+
 def _join(given: list[str], command: str) -> None:
   """Join the processes of a job, as `--distributed` says."""
-  from jaxflow import processes
+  from jaxflow import launch
 
   mode = given[-1].split("=", 1)[1] if given else "auto"
-  processes.join(mode, preemptible=command in INTERRUPTIBLE)
+  if command in ALONE and mode == "auto":
+    mode = "off"
+  launch.join(mode, preemptible=command in INTERRUPTIBLE)
 
 
 def _train(arguments: list[str]) -> int:
@@ -127,10 +133,10 @@ def _sample(arguments: list[str]) -> int:
     raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
   if values.latents and out.suffix != ".npz":
     raise UsageError(f"--out={out}: --latents needs a file that ends in .npz")
-  _check_writable(out)
 
-  from jaxflow import commands
+  from jaxflow import commands, processes
 
+  processes.once(lambda: _check_writable(out))
   samples, labels = commands.sample(
     pathlib.Path(workdir),
     num=values.num,
@@ -141,9 +147,9 @@ def _sample(arguments: list[str]) -> int:
     latents=values.latents,
   )
   if out.suffix == ".npz":
-    _save_arrays(out, samples, labels)
+    processes.once(lambda: _save_arrays(out, samples, labels))
   else:
-    commands.save_samples(samples, out)
+    processes.once(lambda: commands.save_samples(samples, out))
   _say(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
   return 0
 
@@ -259,6 +265,8 @@ def _methods(arguments: list[str]) -> int:
 
 # Commands that save and return where others would be ended.
 INTERRUPTIBLE = ("train", "pairs", "rectify", "encode")
+# Commands that have no use for other processes.
+ALONE = ("compile", "methods")
 
 COMMANDS = {
   "train": _train,

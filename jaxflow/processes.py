@@ -1,24 +1,17 @@
-"""The processes of a job: how they join, agree, and let one of them write.
+"""The processes of a job: how they agree, and let one of them write.
 
-Every process of a job runs the same command. Whether there is a job is read
-from the environment of its launcher: Slurm, Open MPI, a pod of TPUs, or
-
-  JAX_COORDINATOR_ADDRESS=host:port JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0
-
-on any machines. Without one, all functions here are those of a lone process.
+All call these functions, in the same order. In a lone process they do nothing
+but what they are given.
 """
 
 import contextlib
 import hashlib
-import importlib.util
 import itertools
+import json
 import os
-import pathlib
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,97 +22,10 @@ from jaxflow.types import PyTree
 
 T = TypeVar("T")
 
-MODES = ("auto", "on", "off")
 # How many bytes of a message reach the other processes.
 _MESSAGE_BYTES = 2048
-_EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# Variables of launchers that hold the number of processes.
-_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 # JAX wants to be asked with a growing number.
 _questions = itertools.count()
-_TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
-
-
-def join(mode: str = "auto", *, preemptible: bool = True) -> None:
-  """Join the other processes of a job, if there is one.
-
-  To be called before anything else of JAX, which is then set up for good.
-
-  Args:
-    mode: "auto" looks at the environment, "on" joins in any case, "off" never.
-    preemptible: Whether SIGTERM waits to be asked for, by `interruption`, and
-      does not end the process.
-
-  Raises:
-    UsageError: If the mode is unknown or the environment is incomplete.
-    RunError: If the other processes cannot be reached.
-  """
-  if mode not in MODES:
-    raise UsageError(f"--distributed={mode}: give {', '.join(MODES)}")
-  given = [name for name in _EXPLICIT if os.environ.get(name)]
-  wanted = mode == "on" or (mode == "auto" and (given or in_job(os.environ)))
-  if not wanted or jax.distributed.is_initialized():
-    return
-  if given and len(given) < len(_EXPLICIT):
-    missing = [name for name in _EXPLICIT if name not in given]
-    raise UsageError(
-      f"{', '.join(given)} without {', '.join(missing)}: set all three, or none"
-    )
-  try:
-    number, index = (
-      int(os.environ[name]) if given else None for name in _EXPLICIT[1:]
-    )
-    jax.config.update("jax_enable_preemption_service", preemptible)
-    jax.distributed.initialize(num_processes=number, process_id=index)
-  except ValueError as error:
-    raise UsageError(
-      f"--distributed={mode}: {error} Set {', '.join(_EXPLICIT)}, or "
-      "--distributed=off for one process"
-    ) from error
-  except RuntimeError as error:
-    raise RunError(
-      f"the other processes of the job cannot be reached: {error}; "
-      "--distributed=off runs one process"
-    ) from error
-
-
-def in_job(environment: Mapping[str, str]) -> bool:
-  """Return whether a launcher's variables speak of several processes.
-
-  Example:
-    >>> in_job({"SLURM_STEP_NUM_TASKS": "2"}), in_job({"SLURM_JOB_ID": "7"})
-    (True, False)
-  """
-  counts = (environment.get(name, "1") for name in _COUNTS)
-  if any(count.isdigit() and int(count) > 1 for count in counts):
-    return True
-  if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-    return True
-  if "MEGASCALE_COORDINATOR_ADDRESS" in environment:
-    return True
-  # A virtual machine of a pod has no variables; JAX asks its metadata.
-  platforms = environment.get("JAX_PLATFORMS", "tpu")
-  return (
-    "tpu" in platforms
-    and any(pathlib.Path(device).exists() for device in _TPU_DEVICES)
-    and importlib.util.find_spec("libtpu") is not None
-  )
-
-
-def leave(code: int) -> None:
-  """End a process of a job that has failed; a lone process just goes on.
-
-  The others are not waited for: where they still compute, they learn from the
-  silence of this one that there is no going on.
-  """
-  if count() == 1:
-    return
-  sys.stdout.flush()
-  sys.stderr.flush()
-  if is_main():
-    # The others are connected to this one: where all fail, it leaves last.
-    time.sleep(2)
-  os._exit(code)
 
 
 def count() -> int:
@@ -140,12 +46,6 @@ def is_main() -> bool:
     True
   """
   return not jax.distributed.is_initialized() or jax.process_index() == 0
-
-
-def wait(name: str) -> None:
-  """Wait until all processes have come to the point of a name."""
-  if count() > 1:
-    multihost_utils.sync_global_devices(name)
 
 
 def together(action: Callable[[], T]) -> T:
@@ -229,16 +129,22 @@ def everywhere(answer: bool) -> bool:
   return bool(np.asarray(answers).all())
 
 
-def of_main(number: float) -> float:
-  """Return the main process's number.
+def of_main(value: Any) -> Any:
+  """Return what the main process has: decisions that all must take alike.
+
+  Args:
+    value: Anything that JSON can hold.
 
   Example:
-    >>> of_main(0.5)
-    0.5
+    >>> of_main([1, 2])
+    [1, 2]
   """
   if count() == 1:
-    return number
-  return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
+    return value
+  data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  sent = multihost_utils.broadcast_one_to_all(np.resize(data, size))
+  return json.loads(bytes(np.asarray(sent, np.uint8)))
 
 
 def gather(tree: PyTree) -> PyTree:

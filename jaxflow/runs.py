@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Self, get_args
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -135,6 +136,28 @@ class Run:
       state,
       sharding.parameter_shardings(state, mesh),
     )
+
+  def batch_shapes(self, mesh: Mesh, *, steps: int) -> Batch:
+    """Return the shapes of a dispatch's batch, `[steps, micro-batches, rows]`.
+
+    Args:
+      mesh: The devices.
+      steps: Steps a dispatch.
+    """
+    options, model = self.model.config.train, self.model
+    rows = options.batch_size // options.accumulate
+    leading = (steps, options.accumulate, rows)
+    where = sharding.batch_sharding(mesh)
+
+    def shape(dims, dtype):
+      return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
+
+    batch = {"data": shape(model.shape, jnp.float32)}
+    if model.num_classes:
+      batch["cond"] = shape((), jnp.int32)
+    if "pairs" in model.method.needs:
+      batch["noise"] = batch["data"]
+    return batch
 
   def jitted_step(
     self, template: TrainState, mesh: Mesh

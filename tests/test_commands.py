@@ -392,6 +392,7 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     checkpoints=Saved(),
     log=Log(),
     on_sample=lambda state, step: None,
+    interrupted=lambda: False,
     say=lambda line: None,
   )
   assert finished

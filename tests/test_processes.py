@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import data, processes
+from jaxflow import data, launch
 from jaxflow.commands import folders
 
 JOB = pathlib.Path(__file__).parent / "job.py"
@@ -258,7 +258,7 @@ def test_a_failure_of_the_main_process_ends_all(folder):
   ],
 )
 def test_a_job_is_read_from_its_launcher(environment, expected):
-  assert processes.in_job(environment | {"JAX_PLATFORMS": "cpu"}) == expected
+  assert launch.in_job(environment | {"JAX_PLATFORMS": "cpu"}) == expected
 
 
 def test_wrong_ways_to_join(monkeypatch):

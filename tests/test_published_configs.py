@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxflow.build import make_model
-from jaxflow.commands.inputs import check_batch
+from jaxflow.commands.inputs import check_mesh
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
 from jaxflow.config.files import flatten
@@ -446,7 +446,7 @@ def test_a_step_and_the_samplers_can_be_made(file, method):
   """Of a small network, on batches of the published size."""
   config = resolved(shrunk(load(file, method)))
   check_limits(config)
-  check_batch(config, sharding.make_mesh())
+  check_mesh(config, sharding.make_mesh())
   run = Run.of(config)
   state = run.template(sharding.make_mesh())
   after, metrics = jax.eval_shape(

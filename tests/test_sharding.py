@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from jaxflow import models
+from jaxflow.commands import inputs
+from jaxflow.config import default_config
 from jaxflow.errors import UsageError
 from jaxflow.training import sharding
 
@@ -152,3 +154,11 @@ def test_the_tensor_axis_costs_two_sums_a_block():
     r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", compiled.as_text()
   )
   assert moved == ["all-reduce"] * 2 * 3
+
+
+def test_a_head_stays_on_one_device():
+  config = default_config("flow_matching", data="digits", model="dit")
+  config.model.num_heads = 6
+  with pytest.raises(UsageError, match=r"mesh\.tensor=4 .* model\.num_heads=6"):
+    inputs.check_mesh(config, mesh_of(tensor=4, data=2))
+  inputs.check_mesh(config, mesh_of(tensor=2, data=4))

@@ -47,7 +47,7 @@ def compile_config(
   config, notes = resolved(config)
   devices = topology.devices()
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  inputs.check_batch(config, mesh)
+  inputs.check_mesh(config, mesh)
   run = Run.of(config)
   whole = sharding.undivided(run.template(mesh).params, mesh)
   notes += [

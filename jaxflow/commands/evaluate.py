@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import statistics
 import time
@@ -16,7 +17,7 @@ from jaxflow import data, evaluation, processes
 from jaxflow.commands.sample import class_labels, drawer, streamer
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
-from jaxflow.errors import RunError
+from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load, load_data
 from jaxflow.training import sharding
 from jaxflow.types import Array
@@ -44,19 +45,18 @@ def evaluate(
   """
   config = load_config(workdir, field="--workdir")
   run = Run.of(config)
+  size = math.prod(run.model.shape)
+  if config.evaluation.frechet_num and size > evaluation.LARGEST:
+    raise UsageError(
+      f"evaluation.frechet_num={config.evaluation.frechet_num}: samples have "
+      f"{size} numbers, more than {evaluation.LARGEST}; set it to 0"
+    )
   counts = nfe or tuple(config.evaluation.nfe)
   field = "--nfe" if nfe else "evaluation.nfe"
   mesh = sharding.fitting_mesh(config.mesh)
   draws = {count: drawer(run, count, field, mesh) for count in counts}
   _, state = load(workdir, field="--workdir", mesh=mesh, ema=config.sample.ema)
-  reference = data.in_memory(
-    load_data(config, "test"), config.evaluation.num, seed=config.seed
-  )
-  real = data.in_memory(
-    load_data(config, "train"),
-    _TRAIN_PER_TEST * config.evaluation.num,
-    seed=config.seed,
-  )
+  reference, real = processes.together(lambda: _real(config))
   mixture = data.toy.ring_mixture() if config.data.name == "ring" else None
   num = min(len(reference), config.evaluation.num)
   labels = class_labels(run.model.num_classes, num, None)
@@ -73,14 +73,14 @@ def evaluate(
         num=config.evaluation.num,
         mixture=mixture,
       )
+      if config.evaluation.frechet_num:
+        stream = functools.partial(streamer(run, count, field, mesh), state)
+        scores["frechet"] = _frechet(stream, config, real, reference)
     except RunError as error:
       raise RunError(
         f"--workdir={workdir}, step {int(state.step)}, nfe={count}: {error}: "
         "training diverged, train again"
       ) from error
-    if config.evaluation.frechet_num:
-      stream = functools.partial(streamer(run, count, field, mesh), state)
-      scores["frechet"] = _frechet(stream, config, real, reference)
     rows.append(
       {
         "model": config.method,
@@ -92,6 +92,17 @@ def evaluate(
     )
   processes.once(lambda: _write(rows, workdir / "evaluation.json"))
   return rows
+
+
+def _real(config: Config) -> tuple[data.Dataset, data.Dataset]:
+  """Read the held-out data, and training data to set beside it."""
+  num = config.evaluation.num
+  return (
+    data.in_memory(load_data(config, "test"), num, seed=config.seed),
+    data.in_memory(
+      load_data(config, "train"), _TRAIN_PER_TEST * num, seed=config.seed
+    ),
+  )
 
 
 def _frechet(

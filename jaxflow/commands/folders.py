@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from jaxflow import processes
 from jaxflow.errors import UsageError
 
 
@@ -21,6 +22,33 @@ def make_workdir(workdir: pathlib.Path) -> None:
       f"--workdir={workdir} cannot be written ({error.strerror}): give "
       "another folder, or make it writable"
     ) from error
+
+
+def check_shared(workdir: pathlib.Path) -> None:
+  """Raise UsageError unless all processes of a job see the same folder.
+
+  Args:
+    workdir: The folder; in a job it is made.
+  """
+  if processes.count() == 1:
+    return
+  processes.check_same(str(workdir), "--workdir")
+  token = workdir / ".shared"
+
+  def touch():
+    make_workdir(workdir)
+    token.touch()
+
+  def look():
+    if not token.exists():
+      raise UsageError(
+        f"--workdir={workdir} is not on a disk that all processes share: give "
+        "a folder that is"
+      )
+
+  processes.once(touch)
+  processes.together(look)
+  processes.once(token.unlink)
 
 
 @contextlib.contextmanager

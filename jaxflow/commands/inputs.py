@@ -162,8 +162,14 @@ def make_batches(
   return data.Mixed(make(inputs.paired), make_real(), share=share)
 
 
-def check_batch(config: Config, mesh: jax.sharding.Mesh) -> None:
-  """Raise UsageError unless devices and blocks divide the batch."""
+def check_mesh(config: Config, mesh: jax.sharding.Mesh) -> None:
+  """Raise UsageError unless devices and blocks divide the batch, and heads."""
+  heads, tensor = config.model.get("num_heads", 0), mesh.shape["tensor"]
+  if heads % tensor:
+    raise UsageError(
+      f"mesh.tensor={tensor} does not divide model.num_heads={heads}: a head "
+      "stays on one device; give a divisor"
+    )
   batch_size, accumulate = config.train.batch_size, config.train.accumulate
   shards = sharding.row_shards(mesh)
   count = shards * accumulate

@@ -95,6 +95,7 @@ def make_pairs(
   config = solving(load_config(workdir, field="--workdir"), options)
   draw = make_draw(config, options)
   mesh = sharding.fitting_mesh(config.mesh)
+  draw = sharding.over(mesh, draw)
   run, state = load(
     workdir, field="--workdir", mesh=mesh, step=step, ema=options.ema
   )

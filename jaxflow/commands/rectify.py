@@ -15,12 +15,11 @@ from typing import Any
 
 import jax
 
-from jaxflow import build, couplings
+from jaxflow import build, couplings, processes
 from jaxflow import config as config_lib
-from jaxflow.commands import pairs
-from jaxflow.commands.folders import make_workdir
+from jaxflow.commands import folders, pairs
 from jaxflow.commands.initial import check_same_network
-from jaxflow.commands.inputs import check_batch
+from jaxflow.commands.inputs import check_mesh
 from jaxflow.commands.train import train
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
@@ -93,8 +92,13 @@ def rectify(
   """
   check_limits(config)
   _check(config, rounds, options)
-  make_workdir(workdir)
-  _keep(workdir, rounds, options)
+  folders.check_shared(workdir)
+
+  def claim():
+    folders.make_workdir(workdir)
+    _keep(workdir, rounds, options)
+
+  processes.once(claim)
   previous = pathlib.Path(rounds.teacher)
   if not rounds.teacher:
     previous = workdir / "round_0"
@@ -139,8 +143,8 @@ def _check(config: Config, rounds: Rounds, options: pairs.Options) -> None:
       f"method={config.method!r} trains no velocity on pairs: take one of "
       f"{', '.join(flows)}"
     )
-  check_batch(config, sharding.make_mesh(**config.mesh))
-  real = load_data(config, "train")
+  check_mesh(config, sharding.make_mesh(**config.mesh))
+  real = processes.together(lambda: load_data(config, "train"))
   own = config_lib.resolve(
     config,
     shape=real.shape,

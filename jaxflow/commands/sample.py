@@ -63,7 +63,8 @@ def sample(
       f"--workdir={workdir}: samples of step {int(state.step)} are not finite: "
       "training diverged; give an earlier --step, or train again"
     )
-  return finished(samples), labels
+  # What the others hold is never shown.
+  return finished(samples) if processes.is_main() else samples, labels
 
 
 def class_labels(

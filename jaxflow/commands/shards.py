@@ -75,7 +75,8 @@ def fill(
   Returns:
     Whether all shards are there; False after an interruption.
   """
-  shards, todo = store.shards, processes.together(store.missing)
+  shards = store.shards
+  todo = processes.of_main(processes.together(store.missing))
   if not todo:
     say(f"nothing to do: {store.folder} holds all {shards[-1][1]:,} {unit}")
     return True

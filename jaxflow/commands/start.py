@@ -4,6 +4,7 @@ import pathlib
 
 import jax
 
+from jaxflow import processes
 from jaxflow.commands.initial import check_same_network
 from jaxflow.commands.inputs import Inputs
 from jaxflow.config import Config
@@ -30,7 +31,20 @@ def resolve(
   workdir: pathlib.Path,
   mesh: jax.sharding.Mesh,
 ) -> tuple[Config, Others]:
-  """Fill in what data and other runs decide; check against an earlier run."""
+  """Fill in what data and other runs decide; check against an earlier run.
+
+  Args:
+    config: The run's config.
+    inputs: Its data.
+    workdir: Its folder.
+    mesh: The devices on which to put the networks of other runs.
+
+  Returns:
+    The resolved config, and the runs that a run which begins takes from.
+
+  Raises:
+    UsageError: If another run is not there, or the workdir holds another one.
+  """
   saved = _earlier_config(workdir)
   resumed = saved if begun(workdir) else None
   others: Others = {}
@@ -68,7 +82,7 @@ def resolve(
 
 def begun(workdir: pathlib.Path) -> bool:
   """Return whether a workdir holds a whole checkpoint."""
-  return bool(saved_steps(workdir / "checkpoints"))
+  return processes.of_main(bool(saved_steps(workdir / "checkpoints")))
 
 
 def _earlier_config(workdir: pathlib.Path) -> Config | None:

@@ -1,6 +1,8 @@
 """Train a config in a workdir."""
 
 import contextlib
+import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -13,7 +15,6 @@ from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
 from jaxflow.config import Config
 from jaxflow.config.files import save_config
-from jaxflow.data.devices import ResumableIterator
 from jaxflow.errors import UsageError
 from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load_data
@@ -23,6 +24,29 @@ from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
 
 GRID_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Plan:
+  """A run that is checked, before anything of it is written.
+
+  Attributes:
+    run: The run, of its resolved config.
+    mesh: The devices.
+    template: The shapes of its state.
+    given: What it trains on.
+    first_state: Makes the state of a run that begins.
+    on_sample: Writes a picture.
+    notes: Lines to print.
+  """
+
+  run: Run
+  mesh: jax.sharding.Mesh
+  template: TrainState
+  given: inputs.Inputs
+  first_state: Callable[[], TrainState]
+  on_sample: Callable[[TrainState, int], None]
+  notes: list[str]
 
 
 def train(
@@ -45,101 +69,124 @@ def train(
     UsageError: If a field is wrong; nothing in the workdir has changed then.
     RunError: If training fails; the checkpoints stay.
   """
+  with processes.interruption() as interrupted, contextlib.ExitStack() as stack:
+    plan = _prepare(config, workdir, say)
+
+    def begin_writing():
+      folders.make_workdir(workdir)
+      stack.enter_context(folders.locked(workdir))
+      save_config(plan.run.model.config, workdir / "config.json")
+
+    processes.once(begin_writing)
+    for note in plan.notes:
+      say(note)
+    section = plan.run.model.config.checkpoint
+    checkpoints = Checkpoints(
+      workdir / "checkpoints", keep=section.keep, keep_every=section.keep_every
+    )
+    stack.callback(checkpoints.close)
+    return _run(plan, workdir, checkpoints, interrupted, say)
+
+
+def _prepare(
+  config: Config, workdir: pathlib.Path, say: Callable[[str], None]
+) -> _Plan:
+  """Read data and other runs, and check all that can be checked."""
   check_limits(config)
+  mesh = sharding.make_mesh(**config.mesh)
+  processes.check_same(str(config.to_dict()), "the config")
+  folders.check_shared(workdir)
   given = processes.together(
     lambda: inputs.read_inputs(config, load_data(config, "train"))
   )
-  mesh = sharding.make_mesh(**config.mesh)
+  real = given.real
+  processes.check_same(
+    f"{real.name} {real.split} {len(real)} {real.shape}", "the data set"
+  )
   config, others = start.resolve(config, given, workdir, mesh)
-  processes.check_same(str(config.to_dict()), "the config")
   run = Run.of(config)
-  options = config.train
-  inputs.check_batch(config, mesh)
+  inputs.check_mesh(config, mesh)
   _check_turns(config)
-  step_fn = run.train_step()
   template = run.template(mesh)
   run.select(template, config.sample.ema, "sample.ema")
-  _check_step(step_fn, template, inputs.make_batches(config, given, steps=1))
-  on_sample = _sample_writer(run, mesh, workdir, given.real, say)
+  _check_step(run, template, mesh)
+  on_sample = _sample_writer(run, mesh, workdir, real, say)
   frozen, init_params = {}, None
   if not start.begun(workdir):
     frozen = start.frozen_parameters(run, template, others)
     inputs.check_teacher(given.pairs, config, frozen.get("teacher"))
     init_params = initial_parameters(run, template, others.get("init"))
+  warm = _warm_start(run, others)
+  return _Plan(
+    run=run,
+    mesh=mesh,
+    template=template,
+    given=given,
+    first_state=functools.partial(
+      start.first_state, run, template, frozen, init_params
+    ),
+    on_sample=on_sample,
+    notes=[warm] if warm else [],
+  )
 
-  with contextlib.ExitStack() as stack:
 
-    def begin_writing():
-      folders.make_workdir(workdir)
-      stack.enter_context(folders.locked(workdir))
-      save_config(config, workdir / "config.json")
-
-    processes.once(begin_writing)
-    if line := _warm_start(run, others):
-      say(line)
-    checkpoints = Checkpoints(
-      workdir / "checkpoints",
-      keep=config.checkpoint.keep,
-      keep_every=config.checkpoint.keep_every,
+def _run(
+  plan: _Plan,
+  workdir: pathlib.Path,
+  checkpoints: Checkpoints,
+  interrupted: Callable[[], bool],
+  say: Callable[[str], None],
+) -> bool:
+  """Train from the last checkpoint, or from the first state."""
+  run, mesh, config = plan.run, plan.mesh, plan.run.model.config
+  options = config.train
+  restored = checkpoints.restore(plan.template)
+  state, position = restored or (plan.first_state(), None)
+  begin = int(state.step)
+  _check_turns(config, begin)
+  chunk = steps_per_dispatch(config, begin)
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  say(
+    f"{config.method} on {config.data.name}: {count:,} parameters, "
+    f"{plan.given}, {_machine(mesh)}, "
+    f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
+    f"{begin}"
+  )
+  for parameter in sharding.undivided(state.params, mesh):
+    say(f"mesh does not divide {parameter}: replicated along it")
+  if begin >= options.steps:
+    say(f"nothing to do: {workdir} is trained to step {begin}")
+    return True
+  host = inputs.make_batches(config, plan.given, steps=chunk, mesh=mesh)
+  if position is not None:
+    host.set_state(position)
+  log = Log(workdir, start=begin) if processes.is_main() else NoLog()
+  batches = data.prefetch(host, sharding.batch_sharding(mesh))
+  with contextlib.closing(log), contextlib.closing(batches):
+    state, finished = loop.train(
+      state,
+      run.jitted_step(plan.template, mesh),
+      batches,
+      steps=options.steps,
+      chunk=chunk,
+      batch_size=options.batch_size,
+      log_every=options.log_every,
+      checkpoint_every=config.checkpoint.every,
+      sample_every=options.sample_every,
+      max_skipped=options.max_skipped,
+      learning_rate=run.learning_rate,
+      checkpoints=checkpoints,
+      log=log,
+      on_sample=plan.on_sample,
+      interrupted=interrupted,
+      say=say,
     )
-    restored = checkpoints.restore(template)
-    if restored is None:
-      state = start.first_state(run, template, frozen, init_params)
-      position = None
-    else:
-      state, position = restored
-    # Optimizers and averages of others take up memory.
-    del others, frozen, init_params
-    begin = int(state.step)
-    _check_turns(config, begin)
-    chunk = steps_per_dispatch(config, begin)
-    host = inputs.make_batches(config, given, steps=chunk, mesh=mesh)
-    if position is not None:
-      host.set_state(position)
-    jitted = run.jitted_step(template, mesh)
-    count = sum(x.size for x in jax.tree.leaves(state.params))
+  if not finished:
     say(
-      f"{config.method} on {config.data.name}: {count:,} parameters, "
-      f"{given}, {_machine(mesh)}, "
-      f"{chunk} steps per dispatch, {'resumed at' if begin else 'from'} step "
-      f"{begin}"
+      f"interrupted: saved step {int(state.step)} in {workdir}; the same "
+      "command goes on from there"
     )
-    for parameter in sharding.undivided(state.params, mesh):
-      say(f"mesh does not divide {parameter}: replicated along it")
-    if begin >= options.steps:
-      say(f"nothing to do: {workdir} is trained to step {begin}")
-      checkpoints.close()
-      return True
-    log = Log(workdir, start=begin) if processes.is_main() else NoLog()
-    batches = data.prefetch(host, sharding.batch_sharding(mesh))
-    try:
-      state, finished = loop.train(
-        state,
-        jitted,
-        batches,
-        steps=options.steps,
-        chunk=chunk,
-        batch_size=options.batch_size,
-        log_every=options.log_every,
-        checkpoint_every=config.checkpoint.every,
-        sample_every=options.sample_every,
-        max_skipped=options.max_skipped,
-        learning_rate=run.learning_rate,
-        checkpoints=checkpoints,
-        log=log,
-        on_sample=on_sample,
-        say=say,
-      )
-    finally:
-      batches.close()
-      log.close()
-      checkpoints.close()
-    if not finished:
-      say(
-        f"interrupted: saved step {int(state.step)} in {workdir}; the same "
-        "command goes on from there"
-      )
-    return finished
+  return finished
 
 
 def _machine(mesh: jax.sharding.Mesh) -> str:
@@ -188,12 +235,11 @@ def steps_per_dispatch(config: Config, begin: int) -> int:
 
 
 def _check_step(
-  step_fn: Callable, template: TrainState, batches: ResumableIterator
+  run: Run, template: TrainState, mesh: jax.sharding.Mesh
 ) -> None:
   """Trace the step without compiling, so that a wrong option fails at once."""
   try:
-    with contextlib.closing(batches):
-      jax.eval_shape(step_fn, template, next(batches))
+    jax.eval_shape(run.train_step(), template, run.batch_shapes(mesh, steps=1))
   except UsageError:
     raise
   except ValueError as error:

@@ -12,7 +12,7 @@ from jaxflow.errors import UsageError
 from jaxflow.evaluation.moments import LARGEST, batch_moments
 from jaxflow.runs import Run
 from jaxflow.training import sharding
-from jaxflow.types import Array, Batch, PyTree
+from jaxflow.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     steps: Steps a dispatch.
   """
   state = run.template(mesh)
-  batch = batch_shapes(run, mesh, steps=steps)
+  batch = run.batch_shapes(mesh, steps=steps)
   kept = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
@@ -84,24 +84,6 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     steps=steps,
     rows=run.model.config.train.batch_size,
   )
-
-
-def batch_shapes(run: Run, mesh: Mesh, *, steps: int) -> Batch:
-  """Return the shapes of a dispatch's batch, `[steps, micro-batches, rows]`."""
-  options, model = run.model.config.train, run.model
-  rows = options.batch_size // options.accumulate
-  leading = (steps, options.accumulate, rows)
-  where = sharding.batch_sharding(mesh)
-
-  def shape(dims, dtype):
-    return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
-
-  batch = {"data": shape(model.shape, jnp.float32)}
-  if model.num_classes:
-    batch["cond"] = shape((), jnp.int32)
-  if "pairs" in model.method.needs:
-    batch["noise"] = batch["data"]
-  return batch
 
 
 def sampler(run: Run, mesh: Mesh) -> Program:

@@ -80,6 +80,8 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
       download_config=options, file_format=prepared.FILE_FORMAT
     )
   except Exception as error:  # The builder's own code may raise anything.
+    if prepared.is_prepared(builder):
+      return  # Another process was first.
     raise UsageError(
       f"data.download=True: {missing} and cannot be prepared"
       f" ({type(error).__name__}: {_line(error)}): {remedy(builder)}"

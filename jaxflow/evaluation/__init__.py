@@ -9,11 +9,17 @@ from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
 from jaxflow.evaluation.grids import save_grid, save_points
 from jaxflow.evaluation.manifolds import precision_recall
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.evaluation.moments import Moments, frechet_distance, moments
+from jaxflow.evaluation.moments import (
+  LARGEST,
+  Moments,
+  frechet_distance,
+  moments,
+)
 from jaxflow.evaluation.recognition import Recognizer
 from jaxflow.evaluation.scores import METRICS, Score, table
 
 __all__ = [
+  "LARGEST",
   "METRICS",
   "Dataset",
   "Mixture",

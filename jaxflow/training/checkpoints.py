@@ -27,6 +27,12 @@ from jaxflow.types import PyTree
 # Arrays that a message names, of those that differ.
 _LISTED = 4
 
+# What errors say where not the checkpoint but memory or the disk is at fault.
+_MACHINE = (
+  "RESOURCE_EXHAUSTED: Out of memory",
+  *(os.strerror(n) for n in (errno.EIO, errno.ESTALE, errno.EMFILE)),
+)
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -135,7 +141,8 @@ class Checkpoints:
         the template (another architecture or method).
       RunError: If no saved step can be read.
     """
-    saved = self.steps()
+    # All must try the same steps, whatever a disk tells each of them.
+    saved = processes.of_main(self.steps())
     if step is not None and step not in saved:
       raise UsageError(
         f"{field}={step} is not in {self.folder}: give one of {saved}"
@@ -149,6 +156,13 @@ class Checkpoints:
         self._set_aside(damaged)
         return restored
       damaged.append(candidate)
+      del restored
+    if step is not None:
+      others = [s for s in saved if s != step]
+      raise RunError(
+        f"{field}={step}: this checkpoint in {self.folder} cannot be read: "
+        f"give another, of {others or 'none'}"
+      )
     if saved:
       raise RunError(
         f"no checkpoint in {self.folder} can be read, tried {damaged}: restore "
@@ -170,6 +184,8 @@ class Checkpoints:
     except (MemoryError, PermissionError, TimeoutError):
       raise  # The checkpoint is good, the machine is not.
     except Exception as error:  # Orbax raises whatever the damage causes.
+      if any(sign in str(error) for sign in _MACHINE):
+        raise
       _LOGGER.warning(
         "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
         self.folder,
@@ -187,7 +203,9 @@ class Checkpoints:
     def rename():
       for step in damaged:
         path = self.folder / str(step)
-        path.rename(path.with_name(f"damaged-{step}"))
+        number = sum(1 for _ in self.folder.glob(f"damaged-{step}*"))
+        again = f"-{number}" if number else ""
+        path.rename(path.with_name(f"damaged-{step}{again}"))
 
     processes.once(rename)
     self._manager.reload()
@@ -257,7 +275,11 @@ def _quiet_if_it_fails() -> Iterator[None]:
       report(error)
 
   sys.unraisablehook = report_others
-  yield
+  try:
+    yield
+  except UsageError:
+    sys.unraisablehook = report
+    raise
   sys.unraisablehook = report
 
 

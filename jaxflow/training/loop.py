@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from jaxflow import processes
 from jaxflow.errors import RunError
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.logs import Clock, Log, NoLog, line
@@ -69,14 +68,14 @@ def train(
   checkpoints: Checkpoints,
   log: Log | NoLog,
   on_sample: Callable[[TrainState, int], None],
+  interrupted: Callable[[], bool],
   say: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
-  SIGINT and SIGTERM end the dispatch under way, save, and return; in a job, one
-  of them to one process stops all at one step. No checkpoint
-  is due while steps are being skipped: parameters that give no finite loss must
-  not push out those that did.
+  An interruption is asked for between dispatches; then the state is saved. No
+  checkpoint is due while steps are being skipped: parameters that give no
+  finite loss must not push out those that did.
 
   Args:
     state: Where to start; donated.
@@ -93,10 +92,11 @@ def train(
     checkpoints: Where to save.
     log: Where scalars go.
     on_sample: Called with the state and the step.
+    interrupted: Whether to stop, as `processes.interruption` gives it.
     say: Prints a line.
 
   Returns:
-    The last state, and whether training reached `steps`.
+    The last state, and whether training reached `steps` undisturbed.
 
   Raises:
     RunError: If `max_skipped` steps in a row were not finite; nothing is saved
@@ -107,45 +107,44 @@ def train(
     step=step, steps=steps, batch_size=batch_size, seconds=log.seconds
   )
   first = True
-  with processes.interruption() as interrupted:
-    while step < steps and not interrupted():
-      _settle(state, batches)
-      state, metrics = train_step(state, next(batches))
-      step += chunk
-      if step % log_every == 0 or step >= steps or first:
-        _check_skipped(state, step, max_skipped, checkpoints)
-      if step % log_every == 0 or step >= steps:
-        speed, data_wait, eta = clock.lap(step, batches.waited)
-        scalars = {"loss": float(metrics["loss"])}
-        scalars |= {k: float(v) for k, v in metrics.items()}
-        # What no step of this dispatch measured has no value.
-        scalars = {
-          k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
-        }
-        scalars["skipped"] = int(state.skipped)
-        updates = int(state.updates)
-        scalars["learning_rate"] = float(learning_rate(updates - 1))
-        if not first:
-          scalars["samples_per_second"] = speed
-          scalars["data_wait"] = data_wait
-        log.write(step, scalars | {"seconds": clock.seconds()})
-        say(line(step, steps, scalars, eta))
-      if first:
-        clock.start(step, batches.waited)
-        first = False
-      due = step % checkpoint_every == 0 and step < steps
-      if due and not int(state.skipped_in_row):
-        checkpoints.save(step, state, batches.get_state())
-      if sample_every and step % sample_every == 0 and step < steps:
-        on_sample(state, step)
-    # A short run that ends in skipped steps has diverged as well.
-    limit = min(max_skipped, steps // 2 + 1) if step >= steps else max_skipped
-    _check_skipped(state, step, limit, checkpoints)
-    checkpoints.save(step, state, batches.get_state())
-    checkpoints.wait()
-    if step >= steps:
+  while step < steps and not interrupted():
+    _settle(state, batches)
+    state, metrics = train_step(state, next(batches))
+    step += chunk
+    if step % log_every == 0 or step >= steps or first:
+      _check_skipped(state, step, max_skipped, checkpoints)
+    if step % log_every == 0 or step >= steps:
+      speed, data_wait, eta = clock.lap(step, batches.waited)
+      scalars = {"loss": float(metrics["loss"])}
+      scalars |= {k: float(v) for k, v in metrics.items()}
+      # What no step of this dispatch measured has no value.
+      scalars = {
+        k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
+      }
+      scalars["skipped"] = int(state.skipped)
+      updates = int(state.updates)
+      scalars["learning_rate"] = float(learning_rate(updates - 1))
+      if not first:
+        scalars["samples_per_second"] = speed
+        scalars["data_wait"] = data_wait
+      log.write(step, scalars | {"seconds": clock.seconds()})
+      say(line(step, steps, scalars, eta))
+    if first:
+      clock.start(step, batches.waited)
+      first = False
+    due = step % checkpoint_every == 0 and step < steps
+    if due and not int(state.skipped_in_row):
+      checkpoints.save(step, state, batches.get_state())
+    if sample_every and step % sample_every == 0 and step < steps:
       on_sample(state, step)
-  return state, step >= steps
+  # A short run that ends in skipped steps has diverged as well.
+  limit = min(max_skipped, steps // 2 + 1) if step >= steps else max_skipped
+  _check_skipped(state, step, limit, checkpoints)
+  checkpoints.save(step, state, batches.get_state())
+  checkpoints.wait()
+  if step >= steps:
+    on_sample(state, step)
+  return state, step >= steps and not interrupted()
 
 
 def _settle(state: TrainState, batches: Batches) -> None:
