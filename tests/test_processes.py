@@ -245,6 +245,50 @@ def test_a_failure_of_the_main_process_ends_all(folder):
   assert "process 0: " in results[1].err
 
 
+def test_processes_with_other_configs_do_not_train(folder):
+  tiny.config_file(folder)
+  (folder / "differs.py").write_text(
+    "import os, sys\n"
+    "sys.path.insert(0, os.path.dirname(__file__))\n"
+    "import config\n"
+    "def get_config(method):\n"
+    "  found = config.get_config(method)\n"
+    "  found.seed = int(os.environ['JAX_PROCESS_ID'])\n"
+    "  return found\n"
+  )
+  line = [
+    "train",
+    f"--config={folder / 'differs.py'}:flow_matching",
+    f"--workdir={folder / 'differs'}",
+  ]
+  for result in finish(start(folder, "differs", [line], count=2, devices=1)):
+    assert result.code == 2
+    assert "the config of process 1 is not that of process 0" in result.err
+  assert not (folder / "differs").exists()
+
+
+def test_damage_that_one_process_sees_turns_all_back(folder):
+  """Each reads what its devices hold: the other's half is whole."""
+  line = tiny.train_command(
+    folder,
+    "half",
+    "flow_matching",
+    *NETWORK,
+    "mesh.fsdp=4",
+    "checkpoint.every=10",
+  )
+  run(folder, "half", [line], count=2, devices=2)
+  newest = folder / "half" / "checkpoints" / "20" / "state"
+  files = [p for p in (newest / "ocdbt.process_1").rglob("*") if p.is_file()]
+  largest = max(files, key=lambda p: p.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  main, other = run(folder, "half", [line], count=2, devices=2)
+  assert "20 cannot be read" in main.err + other.err
+  assert "resumed at step 10" in main.out
+  names = {p.name for p in newest.parents[1].iterdir()}
+  assert names == {"10", "20", "damaged-20"}
+
+
 @pytest.mark.parametrize(
   ("environment", "expected"),
   [
@@ -265,6 +309,9 @@ def test_wrong_ways_to_join(monkeypatch):
   result = tiny.run("methods", "--distributed=yes")
   assert result.code == 2 and "--distributed=yes: give auto, on" in result.err
   monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-  result = tiny.run("methods")
+  result = tiny.run("evaluate")
   assert result.code == 2 and "JAX_COORDINATOR_ADDRESS" in result.err
-  assert tiny.run("methods", "--distributed=off").code == 0
+  result = tiny.run("evaluate", "--distributed=off")
+  assert result.code == 2 and "--workdir is missing" in result.err
+  # What needs nobody waits for nobody.
+  assert tiny.run("methods").code == 0
