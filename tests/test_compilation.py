@@ -84,7 +84,8 @@ def test_times_of_a_chip():
 # As a TPU writes it: the bound of the loop in its condition, a gather that is
 # spread over two kernels, a sum that is scattered, products as convolutions.
 TEXT = """\
-HloModule jit_step, is_scheduled=true, num_partitions=8
+HloModule jit_step, is_scheduled=true, entry_computation_layout={LAYOUT}, \
+num_partitions=8
 
 %add (a: f32[], b: f32[]) -> f32[] {
   %a = f32[] parameter(0)
@@ -122,7 +123,7 @@ replica_groups=[2,4]<=[8], to_apply=%add
 %condition (s: (s32[], bf16[4,8])) -> pred[] {
   %s = (s32[]{:T(128)}, /*index=1*/bf16[4,8]{1,0}) parameter(0)
   %i = s32[]{:T(128)} get-tuple-element(%s), index=0
-  %limit = s32[]{:T(128)} constant(7)
+  %limit = s32[]{:T(128)} constant(11)
   ROOT %more = pred[] fusion(%i, %limit), kind=kLoop, calls=%less
 }
 
@@ -135,7 +136,9 @@ replica_groups=[2,4]<=[8], to_apply=%add
   %w = f32[16,2]{1,0} convert(%g)
   %y = f32[4,2]{1,0} fusion(%w), kind=kCustom, calls=%all-reduce-scatter.3
   %z = bf16[4,8]{1,0} convolution(%x, %h), dim_labels=bf_io->bf
-  ROOT %u = (s32[], bf16[4,8]{1,0}) tuple(%j, %z)
+  %pace = s32[] constant(2)
+  %next = s32[] add(%j, %pace)
+  ROOT %u = (s32[], bf16[4,8]{1,0}) tuple(%next, %z)
 }
 
 ENTRY %main (v: bf16[4,8], k: f32[6,256,4,16]) -> bf16[4,8] {
@@ -160,12 +163,16 @@ to_apply=%add
 """
 
 
+# The types of all arguments and results stand in the first line.
+TEXT = TEXT.replace("LAYOUT", ", ".join(["f32[8]"] * 10_000))
+
+
 def test_collectives_of_a_text():
   found = {
     (c.kind, c.group, c.count, c.bytes) for c in collectives(Module.parse(TEXT))
   }
   assert found == {
-    # Rounds 2 to 6 of the loop.
+    # Rounds at 2, 4, 6, 8 and 10.
     ("all-gather", 2, 5, 8 * 8 * 2),
     ("reduce-scatter", 4, 5, 16 * 2 * 4),
     ("collective-permute", 8, 1, 4 * 8 * 2),

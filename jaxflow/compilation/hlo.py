@@ -79,7 +79,7 @@ class Module:
   @classmethod
   def parse(cls, text: str) -> "Module":
     """Read the text of a compiled program."""
-    found = re.search(r"num_partitions=(\d+)", text[:10_000])
+    found = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
     computations: dict[str, dict[str, Instruction]] = {}
     roots, entry, current = {}, "", ""
     for line in text.splitlines():

@@ -65,7 +65,7 @@ def trip_count(
   """Return the number of rounds of a `while`, None where it is not told.
 
   Either XLA says it, or the condition compares a counter that starts at a
-  constant with a constant, and rounds count it up by one.
+  constant with a constant, and rounds count it up by a constant.
 
   Args:
     module: The program.
@@ -87,7 +87,24 @@ def trip_count(
     return None
   before = module.computations[computation]
   start, limit = (_value(condition, n, before, loop) for n in operands)
-  return None if limit is None else max(limit - (start or 0), 0)
+  if limit is None:
+    return None
+  step = _step(module, condition[operands[0]], loop)
+  return max(-(-(limit - (start or 0)) // step), 0)
+
+
+def _step(module: Module, counter: Instruction, loop: Instruction) -> int:
+  """Return how far a round counts, 1 where it is not told."""
+  name = loop.called("body")[0]
+  body, root = module.computations[name], module.roots[name]
+  place = re.search(r"index=(\d+)", counter.attributes)
+  if place is None or root.opcode != "tuple":
+    return 1
+  added = body[root.names[int(place[1])]]
+  if added.opcode != "add":
+    return 1
+  found = [_constant(body, operand) for operand in added.names]
+  return next((step for step in found if step), 1)
 
 
 def _value(

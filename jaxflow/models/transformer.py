@@ -62,7 +62,7 @@ class Modulation(nnx.Module):
 
   def __call__(self, c: Array) -> list[Array]:
     """Returns the vectors in the order in which blocks unpack them."""
-    vectors = self.linear(jax.nn.silu(c))[:, None, :]
+    vectors = by_rows(self.linear(jax.nn.silu(by_rows(c))))[:, None, :]
     return jnp.split(vectors, self.parts, axis=-1)
 
 
