@@ -122,3 +122,50 @@ def test_a_batch_depends_on_seed_and_number_only(make):
   part = next(make(rows=some))
   for name, rows in expected[0].items():
     np.testing.assert_array_equal(part[name], rows[some])
+
+
+@pytest.mark.parametrize(
+  "make", [mixed, lambda **o: FreshNoise(streams(**o)[1])]
+)
+def test_a_process_draws_only_blocks_in_which_it_has_rows(make, monkeypatch):
+  # Blocks 0..63, 64..127, 128..191 and the rest, of 58 rows.
+  size, rows = 250, np.array([3, 63, 64, 200, 249])
+  whole, drawn, make_generator = (
+    make(batch_size=size),
+    [],
+    np.random.default_rng,
+  )
+  expected = [next(whole) for _ in range(2)]
+
+  def counted(seed):
+    # Permutations have no purpose, and no block.
+    if len(seed) == 4:
+      drawn.append(seed)
+    return make_generator(seed)
+
+  monkeypatch.setattr(np.random, "default_rng", counted)
+  stream = make(batch_size=size, rows=rows)
+  for number in range(2):
+    drawn.clear()
+    batch = next(stream)
+    purposes = {seed[2] for seed in drawn}
+    assert sorted(drawn) == [
+      (3, number, purpose, block)
+      for purpose in sorted(purposes)
+      for block in (0, 1, 3)
+    ]
+    assert_same(batch, {k: v[rows] for k, v in expected[number].items()})
+  # Of two micro-batches of 125 rows it holds two rows each: 1, 124, 126, 249.
+  drawn.clear()
+  stacked = make(batch_size=size, rows=np.array([1, 124]), stack=(2, 2))
+  batch = next(stacked)
+  assert {seed[1:2] + seed[3:] for seed in drawn} == {
+    (number, block) for number in (0, 1) for block in (0, 1, 3)
+  }
+  assert len(drawn) == 6 * len(purposes)
+  for number in range(2):
+    for name, values in batch.items():
+      np.testing.assert_array_equal(
+        values[number].reshape(4, *values.shape[3:]),
+        expected[number][name][[1, 124, 126, 249]],
+      )

@@ -2,7 +2,8 @@
 
 What they draw for batch i depends on (seed, i) only, so the position of the
 stream below is the whole state, and neither the stack nor the number of
-processes changes a batch.
+processes changes a batch. Each block of 64 rows has a generator of its own: a
+process draws the blocks in which it has rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ import numpy as np
 from jaxflow.data.batches import Batches
 from jaxflow.data.order import MASK, NOISE, SAMPLE
 from jaxflow.errors import UsageError
+
+# Rows that one generator draws.
+_BLOCK = 64
 
 
 class Drawn:
@@ -49,13 +53,7 @@ class Drawn:
     batch = next(self._batches)
     std = batch.pop("std", None)
     if std is not None:
-      shape = self.batch_size, *self.shape
-      noise = _drawn(
-        self._batches,
-        lambda g: g.standard_normal(shape, np.float32),
-        SAMPLE,
-        first,
-      )
+      noise = _drawn(self._batches, _normal(self.shape), SAMPLE, first)
       batch["data"] = batch["data"] + std * noise
     return batch
 
@@ -97,12 +95,7 @@ class FreshNoise:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next batch and its "noise"."""
-    rows, shape = self._batches.batch_size, self._batches.shape
-    noise = _drawn(
-      self._batches,
-      lambda g: g.standard_normal((rows, *shape), np.float32),
-      NOISE,
-    )
+    noise = _drawn(self._batches, _normal(self._batches.shape), NOISE)
     return next(self._batches) | {"noise": noise}
 
   def get_state(self) -> dict[str, int]:
@@ -155,8 +148,7 @@ class Mixed:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next mixed batch: "data", "noise" and "cond" if any."""
-    rows = self._pairs.batch_size
-    paired = _drawn(self._pairs, lambda g: g.random(rows) < self._share, MASK)
+    paired = _drawn(self._pairs, lambda g, n: g.random(n) < self._share, MASK)
     pairs, real = next(self._pairs), next(self._real)
 
     def chosen(name):
@@ -182,24 +174,39 @@ class Mixed:
     self._real.close()
 
 
+# (generator, number of rows n) -> rows [n, ...].
+_Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _normal(shape: tuple[int, ...]) -> _Draw:
+  """Returns what draws standard normal rows of a shape, float32."""
+  return lambda g, n: g.standard_normal((n, *shape), np.float32)
+
+
 def _drawn(
-  batches: Stream,
-  draw: Callable[[np.random.Generator], np.ndarray],
-  purpose: int,
-  first: int | None = None,
+  batches: Stream, draw: _Draw, purpose: int, first: int | None = None
 ) -> np.ndarray:
-  """Draws rows for some batches, each by its own generator.
+  """Draws this process's rows of some batches, block by block.
 
   Args:
     batches: The stream.
-    draw: Draws the rows of one batch.
+    draw: Draws the rows of one block.
     purpose: Tells apart what is drawn for one batch.
     first: Number of the first batch; default: the one that comes next.
   """
   if first is None:
     first = batches.get_state()["position"]
-  parts = [
-    draw(np.random.default_rng((batches.seed, number, purpose)))
-    for number in range(first, first + batches.num_batches)
-  ]
-  return batches.local(np.concatenate(parts))
+  size = batches.batch_size
+  index = batches.local(np.arange(batches.num_batches * size))
+  number, row = np.divmod(index.ravel(), size)
+  block = row // _BLOCK
+  # Rows ascend, so those of a block are neighbours.
+  starts = np.flatnonzero(np.diff(number * size + block, prepend=-1))
+  parts = []
+  for rows, i in zip(np.split(row, starts[1:]), starts, strict=True):
+    seed = batches.seed, first + int(number[i]), purpose, int(block[i])
+    begin = block[i] * _BLOCK
+    drawn = draw(np.random.default_rng(seed), min(_BLOCK, size - begin))
+    parts.append(drawn[rows - begin])
+  drawn = np.concatenate(parts)
+  return drawn.reshape(*index.shape, *drawn.shape[1:])
