@@ -2,8 +2,8 @@ r"""CIFAR-10: 50,000 images of 32x32 pixels, with the published hyperparameters.
 
   jaxflow train --config=configs/cifar10.py:METHOD --workdir=runs/METHOD
 
-Not trained here: a row takes 1e19 to 1e20 floating-point operations, a day to a
-week of 8 large GPUs. The network is the DDPM++ U-Net, 56 or 62 million
+Not trained here: a row takes 4e18 to 1e20 floating-point operations, half a
+day to a week of 8 large GPUs. The network is the DDPM++ U-Net, 56 or 62 million
 parameters, without labels (--config.data.conditional=True gives them). What the
 authors report, FID-50k with one call, or two behind the stroke:
 
@@ -30,18 +30,23 @@ ours. The smaller networks of slim_flow are left to you, in annealed_reflow too
 
 Where this project differs from the authors:
 
-- No augmentation: denoising and mean_flow have a non-leaky one, 12 %, the rows
-  of rectified flow mirror half of the images.
+- No augmentation: denoising and mean_flow have a non-leaky one, 12 %. Rows of
+  rectified flow mirror half of the real images, as published, but no pairs.
 - One network for all: papers on consistency models take NCSN++, for
   improved_consistency_training a deeper one; c_noise is ln(t) / 4.
 - consistency_trajectory is its first stage. The second, at least 30,000 steps,
   has a discriminator: --config.discriminator.network.name.
 - mid_training takes 8 trajectories of 16 points a step, 128 rows.
 
-Rows begin with runs of `flow_matching` or `denoising` in runs/, pairs with
+Rows begin with runs of other rows in runs/. Pairs for reflow and
+annealed_reflow, for knowledge_distillation, and for slim_flow:
 
   jaxflow pairs --workdir=runs/flow_matching --num=1000000 --nfe=100 \
     --out=runs/pairs
+  jaxflow pairs --workdir=runs/reflow --num=1000000 --nfe=100 \
+    --out=runs/reflow_pairs
+  jaxflow pairs --workdir=runs/annealed_reflow --num=1000000 --nfe=100 \
+    --out=runs/annealed_pairs
 
 LPIPS reads two local files, nothing is downloaded:
 
@@ -58,6 +63,7 @@ from jaxflow.config import Config, default_config, update
 from jaxflow.registry import choose
 
 _RECTIFIED = {
+  "data": {"flip": True},
   # 999 t, as published networks of the linear path see their time.
   "model": {"multipliers": (1, 2, 2, 2), "dropout": 0.15, "time_scale": 999.0},
   "times": {"name": "uniform", "t_max": 0.999},
@@ -70,7 +76,7 @@ _RECTIFIED = {
 _REFLOW = {
   **_RECTIFIED,
   "ema": {"sampling": {"name": "count_ramp", "decay": 0.9999}},
-  "data": {"pairs": "runs/pairs"},
+  "data": {**_RECTIFIED["data"], "pairs": "runs/pairs"},
 }
 _ONE_CALL = {"sample": {"nfe": 1}, "evaluation": {"nfe": (1,)}}
 _KARRAS_PATH = {"name": "variance_exploding", "t_min": 0.002, "t_max": 80.0}
@@ -104,19 +110,19 @@ METHOD_FIELDS = {
   "reflow": {**_REFLOW, "init": {"workdir": "runs/flow_matching"}},
   "knowledge_distillation": {
     **{k: v for k, v in _REFLOW.items() if k != "times"},
-    "data": {"pairs": "runs/reflow_pairs"},
+    "data": {**_REFLOW["data"], "pairs": "runs/reflow_pairs"},
     "init": {"workdir": "runs/reflow"},
     **_ONE_CALL,
   },
   "annealed_reflow": {
     **_RECTIFIED,
-    "data": {"pairs": "runs/pairs"},
+    "data": _REFLOW["data"],
     # 300,000 steps.
     "loss": {"coupling": {"name": "annealed", "end": 3 / 13}},
   },
   "slim_flow": {
     **{k: v for k, v in _RECTIFIED.items() if k != "times"},
-    "data": {"pairs": "runs/pairs"},
+    "data": {**_RECTIFIED["data"], "pairs": "runs/annealed_pairs"},
     "teacher": {"workdir": "runs/annealed_reflow"},
     **_ONE_CALL,
   },

@@ -1,36 +1,49 @@
 r"""ImageNet at 256x256 pixels, as latents of 32x32x4 numbers of an autoencoder.
 
+  jaxflow encode --data=imagenet2012 --flip --autoencoder=PATH \
+    --out=runs/latents
   jaxflow train --config=configs/imagenet256_latent.py:METHOD-SIZE/PATCH \
     --workdir=runs/METHOD
+
+moment_matching stands on latents of deviation 0.5, in a folder of their own:
+
+  jaxflow encode --data=imagenet2012 --flip --autoencoder=PATH --scale=0.5 \
+    --out=runs/half_latents
 
 METHOD alone is METHOD-XL/2, the size of the published scores. SIZE is S, B, M,
 L or XL, PATCH 2 or 4; improved_mean_flow has deeper sizes of its own, from B.
 Not trained here: mean_flow-XL/2 takes 3e20 floating-point operations, a week or
 two of 8 GPUs with 80 GB. What the authors report for XL/2, FID-50k:
 
-  flow_matching        2.06 with guidance 1.5 (readme of SiT)
-  mean_flow            3.43 with 1 call, 2.93 with 2 (paper)
+  flow_matching        2.15 with guidance 1.5 (SiT; its 2.06 is of an SDE)
+  mean_flow            3.19 with 1 call (readme of FastGen)
   improved_mean_flow   1.70 with 1 call, 1.53 with 2 (readme)
   shortcut             10.6 with 1 call, 7.8 with 4, 3.8 with 128 (readme)
   moment_matching      1.99 with 8 calls (paper)
 
 Values come from public code. mean_flow-XL/2 is FastGen's: batch 1024, omega
-0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper; all its
-other sizes are as published for B/4: batch 256, omega 1, kappa 0.5. All sizes
-of improved_mean_flow train as long as its B/2. Optimizer, batch and length of
-moment_matching are not published: they are ours. Of other methods no recipe for
-these latents is public.
+0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper, whose
+own XL/2 has 3.43 with 1 call and 2.93 with 2; all other sizes are as published
+for B/4: batch 256, omega 1, kappa 0.5. All sizes of improved_mean_flow train as
+long as its B/2; the two calls of its XL/2 are --config.flow_map.omega=4.0,
+--config.flow_map.t_start=0.36, --config.flow_map.t_end=0.64. Optimizer, batch
+and length of moment_matching are not published: they are ours. Of other methods
+no recipe for these latents is public.
 
-Where this project differs from the authors: improved_mean_flow has the
-transformer of the others, with two heads, for in-context tokens, rotary
-positions and SwiGLU; scanned and recomputed blocks (`model.scan_layers`,
-`model.remat`) give the same numbers in less memory. All compute in float32, as
-published; --config.model.dtype=bfloat16 does not.
+Where this project differs from the authors:
 
-Latents are those of sd-vae-ft-mse or -ema. improved_mean_flow and
-moment_matching take them normalised by channel, mean (.86488, -.27787343,
-.21616915, .3738409), deviation (4.85503674, 5.31922414, 3.93725398, 3.9870003);
-moment_matching then halves them.
+- Latents are normalised by channel, as published for improved_mean_flow and
+  moment_matching, with mean (.86488, -.27787343, .21616915, .3738409) and
+  deviation (4.85503674, 5.31922414, 3.93725398, 3.9870003); `jaxflow encode`
+  measures its own. flow_matching (SiT), mean_flow and shortcut were published
+  on latents times 0.18215, of about the same deviation, 0.72 to 0.97.
+- improved_mean_flow has the transformer of the others, with two heads, for
+  in-context tokens, rotary positions and SwiGLU.
+
+Scanned and recomputed blocks (`model.scan_layers`, `model.remat`) give the same
+numbers in less memory. All compute in float32, as published;
+--config.model.dtype=bfloat16 does not. Latents are those of sd-vae-ft-mse or
+-ema.
 """
 
 from jaxflow.config import Config, default_config, update
@@ -82,6 +95,7 @@ METHOD_FIELDS = {
     "evaluation": {"nfe": (1, 4, 128)},
   },
   "moment_matching": {
+    "data": {"data_dir": "runs/half_latents"},
     "path": {"name": "linear", "t_min": 0.0, "t_max": 0.994, "noise_std": 0.5},
     "parameterization": {"name": "normalized"},
     "loss": {
@@ -133,7 +147,9 @@ def get_config(name: str) -> Config:
   network = network or "XL/2"
   size = choose("size", network, networks)
   config = default_config(method, data="latents", model="dit")
-  config.data.update(shape=(32, 32, 4), num_classes=1000)
+  config.data.update(
+    data_dir="runs/latents", shape=(32, 32, 4), num_classes=1000
+  )
   config.model.update(
     sizes[size],
     patch_size=int(network.partition("/")[2]),

@@ -27,7 +27,13 @@ def make_picture(config: Config) -> Picture:
     config: The run's config.
 
   Raises:
-    UsageError: If what decodes the samples is missing.
+    UsageError: If what decodes the samples is missing or damaged.
+
+  Example:
+    >>> from jaxflow.config import default_config
+    >>> config = default_config("flow_matching", data="ring", model="mlp")
+    >>> make_picture(config)(np.zeros((3, 2))).shape
+    (3, 2)
   """
   space = data.latent_space(config.data.name, config.data.data_dir)
   return (lambda samples: samples) if space is None else _decoder(space)
@@ -35,6 +41,9 @@ def make_picture(config: Config) -> Picture:
 
 def make_latents(config: Config) -> Picture:
   """Return what makes latents, as their autoencoder has them, of samples.
+
+  Args:
+    config: The run's config.
 
   Raises:
     UsageError: If the run's samples are no latents.
@@ -51,11 +60,18 @@ def make_latents(config: Config) -> Picture:
 def _decoder(space: data.LatentSpace) -> Picture:
   """Return what decodes; between calls the weights are in host memory."""
   field = "data.data_dir"
-  model, params = autoencoder_files.from_tensors(
-    autoencoder_files.read_tensors(space.decoder, field=field),
-    where=f"{field}={space.decoder}",
-    parts=autoencoder_files.DECODER,
-  )
+  try:
+    model, params = autoencoder_files.from_tensors(
+      autoencoder_files.read_tensors(space.decoder, field=field),
+      where=f"{field}={space.decoder}",
+      parts=autoencoder_files.DECODER,
+    )
+  except UsageError as error:
+    folder, name = str(space.decoder.parent), space.decoder.name
+    raise UsageError(
+      f"{field}={folder!r}: {name} is damaged; delete it and write it again "
+      f"with: {space.command}"
+    ) from error
   jitted = jax.jit(model.decode)
 
   def decode(samples: np.ndarray) -> np.ndarray:

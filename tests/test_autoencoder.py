@@ -179,6 +179,37 @@ def test_wrong_tensors_are_named():
   refused(TENSORS | odd, "[32, 64, 65] channels")
 
 
+FIRST = "decoder.up_blocks.0.resnets.0.conv1.weight"
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "words"),
+  [
+    (FIRST, (), f"{FIRST} has shape ()"),
+    (FIRST, (0, 32, 3, 3), f"{FIRST} has shape (0, 32, 3, 3)"),
+    (FIRST, (48, 32, 3, 3), "its levels have [48] channels"),
+    ("decoder.conv_in.weight", (), "decoder.conv_in.weight has shape ()"),
+    ("decoder.conv_in.weight", (32, 0, 3, 3), "has shape (32, 0, 3, 3)"),
+    ("encoder.conv_in.weight", (), "encoder.conv_in.weight has shape ()"),
+  ],
+)
+def test_impossible_shapes_are_named_with_the_file(name, shape, words):
+  refused(SMALL | {name: np.ones(shape, np.float32)}, words)
+
+
+@pytest.mark.parametrize(
+  "values",
+  [np.array(["one"]), np.array(["1.0"]), np.ones(1, complex), np.ones(1, "V3")],
+)
+def test_values_that_are_no_numbers_are_named_with_the_file(tmp_path, values):
+  path = tmp_path / "file.npz"
+  np.savez(path, **SMALL | {"quant_conv.bias": values})
+  with pytest.raises(
+    UsageError, match=r"--a=\S+npz: quant_conv\.bias has .*get"
+  ):
+    autoencoder_files.read_tensors(path, field="--a")
+
+
 def test_wrong_files_are_named(tmp_path):
   read = autoencoder_files.read_tensors
   with pytest.raises(UsageError, match=r"--a=.*there is no such file; get"):

@@ -1,8 +1,10 @@
 """Latent data sets: how they are encoded, kept, refused, read and decoded."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 
 import jax
@@ -14,7 +16,9 @@ import torch_bytes
 from absl import flags
 
 from jaxflow import commands, data, pictures, runs
-from jaxflow.config import default_config, resolve
+from jaxflow.build import make_model
+from jaxflow.commands import inputs
+from jaxflow.config import default_config, resolve, update
 from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
@@ -99,7 +103,7 @@ def refused(*arguments, words):
 def test_the_folder_says_what_it_holds(world):
   found = json.loads((world / "out" / "latents.json").read_text())
   statistics = found.pop("statistics")
-  assert len(found.pop("parameters")) == 16
+  assert len(found.pop("parameters")) == len(found.pop("images")) == 16
   assert found == {
     "data": "gray",
     "raw_dir": None,
@@ -257,6 +261,7 @@ def test_wrong_flags(world, changes, words):
     ({"scale": 1.0}, "made with --scale=0.5, not 1.0: give"),
     ({"flip": False}, "made with --flip=True, not False: give"),
     ({"num_classes": 5}, "made with images of num_classes=3, not 5: "),
+    ({"images": "5eed", "raw_dir": "r"}, "not gray --raw_dir=r 5eed: "),
   ],
 )
 def test_other_latents_are_refused(world, changes, words):
@@ -266,11 +271,51 @@ def test_other_latents_are_refused(world, changes, words):
   assert words in str(error.value)
 
 
+@pytest.mark.parametrize("which", COUNTS)
+def test_other_images_of_the_same_counts_are_refused(world, which, monkeypatch):
+  def other(split, raw_dir, data_dir):
+    found = gray(split, raw_dir, data_dir)
+    return (
+      dataclasses.replace(found, data=-found.data) if split == which else found
+    )
+
+  monkeypatch.setitem(loading.DATASETS, "gray", other)
+  refused(
+    *command(world, "out"),
+    words=["made with --data=gray ", ", not gray ", "give another --out"],
+  )
+
+
+def test_commands_are_quoted_for_a_shell(world):
+  folder = data.LatentFolder.open(world / "out", field="--out")
+  spaced = {**folder.description, "raw_dir": "of me/'it'"}
+  found = data.LatentFolder(pathlib.Path("my latents"), spaced).command()
+  flags = shlex.split(found)
+  assert flags[:2] == ["jaxflow", "encode"]
+  assert {"--raw_dir=of me/'it'", "--out=my latents"} < set(flags)
+
+
 def test_the_same_weights_may_lie_elsewhere(world):
   folder = data.LatentFolder.open(world / "out", field="--out")
   moved = {**folder.description, "autoencoder": "moved", "raw_dir": "there"}
   found = data.LatentFolder.create(world / "out", moved)
   assert found.description == folder.description
+
+
+def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
+  config = default_config("flow_matching", data="latents", model="mlp")
+  config.data.data_dir = str(copy)
+  whole = dict(np.load(copy / "decoder.npz"))
+  (copy / "decoder.npz").write_bytes(b"damaged")
+  with pytest.raises(UsageError) as error:
+    pictures.make_picture(config)
+  line = str(error.value)
+  assert "decoder.npz is damaged; delete it" in line
+  assert f"with: {data.LatentFolder.open(copy, field='').command()}" in line
+  whole.popitem()
+  np.savez(copy / "decoder.npz", **whole)
+  with pytest.raises(UsageError, match=r"decoder\.npz is damaged; delete it"):
+    pictures.make_picture(config)
 
 
 def test_folders_that_cannot_be_read(copy):
@@ -431,6 +476,30 @@ def test_the_shipped_config(world):
   # DiT-B/2 has 130 million.
   count = sum(x.size for x in jax.tree.leaves(params))
   assert 129e6 < count < 132e6
+
+
+def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
+  """The latents have the deviation 0.5."""
+  options = ["data.name=latents", f"data.data_dir={world / 'out'}"]
+  arguments = tiny.train_command(
+    *(tmp_path, "run", "moment_matching", *options),
+    *("data.conditional=True", "train.steps=1", "path.noise_std=0.4"),
+    "parameterization.name=normalized",
+  )
+  refused(
+    *arguments,
+    words=["data.data_dir=", "deviation 0.5", "0.4", "--scale=0.4"],
+  )
+  assert not (tmp_path / "run").exists()
+  fields = {"parameterization": {"name": "raw"}, "path": {"noise_std": 0.4}}
+  for changes in ({"path": {"noise_std": 0.5}}, fields):
+    config = default_config(
+      "continuous_consistency", data="latents", model="mlp"
+    )
+    config.data.update(data_dir=str(world / "out"), shape=(4, 4, 4))
+    update(config, changes)
+    config.data.num_classes = 0
+    inputs.check_scale(make_model(config))
 
 
 def test_evaluation_compares_latents(trained):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 
@@ -422,6 +423,14 @@ def test_a_run_keeps_its_pairs(folder, tmp_path):
   arguments = train_command(tmp_path, tmp_path / "moved", "train.steps=10")
   result = tiny.run(*arguments)
   assert result.code == 0, result.err
+
+
+def test_the_command_is_quoted_for_a_shell(folder):
+  found = data.Pairs.open(folder / "plain_pairs", field="data.pairs")
+  spaced = {**found.description, "workdir": "runs of mine/'a'"}
+  flags = shlex.split(data.Pairs(pathlib.Path("my pairs"), spaced).command())
+  assert flags[:2] == ["jaxflow", "pairs"]
+  assert {"--workdir=runs of mine/'a'", "--out=my pairs"} < set(flags)
 
 
 def test_damaged_shards_are_named(folder, tmp_path):

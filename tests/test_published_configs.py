@@ -4,6 +4,7 @@ The tables are typed from the papers and the public code, row by row; they are
 what the configs are held to.
 """
 
+import ast
 import functools
 import pathlib
 
@@ -72,6 +73,8 @@ CIFAR10 = {
 CIFAR10_ROWS = [*CIFAR10, "moment_matching"]
 
 RECTIFIED = {
+  # Half of the real images are mirrored.
+  "data.flip": True,
   "optimizer.b1": 0.9,
   "optimizer.b2": 0.999,
   "optimizer.eps": 1e-8,
@@ -203,6 +206,14 @@ CIFAR10_FIELDS = {
     "loss.grid.name": "log",
     "optimizer.schedule": "linear",
   },
+}
+
+# Where the pairs of a row lie.
+PAIRS = {
+  "reflow": "runs/pairs",
+  "annealed_reflow": "runs/pairs",
+  "knowledge_distillation": "runs/reflow_pairs",
+  "slim_flow": "runs/annealed_pairs",
 }
 
 # Batch, steps, beta 2, weight decay, average that is sampled.
@@ -350,6 +361,43 @@ def test_cifar10_has_the_published_fields(method):
     "data.shape": [32, 32, 3],
   }
   assert_fields(load("cifar10", method), network | CIFAR10_FIELDS[method])
+
+
+def commands_of(file, name):
+  """The flags of a docstring's `jaxflow NAME` commands."""
+  text = ast.get_docstring(ast.parse((FOLDER / f"{file}.py").read_text()))
+  lines = text.replace("\\\n", " ").splitlines()
+  found = [x.split()[2:] for x in lines if x.startswith(f"  jaxflow {name} ")]
+  return [dict(x[2:].split("=") for x in flags if "=" in x) for flags in found]
+
+
+def test_pairs_are_made_by_the_network_that_a_row_begins_with():
+  configs = {method: load("cifar10", method) for method in CIFAR10_ROWS}
+  places = {k: x.data.pairs for k, x in configs.items() if "pairs" in x.data}
+  assert places == PAIRS
+  makers = {x["out"]: x["workdir"] for x in commands_of("cifar10", "pairs")}
+  assert set(makers) == set(PAIRS.values())
+  for method, place in PAIRS.items():
+    config = configs[method]
+    sources = [config.get(name, {}) for name in ("teacher", "init")]
+    sources = {source.get("workdir", "") for source in sources} - {""}
+    assert sources <= {makers[place]}
+    # What makes pairs is a row itself.
+    assert pathlib.Path(makers[place]).name in configs
+  assert configs["slim_flow"].teacher.workdir == "runs/annealed_reflow"
+
+
+@pytest.mark.parametrize("name", LATENT_ROWS)
+def test_latents_are_encoded_where_a_row_looks_for_them(name):
+  config = load("imagenet256_latent", name)
+  scales = {
+    x["out"]: float(x.get("scale", 1))
+    for x in commands_of("imagenet256_latent", "encode")
+  }
+  scale = scales[config.data.data_dir]
+  assert scale == (0.5 if name == "moment_matching" else 1.0)
+  if config.parameterization.name == "normalized":
+    assert scale == config.path.noise_std
 
 
 @pytest.mark.parametrize("name", LATENTS)

@@ -13,6 +13,7 @@ from plain_networks import conv, group_norm, linear, randomised
 
 from jaxflow.commands.initial import initial_parameters
 from jaxflow.config import default_config, resolve
+from jaxflow.errors import UsageError
 from jaxflow.models import unet, with_second_time
 from jaxflow.runs import Run
 from jaxflow.training import sharding
@@ -287,7 +288,9 @@ def test_a_run_takes_the_weights_of_one_with_one_time():
   runs = []
   for method in ("flow_matching", "mean_flow"):
     config = default_config(method, data="digits", model="unet")
-    config.model.update(channels=8, multipliers=(1,), num_blocks=1)
+    config.model.update(
+      channels=8, multipliers=(1,), num_blocks=1, attention_resolutions=()
+    )
     config = resolve(config, shape=TINY, num_classes=0, teacher=None)
     runs.append(Run.of(config))
   plain, run = runs
@@ -393,3 +396,17 @@ def test_another_shape_of_data_is_named(network):
   _, *rest = arguments()
   with pytest.raises(ValueError, match=r"^data_shape="):
     jax.eval_shape(network.apply, params, jnp.ones((BATCH, 8, 4, 2)), *rest)
+
+
+@pytest.mark.parametrize("heights", [(16,), (32, 5)])
+def test_heights_that_no_level_has_are_refused(heights):
+  with pytest.raises(UsageError) as error:
+    unet(
+      data_shape=(32, 16, 3),
+      multipliers=(1, 1, 1, 1),
+      channels=8,
+      attention_resolutions=(*heights, 3),
+    )
+  line = str(error.value)
+  assert f"attention_resolutions={(*heights, 3)}: " in line
+  assert "the heights 32, 16, 8, 4; give some of them, or ()" in line

@@ -165,6 +165,7 @@ def _describe(
   del given["batch_size"]
   return {
     **given,
+    "images": data.digest(sources.values()),
     "parameters": parameters_hash(params),
     "shape": [side, side, model.channels],
     "num_classes": sources["train"].num_classes,

@@ -6,7 +6,8 @@ import pathlib
 
 import jax
 
-from jaxflow import data, rows
+from jaxflow import data, paths, rows
+from jaxflow.build import Model
 from jaxflow.commands.pairs import parameters_hash
 from jaxflow.config import Config
 from jaxflow.data import pairs as pairs_lib
@@ -104,6 +105,29 @@ def check_teacher(
     f"{pairs_lib.teacher_of(pairs.description)}, teacher.workdir is {name}: "
     "give pairs of this teacher, or the teacher of the pairs"
   )
+
+
+def check_scale(model: Model) -> None:
+  """Raise UsageError if latents have another deviation than a network's path.
+
+  Where points are normalised, data are taken to have the deviation of the
+  path's noise; what latents have is known.
+
+  Args:
+    model: What the run's config stands for.
+  """
+  config = model.config
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  if space is None or config.parameterization.name != "normalized":
+    return
+  expected = paths.noise_std(model.path)
+  if space.scale != expected:
+    raise UsageError(
+      f"data.data_dir={config.data.data_dir!r}: its latents have the deviation "
+      f"{space.scale}, parameterization.name='normalized' takes the path's, "
+      f"{expected}: give a folder made with --scale={expected}, or set "
+      f"path.noise_std={space.scale}"
+    )
 
 
 def make_batches(

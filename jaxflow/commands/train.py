@@ -106,6 +106,7 @@ def _prepare(
   config, others = start.resolve(config, given, workdir, mesh)
   run = Run.of(config)
   inputs.check_mesh(config, mesh)
+  inputs.check_scale(run.model)
   _check_turns(config)
   template = run.template(mesh)
   run.select(template, config.sample.ema, "sample.ema")

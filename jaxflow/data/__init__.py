@@ -16,5 +16,6 @@ from jaxflow.data.mixed import FreshNoise as FreshNoise
 from jaxflow.data.mixed import Mixed as Mixed
 from jaxflow.data.pairs import Pairs as Pairs
 from jaxflow.data.source import Source as Source
+from jaxflow.data.source import digest as digest
 from jaxflow.data.source import in_memory as in_memory
 from jaxflow.data.source import without_labels as without_labels

@@ -43,7 +43,12 @@ def begin(
 
 
 def write(path: pathlib.Path, description: Mapping[str, Any]) -> None:
-  """Writes a description, replacing the file in one step."""
+  """Writes a description, replacing the file in one step.
+
+  Args:
+    path: The file.
+    description: Values as JSON has them.
+  """
   part = path.with_name(f"{path.name}.part")
   part.write_text(json.dumps(description, indent=2) + "\n")
   os.replace(part, path)
@@ -89,6 +94,10 @@ def read(
 
 def spans(num: int, size: int) -> list[tuple[int, int]]:
   """Returns the first row of every shard, and the row after its last.
+
+  Args:
+    num: Rows of all shards.
+    size: Rows of every shard but the last, which may have fewer.
 
   Example:
     >>> spans(5, 2)

@@ -29,7 +29,10 @@ SPLITS = ("train", "test")
 
 # What does not decide the latents: where things lie, and what is added last.
 _PLACES = ("raw_dir", "data_dir", "autoencoder", "statistics")
-_NEEDS = (*FLAGS, "parameters", "shape", "num_classes", "counts", "statistics")
+_NEEDS = (
+  *(*FLAGS, "images", "parameters", "shape", "num_classes", "counts"),
+  "statistics",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +42,11 @@ class LatentFolder:
   Attributes:
     folder: The folder.
     description: What `latents.json` holds: `data`, `raw_dir`, `data_dir` of the
-      images, `size`, `flip`; `autoencoder`, `parameters` (hash of its weights);
-      `shape` of a latent, `num_classes`, `counts` by split, `dtype`,
-      `shard_size`; `scale` of the normalised latents, `statistics` (`mean` and
-      `std` of every channel) or None while shards are missing.
+      images, `images` (digest of a few of them), `size`, `flip`; `autoencoder`,
+      `parameters` (hash of its weights); `shape` of a latent, `num_classes`,
+      `counts` by split, `dtype`, `shard_size`; `scale` of the normalised
+      latents, `statistics` (`mean` and `std` of every channel) or None while
+      shards are missing.
   """
 
   folder: pathlib.Path
@@ -140,9 +144,21 @@ def _check_same(
       values = [
         f"{d['autoencoder']} (parameters {d[name]})" for d in (old, new)
       ]
+    elif name == "images":
+      given, values = "--data", (_images_of(old), _images_of(new))
     elif name not in FLAGS:
       given = f"images of {name}"
     raise UsageError(
       f"--out={folder} was made with {given}={values[0]}, not {values[1]}: "
       "give another --out, or the old value"
     )
+
+
+def _images_of(description: Mapping[str, Any]) -> str:
+  """Names an image set: where it lies, and the digest of its images."""
+  places = [
+    f"--{name}={description[name]}"
+    for name in ("raw_dir", "data_dir")
+    if description[name] is not None
+  ]
+  return " ".join([description["data"], *places, description["images"]])

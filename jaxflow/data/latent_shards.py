@@ -8,6 +8,7 @@ is written to a temporary name and renamed, so a shard that is there is whole.
 import dataclasses
 import os
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,6 +92,10 @@ class Shards:
   def map(self, shard: int, *, field: str) -> np.ndarray:
     """Returns the records of a shard, read from disk where they are touched.
 
+    Args:
+      shard: Its number.
+      field: The flag or config field that names the folder, for messages.
+
     Raises:
       UsageError: If it is damaged.
     """
@@ -140,7 +145,16 @@ def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_command(folder: pathlib.Path, description: Mapping[str, Any]) -> str:
-  """Returns the command that makes the missing shards."""
+  """Returns the command that makes the missing shards, quoted for a shell.
+
+  Args:
+    folder: The folder.
+    description: As of `LatentFolder`.
+
+  Example:
+    >>> encode_command("my folder", {**dict.fromkeys(FLAGS), "data": "digits"})
+    "jaxflow encode --data=digits '--out=my folder'"
+  """
   given = {name: description[name] for name in FLAGS}
   flags = [f"--{k}={v}" for k, v in given.items() if v is not None]
-  return " ".join(["jaxflow encode", *flags, f"--out={folder}"])
+  return shlex.join(["jaxflow", "encode", *flags, f"--out={folder}"])

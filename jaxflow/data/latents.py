@@ -22,16 +22,22 @@ class LatentSpace:
     mean: Means [c].
     std: Deviations [c].
     scale: Deviation of the samples.
+    command: The command that writes what is missing.
   """
 
   decoder: pathlib.Path
   mean: np.ndarray
   std: np.ndarray
   scale: float
+  command: str
 
   @classmethod
   def of(cls, latents: LatentFolder, *, field: str) -> Self:
     """Reads the space of a folder whose shards are all there.
+
+    Args:
+      latents: The folder.
+      field: The flag or config field that names it, for messages.
 
     Raises:
       UsageError: If shards, or the decoder, are missing.
@@ -51,14 +57,30 @@ class LatentSpace:
       np.asarray(description["statistics"][name], np.float32)
       for name in ("mean", "std")
     )
-    return cls(folder / DECODER, mean, std, description["scale"])
+    return cls(
+      folder / DECODER, mean, std, description["scale"], latents.command()
+    )
 
   def normalise(self, latents: np.ndarray) -> np.ndarray:
-    """Returns the samples [n, h, w, c] that latents are."""
+    """Returns the samples that latents are.
+
+    Args:
+      latents: Latents [n, h, w, c], in the units of the autoencoder.
+
+    Returns:
+      Samples of the same shape.
+    """
     return (latents - self.mean) * (self.scale / self.std)
 
   def restore(self, samples: np.ndarray) -> np.ndarray:
-    """Returns the latents [n, h, w, c] that samples stand for."""
+    """Returns the latents that samples stand for.
+
+    Args:
+      samples: Samples [n, h, w, c], of deviation `scale`.
+
+    Returns:
+      Latents of the same shape, in the units of the autoencoder.
+    """
     return samples * (self.std / self.scale) + self.mean
 
 
@@ -120,6 +142,9 @@ class Latents:
 
 def open_latents(data_dir: str | None) -> LatentFolder:
   """Opens the folder that a config names.
+
+  Args:
+    data_dir: The folder, or None.
 
   Raises:
     UsageError: If it names none, or one without latents.

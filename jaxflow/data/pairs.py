@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -160,13 +161,13 @@ class Pairs:
     )
 
   def command(self) -> str:
-    """Returns the command that makes the missing shards."""
+    """Returns the command that makes the missing shards, for a shell."""
     flags = [f"--{name}={self.description[name]}" for name in _FLAGS]
     grid = self.description["grid"]
     # A grid of another name than the teacher's was asked for.
     if grid["name"] != self.description["config"]["sample"]["grid"]["name"]:
       flags.append(f"--grid={grid['name']}")
-    return " ".join(["jaxflow pairs", *flags, f"--out={self.folder}"])
+    return shlex.join(["jaxflow", "pairs", *flags, f"--out={self.folder}"])
 
   def _read(self, shard: int, field: str) -> np.ndarray:
     path, (start, stop) = self._file(shard), self.shards[shard]

@@ -16,6 +16,7 @@ import numpy as np
 from jaxflow.errors import UsageError
 from jaxflow.models import torch_files
 from jaxflow.models.autoencoder import Autoencoder, autoencoder
+from jaxflow.models.autoencoder_parts import GROUPS
 from jaxflow.types import PyTree
 
 SOURCE = (
@@ -71,11 +72,23 @@ def read_tensors(path: pathlib.Path, *, field: str) -> Tensors:
   else:
     tensors = torch_files.read_all(path, field=field, source=SOURCE)
   return {
-    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): np.asarray(
-      array, np.float32
+    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _numbers(
+      name, array, f"{field}={path}"
     )
     for name, array in tensors.items()
   }
+
+
+def _numbers(name: str, array: np.ndarray, where: str) -> np.ndarray:
+  try:
+    # Strings of digits, and complex numbers, would become numbers.
+    if array.dtype.kind not in "OSUcMm":
+      return np.asarray(array, np.float32)
+  except (TypeError, ValueError):
+    pass
+  raise UsageError(
+    f"{where}: {name} has {array.dtype} values, not numbers; get {SOURCE}"
+  )
 
 
 def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
@@ -98,6 +111,10 @@ def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
 
 def of_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
   """Returns the tensors of some parts.
+
+  Args:
+    tensors: By their published names.
+    parts: What these names begin with, "encoder" for instance.
 
   Example:
     >>> of_parts({"encoder.conv_in.bias": 1, "quant_conv.bias": 2}, ["encoder"])
@@ -158,9 +175,18 @@ def published_name(place: list[str]) -> str:
 def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
   """Reads the options of `autoencoder` from the shapes of a decoder."""
 
+  def shape_of(name: str) -> tuple[int, ...]:
+    shape = tensors[name].shape
+    if len(shape) != 4 or min(shape) < 1:
+      raise UsageError(
+        f"{where}: {name} has shape {shape}, a convolution's has four positive "
+        f"sizes; get {SOURCE}"
+      )
+    return shape
+
   def width_of(level: int, block: int) -> int | None:
     name = f"decoder.up_blocks.{level}.resnets.{block}.conv1.weight"
-    return tensors[name].shape[0] if name in tensors else None
+    return shape_of(name)[0] if name in tensors else None
 
   widths: list[int] = []
   while (width := width_of(len(widths), 0)) is not None:
@@ -168,23 +194,23 @@ def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
   blocks = 0
   while width_of(0, blocks) is not None:
     blocks += 1
-  first = tensors.get("decoder.conv_in.weight")
-  if blocks < 2 or first is None or first.ndim != 4:
+  first = "decoder.conv_in.weight"
+  if blocks < 2 or first not in tensors:
     raise UsageError(
       f"{where}: it has no decoder.conv_in and decoder.up_blocks, so it is no "
       f"AutoencoderKL in diffusers' form; get {SOURCE}"
     )
   width = widths[-1]
-  if any(other % width for other in widths):
+  if width % GROUPS or any(other % width for other in widths):
     raise UsageError(
-      f"{where}: its levels have {widths[::-1]} channels, not multiples of "
-      f"the first; get {SOURCE}"
+      f"{where}: its levels have {widths[::-1]} channels, not a multiple of "
+      f"{GROUPS} and multiples of that; get {SOURCE}"
     )
   return {
     "width": width,
     "multipliers": tuple(other // width for other in reversed(widths)),
     "layers": blocks - 1,
-    "latent_channels": first.shape[1],
+    "latent_channels": shape_of(first)[1],
   }
 
 

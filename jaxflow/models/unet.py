@@ -36,7 +36,7 @@ from jaxflow.models.unet_blocks import (
   convolution,
   group_norm,
 )
-from jaxflow.models.unet_layout import layers
+from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.types import Array, PyTree
 
 
@@ -210,8 +210,8 @@ def unet(
     multipliers: Factors on `channels`, one a level; from one level to the next
       the sides halve.
     num_blocks: Blocks of the encoder at each level; the decoder has one more.
-    attention_resolutions: Heights at which blocks attend; whatever they are,
-      one block between encoder and decoder does.
+    attention_resolutions: Heights at which blocks attend, of those that there
+      are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
     second_time: Whether the network sees t - s; False makes it ignore `s`.
@@ -233,20 +233,23 @@ def unet(
   Example:
     >>> import jax, jax.numpy as jnp
     >>> network = unet(
-    ...     data_shape=(4, 4, 1), channels=8, multipliers=(1, 2), num_blocks=1)
+    ...     data_shape=(4, 4, 1), channels=8, multipliers=(1, 2), num_blocks=1,
+    ...     attention_resolutions=(2,))
     >>> params = network.init(jax.random.key(0))
     >>> xt, t = jnp.ones((3, 4, 4, 1)), jnp.ones(3)
     >>> network.apply(params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  _check(
-    {"num_blocks": num_blocks, "heads": heads},
-    data_shape,
-    channels,
-    multipliers,
-    num_classes,
-    dropout,
-  )
+  for name, value in {"num_blocks": num_blocks, "heads": heads}.items():
+    if value < 1:
+      raise UsageError(f"{name}={value}: give 1 or more")
+  check_levels(data_shape, channels, multipliers, attention_resolutions)
+  if num_classes < 0:
+    raise UsageError(
+      f"num_classes={num_classes}: give 0 (unconditional) or more"
+    )
+  if not 0 <= dropout < 1:
+    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
   height, breadth, colours = data_shape
   compute = compute_dtype(dtype)
   return functional(
@@ -267,42 +270,3 @@ def unet(
       rngs=rngs,
     )
   )
-
-
-def _check(
-  counts: dict[str, int],
-  data_shape: tuple[int, int, int],
-  channels: int,
-  multipliers: tuple[int, ...],
-  num_classes: int,
-  dropout: float,
-) -> None:
-  for name, value in counts.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
-  if len(data_shape) != 3 or min(data_shape) < 1:
-    raise UsageError(
-      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
-    )
-  if channels < 4 or channels % 2:
-    raise UsageError(
-      f"channels={channels}: sinusoidal features come in pairs; give an even "
-      "number, 4 or more"
-    )
-  if not multipliers or min(multipliers) < 1:
-    raise UsageError(
-      f"multipliers={tuple(multipliers)}: give 1 or more, for each level"
-    )
-  halvings = len(multipliers) - 1
-  if any(side % 2**halvings for side in data_shape[:2]):
-    raise UsageError(
-      f"multipliers={tuple(multipliers)}: {len(multipliers)} levels halve the "
-      f"sides of data_shape={tuple(data_shape)} {halvings} times, which "
-      f"{2**halvings} must divide; give fewer"
-    )
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )
-  if not 0 <= dropout < 1:
-    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jaxflow.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -62,3 +64,49 @@ def layers(
         Layer(before=before, width=width, attention=attends, joins=True)
       )
   return encoder, decoder
+
+
+def check_levels(
+  data_shape: tuple[int, ...],
+  channels: int,
+  multipliers: tuple[int, ...],
+  attention_resolutions: tuple[int, ...],
+) -> None:
+  """Raises UsageError unless images can be halved to these levels.
+
+  Args:
+    data_shape: Shape (H, W, C) of one image.
+    channels: Channels of the first layer.
+    multipliers: Factors on `channels`, one a level.
+    attention_resolutions: Heights at which blocks attend.
+
+  Example:
+    >>> check_levels((32, 32, 3), 128, (2, 2, 2), (16, 8))
+  """
+  if len(data_shape) != 3 or min(data_shape) < 1:
+    raise UsageError(
+      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
+    )
+  if channels < 4 or channels % 2:
+    raise UsageError(
+      f"channels={channels}: sinusoidal features come in pairs; give an even "
+      "number, 4 or more"
+    )
+  if not multipliers or min(multipliers) < 1:
+    raise UsageError(
+      f"multipliers={tuple(multipliers)}: give 1 or more, for each level"
+    )
+  halvings = len(multipliers) - 1
+  if any(side % 2**halvings for side in data_shape[:2]):
+    raise UsageError(
+      f"multipliers={tuple(multipliers)}: {len(multipliers)} levels halve the "
+      f"sides of data_shape={tuple(data_shape)} {halvings} times, which "
+      f"{2**halvings} must divide; give fewer"
+    )
+  heights = [data_shape[0] >> level for level in range(len(multipliers))]
+  if set(attention_resolutions) - set(heights):
+    raise UsageError(
+      f"attention_resolutions={tuple(attention_resolutions)}: the levels of "
+      f"data_shape={tuple(data_shape)} have the heights "
+      f"{', '.join(map(str, heights))}; give some of them, or ()"
+    )
