@@ -18,10 +18,7 @@ from jaxflow import data, launch
 from jaxflow.commands import folders
 
 JOB = pathlib.Path(__file__).parent / "job.py"
-FLAGS = (
-  "--xla_force_host_platform_device_count={} "
-  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+DEVICES = "--xla_force_host_platform_device_count="
 
 
 def free_port():
@@ -35,7 +32,10 @@ def start(folder, name, commands, *, count, devices):
   file = folder / f"{name}.json"
   file.write_text(json.dumps([[str(x) for x in line] for line in commands]))
   environment = os.environ | {
-    "XLA_FLAGS": FLAGS.format(devices),
+    "XLA_FLAGS": " ".join(
+      f"{DEVICES}{devices}" if flag.startswith(DEVICES) else flag
+      for flag in os.environ["XLA_FLAGS"].split()
+    ),
     "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
