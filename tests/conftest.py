@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+from unittest import mock
 
 # Tests compile much and compute little: LLVM need not optimise. Without fusion
 # emitters compiling takes half the time; from jax 0.11 on there is no choice.
@@ -30,6 +31,15 @@ def x64():
   """Run a test in float64."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture
+def process_as_before():
+  """Take back what preparing a topology sets for the whole process."""
+  platforms = jax.config.jax_platforms
+  with mock.patch.dict(os.environ):
+    yield
+  jax.config.update("jax_platforms", platforms)
 
 
 @pytest.fixture(scope="module", autouse=True)

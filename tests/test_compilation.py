@@ -56,6 +56,7 @@ def test_wrong_topologies(name, problem):
   assert f"--topology={name}: " in str(caught.value)
 
 
+@pytest.mark.usefixtures("process_as_before")
 def test_host_devices_cannot_grow():
   with pytest.raises(UsageError, match="JAX has 8 host devices already"):
     Topology.parse("host:16").prepare()
@@ -67,12 +68,20 @@ def test_host_devices_cannot_grow():
     ("v4", 4096, 1.1e18, 1.1e15),
     ("v5e", 256, 50.63e15, 51.2e12),
     ("v6e", 256, 234.9e15, 102.4e12),
+    # Its page has no figures of the pod: 459 TFLOP/s, 4800 Gbit/s a chip.
+    ("v5p", 8960, 4.11e18, 8960 * 4800e9 / 8),
   ],
 )
 def test_chips_add_up_to_published_pods(name, chips, peak, all_reduce):
   chip = CHIPS[name]
   assert chips * chip.flops == pytest.approx(peak, rel=0.03)
   assert chips * chip.link_bandwidth == pytest.approx(all_reduce, rel=0.15)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_programs_may_not_use_more_than_there_is(name):
+  chip = CHIPS[name]
+  assert 0.95 * chip.hbm < chip.usable <= chip.hbm
 
 
 def test_times_of_a_chip():
@@ -156,6 +165,15 @@ collective-permute-start(%v), channel_id=3, source_target_pairs={{0,1},{1,0}}
   %next-done = bf16[4,8]{1,0} collective-permute-done(%next-start)
   %all-start = (bf16[4,8]{1,0}, bf16[16,8]{1,0}) all-gather-start(%v), \
 replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %scattered-start = ((f32[16,2]{1,0}), f32[4,2]{1,0}, /*index=2*/u32[]) \
+reduce-scatter-start(%w), replica_groups=[2,4]<=[8], dimensions={0}, \
+to_apply=%add
+  %swapped-start = ((bf16[4,6]{1,0}, bf16[4,2]{1,0}), (bf16[4,6]{1,0}, \
+bf16[4,2]{1,0}), u32[]) all-to-all-start(%v, %v), replica_groups=[1,8]<=[8]
+  %summed-start = (f32[3]{0}, f32[5]{0}) all-reduce-start(%w, %w), \
+replica_groups=[1,8]<=[8], to_apply=%add
+  %both-start = ((bf16[4,8]{1,0}, f32[2]{0}), (bf16[8,8]{1,0}, f32[4]{0})) \
+all-gather-start(%v, %w), replica_groups=[4,2]<=[8], dimensions={0}
   %alone = f32[16,2]{1,0} all-reduce(%w), replica_groups={{0},{1}}, \
 to_apply=%add
   ROOT %out = bf16[4,8]{1,0} get-tuple-element(%loop), index=1
@@ -177,6 +195,11 @@ def test_collectives_of_a_text():
     ("reduce-scatter", 4, 5, 16 * 2 * 4),
     ("collective-permute", 8, 1, 4 * 8 * 2),
     ("all-gather", 4, 1, 16 * 8 * 2),
+    # What they compute, not what they are given.
+    ("reduce-scatter", 4, 1, 16 * 2 * 4),
+    ("all-to-all", 8, 1, 4 * (6 + 2) * 2),
+    ("all-reduce", 8, 1, (3 + 5) * 4),
+    ("all-gather", 2, 1, 8 * 8 * 2 + 4 * 4),
   }
 
 
@@ -242,12 +265,11 @@ def test_a_sum_over_eight_devices():
   assert found.sent == 2 * 7 / 8 * 4 * n
 
 
-def small(**fields):
+def small(shape=(2,)):
   config = default_config("flow_matching", data="ring", model="mlp")
   config.model.update(width=32, depth=1)
   config.train.update(batch_size=64, steps_per_dispatch=2)
-  config.update(fields)
-  return resolve(config, shape=(2,), num_classes=0, teacher=None)
+  return resolve(config, shape=shape, num_classes=0, teacher=None)
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +306,29 @@ def test_memory_and_flops_of_a_training_step(reports):
   # Forward and backward; what sees the data alone has no gradient to hand on.
   ratio = step.flops / (sampler.flops / sampler.rows * step.rows)
   assert 2 < ratio < 3
+
+
+@pytest.mark.parametrize(("size", "split"), [(24, True), (20, False)])
+def test_samples_are_drawn_as_the_commands_draw_them(size, split):
+  config = small()
+  config.sample.batch_size = size
+  step, *others = programs(Run.of(config), sharding.make_mesh(), steps=1)
+  assert step.rows == 64
+  for program in others:
+    noise = program.arguments[1]
+    assert program.rows == noise.shape[0] == size
+    assert noise.sharding.is_fully_replicated != split
+    told = any("sample.batch_size=20" in note for note in program.notes)
+    assert told != split
+
+
+@pytest.mark.parametrize(("side", "told"), [(64, False), (65, True)])
+def test_moments_of_a_part_are_told(side, told):
+  run, mesh = Run.of(small((side, side, 1))), sharding.make_mesh()
+  _, sampler, evaluation = programs(run, mesh, steps=1)
+  assert sampler.notes == ()
+  cut = [n for n in evaluation.notes if "first 4096 of a sample's 4225" in n]
+  assert len(cut) == told
 
 
 def test_it_does_not_fit(reports):

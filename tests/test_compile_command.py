@@ -1,5 +1,6 @@
 """`jaxflow compile`, on devices of the host and, where it is, for TPUs."""
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,8 @@ from jaxflow.config import default_config
 from jaxflow.methods import METHODS
 from jaxflow.runs import Run
 
+pytestmark = pytest.mark.usefixtures("process_as_before")
+
 CONFIG = """\
 from jaxflow.config import default_config
 
@@ -24,6 +27,7 @@ def get_config(method):
   config.data.shape, config.data.num_classes = (2,), 3
   config.model.update(depth=1, width=64)
   config.train.update(batch_size=32, steps_per_dispatch=1)
+  config.sample.batch_size = 64
   return config
 """
 
@@ -53,8 +57,9 @@ def test_devices_that_are_not_there(file):
     result.stdout
   )
   assert "mesh data 2, fsdp 2" in result.stdout
-  for program in ("training step", "sampler, 1 call", "evaluation step"):
-    assert f"\n{program} (32 samples)\n" in result.stdout
+  assert "\ntraining step (32 samples)\n" in result.stdout
+  for program in ("sampler, 1 call", "evaluation step"):
+    assert f"\n{program} (64 samples)\n" in result.stdout
   assert "all-gather" in result.stdout
 
 
@@ -111,6 +116,22 @@ def test_blocks_that_straddle_devices_are_told():
   assert command.straddling(config, 256) == []
   (note,) = command.straddling(config, 512)
   assert "train.batch_size=2048" in note
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_leaks():
+  before = {**os.environ, "PYTEST_CURRENT_TEST": ""}
+  before_config = jax.config.jax_platforms
+  yield
+  assert {**os.environ, "PYTEST_CURRENT_TEST": ""} == before
+  assert jax.config.jax_platforms == before_config
+
+
+def test_preparing_a_pod_sets_what_the_compiler_reads(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+  Topology.parse("v5e:2x4").prepare()
+  assert os.environ["TPU_SKIP_MDS_QUERY"] == "1"
+  assert os.environ["JAX_PLATFORMS"] == jax.config.jax_platforms == "cpu"
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import fast_compile
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxflow.compilation import collectives
 from jaxflow.compilation.hlo import Module
 from jaxflow.models.placement import by_rows
+from jaxflow.models.transformer import TokenLinear
 from jaxflow.training import sharding
 
 ROWS, WIDTH = 16, 256
@@ -55,6 +57,16 @@ def test_other_axes_are_left_to_the_compiler():
   x = jax.device_put(jnp.ones((ROWS, WIDTH)), both)
   kept = jax.jit(sharding.over(mesh, by_rows))(x)
   assert kept.sharding.is_equivalent_to(both, 2)
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(3, False), (8, True)])
+def test_a_sample_is_not_split_over_devices(samples, kept):
+  """3 samples of 8 tokens are 24 rows, 3 on each of 8 devices."""
+  linear = TokenLinear(16, 16, rngs=nnx.Rngs(0))
+  x = jnp.ones((samples, 8, 16))
+  placed = sharding.over(sharding.make_mesh(), lambda x: linear(x))
+  text = jax.jit(placed).lower(x).as_text()
+  assert ("sharding_constraint" in text) == kept
 
 
 def test_rows_that_no_mesh_divides_are_left_alone():

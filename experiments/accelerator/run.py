@@ -1,4 +1,4 @@
-"""How fast a training step runs on the accelerator that is at hand.
+"""How fast a training step runs on an accelerator.
 
 MeanFlow's step of a DiT-B/2 in bfloat16 on ImageNet's latents, with scanned and
 with unrolled layers, with and without recomputation. Model FLOPs are 3.25
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxflow import compilation
 from jaxflow.commands.compile import resolved
-from jaxflow.compilation import Topology
+from jaxflow.compilation import CHIPS, Topology
 from jaxflow.config import Config, default_config
 from jaxflow.models.dit import SIZES
 from jaxflow.runs import Run
@@ -34,17 +34,22 @@ TINY = {**SIZES["tiny"], "depth": 1, "patch_size": 8}
 # Forward 1, backward 2, derivative of 1 row in 4.
 FORWARDS = 3.25
 
-# Peaks of dense bfloat16 arithmetic, FLOP/s, from the makers' data sheets: by a
-# part of the name of the device, the longest that is found.
+# Peaks of dense bfloat16 arithmetic, FLOP/s, by the name that JAX gives the
+# device, or whole words of it; NVIDIA's from the data sheets of the products.
 PEAKS = {
-  "A100": 312e12,
-  "H100": 989e12,
-  "H100 PCIe": 756e12,
-  "H200": 989e12,
-  "L4": 121e12,
-  "L40S": 362e12,
-  "V100": 125e12,
-  **{f"TPU {name}": chip.flops for name, chip in compilation.CHIPS.items()},
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100 80GB HBM3": 989e12,
+  "NVIDIA H100 NVL": 835e12,
+  "NVIDIA H100 PCIe": 756e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA H200 NVL": 835e12,
+  "NVIDIA L4": 121e12,
+  "NVIDIA L40": 181e12,
+  "NVIDIA L40S": 362e12,
+  "TPU v4": CHIPS["v4"].flops,
+  "TPU v5 lite": CHIPS["v5e"].flops,
+  "TPU v5": CHIPS["v5p"].flops,
+  "TPU v6 lite": CHIPS["v6e"].flops,
 }
 
 
@@ -57,11 +62,26 @@ def config_of(network: dict, batch_size: int, **options) -> Config:
   return resolved(config)[0]
 
 
+def peak_of(kind: str) -> float | None:
+  """Return the peak of a device by its `device_kind`, None if it is not known.
+
+  Of the names whose words it has, the longest counts. A part of a GPU (MIG) has
+  a part of its peak, so none is told.
+  """
+  words = f" {kind.replace('-', ' ')} "
+  found = [name for name in PEAKS if f" {name} " in words]
+  if not found or " MIG " in words:
+    return None
+  return PEAKS[max(found, key=len)]
+
+
 def forward_flops(network: dict) -> float:
   """Count the FLOPs of one network call of one sample, on a host device."""
   (host,) = Topology.parse("host:1").devices()
   mesh = sharding.make_mesh(devices=[host])
-  run = Run.of(config_of(network, 4))
+  config = config_of(network, 4)
+  config.sample.batch_size = 4
+  run = Run.of(config)
   sampler = compilation.programs(run, mesh, steps=1)[1]
   return compilation.compile_program(sampler).flops / sampler.rows
 
@@ -103,8 +123,8 @@ def main() -> int:
   network, steps = (TINY, 2) if given.quick else (FULL, 20)
   batch_size = 8 * jax.device_count() if given.quick else given.batch_size
   kind = jax.devices()[0].device_kind
-  found = [name for name in PEAKS if name in kind]
-  peak = PEAKS[max(found, key=len)] * jax.device_count() if found else None
+  each = peak_of(kind)
+  peak = None if each is None else each * jax.device_count()
   model = FORWARDS * forward_flops(network)
   rows = []
   variants = list(itertools.product((True, False), repeat=2))

@@ -197,26 +197,31 @@ def pods_table(entries: dict[str, dict]) -> list[str]:
 def methods_table(entries: dict[str, dict]) -> list[str]:
   """Return the lines of the second table."""
   base = entries[BASELINE]
+
+  def relative(row, key, form):
+    known = row[key] is not None and base[key]
+    return format(row[key] / base[key], form) if known else ""
+
   lines = [
     "| row | GFLOPs a sample | relative | temporary | sums |",
     "|---|---|---|---|---|",
   ]
   for name, row in entries.items():
     chips = Topology.parse(row["topology"]).size
-    sample = row["flops"] / (row["samples"] / chips)
+    flops = row["flops"]
     sums = row["collectives"].get("all-reduce", {"bytes": 0})["bytes"]
     cells = [
       f"`{name}`",
-      f"{sample / 1e9:.1f}",
-      f"{row['flops'] / base['flops']:.3f}",
-      f"{row['temporary'] / base['temporary']:.2f}",
-      _mb(sums),
+      "" if flops is None else f"{flops * chips / row['samples'] / 1e9:.1f}",
+      relative(row, "flops", ".3f"),
+      relative(row, "temporary", ".2f"),
+      "" if flops is None else _mb(sums),
     ]
     lines.append("| " + " | ".join(cells) + " |")
   return lines
 
 
-def weak_row(row: dict, chip: Chip) -> dict:
+def weak_row(row: dict, chip: Chip) -> dict | None:
   """Compute times from FLOPs and bytes, and where they are equal.
 
   Parameters are all that is moved, so the time of it does not depend on the
@@ -230,8 +235,10 @@ def weak_row(row: dict, chip: Chip) -> dict:
     Seconds of the matrix products at the chip's peak, of what is sent over its
     links, and of reading and writing that in its memory; the samples a chip at
     which links and products take equally long; and the chips among which a
-    batch of `BATCH` then is shared.
+    batch of `BATCH` then is shared. None of a program that was refused.
   """
+  if row["flops"] is None:
+    return None
   per_chip = row["samples"] / Topology.parse(row["topology"]).size
   compute = chip.compute_seconds(row["flops"])
   links = chip.link_seconds(row["sent"])
@@ -256,14 +263,14 @@ def weak_table(entries: dict[str, dict]) -> list[str]:
     topology = Topology.parse(row["topology"])
     # Host devices have no published figures; any chip's show the arithmetic.
     times = weak_row(row, topology.chip or CHIPS["v5p"])
-    cells = [
-      name,
-      f"{topology.size:,}",
-      *(f"{1e3 * times['compute']:.3g} ms", f"{row['sent'] / 1e9:.3g} GB"),
-      *(f"{1e3 * times[k]:.3g} ms" for k in ("links", "memory")),
-      *(f"{times['samples']:.2g}", f"{times['chips']:,.0f}"),
-    ]
-    lines.append("| " + " | ".join(cells) + " |")
+    cells = [""] * 6
+    if times is not None:
+      cells = [
+        *(f"{1e3 * times['compute']:.3g} ms", f"{row['sent'] / 1e9:.3g} GB"),
+        *(f"{1e3 * times[k]:.3g} ms" for k in ("links", "memory")),
+        *(f"{times['samples']:.2g}", f"{times['chips']:,.0f}"),
+      ]
+    lines.append("| " + " | ".join([name, f"{topology.size:,}", *cells]) + " |")
   return lines
 
 

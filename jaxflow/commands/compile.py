@@ -79,6 +79,10 @@ def resolved(config: Config) -> tuple[Config, list[str]]:
 
   Returns:
     The config, and what had to be assumed.
+
+  Raises:
+    UsageError: If the data that it names, or a run of its `teacher.workdir` or
+      `features.workdir`, cannot be read, or a field does not fit the others.
   """
   notes = []
   shape, num_classes = config.data.shape, config.data.num_classes
@@ -114,7 +118,15 @@ def resolved(config: Config) -> tuple[Config, list[str]]:
 
 
 def straddling(config: Config, count: int) -> list[str]:
-  """Say if the rows of a device are no whole number of the loss's blocks."""
+  """Say if the rows of a device are no whole number of the loss's blocks.
+
+  Args:
+    config: A config.
+    count: Among how many devices rows are shared.
+
+  Returns:
+    No line, or one.
+  """
   block = config.loss.get("block", None)
   rows, rest = divmod(config.train.batch_size, count * config.train.accumulate)
   if block is None or rest or rows % block[0] == 0:

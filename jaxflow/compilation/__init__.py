@@ -1,4 +1,4 @@
-"""What a config compiles to on machines that are not at hand."""
+"""What a config compiles to on machines that need not be there."""
 
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives

@@ -3,7 +3,8 @@
 References:
   Google Cloud, TPU documentation, "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e"
   (docs.cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e), tables of key
-  specifications.
+  specifications; beneath that of v5p, its memory: 96 GiB, listed as 95 because
+  the runtime keeps the rest.
   Jouppi et al. 2023, TPU v4 (arXiv:2304.01433), table 4, for v4's links and
   clock.
 """
@@ -19,7 +20,8 @@ class Chip:
 
   Attributes:
     hbm: Bytes of memory.
-    usable: Bytes of it that the compiler lets a program have.
+    usable: Bytes of it that the compiler lets a program have, as it says when
+      it refuses one.
     flops: Peak of bfloat16 arithmetic, FLOP/s.
     hbm_bandwidth: Bytes/s.
     link_bandwidth: Bytes/s that it can send over all of its links to other
@@ -42,6 +44,9 @@ class Chip:
   def compute_seconds(self, flops: float) -> float:
     """Return the least time of so many FLOPs.
 
+    Args:
+      flops: Of this chip.
+
     Example:
       >>> CHIPS["v5e"].compute_seconds(197e12)
       1.0
@@ -50,6 +55,9 @@ class Chip:
 
   def link_seconds(self, sent: float) -> float:
     """Return the least time in which so many bytes leave the chip.
+
+    Args:
+      sent: Bytes.
 
     Example:
       >>> CHIPS["v5e"].link_seconds(400e9)
@@ -83,7 +91,7 @@ CHIPS = {
     clock=1.5e9,
   ),
   "v5p": Chip(
-    hbm=95 * GIB,
+    hbm=96 * GIB,
     usable=int(95.74 * GIB),
     flops=459e12,
     hbm_bandwidth=2765e9,

@@ -74,10 +74,19 @@ def collectives(module: Module) -> list[Collective]:
 
   Returns:
     One entry for each instruction, with the rounds of loops in its count.
+
+  Example:
+    >>> lines = [
+    ...   "HloModule sum, num_partitions=8",
+    ...   "ENTRY %main () -> f32[4] {",
+    ...   "  ROOT %sum = f32[4] all-reduce(%x), replica_groups=[1,8]<=[8]",
+    ... ]
+    >>> (found,) = collectives(Module.parse(chr(10).join(lines)))
+    >>> found.kind, found.group, found.bytes
+    ('all-reduce', 8, 16)
   """
-  counts, _ = executions(module)
   found: dict[object, Collective] = {}
-  for name, count in counts.items():
+  for name, count in executions(module).counts.items():
     for instruction in module.computations[name].values():
       kind = _OPCODES.get(instruction.opcode)
       if kind is None:
@@ -97,13 +106,9 @@ def collectives(module: Module) -> list[Collective]:
 def _read(
   module: Module, computation: str, given: Instruction, kind: str, count: int
 ) -> Collective:
-  shapes = given.shapes
+  shapes = given.output
   group = _group(module, given.attributes, kind)
-  if given.opcode == "all-gather-start":
-    shapes = shapes[len(shapes) // 2 :]
-  elif given.opcode == "collective-permute-start":
-    shapes = shapes[1:2]
-  elif kind == "reduce-scatter":
+  if kind == "reduce-scatter":
     shapes = [Shape(s.dtype, (group, *s.dims)) for s in shapes]
   if kind == "all-reduce" and computation.startswith(_SCATTERED):
     kind = "reduce-scatter"

@@ -1,15 +1,8 @@
-"""FLOPs of the matrix products of a compiled program, rounds of loops counted.
+"""FLOPs of the matrix products of a compiled program, with rounds of loops."""
 
-A product of [n, k] and [k, m] counts 2 n k m, whatever form the compiler gave
-it; on TPUs every product is a convolution. Element-wise arithmetic, which no
-peak of a chip is about, does not count.
-"""
-
-import math
-import re
-
-from jaxflow.compilation.hlo import Instruction, Module, Shape, shapes
+from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.loops import executions
+from jaxflow.compilation.products import product_flops
 
 
 def matmul_flops(module: Module) -> int:
@@ -18,6 +11,9 @@ def matmul_flops(module: Module) -> int:
   Args:
     module: A compiled program; of a program for many devices, one's part.
 
+  Returns:
+    Their number, as `loops.executions` counts rounds and branches.
+
   Example:
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.ones((2, 3))
@@ -25,97 +21,7 @@ def matmul_flops(module: Module) -> int:
     >>> matmul_flops(Module.parse(text))
     24
   """
-  counts, _ = executions(module)
-  total = 0
-  for name, count in counts.items():
-    instructions = module.computations[name]
-    for instruction in instructions.values():
-      if instruction.opcode == "dot":
-        total += count * _dot(instruction, _operands(instructions, instruction))
-      elif instruction.opcode == "convolution":
-        operands = _operands(instructions, instruction)
-        total += count * _convolution(instruction, operands)
-  return total
-
-
-def _operands(
-  instructions: dict[str, Instruction], instruction: Instruction
-) -> list[Shape]:
-  """Return the shapes of the operands, which stand there or at their names."""
-  written = shapes(instruction.operands)
-  return written or [instructions[n].shapes[0] for n in instruction.names]
-
-
-def _dot(instruction: Instruction, operands: list[Shape]) -> int:
-  found = re.search(
-    r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes
+  return sum(
+    count * product_flops(module.computations[name])
+    for name, count in executions(module).counts.items()
   )
-  dims = [int(d) for d in found[1].split(",") if d] if found else []
-  contracted = math.prod(operands[0].dims[d] for d in dims)
-  return 2 * math.prod(instruction.shapes[0].dims) * contracted
-
-
-def _convolution(instruction: Instruction, operands: list[Shape]) -> int:
-  """Count the products of values that exist, not of padding and dilation."""
-  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
-  assert labels is not None, instruction
-  image, kernel, output = (
-    dict(zip(names, shape.dims, strict=True))
-    for names, shape in zip(
-      labels.groups(), [*operands, instruction.shapes[0]], strict=True
-    )
-  )
-  window = _window(instruction.attributes, len(output) - 2)
-  valid = 1
-  for i, options in enumerate(window):
-    axis = str(i)
-    valid *= _valid(image[axis], kernel[axis], output[axis], **options)
-  return 2 * output["b"] * output["f"] * kernel["i"] * valid
-
-
-def _window(attributes: str, count: int) -> list[dict[str, int]]:
-  """Return stride, padding and dilations of each spatial axis."""
-  if not count:
-    return []
-  found = re.search(r"window=\{([^}]*)\}", attributes)
-  fields = dict(re.findall(r"(\w+)=(\S+)", found[1])) if found else {}
-
-  def values(name, default):
-    return fields.get(name, "x".join([default] * count)).split("x")
-
-  return [
-    {
-      "stride": int(stride),
-      "low": int(pad.split("_")[0]),
-      "spread": int(spread),
-      "step": int(step),
-    }
-    for stride, pad, spread, step in zip(
-      values("stride", "1"),
-      values("pad", "0_0"),
-      values("lhs_dilate", "1"),
-      values("rhs_dilate", "1"),
-      strict=True,
-    )
-  ]
-
-
-def _valid(
-  image: int,
-  kernel: int,
-  output: int,
-  *,
-  stride: int,
-  low: int,
-  spread: int,
-  step: int,
-) -> int:
-  """Count the pairs of output and kernel positions that meet a value."""
-  count = 0
-  for k in range(kernel):
-    first = k * step - low
-    for o in range(output):
-      place = first + o * stride
-      if 0 <= place < (image - 1) * spread + 1 and place % spread == 0:
-        count += 1
-  return count

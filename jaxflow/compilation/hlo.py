@@ -50,6 +50,21 @@ class Instruction:
     return shapes(self.result)
 
   @property
+  def output(self) -> list[Shape]:
+    """The arrays that it computes: of an asynchronous start, the second part.
+
+    `all-gather-start` and `collective-permute-start` return operand and output,
+    others `((operands), output, ...)`, or the output alone.
+    """
+    if not self.opcode.endswith("-start"):
+      return self.shapes
+    parts = elements(self.result)
+    pair = self.opcode in ("all-gather-start", "collective-permute-start")
+    if pair or parts[0].startswith("("):
+      return shapes(parts[1])
+    return self.shapes
+
+  @property
   def names(self) -> list[str]:
     """The names of its operands."""
     return _NAME.findall(self.operands)
@@ -78,7 +93,18 @@ class Module:
 
   @classmethod
   def parse(cls, text: str) -> "Module":
-    """Read the text of a compiled program."""
+    """Read the text of a compiled program.
+
+    Args:
+      text: The text, as `jax.stages.Compiled.as_text` gives it.
+
+    Returns:
+      The program.
+
+    Example:
+      >>> Module.parse("HloModule sum, num_partitions=8").partitions
+      8
+    """
     found = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
     computations: dict[str, dict[str, Instruction]] = {}
     roots, entry, current = {}, "", ""
@@ -97,11 +123,48 @@ class Module:
 
 
 def shapes(text: str) -> list[Shape]:
-  """Return the arrays of a type, `f32[2]` or a tuple."""
+  """Return the arrays of a type, `f32[2]` or a tuple.
+
+  Args:
+    text: The type.
+
+  Returns:
+    All of them, those of tuples in tuples too.
+
+  Example:
+    >>> [shape.dims for shape in shapes("(f32[2,3]{1,0}, (bf16[4]))")]
+    [(2, 3), (4,)]
+  """
   return [
     Shape(dtype, tuple(int(d) for d in dims.split(",") if d))
     for dtype, dims in _ARRAY.findall(text)
   ]
+
+
+def elements(text: str) -> list[str]:
+  """Return the parts of a tuple's type; another type is its own part.
+
+  Args:
+    text: The type.
+
+  Returns:
+    The types of the parts, tuples among them whole.
+
+  Example:
+    >>> elements("((f32[2,3]{1,0}), /*index=1*/f32[4], u32[])")
+    ['(f32[2,3]{1,0})', 'f32[4]', 'u32[]']
+  """
+  text = re.sub(r"/\*.*?\*/", "", text).strip()
+  if not text.startswith("("):
+    return [text]
+  parts, depth = [""], 0
+  for letter in text[1:-1]:
+    depth += (letter in "([{") - (letter in ")]}")
+    if letter == "," and not depth:
+      parts.append("")
+    else:
+      parts[-1] += letter
+  return [part.strip() for part in parts]
 
 
 def _instruction(name: str, text: str) -> Instruction:

@@ -1,38 +1,91 @@
 """How often the parts of a compiled program run.
 
-XLA counts the body of a loop once; here a loop of n rounds counts n times. Of
-the branches of a conditional each counts, although one runs.
+XLA counts the body of a loop once; here a loop of n rounds counts n times, and
+one whose length the program computes counts once. Of the branches of a
+conditional one runs: the one of the most FLOPs counts, with all that it moves.
 """
 
 import collections
+import dataclasses
 import re
 
 from jaxflow.compilation.hlo import Instruction, Module
+from jaxflow.compilation.products import product_flops
 
 
-def executions(module: Module) -> tuple[dict[str, int], set[str]]:
-  """Return how often each computation runs, and which are parts of kernels.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Executions:
+  """What runs how often.
 
-  A loop whose length the program does not tell counts once.
+  Attributes:
+    counts: How often each computation runs, by its name.
+    kernels: Which of them are parts of kernels.
+    unknown: Loops of a length that the program does not tell, counted once.
+    conditionals: Conditionals, of each of which one branch counts.
+  """
+
+  counts: dict[str, int]
+  kernels: set[str]
+  unknown: int
+  conditionals: int
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """What the counts cannot know, a line each."""
+    lines = []
+    if self.unknown:
+      lines.append(
+        f"{self.unknown} loop(s) of a length that the program computes: one "
+        "round of each counts"
+      )
+    if self.conditionals:
+      lines.append(
+        f"{self.conditionals} conditional(s): of each the branch of the most "
+        "FLOPs counts"
+      )
+    return tuple(lines)
+
+
+def executions(module: Module) -> Executions:
+  """Count how often each computation of a program runs.
+
+  Args:
+    module: The program.
+
+  Returns:
+    The counts, and what they cannot know.
 
   Example:
     >>> module = Module.parse("ENTRY %main () -> f32[] {")
-    >>> executions(module)
-    ({'main': 1}, set())
+    >>> executions(module).counts
+    {'main': 1}
   """
   counts: dict[str, int] = collections.Counter()
   kernels: set[str] = set()
+  unknown: set[tuple[str, str]] = set()
+  conditionals: set[tuple[str, str]] = set()
 
   def visit(name: str, count: int, inside: bool) -> None:
     counts[name] += count
     if inside:
       kernels.add(name)
     for instruction in module.computations[name].values():
+      place = name, instruction.name
+      if instruction.opcode == "conditional":
+        conditionals.add(place)
+      elif instruction.opcode == "while":
+        if trip_count(module, name, instruction) is None:
+          unknown.add(place)
       for called, times, fused in _calls(module, name, instruction):
         visit(called, count * times, inside or fused)
 
   visit(module.entry, 1, False)
-  return dict(counts), kernels
+  return Executions(
+    counts=dict(counts),
+    kernels=kernels,
+    unknown=len(unknown),
+    conditionals=len(conditionals),
+  )
 
 
 def _calls(
@@ -46,17 +99,29 @@ def _calls(
     rounds = trip_count(module, computation, instruction)
     times = 1 if rounds is None else rounds
     return [(name, times, False) for name in called("body")]
-  attributes = {
-    "call": ("to_apply",),
-    "async-start": ("calls",),
-    "conditional": (
-      "branch_computations",
-      "true_computation",
-      "false_computation",
-    ),
-  }
+  if opcode == "conditional":
+    return [(_largest_branch(module, instruction), 1, False)]
+  attributes = {"call": ("to_apply",), "async-start": ("calls",)}
   names = [n for a in attributes.get(opcode, ()) for n in called(a)]
   return [(name, 1, False) for name in names]
+
+
+def _largest_branch(module: Module, conditional: Instruction) -> str:
+  """Return the branch of the most FLOPs; of equal ones the longest."""
+  forms = "branch_computations", "true_computation", "false_computation"
+  names = [name for form in forms for name in conditional.called(form)]
+  sizes = {n: (_flops(module, n), len(module.computations[n])) for n in names}
+  return max(sizes, key=lambda name: sizes[name])
+
+
+def _flops(module: Module, name: str) -> int:
+  """Count the FLOPs of a computation and of all that it runs."""
+  instructions = module.computations[name]
+  return product_flops(instructions) + sum(
+    times * _flops(module, called)
+    for instruction in instructions.values()
+    for called, times, _ in _calls(module, name, instruction)
+  )
 
 
 def trip_count(
@@ -71,6 +136,9 @@ def trip_count(
     module: The program.
     computation: Where the loop stands.
     loop: The instruction.
+
+  Returns:
+    The number of rounds, or None.
   """
   if known := re.search(r"known_trip_count\D*(\d+)", loop.attributes):
     return int(known[1])

@@ -1,12 +1,13 @@
 """The programs of a run from shapes: training, sampling, evaluation."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.moments import LARGEST, batch_moments
@@ -26,6 +27,7 @@ class Program:
     kept: Those of them that stay in memory, by what they are.
     steps: How many steps one execution takes.
     rows: Samples of a step, over all devices.
+    notes: What of it is not as in a run.
   """
 
   name: str
@@ -34,9 +36,26 @@ class Program:
   kept: dict[str, PyTree]
   steps: int = 1
   rows: int
+  notes: tuple[str, ...] = ()
 
   def lower(self, platform: str | None) -> jax.stages.Lowered:
-    """Lower it for a platform, by default that of the host."""
+    """Lower it.
+
+    Args:
+      platform: What for, "tpu" for instance; None is the host's.
+
+    Returns:
+      The lowered program.
+
+    Example:
+      >>> x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+      >>> function = jax.jit(jnp.sin)
+      >>> sine = Program(
+      ...   name="sine", function=function, arguments=(x,), kept={}, rows=2
+      ... )
+      >>> "stablehlo.sine" in sine.lower("tpu").as_text()
+      True
+    """
     traced = self.function.trace(*self.arguments)
     if platform is None:
       return traced.lower()
@@ -50,6 +69,9 @@ def programs(run: Run, mesh: Mesh, *, steps: int) -> list[Program]:
     run: The run.
     mesh: The devices.
     steps: Training steps a dispatch.
+
+  Returns:
+    The three, in this order.
   """
   return [
     training_step(run, mesh, steps=steps),
@@ -65,6 +87,9 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     run: The run.
     mesh: The devices.
     steps: Steps a dispatch.
+
+  Returns:
+    The program; it holds no arrays.
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
@@ -87,17 +112,30 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
 
 
 def sampler(run: Run, mesh: Mesh) -> Program:
-  """Return the sampler of fewest network calls, a training batch at a time."""
+  """Return the sampler of fewest network calls, a whole batch of samples.
+
+  `jaxflow sample` and `jaxflow evaluate` draw as many at a time if they are
+  asked for no fewer.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+
+  Returns:
+    The program, of `sample.batch_size` samples.
+  """
   draw, calls = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  inputs = _sampler_inputs(run, mesh)
+  rows, where = _rows(run, mesh)
+  inputs = _sampler_inputs(run, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
-    function=jax.jit(draw, out_shardings=sharding.row_sharding(mesh)),
+    function=jax.jit(draw, out_shardings=where),
     arguments=(params, *inputs),
     kept={"parameters": params, "batch": inputs},
-    rows=run.model.config.train.batch_size,
+    rows=rows,
+    notes=_undivided(rows, mesh),
   )
 
 
@@ -114,12 +152,15 @@ def evaluation_step(
     mesh: The devices.
     features: `samples [B, ...] -> [B, D]`; default: the samples as vectors, of
       large ones as many values as moments are kept of.
+
+  Returns:
+    The program, of `sample.batch_size` samples.
   """
   draw, _ = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  inputs = _sampler_inputs(run, mesh)
-  rows = run.model.config.train.batch_size
+  rows, where = _rows(run, mesh)
+  inputs = _sampler_inputs(run, rows, where)
 
   def evaluate(params, *inputs):
     samples = (features or _values)(draw(params, *inputs))
@@ -131,6 +172,18 @@ def evaluation_step(
     arguments=(params, *inputs),
     kept={"parameters": params, "batch": inputs},
     rows=rows,
+    notes=_undivided(rows, mesh) + (_cut(run) if features is None else ()),
+  )
+
+
+def _cut(run: Run) -> tuple[str, ...]:
+  """Say that moments are of a part of a sample, which a run would refuse."""
+  size = math.prod(run.model.shape)
+  if size <= LARGEST:
+    return ()
+  return (
+    f"moments of the first {LARGEST} of a sample's {size} numbers, in place of "
+    "features: jaxflow evaluate refuses moments of more",
   )
 
 
@@ -149,9 +202,32 @@ def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
     return sharding.over(mesh, sampler), calls
 
 
-def _sampler_inputs(run: Run, mesh: Mesh) -> tuple[PyTree, PyTree, PyTree]:
+def _rows(run: Run, mesh: Mesh) -> tuple[int, NamedSharding]:
+  """Return how many samples are drawn at a time, and where they lie.
+
+  They are split where the mesh divides them, as `jaxflow sample` does it.
+  """
+  rows = run.model.config.sample.batch_size
+  if rows % sharding.row_shards(mesh):
+    return rows, sharding.replicated(mesh)
+  return rows, sharding.row_sharding(mesh)
+
+
+def _undivided(rows: int, mesh: Mesh) -> tuple[str, ...]:
+  """Say that every device draws all samples."""
+  shards = sharding.row_shards(mesh)
+  if rows % shards == 0:
+    return ()
+  return (
+    f"sample.batch_size={rows} is no multiple of {shards}: samples are not "
+    "split over devices",
+  )
+
+
+def _sampler_inputs(
+  run: Run, rows: int, where: NamedSharding
+) -> tuple[PyTree, PyTree, PyTree]:
   """Return the shapes of noise, key and labels."""
-  rows, where = run.model.config.train.batch_size, sharding.row_sharding(mesh)
   noise = jax.ShapeDtypeStruct(
     (rows, *run.model.shape), jnp.float32, sharding=where
   )

@@ -17,7 +17,8 @@ from jaxflow.compilation.programs import Program
 from jaxflow.types import PyTree
 
 _TOO_LARGE = re.compile(
-  r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds available HBM"
+  r"HLO temporaries \(([\d.]+[KMGT])\) exceeds available HBM"
+  r"(?: \(([\d.]+[KMGT])\))?"
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
@@ -32,7 +33,8 @@ class Report:
       of its layout.
     total: Bytes at the fullest moment; of a program that the compiler refuses,
       what it asks for.
-    limit: Bytes that there are, or None.
+    limit: Bytes that there are, or None; of a program that the compiler
+      refuses, what it grants.
     arguments: Bytes of `kept` and all else that it is given, padding included;
       None if the compiler refuses it.
     flops: Of matrix products.
@@ -44,6 +46,7 @@ class Report:
     cpu_seconds: That of all cores, whatever else they do.
     kernel_seconds: The compiler's estimate of a step's kernels on the chip,
       without what it waits for collectives; None where it gives none.
+    notes: What of it is not as in a run, or was not counted.
   """
 
   name: str
@@ -59,6 +62,7 @@ class Report:
   compile_seconds: float
   cpu_seconds: float
   kernel_seconds: float | None
+  notes: tuple[str, ...] = ()
 
   @property
   def fits(self) -> bool:
@@ -95,6 +99,23 @@ def compile_program(
 
   Returns:
     The report; one of what there is if the chip's memory does not suffice.
+
+  Raises:
+    jax.errors.JaxRuntimeError: If it cannot be compiled for another reason.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jax.ShapeDtypeStruct((2, 2), jnp.float32)
+    >>> square = Program(
+    ...   name="square",
+    ...   function=jax.jit(lambda x: x @ x),
+    ...   arguments=(x,),
+    ...   kept={"x": x},
+    ...   rows=2,
+    ... )
+    >>> report = compile_program(square)
+    >>> report.flops, report.kept
+    (16.0, {'x': 16})
   """
   if limit is None and chip is not None:
     limit = chip.usable
@@ -102,7 +123,6 @@ def compile_program(
   known = {
     "name": program.name,
     "kept": {k: v for k, v in kept.items() if v},
-    "limit": limit,
     "steps": program.steps,
     "rows": program.rows,
   }
@@ -117,7 +137,8 @@ def compile_program(
       raise
     return Report(
       **known,
-      total=int(float(found[1]) * _UNITS[found[2]]),
+      total=_size(found[1]),
+      limit=_size(found[2]) if found[2] else chip and chip.usable,
       arguments=None,
       flops=math.nan,
       collectives=[],
@@ -125,6 +146,7 @@ def compile_program(
       compile_seconds=time.perf_counter() - start - lowering,
       cpu_seconds=time.process_time() - busy,
       kernel_seconds=None,
+      notes=program.notes,
     )
   compiling = time.perf_counter() - start - lowering
   busy = time.process_time() - busy
@@ -136,6 +158,7 @@ def compile_program(
   return Report(
     **known,
     total=total,
+    limit=limit,
     arguments=arguments,
     flops=matmul_flops(module) / program.steps,
     collectives=collectives(module),
@@ -145,11 +168,18 @@ def compile_program(
     kernel_seconds=cycles / chip.clock / program.steps
     if chip and cycles
     else None,
+    notes=program.notes + executions(module).notes,
   )
 
 
 def bytes_per_device(tree: PyTree) -> int:
   """Return the bytes of a tree of sharded shapes on one device.
+
+  Args:
+    tree: Arrays or `jax.ShapeDtypeStruct`; without a sharding, undivided.
+
+  Returns:
+    Their bytes without the padding of layouts.
 
   Example:
     >>> import jax.numpy as jnp
@@ -162,6 +192,11 @@ def bytes_per_device(tree: PyTree) -> int:
     shape = leaf.shape if where is None else where.shard_shape(leaf.shape)
     total += math.prod(shape) * leaf.dtype.itemsize
   return total
+
+
+def _size(text: str) -> int:
+  """Return the bytes of a size as the compiler writes it, `15.75G`."""
+  return int(float(text[:-1]) * _UNITS[text[-1]])
 
 
 def _memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
@@ -178,11 +213,11 @@ def _memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
 
 def _cycles(module: Module) -> int:
   """Return the estimated cycles of all kernels, rounds of loops counted."""
-  counts, kernels = executions(module)
+  found = executions(module)
   pattern = re.compile(r'"estimated_cycles":"(\d+)"')
   return sum(
-    counts[name] * int(found[1])
-    for name in counts.keys() - kernels
+    found.counts[name] * int(cycles[1])
+    for name in found.counts.keys() - found.kernels
     for instruction in module.computations[name].values()
-    if (found := pattern.search(instruction.attributes))
+    if (cycles := pattern.search(instruction.attributes))
   )

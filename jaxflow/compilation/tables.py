@@ -19,6 +19,13 @@ def header(
     topology: The devices.
     mesh: The sizes of its axes.
     hosts: Number of their hosts.
+
+  Returns:
+    The line.
+
+  Example:
+    >>> header("mean_flow", Topology.parse("host:8"), {"data": 8}, 1)
+    'mean_flow on host:8: 8 host devices; mesh data 8'
   """
   chip = topology.chip
   what = f"{topology.size} host devices"
@@ -34,7 +41,15 @@ def header(
 
 
 def table(report: Report, topology: Topology) -> str:
-  """Return what one program takes of every chip, a line each."""
+  """Return what one program takes of every chip, a line each.
+
+  Args:
+    report: Of the program.
+    topology: What it is compiled for.
+
+  Returns:
+    The lines, joined.
+  """
   lines = [
     f"{report.name} ({report.rows} samples)",
     *_memory(report),
@@ -43,6 +58,7 @@ def table(report: Report, topology: Topology) -> str:
     f"  {'lowered in':<22}{report.lower_seconds:.1f} s, compiled in "
     f"{report.compile_seconds:.1f} s here, {report.cpu_seconds:.1f} s of its "
     "cores",
+    *(f"  note: {note}" for note in report.notes),
   ]
   return "\n".join(lines)
 
@@ -105,6 +121,13 @@ def rows(reports: Sequence[Report]) -> list[dict]:
 
   Args:
     reports: Any.
+
+  Returns:
+    One mapping a report.
+
+  Example:
+    >>> rows([])
+    []
   """
   return [_row(report) for report in reports]
 

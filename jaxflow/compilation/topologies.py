@@ -45,6 +45,9 @@ class Topology:
     Args:
       name: What the user wrote.
 
+    Returns:
+      The topology; whether there is a compiler for it, `devices` says.
+
     Raises:
       UsageError: If it is neither.
 
@@ -76,6 +79,8 @@ class Topology:
 
   def prepare(self) -> None:
     """Make the devices possible; call it before JAX has any.
+
+    It sets environment variables and JAX's platforms for the whole process.
 
     Raises:
       UsageError: If there is no TPU compiler, or JAX has started already with
@@ -112,8 +117,15 @@ class Topology:
   def devices(self) -> list[Any]:
     """Return the devices, in the order in which a mesh arranges them.
 
+    Returns:
+      The devices; those of a pod have no memory, only programs are compiled.
+
     Raises:
       UsageError: If the TPU compiler knows no such arrangement.
+
+    Example:
+      >>> len(Topology.parse("host:1").devices())
+      1
     """
     if self.chip is None:
       return jax.devices("cpu")[: self.size]

@@ -11,7 +11,7 @@ from jaxflow.types import Array
 _ROWS = ("data", "fsdp")
 
 
-def by_rows(x: Array) -> Array:
+def by_rows(x: Array, rows: int | None = None) -> Array:
   """Keeps `x` split along its first axis over the mesh in force, if any.
 
   Its other axes are left to the compiler. Where parameters are split too, the
@@ -19,8 +19,12 @@ def by_rows(x: Array) -> Array:
   the parameters where they are.
 
   Args:
-    x: Activations [rows, ...]; rows that the mesh does not divide are left to
-      the compiler.
+    x: Activations [rows, ...], or [rows x tokens, ...], sample by sample.
+    rows: Number of samples; default: the length of `x`. Samples that the mesh
+      does not divide are left to the compiler.
+
+  Returns:
+    `x`, of the same values.
 
   Example:
     >>> import jax.numpy as jnp
@@ -30,7 +34,8 @@ def by_rows(x: Array) -> Array:
   mesh = jax.sharding.get_abstract_mesh()
   axes = tuple(axis for axis in _ROWS if axis in mesh.axis_names)
   count = math.prod(mesh.shape[axis] for axis in axes)
-  if not axes or x.shape[0] % count:
+  # A device holds whole samples, else their tokens would move.
+  if not axes or (len(x) if rows is None else rows) % count:
     return x
   rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))

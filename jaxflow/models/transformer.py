@@ -46,8 +46,9 @@ class TokenLinear(nnx.Linear):
 
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
     """Returns [B, T, features]."""
-    flat = by_rows(inputs.reshape(-1, inputs.shape[-1]))
-    output = by_rows(super().__call__(flat, out_sharding))
+    rows = len(inputs)
+    flat = by_rows(inputs.reshape(-1, inputs.shape[-1]), rows)
+    output = by_rows(super().__call__(flat, out_sharding), rows)
     return output.reshape(*inputs.shape[:-1], output.shape[-1])
 
 
