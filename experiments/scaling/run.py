@@ -207,6 +207,10 @@ def methods_table(entries: dict[str, dict]) -> list[str]:
     "|---|---|---|---|---|",
   ]
   for name, row in entries.items():
+    if not row["fits"]:
+      total, limit = _gib(row["total"]), _gib(row["limit"])
+      lines.append(f"| `{name}` | | | {total} of {limit} GiB: no fit | |")
+      continue
     chips = Topology.parse(row["topology"]).size
     flops = row["flops"]
     sums = row["collectives"].get("all-reduce", {"bytes": 0})["bytes"]
