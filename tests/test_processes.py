@@ -75,8 +75,8 @@ def run(folder, name, commands, *, count, devices):
   return results
 
 
-# 64 x 64 weights are large enough to be split.
-NETWORK = ("model.width=64", "model.depth=2", "train.steps=20")
+# 130 x 64 weights are large enough to be split.
+NETWORK = ("model.width=64", "model.time_features=64", "train.steps=20")
 # Adam divides a gradient of zero by its own rounding error, unless it is told
 # how small a gradient may be.
 STEPS = ("optimizer.eps=1e-3", "checkpoint.every=20")
@@ -86,6 +86,8 @@ METHODS = {
   "consistency_trajectory": (
     "teacher.workdir={exploding}",
     "discriminator.network.name=conv",
+    # All three states move in every step.
+    "discriminator.turns=joint",
     "discriminator.optimizer.eps=1e-3",
   ),
 }
