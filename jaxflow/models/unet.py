@@ -235,9 +235,9 @@ def unet(
     >>> network = unet(
     ...     data_shape=(4, 4, 1), channels=8, multipliers=(1, 2), num_blocks=1,
     ...     attention_resolutions=(2,))
-    >>> params = network.init(jax.random.key(0))
+    >>> params = jax.eval_shape(network.init, jax.random.key(0))
     >>> xt, t = jnp.ones((3, 4, 4, 1)), jnp.ones(3)
-    >>> network.apply(params, xt, t, t, None).shape
+    >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
   for name, value in {"num_blocks": num_blocks, "heads": heads}.items():
