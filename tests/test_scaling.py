@@ -52,7 +52,8 @@ def test_what_does_not_fit_leaves_cells_blank():
   entries = {scaling.BASELINE: FITS, "other": REFUSED}
   *_, fits, refused = scaling.methods_table(entries)
   assert cells(fits)[1:] == ["573.8", "1.000", "1.00", "3 GB"]
-  assert cells(refused) == ["`other`", "", "", "", ""]
+  memory = "2.00 of 16.00 GiB: no fit"
+  assert cells(refused) == ["`other`", "", "", memory, ""]
   *_, fits, refused = scaling.weak_table(entries)
   # 8 samples a chip take 10 ms, and so do 6 GB at 600 GB/s.
   assert cells(fits)[2:5] == ["10 ms", "6 GB", "10 ms"]

@@ -212,14 +212,13 @@ def methods_table(entries: dict[str, dict]) -> list[str]:
       lines.append(f"| `{name}` | | | {total} of {limit} GiB: no fit | |")
       continue
     chips = Topology.parse(row["topology"]).size
-    flops = row["flops"]
     sums = row["collectives"].get("all-reduce", {"bytes": 0})["bytes"]
     cells = [
       f"`{name}`",
-      "" if flops is None else f"{flops * chips / row['samples'] / 1e9:.1f}",
+      f"{row['flops'] * chips / row['samples'] / 1e9:.1f}",
       relative(row, "flops", ".3f"),
       relative(row, "temporary", ".2f"),
-      "" if flops is None else _mb(sums),
+      _mb(sums),
     ]
     lines.append("| " + " | ".join(cells) + " |")
   return lines
