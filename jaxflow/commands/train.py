@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +36,6 @@ class _Plan:
     mesh: The devices.
     template: The shapes of its state.
     given: What it trains on.
-    first_state: Makes the state of a run that begins.
     on_sample: Writes a picture.
     notes: Lines to print.
   """
@@ -44,7 +44,6 @@ class _Plan:
   mesh: jax.sharding.Mesh
   template: TrainState
   given: inputs.Inputs
-  first_state: Callable[[], TrainState]
   on_sample: Callable[[TrainState, int], None]
   notes: list[str]
 
@@ -70,7 +69,7 @@ def train(
     RunError: If training fails; the checkpoints stay.
   """
   with processes.interruption() as interrupted, contextlib.ExitStack() as stack:
-    plan = _prepare(config, workdir, say)
+    plan, first_state = _prepare(config, workdir, say)
 
     def begin_writing():
       folders.make_workdir(workdir)
@@ -85,13 +84,21 @@ def train(
       workdir / "checkpoints", keep=section.keep, keep_every=section.keep_every
     )
     stack.callback(checkpoints.close)
-    return _run(plan, workdir, checkpoints, interrupted, say)
+    restored = checkpoints.restore(plan.template)
+    state, position = restored or (first_state(), None)
+    # It holds the networks of others, which take up memory.
+    del first_state, restored
+    return _run(plan, state, position, workdir, checkpoints, interrupted, say)
 
 
 def _prepare(
   config: Config, workdir: pathlib.Path, say: Callable[[str], None]
-) -> _Plan:
-  """Read data and other runs, and check all that can be checked."""
+) -> tuple[_Plan, Callable[[], TrainState]]:
+  """Read data and other runs, and check all that can be checked.
+
+  Returns:
+    The plan, and what makes the state of a run that begins.
+  """
   check_limits(config)
   mesh = sharding.make_mesh(**config.mesh)
   processes.check_same(str(config.to_dict()), "the config")
@@ -118,31 +125,32 @@ def _prepare(
     inputs.check_teacher(given.pairs, config, frozen.get("teacher"))
     init_params = initial_parameters(run, template, others.get("init"))
   warm = _warm_start(run, others)
-  return _Plan(
+  plan = _Plan(
     run=run,
     mesh=mesh,
     template=template,
     given=given,
-    first_state=functools.partial(
-      start.first_state, run, template, frozen, init_params
-    ),
     on_sample=on_sample,
     notes=[warm] if warm else [],
   )
+  first = functools.partial(
+    start.first_state, run, template, frozen, init_params
+  )
+  return plan, first
 
 
 def _run(
   plan: _Plan,
+  state: TrainState,
+  position: Any,
   workdir: pathlib.Path,
   checkpoints: Checkpoints,
   interrupted: Callable[[], bool],
   say: Callable[[str], None],
 ) -> bool:
-  """Train from the last checkpoint, or from the first state."""
+  """Train from a state and a position in the data, None at the beginning."""
   run, mesh, config = plan.run, plan.mesh, plan.run.model.config
   options = config.train
-  restored = checkpoints.restore(plan.template)
-  state, position = restored or (plan.first_state(), None)
   begin = int(state.step)
   _check_turns(config, begin)
   chunk = steps_per_dispatch(config, begin)

@@ -8,6 +8,7 @@ step that is damaged later is skipped with a warning and the one before is used.
 import contextlib
 import dataclasses
 import errno
+import itertools
 import logging
 import os
 import pathlib
@@ -203,9 +204,11 @@ class Checkpoints:
     def rename():
       for step in damaged:
         path = self.folder / str(step)
-        number = sum(1 for _ in self.folder.glob(f"damaged-{step}*"))
-        again = f"-{number}" if number else ""
-        path.rename(path.with_name(f"damaged-{step}{again}"))
+        names = (
+          f"damaged-{step}{f'-{n}' if n else ''}" for n in itertools.count()
+        )
+        aside = (path.with_name(name) for name in names)
+        path.rename(next(place for place in aside if not place.exists()))
 
     processes.once(rename)
     self._manager.reload()
