@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from jaxflow import cli, commands, evaluation
+from jaxflow.cli import draw
 from jaxflow.commands import folders
 from jaxflow.data import toy
 from jaxflow.methods import METHODS
@@ -433,7 +434,7 @@ def test_wrong_sample(refused, folder, tmp_path, name, arguments, words):
   out = tmp_path / "new" / "samples.npz"
   workdir = f"--workdir={folder / name}"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cli, "_check_writable", lambda out: None)
+    patch.setattr(draw, "_check_writable", lambda out: None)
     refused("sample", workdir, f"--out={out}", *arguments, code=2, words=words)
 
 

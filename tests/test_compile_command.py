@@ -49,7 +49,7 @@ def test_devices_that_are_not_there(file):
     [sys.executable, "-m", "jaxflow", "compile", *arguments],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(cli.__file__).parents[1],
+    cwd=pathlib.Path(cli.__file__).parents[2],
     env=environment,
   )
   assert result.returncode == 0, result.stderr

@@ -1,0 +1,55 @@
+"""Flags of commands: defined, read, and refused in one line."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from jaxflow.errors import UsageError
+
+
+def define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
+  """Define a flag for each field of a dataclass; return what makes it."""
+  define = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+  }
+  fields = dataclasses.fields(options)
+  for field in fields:
+    kind = define.get(type(field.default), flags.DEFINE_string)
+    kind(field.name, field.default, "", flag_values=values)
+  return lambda: options(**{f.name: values[f.name].value for f in fields})
+
+
+def read(arguments: list[str], values: flags.FlagValues) -> None:
+  """Read flags of a command that takes no config."""
+  try:
+    rest = values(["jaxflow", *arguments])
+  except flags.IllegalFlagValueError as error:
+    # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
+    given = str(error).removeprefix("flag ").split(": ")[0]
+    raise UsageError(f"{given}: give a whole number") from error
+  except flags.Error as error:
+    raise UsageError(f"{error} (--help lists the flags)") from error
+  if len(rest) > 1:
+    raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
+
+
+def required(value: str | None, name: str, what: str) -> str:
+  """Return the value of a flag that must be given."""
+  if not value:
+    raise UsageError(f"--{name} is missing: give {what}, --{name}=...")
+  return value
+
+
+def whole_numbers(given: Sequence[str], name: str) -> tuple[int, ...]:
+  """Return the numbers of a flag that takes several."""
+  try:
+    return tuple(int(number) for number in given)
+  except ValueError as error:
+    raise UsageError(
+      f"--{name}={','.join(given)}: give whole numbers, --{name}=1,2,4 for "
+      "instance"
+    ) from error
