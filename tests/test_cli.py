@@ -520,7 +520,7 @@ def test_evaluation_that_cannot_be_written(folder, monkeypatch):
   def no_space(path, text):
     raise OSError(28, "No space left on device")
 
-  score = evaluation.Score(mean=1.0, error=None, real=1.0, real_error=None)
+  score = evaluation.Score(value=1.0, error=None)
   monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: {"recall": score})
   monkeypatch.setattr(pathlib.Path, "write_text", no_space)
   result = tiny.run("evaluate", f"--workdir={folder / 'plain'}", "--nfe=1")

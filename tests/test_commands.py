@@ -221,9 +221,11 @@ def test_evaluation_prints_and_writes_every_score(folder):
       *("mode_coverage", "high_quality"),
     }
     for name, score in row["scores"].items():
-      assert set(score) == {"mean", "error", "real", "real_error"}
+      assert set(score) == {
+        *("value", "error", "num", "real", "real_error", "real_num")
+      }
       assert name in result.out
-      assert f"{score['mean']:.4f} ± {score['error']:.4f}" in result.out
+      assert f"{score['value']:.4f} ± {score['error']:.4f}" in result.out
       assert f"{score['real']:.4f} ± {score['real_error']:.4f}" in result.out
     assert f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s" in (
       result.out

@@ -404,7 +404,7 @@ def quality(name, method, network, params, num_classes):
   labels = np.arange(2000) % num_classes if num_classes else None
   samples = draw(params, noise, jax.random.key(12), labels)
   fresh, _ = data.toy.ring(2000, seed=13)
-  return distances.sliced_wasserstein(samples, fresh, projections=64)
+  return distances.sliced_wasserstein(samples, fresh, projections=64).value
 
 
 @pytest.mark.parametrize("name", ROWS)

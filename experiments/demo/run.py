@@ -102,8 +102,8 @@ def summarise(
       {
         "model": method,
         "nfe": calls,
-        "recognised": scores["recognised"]["mean"],
-        "sliced_wasserstein": scores["sliced_wasserstein"]["mean"],
+        "recognised": scores["recognised"]["value"],
+        "sliced_wasserstein": scores["sliced_wasserstein"]["value"],
         "floor": scores["sliced_wasserstein"]["real"],
         "ceiling": scores["recognised"]["real"],
         "samples_per_second": result["samples_per_second"],

@@ -127,8 +127,8 @@ def run(workdir: pathlib.Path, method: str) -> dict:
       scores = result["scores"]
       row["nfe"][result["nfe"]] = {
         "folder": str(folder.relative_to(workdir)),
-        "recognised": scores["recognised"].mean,
-        "sliced_wasserstein": scores["sliced_wasserstein"].mean,
+        "recognised": scores["recognised"].value,
+        "sliced_wasserstein": scores["sliced_wasserstein"].value,
         "error": scores["sliced_wasserstein"].error,
         "floor": scores["sliced_wasserstein"].real,
         "ceiling": scores["recognised"].real,

@@ -126,11 +126,10 @@ def _frechet(
 
   rows = np.random.default_rng(config.seed).permutation(len(real))[:num]
   expected = of(reference.data)
+  found = evaluation.frechet_distance(drawn, expected)
+  floor = evaluation.frechet_distance(of(real.data[rows]), expected)
   return evaluation.Score(
-    mean=evaluation.frechet_distance(drawn, expected),
-    error=None,
-    real=evaluation.frechet_distance(of(real.data[rows]), expected),
-    real_error=None,
+    found.value, found.error, floor.value, floor.error, num, len(rows)
   )
 
 

@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.distances import energy_distance, sliced_wasserstein
-from jaxflow.evaluation.manifolds import precision_recall
+from jaxflow.evaluation.estimates import mean_of
+from jaxflow.evaluation.manifolds import manifolds
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
 from jaxflow.evaluation.recognition import Recognizer
-from jaxflow.evaluation.scores import Score, summarise
+from jaxflow.evaluation.scores import Score
 from jaxflow.evaluation.subsets import matching_subset, proportional_subset
 
 # (key, num, cond) -> [num, ...]; cond holds the labels [num] or is None.
@@ -86,7 +87,7 @@ def evaluate(
     >>> def sampler(key, num, cond):
     ...   return 4 + jax.random.normal(key, (num, 2))
     >>> score = evaluate(sampler, real, real, draws=2)["sliced_wasserstein"]
-    >>> score.mean > 3.5, score.real < 0.1
+    >>> score.value > 3.5, score.real < 0.1
     (True, True)
   """
   for name, value in (("draws", draws), ("num", num)):
@@ -100,7 +101,7 @@ def evaluate(
   recognizer, ceiling = None, 0.0
   if reference.label is not None and (reference.num_classes or 0) > 1:
     recognizer = Recognizer(train_data, train_label, k)
-    ceiling = recognizer.recognised(real, label)
+    ceiling = recognizer.recognised(real, label).value
   cond = None if reference.label is None else jnp.asarray(label, jnp.int32)
   generated, fresh = [], []
   for draw in range(draws):
@@ -110,12 +111,21 @@ def evaluate(
     rows = matching_subset(generator, train_label, label)
     fresh.append(_compare(train_data[rows], real, k, seed, mixture))
     if recognizer is not None:
-      generated[-1]["recognised"] = recognizer.recognised(samples, label)
+      seen = recognizer.recognised(samples, label)
+      generated[-1]["recognised"] = seen.value
       fresh[-1]["recognised"] = ceiling
   return {
-    name: summarise([s[name] for s in generated], [s[name] for s in fresh])
+    name: _summary(
+      [s[name] for s in generated], [s[name] for s in fresh], len(real)
+    )
     for name in generated[0]
   }
+
+
+def _summary(values: list[float], real: list[float], num: int) -> Score:
+  """Averages the values of one metric over draws."""
+  found, floor = mean_of(values), mean_of(real)
+  return Score(found.value, found.error, floor.value, floor.error, num, num)
 
 
 def _compare(
@@ -126,17 +136,17 @@ def _compare(
   mixture: Mixture | None,
 ) -> dict[str, float]:
   """Computes the metrics that need no labels of [N, ...] against [N, ...]."""
-  precision, recall = precision_recall(real, samples, k)
+  shares = manifolds(real, samples, k)
   scores = {
     "sliced_wasserstein": sliced_wasserstein(samples, real, seed=seed),
     "energy_distance": energy_distance(samples, real),
-    "precision": precision,
-    "recall": recall,
+    "precision": shares.precision,
+    "recall": shares.recall,
   }
   if mixture is not None:
     scores["mode_coverage"] = mode_coverage(samples, mixture)
     scores["high_quality"] = high_quality(samples, mixture)
-  return scores
+  return {name: estimate.value for name, estimate in scores.items()}
 
 
 def _classes(dataset: Dataset) -> NDArray[np.integer]:

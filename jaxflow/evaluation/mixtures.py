@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import pairwise_distances
 
 from jaxflow.errors import UsageError
+from jaxflow.evaluation.estimates import Estimate, bootstrap, mean_of
 from jaxflow.evaluation.points import as_pair
 
 _REACH = 3.0
@@ -37,8 +38,8 @@ class Mixture(Protocol):
 
 
 def mode_coverage(
-  samples: ArrayLike, mixture: Mixture, *, share: float = 0.5
-) -> float:
+  samples: ArrayLike, mixture: Mixture, *, share: float = 0.5, seed: int = 0
+) -> Estimate:
   """Computes the share of modes that get their part of the samples.
 
   A mode counts when at least `share` of the N * weight samples expected there
@@ -48,6 +49,7 @@ def mode_coverage(
     samples: points, [N, D].
     mixture: the known distribution, with K modes.
     share: part of the expected samples that is enough, in (0, 1].
+    seed: of the bootstrap that the error comes from.
 
   Returns:
     A share of the K modes, in [0, 1].
@@ -62,17 +64,24 @@ def mode_coverage(
     ...   means=[[1.0, 0.0], [-1.0, 0.0]], stds=[0.1, 0.1], weights=[0.5, 0.5]
     ... )
     >>> mode_coverage([[1.0, 0.1], [0.9, 0.0]], mixture)
-    0.5
+    Estimate(value=0.5, error=0.0, degrees=None)
   """
   if not 0 < share <= 1:
     raise UsageError(f"share is {share}; give a number above 0 and up to 1")
   nearest, hit = _assign(samples, mixture)
   expected = len(nearest) * np.asarray(mixture.weights, np.float64)
-  counts = np.bincount(nearest[hit], minlength=len(expected))
-  return float(np.mean(counts >= share * expected))
+
+  def covered(times: NDArray[np.intp]) -> float:
+    counts = np.bincount(nearest, times * hit, minlength=len(expected))
+    return float(np.mean(counts >= share * expected))
+
+  return Estimate(
+    value=covered(np.ones(len(nearest), np.intp)),
+    error=bootstrap(covered, len(nearest), seed=seed),
+  )
 
 
-def high_quality(samples: ArrayLike, mixture: Mixture) -> float:
+def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
   """Computes the share of samples within 3 standard deviations of a mode.
 
   Args:
@@ -80,7 +89,7 @@ def high_quality(samples: ArrayLike, mixture: Mixture) -> float:
     mixture: the known distribution.
 
   Returns:
-    A share of the N samples, in [0, 1].
+    A share of the N samples, in [0, 1], with the error of a binomial law.
 
   Raises:
     UsageError: the samples do not fit the mixture or are not finite.
@@ -94,9 +103,9 @@ def high_quality(samples: ArrayLike, mixture: Mixture) -> float:
     ...   means=[[1.0, 0.0], [-1.0, 0.0]], stds=[0.1, 0.1], weights=[0.5, 0.5]
     ... )
     >>> high_quality([[1.0, 0.1], [0.0, 0.0]], mixture)
-    0.5
+    Estimate(value=0.5, error=0.5, degrees=None)
   """
-  return float(np.mean(_assign(samples, mixture)[1]))
+  return mean_of(_assign(samples, mixture)[1])
 
 
 def _assign(

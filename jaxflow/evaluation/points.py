@@ -1,11 +1,16 @@
 """Samples as rows of float64 numbers, checked where they enter a metric."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import pairwise_distances_chunked
 
 from jaxflow.errors import UsageError
 
 Points = NDArray[np.float64]
+
+_WORKING_MEMORY_MIB = 256
 
 
 def as_points(name: str, samples: ArrayLike) -> Points:
@@ -89,3 +94,26 @@ def centred(a: Points, b: Points) -> tuple[Points, Points]:
   """
   middle = (a.sum(axis=0) + b.sum(axis=0)) / (len(a) + len(b))
   return a - middle, b - middle
+
+
+def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
+  """Computes Euclidean distances, some rows at a time.
+
+  Args:
+    a: points, [N, D].
+    b: points, [M, D].
+
+  Yields:
+    Which rows of a, and their distances to all of b, [rows, M].
+
+  Example:
+    >>> for rows, distances in distance_chunks(np.ones((1, 1)), np.eye(1)):
+    ...   rows, distances.tolist()
+    (slice(0, 1, None), [[0.0]])
+  """
+  start = 0
+  for chunk in pairwise_distances_chunked(
+    a, b, working_memory=_WORKING_MEMORY_MIB
+  ):
+    yield slice(start, start + len(chunk)), chunk
+    start += len(chunk)

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxflow.errors import UsageError
+from jaxflow.evaluation.estimates import Estimate, mean_of
 from jaxflow.evaluation.points import Points, as_points
 
 
@@ -16,8 +17,9 @@ class Recognizer:
 
   Example:
     >>> recognizer = Recognizer([[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1], k=1)
-    >>> recognizer.recognised([[0.2], [4.9], [4.8]], [0, 1, 0]) * 3
-    2.0
+    >>> found = recognizer.recognised([[0.2], [4.9], [4.8]], [0, 1, 0])
+    >>> round(found.value, 3), round(found.error, 3)
+    (0.667, 0.333)
   """
 
   def __init__(self, data: ArrayLike, label: ArrayLike, k: int = 3):
@@ -38,7 +40,7 @@ class Recognizer:
     self._classifier = KNeighborsClassifier(k)
     self._classifier.fit(points, _as_labels(label, points))
 
-  def recognised(self, samples: ArrayLike, label: ArrayLike) -> float:
+  def recognised(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
     """Computes the share of samples that are seen as the class asked for.
 
     Args:
@@ -46,13 +48,14 @@ class Recognizer:
       label: the class that each was asked for, [M].
 
     Returns:
-      A share in [0, 1].
+      A share in [0, 1], with the error of a binomial law.
 
     Raises:
       UsageError: the lengths or the shapes differ, or a sample is not finite.
 
     Example:
-      >>> Recognizer([[0.0], [5.0]], [0, 1], k=1).recognised([[4.0]], [1])
+      >>> known = Recognizer([[0.0], [5.0]], [0, 1], k=1)
+      >>> known.recognised([[4.0]], [1]).value
       1.0
     """
     points = as_points("samples", samples)
@@ -63,7 +66,28 @@ class Recognizer:
         "give samples of the shape of the data"
       )
     seen = self._classifier.predict(points)
-    return float(np.mean(seen == _as_labels(label, points)))
+    return mean_of(seen == _as_labels(label, points))
+
+
+def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
+  """Computes the share of samples that a network sees as the class asked for.
+
+  Args:
+    logits: of the network, [N, C].
+    label: the class that each was asked for, whole numbers, [N].
+
+  Returns:
+    A share in [0, 1], with the error of a binomial law.
+
+  Raises:
+    UsageError: the lengths differ, or a logit is not finite.
+
+  Example:
+    >>> class_accuracy([[1.0, 0.0], [0.0, 1.0]], [0, 0]).value
+    0.5
+  """
+  rows = as_points("logits", logits)
+  return mean_of(rows.argmax(axis=1) == _as_labels(label, rows))
 
 
 def _as_labels(label: ArrayLike, points: Points) -> NDArray[np.generic]:

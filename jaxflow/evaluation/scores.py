@@ -1,79 +1,128 @@
 """What an evaluation reports, in one place, and how it is printed.
 
-An evaluation is a dict from the name of a metric (a key of METRICS) to a
-Score; metrics that the data do not allow are absent. `dataclasses.asdict` makes
-a Score ready for JSON.
+An evaluation is a dict from the name of a number to a Score; metrics that the
+data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 """
 
 import dataclasses
 import io
-import math
 from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-_WIDTH = 100
+from jaxflow.errors import UsageError
+from jaxflow.evaluation.comparison import compare
+from jaxflow.evaluation.drawn import Drawn
+from jaxflow.evaluation.estimates import Estimate
+from jaxflow.evaluation.metrics import METRICS, row_of
 
-METRICS: Mapping[str, str] = {
-  "recognised": "higher",
-  "sliced_wasserstein": "lower",
-  "energy_distance": "lower",
-  "frechet": "lower",
-  "precision": "higher",
-  "recall": "higher",
-  "mode_coverage": "higher",
-  "high_quality": "higher",
+_WIDTH = 100
+_LONGEST = 28  # Longer names of metrics are folded.
+_ARROWS = {"lower": "↓", "higher": "↑"}
+
+# Numbers of a network, not of a set of samples; which direction is better.
+_OF_NETWORKS: Mapping[str, str] = {
+  "negative_log_likelihood": "lower",
+  "bits_per_dimension": "lower",
+  "straightness": "lower",
+  "curvature": "lower",
+  "truncation": "lower",
 }
-"""Every metric, in the order of printing, and which direction is better."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """One metric over several draws of samples, beside its value on real data.
-
-  The errors say how far the means would move with other draws; the held-out
-  data and the directions of the slices stay the same for all draws. An error is
-  None for a single draw.
+  """A number beside its value on real data.
 
   Attributes:
-    mean: mean over the draws of samples.
-    error: standard error of that mean.
-    real: the same metric with fresh real samples in place of generated ones:
-      the floor of a distance, the ceiling of `recognised`.
+    value: the number.
+    error: its standard error over samples of both sets, None where there is no
+      telling.
+    real: the same with fresh real samples in place of generated ones: the
+      floor of a distance, the ceiling of a share. None where there are none.
     real_error: standard error of `real`.
+    num: how many generated samples there were.
+    real_num: how many fresh real ones, None where there are none.
 
   Example:
-    >>> Score(mean=0.3, error=0.02, real=0.25, real_error=0.01).real
-    0.25
+    >>> score = Score(value=0.3, error=0.02, num=100)
+    >>> [round(x, 4) for x in score.interval]
+    [0.2608, 0.3392]
   """
 
-  mean: float
+  value: float
   error: float | None
-  real: float
-  real_error: float | None
+  real: float | None = None
+  real_error: float | None = None
+  num: int | None = None
+  real_num: int | None = None
+
+  @property
+  def interval(self) -> tuple[float, float]:
+    """The value less and plus 1.96 errors."""
+    return Estimate(value=self.value, error=self.error).interval
 
 
-def summarise(values: list[float], real: list[float]) -> Score:
-  """Averages the values of one metric over draws.
+def score(
+  generated: Drawn,
+  reference: Drawn,
+  fresh: Drawn | None = None,
+  **options: Any,
+) -> dict[str, Score]:
+  """Compares generated samples, and fresh real ones, with a reference.
 
   Args:
-    values: one for each draw of samples, at least one.
-    real: one for each draw of real data, at least one.
+    generated: generated samples.
+    reference: held-out real data.
+    fresh: other real data, as many as generated samples, for the floor.
+    **options: as those of `compare`.
 
   Returns:
-    Means and standard errors (sample deviation over the root of the number).
+    A Score by name, in the order of METRICS.
+
+  Raises:
+    UsageError: as `compare`.
+    RunError: as `compare`.
 
   Example:
-    >>> summarise([1.0, 3.0], [2.0])
-    Score(mean=2.0, error=1.0, real=2.0, real_error=None)
+    >>> import numpy as np
+    >>> draw = np.random.default_rng(0).standard_normal
+    >>> sets = [Drawn(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)]
+    >>> found = score(*sets, names=["sliced_wasserstein"])
+    >>> found["sliced_wasserstein"].value > 3.5
+    True
+    >>> found["sliced_wasserstein"].real < 0.5
+    True
   """
-  return Score(*_mean_and_error(values), *_mean_and_error(real))
+  found = compare(generated, reference, **options)
+  if fresh is None:
+    return {
+      name: Score(value=estimate.value, error=estimate.error, num=generated.num)
+      for name, estimate in found.items()
+    }
+  asked: dict[str, Any] = options | {"names": tuple(found)}
+  floor = compare(fresh, reference, **asked)
+  return {
+    name: Score(
+      value=estimate.value,
+      error=estimate.error,
+      real=floor[name].value,
+      real_error=floor[name].error,
+      num=generated.num,
+      real_num=fresh.num,
+    )
+    for name, estimate in found.items()
+  }
 
 
 def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
   """Renders evaluations as text, each value beside that of real data.
+
+  An arrow says which direction is better. The number of fresh real samples
+  follows that of generated ones where they differ.
 
   Args:
     rows: from the name of a run to its evaluation.
@@ -81,45 +130,71 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
   Returns:
     Lines of at most 100 columns, grouped by metric.
 
+  Raises:
+    UsageError: a number has a name that no metric has.
+
   Example:
-    >>> score = Score(mean=0.3, error=0.02, real=0.25, real_error=0.01)
+    >>> score = Score(0.3, 0.02, 0.25, 0.01, 2000, 2000)
     >>> text = table({"1 step": {"energy_distance": score}})
     >>> "0.3000 ± 0.0200" in text, "0.2500 ± 0.0100" in text
     (True, True)
   """
-  grid = Table(box=box.SIMPLE)
-  grid.add_column("metric", no_wrap=True)
-  grid.add_column("better", no_wrap=True)
+  grid = Table(box=box.SIMPLE, collapse_padding=True)
+  names = dict.fromkeys(name for row in rows.values() for name in row)
+  longest = max(map(len, names), default=0)
+  grid.add_column("metric", overflow="fold", no_wrap=longest <= _LONGEST)
+  grid.add_column("", no_wrap=True)
   grid.add_column("run", overflow="fold")
-  for name in ("value", "real data"):
+  for name in ("N", "value", "real data"):
     grid.add_column(name, justify="right", no_wrap=True)
-  for metric, better in METRICS.items():
+  for metric in sorted(names, key=_place):
     lines = [(run, row[metric]) for run, row in rows.items() if metric in row]
     for number, (run, score) in enumerate(lines):
       grid.add_row(
         metric if number == 0 else "",
-        better if number == 0 else "",
+        _ARROWS[_better(metric)] if number == 0 else "",
         run,
-        _number(score.mean, score.error),
+        _counts(score),
+        _number(score.value, score.error),
         _number(score.real, score.real_error),
         end_section=number == len(lines) - 1,
       )
   return _text(grid)
 
 
-def _mean_and_error(values: list[float]) -> tuple[float, float | None]:
-  """Computes the mean and, for more than one value, its standard error."""
-  count = len(values)
-  mean = math.fsum(values) / count
-  if count == 1:
-    return mean, None
-  square = math.fsum((value - mean) ** 2 for value in values)
-  return mean, math.sqrt(square / (count - 1) / count)
+def _place(name: str) -> int:
+  """Returns where a number stands in the table."""
+  if name in _OF_NETWORKS:
+    return len(METRICS) + list(_OF_NETWORKS).index(name)
+  return list(METRICS).index(_row(name))
 
 
-def _number(mean: float, error: float | None) -> str:
-  """Writes a mean and its standard error with four decimals."""
-  return f"{mean:.4f}" if error is None else f"{mean:.4f} ± {error:.4f}"
+def _better(name: str) -> str:
+  """Returns "lower" or "higher"."""
+  return _OF_NETWORKS.get(name) or METRICS[_row(name)].better
+
+
+def _row(name: str) -> str:
+  """Returns the row of a metric of samples."""
+  row = row_of(name)
+  if row is None:
+    raise UsageError(f"metric {name!r}: unknown; choose among {list(METRICS)}")
+  return row
+
+
+def _counts(score: Score) -> str:
+  """Writes the numbers of samples, one where they are equal."""
+  counts = dict.fromkeys(n for n in (score.num, score.real_num) if n)
+  return "/".join(map(str, counts))
+
+
+def _number(value: float | None, error: float | None) -> str:
+  """Writes a number and its standard error; small ones with a power of 10."""
+  if value is None:
+    return ""
+  style = ".4f" if abs(value) >= 1e-3 or value == 0 else ".2e"
+  text = format(value, style)
+  return text if error is None else f"{text} ± {error:{style}}"
 
 
 def _text(grid: Table) -> str:
