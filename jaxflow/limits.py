@@ -14,6 +14,7 @@ _COUNT = ("1 or more", lambda x: x >= 1)
 _AMOUNT = ("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
 _POSITIVE = ("a finite number above 0", lambda x: 0 < x < math.inf)
 _DECAY = ("0 or more, below 1", lambda x: 0 <= x < 1)
+_SAMPLES = ("4 or more", lambda x: x >= 4)
 _SHARE = ("a share from 0 to 1", lambda x: 0 <= x <= 1)
 
 _OPTIMIZER = {
@@ -58,10 +59,17 @@ LIMITS = {
   "checkpoint.keep_every": _AMOUNT,
   "sample.nfe": _COUNT,
   "sample.batch_size": _COUNT,
-  "evaluation.draws": _COUNT,
-  "evaluation.frechet_num": ("0, or 2 or more", lambda x: x == 0 or x > 1),
   # The manifolds of precision and recall have 3 neighbours.
-  "evaluation.num": ("4 or more", lambda x: x >= 4),
+  "evaluation.num": _SAMPLES,
+  "evaluation.kept": _SAMPLES,
+  "evaluation.batch_size": _COUNT,
+  "evaluation.flow.num": ("0, or 2 or more", lambda x: x == 0 or x > 1),
+  "evaluation.flow.steps": _COUNT,
+  "evaluation.flow.probes": _COUNT,
+  "evaluation.flow.levels": ("0, or 2 or more", lambda x: x == 0 or x > 1),
+  "evaluation.during.every": _AMOUNT,
+  "evaluation.during.num": _SAMPLES,
+  "evaluation.during.share": ("above 0, below 1", lambda x: 0 < x < 1),
 }
 
 

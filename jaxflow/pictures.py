@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import data
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.models import autoencoder_files
+from jaxflow.models.autoencoder import Autoencoder
+from jaxflow.types import Array, PyTree
 
 # (samples [n, ...]) -> what is shown or written of them, [n, ...].
 Picture = Callable[[np.ndarray], np.ndarray]
@@ -57,21 +60,37 @@ def make_latents(config: Config) -> Picture:
   return space.restore
 
 
+def make_decoder(
+  config: Config,
+) -> tuple[PyTree, Callable[[PyTree, Array], Array]] | None:
+  """Return weights and a jittable `(weights, samples) -> images`.
+
+  Args:
+    config: The run's config.
+
+  Returns:
+    The two, images in [-1, 1]; None where samples are no latents.
+
+  Raises:
+    UsageError: If what decodes the samples is missing or damaged.
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  if space is None:
+    return None
+  model, params = _read(space)
+
+  def decode(params: PyTree, samples: Array) -> Array:
+    by_channel = (1, 1, 1, -1)
+    scale = np.reshape(space.std / space.scale, by_channel)
+    latents = samples * scale + np.reshape(space.mean, by_channel)
+    return jnp.clip(model.decode(params, latents), -1, 1)
+
+  return params, decode
+
+
 def _decoder(space: data.LatentSpace) -> Picture:
   """Return what decodes; between calls the weights are in host memory."""
-  field = "data.data_dir"
-  try:
-    model, params = autoencoder_files.from_tensors(
-      autoencoder_files.read_tensors(space.decoder, field=field),
-      where=f"{field}={space.decoder}",
-      parts=autoencoder_files.DECODER,
-    )
-  except UsageError as error:
-    folder, name = str(space.decoder.parent), space.decoder.name
-    raise UsageError(
-      f"{field}={folder!r}: {name} is damaged; delete it and write it again "
-      f"with: {space.command}"
-    ) from error
+  model, params = _read(space)
   jitted = jax.jit(model.decode)
 
   def decode(samples: np.ndarray) -> np.ndarray:
@@ -86,3 +105,20 @@ def _decoder(space: data.LatentSpace) -> Picture:
     return np.clip(np.concatenate(images), -1, 1)
 
   return decode
+
+
+def _read(space: data.LatentSpace) -> tuple[Autoencoder, PyTree]:
+  """Read the decoder that a folder of latents holds."""
+  field = "data.data_dir"
+  try:
+    return autoencoder_files.from_tensors(
+      autoencoder_files.read_tensors(space.decoder, field=field),
+      where=f"{field}={space.decoder}",
+      parts=autoencoder_files.DECODER,
+    )
+  except UsageError as error:
+    folder, name = str(space.decoder.parent), space.decoder.name
+    raise UsageError(
+      f"{field}={folder!r}: {name} is damaged; delete it and write it again "
+      f"with: {space.command}"
+    ) from error

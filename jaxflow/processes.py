@@ -6,11 +6,12 @@ but what they are given.
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -145,6 +146,35 @@ def of_main(value: Any) -> Any:
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   sent = multihost_utils.broadcast_one_to_all(np.resize(data, size))
   return json.loads(bytes(np.asarray(sent, np.uint8)))
+
+
+def each(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+  """Yield the arrays of every process, one process after the other.
+
+  They may differ in name and shape; nothing is rounded, and memory holds those
+  of one process at a time. All processes must go through to the end.
+
+  Args:
+    arrays: This process's arrays by name.
+
+  Example:
+    >>> [sum(x["a"]) for x in each({"a": np.ones(2)})]
+    [np.float64(2.0)]
+  """
+  if count() == 1:
+    yield dict(arrays)
+    return
+  buffer = io.BytesIO()
+  np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+  mine = np.frombuffer(buffer.getvalue(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array([len(mine)], np.int32))
+  for number, size in enumerate(np.ravel(np.asarray(sizes))):
+    source = jax.process_index() == number
+    data = multihost_utils.broadcast_one_to_all(
+      mine if source else np.zeros(size, np.uint8), is_source=source
+    )
+    with np.load(io.BytesIO(bytes(np.asarray(data, np.uint8)))) as file:
+      yield {name: file[name] for name in file.files}
 
 
 def gather(tree: PyTree) -> PyTree:

@@ -231,7 +231,8 @@ def load(
   *,
   field: str,
   mesh: Mesh,
-  step: int | None = None,
+  config: Config | None = None,
+  step: int | str | None = None,
   ema: str | None = None,
 ) -> tuple[Run, TrainState]:
   """Restore a run from its workdir.
@@ -240,7 +241,9 @@ def load(
     workdir: A folder that `jaxflow train` has made.
     field: The flag or config field that names it, for messages.
     mesh: The devices on which to put it.
-    step: The checkpoint; default: the latest.
+    config: Its config, where something of it has changed; default: as saved.
+    step: The checkpoint; default: the latest; "best": the one that was best
+      while training.
     ema: If given, only this average is read, or the parameters for "online";
       the state holds nothing else but its step.
 
@@ -250,18 +253,24 @@ def load(
   Raises:
     UsageError: If the folder holds no run or no checkpoint.
   """
-  run = Run.of(load_config(workdir, field=field))
+  run = Run.of(config or load_config(workdir, field=field))
   template = run.template(mesh)
   if ema is not None:
     template = _only(template, ema)
-  folder = workdir / "checkpoints"
+  folder = workdir / ("best" if step == "best" else "checkpoints")
+  if step == "best" and not folder.is_dir():
+    raise UsageError(
+      f"{field.replace('workdir', 'step')}=best: {str(workdir)!r} keeps no "
+      "best checkpoint; train with evaluation.during.best"
+    )
+  number = step if isinstance(step, int) else None
   restored = None
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
     try:
       restored = checkpoints.restore(
         template,
-        step,
+        number,
         field=field.replace("workdir", "step"),
         partial=ema is not None,
       )

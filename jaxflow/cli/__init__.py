@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from jaxflow.cli import draw, fill, show
+from jaxflow.cli import draw, fill, judge, show
 from jaxflow.cli.console import print_line
 from jaxflow.cli_help import HELP
 from jaxflow.errors import RunError, UsageError
@@ -18,7 +18,8 @@ ALONE = ("compile", "methods")
 COMMANDS = {
   "train": fill.train,
   "sample": draw.sample,
-  "evaluate": draw.evaluate,
+  "evaluate": judge.evaluate,
+  "stats": judge.stats,
   "pairs": fill.pairs,
   "rectify": fill.rectify,
   "encode": fill.encode,

@@ -1,4 +1,4 @@
-"""Commands that draw from a run: sample, evaluate."""
+"""Commands that draw from a run: sample."""
 
 import pathlib
 from typing import Any
@@ -6,7 +6,14 @@ from typing import Any
 from absl import flags
 
 from jaxflow.cli.console import say
-from jaxflow.cli.flags import read, required, whole_numbers
+from jaxflow.cli.flags import (
+  SAMPLING,
+  changed_config,
+  check_writable,
+  read_changes,
+  required,
+  step_of,
+)
 from jaxflow.errors import UsageError
 
 
@@ -17,11 +24,13 @@ def sample(arguments: list[str]) -> int:
     flags.DEFINE_string(name, default, "", flag_values=values)
   for name, default in (("num", 64), ("nfe", 1), ("seed", 0)):
     flags.DEFINE_integer(name, default, "", flag_values=values)
-  for name in ("label", "step"):
-    flags.DEFINE_integer(name, None, "", flag_values=values)
+  flags.DEFINE_integer("label", None, "", flag_values=values)
+  flags.DEFINE_string("step", None, "", flag_values=values)
   flags.DEFINE_boolean("latents", False, "", flag_values=values)
-  read(arguments, values)
-  workdir = required(values.workdir, "workdir", "the folder of a run")
+  changes = read_changes(arguments, values)
+  workdir = pathlib.Path(
+    required(values.workdir, "workdir", "the folder of a run")
+  )
   out = pathlib.Path(required(values.out, "out", "a .png or .npz file"))
   if out.suffix not in (".png", ".npz"):
     raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
@@ -30,14 +39,15 @@ def sample(arguments: list[str]) -> int:
 
   from jaxflow import commands, processes
 
-  processes.once(lambda: _check_writable(out))
+  processes.once(lambda: check_writable(out))
   samples, labels = commands.sample(
-    pathlib.Path(workdir),
+    workdir,
+    config=changed_config(workdir, changes, SAMPLING),
     num=values.num,
     nfe=values.nfe,
     label=values.label,
     seed=values.seed,
-    step=values.step,
+    step=step_of(values.step),
     latents=values.latents,
   )
   if out.suffix == ".npz":
@@ -48,24 +58,6 @@ def sample(arguments: list[str]) -> int:
   return 0
 
 
-def evaluate(arguments: list[str]) -> int:
-  """Compare samples with held-out data."""
-  values = flags.FlagValues()
-  flags.DEFINE_string("workdir", None, "", flag_values=values)
-  flags.DEFINE_list("nfe", [], "", flag_values=values)
-  read(arguments, values)
-  workdir = required(values.workdir, "workdir", "the folder of a run")
-  nfe = whole_numbers(values.nfe, "nfe")
-
-  from jaxflow import commands, evaluation
-
-  rows = commands.evaluate(pathlib.Path(workdir), nfe=nfe)
-  say(evaluation.table({f"NFE {r['nfe']}": r["scores"] for r in rows}))
-  for row in rows:
-    say(f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s")
-  return 0
-
-
 def _save_arrays(out: pathlib.Path, samples: Any, labels: Any) -> None:
   import numpy as np
 
@@ -73,18 +65,3 @@ def _save_arrays(out: pathlib.Path, samples: Any, labels: Any) -> None:
     np.savez(out, samples=samples)
   else:
     np.savez(out, samples=samples, label=labels)
-
-
-def _check_writable(out: pathlib.Path) -> None:
-  """Try before long work whether a file can be written."""
-  try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    existed = out.exists()
-    out.open("ab").close()
-    if not existed:
-      out.unlink()
-  except OSError as error:
-    raise UsageError(
-      f"--out={out} cannot be written ({error.strerror}): give another file, "
-      "or make its folder writable"
-    ) from error

@@ -1,12 +1,16 @@
 """Flags of commands: defined, read, and refused in one line."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 
 from jaxflow.errors import UsageError
+
+# What of a run's config may be changed when it is sampled from.
+SAMPLING = ("sample", "flow_map")
 
 
 def define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
@@ -52,4 +56,45 @@ def whole_numbers(given: Sequence[str], name: str) -> tuple[int, ...]:
     raise UsageError(
       f"--{name}={','.join(given)}: give whole numbers, --{name}=1,2,4 for "
       "instance"
+    ) from error
+
+
+def read_changes(arguments: list[str], values: flags.FlagValues) -> list[str]:
+  """Read flags of a command on a run; return its `--config.FIELD=VALUE`."""
+  changes = [a for a in arguments if a.startswith("--config")]
+  read([a for a in arguments if a not in changes], values)
+  return changes
+
+
+def changed_config(
+  workdir: pathlib.Path, changes: list[str], sections: tuple[str, ...]
+) -> Any:
+  """Return the config of a run with changes of the command line, or None."""
+  from jaxflow.config.flags import config_of_run
+
+  return config_of_run(workdir, changes, sections) if changes else None
+
+
+def step_of(given: str | None) -> int | str | None:
+  """Return the checkpoint that `--step` names."""
+  if given is None or given == "best":
+    return given
+  try:
+    return int(given)
+  except ValueError as error:
+    raise UsageError(f"--step={given}: give a whole number, or best") from error
+
+
+def check_writable(out: pathlib.Path) -> None:
+  """Try before long work whether a file can be written."""
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    existed = out.exists()
+    out.open("ab").close()
+    if not existed:
+      out.unlink()
+  except OSError as error:
+    raise UsageError(
+      f"--out={out} cannot be written ({error.strerror}): give another file, "
+      "or make its folder writable"
     ) from error

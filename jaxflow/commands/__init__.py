@@ -7,12 +7,14 @@ from jaxflow.commands.pairs import Options as PairOptions
 from jaxflow.commands.pairs import make_pairs
 from jaxflow.commands.rectify import Rounds, rectify
 from jaxflow.commands.sample import sample, save_samples
+from jaxflow.commands.stats import StatsOptions, write_stats
 from jaxflow.commands.train import train
 
 __all__ = [
   "EncodeOptions",
   "PairOptions",
   "Rounds",
+  "StatsOptions",
   "encode",
   "evaluate",
   "make_pairs",
@@ -20,4 +22,5 @@ __all__ = [
   "sample",
   "save_samples",
   "train",
+  "write_stats",
 ]

@@ -1,6 +1,5 @@
 """Draw samples from a trained run."""
 
-import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,9 +8,11 @@ import jax
 import numpy as np
 
 from jaxflow import evaluation, pictures, processes
+from jaxflow.config import Config
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run, load
+from jaxflow.samplers.steps import unit_noise
 from jaxflow.training import sharding
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array
@@ -24,7 +25,8 @@ def sample(
   nfe: int,
   label: int | None = None,
   seed: int = 0,
-  step: int | None = None,
+  step: int | str | None = None,
+  config: Config = None,
   latents: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Draw samples from a trained run.
@@ -35,7 +37,8 @@ def sample(
     nfe: Network calls per sample.
     label: The class of all samples; default: classes in turn.
     seed: Seed of the noise.
-    step: The checkpoint; default: the latest.
+    step: The checkpoint; default: the latest; "best": the one kept as such.
+    config: The run's config with changes in `sample`; default: as saved.
     latents: Where samples are latents, keep them, as the autoencoder has them.
 
   Returns:
@@ -48,14 +51,19 @@ def sample(
   """
   if num < 1:
     raise UsageError(f"--num={num}: give at least 1")
-  config = load_config(workdir, field="--workdir")
+  config = config or load_config(workdir, field="--workdir")
   labels = class_labels(config.data.num_classes, num, label)
   finish = pictures.make_latents if latents else pictures.make_picture
   finished = finish(config)
   mesh = sharding.fitting_mesh(config.mesh)
   draw = drawer(Run.of(config), nfe, "--nfe", mesh)
   _, state = load(
-    workdir, field="--workdir", mesh=mesh, step=step, ema=config.sample.ema
+    workdir,
+    field="--workdir",
+    mesh=mesh,
+    config=config,
+    step=step,
+    ema=config.sample.ema,
   )
   samples = draw(state, jax.random.key(seed), num, labels)
   if not np.isfinite(samples).all():
@@ -95,47 +103,54 @@ def class_labels(
   return np.full(num, label, np.int32)
 
 
+Batch = tuple[int, int, Array]
+
+
 def streamer(
   run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
-) -> Callable[[TrainState, Array, int, Any], Iterator[tuple[Array, int]]]:
-  """Return `(state, key, num, labels) -> batches` that stay on the devices.
+) -> Callable[..., Iterator[Batch]]:
+  """Return what draws batches of samples that stay on the devices.
 
-  Samples come from the average that `sample.ema` names. They are drawn by all
-  devices, `sample.batch_size` at a time; which devices there are decides
-  nothing. With each batch comes the number of its samples that count.
+  Sample i is a function of the seed, i and its label: the size of the batch in
+  which it is drawn, and the devices, change it by rounding only.
 
   Args:
     run: The run.
     nfe: Network calls per sample.
     field: The flag or config field that asks for so many, for messages.
     mesh: The devices, of all processes.
+
+  Returns:
+    `(state, key, num, labels, first=0, size=None, ema=None) -> batches`:
+    samples `first` to `num`, `size` at a time, by default `sample.batch_size`,
+    of the average `ema`, by default `sample.ema`. A batch is the number of its
+    first sample, how many of its rows count, and the rows.
   """
   model = run.model
   sampler = model.make_sampler(nfe, field)
 
-  @functools.partial(jax.jit, static_argnames="num")
-  def draw_batch(params, key_data, labels, *, num):
-    noise_key, step_key = jax.random.split(jax.random.wrap_key_data(key_data))
-    noise = jax.random.normal(noise_key, (num, *model.shape))
-    if num % sharding.row_shards(mesh) == 0:
+  @jax.jit
+  def draw_batch(params, key_data, index, labels):
+    if len(index) % sharding.row_shards(mesh) == 0:
       rows = sharding.row_sharding(mesh)
-      noise = jax.lax.with_sharding_constraint(noise, rows)
-    return sharding.over(mesh, sampler)(params, noise, step_key, labels)
+      index = jax.lax.with_sharding_constraint(index, rows)
+    key = jax.random.wrap_key_data(key_data)
+    both = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))
+    noise_keys, step_keys = both(index).T
+    noise = unit_noise(noise_keys, (len(index), *model.shape))
+    return sharding.over(mesh, sampler)(params, noise, step_keys, labels)
 
-  def stream(state, key, num, labels):
-    params = run.select(state, model.config.sample.ema, "sample.ema")
-    size = min(num, model.config.sample.batch_size)
-    for first in range(0, num, size):
+  def stream(state, key, num, labels, first=0, size=None, ema=None):
+    options = model.config.sample
+    params = run.select(state, ema or options.ema, "sample.ema")
+    size = min(num, size or options.batch_size)
+    key_data = np.asarray(jax.random.key_data(key))
+    for start in range(first, num, size):
       # The last batch is as long as the others: one program draws all.
-      index = np.arange(first, first + size) % num
-      part_key = jax.random.fold_in(key, first) if first else key
-      batch = draw_batch(
-        params,
-        np.asarray(jax.random.key_data(part_key)),
-        None if labels is None else np.asarray(labels)[index],
-        num=size,
-      )
-      yield batch, min(size, num - first)
+      index = np.arange(start, start + size, dtype=np.uint32)
+      given = None if labels is None else np.asarray(labels)[index % num]
+      batch = draw_batch(params, key_data, index, given)
+      yield start, min(size, num - start), batch
 
   return stream
 
@@ -155,7 +170,7 @@ def drawer(
 
   def draw(state, key, num, labels):
     batches = stream(state, key, num, labels)
-    return np.concatenate([processes.gather(x)[:n] for x, n in batches])
+    return np.concatenate([processes.gather(x)[:n] for _, n, x in batches])
 
   return draw
 

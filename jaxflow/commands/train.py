@@ -12,8 +12,10 @@ import numpy as np
 
 from jaxflow import data, pictures, processes
 from jaxflow.commands import folders, inputs, start
+from jaxflow.commands.evaluator import check_fields
 from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
+from jaxflow.commands.watch import watcher
 from jaxflow.config import Config
 from jaxflow.config.files import save_config
 from jaxflow.errors import UsageError
@@ -100,6 +102,7 @@ def _prepare(
     The plan, and what makes the state of a run that begins.
   """
   check_limits(config)
+  check_fields(config)
   mesh = sharding.make_mesh(**config.mesh)
   processes.check_same(str(config.to_dict()), "the config")
   folders.check_shared(workdir)
@@ -169,9 +172,13 @@ def _run(
   host = inputs.make_batches(config, plan.given, steps=chunk, mesh=mesh)
   if position is not None:
     host.set_state(position)
+  on_steps = watcher(run, mesh, workdir, begin, interrupted, say)
   log = Log(workdir, start=begin) if processes.is_main() else NoLog()
   batches = data.prefetch(host, sharding.batch_sharding(mesh))
-  with contextlib.closing(log), contextlib.closing(batches):
+  closing = map(contextlib.closing, (on_steps, log, batches))
+  with contextlib.ExitStack() as stack:
+    for resource in closing:
+      stack.enter_context(resource)
     state, finished = loop.train(
       state,
       run.jitted_step(plan.template, mesh),
@@ -187,6 +194,7 @@ def _run(
       checkpoints=checkpoints,
       log=log,
       on_sample=plan.on_sample,
+      on_steps=on_steps,
       interrupted=interrupted,
       say=say,
     )

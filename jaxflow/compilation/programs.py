@@ -1,8 +1,7 @@
 """The programs of a run from shapes: training, sampling, evaluation."""
 
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.moments import LARGEST, batch_moments
+from jaxflow.evaluation import FeatureNetwork, extraction
 from jaxflow.runs import Run
 from jaxflow.training import sharding
 from jaxflow.types import Array, PyTree
@@ -127,7 +126,7 @@ def sampler(run: Run, mesh: Mesh) -> Program:
   draw, calls = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  rows, where = _rows(run, mesh)
+  rows, where = _rows(run.model.config.sample.batch_size, mesh)
   inputs = _sampler_inputs(run, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
@@ -135,60 +134,51 @@ def sampler(run: Run, mesh: Mesh) -> Program:
     arguments=(params, *inputs),
     kept={"parameters": params, "batch": inputs},
     rows=rows,
-    notes=_undivided(rows, mesh),
+    notes=_undivided("sample.batch_size", rows, mesh),
   )
 
 
 def evaluation_step(
-  run: Run,
-  mesh: Mesh,
-  *,
-  features: Callable[[Array], Array] | None = None,
+  run: Run, mesh: Mesh, *, networks: Sequence[FeatureNetwork] = ()
 ) -> Program:
-  """Return the sampler followed by the moments of its samples' features.
+  """Return the sampler followed by what feature networks see of its samples.
+
+  Features leave the devices row by row; each host reduces those of its own.
 
   Args:
     run: The run.
     mesh: The devices.
-    features: `samples [B, ...] -> [B, D]`; default: the samples as vectors, of
-      large ones as many values as moments are kept of.
+    networks: The feature networks.
 
   Returns:
-    The program, of `sample.batch_size` samples.
+    The program, of `evaluation.batch_size` samples.
   """
   draw, _ = _drawer(run, mesh)
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  rows, where = _rows(run, mesh)
+  field = "evaluation.batch_size"
+  rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
   inputs = _sampler_inputs(run, rows, where)
+  seen = {network.name: network.params for network in networks}
+  weights = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding.replicated(mesh)
+    ),
+    seen,
+  )
+  outputs_of = extraction(networks)
 
-  def evaluate(params, *inputs):
-    samples = (features or _values)(draw(params, *inputs))
-    return batch_moments(samples, rows)
+  def evaluate(params, weights, *inputs):
+    return outputs_of(weights, draw(params, *inputs))
 
   return Program(
     name="evaluation step",
-    function=jax.jit(evaluate, out_shardings=sharding.replicated(mesh)),
-    arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    function=jax.jit(evaluate, out_shardings=where),
+    arguments=(params, weights, *inputs),
+    kept={"parameters": params, "feature networks": seen, "batch": inputs},
     rows=rows,
-    notes=_undivided(rows, mesh) + (_cut(run) if features is None else ()),
+    notes=_undivided(field, rows, mesh),
   )
-
-
-def _cut(run: Run) -> tuple[str, ...]:
-  """Say that moments are of a part of a sample, which a run would refuse."""
-  size = math.prod(run.model.shape)
-  if size <= LARGEST:
-    return ()
-  return (
-    f"moments of the first {LARGEST} of a sample's {size} numbers, in place of "
-    "features: jaxflow evaluate refuses moments of more",
-  )
-
-
-def _values(samples: Array) -> Array:
-  return samples.reshape(len(samples), -1)[:, :LARGEST]
 
 
 def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
@@ -202,24 +192,23 @@ def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
     return sharding.over(mesh, sampler), calls
 
 
-def _rows(run: Run, mesh: Mesh) -> tuple[int, NamedSharding]:
+def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:
   """Return how many samples are drawn at a time, and where they lie.
 
   They are split where the mesh divides them, as `jaxflow sample` does it.
   """
-  rows = run.model.config.sample.batch_size
   if rows % sharding.row_shards(mesh):
     return rows, sharding.replicated(mesh)
   return rows, sharding.row_sharding(mesh)
 
 
-def _undivided(rows: int, mesh: Mesh) -> tuple[str, ...]:
+def _undivided(field: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
   """Say that every device draws all samples."""
   shards = sharding.row_shards(mesh)
   if rows % shards == 0:
     return ()
   return (
-    f"sample.batch_size={rows} is no multiple of {shards}: samples are not "
+    f"{field}={rows} is no multiple of {shards}: samples are not "
     "split over devices",
   )
 

@@ -15,7 +15,8 @@ from jaxflow.config.components import (
   components,
   set_component,
 )
-from jaxflow.config.files import flatten
+from jaxflow.config.files import flatten, load_config
+from jaxflow.config.schema import default_config, update
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.registry import KINDS, choose
@@ -53,6 +54,54 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     )
   config = load_file(chosen[-1].split("=", 1)[1])
   rest = [a for a in arguments if a.split("=")[0] != "--config"]
+  return _override(config, rest, values)
+
+
+def config_of_run(
+  workdir: pathlib.Path, given: list[str], sections: tuple[str, ...]
+) -> Config:
+  """Return the config of a run, with the overrides of a command line.
+
+  Args:
+    workdir: The run's folder.
+    given: Overrides, `--config.FIELD=VALUE`.
+    sections: The sections and fields of the config that may be changed.
+
+  Returns:
+    The run's config with its overrides, locked.
+
+  Raises:
+    UsageError: If there is no such run, or a field or a value is wrong.
+  """
+  for argument in given:
+    field = argument.partition("=")[0].removeprefix("--config").lstrip(".")
+    if not any(f"{field}.".startswith(f"{name}.") for name in sections):
+      raise UsageError(
+        f"{argument.partition('=')[0]}: a run keeps its config but for "
+        f"{', '.join(sections)}; leave it out"
+      )
+  saved = load_config(workdir, field="--workdir")
+  config = default_config(
+    saved.method, data=saved.data.name, model=saved.model.name
+  )
+  # Fields that hold nothing keep the places for their values.
+  update(config, _without_none(saved.to_dict()))
+  config = _override(config, given, flags.FlagValues())
+  return config
+
+
+def _without_none(values: Any) -> Any:
+  """Drop what is None from nested dicts, and make tuples of lists."""
+  if isinstance(values, dict):
+    parts = {k: _without_none(v) for k, v in values.items()}
+    return {k: v for k, v in parts.items() if v is not None}
+  return tuple(values) if isinstance(values, list) else values
+
+
+def _override(
+  config: Config, rest: list[str], values: flags.FlagValues
+) -> Config:
+  """Change the fields of a config that arguments name; return it locked."""
   _take_components(config, rest)
   fields = flatten(config.to_dict())
   for argument in rest:

@@ -149,9 +149,27 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       },
       "evaluation": {
         "nfe": (1, 2, 4),
-        "draws": 4,
+        # Generated samples, and of how many pairs are compared.
         "num": 2000,
-        "frechet_num": 0,
+        "kept": 10_000,
+        "batch_size": 256,
+        # The split that samples are compared with, or a file of its statistics.
+        "split": "test",
+        "reference": "",
+        # Names with commas between; all that apply where it is empty.
+        "metrics": "",
+        # Of the data's likelihood and of trajectories; num 0: not computed.
+        "flow": {"num": 256, "steps": 32, "probes": 1, "levels": 0},
+        # While training: every so many steps, 0: never; at most this share of
+        # the time; the checkpoint that is best by a metric is kept.
+        "during": {
+          "every": 0,
+          "num": 1000,
+          "nfe": (1,),
+          "metrics": "",
+          "share": 0.1,
+          "best": "",
+        },
       },
     }
   )

@@ -9,6 +9,7 @@ from jaxflow.data.devices import to_devices as to_devices
 from jaxflow.data.latent_folder import LatentFolder as LatentFolder
 from jaxflow.data.latents import Latents as Latents
 from jaxflow.data.latents import LatentSpace as LatentSpace
+from jaxflow.data.loading import known_mixture as known_mixture
 from jaxflow.data.loading import latent_space as latent_space
 from jaxflow.data.loading import load as load
 from jaxflow.data.mixed import Drawn as Drawn

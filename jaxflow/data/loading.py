@@ -115,6 +115,19 @@ def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
   return LATENT_SPACES[name](data_dir) if name in LATENT_SPACES else None
 
 
+def known_mixture(name: str) -> toy.Mixture | None:
+  """Returns the true distribution of a data set where it is known.
+
+  Args:
+    name: A key of `DATASETS`.
+
+  Example:
+    >>> known_mixture("ring").means.shape, known_mixture("digits")
+    ((8, 2), None)
+  """
+  return MIXTURES[name]() if name in MIXTURES else None
+
+
 def _unknown(field: str, value: str, choices: tuple[str, ...]) -> str:
   hint = _near(value, choices)
   return f"data.{field}={value!r}: {hint}choose one of {', '.join(choices)}"
@@ -194,3 +207,6 @@ DATASETS: dict[str, Loader] = {
 LATENT_SPACES: dict[str, Callable[[str | None], latents.LatentSpace]] = {
   "latents": _latent_space,
 }
+
+MIXTURES = {"ring": toy.ring_mixture}
+"""True distributions, by the data set's name."""

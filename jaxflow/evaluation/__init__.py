@@ -4,28 +4,44 @@ Nothing here knows how the samples came about: an evaluation takes a sampler, a
 metric takes arrays.
 """
 
+from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.confidences import Confidences, inception_score
 from jaxflow.evaluation.distances import energy_distance, sliced_wasserstein
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
 from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
+from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.frechet import frechet_distance
 from jaxflow.evaluation.grids import save_grid, save_points
 from jaxflow.evaluation.manifolds import Manifolds, manifolds
 from jaxflow.evaluation.metrics import METRICS, Metric
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.evaluation.moments import LARGEST, Moments, moments
+from jaxflow.evaluation.moments import Moments, merge
 from jaxflow.evaluation.recognition import Recognizer, class_accuracy
-from jaxflow.evaluation.scores import Score, score, table
+from jaxflow.evaluation.scores import (
+  Judge,
+  Score,
+  asks_class,
+  direction,
+  score,
+  table,
+)
+from jaxflow.evaluation.statistics import (
+  read_statistics,
+  write_statistics,
+)
+from jaxflow.evaluation.subsets import proportional_subset
 
 __all__ = [
-  "LARGEST",
   "METRICS",
+  "Collector",
   "Confidences",
   "Dataset",
   "Drawn",
   "Estimate",
+  "FeatureNetwork",
+  "Judge",
   "Manifolds",
   "Metric",
   "Mixture",
@@ -33,19 +49,25 @@ __all__ = [
   "Recognizer",
   "Sampler",
   "Score",
+  "asks_class",
   "class_accuracy",
   "compare",
+  "direction",
   "energy_distance",
   "evaluate",
+  "extraction",
   "frechet_distance",
   "high_quality",
   "inception_score",
   "manifolds",
+  "merge",
   "mode_coverage",
-  "moments",
+  "proportional_subset",
+  "read_statistics",
   "save_grid",
   "save_points",
   "score",
   "sliced_wasserstein",
   "table",
+  "write_statistics",
 ]

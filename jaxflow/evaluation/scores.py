@@ -6,7 +6,7 @@ data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -97,25 +97,103 @@ def score(
     >>> found["sliced_wasserstein"].real < 0.5
     True
   """
-  found = compare(generated, reference, **options)
-  if fresh is None:
-    return {
-      name: Score(value=estimate.value, error=estimate.error, num=generated.num)
-      for name, estimate in found.items()
-    }
-  asked: dict[str, Any] = options | {"names": tuple(found)}
-  floor = compare(fresh, reference, **asked)
-  return {
-    name: Score(
-      value=estimate.value,
-      error=estimate.error,
-      real=floor[name].value,
-      real_error=floor[name].error,
-      num=generated.num,
-      real_num=fresh.num,
-    )
-    for name, estimate in found.items()
-  }
+  return Judge(reference, fresh, **options)(generated)
+
+
+class Judge:
+  """Compares sets of samples with one reference, whose floor is known.
+
+  What asks for the class of a sample is judged by what fresh samples teach, and
+  beside it stands what it says of the reference.
+
+  Args:
+    reference: held-out real data.
+    fresh: other real data, or None for no floor.
+    names: of metrics; None for all that the sets allow.
+    **options: as those of `compare`.
+
+  Raises:
+    UsageError: as `compare`.
+    RunError: as `compare`.
+
+  Example:
+    >>> import numpy as np
+    >>> draw = np.random.default_rng(0).standard_normal
+    >>> near, far, real, fresh = (
+    ...   Drawn(num=99, samples=draw((99, 2)) + x) for x in (1, 4, 0, 0))
+    >>> judge = Judge(real, fresh, names=["energy_distance"])
+    >>> [judge(x)["energy_distance"].value > 5 for x in (near, far)]
+    [False, True]
+  """
+
+  def __init__(
+    self,
+    reference: Drawn,
+    fresh: Drawn | None,
+    *,
+    names: Sequence[str] | None = None,
+    **options: Any,
+  ):
+    self._reference, self._fresh = reference, fresh
+    self._names, self._options = names, options
+    self._floor: dict[str, Estimate] = {}
+    if fresh is not None:
+      found = compare(fresh, reference, names=names, **options)
+      self._names = tuple(found)
+      asking = tuple(name for name in found if asks_class(name))
+      ceiling = compare(reference, fresh, names=asking, **options)
+      self._floor = found | ceiling
+
+  def __call__(self, generated: Drawn) -> dict[str, Score]:
+    """Returns a Score by name, in the order of METRICS.
+
+    Args:
+      generated: the samples to judge.
+    """
+    fresh, reference = self._fresh, self._reference
+    found = compare(generated, reference, names=self._names, **self._options)
+    asking = tuple(name for name in found if asks_class(name))
+    if fresh is not None:
+      found |= compare(generated, fresh, names=asking, **self._options)
+    scores = {}
+    for name, estimate in found.items():
+      real = self._floor.get(name)
+      beside = reference if name in asking else fresh
+      scores[name] = Score(
+        value=estimate.value,
+        error=estimate.error,
+        real=None if real is None else real.value,
+        real_error=None if real is None else real.error,
+        num=generated.num,
+        real_num=None if real is None or beside is None else beside.num,
+      )
+    return scores
+
+
+def asks_class(name: str) -> bool:
+  """Says whether a metric asks for the class of a sample.
+
+  Example:
+    >>> asks_class("accuracy_digits"), asks_class("fid")
+    (True, False)
+  """
+  return bool({"labels", "classes"} & set(METRICS[_row(name)].needs))
+
+
+def direction(name: str) -> str:
+  """Returns which direction of a number is better, "lower" or "higher".
+
+  Args:
+    name: Its name.
+
+  Raises:
+    UsageError: There is no such number.
+
+  Example:
+    >>> direction("fd_digits"), direction("recall")
+    ('lower', 'higher')
+  """
+  return _OF_NETWORKS.get(name) or METRICS[_row(name)].better
 
 
 def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
@@ -152,7 +230,7 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
     for number, (run, score) in enumerate(lines):
       grid.add_row(
         metric if number == 0 else "",
-        _ARROWS[_better(metric)] if number == 0 else "",
+        _ARROWS[direction(metric)] if number == 0 else "",
         run,
         _counts(score),
         _number(score.value, score.error),
@@ -167,11 +245,6 @@ def _place(name: str) -> int:
   if name in _OF_NETWORKS:
     return len(METRICS) + list(_OF_NETWORKS).index(name)
   return list(METRICS).index(_row(name))
-
-
-def _better(name: str) -> str:
-  """Returns "lower" or "higher"."""
-  return _OF_NETWORKS.get(name) or METRICS[_row(name)].better
 
 
 def _row(name: str) -> str:

@@ -62,9 +62,13 @@ class Sides:
 
   @functools.cached_property
   def manifolds(self) -> Manifolds:
-    """Precision, recall, density and coverage, computed once for all four."""
+    """Precision, recall, density and coverage, computed once for all four.
+
+    Their balls grow where samples are fewer: both sets are cut to one number.
+    """
     generated, reference = self.points
-    return manifolds(reference, generated, self.k, seed=self.seed)
+    num = min(len(generated), len(reference))
+    return manifolds(reference[:num], generated[:num], self.k, seed=self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

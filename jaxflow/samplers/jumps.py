@@ -85,8 +85,8 @@ class Consistency:
   ) -> Array:
     """Return samples `[B, ...]`; arguments as `sampling.consistency_sample`."""
     if step_noise is None:
-      shape = (len(times) - 2, *noise.shape)
-      step_noise = jax.random.normal(key, shape, noise.dtype)
+      draw = step_noise_of(key, None, noise)
+      step_noise = jax.vmap(draw)(jnp.arange(len(times) - 2))
     return sampling.consistency_sample(
       flow_map,
       noise,

@@ -34,10 +34,11 @@ def step_noise_of(
 ) -> Callable[[Array], Array]:
   """Return what gives the unit noise of step i, of the shape of `like`.
 
-  The noise of a step depends on the key and on its index alone.
+  The noise of a step depends on the key and on its index alone; with a key for
+  each row, that of a row on its key alone, whatever rows stand beside it.
 
   Args:
-    key: Random key.
+    key: Random key, or one for each row, `[B]`.
     step_noise: Noise `[n, B, ...]` to use instead, or None.
     like: Samples `[B, ...]`.
 
@@ -53,9 +54,45 @@ def step_noise_of(
     return lambda i: step_noise[i]
 
   def draw(i):
-    return jax.random.normal(jax.random.fold_in(key, i), like.shape, like.dtype)
+    return unit_noise(fold_in(key, i), like.shape, like.dtype)
 
   return draw
+
+
+def fold_in(key: Array, number: Any) -> Array:
+  """Fold a number into a key, or into every one of `[B]` keys.
+
+  Example:
+    >>> fold_in(jax.random.split(jax.random.key(0), 3), 1).shape
+    (3,)
+  """
+  if key.ndim == 0:
+    return jax.random.fold_in(key, number)
+  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, number)
+
+
+def unit_noise(
+  key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Array:
+  """Draw normal numbers, each row from its own key where there are `[B]` keys.
+
+  Args:
+    key: Random key, or one for each row, `[B]`.
+    shape: Shape `[B, ...]`.
+    dtype: Floating-point type.
+
+  Returns:
+    Noise of unit variance.
+
+  Example:
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> both, one = (unit_noise(k, (len(k), 2)) for k in (keys, keys[1:2]))
+    >>> bool((both[1] == one[0]).all())
+    True
+  """
+  if key.ndim == 0:
+    return jax.random.normal(key, shape, dtype)
+  return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
 
 
 def denoise(denoiser: ModelFn, x: Array, t: Array, cond: PyTree) -> Array:

@@ -16,13 +16,23 @@ class Log:
     workdir: The run's folder.
     start: Step at which the run starts or resumes; rows that an interrupted
       run wrote beyond it are dropped.
+    name: Of the file, `NAME.csv`.
+    prefix: Of the scalars in TensorBoard.
 
   Attributes:
     seconds: How long the run had trained before this process, as logged.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, start: int = 0):
-    self._csv = workdir / "metrics.csv"
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    start: int = 0,
+    name: str = "metrics",
+    prefix: str = "",
+  ):
+    self._csv = workdir / f"{name}.csv"
+    self._prefix = prefix
     self._rows = _rows_until(self._csv, start)
     self.seconds = (
       float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
@@ -42,7 +52,7 @@ class Log:
     else:
       self._rewrite()
     for name, value in scalars.items():
-      self._board.add_scalar(name, value, step)
+      self._board.add_scalar(self._prefix + name, value, step)
     self._board.flush()
 
   def close(self) -> None:
@@ -118,6 +128,11 @@ class Clock:
     """Start again at `step`: compilation before it does not count as speed."""
     self._mark = self._first = (step, time.perf_counter())
     self._waited = waited
+
+  def skip(self, seconds: float) -> None:
+    """Leave out time in which nothing was trained."""
+    (last, then), (first, began) = self._mark, self._first
+    self._mark, self._first = (last, then + seconds), (first, began + seconds)
 
   def seconds(self) -> float:
     """Return how long the run has trained, compilation included."""

@@ -68,6 +68,7 @@ def train(
   checkpoints: Checkpoints,
   log: Log | NoLog,
   on_sample: Callable[[TrainState, int], None],
+  on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
   say: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
@@ -92,6 +93,7 @@ def train(
     checkpoints: Where to save.
     log: Where scalars go.
     on_sample: Called with the state and the step.
+    on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
     say: Prints a line.
 
@@ -137,6 +139,10 @@ def train(
       checkpoints.save(step, state, batches.get_state())
     if sample_every and step % sample_every == 0 and step < steps:
       on_sample(state, step)
+    if step < steps:
+      began = time.perf_counter()
+      on_steps(state, step, batches.get_state())
+      clock.skip(time.perf_counter() - began)
   # A short run that ends in skipped steps has diverged as well.
   limit = min(max_skipped, steps // 2 + 1) if step >= steps else max_skipped
   _check_skipped(state, step, limit, checkpoints)
@@ -144,6 +150,7 @@ def train(
   checkpoints.wait()
   if step >= steps:
     on_sample(state, step)
+    on_steps(state, step, batches.get_state())
   return state, step >= steps and not interrupted()
 
 

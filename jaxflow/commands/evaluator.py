@@ -1,0 +1,289 @@
+"""Evaluate a run: real data are seen once, its samples as often as asked."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from jaxflow import data, evaluation, pictures, processes
+from jaxflow.commands.collect import (
+  Look,
+  Partial,
+  choose,
+  collect,
+  labels_of,
+  make_look,
+  real_batches,
+)
+from jaxflow.commands.extractors import make_extractor
+from jaxflow.commands.sample import streamer
+from jaxflow.config import Config
+from jaxflow.errors import UsageError
+from jaxflow.evaluation import Drawn, FeatureNetwork
+from jaxflow.runs import Run, load_data
+from jaxflow.training.state import TrainState
+
+# The split of fresh real samples, beside the one that is compared with.
+_OTHER = {"test": "train", "train": "test"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+  """What judges samples of a run.
+
+  Attributes:
+    run: The run.
+    mesh: The devices.
+    num: How many samples are generated.
+    kept: Of how many of them everything is kept.
+    look: What feature networks make of a batch.
+    judge: Compares what is drawn with real data.
+    judging: How many seconds it took to judge fresh real data.
+    labels: Classes of generated samples [num], or None.
+    about: What is to be known of the numbers, for JSON.
+  """
+
+  run: Run
+  mesh: jax.sharding.Mesh
+  num: int
+  kept: int
+  look: Look
+  judge: evaluation.Judge
+  judging: float
+  labels: np.ndarray | None
+  about: Mapping[str, Any]
+
+  @classmethod
+  def of(
+    cls,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    folder: pathlib.Path,
+    *,
+    num: int,
+    kept: int,
+    metrics: str,
+    say: Callable[[str], None] = lambda line: None,
+  ) -> Self:
+    """Looks at real data, and checks that all metrics can be computed.
+
+    Args:
+      run: The run.
+      mesh: The devices.
+      folder: Where trained classifiers are kept.
+      num: How many samples to generate.
+      kept: Of how many, real and generated, everything is kept.
+      metrics: Names with commas between; "" for all that apply.
+      say: Prints a line.
+
+    Raises:
+      UsageError: If a field is wrong, data are missing, or a metric is unknown
+        or cannot be computed.
+    """
+    config = run.model.config
+    options = config.evaluation
+    check_fields(config)
+    network = make_extractor(
+      options.get("network", {"name": "none"}), config, folder, say=say
+    )
+    networks = () if network is None else (network,)
+    look = make_look(networks, pictures.make_decoder(config), mesh)
+    see = functools.partial(_see, config, kept=kept, look=look, mesh=mesh)
+    reference, real_labels = see(options.split, None)
+    reference, file = _stored(config, networks, reference)
+    fresh, _ = see(_OTHER[options.split], num)
+    began = time.perf_counter()
+    judge = evaluation.Judge(
+      reference,
+      fresh,
+      names=_names(metrics),
+      mixture=data.known_mixture(config.data.name),
+      seed=config.seed,
+    )
+    return cls(
+      run=run,
+      mesh=mesh,
+      num=num,
+      kept=kept,
+      look=look,
+      judge=judge,
+      judging=time.perf_counter() - began,
+      labels=_like(real_labels, num, run.model.num_classes),
+      about={
+        "seed": config.seed,
+        "num": num,
+        "reference": {"split": options.split, "num": reference.num, **file},
+        "networks": {
+          x.name: {
+            "protocol": x.protocol,
+            "sha256": x.sha256,
+            "size": len(fresh.moments[x.name].mean),
+          }
+          for x in networks
+        },
+      },
+    )
+
+  @property
+  def ema(self) -> str:
+    """The average that samples come from."""
+    return self.run.model.config.sample.ema
+
+  def draw(
+    self,
+    state: TrainState,
+    nfe: int,
+    field: str,
+    *,
+    ema: str | None = None,
+    partial: Partial | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+  ) -> Drawn | None:
+    """Generates samples and looks at them.
+
+    Args:
+      state: The run's state.
+      nfe: Network calls per sample.
+      field: The flag or config field that asks for so many, for messages.
+      ema: The average, "online" for the parameters; default: `sample.ema`.
+      partial: Where to keep what is done.
+      interrupted: Whether to stop; asked after every batch.
+
+    Returns:
+      What is kept of them, or None after an interruption.
+    """
+    config = self.run.model.config
+    stream = self._stream(nfe, field)
+    return collect(
+      lambda first: stream(
+        state,
+        jax.random.key(config.seed),
+        self.num,
+        self.labels,
+        first=first,
+        size=config.evaluation.batch_size,
+        ema=ema,
+      ),
+      self.look,
+      kept=self.kept,
+      labels=self.labels,
+      partial=partial,
+      interrupted=interrupted,
+    )
+
+  @functools.cached_property
+  def _stream(self) -> Callable[..., Any]:
+    """Makes each sampler once."""
+    return functools.cache(
+      lambda nfe, field: streamer(self.run, nfe, field, self.mesh)
+    )
+
+
+def check_fields(config: Config) -> None:
+  """Raises UsageError if a field is wrong that needs no data to be judged."""
+  options, during = config.evaluation, config.evaluation.during
+  if options.split not in _OTHER:
+    raise UsageError(f"evaluation.split={options.split!r}: give train or test")
+  fields = {
+    "evaluation.metrics": _names(options.metrics) or (),
+    "evaluation.during.metrics": _names(during.metrics) or (),
+    "evaluation.during.best": _names(during.best) or (),
+  }
+  for field, names in fields.items():
+    for name in names:
+      try:
+        evaluation.direction(name)
+      except UsageError as error:
+        raise UsageError(f"{field}: {error}") from error
+  chosen = fields["evaluation.during.metrics"]
+  if during.best and chosen and during.best not in chosen:
+    raise UsageError(
+      f"evaluation.during.best={during.best!r} is none of "
+      f"evaluation.during.metrics={during.metrics!r}: add it there"
+    )
+
+
+def _see(
+  config: Config,
+  split: str,
+  num: int | None,
+  *,
+  kept: int,
+  look: Look,
+  mesh: jax.sharding.Mesh,
+) -> tuple[Drawn, np.ndarray | None]:
+  """Looks at `num` samples of a split, or at all; returns their labels too."""
+  options = config.evaluation
+  source = processes.together(lambda: load_data(config, split))
+  index = choose(source, num or len(source), config.seed)
+  labels = processes.together(lambda: labels_of(source, index))
+  stream = real_batches(source, index, options.batch_size, mesh)
+  drawn = collect(stream, look, kept=kept, labels=labels)
+  if drawn is None:
+    raise AssertionError("nothing interrupts looking at real data")
+  return drawn, labels
+
+
+def _stored(
+  config: Config, networks: tuple[FeatureNetwork, ...], reference: Drawn
+) -> tuple[Drawn, dict[str, Any]]:
+  """Puts the statistics that the config names in place of what networks saw."""
+  path = config.evaluation.reference
+  if not path:
+    return reference, {}
+  if not networks:
+    raise UsageError(
+      f"evaluation.reference={path!r}: statistics are of what a network sees; "
+      "give evaluation.network.name"
+    )
+  network = networks[0]
+  stored, about = processes.together(
+    lambda: evaluation.read_statistics(
+      pathlib.Path(path), network.name, field="evaluation.reference"
+    )
+  )
+  size = len(reference.moments[network.name].mean)
+  found = len(stored.moments[network.name].mean)
+  if found != size:
+    raise UsageError(
+      f"evaluation.reference={path!r} has {found} numbers a sample, and the "
+      f"network {network.name!r} gives {size}: give statistics of this network"
+    )
+  for key in ("protocol", "sha256"):
+    if about.get(key, getattr(network, key)) != getattr(network, key):
+      raise UsageError(
+        f"evaluation.reference={path!r} was made with {key} {about[key]!r}, "
+        f"and the network here has {getattr(network, key)!r}: make it again "
+        "with jaxflow stats, or choose the same network"
+      )
+  # Rows are kept of as many samples here as there.
+  kept = min([reference.kept, *map(len, stored.features.values())])
+  drawn = dataclasses.replace(
+    reference,
+    samples=None if reference.samples is None else reference.samples[:kept],
+    label=None if reference.label is None else reference.label[:kept],
+    features={name: rows[:kept] for name, rows in stored.features.items()},
+    logits={name: rows[:kept] for name, rows in reference.logits.items()},
+    moments={**reference.moments, **stored.moments},
+  )
+  return drawn, {"file": path, "about": about}
+
+
+def _names(metrics: str) -> tuple[str, ...] | None:
+  """Returns the names of a list with commas, None for an empty one."""
+  names = tuple(name.strip() for name in metrics.split(",") if name.strip())
+  return names or None
+
+
+def _like(
+  labels: np.ndarray | None, num: int, num_classes: int
+) -> np.ndarray | None:
+  """Returns labels [num] with the shares that classes have in the reference."""
+  if not num_classes or labels is None:
+    return None
+  return np.resize(labels, num).astype(np.int32)

@@ -1,0 +1,236 @@
+"""Evaluate a run while it trains, in a stated share of the time."""
+
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from jaxflow import evaluation, processes
+from jaxflow.commands.evaluator import Evaluator
+from jaxflow.errors import RunError, UsageError
+from jaxflow.runs import Run
+from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.training.logs import Log, NoLog
+from jaxflow.training.state import TrainState
+
+FILE = "best.json"
+
+
+class Watch:
+  """Evaluates averages and parameters; keeps the checkpoint that is best.
+
+  An evaluation is due every `evaluation.during.every` steps. It waits where all
+  of them together would take more than `evaluation.during.share` of the time
+  since training began, as long as the last one took; the last step of a run is
+  always evaluated.
+
+  Args:
+    evaluator: What evaluates.
+    workdir: The run's folder: `evaluations.csv`, `best/`, `best.json`.
+    begin: Step at which training starts or resumes.
+    interrupted: Whether to stop.
+    say: Prints a line.
+  """
+
+  def __init__(
+    self,
+    evaluator: Evaluator,
+    workdir: pathlib.Path,
+    *,
+    begin: int,
+    interrupted: Callable[[], bool],
+    say: Callable[[str], None],
+  ):
+    config = evaluator.run.model.config
+    self._evaluator = evaluator
+    self._options = config.evaluation.during
+    self._steps = config.train.steps
+    self._interrupted = interrupted
+    self._say = say
+    self._best = Best(workdir, self._options.best)
+    self._log = (
+      Log(workdir, start=begin, name="evaluations", prefix="eval/")
+      if processes.is_main()
+      else NoLog()
+    )
+    self._due = begin - begin % self._options.every + self._options.every
+    self._began = time.perf_counter()
+    self._spent = 0.0
+    # Nothing has been evaluated yet: real data took this long.
+    emas = {evaluator.ema, "online"}
+    self._last = evaluator.judging * len(emas) * len(self._options.nfe)
+
+  def __call__(self, state: TrainState, step: int, position: Any) -> None:
+    """Evaluate if it is due and there is time for it."""
+    if step < min(self._due, self._steps):
+      return
+    elapsed = time.perf_counter() - self._began + self._last
+    early = self._spent + self._last > self._options.share * elapsed
+    if step < self._steps and processes.of_main(early):
+      return
+    began = time.perf_counter()
+    scalars = self._evaluate(state, step)
+    self._last = time.perf_counter() - began
+    self._spent += self._last
+    self._due = step - step % self._options.every + self._options.every
+    if scalars is None:
+      return
+    elapsed = time.perf_counter() - self._began
+    times = {"seconds": self._last, "share": self._spent / elapsed}
+    self._log.write(step, scalars | times)
+    self._say(self._line(step, scalars))
+    if self._options.best:
+      value = scalars.get(_first_column(self._evaluator, self._options.best))
+      self._best.offer(value, step, state, position)
+
+  def close(self) -> None:
+    """Flush the log."""
+    self._log.close()
+
+  def _line(self, step: int, scalars: Mapping[str, float]) -> str:
+    """Says what the average scores in the fewest calls."""
+    prefix = _column(self._evaluator.ema, self._options.nfe[0], "")
+    values = "  ".join(
+      f"{k.removeprefix(prefix)} {v:.4g}"
+      for k, v in scalars.items()
+      if k.startswith(prefix)
+    )
+    return f"step {step} evaluated in {self._last:.1f} s ({prefix}): {values}"
+
+  def _evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
+    """Return all scores by column, or None after an interruption."""
+    scalars = {}
+    for ema in dict.fromkeys([self._evaluator.ema, "online"]):
+      for nfe in self._options.nfe:
+        try:
+          drawn = self._evaluator.draw(
+            state,
+            nfe,
+            "evaluation.during.nfe",
+            ema=ema,
+            interrupted=self._interrupted,
+          )
+          if drawn is None:
+            return None
+          scores = self._evaluator.judge(drawn)
+        except RunError as error:
+          self._say(f"step {step}: {ema}, nfe={nfe}: {error}; training goes on")
+          scores = {}
+        scalars |= {
+          _column(ema, nfe, name): score.value for name, score in scores.items()
+        }
+    return scalars
+
+
+class NoWatch:
+  """Evaluates nothing."""
+
+  def __call__(self, state: TrainState, step: int, position: Any) -> None:
+    """Do nothing."""
+
+  def close(self) -> None:
+    """Close nothing."""
+
+
+def watcher(
+  run: Run,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  begin: int,
+  interrupted: Callable[[], bool],
+  say: Callable[[str], None],
+) -> Watch | NoWatch:
+  """Return what evaluates a run while it trains, as its config says.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+    workdir: Its folder.
+    begin: Step at which training starts or resumes.
+    interrupted: Whether to stop.
+    say: Prints a line.
+  """
+  options = run.model.config.evaluation.during
+  if not options.every:
+    return NoWatch()
+  evaluator = Evaluator.of(
+    run,
+    mesh,
+    workdir / "evaluation",
+    num=options.num,
+    kept=options.num,
+    metrics=options.metrics,
+    say=say,
+  )
+  return Watch(
+    evaluator, workdir, begin=begin, interrupted=interrupted, say=say
+  )
+
+
+class Best:
+  """The checkpoint that is best by a metric.
+
+  Args:
+    workdir: The run's folder.
+    metric: Name of the metric; "" keeps none.
+
+  Raises:
+    UsageError: If there is no such metric.
+  """
+
+  def __init__(self, workdir: pathlib.Path, metric: str):
+    self._workdir, self._metric = workdir, metric
+    self._sign = (
+      -1 if metric and evaluation.direction(metric) == "higher" else 1
+    )
+    self._value = math.inf
+    path = workdir / FILE
+    if metric and path.exists():
+      try:
+        found = json.loads(path.read_text())
+        if found["metric"] == metric:
+          self._value = self._sign * float(found["value"])
+      except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+          f"{path} cannot be read ({error}): delete it; the next evaluation "
+          "writes it again"
+        ) from error
+
+  def offer(
+    self, value: float | None, step: int, state: TrainState, position: Any
+  ) -> None:
+    """Save the state in `best/` if none before was as good."""
+    better = value is not None and self._sign * value < self._value
+    if not processes.of_main(better) or value is None:
+      return
+    checkpoints = Checkpoints(self._workdir / "best", keep=1)
+    try:
+      if step <= max(checkpoints.steps(), default=-1):
+        return  # A run that was killed has been here before.
+      checkpoints.save(step, state, position)
+      checkpoints.wait()
+    finally:
+      checkpoints.close()
+    self._value = self._sign * value
+    found = {"metric": self._metric, "value": value, "step": step}
+    processes.once(lambda: _write(self._workdir / FILE, found))
+
+
+def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+  part = path.with_suffix(".json.part")
+  part.write_text(json.dumps(values, indent=2) + "\n")
+  part.replace(path)
+
+
+def _column(ema: str, nfe: int, metric: str) -> str:
+  return f"{ema}/nfe{nfe}/{metric}"
+
+
+def _first_column(evaluator: Evaluator, metric: str) -> str:
+  """Return the column by which checkpoints are compared."""
+  nfe = evaluator.run.model.config.evaluation.during.nfe[0]
+  return _column(evaluator.ema, nfe, metric)

@@ -1,0 +1,201 @@
+"""Reduce batches of samples, generated or real, to what metrics read of them.
+
+Of all samples a process keeps moments of the rows that its own devices hold; of
+the first ones, for metrics that compare pairs of samples, everyone keeps the
+rows. So any number of samples takes the memory of the first, and nothing else
+travels between hosts but moments, once.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxflow import processes
+from jaxflow.errors import RunError
+from jaxflow.evaluation.confidences import Confidences
+from jaxflow.evaluation.drawn import Drawn
+from jaxflow.evaluation.moments import Moments, merge
+
+T = TypeVar("T")
+# What a collector has, by name; `Collector.load` reads it back.
+Arrays = dict[str, NDArray]
+
+# Outputs whose first rows are kept.
+_KEPT = ("samples", "features", "logits")
+# What the others are reduced to.
+_SUMS = {"moments": Moments, "confidences": Confidences}
+
+
+class Collector:
+  """Reduces batches.
+
+  Args:
+    kept: Of how many samples, the first ones, everything is kept.
+
+  Attributes:
+    seen: How many samples it has met, over all processes.
+
+  Example:
+    >>> collector = Collector(kept=2)
+    >>> rows = np.array([[1.0], [2.0], [3.0]])
+    >>> collector.add(0, 3, {"samples": rows, "features/pixels": rows})
+    >>> drawn = collector.drawn()
+    >>> drawn.num, drawn.samples.tolist(), drawn.moments["pixels"].mean.tolist()
+    (3, [[1.0], [2.0]], [2.0])
+  """
+
+  def __init__(self, *, kept: int):
+    self.seen = 0
+    self._kept = kept
+    self._broken: dict[str, int] = {}
+    self._rows: dict[str, list[NDArray]] = {}
+    self._moments: dict[str, Moments] = {}
+    self._confidences: dict[str, Confidences] = {}
+
+  def add(self, first: int, count: int, outputs: Mapping[str, Any]) -> None:
+    """Takes a batch in; all processes must call it alike.
+
+    Args:
+      first: Number of its first sample; batches come in their order.
+      count: How many of its rows count, from the first on.
+      outputs: Arrays [B, ...] over all devices: "samples", and of each network
+        "features/NAME", perhaps "spatial/NAME" and "logits/NAME"; "finite" [B]
+        says which samples are, True for all where it is missing.
+    """
+    keep = max(0, min(count, self._kept - first))
+    for key, value in outputs.items():
+      kind, _, name = key.partition("/")
+      if keep and kind in _KEPT:
+        whole = processes.gather(value)[:keep]
+        self._rows.setdefault(key, []).append(whole)
+      if kind == "samples":
+        continue
+      for start, rows in _local_rows(value):
+        rows = rows[: max(0, count - start)]
+        if len(rows):
+          self._reduce(kind, name, first + start, rows)
+    self.seen = first + count
+
+  def _reduce(self, kind: str, name: str, first: int, rows: NDArray) -> None:
+    """Reduces rows of this process; counts and drops what is not finite."""
+    flat = rows.reshape(len(rows), -1)
+    good = np.all(flat if kind == "finite" else np.isfinite(flat), axis=1)
+    lost = int(np.count_nonzero(~good))
+    key = f"broken/{kind}"
+    self._broken[key] = self._broken.get(key, 0) + lost
+    rows = rows[good]
+    if kind == "finite" or not len(rows):
+      return
+    if kind == "logits":
+      index = np.arange(first, first + len(good))[good]
+      part = Confidences.empty(rows.shape[1]).update(rows, index)
+      _join(self._confidences, {name: part}, Confidences.merge)
+    else:
+      name = name if kind == "features" else f"{name}_spatial"
+      _join(self._moments, {name: Moments.of(rows)}, merge)
+
+  def drawn(self, label: NDArray | None = None) -> Drawn:
+    """Returns what metrics read, joined over all processes.
+
+    Args:
+      label: Classes of the samples [N], or None.
+
+    Raises:
+      RunError: A sample is not finite.
+    """
+    broken, moments, confidences = {}, {}, {}
+    for arrays in processes.each(self._sums()):
+      _join(broken, _broken_of(arrays), operator.add)
+      _join(moments, _of_sums("moments", arrays), merge)
+      _join(confidences, _of_sums("confidences", arrays), Confidences.merge)
+    for key, lost in broken.items():
+      if lost:
+        what = "samples" if key == "broken/finite" else key.split("/")[1]
+        raise RunError(f"{lost} of {self.seen} {what} are not finite")
+    rows = {k: np.concatenate(v) for k, v in self._rows.items()}
+    kept = len(rows["samples"]) if "samples" in rows else 0
+    return Drawn(
+      num=self.seen,
+      samples=rows.get("samples"),
+      label=None if label is None else np.asarray(label)[:kept],
+      features=_of_kind("features", rows),
+      logits=_of_kind("logits", rows),
+      moments=moments,
+      confidences=confidences,
+    )
+
+  def save(self) -> Arrays:
+    """Returns all that this process has, to go on from."""
+    rows = {f"rows/{k}": np.concatenate(v) for k, v in self._rows.items()}
+    return {"seen": np.array(self.seen), **rows, **self._sums()}
+
+  def load(self, arrays: Arrays) -> None:
+    """Takes what `save` returned."""
+    self.seen = int(arrays["seen"])
+    self._rows = {
+      k.removeprefix("rows/"): [v]
+      for k, v in arrays.items()
+      if k.startswith("rows/")
+    }
+    self._broken = _broken_of(arrays)
+    self._moments = _of_sums("moments", arrays)
+    self._confidences = _of_sums("confidences", arrays)
+
+  def _sums(self) -> Arrays:
+    """Returns the sums of this process by name, in float64."""
+    sums = {"moments": self._moments, "confidences": self._confidences}
+    return {k: np.array(v) for k, v in self._broken.items()} | {
+      f"{kind}/{name}/{field.name}": np.asarray(getattr(value, field.name))
+      for kind, values in sums.items()
+      for name, value in values.items()
+      for field in dataclasses.fields(value)
+    }
+
+
+def _broken_of(arrays: Arrays) -> dict[str, int]:
+  return {k: int(v) for k, v in arrays.items() if k.startswith("broken/")}
+
+
+def _of_sums(kind: str, arrays: Arrays) -> dict[str, Any]:
+  """Returns the sums of a kind by the name of their network."""
+  found: dict[str, dict[str, Any]] = {}
+  for key, value in arrays.items():
+    if key.startswith(f"{kind}/"):
+      name, _, field = key.removeprefix(f"{kind}/").rpartition("/")
+      found.setdefault(name, {})[field] = value if value.ndim else value.item()
+  return {name: _SUMS[kind](**fields) for name, fields in found.items()}
+
+
+def _join(
+  known: dict[str, T], more: Mapping[str, T], join: Callable[[T, T], T]
+) -> None:
+  """Joins sums to those that are known, by name, in place."""
+  for name, value in more.items():
+    known[name] = join(known[name], value) if name in known else value
+
+
+def _of_kind(kind: str, rows: Mapping[str, NDArray]) -> dict[str, NDArray]:
+  """Returns the rows of one kind by the name of their network."""
+  return {
+    key.partition("/")[2]: value
+    for key, value in rows.items()
+    if key.startswith(f"{kind}/")
+  }
+
+
+def _local_rows(value: Any) -> Iterator[tuple[int, NDArray]]:
+  """Yields the parts of an array that this process is to reduce.
+
+  Of copies of a row, the first one counts, wherever it is.
+  """
+  if not isinstance(value, jax.Array):
+    yield 0, np.asarray(value)
+    return
+  for shard in value.addressable_shards:
+    if shard.replica_id == 0:
+      yield shard.index[0].start or 0, np.asarray(shard.data)

@@ -1,0 +1,162 @@
+"""Files of reference statistics: moments of real data, and what they are of.
+
+Ours hold `mu` [D] and `sigma` [D, D] in float64, of spatial features `mu_s` and
+`sigma_s`, the features of the first samples as `features` [K, D] (float32), and
+`about`, JSON of what they are of: network, protocol, sha256, num, data, split.
+Published files are read as well: pytorch-fid's and EDM's `mu`, `sigma`; ADM's,
+with `mu_s`, `sigma_s`; MeanFlow's `ref_mu`, `ref_sigma`. They do not say how
+many samples they are of, nor by which protocol.
+"""
+
+import json
+import math
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation.drawn import Drawn
+from jaxflow.evaluation.moments import Moments
+
+# Names of mean and covariance, of features and of spatial features.
+_KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
+_SPATIAL = ("mu_s", "sigma_s")
+# What reading a damaged file, or one of another kind, raises.
+_DAMAGE = (
+  *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
+  *(AttributeError, TypeError, KeyError),
+)
+# A covariance is symmetric but for the rounding of who has written it.
+_ASYMMETRY = 1e-4
+
+
+def write_statistics(
+  path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
+) -> None:
+  """Writes statistics in one step.
+
+  Args:
+    path: An .npz file; one of that name is replaced.
+    drawn: Real samples, seen by the network.
+    network: Its name.
+    about: What is to be known of them, for JSON.
+
+  Raises:
+    RunError: The file cannot be written.
+
+  Example:
+    >>> import tempfile
+    >>> rows = np.random.default_rng(0).standard_normal((9, 2))
+    >>> drawn = Drawn(num=9, features={"net": rows},
+    ...               moments={"net": Moments.of(rows)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   path = pathlib.Path(folder) / "stats.npz"
+    ...   write_statistics(path, drawn, "net", {"network": "net"})
+    ...   found, about = read_statistics(path, "net", field="--reference")
+    >>> found.num, about["num"], bool((found.moments["net"].mean
+    ...                                == drawn.moments["net"].mean).all())
+    (9, 9, True)
+  """
+  arrays = _moments(drawn.moments[network], _KEYS[0])
+  spatial = drawn.moments.get(f"{network}_spatial")
+  if spatial is not None:
+    arrays |= _moments(spatial, _SPATIAL)
+  if network in drawn.features:
+    arrays["features"] = drawn.features[network].astype(np.float32)
+  arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
+  part = path.with_name(f".{path.name}.{os.getpid()}.part")
+  try:
+    with open(part, "wb") as file:
+      np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    part.replace(path)
+  except OSError as error:
+    raise RunError(
+      f"{path} cannot be written ({error.strerror}): give another file, or "
+      "make room"
+    ) from error
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def read_statistics(
+  path: pathlib.Path, network: str, *, field: str
+) -> tuple[Drawn, dict[str, Any]]:
+  """Reads statistics, ours or published ones.
+
+  Args:
+    path: An .npz file.
+    network: Name of the network that is to be compared by.
+    field: The flag or config field that names the file, for messages.
+
+  Returns:
+    The statistics, and what the file says of them; {} of published files, whose
+    `num` is unknown and stands as 2.
+
+  Raises:
+    UsageError: The file is missing, damaged, of another network, or holds no
+      statistics.
+  """
+  where = f"{field}={str(path)!r}"
+  if not path.is_file():
+    raise UsageError(
+      f"{where}: there is no such file; write it with jaxflow stats"
+    )
+  try:
+    with np.load(path) as file:
+      arrays = {name: file[name] for name in file.files}
+    about = json.loads(str(arrays.pop("about", "{}")))
+  except _DAMAGE as error:
+    raise UsageError(
+      f"{where} cannot be read ({error}): it is damaged or no .npz file; write "
+      "it again with jaxflow stats"
+    ) from error
+  if about.get("network", network) != network:
+    raise UsageError(
+      f"{where} is of the network {about['network']!r}, not of {network!r}: "
+      "give statistics of the network that evaluation.network names"
+    )
+  keys = next((keys for keys in _KEYS if set(keys) <= set(arrays)), None)
+  if keys is None:
+    raise UsageError(
+      f"{where} holds {', '.join(arrays) or 'nothing'}: statistics are mu and "
+      "sigma, or ref_mu and ref_sigma"
+    )
+  num = int(about.get("num", 2))
+  moments = {network: _checked(arrays, keys, num, where)}
+  if set(_SPATIAL) <= set(arrays):
+    moments[f"{network}_spatial"] = _checked(arrays, _SPATIAL, num, where)
+  features = {}
+  if "features" in arrays:
+    features[network] = arrays["features"]
+  return Drawn(num=num, features=features, moments=moments), about
+
+
+def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:
+  return dict(zip(keys, (moments.mean, moments.covariance), strict=True))
+
+
+def _checked(
+  arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
+) -> Moments:
+  """Returns the moments under two keys, or raises UsageError."""
+  mean, covariance = (np.asarray(arrays[key], np.float64) for key in keys)
+  size = mean.size
+  if mean.shape != (size,) or covariance.shape != (size, size):
+    raise UsageError(
+      f"{where}: {keys[0]} has shape {mean.shape} and {keys[1]} "
+      f"{covariance.shape}: statistics are [D] and [D, D]"
+    )
+  total = mean.sum() + covariance.sum()
+  apart = np.abs(covariance - covariance.T).max(initial=0.0)
+  if not math.isfinite(total) or apart > _ASYMMETRY * np.abs(covariance).max():
+    raise UsageError(
+      f"{where}: {keys[1]} is not finite or not symmetric: the file is "
+      "damaged; write it again with jaxflow stats"
+    )
+  return Moments(num, mean, covariance * (num - 1))
