@@ -177,6 +177,23 @@ def each(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
       yield {name: file[name] for name in file.files}
 
 
+def of_main_arrays(tree: PyTree) -> PyTree:
+  """Return the arrays that the main process has, as NumPy arrays.
+
+  Args:
+    tree: Arrays that any one process can read, of equal shapes on all.
+
+  Example:
+    >>> of_main_arrays({"x": jax.numpy.arange(3)})["x"].tolist()
+    [0, 1, 2]
+  """
+  arrays = jax.tree.map(np.asarray, tree)
+  if count() == 1:
+    return arrays
+  sent = multihost_utils.broadcast_one_to_all(arrays)
+  return jax.tree.map(np.asarray, sent)
+
+
 def gather(tree: PyTree) -> PyTree:
   """Return arrays that are spread over processes as whole NumPy arrays.
 

@@ -204,6 +204,12 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "conv": models.conv_discriminator,
     "projected": models.projected_discriminator,
   },
+  "extractor": {
+    **_NONE,
+    "inception": models.inception,
+    "efficientnet_lite0": models.efficientnet_lite0,
+    "classifier": models.classifier,
+  },
   "features": {
     **_NONE,
     "conv": models.conv_features,

@@ -301,8 +301,16 @@ def _only(state: TrainState, name: str) -> TrainState:
   )
 
 
-def load_data(config: Config, split: str) -> data.Source:
-  """Open a split of the data set that a config names."""
+def load_data(
+  config: Config, split: str, *, labels: bool = False
+) -> data.Source:
+  """Open a split of the data set that a config names.
+
+  Args:
+    config: A config.
+    split: "train" or "test".
+    labels: Whether to keep labels that the run itself does not see.
+  """
   fields = config.data
   source = data.load(
     fields.name,
@@ -314,4 +322,6 @@ def load_data(config: Config, split: str) -> data.Source:
     threads=fields.threads,
     download=fields.download,
   )
-  return source if fields.conditional else data.without_labels(source)
+  if fields.conditional or labels:
+    return source
+  return data.without_labels(source)

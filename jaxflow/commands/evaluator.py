@@ -89,7 +89,7 @@ class Evaluator:
     options = config.evaluation
     check_fields(config)
     network = make_extractor(
-      options.get("network", {"name": "none"}), config, folder, say=say
+      options.network, config, folder, say=say
     )
     networks = () if network is None else (network,)
     look = make_look(networks, pictures.make_decoder(config), mesh)

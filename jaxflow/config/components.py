@@ -16,6 +16,7 @@ Config = Any
 _KIND_OF = {
   "discriminator.network": "discriminator",
   "discriminator.times": "starts",
+  "evaluation.network": "extractor",
   "features.network": "features",
 }
 

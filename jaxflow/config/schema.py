@@ -170,6 +170,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
           "share": 0.1,
           "best": "",
         },
+        # Sees images for distances of their features.
+        "network": {"name": "none"},
       },
     }
   )

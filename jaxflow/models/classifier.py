@@ -1,0 +1,185 @@
+"""A small convolutional classifier, for data sets that no known network sees.
+
+Trained on the data set itself, its last hidden layer tells its classes apart,
+which pixels do not, and its logits say what a sample shows. Its numbers compare
+runs on one data set, with one classifier; they are no published score.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.models.extractors import Extractor, digest
+from jaxflow.models.network import init_parameters, module_of
+from jaxflow.models.preprocessing import PROTOCOLS, prepare
+from jaxflow.models.trunk import Trunk, rectify
+from jaxflow.types import Array, PyTree
+
+_FEATURES = 64
+_PROTOCOL = "native"
+# Pixels a side at which halving ends.
+_SMALLEST = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+  """A classifier that waits for its training, and how it is to be trained.
+
+  Attributes:
+    init: `init(key) -> params`, a nested dict of float32 arrays.
+    apply: `apply(params, images) -> {"features": [B, 64], "logits": [B, K]}`.
+    data_shape: Shape of one image.
+    num_classes: Number of classes K.
+    file: Where it is kept for several runs to share; None for each its own.
+    width: Channels at full size.
+    steps: Steps of training.
+    seed: Seed of its first parameters and of the order of the data.
+  """
+
+  init: Callable[[Array], PyTree]
+  apply: Callable[[PyTree, Array], dict[str, Array]]
+  data_shape: tuple[int, ...]
+  num_classes: int
+  file: str | None
+  width: int
+  steps: int
+  seed: int
+
+  def extractor(self, data: str, params: PyTree) -> Extractor:
+    """Returns it as an extractor of trained parameters, `<data>_classifier`.
+
+    Args:
+      data: Name of the data set that it was trained on.
+      params: Its parameters, host arrays.
+    """
+    return Extractor(
+      name=classifier_name(data),
+      protocol=_PROTOCOL,
+      sha256=digest(params),
+      params=params,
+      apply=self.apply,
+    )
+
+
+class ConvClassifier(nnx.Module):
+  """A trunk, a hidden layer of 64 features, logits."""
+
+  def __init__(
+    self,
+    *,
+    data_shape: tuple[int, ...],
+    num_classes: int,
+    width: int,
+    rngs: nnx.Rngs,
+  ):
+    side = min(data_shape[:2])
+    depth = max(1, int(math.log2(side / _SMALLEST)))
+    self.trunk = Trunk(
+      data_shape=data_shape,
+      width=width,
+      depth=depth,
+      norm="group",
+      dtype=jax.numpy.float32,
+      rngs=rngs,
+    )
+    places = math.prod(-(-size // 2**depth) for size in data_shape[:2])
+    inputs = places * self.trunk.width
+    self.hidden = nnx.Linear(inputs, _FEATURES, rngs=rngs)
+    self.output = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
+
+  def __call__(self, x: Array) -> dict[str, Array]:
+    """Returns features [B, 64] and logits [B, num_classes]."""
+    last = self.trunk(x)[-1]
+    features = rectify(self.hidden(last.reshape(len(x), -1)))
+    return {"features": features, "logits": self.output(features)}
+
+
+def classifier(
+  *,
+  data_shape: tuple[int, ...],
+  num_classes: int,
+  file: str | None = None,
+  width: int = 16,
+  steps: int = 1000,
+  seed: int = 0,
+) -> Classifier:
+  """Makes a classifier of the data set that a run is evaluated on.
+
+  Its seed is its own, so that runs of different seeds meet the same one.
+
+  Args:
+    data_shape: Shape of one image, (H, W, C).
+    num_classes: Number of classes, 2 or more.
+    file: Local path of an .npz file that holds it, or is to hold it, so that
+      several runs share one; None keeps it in the workdir.
+    width: Channels at full size, doubled at every halving.
+    steps: Steps of training.
+    seed: Seed of its training.
+
+  Returns:
+    A `Classifier`, not trained yet.
+
+  Raises:
+    UsageError: If the data are no labelled images, or a field is out of range.
+
+  Example:
+    >>> network = classifier(data_shape=(8, 8, 1), num_classes=10, width=4)
+    >>> params = network.init(jax.random.key(0))
+    >>> images = jax.numpy.ones((2, 8, 8, 1))
+    >>> seen = network.extractor("digits", params).apply(params, images)
+    >>> {name: x.shape for name, x in sorted(seen.items())}
+    {'features': (2, 64), 'logits': (2, 10)}
+  """
+  if len(data_shape) != 3 or min(data_shape[:2]) < 2:
+    raise UsageError(
+      f"data_shape={tuple(data_shape)}: a classifier sees images (height, "
+      "width, channels) of 2 pixels a side or more"
+    )
+  if num_classes < 2:
+    raise UsageError(
+      f"num_classes={num_classes}: a classifier needs data with two classes or "
+      "more"
+    )
+  for name, value, least in (
+    ("width", width, 1),
+    ("steps", steps, 1),
+    ("seed", seed, 0),
+  ):
+    if value < least:
+      raise UsageError(f"{name}={value}: give {least} or more")
+
+  def make_module(rngs: nnx.Rngs) -> ConvClassifier:
+    return ConvClassifier(
+      data_shape=data_shape, num_classes=num_classes, width=width, rngs=rngs
+    )
+
+  module = module_of(make_module)
+
+  def apply(params: PyTree, images: Array) -> dict[str, Array]:
+    return module(params)(prepare(images, PROTOCOLS[_PROTOCOL]))
+
+  return Classifier(
+    init=lambda key: init_parameters(make_module, key),
+    apply=apply,
+    data_shape=tuple(data_shape),
+    num_classes=num_classes,
+    file=file,
+    width=width,
+    steps=steps,
+    seed=seed,
+  )
+
+
+def classifier_name(data: str) -> str:
+  """Returns what the classifier of a data set is called, in files too.
+
+  Example:
+    >>> classifier_name("imagenette/160px")
+    'imagenette_160px_classifier'
+  """
+  return re.sub(r"\W+", "_", data) + "_classifier"
