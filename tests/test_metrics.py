@@ -57,7 +57,7 @@ def only(full, *fields):
 
 
 OF_SAMPLES = {
-  *("sliced_wasserstein", "energy_distance"),
+  *("sliced_wasserstein", "energy_distance", "mmd", "wasserstein"),
 }
 SHARES = {"precision", "recall", "density", "coverage"}
 
@@ -74,7 +74,8 @@ def test_networks_name_their_numbers():
   a, b = (drawn(seed, "inception", "other") for seed in (0, 1))
   found = compare(a, b)
   assert set(found) == OF_SAMPLES | {
-    *("recognised", "frechet", "fid", "sfid", "inception_score", "fd_other"),
+    *("recognised", "frechet", "fid", "sfid", "kid", "inception_score"),
+    *("fd_other", "kid_other"),
     *(f"{n}_{net}" for n in SHARES for net in ("inception", "other")),
     *("accuracy_inception", "accuracy_other"),
   }

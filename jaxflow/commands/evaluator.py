@@ -88,9 +88,7 @@ class Evaluator:
     config = run.model.config
     options = config.evaluation
     check_fields(config)
-    network = make_extractor(
-      options.network, config, folder, say=say
-    )
+    network = make_extractor(options.network, config, folder, say=say)
     networks = () if network is None else (network,)
     look = make_look(networks, pictures.make_decoder(config), mesh)
     see = functools.partial(_see, config, kept=kept, look=look, mesh=mesh)

@@ -4,6 +4,7 @@ Nothing here knows how the samples came about: an evaluation takes a sampler, a
 metric takes arrays.
 """
 
+from jaxflow.evaluation.assignments import wasserstein
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.confidences import Confidences, inception_score
@@ -14,6 +15,7 @@ from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.frechet import frechet_distance
 from jaxflow.evaluation.grids import save_grid, save_points
+from jaxflow.evaluation.kernels import gaussian_discrepancy, kernel_distance
 from jaxflow.evaluation.manifolds import Manifolds, manifolds
 from jaxflow.evaluation.metrics import METRICS, Metric
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
@@ -57,8 +59,10 @@ __all__ = [
   "evaluate",
   "extraction",
   "frechet_distance",
+  "gaussian_discrepancy",
   "high_quality",
   "inception_score",
+  "kernel_distance",
   "manifolds",
   "merge",
   "mode_coverage",
@@ -69,5 +73,6 @@ __all__ = [
   "score",
   "sliced_wasserstein",
   "table",
+  "wasserstein",
   "write_statistics",
 ]

@@ -140,21 +140,22 @@ def bootstrap(
   return float(np.std(values, ddof=1))
 
 
-def jackknife(replicates: ArrayLike) -> float:
-  """Computes a variance from what is left when one group is left out.
+def blocks_of(
+  generator: np.random.Generator, num: int, blocks: int
+) -> NDArray[np.intp]:
+  """Splits samples at random into disjoint blocks of one size.
 
   Args:
-    replicates: the statistic without each of the G groups, [G].
+    generator: the source of randomness.
+    num: how many samples, at least as many as blocks.
+    blocks: how many blocks.
 
   Returns:
-    (G - 1) / G times the sum of squared deviations from their mean.
-
-  References:
-    Efron 1982, eq. 3.11 applied to groups.
+    Which samples, [blocks, num // blocks]; what is left over is in none.
 
   Example:
-    >>> jackknife([1.0, 3.0])
-    1.0
+    >>> blocks_of(np.random.default_rng(0), 7, 2).shape
+    (2, 3)
   """
-  values = np.asarray(replicates, np.float64)
-  return float(np.var(values) * (len(values) - 1))
+  size = num // blocks
+  return generator.permutation(num)[: size * blocks].reshape(blocks, size)

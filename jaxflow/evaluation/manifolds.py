@@ -9,9 +9,9 @@ where the set's law has mass:
   density     mean number of real balls round a fake sample, over k       (3)
   coverage    share of real balls with a fake sample in it                (4)
 
-The errors have two parts. Where a sample is judged, it is drawn from its law
-like the others. Where balls are laid, the sets are split into groups, and the
-numbers computed anew with each of them left out (the jackknife).
+A sample changes the balls of its neighbours, so influences do not tell the
+errors. They come from blocks: disjoint parts of both sets, whose numbers are
+independent and have 1 / blocks of the samples.
 
 References:
   Kynkaanniemi et al., Improved precision and recall metric for assessing
@@ -24,10 +24,10 @@ import dataclasses
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.estimates import Estimate, jackknife, mean_of
+from jaxflow.evaluation.estimates import Estimate, blocks_of
 from jaxflow.evaluation.points import (
   Points,
   as_pair,
@@ -35,9 +35,7 @@ from jaxflow.evaluation.points import (
   distance_chunks,
 )
 
-_GROUPS = 10
-# Neighbours remembered beyond the k-th: enough to leave out a random group.
-_SPARE = 8
+_BLOCKS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,10 +63,10 @@ def manifolds(
     real: samples, [N, ...] with N > k, flattened to [N, D].
     fake: samples of the same shape, [M, ...] with M > k.
     k: which nearest neighbour sets the radius, at least 1.
-    seed: of the groups of the jackknife, on which only the errors depend.
+    seed: of the blocks, on which only the errors depend.
 
   Returns:
-    The four numbers.
+    The four numbers; their errors are None for fewer than 4 (k + 1) samples.
 
   Raises:
     UsageError: the shapes differ, a sample is not finite, or k is out of range.
@@ -91,92 +89,59 @@ def manifolds(
       f"k is {k}; give a number from 1 to {smallest - 1}, below the number of "
       "samples"
     )
+  values = _shares(real, fake, k)
+  blocks = min(_BLOCKS, smallest // (2 * (k + 1)))
+  names = [field.name for field in dataclasses.fields(Manifolds)]
+  if blocks < 2:
+    return Manifolds(
+      **{
+        name: Estimate(value=value, error=None)
+        for name, value in zip(names, values, strict=True)
+      }
+    )
   generator = np.random.default_rng(seed)
-  group_of_real, group_of_fake = (
-    generator.permutation(len(points)) % _GROUPS for points in (real, fake)
+  rows_real, rows_fake = (
+    blocks_of(generator, len(points), blocks) for points in (real, fake)
   )
-  real_radii = _radii(real, group_of_real, k)
-  fake_radii = _radii(fake, group_of_fake, k)
-  # Row 0 is with all samples, row 1 + g without group g.
-  around = np.zeros((len(real_radii), len(fake)), np.intp)
-  held = np.zeros((len(fake_radii), len(real)), bool)
-  nearest = np.full((_GROUPS, len(real)), np.inf)
-  for rows, distances in distance_chunks(fake, real):
-    for variant, radii in enumerate(real_radii):
-      around[variant, rows] = (distances <= radii).sum(axis=1)
-    for variant, radii in enumerate(fake_radii[:, rows]):
-      held[variant] |= (distances <= radii[:, None]).any(axis=0)
-    for group in range(_GROUPS):
-      members = distances[group_of_fake[rows] == group]
-      least = members.min(axis=0, initial=np.inf)
-      nearest[group] = np.minimum(nearest[group], least)
+  found = [
+    _shares(real[some], fake[others], k)
+    for some, others in zip(rows_real, rows_fake, strict=True)
+  ]
+  errors = np.std(found, axis=0, ddof=1) / math.sqrt(blocks)
   return Manifolds(
-    precision=_judged(around > 0),
-    recall=_judged(held),
-    density=_judged(around / k),
-    coverage=_coverage(nearest, real_radii, group_of_real),
+    **{
+      name: Estimate(value=value, error=float(error), degrees=blocks - 1)
+      for name, value, error in zip(names, values, errors, strict=True)
+    }
   )
 
 
-def _radii(points: Points, group: NDArray[np.integer], k: int) -> Points:
-  """Finds each point's distance to its k-th nearest other point.
-
-  Args:
-    points: [N, D].
-    group: which group each belongs to, [N].
-    k: from 1 to N - 1.
-
-  Returns:
-    [1 + G, N]: with all points, and without each group; a point that is left
-    out has a ball that holds nothing.
-  """
-  result = np.empty((1 + _GROUPS, len(points)))
-  remembered = min(k + _SPARE, len(points) - 1)
-  for rows, distances in distance_chunks(points, points):
-    here = np.arange(rows.start, rows.stop)
-    distances[here - rows.start, here] = np.inf
-    found = np.argpartition(distances, remembered - 1, axis=1)[:, :remembered]
-    near = np.take_along_axis(distances, found, 1)
-    order = np.argsort(near, axis=1)
-    near = np.take_along_axis(near, order, 1)
-    found = np.take_along_axis(found, order, 1)
-    result[0, rows] = near[:, k - 1]
-    for left_out in range(_GROUPS):
-      counts = np.cumsum(group[found] != left_out, axis=1)
-      # The last one remembered stands in where the group took too many.
-      place = np.minimum((counts < k).sum(axis=1), remembered - 1)
-      result[1 + left_out, rows] = near[np.arange(len(near)), place]
-  for left_out in range(_GROUPS):
-    result[1 + left_out, group == left_out] = -np.inf
-  return result
+def _shares(
+  real: Points, fake: Points, k: int
+) -> tuple[float, float, float, float]:
+  """Computes eqs. (1) to (4) for [N, D] and [M, D]."""
+  real_radii, fake_radii = _radii(real, k), _radii(fake, k)
+  around = np.zeros(len(fake), np.intp)
+  held = np.zeros(len(real), bool)
+  nearest = np.full(len(real), np.inf)
+  for rows, distances in distance_chunks(fake, real):
+    around[rows] = (distances <= real_radii).sum(axis=1)
+    held |= (distances <= fake_radii[rows, None]).any(axis=0)
+    nearest = np.minimum(nearest, distances.min(axis=0))
+  return (
+    float((around > 0).mean()),
+    float(held.mean()),
+    float(around.mean() / k),
+    float((nearest <= real_radii).mean()),
+  )
 
 
-def _judged(marks: NDArray) -> Estimate:
-  """Averages marks [1 + G, N] of samples that the balls of others judge."""
-  own = mean_of(marks[0])
-  balls = jackknife(marks[1:].mean(axis=1))
-  return Estimate(value=own.value, error=math.hypot(own.error or 0, balls**0.5))
-
-
-def _coverage(
-  nearest: Points, radii: Points, group: NDArray[np.integer]
-) -> Estimate:
-  """Computes eq. (4).
-
-  Args:
-    nearest: distance of each real sample to the fake ones of a group, [G, N].
-    radii: of the real balls, [1 + G, N].
-    group: of each real sample, [N].
-  """
-  least = nearest.min(axis=0)
-  without_fake = [
-    (np.delete(nearest, left_out, axis=0).min(axis=0) <= radii[0]).mean()
-    for left_out in range(_GROUPS)
-  ]
-  without_real = [
-    (least <= radii[1 + left_out])[group != left_out].mean()
-    for left_out in range(_GROUPS)
-    if (group != left_out).any()
-  ]
-  error = math.sqrt(jackknife(without_fake) + jackknife(without_real))
-  return Estimate(value=float((least <= radii[0]).mean()), error=error)
+def _radii(points: Points, k: int) -> Points:
+  """Finds each point's distance to its k-th nearest other point, [N]."""
+  # Entry 0 of a sorted row is the point itself, at distance zero.
+  return np.concatenate(
+    [
+      np.partition(distances, k, axis=1)[:, k]
+      for _, distances in distance_chunks(points, points)
+    ]
+  )

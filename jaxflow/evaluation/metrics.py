@@ -11,10 +11,12 @@ from typing import Literal, cast
 
 from numpy.typing import NDArray
 
+from jaxflow.evaluation.assignments import wasserstein
 from jaxflow.evaluation.confidences import inception_score
 from jaxflow.evaluation.distances import energy_distance, sliced_wasserstein
 from jaxflow.evaluation.estimates import Estimate
 from jaxflow.evaluation.frechet import frechet_distance
+from jaxflow.evaluation.kernels import gaussian_discrepancy, kernel_distance
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
 from jaxflow.evaluation.recognition import Recognizer, class_accuracy
 from jaxflow.evaluation.sides import Sides
@@ -73,6 +75,11 @@ def _frechet(sides: Sides, suffix: str = "") -> Estimate:
   )
 
 
+def _kid(sides: Sides) -> Estimate:
+  """Compares features of a network."""
+  return kernel_distance(*sides.points, seed=sides.seed)
+
+
 def _inception_score(sides: Sides) -> Estimate:
   """Reads the sums of a network's confidences."""
   return inception_score(sides.generated.confidences[sides.network])
@@ -118,6 +125,16 @@ METRICS: Mapping[str, Metric] = {
     needs=("samples",),
     better="lower",
   ),
+  "mmd": Metric(
+    compute=lambda s: gaussian_discrepancy(*s.points),
+    needs=("samples",),
+    better="lower",
+  ),
+  "wasserstein": Metric(
+    compute=lambda s: wasserstein(*s.points),
+    needs=("few numbers",),
+    better="lower",
+  ),
   "frechet": Metric(
     compute=lambda s: _frechet(s, "samples"),
     needs=("sample moments",),
@@ -133,6 +150,16 @@ METRICS: Mapping[str, Metric] = {
     network=INCEPTION,
   ),
   f"fd_{NETWORK}": Metric(compute=_frechet, needs=("moments",), better="lower"),
+  "kid": Metric(
+    compute=_kid,
+    needs=("features",),
+    better="lower",
+    least=20,
+    network=INCEPTION,
+  ),
+  f"kid_{NETWORK}": Metric(
+    compute=_kid, needs=("features",), better="lower", least=20
+  ),
   "inception_score": Metric(
     compute=_inception_score,
     needs=("confidences",),
