@@ -170,6 +170,9 @@ def test_the_floor_stands_beside_the_value():
   )
   found = score(far, real, near)
   values, floor = compare(far, real), compare(near, real)
+  # A class is asked of what fresh samples teach.
+  values |= compare(far, near, names=["recognised"])
+  floor |= compare(real, near, names=["recognised"])
   assert list(found) == list(values) and "recognised" in found
   for name, item in found.items():
     assert (item.value, item.error) == (values[name].value, values[name].error)

@@ -1,15 +1,11 @@
-"""Moments of streams: float64 formulas, and what travels between devices."""
-
-import json
-import re
+"""Moments of streams, in whatever parts they come, and what collects them."""
 
 import jax
 import numpy as np
 import pytest
-import tiny
 
-from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation.moments import batch_moments, moments
+from jaxflow.errors import RunError
+from jaxflow.evaluation import Collector, Moments, extraction
 from jaxflow.training import sharding
 
 
@@ -23,52 +19,106 @@ def streamed(samples, size):
   """Cut samples into batches; the last repeats what it lacks."""
   for first in range(0, len(samples), size):
     index = np.arange(first, first + size) % len(samples)
-    yield samples[index], min(size, len(samples) - first)
+    yield first, min(size, len(samples) - first), samples[index]
 
 
-@pytest.mark.parametrize("size", [7, 50, 200])
+def collected(samples, size, put=lambda x: x):
+  collector = Collector(kept=20)
+  for first, count, rows in streamed(samples, size):
+    batch = put(rows)
+    collector.add(first, count, {"samples": batch, "features/net": batch})
+  return collector
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 200])
 def test_a_stream_has_the_moments_of_the_whole(size):
-  # A mean far from zero: the difference of squares would lose all digits.
+  # A mean far from zero: a difference of squares would lose all digits.
   samples = samples_of(0, 100, shift=1000.0)
-  found = moments(streamed(samples, size))
-  assert found.count == 100
-  np.testing.assert_allclose(found.mean, samples.mean(0, "f8"), rtol=1e-6)
+  drawn = collected(samples, size).drawn()
+  found = drawn.moments["net"]
+  assert found.count == drawn.num == 100
+  np.testing.assert_allclose(found.mean, samples.mean(0, "f8"), rtol=1e-14)
   expected = np.cov(samples.astype("f8"), rowvar=False)
-  np.testing.assert_allclose(found.covariance, expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(found.covariance, expected, rtol=1e-12)
+  np.testing.assert_array_equal(drawn.samples, samples[:20])
+  np.testing.assert_array_equal(drawn.features["net"], samples[:20])
 
 
-def test_what_cannot_be_reduced():
-  with pytest.raises(UsageError, match="no batch"):
-    moments([])
-  with pytest.raises(UsageError, match="5000 numbers, more than 4096"):
-    moments([(np.zeros((2, 5000)), 2)])
-  with pytest.raises(RunError, match="not finite"):
-    moments([(np.array([[1.0], [np.nan]]), 2)])
-  # Rows that do not count may be anything.
-  assert moments([(np.array([[1.0], [np.nan]]), 1)]).mean == [1.0]
-
-
-def test_no_sample_leaves_its_device():
+@pytest.mark.parametrize("size", [50, 64])
+def test_devices_change_nothing(size):
   mesh = sharding.make_mesh()
-  rows = sharding.row_sharding(mesh)
-  batch = jax.ShapeDtypeStruct((64, 6), np.float32, sharding=rows)
-  program = batch_moments.lower(batch, 64).compile().as_text()
-  moved = re.findall(r" = \w+\[([\d,]*)\]\S* all-(\w+)", program)
-  moved += re.findall(r"(\w+\[[\d,]*\])\S*\) all-(\w+)", program)
-  assert {kind for _, kind in moved} == {"reduce"}
-  assert not re.search(r"all-gather|all-to-all|permute", program)
+  divided = size % sharding.row_shards(mesh) == 0
+  where = sharding.row_sharding(mesh) if divided else sharding.replicated(mesh)
+  samples = samples_of(1, 150)
+  there = collected(samples, size, lambda x: jax.device_put(x, where)).drawn()
+  here = collected(samples, 150).drawn()
+  a, b = there.moments["net"], here.moments["net"]
+  np.testing.assert_allclose(a.mean, b.mean, rtol=1e-13, atol=1e-13)
+  np.testing.assert_allclose(a.scatter, b.scatter, rtol=1e-12, atol=1e-12)
+  np.testing.assert_array_equal(there.samples, here.samples)
 
 
-def test_evaluation_streams(tmp_path):
-  workdir = tiny.train(tmp_path, "run", "flow_matching", "train.steps=5")
-  config = json.loads((workdir / "config.json").read_text())
-  config["evaluation"]["frechet_num"] = 300
-  config["sample"]["batch_size"] = 128
-  (workdir / "config.json").write_text(json.dumps(config))
-  result = tiny.run("evaluate", f"--workdir={workdir}", "--nfe=4")
-  assert result.code == 0, result.err
-  assert "frechet" in result.out
-  (row,) = json.loads((workdir / "evaluation.json").read_text())
-  score = row["scores"]["frechet"]
-  # Real points and held-out ones have the same law, an untrained net's not.
-  assert 0 <= score["real"] < 0.1 < score["value"]
+def test_a_saved_collection_goes_on():
+  samples = samples_of(2, 90)
+  logits = np.random.default_rng(0).standard_normal((90, 3)).astype("f4")
+  whole, first, second = (Collector(kept=40) for _ in range(3))
+
+  def add(collector, start, stop):
+    for i in range(start, stop, 30):
+      rows = slice(i, i + 30)
+      collector.add(
+        i,
+        30,
+        {
+          "samples": samples[rows],
+          "finite": np.ones(30, bool),
+          "features/net": samples[rows],
+          "spatial/net": samples[rows, :2],
+          "logits/net": logits[rows],
+        },
+      )
+
+  add(whole, 0, 90)
+  add(first, 0, 30)
+  second.load(first.save())
+  assert second.seen == 30
+  add(second, 30, 90)
+  a, b = whole.drawn(np.arange(90)), second.drawn(np.arange(90))
+  assert a.num == b.num == 90
+  np.testing.assert_array_equal(a.label, np.arange(40))
+  np.testing.assert_array_equal(a.features["net"], b.features["net"])
+  np.testing.assert_array_equal(a.logits["net"], logits[:40])
+  for name in ("net", "net_spatial"):
+    np.testing.assert_array_equal(
+      a.moments[name].scatter, b.moments[name].scatter
+    )
+  np.testing.assert_array_equal(
+    a.confidences["net"].sums, b.confidences["net"].sums
+  )
+  p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  np.testing.assert_allclose(a.confidences["net"].sums.sum(0), p.sum(0), 1e-6)
+
+
+@pytest.mark.parametrize("kept", [4, 20])
+def test_what_is_not_finite_is_counted_and_stops(kept):
+  samples = samples_of(3, 20)
+  samples[[7, 9], 1] = np.nan
+  collector = Collector(kept=kept)
+  look = jax.jit(extraction([]))
+  for first, count, rows in streamed(samples, 8):
+    collector.add(first, count, look({}, rows))
+  with pytest.raises(RunError, match="2 of 20 samples are not finite"):
+    collector.drawn()
+
+
+def test_rows_that_do_not_count_may_be_anything():
+  samples = samples_of(4, 4)
+  samples[3] = np.nan
+  collector = Collector(kept=4)
+  collector.add(0, 3, extraction([])({}, jax.numpy.asarray(samples)))
+  assert collector.drawn().num == 3
+
+
+def test_moments_of_one_row_have_no_scatter():
+  found = Moments.of([[1.0, 2.0]])
+  assert found.count == 1 and not found.scatter.any()

@@ -35,7 +35,8 @@ def get_config(method):
   config.train.update(steps=40, batch_size=16, log_every=10)
   config.train.steps_per_dispatch = 5
   config.checkpoint.every = 20
-  config.evaluation.update(num=100, draws=2)
+  config.evaluation.update(num=100, kept=200)
+  config.evaluation.flow.num = 0
   return config
 '''
 

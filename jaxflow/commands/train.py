@@ -172,7 +172,7 @@ def _run(
   host = inputs.make_batches(config, plan.given, steps=chunk, mesh=mesh)
   if position is not None:
     host.set_state(position)
-  on_steps = watcher(run, mesh, workdir, begin, interrupted, say)
+  on_steps = watcher(run, mesh, workdir, state, interrupted, say)
   log = Log(workdir, start=begin) if processes.is_main() else NoLog()
   batches = data.prefetch(host, sharding.batch_sharding(mesh))
   closing = map(contextlib.closing, (on_steps, log, batches))

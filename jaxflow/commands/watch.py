@@ -18,6 +18,7 @@ from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
 
 FILE = "best.json"
+FIELD = "evaluation.during.nfe"
 
 
 class Watch:
@@ -110,7 +111,7 @@ class Watch:
           drawn = self._evaluator.draw(
             state,
             nfe,
-            "evaluation.during.nfe",
+            FIELD,
             ema=ema,
             interrupted=self._interrupted,
           )
@@ -140,7 +141,7 @@ def watcher(
   run: Run,
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
-  begin: int,
+  state: TrainState,
   interrupted: Callable[[], bool],
   say: Callable[[str], None],
 ) -> Watch | NoWatch:
@@ -150,7 +151,7 @@ def watcher(
     run: The run.
     mesh: The devices.
     workdir: Its folder.
-    begin: Step at which training starts or resumes.
+    state: Its state where training starts or resumes.
     interrupted: Whether to stop.
     say: Prints a line.
   """
@@ -166,8 +167,15 @@ def watcher(
     metrics=options.metrics,
     say=say,
   )
+  # Compiles: what is due later takes no longer than it says.
+  for nfe in options.nfe:
+    evaluator.draw(state, nfe, FIELD, interrupted=lambda: True)
   return Watch(
-    evaluator, workdir, begin=begin, interrupted=interrupted, say=say
+    evaluator,
+    workdir,
+    begin=int(state.step),
+    interrupted=interrupted,
+    say=say,
   )
 
 
