@@ -19,8 +19,7 @@ from jaxflow.models import efficientnet, inception_of
 from jaxflow.models import inception as inception_extractor
 from jaxflow.models.extractors import digest
 from jaxflow.models.inception import Inception
-from jaxflow.models.network import module_of
-from jaxflow.models.torch_parameters import read_parameters
+from jaxflow.models.torch_parameters import module_with, read_parameters
 
 SIDE = 107
 
@@ -98,7 +97,7 @@ def seen_by_inception(random_inception):
   params = read_parameters(
     str(file), Inception, sha256=sha256(file), source="a test's file"
   )
-  apply = jax.jit(lambda params, x: module_of(Inception)(params)(x))
+  apply = jax.jit(lambda params, x: module_with(Inception, params)(x))
   return params, jax.device_get(apply(params, noise(SIDE, SIDE)))
 
 
@@ -206,7 +205,9 @@ def our_weights(params):
 
 
 def of_lite0(params, x):
-  apply = jax.jit(lambda p, x: module_of(efficientnet.EfficientNetLite0)(p)(x))
+  apply = jax.jit(
+    lambda p, x: module_with(efficientnet.EfficientNetLite0, p)(x)
+  )
   return jax.device_get(apply(params, x))
 
 

@@ -27,7 +27,7 @@ from jaxflow.models.classifier import classifier_name
 from jaxflow.types import Array, PyTree
 
 _SCHEMA = 1
-_BATCH = 128
+_BATCH = 64
 _LEARNING_RATE = 2e-3
 _ABOUT = "about"
 _DAMAGE = (
@@ -80,7 +80,7 @@ def trained(
     params = fit(network, train)
     accuracy = _accuracy(network, params, test)
     seconds = time.perf_counter() - start
-    said = f"{called}, trained {network.steps:,} steps in {seconds:.0f} s"
+    said = f"{called}, trained {network.train_steps:,} steps in {seconds:.0f} s"
   # Devices of several hosts may round differently.
   params = processes.of_main_arrays(params)
   if processes.is_main():
@@ -102,7 +102,7 @@ def fit(network: Classifier, train: data.Dataset) -> PyTree:
     Parameters, as NumPy arrays.
   """
   optimizer = optax.adam(
-    optax.cosine_decay_schedule(_LEARNING_RATE, network.steps)
+    optax.cosine_decay_schedule(_LEARNING_RATE, network.train_steps)
   )
 
   def loss(params: PyTree, images: Array, labels: Array) -> Array:
@@ -123,7 +123,7 @@ def fit(network: Classifier, train: data.Dataset) -> PyTree:
   params = network.init(jax.random.key(network.seed))
   state = params, optimizer.init(params)
   images, labels = jnp.asarray(train.data), jnp.asarray(train.label)
-  for index in _batches(len(train), network.steps, network.seed):
+  for index in _batches(len(train), network.train_steps, network.seed):
     state = advance(state, images, labels, index)
   return jax.tree.map(np.asarray, state[0])
 
@@ -160,7 +160,7 @@ def _about(
     "data": name,
     "digest": data.digest([train]),
     "width": network.width,
-    "steps": network.steps,
+    "train_steps": network.train_steps,
     "seed": network.seed,
   }
 
@@ -172,7 +172,8 @@ def _read(
   if not path.exists():
     return None, ""
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    # NumPy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
       about = json.loads(str(arrays[_ABOUT]))
       accuracy = float(about.pop("accuracy"))
       if about == wanted:

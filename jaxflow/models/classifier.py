@@ -37,7 +37,7 @@ class Classifier:
     num_classes: Number of classes K.
     file: Where it is kept for several runs to share; None for each its own.
     width: Channels at full size.
-    steps: Steps of training.
+    train_steps: Steps of training.
     seed: Seed of its first parameters and of the order of the data.
   """
 
@@ -47,7 +47,7 @@ class Classifier:
   num_classes: int
   file: str | None
   width: int
-  steps: int
+  train_steps: int
   seed: int
 
   def extractor(self, data: str, params: PyTree) -> Extractor:
@@ -102,10 +102,10 @@ class ConvClassifier(nnx.Module):
 def classifier(
   *,
   data_shape: tuple[int, ...],
-  num_classes: int,
+  num_classes: int = 0,
   file: str | None = None,
   width: int = 16,
-  steps: int = 1000,
+  train_steps: int = 1600,
   seed: int = 0,
 ) -> Classifier:
   """Makes a classifier of the data set that a run is evaluated on.
@@ -118,7 +118,7 @@ def classifier(
     file: Local path of an .npz file that holds it, or is to hold it, so that
       several runs share one; None keeps it in the workdir.
     width: Channels at full size, doubled at every halving.
-    steps: Steps of training.
+    train_steps: Steps of training.
     seed: Seed of its training.
 
   Returns:
@@ -147,7 +147,7 @@ def classifier(
     )
   for name, value, least in (
     ("width", width, 1),
-    ("steps", steps, 1),
+    ("train_steps", train_steps, 1),
     ("seed", seed, 0),
   ):
     if value < least:
@@ -170,7 +170,7 @@ def classifier(
     num_classes=num_classes,
     file=file,
     width=width,
-    steps=steps,
+    train_steps=train_steps,
     seed=seed,
   )
 

@@ -23,11 +23,11 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.extractors import Extractor
-from jaxflow.models.network import module_of
 from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
 from jaxflow.models.torch_parameters import (
   FrozenNorm,
   convolution,
+  module_with,
   read_parameters,
 )
 from jaxflow.types import Array, PyTree
@@ -139,11 +139,10 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
     sha256=EFFICIENTNET_SHA256,
     source=f"{pathlib.Path(_FILE).name}: {_INSTALL}",
   )
-  module = module_of(EfficientNetLite0)
 
   def apply(params: PyTree, images: Array) -> dict[str, Array]:
     x = prepare(rgb(images, "EfficientNet"), PROTOCOLS[_PROTOCOL])
-    return module(params)(x)
+    return module_with(EfficientNetLite0, params)(x)
 
   return Extractor(
     name="efficientnet_lite0",

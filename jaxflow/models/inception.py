@@ -34,9 +34,8 @@ from jaxflow.models.inception_blocks import (
   BlockE,
   largest,
 )
-from jaxflow.models.network import module_of
 from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
-from jaxflow.models.torch_parameters import read_parameters
+from jaxflow.models.torch_parameters import module_with, read_parameters
 from jaxflow.types import Array, PyTree
 
 # Of the published file; its first digits are in the name.
@@ -148,7 +147,6 @@ def _apply_by(protocol: str) -> Callable[[PyTree, Array], dict[str, Array]]:
     raise UsageError(
       f"protocol={protocol!r}: give one of {', '.join(_OF_INCEPTION)}"
     )
-  module = module_of(Inception)
-  return lambda params, images: module(params)(
+  return lambda params, images: module_with(Inception, params)(
     prepare(rgb(images, "Inception"), PROTOCOLS[protocol])
   )

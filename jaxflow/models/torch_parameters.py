@@ -5,6 +5,7 @@ from a place in the tree of parameters. A kernel of a convolution is [out, in,
 height, width] there, one of a linear map [out, in].
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,21 @@ def convolution(
   )
 
 
+def module_with(make_module: Callable[[nnx.Rngs], Any], params: PyTree) -> Any:
+  """Returns the module that has given parameters.
+
+  Args:
+    make_module: Builds the module; a function of a module, not a lambda.
+    params: Its parameters.
+  """
+  graph, _ = _structure(make_module)
+  return nnx.merge(graph, params, copy=True)
+
+
+# Of a hundred layers it takes a second.
+_structure = functools.cache(abstract_module)
+
+
 def read_parameters(
   file: str,
   make_module: Callable[[nnx.Rngs], Any],
@@ -92,7 +108,7 @@ def read_parameters(
     UsageError: If the file is missing, is not the expected one, is damaged, or
       lacks a tensor.
   """
-  _, shapes = abstract_module(make_module)
+  _, shapes = _structure(make_module)
   leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
   names = [name_of(_place([key.key for key in path])) for path, _ in leaves]
   tensors = torch_files.read(file, names, sha256=sha256, source=source)
