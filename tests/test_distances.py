@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import cdist
 
 from jaxflow.errors import UsageError
@@ -44,6 +45,77 @@ SMOOTH = {
 def shares():
   draws = (pair(seed, shift=0.3, a=200, b=200) for seed in range(70))
   return [manifolds(b, a) for a, b in draws]
+
+
+class TestSlicedWasserstein:
+  def test_shift_by_m_in_d_dimensions_gives_m_over_root_d(self):
+    a = normal(0, 40, 3)
+    shift = np.array([1.0, 2.0, 2.0])
+    # The mean of cos^2 over the sphere is 1 / 3, with deviation
+    # sqrt(1 / 5 - 1 / 9) = 0.3 for one direction.
+    squared = sliced_wasserstein(a, a + shift, projections=20_000).value ** 2
+    assert squared == pytest.approx(9 / 3, abs=9 * 4 * 0.3 / 20_000**0.5)
+
+  def test_two_point_masses_use_only_the_component_along_each_direction(self):
+    generator = np.random.default_rng(5)
+    directions = generator.standard_normal((7, 2))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    expected = np.sqrt(np.mean((directions @ [3.0, -1.0]) ** 2))
+    found = sliced_wasserstein([[3, -1]], [[0, 0]], projections=7, seed=5)
+    assert found.value == pytest.approx(expected, rel=1e-12)
+
+  @pytest.mark.parametrize(("n", "m"), [(6, 6), (6, 4), (5, 7), (1, 3)])
+  def test_one_dimension_equals_an_expanded_coupling(self, n, m):
+    a, b = normal(1, n), normal(2, m)
+    # Repeating every point m (or n) times gives sets of equal size.
+    paired = np.sort(np.repeat(a, m)) - np.sort(np.repeat(b, n))
+    expected = math.sqrt(np.mean(paired**2))
+    assert sliced_wasserstein(a, b).value == pytest.approx(expected, rel=1e-12)
+
+  def test_agrees_with_scipy_where_all_moves_are_equally_long(self):
+    a = np.arange(5.0)
+    expected = stats.wasserstein_distance(a, a + 0.25)
+    assert sliced_wasserstein(a, a + 0.25).value == pytest.approx(expected)
+
+  def test_is_symmetric_and_zero_on_the_same_set(self):
+    a, b = normal(3, 30, 2, 2, 1), normal(4, 20, 2, 2, 1)
+    there, back = sliced_wasserstein(a, b), sliced_wasserstein(b, a)
+    assert there.value == pytest.approx(back.value)
+    assert there.error == pytest.approx(back.error)
+    assert sliced_wasserstein(a, a[::-1]).value < 1e-12
+
+  def test_more_directions_than_one_chunk_holds(self):
+    a, b = normal(3, 10, 2), normal(4, 10, 2)
+    generator = np.random.default_rng(0)
+    directions = generator.standard_normal((130, 2))
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    moves = np.sort(a @ directions.T, axis=0) - np.sort(b @ directions.T, 0)
+    expected = math.sqrt(np.mean(moves**2))
+    found = sliced_wasserstein(a, b, projections=130)
+    assert found.value == pytest.approx(expected)
+
+
+class TestEnergyDistance:
+  @staticmethod
+  def mean(a, b):
+    return np.mean([math.dist(x, y) for x, y in itertools.product(a, b)])
+
+  def test_equals_a_double_loop(self):
+    a, b = normal(1, 9, 3) + 1000, normal(2, 7, 3) + 1000
+    expected = 2 * self.mean(a, b) - self.mean(a, a) - self.mean(b, b)
+    assert energy_distance(a, b).value == pytest.approx(expected, abs=1e-7)
+
+  def test_equals_scipy_in_one_dimension(self):
+    a, b = normal(1, 30), normal(2, 20)
+    expected = stats.energy_distance(a, b) ** 2
+    assert energy_distance(a, b).value == pytest.approx(expected, abs=1e-7)
+
+  def test_is_symmetric_and_zero_on_the_same_set(self):
+    a, b = normal(3, 30, 2), normal(4, 20, 2)
+    there, back = energy_distance(a, b), energy_distance(b, a)
+    assert there.value == pytest.approx(back.value)
+    assert there.error == pytest.approx(back.error)
+    assert energy_distance(a, a.copy()).value == pytest.approx(0, abs=1e-7)
 
 
 class TestErrors:
@@ -122,6 +194,29 @@ class TestManifolds:
   def test_few_samples_have_no_error(self):
     found = manifolds(normal(1, 9, 2), normal(2, 9, 2))
     assert found.density.error is None
+
+  @staticmethod
+  def both(real, fake, k=3):
+    found = manifolds(real, fake, k)
+    return found.precision.value, found.recall.value
+
+  def test_the_same_set_gives_one_and_far_sets_zero(self):
+    a = normal(1, 20, 4)
+    assert self.both(a, a.copy()) == (1, 1)
+    assert self.both(a, a + 1000) == (0, 0)
+
+  def test_swapping_the_sets_swaps_the_both(self):
+    a, b = normal(1, 25, 2), normal(2, 20, 2) + 1
+    assert self.both(a, b) == self.both(b, a)[::-1]
+
+  def test_collapse_keeps_precision_and_loses_recall(self):
+    real = normal(1, 200, 2)
+    precision, recall = self.both(real, 1e-3 * normal(2, 200, 2))
+    assert precision == 1 and recall < 0.05
+
+  def test_k_must_leave_a_neighbour(self):
+    with pytest.raises(UsageError, match="k is 4; give a number from 1 to 3"):
+      self.both(normal(1, 9, 2), normal(2, 4, 2), k=4)
 
 
 class TestKernelDistance:
@@ -285,3 +380,13 @@ class TestInceptionScore:
       inception_score(sums.update(np.zeros((9, 4)), np.arange(9)))
     with pytest.raises(UsageError, match="as many splits and classes"):
       sums.merge(Confidences.empty(5))
+
+
+@pytest.mark.parametrize("metric", [sliced_wasserstein, energy_distance])
+def test_unfit_samples_are_refused(metric):
+  with pytest.raises(UsageError, match=r"a has shape \(2,\).*b \(3,\)"):
+    metric(np.zeros((4, 2)), np.zeros((4, 3)))
+  with pytest.raises(UsageError, match="b: 1 of 4 samples are not finite"):
+    metric(np.zeros(4), np.array([0, 1, 2, np.inf]))
+  with pytest.raises(UsageError, match="give at least 1 sample"):
+    metric(np.zeros((0, 2)), np.zeros((4, 2)))

@@ -16,6 +16,7 @@ from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.frechet import frechet_distance
 from jaxflow.evaluation.grids import save_grid, save_points
 from jaxflow.evaluation.kernels import gaussian_discrepancy, kernel_distance
+from jaxflow.evaluation.likelihood import negative_log_likelihood
 from jaxflow.evaluation.manifolds import Manifolds, manifolds
 from jaxflow.evaluation.metrics import METRICS, Metric
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
@@ -32,8 +33,11 @@ from jaxflow.evaluation.scores import (
 from jaxflow.evaluation.statistics import (
   read_statistics,
   write_statistics,
-)
 from jaxflow.evaluation.subsets import proportional_subset
+from jaxflow.evaluation.moments import LARGEST, Moments, moments
+from jaxflow.evaluation.nats import Likelihood, dequantise
+from jaxflow.evaluation.scores import Score, score, table
+from jaxflow.evaluation.trajectories import Trajectories, trajectories
 
 __all__ = [
   "METRICS",
@@ -44,6 +48,7 @@ __all__ = [
   "Estimate",
   "FeatureNetwork",
   "Judge",
+  "Likelihood",
   "Manifolds",
   "Metric",
   "Mixture",
@@ -51,9 +56,11 @@ __all__ = [
   "Recognizer",
   "Sampler",
   "Score",
+  "Trajectories",
   "asks_class",
   "class_accuracy",
   "compare",
+  "dequantise",
   "direction",
   "energy_distance",
   "evaluate",
@@ -66,6 +73,8 @@ __all__ = [
   "manifolds",
   "merge",
   "mode_coverage",
+  "moments",
+  "negative_log_likelihood",
   "proportional_subset",
   "read_statistics",
   "save_grid",
@@ -73,6 +82,7 @@ __all__ = [
   "score",
   "sliced_wasserstein",
   "table",
+  "trajectories",
   "wasserstein",
   "write_statistics",
 ]
