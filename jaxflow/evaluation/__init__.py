@@ -21,6 +21,7 @@ from jaxflow.evaluation.manifolds import Manifolds, manifolds
 from jaxflow.evaluation.metrics import METRICS, Metric
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
 from jaxflow.evaluation.moments import Moments, merge
+from jaxflow.evaluation.nats import Likelihood, dequantise
 from jaxflow.evaluation.recognition import Recognizer, class_accuracy
 from jaxflow.evaluation.scores import (
   Judge,
@@ -30,13 +31,8 @@ from jaxflow.evaluation.scores import (
   score,
   table,
 )
-from jaxflow.evaluation.statistics import (
-  read_statistics,
-  write_statistics,
+from jaxflow.evaluation.statistics import read_statistics, write_statistics
 from jaxflow.evaluation.subsets import proportional_subset
-from jaxflow.evaluation.moments import LARGEST, Moments, moments
-from jaxflow.evaluation.nats import Likelihood, dequantise
-from jaxflow.evaluation.scores import Score, score, table
 from jaxflow.evaluation.trajectories import Trajectories, trajectories
 
 __all__ = [
