@@ -7,6 +7,7 @@ usage: jaxflow COMMAND [--flag=value ...]
   train     train a config in a workdir, or go on where it stopped
   sample    draw samples from a workdir into a picture or an .npz file
   evaluate  compare samples with held-out data, beside the real-data floor
+  bench     measure latency, memory and FLOPs of samplers, and their overhead
   pairs     make pairs of noise and data with a trained run's ODE
   rectify   rounds of ReFlow: make pairs, train on them, again
   encode    write the latents of an image set, by published weights
@@ -61,6 +62,25 @@ WORKDIR/evaluation.json.
 
 example:
   jaxflow evaluate --workdir=runs/digits --nfe=1,2,4""",
+  "bench": """\
+usage: jaxflow bench --workdir=FOLDER [--nfe=1,2,4,8] [--batch=1,8,64]
+                     [--teacher=FOLDER] [--teacher_nfe=1,2,4,8]
+
+  --workdir      the folder of a run
+  --nfe          network calls per sample (default: of 1,2,4,8 those that its
+                 sampler can make)
+  --batch        samples at a time
+  --teacher      another run to measure beside it (default: the teacher in the
+                 run's own checkpoint); of the solvers that it knows, it takes
+                 the one whose samples come nearest to held-out data
+  --teacher_nfe  its network calls per sample (default: as --nfe)
+
+Prints, a line a sampler, time to compile, latency, samples/s, memory, FLOPs,
+and what it takes beyond its network calls; writes WORKDIR/bench.json, and
+WORKDIR/bench.png, quality against latency.
+
+example:
+  jaxflow bench --workdir=runs/digits --nfe=1,4 --batch=64""",
   "pairs": """\
 usage: jaxflow pairs --workdir=TEACHER --out=FOLDER [--num=50000]
 

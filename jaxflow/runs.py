@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self, get_args
 
 import jax
@@ -234,6 +234,7 @@ def load(
   config: Config | None = None,
   step: int | str | None = None,
   ema: str | None = None,
+  roles: Collection[str] = (),
 ) -> tuple[Run, TrainState]:
   """Restore a run from its workdir.
 
@@ -246,6 +247,8 @@ def load(
       while training.
     ema: If given, only this average is read, or the parameters for "online";
       the state holds nothing else but its step.
+    roles: Frozen networks that are read beside that average, "teacher" for
+      one; a run that has none of that role passes over it.
 
   Returns:
     The run and its state.
@@ -256,7 +259,7 @@ def load(
   run = Run.of(config or load_config(workdir, field=field))
   template = run.template(mesh)
   if ema is not None:
-    template = _only(template, ema)
+    template = _only(template, ema, roles)
   folder = workdir / ("best" if step == "best" else "checkpoints")
   if step == "best" and not folder.is_dir():
     raise UsageError(
@@ -283,7 +286,7 @@ def load(
   return run, restored[0]
 
 
-def _only(state: TrainState, name: str) -> TrainState:
+def _only(state: TrainState, name: str, roles: Collection[str]) -> TrainState:
   """Return a state without what sampling from an average does not need.
 
   Where there is no such average, `Run.select` will say so.
@@ -297,7 +300,7 @@ def _only(state: TrainState, name: str) -> TrainState:
     ema={k: v for k, v in state.ema.items() if k == name},
     loss_params={},
     adversary=None,
-    frozen={},
+    frozen={k: v for k, v in state.frozen.items() if k in roles},
   )
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
   "sample": draw.sample,
   "evaluate": judge.evaluate,
   "stats": judge.stats,
+  "bench": draw.bench,
   "pairs": fill.pairs,
   "rectify": fill.rectify,
   "encode": fill.encode,

@@ -1,4 +1,4 @@
-"""Commands that draw from a run: sample."""
+"""Commands that draw from a run: sample, bench."""
 
 import pathlib
 from typing import Any
@@ -10,9 +10,11 @@ from jaxflow.cli.flags import (
   SAMPLING,
   changed_config,
   check_writable,
+  read,
   read_changes,
   required,
   step_of,
+  whole_numbers,
 )
 from jaxflow.errors import UsageError
 
@@ -55,6 +57,33 @@ def sample(arguments: list[str]) -> int:
   else:
     processes.once(lambda: commands.save_samples(samples, out))
   say(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
+  return 0
+
+
+def bench(arguments: list[str]) -> int:
+  """Measure what sampling costs, beside its network calls."""
+  values = flags.FlagValues()
+  for name in ("workdir", "teacher"):
+    flags.DEFINE_string(name, None, "", flag_values=values)
+  for name in ("nfe", "batch", "teacher_nfe"):
+    flags.DEFINE_list(name, [], "", flag_values=values)
+  read(arguments, values)
+  workdir = required(values.workdir, "workdir", "the folder of a run")
+  nfe = whole_numbers(values.nfe, "nfe")
+  batch = whole_numbers(values.batch, "batch")
+  teacher_nfe = whole_numbers(values.teacher_nfe, "teacher_nfe")
+
+  from jaxflow import commands, evaluation
+
+  costs = commands.bench(
+    pathlib.Path(workdir),
+    teacher=pathlib.Path(values.teacher) if values.teacher else None,
+    say=say,
+    nfe=nfe,
+    batch=batch,
+    teacher_nfe=teacher_nfe,
+  )
+  say(evaluation.cost_table(costs))
   return 0
 
 

@@ -1,5 +1,6 @@
 """What the command line does, as functions."""
 
+from jaxflow.commands.bench import bench
 from jaxflow.commands.encode import Options as EncodeOptions
 from jaxflow.commands.encode import encode
 from jaxflow.commands.evaluate import evaluate
@@ -15,6 +16,7 @@ __all__ = [
   "PairOptions",
   "Rounds",
   "StatsOptions",
+  "bench",
   "encode",
   "evaluate",
   "make_pairs",

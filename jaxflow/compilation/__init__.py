@@ -1,5 +1,6 @@
 """What a config compiles to on machines that need not be there."""
 
+from jaxflow.compilation.calls import inputs_of, network_call, sampler_call
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.flops import matmul_flops
@@ -18,8 +19,11 @@ __all__ = [
   "collectives",
   "compile_program",
   "header",
+  "inputs_of",
   "matmul_flops",
+  "network_call",
   "programs",
   "rows",
+  "sampler_call",
   "table",
 ]

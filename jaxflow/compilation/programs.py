@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxflow.build import Model
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import FeatureNetwork, extraction
 from jaxflow.runs import Run
@@ -127,7 +128,7 @@ def sampler(run: Run, mesh: Mesh) -> Program:
   state = run.template(mesh)
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
   rows, where = _rows(run.model.config.sample.batch_size, mesh)
-  inputs = _sampler_inputs(run, rows, where)
+  inputs = sampler_inputs(run.model, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
     function=jax.jit(draw, out_shardings=where),
@@ -158,7 +159,7 @@ def evaluation_step(
   params = run.select(state, run.model.config.sample.ema, "sample.ema")
   field = "evaluation.batch_size"
   rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
-  inputs = _sampler_inputs(run, rows, where)
+  inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
   weights = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
@@ -213,15 +214,27 @@ def _undivided(field: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
   )
 
 
-def _sampler_inputs(
-  run: Run, rows: int, where: NamedSharding
+def sampler_inputs(
+  model: Model, rows: int, where: NamedSharding
 ) -> tuple[PyTree, PyTree, PyTree]:
-  """Return the shapes of noise, key and labels."""
-  noise = jax.ShapeDtypeStruct(
-    (rows, *run.model.shape), jnp.float32, sharding=where
+  """Return the shapes of noise, key and labels.
+
+  Args:
+    model: What samples.
+    rows: Samples at a time.
+    where: How they are split over devices.
+
+  Returns:
+    What a sampler takes after its parameters; labels are None without classes.
+  """
+  shape = (rows, *model.shape)
+  noise = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
+  key = jax.ShapeDtypeStruct(
+    (),
+    jax.eval_shape(jax.random.key, 0).dtype,
+    sharding=NamedSharding(where.mesh, PartitionSpec()),
   )
-  key = jax.eval_shape(jax.random.key, 0)
   labels = None
-  if run.model.num_classes:
+  if model.num_classes:
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
   return noise, key, labels

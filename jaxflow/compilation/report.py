@@ -47,6 +47,7 @@ class Report:
     kernel_seconds: The compiler's estimate of a step's kernels on the chip,
       without what it waits for collectives; None where it gives none.
     notes: What of it is not as in a run, or was not counted.
+    executable: What runs it; None if the compiler refuses it.
   """
 
   name: str
@@ -63,6 +64,9 @@ class Report:
   cpu_seconds: float
   kernel_seconds: float | None
   notes: tuple[str, ...] = ()
+  executable: jax.stages.Compiled | None = dataclasses.field(
+    default=None, repr=False, compare=False
+  )
 
   @property
   def fits(self) -> bool:
@@ -169,6 +173,7 @@ def compile_program(
     if chip and cycles
     else None,
     notes=program.notes + executions(module).notes,
+    executable=compiled,
   )
 
 

@@ -8,6 +8,13 @@ from jaxflow.evaluation.assignments import wasserstein
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.confidences import Confidences, inception_score
+from jaxflow.evaluation.costs import (
+  Cost,
+  Quality,
+  cost_table,
+  save_tradeoff,
+  shared_metric,
+)
 from jaxflow.evaluation.distances import energy_distance, sliced_wasserstein
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
@@ -16,6 +23,7 @@ from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.frechet import frechet_distance
 from jaxflow.evaluation.grids import save_grid, save_points
 from jaxflow.evaluation.kernels import gaussian_discrepancy, kernel_distance
+from jaxflow.evaluation.latency import Latency, excess, time_together
 from jaxflow.evaluation.likelihood import negative_log_likelihood
 from jaxflow.evaluation.manifolds import Manifolds, manifolds
 from jaxflow.evaluation.metrics import METRICS, Metric
@@ -32,6 +40,7 @@ from jaxflow.evaluation.scores import (
   table,
 )
 from jaxflow.evaluation.statistics import read_statistics, write_statistics
+from jaxflow.evaluation.stored import leading_metric, read_rows
 from jaxflow.evaluation.subsets import proportional_subset
 from jaxflow.evaluation.trajectories import Trajectories, trajectories
 
@@ -39,16 +48,19 @@ __all__ = [
   "METRICS",
   "Collector",
   "Confidences",
+  "Cost",
   "Dataset",
   "Drawn",
   "Estimate",
   "FeatureNetwork",
   "Judge",
+  "Latency",
   "Likelihood",
   "Manifolds",
   "Metric",
   "Mixture",
   "Moments",
+  "Quality",
   "Recognizer",
   "Sampler",
   "Score",
@@ -56,28 +68,34 @@ __all__ = [
   "asks_class",
   "class_accuracy",
   "compare",
+  "cost_table",
   "dequantise",
   "direction",
   "energy_distance",
   "evaluate",
+  "excess",
   "extraction",
   "frechet_distance",
   "gaussian_discrepancy",
   "high_quality",
   "inception_score",
   "kernel_distance",
+  "leading_metric",
   "manifolds",
   "merge",
   "mode_coverage",
-  "moments",
   "negative_log_likelihood",
   "proportional_subset",
+  "read_rows",
   "read_statistics",
   "save_grid",
   "save_points",
+  "save_tradeoff",
   "score",
+  "shared_metric",
   "sliced_wasserstein",
   "table",
+  "time_together",
   "trajectories",
   "wasserstein",
   "write_statistics",

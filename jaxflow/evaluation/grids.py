@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from jaxflow.errors import UsageError
+from jaxflow.evaluation.files import replace_file
 from jaxflow.evaluation.points import as_points
 
 _CELL = 32  # pixels that the shorter side of an image has at least
@@ -69,7 +69,7 @@ def save_grid(
     sheet.paste(Image.fromarray(image), (left, top + caption))
     if labels is not None:
       pen.text((left, top), str(labels[index]), fill="black")
-  _replace(path, lambda file: sheet.save(file, format="PNG"))
+  replace_file(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def save_points(
@@ -105,7 +105,7 @@ def save_points(
   axes.scatter(x, y, s=4, color="tab:blue", label="samples")
   axes.set_aspect("equal", adjustable="datalim")
   axes.legend(loc="upper right")
-  _replace(path, lambda file: canvas.print_png(file))
+  replace_file(path, lambda file: canvas.print_png(file))
 
 
 def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
@@ -127,17 +127,3 @@ def _plane(name: str, points: ArrayLike) -> NDArray[np.float64]:
   if np.ndim(points) != 2 or np.shape(points)[1] != 2:
     raise UsageError(f"{name} has shape {np.shape(points)}; give [N, 2]")
   return as_points(name, points).T
-
-
-def _replace(
-  path: str | os.PathLike[str], write: Callable[[Path], object]
-) -> None:
-  """Writes beside the target and renames, so no half file is ever seen."""
-  target = Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-  try:
-    write(draft)
-    draft.replace(target)
-  finally:
-    draft.unlink(missing_ok=True)

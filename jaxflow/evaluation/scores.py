@@ -5,12 +5,10 @@ data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 """
 
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from jaxflow.errors import UsageError
@@ -18,8 +16,8 @@ from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
 from jaxflow.evaluation.metrics import METRICS, row_of
+from jaxflow.evaluation.tables import render
 
-_WIDTH = 100
 _LONGEST = 28  # Longer names of metrics are folded.
 _ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -237,7 +235,7 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
         _number(score.real, score.real_error),
         end_section=number == len(lines) - 1,
       )
-  return _text(grid)
+  return render(grid)
 
 
 def _place(name: str) -> int:
@@ -268,19 +266,3 @@ def _number(value: float | None, error: float | None) -> str:
   style = ".4f" if abs(value) >= 1e-3 or value == 0 else ".2e"
   text = format(value, style)
   return text if error is None else f"{text} ± {error:{style}}"
-
-
-def _text(grid: Table) -> str:
-  """Prints a table without colour, whatever the terminal or notebook."""
-  buffer = io.StringIO()
-  console = Console(
-    file=buffer,
-    width=_WIDTH,
-    color_system=None,
-    force_jupyter=False,
-    markup=False,
-    emoji=False,
-  )
-  console.print(grid)
-  lines = buffer.getvalue().splitlines()
-  return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -1,0 +1,228 @@
+"""Measure what sampling from a run costs, beside its network calls.
+
+`bench.json` holds
+
+  schema   1
+  method, data, step
+           of the run
+  device   kind, platform and number of the devices
+  jax      version
+  judged   how many samples `scores` of sliced Wasserstein are of; null where
+           the data were not there
+  rows     a mapping for each model, NFE and batch: the fields of
+           `evaluation.Cost`; times in seconds, memory in bytes
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxflow import evaluation, processes
+from jaxflow.commands.contestants import (
+  Contestant,
+  Judge,
+  other_run,
+  teacher_of,
+)
+from jaxflow.commands.measuring import Entry, measure
+from jaxflow.config import Config
+from jaxflow.config.files import load_config
+from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation import Cost, Quality
+from jaxflow.evaluation.files import replace_file
+from jaxflow.runs import Run, load
+from jaxflow.training import sharding
+
+NFE = (1, 2, 4, 8)
+BATCH = (1, 8, 64)
+
+
+def bench(
+  workdir: pathlib.Path,
+  *,
+  nfe: tuple[int, ...] = (),
+  batch: tuple[int, ...] = (),
+  teacher: pathlib.Path | None = None,
+  teacher_nfe: tuple[int, ...] = (),
+  seconds: float = 3.0,
+  say: Callable[[str], None] = print,
+) -> list[Cost]:
+  """Measure samplers of a run and of its teacher; write `bench.json`.
+
+  The teacher runs with the solver, of those that its network knows, whose
+  samples come nearest to held-out data at that number of calls.
+
+  Args:
+    workdir: The run's folder.
+    nfe: Network calls per sample; default: those of `NFE` that its sampler can
+      make.
+    batch: Samples at a time; default: `BATCH`.
+    teacher: The folder of another run; default: the teacher in the run's own
+      checkpoint, if it has one.
+    teacher_nfe: Network calls per sample of the teacher; default: as `nfe`.
+    seconds: How long to time the samplers of a batch.
+    say: Prints a line.
+
+  Returns:
+    What each costs; `bench.png` shows quality against latency.
+
+  Raises:
+    UsageError: If an argument is wrong or the workdir holds no run.
+    RunError: If a file cannot be written.
+  """
+  for size in batch:
+    if size < 1:
+      raise UsageError(f"--batch={size}: give at least 1")
+  config = load_config(workdir, field="--workdir")
+  model = Run.of(config).model
+  for count in nfe:
+    model.make_sampler(count, "--nfe")
+  mesh = sharding.fitting_mesh(config.mesh)
+  rival = None if teacher is None else other_run(teacher, config, mesh)
+  run, state = load(
+    workdir,
+    field="--workdir",
+    mesh=mesh,
+    ema=config.sample.ema,
+    roles=("teacher",),
+  )
+  student = Contestant(role="run", run=run, state=state, field="--nfe")
+  rival = rival or teacher_of(student)
+  if teacher_nfe and rival is None:
+    raise UsageError(
+      f"--teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
+      "teacher; give one, --teacher=FOLDER"
+    )
+  judge = _judge(config, mesh, say)
+  counts = nfe or tuple(count for count in NFE if student.allows(count))
+  entries = [_entry(student, count, judge, workdir) for count in counts]
+  if rival is not None:
+    for count in teacher_nfe or counts:
+      strict = bool(teacher_nfe)
+      entries += _best(rival, count, judge, teacher, strict=strict, say=say)
+  costs = []
+  for size in batch or BATCH:
+    costs += measure(entries, size, mesh, seconds=seconds, say=say)
+  header = {
+    "schema": 1,
+    "method": config.method,
+    "data": config.data.name,
+    "step": int(state.step),
+    "device": _device(mesh),
+    "jax": jax.__version__,
+    "judged": None if judge is None else len(judge.reference),
+  }
+  processes.once(lambda: _write(workdir, header, costs))
+  return costs
+
+
+def _judge(
+  config: Config, mesh: jax.sharding.Mesh, say: Callable[[str], None]
+) -> Judge | None:
+  """Return what judges samples, or None where the data are not there."""
+  try:
+    return Judge.of(config, mesh)
+  except UsageError as error:
+    say(f"note: samples are not compared with data: {error}")
+    return None
+
+
+def _best(
+  teacher: Contestant,
+  nfe: int,
+  judge: Judge | None,
+  workdir: pathlib.Path | None,
+  *,
+  strict: bool,
+  say: Callable[[str], None],
+) -> list[Entry]:
+  """Return the teacher with its best solver for a number of calls.
+
+  Args:
+    teacher: The teacher.
+    nfe: Network calls per sample.
+    judge: What tells which is best; without it the teacher keeps its own.
+    workdir: Its folder, if it has one.
+    strict: Raise UsageError if no solver can make so many; or return nothing.
+    say: Prints a line.
+  """
+  ways = list(teacher.solved().values()) if judge else [teacher]
+  entries = [
+    _entry(way, nfe, judge, workdir if way is teacher else None)
+    for way in ways
+    if way.allows(nfe)
+  ]
+  if not entries and strict:
+    teacher.run.model.make_sampler(nfe, teacher.field)
+  if judge is None:
+    return entries
+
+  def distance(entry):
+    return entry.scores["sliced_wasserstein"].value
+
+  entries.sort(key=distance)
+  found = [f"{x.contestant.solver} {distance(x):.4f}" for x in entries]
+  say(f"teacher, NFE {nfe}: sliced_wasserstein of {', '.join(found)}")
+  return entries[:1]
+
+
+def _entry(
+  contestant: Contestant,
+  nfe: int,
+  judge: Judge | None,
+  workdir: pathlib.Path | None,
+) -> Entry:
+  """Return a sampler with what is known of its samples.
+
+  Args:
+    contestant: What samples.
+    nfe: Network calls per sample.
+    judge: What compares samples with data here, or None.
+    workdir: Where an evaluation of this sampler may be, or None.
+  """
+  scores = {}
+  if judge is not None:
+    value = judge.distance(contestant, nfe)
+    scores["sliced_wasserstein"] = Quality(value=value, real=judge.real)
+  rows = []
+  if workdir is not None:
+    rows = evaluation.read_rows(workdir / "evaluation.json")
+  step = int(contestant.state.step)
+  for row in rows:
+    name = evaluation.leading_metric(row["scores"])
+    if (row["nfe"], row["step"]) != (nfe, step) or name in (None, *scores):
+      continue
+    score = row["scores"][name]
+    if score["real"]:
+      scores[name] = Quality(value=score["value"], real=score["real"])
+  return Entry(contestant=contestant, nfe=nfe, scores=scores)
+
+
+def _device(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+  first = mesh.devices.flat[0]
+  return {
+    "kind": first.device_kind,
+    "platform": first.platform,
+    "count": mesh.size,
+  }
+
+
+def _write(
+  workdir: pathlib.Path, header: dict[str, Any], costs: Sequence[Cost]
+) -> None:
+  """Write the file and, where a metric is known of all, the picture."""
+  rows = [dataclasses.asdict(cost) for cost in costs]
+  text = json.dumps(header | {"rows": rows}, indent=2) + "\n"
+  path = workdir / "bench.json"
+  try:
+    replace_file(path, lambda file: file.write_text(text))
+    if evaluation.shared_metric(costs):
+      evaluation.save_tradeoff(costs, workdir / "bench.png")
+  except OSError as error:
+    raise RunError(
+      f"{path} cannot be written ({error.strerror}): make --workdir writable"
+    ) from error
