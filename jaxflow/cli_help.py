@@ -8,6 +8,7 @@ usage: jaxflow COMMAND [--flag=value ...]
   sample    draw samples from a workdir into a picture or an .npz file
   evaluate  compare samples with held-out data, beside the real-data floor
   bench     measure latency, memory and FLOPs of samplers, and their overhead
+  report    write one page: config, curves, evaluation, costs, pictures
   pairs     make pairs of noise and data with a trained run's ODE
   rectify   rounds of ReFlow: make pairs, train on them, again
   encode    write the latents of an image set, by published weights
@@ -81,6 +82,22 @@ WORKDIR/bench.png, quality against latency.
 
 example:
   jaxflow bench --workdir=runs/digits --nfe=1,4 --batch=64""",
+  "report": """\
+usage: jaxflow report --workdir=FOLDER [--nfe=N] [--num=N]
+
+  --workdir   the folder of a run
+  --nfe       network calls per sample of the pictures (default: the config's
+              sample.nfe)
+  --num       how many samples are compared with the data (default: 300 images,
+              5000 points)
+
+Writes WORKDIR/report.html, which needs no other file: config, curves of the
+training, what evaluate and bench have written, interpolations in noise, samples
+beside their nearest training samples and beside the teacher's; of points in the
+plane densities, trajectories and the map from noise.
+
+example:
+  jaxflow report --workdir=runs/digits""",
   "pairs": """\
 usage: jaxflow pairs --workdir=TEACHER --out=FOLDER [--num=50000]
 

@@ -21,6 +21,7 @@ COMMANDS = {
   "evaluate": judge.evaluate,
   "stats": judge.stats,
   "bench": draw.bench,
+  "report": draw.report,
   "pairs": fill.pairs,
   "rectify": fill.rectify,
   "encode": fill.encode,

@@ -1,4 +1,4 @@
-"""Commands that draw from a run: sample, bench."""
+"""Commands that draw from a run: sample, bench, report."""
 
 import pathlib
 from typing import Any
@@ -84,6 +84,22 @@ def bench(arguments: list[str]) -> int:
     teacher_nfe=teacher_nfe,
   )
   say(evaluation.cost_table(costs))
+  return 0
+
+
+def report(arguments: list[str]) -> int:
+  """Write what is known of a run as one page."""
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "", flag_values=values)
+  for name in ("nfe", "num"):
+    flags.DEFINE_integer(name, None, "", flag_values=values)
+  read(arguments, values)
+  workdir = required(values.workdir, "workdir", "the folder of a run")
+
+  from jaxflow import commands
+
+  file = commands.report(pathlib.Path(workdir), nfe=values.nfe, num=values.num)
+  say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
   return 0
 
 

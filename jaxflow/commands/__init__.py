@@ -7,6 +7,7 @@ from jaxflow.commands.evaluate import evaluate
 from jaxflow.commands.pairs import Options as PairOptions
 from jaxflow.commands.pairs import make_pairs
 from jaxflow.commands.rectify import Rounds, rectify
+from jaxflow.commands.report import report
 from jaxflow.commands.sample import sample, save_samples
 from jaxflow.commands.stats import StatsOptions, write_stats
 from jaxflow.commands.train import train
@@ -21,6 +22,7 @@ __all__ = [
   "evaluate",
   "make_pairs",
   "rectify",
+  "report",
   "sample",
   "save_samples",
   "train",

@@ -8,13 +8,9 @@ from jaxflow.evaluation.assignments import wasserstein
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.confidences import Confidences, inception_score
-from jaxflow.evaluation.costs import (
-  Cost,
-  Quality,
-  cost_table,
-  save_tradeoff,
-  shared_metric,
-)
+from jaxflow.evaluation.cost_table import COST_COLUMNS, cost_cells, cost_table
+from jaxflow.evaluation.costs import Cost, Quality, read_costs
+from jaxflow.evaluation.curves import read_log, save_curves
 from jaxflow.evaluation.distances import energy_distance, sliced_wasserstein
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
@@ -22,6 +18,8 @@ from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.frechet import frechet_distance
 from jaxflow.evaluation.grids import save_grid, save_points
+from jaxflow.evaluation.image_figures import save_matrix, save_strip
+from jaxflow.evaluation.interpolation import slerp
 from jaxflow.evaluation.kernels import gaussian_discrepancy, kernel_distance
 from jaxflow.evaluation.latency import Latency, excess, time_together
 from jaxflow.evaluation.likelihood import negative_log_likelihood
@@ -30,6 +28,12 @@ from jaxflow.evaluation.metrics import METRICS, Metric
 from jaxflow.evaluation.mixtures import Mixture, high_quality, mode_coverage
 from jaxflow.evaluation.moments import Moments, merge
 from jaxflow.evaluation.nats import Likelihood, dequantise
+from jaxflow.evaluation.neighbours import memorisation, nearest
+from jaxflow.evaluation.plane_figures import (
+  save_arrows,
+  save_density,
+  save_trajectories,
+)
 from jaxflow.evaluation.recognition import Recognizer, class_accuracy
 from jaxflow.evaluation.scores import (
   Judge,
@@ -42,9 +46,11 @@ from jaxflow.evaluation.scores import (
 from jaxflow.evaluation.statistics import read_statistics, write_statistics
 from jaxflow.evaluation.stored import leading_metric, read_rows
 from jaxflow.evaluation.subsets import proportional_subset
+from jaxflow.evaluation.tradeoff import save_tradeoff, shared_metric
 from jaxflow.evaluation.trajectories import Trajectories, trajectories
 
 __all__ = [
+  "COST_COLUMNS",
   "METRICS",
   "Collector",
   "Confidences",
@@ -68,6 +74,7 @@ __all__ = [
   "asks_class",
   "class_accuracy",
   "compare",
+  "cost_cells",
   "cost_table",
   "dequantise",
   "direction",
@@ -82,17 +89,28 @@ __all__ = [
   "kernel_distance",
   "leading_metric",
   "manifolds",
+  "memorisation",
   "merge",
   "mode_coverage",
+  "nearest",
   "negative_log_likelihood",
   "proportional_subset",
+  "read_costs",
+  "read_log",
   "read_rows",
   "read_statistics",
+  "save_arrows",
+  "save_curves",
+  "save_density",
   "save_grid",
+  "save_matrix",
   "save_points",
+  "save_strip",
   "save_tradeoff",
+  "save_trajectories",
   "score",
   "shared_metric",
+  "slerp",
   "sliced_wasserstein",
   "table",
   "time_together",
