@@ -14,9 +14,10 @@ import numpy as np
 from jaxflow import processes
 from jaxflow.commands.collect import Partial
 from jaxflow.commands.evaluator import Evaluator
+from jaxflow.commands.flow_scores import flow_scores
 from jaxflow.commands.sample import drawer
 from jaxflow.config import Config
-from jaxflow.config.files import load_config
+from jaxflow.config.flags import config_of_run
 from jaxflow.errors import RunError
 from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load
@@ -49,14 +50,15 @@ def evaluate(
 
   Returns:
     A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
-    `networks`, `samples_per_second` and `scores` (name -> Score). The file
-    holds the same under `rows`, each Score as a mapping.
+    `networks`, `samples_per_second` and `scores` (name -> Score). What the
+    velocity's ODE says stands in a row whose `nfe` is None. The file holds the
+    same under `rows`, each Score as a mapping.
 
   Raises:
     UsageError: If an argument is wrong or the workdir holds no run.
     RunError: If samples are not finite, or the file cannot be written.
   """
-  config = config or load_config(workdir, field="--workdir")
+  config = config or config_of_run(workdir)
   check_limits(config)
   run = Run.of(config)
   options = config.evaluation
@@ -90,6 +92,10 @@ def evaluate(
     **evaluator.about,
   }
   rows = []
+  if scores := flow_scores(run, state):
+    rows.append(
+      {**about, "nfe": None, "num": options.flow.num, "scores": scores}
+    )
   for count, draw in draws.items():
     what = {**about, "nfe": count, "config": config.to_dict()}
     partial = Partial(folder, what)

@@ -89,7 +89,7 @@ def _follow(
       x = step(x, t, s, labels)
       return x, x
 
-    first = paths.start(model.path, noise)
+    first = paths.start(model.path, jnp.asarray(noise))
     intervals = jnp.stack([times[:-1], times[1:]], axis=1)
     _, later = jax.lax.scan(move, first, intervals)
     return jnp.concatenate([first[None], later])

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -58,9 +59,13 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
 
 
 def config_of_run(
-  workdir: pathlib.Path, given: list[str], sections: tuple[str, ...]
+  workdir: pathlib.Path,
+  given: Sequence[str] = (),
+  sections: tuple[str, ...] = (),
 ) -> Config:
   """Return the config of a run, with the overrides of a command line.
+
+  Fields that are newer than the run have their defaults.
 
   Args:
     workdir: The run's folder.
@@ -86,7 +91,7 @@ def config_of_run(
   )
   # Fields that hold nothing keep the places for their values.
   update(config, _without_none(saved.to_dict()))
-  config = _override(config, given, flags.FlagValues())
+  config = _override(config, list(given), flags.FlagValues())
   return config
 
 

@@ -11,6 +11,7 @@ exact velocity and an evaluator can count the modes that a model covers.
 import dataclasses
 
 import numpy as np
+from scipy.special import logsumexp
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +27,27 @@ class Mixture:
   means: np.ndarray
   stds: np.ndarray
   weights: np.ndarray
+
+  def log_density(self, points: np.ndarray) -> np.ndarray:
+    """Computes the logarithm of the density.
+
+    Args:
+      points: Points [N, D].
+
+    Returns:
+      Nats [N], float64.
+
+    Example:
+      >>> alone = Mixture(np.zeros((1, 2)), np.ones(1), np.ones(1))
+      >>> round(float(alone.log_density(np.zeros((1, 2)))[0]), 4)
+      -1.8379
+    """
+    points = np.asarray(points, np.float64)
+    squares = ((points[:, None] - self.means[None]) ** 2).sum(axis=2)
+    each = -squares / (2 * self.stds**2)[None]
+    constants = np.log(2 * np.pi * self.stds**2) * points.shape[1] / 2
+    logs = np.log(self.weights) - constants
+    return np.asarray(logsumexp(each + logs[None], axis=1))
 
   def sample(self, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws independent samples; the same seed gives the same samples.
