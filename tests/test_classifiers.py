@@ -164,6 +164,13 @@ def test_runs_share_a_file(tmp_path, untrained, monkeypatch):
   # The classifier of other data is never overwritten.
   with pytest.raises(UsageError, match=r"file=.*another classifier \(digest="):
     trained(tmp_path, file=str(file), train=halves(seed=5))
+  # Nor is a file of the user's.
+  file.write_text("a letter")
+  with pytest.raises(
+    UsageError, match=r"as a classifier .* delete it, or give"
+  ):
+    trained(tmp_path, file=str(file))
+  assert file.read_text() == "a letter"
 
 
 def test_file_that_cannot_be_written(tmp_path, untrained):
