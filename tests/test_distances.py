@@ -127,16 +127,19 @@ class TestErrors:
     # 150 draws know a deviation to 6 %; at equal laws sqrt(2) is expected.
     assert 0.85 < ratio < most
 
-  @pytest.mark.parametrize("name", ["energy", "mmd"])
-  def test_error_is_that_of_the_bootstrap(self, name):
-    a, b = pair(0, shift=0.8)
-    generator = np.random.default_rng(1)
-    values = []
-    for _ in range(200):
-      rows = (generator.integers(len(x), size=len(x)) for x in (a, b))
-      values.append(SMOOTH[name](a[next(rows)], b[next(rows)]).value)
-    found = SMOOTH[name](a, b)
-    assert found.error == pytest.approx(np.std(values), rel=0.2)
+  @pytest.mark.parametrize("name", ["sliced", "energy", "mmd"])
+  def test_error_is_that_of_the_jackknife(self, name):
+    sets = pair(0, shift=0.8, a=40, b=30)
+    variance = 0.0
+    for moves in (0, 1):
+      values = []
+      for left_out in range(len(sets[moves])):
+        less = list(sets)
+        less[moves] = np.delete(sets[moves], left_out, axis=0)
+        values.append(SMOOTH[name](*less).value)
+      variance += np.var(values) * (len(values) - 1)
+    found = SMOOTH[name](*sets)
+    assert found.error == pytest.approx(math.sqrt(variance), rel=0.05)
 
   @pytest.mark.parametrize(
     "name", ["precision", "recall", "density", "coverage"]

@@ -45,7 +45,7 @@ class Partial:
   def load(self, collector: evaluation.Collector) -> None:
     """Goes on where an earlier process stopped, if all have kept as much."""
     try:
-      with np.load(self._path) as file:
+      with open(self._path, "rb") as raw, np.load(raw) as file:
         arrays = {name: file[name] for name in file.files}
       seen = int(arrays["seen"])
     except Exception:  # Nothing there, or damaged: it is made again.

@@ -26,7 +26,7 @@ directional derivative; a sample keeps its probes along the whole trajectory.
 References:
   Chen, Rubanova, Bettencourt, Duvenaud 2018, Neural ordinary differential
   equations (arXiv:1806.07366), theorem 1 for (1); Grathwohl et al. 2019, FFJORD
-  (arXiv:1810.01367), eq. 7 for (3); Song et al. 2021 (arXiv:2011.13456),
+  (arXiv:1810.01367), section 3.1 for (3); Song et al. 2021 (arXiv:2011.13456),
   section 4.3.
 """
 

@@ -17,7 +17,7 @@ References:
   Kynkaanniemi et al., Improved precision and recall metric for assessing
   generative models, 2019, arXiv:1904.06991, equations 1 and 2 for (1) and (2);
   Naeem et al., Reliable fidelity and diversity metrics for generative models,
-  2020, arXiv:2002.09797, equations 3 and 4 for (3) and (4).
+  2020, arXiv:2002.09797, section 3, for (3) and (4).
 """
 
 import dataclasses

@@ -32,6 +32,8 @@ _DAMAGE = (
   *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
   *(AttributeError, TypeError, KeyError),
 )
+# Samples of a file that does not say how many: more than any error can see.
+_MANY = 10**9
 # A covariance is symmetric but for the rounding of who has written it.
 _ASYMMETRY = 1e-4
 
@@ -96,7 +98,7 @@ def read_statistics(
 
   Returns:
     The statistics, and what the file says of them; {} of published files, whose
-    `num` is unknown and stands as 2.
+    number of samples is unknown: they count as exact.
 
   Raises:
     UsageError: The file is missing, damaged, of another network, or holds no
@@ -108,7 +110,7 @@ def read_statistics(
       f"{where}: there is no such file; write it with jaxflow stats"
     )
   try:
-    with np.load(path) as file:
+    with open(path, "rb") as raw, np.load(raw) as file:
       arrays = {name: file[name] for name in file.files}
     about = json.loads(str(arrays.pop("about", "{}")))
   except _DAMAGE as error:
@@ -127,7 +129,7 @@ def read_statistics(
       f"{where} holds {', '.join(arrays) or 'nothing'}: statistics are mu and "
       "sigma, or ref_mu and ref_sigma"
     )
-  num = int(about.get("num", 2))
+  num = int(about.get("num", _MANY))
   moments = {network: _checked(arrays, keys, num, where)}
   if set(_SPATIAL) <= set(arrays):
     moments[f"{network}_spatial"] = _checked(arrays, _SPATIAL, num, where)

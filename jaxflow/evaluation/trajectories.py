@@ -18,7 +18,7 @@ rule, (2) from the lengths between neighbours.
 is what a solver's step from the true point misses at the next time.
 
 References:
-  Liu, Gong, Liu 2022 (arXiv:2209.03003), eq. 7 for (1); Bullitt et al.,
+  Liu, Gong, Liu 2022 (arXiv:2209.03003), their S(Z), for (1); Bullitt et al.,
   Measuring tortuosity of the intracerebral vasculature from MRA images, 2003,
   for (2); Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I,
   II.3 for (3).
@@ -105,7 +105,7 @@ def trajectories(
     RunError: A trajectory is not finite, or ends where it began.
 
   References:
-    Liu, Gong, Liu 2022, eq. 7; Bullitt et al. 2003.
+    Liu, Gong, Liu 2022; Bullitt et al. 2003.
 
   Example:
     >>> def turn(x, t, s, cond):
