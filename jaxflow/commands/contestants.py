@@ -157,7 +157,8 @@ class Judge:
     """
 
     def read(split, num):
-      return data.in_memory(load_data(config, split), num, seed=config.seed)
+      source = load_data(config, split)
+      return _some(data.in_memory(source, num, seed=config.seed), num)
 
     def both():
       reference = read("test", num)
@@ -196,6 +197,13 @@ class Judge:
 def _plain(value: Any) -> Any:
   """Return a value as two configs, of which one was read as JSON, agree."""
   return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _some(dataset: data.Dataset, num: int) -> data.Dataset:
+  """Return a random part of a data set that may be larger."""
+  rows = np.random.default_rng(0).permutation(len(dataset))[:num]
+  label = None if dataset.label is None else dataset.label[rows]
+  return dataclasses.replace(dataset, data=dataset.data[rows], label=label)
 
 
 def _solver(config: Config) -> str:

@@ -1,5 +1,6 @@
 """Pictures of images side by side, with their rows and columns named."""
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from jaxflow.errors import UsageError
 from jaxflow.evaluation.files import replace_file
 from jaxflow.evaluation.points import as_points
 
-_DPI = 100
+_DPIS = (100, 75, 60, 45)  # pixels an inch
+_MOST_BYTES = 300_000
 _INCHES = 8.0  # width of the images together
 _PIXELS = 96  # of an image's side at most: pictures stay small
 
@@ -67,10 +69,9 @@ def save_matrix(
       max(left + side * array.shape[1], 0.085 * len(title), 6),
       height * array.shape[0] + 0.35 * bool(title) + 0.3 * bool(columns) + 0.1,
     ),
-    dpi=_DPI,
     layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0),
   )
-  canvas = FigureCanvasAgg(figure)
+  FigureCanvasAgg(figure)
   grid = figure.subplots(*array.shape[:2], squeeze=False)
   for (row, column), axes in np.ndenumerate(grid):
     axes.imshow(_bytes(array[row, column]), interpolation="nearest")
@@ -87,7 +88,7 @@ def save_matrix(
       )
   if title:
     figure.suptitle(title, fontsize=11)
-  replace_file(path, lambda file: canvas.print_png(file))
+  _write(figure, path)
 
 
 def save_strip(
@@ -119,20 +120,30 @@ def save_strip(
   )
   columns = min(3, len(chosen))
   lines = math.ceil(len(chosen) / columns)
-  figure = Figure(
-    figsize=(3 * columns, 3.25 * lines), dpi=_DPI, layout="constrained"
-  )
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(3 * columns, 3.25 * lines), layout="constrained")
+  FigureCanvasAgg(figure)
   grid = figure.subplots(lines, columns, squeeze=False).ravel()
   for axes in grid:
     axes.axis("off")
   for axes, index in zip(grid, chosen, strict=False):
     with Image.open(pictures[index]) as image:
       small = image.convert("RGB")
-      small.thumbnail((3 * _DPI, 3 * _DPI))
+      small.thumbnail((300, 300))
       axes.imshow(np.asarray(small))
     axes.set_title(names[index], fontsize=10)
-  replace_file(path, lambda file: canvas.print_png(file))
+  _write(figure, path)
+
+
+def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
+  """Write a PNG, the coarser the worse its images compress."""
+  data = b""
+  for dpi in _DPIS:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    data = buffer.getvalue()
+    if len(data) <= _MOST_BYTES:
+      break
+  replace_file(path, lambda file: file.write_bytes(data))
 
 
 def _checked(images: ArrayLike) -> NDArray[np.float64]:

@@ -1,0 +1,220 @@
+"""`jaxflow bench` and `jaxflow report` on a run and on its student."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxflow import commands, runs
+from jaxflow.commands import contestants
+from jaxflow.training import sharding
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A teacher, and its student with a field that must be escaped."""
+  path = tmp_path_factory.mktemp("runs")
+  tiny.train(path, "teacher", "flow_matching", "train.steps=20")
+  tiny.train(
+    path,
+    "student",
+    "consistency_distillation",
+    *("train.steps=20", "train.sample_every=10"),
+    f"teacher.workdir={path / 'teacher'}",
+    f"init.ema={SCRIPT}",
+  )
+  return path
+
+
+@pytest.fixture(scope="module")
+def benched(folder):
+  """What measuring the student said and returned."""
+  lines = []
+  costs = commands.bench(
+    folder / "student", nfe=(1, 2), batch=(3, 8), seconds=0, say=lines.append
+  )
+  return lines, costs
+
+
+def test_bench_measures_the_run_and_its_teacher(folder, benched):
+  lines, costs = benched
+  stored = json.loads((folder / "student" / "bench.json").read_text())
+  assert stored["schema"] == 1
+  assert (stored["method"], stored["step"]) == ("consistency_distillation", 20)
+  assert stored["device"] == {"kind": "cpu", "platform": "cpu", "count": 8}
+  assert stored["jax"] == jax.__version__
+  assert stored["judged"] == 500
+  assert len(stored["rows"]) == len(costs) == 2 * 2 * 2
+  for cost in costs:
+    assert 0 < cost.latency.median <= cost.latency.p95
+    assert cost.samples_per_second == cost.batch / cost.latency.median
+    assert cost.latency.num >= 20
+    assert cost.compile_seconds > 0 and cost.memory > 0 and cost.flops > 0
+    assert abs(cost.flops_overhead) < 0.1
+    assert cost.scores["sliced_wasserstein"].value > 0
+  by = {(c.model, c.nfe, c.batch): c for c in costs}
+  # FLOPs of a sample do not depend on the batch, and double with the calls.
+  for model in ("run", "teacher"):
+    one, two = by[model, 1, 8], by[model, 2, 8]
+    assert one.flops == by[model, 1, 3].flops
+    assert two.flops == pytest.approx(2 * one.flops, rel=0.1)
+  # One call leaves no room for solvers of two.
+  assert by["teacher", 1, 8].solver in ("euler", "dpm_solver")
+  said = next(x for x in lines if x.startswith("teacher, NFE 2: "))
+  named = dict(re.findall(r"(\w+) (\d\.\d{4})", said.split("of ")[1]))
+  assert set(named) == {"euler", "midpoint", "heun", "dpm_solver"}
+  assert by["teacher", 2, 8].solver == min(named, key=lambda x: float(named[x]))
+  assert (folder / "student" / "bench.png").stat().st_size < 300_000
+
+
+def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
+  mesh = sharding.make_mesh()
+  run, state = runs.load(
+    folder / "student",
+    field="--workdir",
+    mesh=mesh,
+    ema="sampling",
+    roles=("teacher",),
+  )
+  assert set(state.frozen) == {"teacher"} and state.opt_state == ()
+  student = contestants.Contestant(
+    role="run", run=run, state=state, field="--nfe"
+  )
+  teacher = contestants.teacher_of(student)
+  tiny.assert_same_bits(
+    teacher.params, tiny.state_of(folder / "teacher").ema["sampling"]
+  )
+  judge = contestants.Judge.of(run.model.config, mesh, num=100)
+  other = contestants.other_run(folder / "teacher", run.model.config, mesh)
+  assert judge.distance(teacher, 1) == judge.distance(other, 1)
+
+
+def test_bench_beside_another_run(folder):
+  costs = commands.bench(
+    folder / "teacher",
+    nfe=(1,),
+    batch=(8,),
+    teacher=folder / "teacher",
+    teacher_nfe=(2,),
+    seconds=0,
+    say=lambda line: None,
+  )
+  assert [(c.model, c.nfe) for c in costs] == [("run", 1), ("teacher", 2)]
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["--workdir=no"], ["--workdir='no' holds no config.json"]),
+    (["--nfe=0"], ["--nfe=0", "at least 1"]),
+    (["--nfe=two"], ["--nfe=two: give whole numbers"]),
+    (["--batch=0"], ["--batch=0: give at least 1"]),
+    (["--batch=x"], ["--batch=x: give whole numbers"]),
+    (["--teacher_nfe=4"], ["--teacher_nfe=4: the run has no teacher"]),
+    (["--teacher=no"], ["--teacher='no' holds no config.json"]),
+    (["--teacher={}", "--teacher_nfe=0"], ["--teacher_nfe=0", "at least 1"]),
+  ],
+)
+def test_wrong_bench(folder, flags, words):
+  workdir = folder / "teacher"
+  flags = [x.format(workdir) for x in flags]
+  result = tiny.run("bench", f"--workdir={workdir}", *flags)
+  assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result
+  for word in words:
+    assert word in result.err
+
+
+def test_report_is_one_page_that_needs_nothing_else(folder, benched):
+  del benched
+  workdir = folder / "student"
+  score = {"value": 0.5, "error": 0.1, "real": None, "num": 100}
+  row = {"nfe": 1, "step": 20, "scores": {SCRIPT: score}}
+  (workdir / "evaluation.json").write_text(json.dumps({"rows": [row]}))
+  result = tiny.run("report", f"--workdir={workdir}", "--num=50")
+  assert result.code == 0, result.err
+  page = (workdir / "report.html").read_text()
+  assert "<script" not in page
+  assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+  assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+  assert not re.findall(r'(?:src|href)="(?!data:)', page)
+  # Curves, costs, samples during training, density, map, trajectories.
+  assert page.count('src="data:image/png;base64,') == 6
+  assert "left out" not in page
+  for words in ("0.5 ± 0.1", "velocity of the teacher", "Of 50 samples"):
+    assert words in page
+  assert re.search(r"<td>train\.steps</td><td>20</td>", page)
+
+
+def test_report_says_what_is_missing(folder, monkeypatch):
+  workdir = folder / "teacher"
+  for file in (
+    *("metrics.csv", "bench.json"),
+    *(workdir / "samples").glob("*.png"),
+  ):
+    (workdir / file).unlink(missing_ok=True)
+
+  def absent(*args, **kwargs):
+    raise contestants.UsageError("data.name='ring' is gone")
+
+  monkeypatch.setattr(runs.data, "load", absent)
+  file = commands.report(workdir, num=20)
+  page = file.read_text()
+  for reason in (
+    "metrics.csv cannot be read",
+    "there is no evaluation.json",
+    "there is no bench.json",
+    "the run wrote no pictures",
+    "data.name=&#x27;ring&#x27; is gone",
+  ):
+    assert reason in page
+  assert page.count("left out: ") == 5
+  assert page.count('src="data:image/png;base64,') == 2
+
+
+def test_report_of_images(tmp_path):
+  workdir = tiny.train(
+    tmp_path,
+    "digits",
+    "flow_matching",
+    *("data.name=digits", "data.conditional=True", "train.steps=10"),
+  )
+  page = commands.report(workdir, nfe=2, num=20).read_text()
+  titles = re.findall("<h2>(.*?)</h2>", page)
+  for title in ("Interpolation in noise", "Nearest training samples"):
+    assert title in titles
+  assert "left out: the run has no teacher" in page
+  # Curves, the last step's samples, interpolation, neighbours.
+  assert page.count('src="data:image/png;base64,') == 4
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["--workdir=no"], ["--workdir='no' holds no config.json"]),
+    (["--nfe=0"], ["--nfe=0", "at least 1"]),
+    (["--num=1"], ["--num=1: give at least 2"]),
+  ],
+)
+def test_wrong_report(folder, flags, words):
+  result = tiny.run("report", f"--workdir={folder / 'teacher'}", *flags)
+  assert (result.code, result.err.count("\n")) == (2, 1), result
+  for word in words:
+    assert word in result.err
+
+
+def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):
+  mesh = sharding.make_mesh()
+  config = runs.load_config(folder / "teacher", field="--workdir")
+  judge = contestants.Judge.of(config, mesh, num=50)
+  other = contestants.other_run(folder / "teacher", config, mesh)
+  monkeypatch.setattr(
+    contestants,
+    "drawer",
+    lambda *a: lambda state, key, num, labels: np.full((num, 2), np.nan),
+  )
+  assert judge.distance(other, 1) == np.inf
