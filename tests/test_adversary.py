@@ -242,6 +242,20 @@ def test_one_program_for_all_turns():
   assert step._cache_size() == 1
 
 
+@pytest.mark.parametrize("turns", ["alternate", "joint"])
+def test_a_move_is_traced_once(turns):
+  """Alone before the start, and in its turn or with the other after it."""
+  traces = []
+
+  def distance(a, b):
+    traces.append(None)
+    return jnp.sum((a - b) ** 2, axis=1)
+
+  step, state = game(start=2, turns=turns, distance=distance)
+  step.lower(state, batches(0.5))
+  assert len(traces) == 2
+
+
 POINTS = models.mlp(data_shape=(2,), width=32, depth=1, time_features=8)
 
 

@@ -163,6 +163,8 @@ def play(
   if opponent.start:
     moves = [alone, *moves]
     turn = jnp.where(state.step < opponent.start, 0, 1 + turn)
+  # Jitted, so that their traces for shapes are those that are compiled.
+  moves = [jax.jit(move) for move in moves]
   return jax.lax.switch(
     turn, _alike(moves, state, key, batch), state, key, batch
   )
