@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxflow import commands, runs
 from jaxflow.commands import start
 from jaxflow.config.files import load_config
 from jaxflow.data import Dataset
-from jaxflow.training import checkpoints, loop, sharding
+from jaxflow.training import checkpoints, loop, sharding, step
 
 CLASSES = "data.conditional=True"
 
@@ -46,6 +47,14 @@ def test_workdir_holds_all_of_a_run(folder):
   with Image.open(pictures[0]) as picture:
     assert min(picture.size) > 100
   assert list((workdir / "tensorboard").glob("events.*"))
+
+
+def test_a_step_is_traced_once(tmp_path):
+  """To be checked with one step a dispatch, and to be run with five."""
+  count = mock.patch.object(step, "mean_gradient", wraps=step.mean_gradient)
+  with count as traced:
+    tiny.train(tmp_path, "run", "flow_matching", "train.steps=10")
+  assert traced.call_count == 1
 
 
 def test_config_of_a_workdir_is_resolved(folder):

@@ -37,6 +37,7 @@ class _Plan:
     run: The run, of its resolved config.
     mesh: The devices.
     template: The shapes of its state.
+    step: Its jitted training step.
     given: What it trains on.
     on_sample: Writes a picture.
     notes: Lines to print.
@@ -45,6 +46,7 @@ class _Plan:
   run: Run
   mesh: jax.sharding.Mesh
   template: TrainState
+  step: loop.StepFn
   given: inputs.Inputs
   on_sample: Callable[[TrainState, int], None]
   notes: list[str]
@@ -120,7 +122,7 @@ def _prepare(
   _check_turns(config)
   template = run.template(mesh)
   run.select(template, config.sample.ema, "sample.ema")
-  _check_step(run, template, mesh)
+  step = _checked_step(run, template, mesh)
   on_sample = _sample_writer(run, mesh, workdir, real, say)
   frozen, init_params = {}, None
   if not start.begun(workdir):
@@ -132,6 +134,7 @@ def _prepare(
     run=run,
     mesh=mesh,
     template=template,
+    step=step,
     given=given,
     on_sample=on_sample,
     notes=[warm] if warm else [],
@@ -181,7 +184,7 @@ def _run(
       stack.enter_context(resource)
     state, finished = loop.train(
       state,
-      run.jitted_step(plan.template, mesh),
+      plan.step,
       batches,
       steps=options.steps,
       chunk=chunk,
@@ -251,16 +254,21 @@ def steps_per_dispatch(config: Config, begin: int) -> int:
   )
 
 
-def _check_step(
+def _checked_step(
   run: Run, template: TrainState, mesh: jax.sharding.Mesh
-) -> None:
-  """Trace the step without compiling, so that a wrong option fails at once."""
+) -> loop.StepFn:
+  """Return the jitted step, traced, so that a wrong option fails at once.
+
+  A dispatch of any length has this trace for its body: JAX keeps it.
+  """
+  step = run.jitted_step(template, mesh)
   try:
-    jax.eval_shape(run.train_step(), template, run.batch_shapes(mesh, steps=1))
+    jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
   except UsageError:
     raise
   except ValueError as error:
     raise UsageError(f"loss: {error}") from error
+  return step
 
 
 def _sample_writer(
