@@ -387,8 +387,8 @@ OPTIMISED = {
 QUALITY = 0.13
 
 
-def quality(name, method, network, params, num_classes):
-  """Sliced Wasserstein distance of samples to fresh data of the ring."""
+def quality_of(name, method, network, num_classes):
+  """Sliced Wasserstein distance of samples to fresh data, of parameters."""
   options = config.resolve(
     config.default_config(name, data="ring", model="mlp"),
     shape=(2,),
@@ -402,9 +402,13 @@ def quality(name, method, network, params, num_classes):
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
   labels = np.arange(2000) % num_classes if num_classes else None
-  samples = draw(params, noise, jax.random.key(12), labels)
   fresh, _ = data.toy.ring(2000, seed=13)
-  return distances.sliced_wasserstein(samples, fresh, projections=64).value
+
+  def quality(params):
+    samples = draw(params, noise, jax.random.key(12), labels)
+    return distances.sliced_wasserstein(samples, fresh, projections=64).value
+
+  return quality
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -439,11 +443,12 @@ def test_learns_the_ring(name):
     lambda x: x.reshape(dispatches, steps, 1, size, *x.shape[1:]), batches
   )
   train = jax.jit(step, donate_argnums=0, compiler_options=OPTIMISED)
-  untrained = quality(name, method, network, state.params, num_classes)
+  quality = quality_of(name, method, network, num_classes)
+  untrained = quality(state.params)
   for i in range(dispatches):
     state, _ = train(state, jax.tree.map(lambda x, i=i: x[i], batches))
   assert int(state.step) == total and int(state.skipped) == 0
-  trained = quality(name, method, network, state.params, num_classes)
+  trained = quality(state.params)
   limit = QUALITY
   if method.needs >= {"teacher", "pairs"}:
     # The teacher of pairs has straight paths; the exact velocity has not, and
