@@ -1,4 +1,4 @@
-"""Runs judged: on any devices, in parts, beside stored statistics, in training."""
+"""Runs judged: on any devices, in parts, beside files, while they train."""
 
 import csv
 import dataclasses
