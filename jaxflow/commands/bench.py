@@ -24,10 +24,10 @@ import jax
 from jaxflow import evaluation, processes
 from jaxflow.commands.contestants import (
   Contestant,
-  Judge,
   other_run,
   teacher_of,
 )
+from jaxflow.commands.judge import Judge
 from jaxflow.commands.measuring import Entry, measure
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
@@ -59,7 +59,7 @@ def bench(
   Args:
     workdir: The run's folder.
     nfe: Network calls per sample; default: those of `NFE` that its sampler can
-      make.
+      make, or else the config's.
     batch: Samples at a time; default: `BATCH`.
     teacher: The folder of another run; default: the teacher in the run's own
       checkpoint, if it has one.
@@ -99,11 +99,14 @@ def bench(
     )
   judge = _judge(config, mesh, say)
   counts = nfe or tuple(count for count in NFE if student.allows(count))
+  counts = counts or (config.sample.nfe,)
   entries = [_entry(student, count, judge, workdir) for count in counts]
   if rival is not None:
     for count in teacher_nfe or counts:
       strict = bool(teacher_nfe)
       entries += _best(rival, count, judge, teacher, strict=strict, say=say)
+  if jax.config.jax_compilation_cache_dir:  # pyright: ignore
+    say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
   for size in batch or BATCH:
     costs += measure(entries, size, mesh, seconds=seconds, say=say)

@@ -1,21 +1,18 @@
 """A run and its teacher, each with a way to sample, to be set side by side."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import jax
-import numpy as np
 
-from jaxflow import data, evaluation, processes, solvers
-from jaxflow.commands.sample import drawer
+from jaxflow import solvers
 from jaxflow.config import Config, update
 from jaxflow.config.files import load_config
 from jaxflow.errors import UsageError
 from jaxflow.role_checks import check_equal
-from jaxflow.runs import Run, load, load_data
+from jaxflow.runs import Run, load
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
@@ -127,83 +124,9 @@ def other_run(
   return Contestant(role="teacher", run=run, state=state, field="--teacher_nfe")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Judge:
-  """Held-out data, by which samples of all contestants are judged alike.
-
-  Attributes:
-    reference: The held-out data.
-    real: Sliced Wasserstein distance of as many training data to them.
-    seed: Of noise and directions.
-    mesh: The devices.
-  """
-
-  reference: data.Dataset
-  real: float
-  seed: int
-  mesh: jax.sharding.Mesh
-
-  @classmethod
-  def of(cls, config: Config, mesh: jax.sharding.Mesh, num: int = 500) -> Self:
-    """Read the data of a run.
-
-    Args:
-      config: Its config.
-      mesh: The devices.
-      num: Number of samples, fewer where there are fewer.
-
-    Raises:
-      UsageError: If the data are not there.
-    """
-
-    def read(split, num):
-      source = load_data(config, split)
-      return _some(data.in_memory(source, num, seed=config.seed), num)
-
-    def both():
-      reference = read("test", num)
-      return reference, read("train", len(reference))
-
-    reference, train = processes.together(both)
-    real = evaluation.sliced_wasserstein(
-      train.data, reference.data, seed=config.seed
-    ).value
-    return cls(reference=reference, real=real, seed=config.seed, mesh=mesh)
-
-  def distance(self, contestant: Contestant, nfe: int) -> float:
-    """Return the sliced Wasserstein distance of samples to the data.
-
-    Args:
-      contestant: What samples, with the labels of the data.
-      nfe: Network calls per sample.
-
-    Returns:
-      The distance; infinity if a sample is not finite.
-    """
-    draw = drawer(contestant.run, nfe, contestant.field, self.mesh)
-    samples = draw(
-      contestant.state,
-      jax.random.key(self.seed),
-      len(self.reference),
-      self.reference.label,
-    )
-    if not np.isfinite(samples).all():
-      return math.inf
-    return evaluation.sliced_wasserstein(
-      samples, self.reference.data, seed=self.seed
-    ).value
-
-
 def _plain(value: Any) -> Any:
   """Return a value as two configs, of which one was read as JSON, agree."""
   return tuple(value) if isinstance(value, list | tuple) else value
-
-
-def _some(dataset: data.Dataset, num: int) -> data.Dataset:
-  """Return a random part of a data set that may be larger."""
-  rows = np.random.default_rng(0).permutation(len(dataset))[:num]
-  label = None if dataset.label is None else dataset.label[rows]
-  return dataclasses.replace(dataset, data=dataset.data[rows], label=label)
 
 
 def _solver(config: Config) -> str:

@@ -4,7 +4,8 @@ from jaxflow.compilation.calls import inputs_of, network_call, sampler_call
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.flops import matmul_flops
-from jaxflow.compilation.programs import Program, programs
+from jaxflow.compilation.program import Program
+from jaxflow.compilation.programs import programs
 from jaxflow.compilation.report import Report, compile_program
 from jaxflow.compilation.tables import header, rows, table
 from jaxflow.compilation.topologies import Topology

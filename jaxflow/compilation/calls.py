@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from jaxflow.build import Model
-from jaxflow.compilation.programs import Program, sampler_inputs
+from jaxflow.compilation.program import Program
+from jaxflow.compilation.programs import sampler_inputs
 from jaxflow.training import sharding
 from jaxflow.types import PyTree
 

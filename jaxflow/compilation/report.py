@@ -13,7 +13,7 @@ from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.flops import matmul_flops
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.loops import executions
-from jaxflow.compilation.programs import Program
+from jaxflow.compilation.program import Program
 from jaxflow.types import PyTree
 
 _TOO_LARGE = re.compile(
