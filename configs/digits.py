@@ -179,5 +179,9 @@ def get_config(method: str) -> Config:
     steps=1600, batch_size=128, log_every=250, sample_every=500
   )
   config.checkpoint.every = 500
+  # As many samples as there are training digits, for an equal floor.
+  config.evaluation.num = 1437
+  config.evaluation.network = {"name": "classifier"}
+  config.evaluation.flow.levels = 17
   update(config, METHOD_FIELDS.get(method, {}))
   return config

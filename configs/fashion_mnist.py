@@ -44,5 +44,8 @@ def get_config(method: str) -> Config:
     steps=2000, batch_size=128, log_every=100, sample_every=500
   )
   config.checkpoint.every = 500
+  config.evaluation.num = 10_000
+  config.evaluation.network = {"name": "classifier"}
+  config.evaluation.flow.update(num=64, levels=256)
   update(config, METHOD_FIELDS.get(method, {}))
   return config

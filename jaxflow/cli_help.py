@@ -7,6 +7,7 @@ usage: jaxflow COMMAND [--flag=value ...]
   train     train a config in a workdir, or go on where it stopped
   sample    draw samples from a workdir into a picture or an .npz file
   evaluate  compare samples with held-out data, beside the real-data floor
+  stats     write the statistics of a data set that samples are compared with
   bench     measure latency, memory and FLOPs of samplers, and their overhead
   report    write one page: config, curves, evaluation, costs, pictures
   pairs     make pairs of noise and data with a trained run's ODE
@@ -45,24 +46,50 @@ usage: jaxflow sample --workdir=FOLDER --out=FILE [--num=64] [--nfe=1]
   --nfe       network calls per sample (default 1; guidance doubles each)
   --label     the class of all samples (default: the classes in turn)
   --seed      seed of the noise (default 0)
-  --step      the checkpoint (default: the latest)
+  --step      the checkpoint (default: the latest), or best
+  --config.sample.FIELD=VALUE
+              changes a field for these samples, --config.sample.guidance=2
   --latents   of a run on latents, keep them in the .npz file, in the units of
               the autoencoder, and decode none
 
 example:
   jaxflow sample --workdir=runs/digits --num=64 --label=3 --out=grid.png""",
   "evaluate": """\
-usage: jaxflow evaluate --workdir=FOLDER [--nfe=1,2,4]
+usage: jaxflow evaluate --workdir=FOLDER [--nfe=1,2,4] [--step=STEP]
+                        [--config.evaluation.FIELD=VALUE ...]
 
   --workdir   the folder of a run
   --nfe       network calls per sample, one evaluation each (default: the
               config's evaluation.nfe)
+  --step      the checkpoint (default: the latest), or best
+  --config.evaluation.FIELD=VALUE
+              changes a field for this evaluation: num (samples), metrics
+              (names with commas), network.name (none, classifier,
+              efficientnet_lite0, inception), reference (a file of jaxflow
+              stats, or a published one); --config.sample.guidance=2 and the
+              like change how samples are drawn
 
 Prints each metric beside its value for real data, and writes
-WORKDIR/evaluation.json.
+WORKDIR/evaluation.json. Killed, it goes on where it was.
 
 example:
-  jaxflow evaluate --workdir=runs/digits --nfe=1,2,4""",
+  jaxflow evaluate --workdir=runs/digits --nfe=1,2,4 \\
+    --config.evaluation.network.name=classifier""",
+  "stats": """\
+usage: jaxflow stats --config=FILE.py:METHOD --out=FILE.npz [--split=train]
+                     [--config.FIELD=VALUE ...]
+
+  --config    its data and evaluation.network count
+  --out       an .npz file, for --config.evaluation.reference
+  --split     train (default) or test
+  --num       how many samples, a random choice (default: all)
+
+Writes mean and covariance of what a network sees of real data, with its name,
+protocol and hash, and the features of the first evaluation.kept samples.
+
+example:
+  jaxflow stats --config=configs/digits.py:mean_flow --out=digits.npz \\
+    --config.evaluation.network.name=classifier""",
   "bench": """\
 usage: jaxflow bench --workdir=FOLDER [--nfe=1,2,4,8] [--batch=1,8,64]
                      [--teacher=FOLDER] [--teacher_nfe=1,2,4,8]

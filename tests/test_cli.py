@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import cli, commands, evaluation
+from jaxflow import cli, commands
 from jaxflow.cli import draw
-from jaxflow.commands import folders
+from jaxflow.commands import evaluator, folders
 from jaxflow.data import toy
 from jaxflow.methods import METHODS
 
@@ -434,7 +434,7 @@ def test_wrong_sample(refused, folder, tmp_path, name, arguments, words):
   out = tmp_path / "new" / "samples.npz"
   workdir = f"--workdir={folder / name}"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(draw, "_check_writable", lambda out: None)
+    patch.setattr(draw, "check_writable", lambda out: None)
     refused("sample", workdir, f"--out={out}", *arguments, code=2, words=words)
 
 
@@ -482,8 +482,14 @@ def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
   def drawer(run, nfe, field, mesh):
     return lambda state, key, num, labels: np.full((num, 2), np.nan)
 
-  for module in (commands.sample, commands.evaluate, commands.train):
+  def streamer(run, nfe, field, mesh):
+    return lambda state, key, num, *rest, **options: [
+      (0, num, np.full((num, 2), np.nan, np.float32))
+    ]
+
+  for module in (commands.sample, commands.train):
     monkeypatch.setitem(module.__globals__, "drawer", drawer)
+  monkeypatch.setattr(evaluator, "streamer", streamer)
   workdir = f"--workdir={folder / 'plain'}"
   before = tiny.checksums(folder)
   for arguments in (
@@ -520,8 +526,6 @@ def test_evaluation_that_cannot_be_written(folder, monkeypatch):
   def no_space(path, text):
     raise OSError(28, "No space left on device")
 
-  score = evaluation.Score(value=1.0, error=None)
-  monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: {"recall": score})
   monkeypatch.setattr(pathlib.Path, "write_text", no_space)
   result = tiny.run("evaluate", f"--workdir={folder / 'plain'}", "--nfe=1")
   assert result.code == 1
