@@ -7,12 +7,11 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.files import replace_file
+from jaxflow.evaluation.canvas import save_figure
 
 # Columns that belong in one panel, by how their names begin.
 _PANELS = {
@@ -74,10 +73,7 @@ def save_curves(
     raise UsageError("the log has no row with a loss; train for longer")
   columns = min(2, len(panels))
   lines = math.ceil(len(panels) / columns)
-  figure = Figure(
-    figsize=(4.6 * columns, 2.7 * lines), dpi=100, layout="constrained"
-  )
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(4.6 * columns, 2.7 * lines), layout="constrained")
   grid = figure.subplots(lines, columns, squeeze=False).ravel()
   for axes in grid[len(panels) :]:
     axes.axis("off")
@@ -90,7 +86,7 @@ def save_curves(
     axes.grid(color="0.92")
     if len(names) > 1:
       axes.legend(fontsize=8)
-  replace_file(path, lambda file: canvas.print_png(file))
+  save_figure(figure, path)
 
 
 def _panels(names: Iterable[str]) -> dict[str, list[str]]:

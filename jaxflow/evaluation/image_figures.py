@@ -1,23 +1,19 @@
 """Pictures of images side by side, with their rows and columns named."""
 
-import io
 import math
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.files import replace_file
+from jaxflow.evaluation.canvas import save_figure
 from jaxflow.evaluation.points import as_points
 
-_DPIS = (100, 75, 60, 45)  # pixels an inch
-_MOST_BYTES = 300_000
 _INCHES = 8.0  # width of the images together
 _PIXELS = 96  # of an image's side at most: pictures stay small
 
@@ -71,7 +67,6 @@ def save_matrix(
     ),
     layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0),
   )
-  FigureCanvasAgg(figure)
   grid = figure.subplots(*array.shape[:2], squeeze=False)
   for (row, column), axes in np.ndenumerate(grid):
     axes.imshow(_bytes(array[row, column]), interpolation="nearest")
@@ -88,7 +83,7 @@ def save_matrix(
       )
   if title:
     figure.suptitle(title, fontsize=11)
-  _write(figure, path)
+  save_figure(figure, path)
 
 
 def save_strip(
@@ -121,7 +116,6 @@ def save_strip(
   columns = min(3, len(chosen))
   lines = math.ceil(len(chosen) / columns)
   figure = Figure(figsize=(3 * columns, 3.25 * lines), layout="constrained")
-  FigureCanvasAgg(figure)
   grid = figure.subplots(lines, columns, squeeze=False).ravel()
   for axes in grid:
     axes.axis("off")
@@ -131,19 +125,7 @@ def save_strip(
       small.thumbnail((300, 300))
       axes.imshow(np.asarray(small))
     axes.set_title(names[index], fontsize=10)
-  _write(figure, path)
-
-
-def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
-  """Write a PNG, the coarser the worse its images compress."""
-  data = b""
-  for dpi in _DPIS:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    data = buffer.getvalue()
-    if len(data) <= _MOST_BYTES:
-      break
-  replace_file(path, lambda file: file.write_bytes(data))
+  save_figure(figure, path)
 
 
 def _checked(images: ArrayLike) -> NDArray[np.float64]:

@@ -4,13 +4,12 @@ import os
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.files import replace_file
+from jaxflow.evaluation.canvas import save_figure
 from jaxflow.evaluation.points import as_points
 
 _BINS = 50
@@ -47,8 +46,7 @@ def save_density(
   edges = [
     np.linspace(low[i] - margin, high[i] + margin, _BINS + 1) for i in (0, 1)
   ]
-  figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(9, 4.2), layout="constrained")
   area = np.outer(np.diff(edges[0]), np.diff(edges[1]))
   densities = {
     name: np.histogram2d(*points.T, bins=edges)[0] / len(points) / area
@@ -66,7 +64,7 @@ def save_density(
     _name(axes)
   assert mesh is not None
   figure.colorbar(mesh, ax=panels, label="density")
-  replace_file(path, lambda file: canvas.print_png(file))
+  save_figure(figure, path)
 
 
 def save_trajectories(
@@ -97,8 +95,7 @@ def save_trajectories(
       "and [T]"
     )
   as_points("points", array)
-  figure = Figure(figsize=(6.4, 5.4), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(6.4, 5.4), layout="constrained")
   axes = figure.add_subplot()
   # [T, N, 2] -> one piece between neighbours in time, [(T - 1) N, 2, 2].
   pieces = np.stack([array[:-1], array[1:]], axis=2).reshape(-1, 2, 2)
@@ -112,7 +109,7 @@ def save_trajectories(
   figure.colorbar(lines, ax=axes, label="time t (0 is data)")
   _name(axes)
   axes.legend(loc="upper right")
-  replace_file(path, lambda file: canvas.print_png(file))
+  save_figure(figure, path)
 
 
 def save_arrows(
@@ -138,8 +135,7 @@ def save_arrows(
   begin, end = _plane("noise", noise), _plane("samples", samples)
   if len(begin) != len(end):
     raise UsageError(f"noise has {len(begin)} rows, samples {len(end)}")
-  figure = Figure(figsize=(6, 5.4), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(6, 5.4), layout="constrained")
   axes = figure.add_subplot()
   axes.quiver(
     *begin.T,
@@ -156,7 +152,7 @@ def save_arrows(
   axes.scatter(*end.T, s=8, color="tab:blue", label="samples", zorder=3)
   _name(axes)
   axes.legend(loc="upper right")
-  replace_file(path, lambda file: canvas.print_png(file))
+  save_figure(figure, path)
 
 
 def _name(axes: Axes) -> None:

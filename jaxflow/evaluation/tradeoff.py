@@ -3,13 +3,12 @@
 import os
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from jaxflow.errors import UsageError
+from jaxflow.evaluation.canvas import save_figure
 from jaxflow.evaluation.costs import Cost
-from jaxflow.evaluation.files import replace_file
 from jaxflow.evaluation.stored import leading_metric
 
 
@@ -43,8 +42,7 @@ def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
     raise UsageError("no metric is known of all samplers; run evaluate first")
   batch = max(cost.batch for cost in costs)
   chosen = [cost for cost in costs if cost.batch == batch]
-  figure = Figure(figsize=(7, 4.5), dpi=110, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
+  figure = Figure(figsize=(7, 4.5), layout="constrained")
   axes = figure.add_subplot()
   # Names under the points of one line and over those of the other.
   for model, marker, up_or_down in (("run", "o", -13), ("teacher", "s", 6)):
@@ -79,4 +77,4 @@ def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
   axes.margins(x=0.2, y=0.12)
   axes.grid(color="0.92", which="both")
   axes.legend()
-  replace_file(path, lambda file: canvas.print_png(file))
+  save_figure(figure, path)
