@@ -185,8 +185,10 @@ def test_samples_come_from_the_average(folder, tmp_path, nfe):
   drawn = sample(workdir, tmp_path / "a.npz", f"--nfe={nfe}", "--num=4")
   mesh = sharding.make_mesh()
   run, state = runs.load(workdir, field="--workdir", mesh=mesh)
-  noise_key, _ = jax.random.split(jax.random.key(0))
-  noise = jax.random.normal(noise_key, (4, 2))
+  keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(4)]
+  noise = jax.numpy.stack(
+    [jax.random.normal(jax.random.split(key)[0], (2,)) for key in keys]
+  )
 
   def solve(params):
     x = noise
@@ -215,18 +217,20 @@ def test_evaluation_prints_and_writes_every_score(folder):
   assert result.code == 0, result.err
   assert "real data" in result.out
   path = workdir / "evaluation.json"
-  table = json.loads(path.read_text())
+  table = json.loads(path.read_text())["rows"]
   path.unlink()
   assert not list(workdir.glob("*.part"))
   assert [row["nfe"] for row in table] == [1, 2]
   for row in table:
     assert set(row) == {
-      *("model", "nfe", "step", "samples_per_second", "scores")
+      *("model", "nfe", "step", "samples_per_second", "scores"),
+      *("ema", "seed", "num", "reference", "networks"),
     }
     assert (row["model"], row["step"]) == ("flow_matching", 40)
     assert row["samples_per_second"] > 0
     assert set(row["scores"]) == {
-      *("sliced_wasserstein", "energy_distance", "precision", "recall"),
+      *("sliced_wasserstein", "energy_distance", "wasserstein", "mmd"),
+      *("precision", "recall", "density", "coverage"),
       *("mode_coverage", "high_quality"),
     }
     for name, score in row["scores"].items():
@@ -234,8 +238,12 @@ def test_evaluation_prints_and_writes_every_score(folder):
         *("value", "error", "num", "real", "real_error", "real_num")
       }
       assert name in result.out
-      assert f"{score['value']:.4f} ± {score['error']:.4f}" in result.out
-      assert f"{score['real']:.4f} ± {score['real_error']:.4f}" in result.out
+      for value, error in (("value", "error"), ("real", "real_error")):
+        style = (
+          ".4f" if abs(score[value]) >= 1e-3 or not score[value] else ".2e"
+        )
+        text = f"{score[value]:{style}} ± {score[error]:{style}}"
+        assert text in result.out
     assert f"NFE {row['nfe']}: {row['samples_per_second']:,.0f} samples/s" in (
       result.out
     )
@@ -403,6 +411,7 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     checkpoints=Saved(),
     log=Log(),
     on_sample=lambda state, step: None,
+    on_steps=lambda state, step, position: None,
     interrupted=lambda: False,
     say=lambda line: None,
   )

@@ -5,10 +5,12 @@ against those that are published for whole pods.
 """
 
 import functools
+from types import SimpleNamespace
 
 import fast_compile
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -21,6 +23,7 @@ from jaxflow.compilation import (
   programs,
 )
 from jaxflow.compilation.hlo import Module
+from jaxflow.compilation.programs import evaluation_step
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
 from jaxflow.runs import Run
@@ -290,8 +293,8 @@ def test_a_training_step_sums_its_gradient(reports):
   scalars = 4 * 16
   assert size <= moved <= size + scalars
   assert sampler.collectives == []
-  # Of two values the sum and the products.
-  assert sum(c.bytes for c in evaluation.collectives) == 4 * (2 + 4)
+  # Rows stay on their devices; each host reduces those of its own.
+  assert evaluation.collectives == []
 
 
 def test_memory_and_flops_of_a_training_step(reports):
@@ -311,24 +314,30 @@ def test_memory_and_flops_of_a_training_step(reports):
 @pytest.mark.parametrize(("size", "split"), [(24, True), (20, False)])
 def test_samples_are_drawn_as_the_commands_draw_them(size, split):
   config = small()
-  config.sample.batch_size = size
+  config.sample.batch_size = config.evaluation.batch_size = size
   step, *others = programs(Run.of(config), sharding.make_mesh(), steps=1)
   assert step.rows == 64
-  for program in others:
-    noise = program.arguments[1]
+  for program, field in zip(others, ("sample", "evaluation"), strict=True):
+    noise = program.arguments[-3]
     assert program.rows == noise.shape[0] == size
     assert noise.sharding.is_fully_replicated != split
-    told = any("sample.batch_size=20" in note for note in program.notes)
+    told = any(f"{field}.batch_size=20" in note for note in program.notes)
     assert told != split
 
 
-@pytest.mark.parametrize(("side", "told"), [(64, False), (65, True)])
-def test_moments_of_a_part_are_told(side, told):
-  run, mesh = Run.of(small((side, side, 1))), sharding.make_mesh()
-  _, sampler, evaluation = programs(run, mesh, steps=1)
-  assert sampler.notes == ()
-  cut = [n for n in evaluation.notes if "first 4096 of a sample's 4225" in n]
-  assert len(cut) == told
+def test_an_evaluation_step_holds_what_networks_see():
+  run, mesh = Run.of(small((8, 8, 1))), sharding.make_mesh()
+  network = SimpleNamespace(
+    name="linear",
+    params=np.zeros((64, 5), np.float32),
+    apply=lambda w, x: {"features": x.reshape(len(x), -1) @ w},
+  )
+  program = evaluation_step(run, mesh, networks=[network])
+  assert program.kept["feature networks"] == {"linear": network.params}
+  outputs = jax.eval_shape(program.function, *program.arguments)
+  rows = run.model.config.evaluation.batch_size
+  assert outputs["features/linear"].shape == (rows, 5)
+  assert outputs["finite"].shape == (rows,)
 
 
 def test_it_does_not_fit(reports):

@@ -58,16 +58,16 @@ def test_devices_that_are_not_there(file):
   )
   assert "mesh data 2, fsdp 2" in result.stdout
   assert "\ntraining step (32 samples)\n" in result.stdout
-  for program in ("sampler, 1 call", "evaluation step"):
-    assert f"\n{program} (64 samples)\n" in result.stdout
+  for program, rows in (("sampler, 1 call", 64), ("evaluation step", 256)):
+    assert f"\n{program} ({rows} samples)\n" in result.stdout
   assert "all-gather" in result.stdout
 
 
 def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
   whole = command.compilation.programs
 
-  def sampler(run, mesh, *, steps):
-    return whole(run, mesh, steps=steps)[1:2]
+  def sampler(*arguments, **options):
+    return whole(*arguments, **options)[1:2]
 
   monkeypatch.setattr(command.compilation, "programs", sampler)
   arguments = ["jaxflow", "compile", f"--config={file}:mean_flow"]

@@ -243,9 +243,9 @@ def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):
   assert made.noise.tobytes() == expected.noise.tobytes()
   np.testing.assert_allclose(made.data, expected.data, atol=1e-5)
   again = json.loads((teacher / "evaluation.json").read_text())
-  for name, score in written[0]["scores"].items():
+  for name, score in written["rows"][0]["scores"].items():
     assert score["value"] == pytest.approx(
-      again[0]["scores"][name]["value"], abs=1e-3
+      again["rows"][0]["scores"][name]["value"], abs=1e-3
     )
 
 

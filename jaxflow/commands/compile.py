@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from jaxflow import compilation
 from jaxflow.commands import inputs
+from jaxflow.commands.extractors import make_extractor
 from jaxflow.commands.train import steps_per_dispatch
 from jaxflow.compilation.chips import GIB
 from jaxflow.config import Config, default_config, resolve
@@ -12,6 +13,7 @@ from jaxflow.config.files import load_config
 from jaxflow.errors import UsageError
 from jaxflow.limits import check_limits
 from jaxflow.methods import METHODS
+from jaxflow.models import Extractor
 from jaxflow.runs import Run, load_data
 from jaxflow.training import sharding
 
@@ -62,7 +64,9 @@ def compile_config(
   limit = None if hbm is None else int(hbm * GIB)
   fit = True
   steps = steps_per_dispatch(config, 0)
-  for program in compilation.programs(run, mesh, steps=steps):
+  networks = _networks(config, say)
+  programs = compilation.programs(run, mesh, steps=steps, networks=networks)
+  for program in programs:
     report = compilation.compile_program(
       program, chip=topology.chip, limit=limit
     )
@@ -137,6 +141,20 @@ def straddling(config: Config, count: int) -> list[str]:
     f"several devices, so its rows move between them; train.batch_size={better}"
     " or fewer devices would keep them in place"
   ]
+
+
+def _networks(
+  config: Config, say: Callable[[str], None]
+) -> tuple[Extractor, ...]:
+  """Return what sees samples; a classifier, yet to be trained, is left out."""
+  name = config.evaluation.network.name
+  if name == "classifier":
+    say("note: evaluation step without its classifier, which is not trained")
+    return ()
+  network = make_extractor(
+    config.evaluation.network, config, pathlib.Path(), say=say
+  )
+  return () if network is None else (network,)
 
 
 def _of_run(config: Config) -> bool:

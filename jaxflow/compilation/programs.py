@@ -15,13 +15,20 @@ from jaxflow.training import sharding
 from jaxflow.types import Array, PyTree
 
 
-def programs(run: Run, mesh: Mesh, *, steps: int) -> list[Program]:
+def programs(
+  run: Run,
+  mesh: Mesh,
+  *,
+  steps: int,
+  networks: Sequence[FeatureNetwork] = (),
+) -> list[Program]:
   """Return training step, sampler and evaluation step of a run.
 
   Args:
     run: The run.
     mesh: The devices.
     steps: Training steps a dispatch.
+    networks: What sees the samples of an evaluation.
 
   Returns:
     The three, in this order.
@@ -29,7 +36,7 @@ def programs(run: Run, mesh: Mesh, *, steps: int) -> list[Program]:
   return [
     training_step(run, mesh, steps=steps),
     sampler(run, mesh),
-    evaluation_step(run, mesh),
+    evaluation_step(run, mesh, networks=networks),
   ]
 
 
