@@ -26,13 +26,19 @@ from rich.table import Table
 
 from jaxflow import commands
 from jaxflow.config import Config, update
-from jaxflow.config.flags import load_file
+from jaxflow.config.flags import config_of_run, load_file
 from jaxflow.methods import METHODS
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = {
   "config": HERE.parents[1] / "configs" / "digits.py",
   "baseline": "flow_matching",
+  "evaluation": (
+    "evaluation.num=360",
+    "evaluation.metrics=recognised,sliced_wasserstein",
+    "evaluation.network.name=none",
+    "evaluation.flow.num=0",
+  ),
   # Steps of the baseline; their wall time is everybody's budget.
   "budget": 1200,
   "teacher_share": 0.5,
@@ -123,7 +129,9 @@ def run(workdir: pathlib.Path, method: str) -> dict:
     train(config, folder)
     row["steps"] += config.train.steps
     row["seconds"] += seconds_of(folder)
-    for result in commands.evaluate(folder, nfe=nfe):
+    changes = [f"--config.{change}" for change in SETTINGS["evaluation"]]
+    config = config_of_run(folder, changes, ("evaluation",))
+    for result in commands.evaluate(folder, nfe=nfe, config=config):
       scores = result["scores"]
       row["nfe"][result["nfe"]] = {
         "folder": str(folder.relative_to(workdir)),
