@@ -196,10 +196,10 @@ usage: jaxflow compile --config=FILE.py:METHOD --topology=NAME
               [tpu], no TPU), or host:N devices of this machine's CPU
   --hbm       memory of a device in GiB (default: the chip's; none of host)
 
-Prints for training step, sampler and evaluation step, the last two with
-sample.batch_size samples, what each takes of a chip: memory, FLOPs, collectives
-with their bytes, the time to compile, and the compiler's estimate of the
-kernels' time. Exit code 1 if one does not fit.
+Prints for training step, sampler (sample.batch_size samples) and evaluation
+step (evaluation.batch_size) what each takes of a chip: memory, FLOPs,
+collectives with their bytes, the time to compile, and the compiler's estimate
+of the kernels' time. Exit code 1 if one does not fit.
 
 example:
   jaxflow compile --config=configs/digits.py:mean_flow --topology=host:8""",
