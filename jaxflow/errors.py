@@ -10,3 +10,7 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
   """A correct request that could not be carried out; exit code 1."""
+
+
+class NotFiniteError(RunError):
+  """Samples, or what is computed of them, are not finite."""

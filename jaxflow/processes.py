@@ -226,6 +226,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
   """
   alone = count() == 1
   seen: list[int] = []
+  stopping: list[bool] = []
 
   def note(number, frame):
     del frame
@@ -241,7 +242,12 @@ def interruption() -> Iterator[Callable[[], bool]]:
   def interrupted():
     if alone:
       return bool(seen)
-    return multihost_utils.reached_preemption_sync_point(next(_questions))
+    # The answer is yes once only, and not all who ask can stop at once.
+    if not stopping and multihost_utils.reached_preemption_sync_point(
+      next(_questions)
+    ):
+      stopping.append(True)
+    return bool(stopping)
 
   try:
     yield interrupted

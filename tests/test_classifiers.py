@@ -82,7 +82,7 @@ def test_digits_are_recognised(tmp_path):
     )
   seen = jax.jit(extractor.apply)(extractor.params, test.data)
   assert seen["features"].shape == (360, 64)
-  right = np.mean(np.argmax(seen["logits"], axis=1) == test.label)
+  right = np.mean(np.argmax(seen["classes"], axis=1) == test.label)
   assert right >= 0.97
   # Far fewer errors than the nearest mean of a class makes.
   means = [train.data[train.label == k].mean(0).ravel() for k in range(10)]

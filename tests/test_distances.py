@@ -365,7 +365,7 @@ class TestInceptionScore:
     order = np.random.default_rng(0).permutation(60)
     first, second = order[:17], order[17:]
     parts = [Confidences.empty(4).update(logits[i], i) for i in (first, second)]
-    again = Confidences.from_arrays(parts[0].arrays()).merge(parts[1])
+    again = Confidences(**parts[0].arrays()).merge(parts[1])
     for name, array in whole.arrays().items():
       np.testing.assert_allclose(again.arrays()[name], array, rtol=1e-12)
 

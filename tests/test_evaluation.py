@@ -47,8 +47,18 @@ def ring(seed, count):
 
 
 def replay(dataset):
-  """Makes a sampler that returns the data themselves."""
-  return lambda key, num, cond: jnp.asarray(dataset.data, jnp.float32)
+  """Makes a sampler that returns the data themselves, by class if asked."""
+
+  def sampler(key, num, cond):
+    rows = np.arange(num) if cond is None else np.empty(num, int)
+    for value in () if cond is None else np.unique(cond):
+      asked = np.flatnonzero(np.asarray(cond) == value)
+      rows[asked] = np.resize(
+        np.flatnonzero(dataset.label == value), len(asked)
+      )
+    return jnp.asarray(dataset.data, jnp.float32)[rows]
+
+  return sampler
 
 
 class TestEvaluate:
@@ -116,7 +126,24 @@ class TestEvaluate:
       return jnp.asarray(train.data[:num])
 
     evaluate(sampler, test, train, num=90)
-    np.testing.assert_array_equal(asked[0], np.resize(test.label, 90))
+    # In random order.
+    assert np.bincount(asked[0]).tolist() == [30, 30, 30]
+    assert len(set(asked[0][:10])) > 1
+
+  def test_the_order_of_real_data_changes_little(self):
+    train, test = blobs(0, 400), blobs(1, 200)  # Sorted by class.
+    labels = np.repeat(np.arange(3), 400)
+
+    def sampler(key, num, cond):  # The training data of the class asked for.
+      places = jax.random.randint(key, (num,), 0, 400) + 400 * cond
+      return jnp.asarray(train.data)[places]
+
+    scores = evaluate(sampler, test, train, num=120)
+    assert (np.asarray(train.label) == labels).all()
+    for name in ("precision", "recall", "coverage"):
+      assert scores[name].real > 0.8 and scores[name].value > 0.8, name
+      assert scores[name].num == 120
+    assert scores["sliced_wasserstein"].value < 0.5
 
   def test_a_network_names_its_numbers(self):
     train, test = blobs(0, 40), blobs(1, 20)
@@ -145,7 +172,7 @@ class TestEvaluate:
     with pytest.raises(UsageError, match="num=1"):
       evaluate(replay(test), test, train, num=1)
     with pytest.raises(UsageError, match=r"shape \(120, 2\).*\(60, 2\)"):
-      evaluate(replay(train), test, train, num=60)
+      evaluate(lambda *_: train.data, test, train, num=60)
     with pytest.raises(UsageError, match="only one of reference and train"):
       evaluate(replay(test), ring(0, 2), train)
 

@@ -12,11 +12,13 @@ import tiny
 
 from jaxflow import commands, evaluation, runs
 from jaxflow.commands import collect, watch
+from jaxflow.commands.best import Best
 from jaxflow.commands.evaluator import Evaluator
 from jaxflow.commands.sample import streamer
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
 from jaxflow.training import sharding
+from jaxflow.training.checkpoints import Checkpoints
 
 DIGITS = '''\
 """Digits for tests: nothing is learnt."""
@@ -68,6 +70,7 @@ def evaluator_of(workdir, mesh, *changes):
     num=options.num,
     kept=options.kept,
     metrics=options.metrics,
+    field="evaluation.metrics",
   )
   return made, state
 
@@ -183,8 +186,12 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
       assert len(list(folder.iterdir())) == 1
     else:
       drawn = part.draw(state, 1, "nfe", partial=partial)
-  # Five batches in all: none was drawn twice, and nothing is left over.
-  assert len(seen) == 5 and not list(folder.iterdir())
+  # Five batches in all: none was drawn twice.
+  assert len(seen) == 5 and len(list(folder.iterdir())) == 1
+  # Another call, where the file is still there, draws nothing.
+  partial = collect.Partial(folder, {"work": 1})
+  again = made.draw(state, 1, "nfe", partial=partial)
+  np.testing.assert_array_equal(again.samples, whole.samples)
   assert drawn.num == whole.num
   np.testing.assert_array_equal(drawn.samples, whole.samples)
   for name, moments in whole.moments.items():
@@ -253,6 +260,7 @@ class TestStatistics:
     made, state = evaluator_of(
       digits, mesh, f"reference={path}", "metrics=fd_digits_classifier"
     )
+    assert made.about["reference"]["num"] is None
     plain, _ = evaluator_of(digits, mesh, "metrics=fd_digits_classifier")
     drawn = plain.draw(state, 1, "nfe")
     (score,) = made.judge(drawn).values()
@@ -265,13 +273,29 @@ class TestStatistics:
     ("change", "words"),
     [
       (lambda x: x.pop("mu"), "statistics are mu and sigma"),
-      (lambda x: x.update(mu=np.zeros(3), sigma=np.eye(3)), "has 3 numbers"),
+      (
+        lambda x: x.update(
+          mu=np.zeros(3), sigma=np.eye(3), features=np.zeros((9, 3))
+        ),
+        "has 3 numbers",
+      ),
       (lambda x: x.update(mu=np.zeros(3)), r"\[D\] and \[D, D\]"),
       (lambda x: x["sigma"].fill(np.nan), "not finite or not symmetric"),
       (lambda x: x["sigma"].__setitem__((0, 1), 9e9), "not symmetric"),
+      (lambda x: x.update(sigma=-x["sigma"]), "is no covariance"),
       (lambda x: x.update(about='{"network": "other"}'), "network 'other'"),
       (lambda x: x.update(about='{"sha256": "0"}'), "sha256 '0'"),
       (lambda x: x.update(about="{"), "damaged or no .npz file"),
+      (lambda x: x.update(about="[]"), "damaged or no .npz file"),
+      (lambda x: x.update(about='{"num": "x"}'), "damaged or no .npz file"),
+      (lambda x: x.update(mu=np.array(["a", "b"])), r"\[D\] and \[D, D\]"),
+      (lambda x: x.update(mu=np.zeros(0)), r"\[D\] and \[D, D\]"),
+      (lambda x: x.update(features=np.zeros((3, 2))), "features have shape"),
+      (lambda x: x.update(about='{"num": 2}'), "of 2 samples"),
+      (
+        lambda x: x.update(about='{"split": "train"}'),
+        "set evaluation.split=train",
+      ),
     ],
   )
   def test_what_does_not_fit_is_one_line(
@@ -358,7 +382,7 @@ class TestDuring:
   def test_the_best_checkpoint_is_the_one_with_the_best_number(self, trained):
     column = "sampling/nfe1/sliced_wasserstein"
     found = {int(r["step"]): float(r[column]) for r in self.rows(trained)}
-    best = json.loads((trained / "best.json").read_text())
+    (best,) = json.loads((trained / "best.json").read_text())["checkpoints"]
     assert found[best["step"]] == min(found.values())
     assert best["value"] == pytest.approx(found[best["step"]], rel=1e-4)
     out = trained / "best.npz"
@@ -390,6 +414,63 @@ class TestDuring:
       assert result.code == 2 and words in result.err, result.err
       assert result.err.count("\n") == 1
       assert not (tmp_path / "new").exists()
+
+
+def test_what_was_best_survives_a_kill_and_earlier_steps(tmp_path, monkeypatch):
+  workdir = tiny.train(tmp_path, "run", "flow_matching", "train.steps=5")
+  state = tiny.state_of(workdir)
+
+  def best():
+    (entry,) = json.loads((workdir / "best.json").read_text())["checkpoints"]
+    return entry["step"], entry["value"]
+
+  keeper = Best(workdir, "sliced_wasserstein")
+  keeper.offer(10.0, 200, state, {})
+  assert best() == (200, 10.0)
+  with monkeypatch.context() as patch:
+    # Killed once the checkpoint is written, before the file says so.
+    def die(self):
+      raise KeyboardInterrupt
+
+    patch.setattr(Checkpoints, "close", die)
+    with pytest.raises(KeyboardInterrupt):
+      keeper.offer(5.0, 400, state, {})
+  again = Best(workdir, "sliced_wasserstein")
+  again.offer(8.0, 600, state, {})  # The one of step 400 is better.
+  again.offer(1.0, 500, state, {})  # An earlier step than some before.
+  assert best() == (500, 1.0)
+  assert len(list((workdir / "best").glob("[0-9]*"))) == 1
+  other = Best(workdir, "recall")
+  other.offer(0.1, 600, state, {})
+  other.offer(0.05, 700, state, {})
+  assert best() == (600, 0.1)
+
+
+def test_the_last_evaluation_is_made_up_for(tmp_path):
+  workdir = tiny.train(tmp_path, "run", "flow_matching", "train.steps=5")
+  flags = ("train.steps=5", *DURING)
+  result = tiny.run(
+    *tiny.train_command(tmp_path, "run", "flow_matching", *flags)
+  )
+  assert result.code == 0, result.err
+  assert "nothing to do" in result.out and "step 5 evaluated" in result.out
+  assert (workdir / "best.json").exists()
+  again = tiny.run(
+    *tiny.train_command(tmp_path, "run", "flow_matching", *flags)
+  )
+  assert "evaluated" not in again.out
+
+
+def test_a_best_that_cannot_be_computed_is_told(tmp_path):
+  for flags, words in (
+    (["evaluation.during.best=fid"], "evaluation.network.name"),
+    (["evaluation.during.best=recognised"], "during.best='recognised' cannot"),
+  ):
+    flags = [*flags, "evaluation.during.every=10"]
+    command = tiny.train_command(tmp_path, "new", "flow_matching", *flags)
+    result = tiny.run(*command)
+    assert result.code == 2 and words in result.err, result.err
+    assert result.err.count("\n") == 1
 
 
 class Clock:

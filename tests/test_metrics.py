@@ -45,7 +45,7 @@ def drawn(seed, *networks, num=60, shift=0.0, size=2):
     samples=samples,
     label=np.arange(num) % 3,
     features=features,
-    moments=moments | {"samples": moments_of(samples)},
+    moments=moments,
     confidences={n: sums.update(x, np.arange(num)) for n, x in logits.items()},
     logits=logits,
   )
@@ -74,7 +74,7 @@ def test_networks_name_their_numbers():
   a, b = (drawn(seed, "inception", "other") for seed in (0, 1))
   found = compare(a, b)
   assert set(found) == OF_SAMPLES | {
-    *("recognised", "frechet", "fid", "sfid", "kid", "inception_score"),
+    *("recognised", "fid", "sfid", "kid", "inception_score"),
     *("fd_other", "kid_other"),
     *(f"{n}_{net}" for n in SHARES for net in ("inception", "other")),
     *("accuracy_inception", "accuracy_other"),
@@ -91,7 +91,7 @@ def test_networks_name_their_numbers():
 def test_statistics_of_a_file_are_enough_for_a_frechet_distance():
   a, b = drawn(0, "inception"), only(drawn(1, "inception"), "moments")
   found = compare(a, b)
-  assert {"fid", "sfid", "frechet", "inception_score"} <= set(found)
+  assert {"fid", "sfid", "inception_score"} <= set(found)
   assert not {"recognised", "precision_inception"} & set(found)
   assert found["fid"].error > 0
 
@@ -143,9 +143,10 @@ def test_what_is_not_finite_is_said():
     compare(bad, good)
   with pytest.raises(UsageError, match="reference: 2 of 60 samples are not"):
     compare(good, bad)
-  moments = {"samples": Moments(9, np.zeros(2), np.full((2, 2), math.inf))}
-  with pytest.raises(UsageError, match="'frechet': moments are not finite"):
-    compare(Drawn(num=9, moments=moments), good, names=["frechet"])
+  moments = {"net": Moments(9, np.zeros(2), np.full((2, 2), math.inf))}
+  broken = Drawn(num=9, moments=moments)
+  with pytest.raises(UsageError, match="'fd_net': moments are not finite"):
+    compare(broken, broken, names=["fd_net"])
 
 
 def test_wrong_sizes_are_said():

@@ -75,6 +75,7 @@ def test_a_saved_collection_goes_on():
           "features/net": samples[rows],
           "spatial/net": samples[rows, :2],
           "logits/net": logits[rows],
+          "classes/net": -logits[rows],
         },
       )
 
@@ -87,7 +88,7 @@ def test_a_saved_collection_goes_on():
   assert a.num == b.num == 90
   np.testing.assert_array_equal(a.label, np.arange(40))
   np.testing.assert_array_equal(a.features["net"], b.features["net"])
-  np.testing.assert_array_equal(a.logits["net"], logits[:40])
+  np.testing.assert_array_equal(a.logits["net"], -logits[:40])
   for name in ("net", "net_spatial"):
     np.testing.assert_array_equal(
       a.moments[name].scatter, b.moments[name].scatter

@@ -107,7 +107,7 @@ def fit(network: Classifier, train: data.Dataset) -> PyTree:
   )
 
   def loss(params: PyTree, images: Array, labels: Array) -> Array:
-    logits = network.apply(params, images)["logits"]
+    logits = network.apply(params, images)["classes"]
     return optax.softmax_cross_entropy_with_integer_labels(
       logits, labels
     ).mean()
@@ -143,7 +143,7 @@ def _batches(size: int, steps: int, seed: int) -> np.ndarray:
 def _accuracy(network: Classifier, params: PyTree, test: data.Dataset) -> float:
   """Return the share of images whose class has the largest logit."""
   assert test.label is not None
-  apply = jax.jit(lambda p, x: network.apply(p, x)["logits"].argmax(-1))
+  apply = jax.jit(lambda p, x: network.apply(p, x)["classes"].argmax(-1))
   size = len(test)
   batch = min(500, size)
   # The last batch is filled up from the start: one program serves all.
@@ -184,8 +184,8 @@ def _read(
     reason = " ".join(str(error).split()) or type(error).__name__
     if network.file is not None:  # It may be anything that the user has.
       raise UsageError(
-        f"file={network.file}: it cannot be read as a classifier ({reason}); "
-        "delete it, or give another file"
+        f"file={network.file} is no classifier ({reason}): give one that jaxflow "
+        "wrote, WORKDIR/evaluation/..._classifier.npz, or a new name"
       ) from error
     return None, f"{path} is damaged ({reason}): the classifier is trained anew"
   other = ", ".join(

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxflow import data, evaluation, processes
 from jaxflow.errors import RunError
+from jaxflow.evaluation.files import replace_file
 from jaxflow.training import sharding
 from jaxflow.types import Array
 
@@ -27,7 +28,7 @@ Look = Callable[[Array], Mapping[str, Array]]
 
 
 class Partial:
-  """What is collected of a long work, kept in files until it is done.
+  """What is collected of a long work, kept in files until `remove`.
 
   Args:
     folder: Where; made when something is kept.
@@ -54,20 +55,23 @@ class Partial:
     if len(counts) == 1 and seen:
       collector.load(arrays)
 
-  def keep(self, collector: evaluation.Collector) -> None:
-    """Writes what there is, if the last writing is some time ago."""
+  def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
+    """Writes what there is, if the last writing is some time ago or `now`.
+
+    Work that took less than that is not worth a file.
+    """
     due = time.monotonic() - self._saved > _SAVE_EVERY
-    if processes.of_main(due):
+    if processes.of_main(due or (now and self._path.exists())):
       processes.together(lambda: self._write(collector))
       self._saved = time.monotonic()
 
   def _write(self, collector: evaluation.Collector) -> None:
-    part = self._path.with_suffix(".part")
-    try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      with open(part, "wb") as file:
+    def save(path: pathlib.Path) -> None:
+      with open(path, "wb") as file:
         np.savez(file, **collector.save())  # pyright: ignore[reportArgumentType]
-      part.replace(self._path)
+
+    try:
+      replace_file(self._path, save)
     except OSError as error:
       raise RunError(
         f"{self._path} cannot be written ({error.strerror}): make room, or "
@@ -77,6 +81,12 @@ class Partial:
   def remove(self) -> None:
     """Removes the files of work that is done."""
     self._path.unlink(missing_ok=True)
+
+
+def remove_partials(folder: pathlib.Path) -> None:
+  """Remove what is kept of work that is done, or that nobody goes on with."""
+  for path in folder.glob("partial-*.npz"):
+    path.unlink(missing_ok=True)
 
 
 def collect(
@@ -114,10 +124,9 @@ def collect(
       return None
     if partial is not None:
       partial.keep(collector)
-  drawn = collector.drawn(labels)
   if partial is not None:
-    partial.remove()
-  return drawn
+    partial.keep(collector, now=True)
+  return collector.drawn(labels)
 
 
 def make_look(
@@ -151,13 +160,9 @@ def choose(source: data.Source, num: int, seed: int) -> np.ndarray:
     num: How many; all of them where there are fewer.
     seed: Of the choice.
   """
+  label = source.label if isinstance(source, data.Dataset) else None
   generator = np.random.default_rng(seed)
-  if num >= len(source):
-    return generator.permutation(len(source))
-  if isinstance(source, data.Dataset) and source.label is not None:
-    rows = evaluation.proportional_subset(generator, source.label, num)
-    return generator.permutation(rows)
-  return generator.choice(len(source), num, replace=False)
+  return evaluation.random_subset(generator, len(source), num, label)
 
 
 def real_batches(

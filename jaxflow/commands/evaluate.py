@@ -12,13 +12,14 @@ import jax
 import numpy as np
 
 from jaxflow import processes
-from jaxflow.commands.collect import Partial
+from jaxflow.commands.collect import Partial, remove_partials
 from jaxflow.commands.evaluator import Evaluator
 from jaxflow.commands.flow_scores import flow_scores
 from jaxflow.commands.sample import drawer
 from jaxflow.config import Config
 from jaxflow.config.flags import config_of_run
-from jaxflow.errors import RunError
+from jaxflow.errors import NotFiniteError, RunError
+from jaxflow.evaluation.files import replace_file
 from jaxflow.limits import check_limits
 from jaxflow.runs import Run, load
 from jaxflow.training import sharding
@@ -38,7 +39,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
   """Compare a run's samples with held-out data; write `evaluation.json`.
 
-  A long evaluation that is killed goes on where it was, at most 30 s back.
+  A long evaluation that is killed goes on at most 30 s back; likelihood and
+  trajectories begin anew.
 
   Args:
     workdir: The run's folder.
@@ -83,6 +85,7 @@ def evaluate(
     num=options.num,
     kept=options.kept,
     metrics=options.metrics,
+    field="evaluation.metrics",
     say=say,
   )
   about = {
@@ -104,7 +107,7 @@ def evaluate(
       if drawn is None:
         raise AssertionError("nothing interrupts an evaluation")
       scores = evaluator.judge(drawn)
-    except RunError as error:
+    except NotFiniteError as error:
       raise RunError(
         f"--workdir={workdir}, step {int(state.step)}, nfe={count}: {error}: "
         "training diverged, train again"
@@ -113,6 +116,7 @@ def evaluate(
     row = {**about, "nfe": count, "samples_per_second": speed, "scores": scores}
     rows.append(row)
   processes.once(lambda: _write(config, rows, workdir / "evaluation.json"))
+  processes.once(lambda: remove_partials(folder))
   return rows
 
 
@@ -131,10 +135,9 @@ def _write(
     "data": config.data.name,
     "rows": plain,
   }
-  part = path.with_suffix(".json.part")
+  text = json.dumps(values, indent=2) + "\n"
   try:
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    part.replace(path)
+    replace_file(path, lambda draft: draft.write_text(text))
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): make --workdir writable"

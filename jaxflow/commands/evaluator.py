@@ -21,10 +21,11 @@ from jaxflow.commands.collect import (
   real_batches,
 )
 from jaxflow.commands.extractors import make_extractor
+from jaxflow.commands.references import read_reference
 from jaxflow.commands.sample import streamer
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import Drawn, FeatureNetwork
+from jaxflow.evaluation import Drawn
 from jaxflow.runs import Run, load_data
 from jaxflow.training.state import TrainState
 
@@ -68,6 +69,7 @@ class Evaluator:
     num: int,
     kept: int,
     metrics: str,
+    field: str,
     say: Callable[[str], None] = lambda line: None,
   ) -> Self:
     """Looks at real data, and checks that all metrics can be computed.
@@ -79,6 +81,7 @@ class Evaluator:
       num: How many samples to generate.
       kept: Of how many, real and generated, everything is kept.
       metrics: Names with commas between; "" for all that apply.
+      field: The config field that names them, for messages.
       say: Prints a line.
 
     Raises:
@@ -90,19 +93,27 @@ class Evaluator:
     check_fields(config)
     network = make_extractor(options.network, config, folder, say=say)
     networks = () if network is None else (network,)
+    stored = read_reference(config, network)
     look = make_look(networks, pictures.make_decoder(config), mesh)
-    see = functools.partial(_see, config, kept=kept, look=look, mesh=mesh)
-    reference, real_labels = see(options.split, None)
-    reference, file = _stored(config, networks, reference)
+    see = functools.partial(
+      _see, config, folder, kept=kept, look=look, mesh=mesh
+    )
+    # Of what a file stands for, rows alone are looked at.
+    reference, real_labels = see(options.split, kept if stored else None)
+    if stored is not None:
+      reference = stored.over(reference)
     fresh, _ = see(_OTHER[options.split], num)
     began = time.perf_counter()
-    judge = evaluation.Judge(
-      reference,
-      fresh,
-      names=_names(metrics),
-      mixture=data.known_mixture(config.data.name),
-      seed=config.seed,
-    )
+    try:
+      judge = evaluation.Judge(
+        reference,
+        fresh,
+        names=_names(metrics),
+        mixture=data.known_mixture(config.data.name),
+        seed=config.seed,
+      )
+    except UsageError as error:
+      raise UsageError(f"{field}: {error}") from error
     return cls(
       run=run,
       mesh=mesh,
@@ -111,11 +122,15 @@ class Evaluator:
       look=look,
       judge=judge,
       judging=time.perf_counter() - began,
-      labels=_like(real_labels, num, run.model.num_classes),
+      labels=_like(real_labels, num, run.model.num_classes, config.seed),
       about={
         "seed": config.seed,
         "num": num,
-        "reference": {"split": options.split, "num": reference.num, **file},
+        "reference": {
+          "split": options.split,
+          "num": reference.num,
+          **(stored.describe() if stored else {}),
+        },
         "networks": {
           x.name: {
             "protocol": x.protocol,
@@ -198,6 +213,13 @@ def check_fields(config: Config) -> None:
         evaluation.direction(name)
       except UsageError as error:
         raise UsageError(f"{field}: {error}") from error
+      if options.network.name == "none" and evaluation.sees_images(name):
+        raise UsageError(
+          f"{field}: {name!r} is of what a network sees; give "
+          "evaluation.network.name"
+        )
+  if len(fields["evaluation.during.best"]) > 1:
+    raise UsageError(f"evaluation.during.best={during.best!r}: give one metric")
   chosen = fields["evaluation.during.metrics"]
   if during.best and chosen and during.best not in chosen:
     raise UsageError(
@@ -208,6 +230,7 @@ def check_fields(config: Config) -> None:
 
 def _see(
   config: Config,
+  folder: pathlib.Path,
   split: str,
   num: int | None,
   *,
@@ -221,55 +244,12 @@ def _see(
   index = choose(source, num or len(source), config.seed)
   labels = processes.together(lambda: labels_of(source, index))
   stream = real_batches(source, index, options.batch_size, mesh)
-  drawn = collect(stream, look, kept=kept, labels=labels)
+  work = {"split": split, "num": num, "kept": kept, "config": config.to_dict()}
+  partial = Partial(folder, work)
+  drawn = collect(stream, look, kept=kept, labels=labels, partial=partial)
   if drawn is None:
     raise AssertionError("nothing interrupts looking at real data")
   return drawn, labels
-
-
-def _stored(
-  config: Config, networks: tuple[FeatureNetwork, ...], reference: Drawn
-) -> tuple[Drawn, dict[str, Any]]:
-  """Puts the statistics that the config names in place of what networks saw."""
-  path = config.evaluation.reference
-  if not path:
-    return reference, {}
-  if not networks:
-    raise UsageError(
-      f"evaluation.reference={path!r}: statistics are of what a network sees; "
-      "give evaluation.network.name"
-    )
-  network = networks[0]
-  stored, about = processes.together(
-    lambda: evaluation.read_statistics(
-      pathlib.Path(path), network.name, field="evaluation.reference"
-    )
-  )
-  size = len(reference.moments[network.name].mean)
-  found = len(stored.moments[network.name].mean)
-  if found != size:
-    raise UsageError(
-      f"evaluation.reference={path!r} has {found} numbers a sample, and the "
-      f"network {network.name!r} gives {size}: give statistics of this network"
-    )
-  for key in ("protocol", "sha256"):
-    if about.get(key, getattr(network, key)) != getattr(network, key):
-      raise UsageError(
-        f"evaluation.reference={path!r} was made with {key} {about[key]!r}, "
-        f"and the network here has {getattr(network, key)!r}: make it again "
-        "with jaxflow stats, or choose the same network"
-      )
-  # Rows are kept of as many samples here as there.
-  kept = min([reference.kept, *map(len, stored.features.values())])
-  drawn = dataclasses.replace(
-    reference,
-    samples=None if reference.samples is None else reference.samples[:kept],
-    label=None if reference.label is None else reference.label[:kept],
-    features={name: rows[:kept] for name, rows in stored.features.items()},
-    logits={name: rows[:kept] for name, rows in reference.logits.items()},
-    moments={**reference.moments, **stored.moments},
-  )
-  return drawn, {"file": path, "about": about}
 
 
 def _names(metrics: str) -> tuple[str, ...] | None:
@@ -279,9 +259,10 @@ def _names(metrics: str) -> tuple[str, ...] | None:
 
 
 def _like(
-  labels: np.ndarray | None, num: int, num_classes: int
+  labels: np.ndarray | None, num: int, num_classes: int, seed: int
 ) -> np.ndarray | None:
   """Returns labels [num] with the shares that classes have in the reference."""
   if not num_classes or labels is None:
     return None
-  return np.resize(labels, num).astype(np.int32)
+  generator = np.random.default_rng(seed)
+  return evaluation.repeated_labels(generator, labels, num).astype(np.int32)

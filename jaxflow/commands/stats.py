@@ -84,21 +84,26 @@ def write_stats(
     "protocol": network.protocol,
     "sha256": network.sha256,
     "data": config.data.name,
+    "size": list(source.shape),
     "split": options.split,
     "seed": config.seed,
   }
   index = choose(source, num, config.seed)
+  kept = config.evaluation.kept
+  work = {**about, "num": num, "kept": kept, "config": config.data.to_dict()}
+  partial = Partial(out.parent, work)
   drawn = collect(
     real_batches(source, index, config.evaluation.batch_size, mesh),
     make_look((network,), pictures.make_decoder(config), mesh),
-    kept=config.evaluation.kept,
-    partial=Partial(out.parent, {**about, "num": num}),
+    kept=kept,
+    partial=partial,
   )
   if drawn is None:
     raise AssertionError("nothing interrupts looking at real data")
   processes.once(
     lambda: evaluation.write_statistics(out, drawn, network.name, about)
   )
+  partial.remove()
   say(
     f"{out}: {num:,} samples of {config.data.name} ({options.split}), "
     f"{len(drawn.moments[network.name].mean)} numbers each by {network.name}, "

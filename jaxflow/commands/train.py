@@ -15,7 +15,7 @@ from jaxflow.commands import folders, inputs, start
 from jaxflow.commands.evaluator import check_fields
 from jaxflow.commands.initial import difference, initial_parameters
 from jaxflow.commands.sample import class_labels, drawer, save_samples
-from jaxflow.commands.watch import watcher
+from jaxflow.commands.watch import missing_last, watcher
 from jaxflow.config import Config
 from jaxflow.config.files import save_config
 from jaxflow.errors import UsageError
@@ -171,6 +171,10 @@ def _run(
     say(f"mesh does not divide {parameter}: replicated along it")
   if begin >= options.steps:
     say(f"nothing to do: {workdir} is trained to step {begin}")
+    if missing_last(run, workdir):
+      on_steps = watcher(run, mesh, workdir, state, interrupted, say)
+      with contextlib.closing(on_steps):
+        on_steps(state, begin, position)
     return True
   host = inputs.make_batches(config, plan.given, steps=chunk, mesh=mesh)
   if position is not None:

@@ -1,7 +1,6 @@
 """Evaluate a run while it trains, in a stated share of the time."""
 
-import json
-import math
+import csv
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -9,16 +8,16 @@ from typing import Any
 
 import jax
 
-from jaxflow import evaluation, processes
+from jaxflow import processes
+from jaxflow.commands.best import Best
 from jaxflow.commands.evaluator import Evaluator
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import Run
-from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
 
-FILE = "best.json"
 FIELD = "evaluation.during.nfe"
+LOG = "evaluations"
 
 
 class Watch:
@@ -54,7 +53,7 @@ class Watch:
     self._say = say
     self._best = Best(workdir, self._options.best)
     self._log = (
-      Log(workdir, start=begin, name="evaluations", prefix="eval/")
+      Log(workdir, start=begin, name=LOG, prefix="eval/")
       if processes.is_main()
       else NoLog()
     )
@@ -137,6 +136,28 @@ class NoWatch:
     """Close nothing."""
 
 
+def missing_last(run: Run, workdir: pathlib.Path) -> bool:
+  """Return whether a run that is trained lacks its last evaluation.
+
+  Args:
+    run: The run.
+    workdir: Its folder.
+  """
+  config = run.model.config
+  if not config.evaluation.during.every:
+    return False
+  path = workdir / f"{LOG}.csv"
+
+  def last() -> int:
+    if not path.exists():
+      return -1
+    with open(path, newline="") as file:
+      steps = [row.get("step") or "" for row in csv.DictReader(file)]
+    return max((int(step) for step in steps if step.isdigit()), default=-1)
+
+  return processes.of_main(last() < config.train.steps)
+
+
 def watcher(
   run: Run,
   mesh: jax.sharding.Mesh,
@@ -165,8 +186,15 @@ def watcher(
     num=options.num,
     kept=options.num,
     metrics=options.metrics,
+    field="evaluation.during.metrics",
     say=say,
   )
+  names = evaluator.judge.names
+  if options.best and options.best not in names:
+    raise UsageError(
+      f"evaluation.during.best={options.best!r} cannot be computed of this "
+      f"data and network; choose one of {', '.join(names)}"
+    )
   # Compiles: what is due later takes no longer than it says.
   for nfe in options.nfe:
     evaluator.draw(state, nfe, FIELD, interrupted=lambda: True)
@@ -177,61 +205,6 @@ def watcher(
     interrupted=interrupted,
     say=say,
   )
-
-
-class Best:
-  """The checkpoint that is best by a metric.
-
-  Args:
-    workdir: The run's folder.
-    metric: Name of the metric; "" keeps none.
-
-  Raises:
-    UsageError: If there is no such metric.
-  """
-
-  def __init__(self, workdir: pathlib.Path, metric: str):
-    self._workdir, self._metric = workdir, metric
-    self._sign = (
-      -1 if metric and evaluation.direction(metric) == "higher" else 1
-    )
-    self._value = math.inf
-    path = workdir / FILE
-    if metric and path.exists():
-      try:
-        found = json.loads(path.read_text())
-        if found["metric"] == metric:
-          self._value = self._sign * float(found["value"])
-      except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-          f"{path} cannot be read ({error}): delete it; the next evaluation "
-          "writes it again"
-        ) from error
-
-  def offer(
-    self, value: float | None, step: int, state: TrainState, position: Any
-  ) -> None:
-    """Save the state in `best/` if none before was as good."""
-    better = value is not None and self._sign * value < self._value
-    if not processes.of_main(better) or value is None:
-      return
-    checkpoints = Checkpoints(self._workdir / "best", keep=1)
-    try:
-      if step <= max(checkpoints.steps(), default=-1):
-        return  # A run that was killed has been here before.
-      checkpoints.save(step, state, position)
-      checkpoints.wait()
-    finally:
-      checkpoints.close()
-    self._value = self._sign * value
-    found = {"metric": self._metric, "value": value, "step": step}
-    processes.once(lambda: _write(self._workdir / FILE, found))
-
-
-def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-  part = path.with_suffix(".json.part")
-  part.write_text(json.dumps(values, indent=2) + "\n")
-  part.replace(path)
 
 
 def _column(ema: str, nfe: int, metric: str) -> str:

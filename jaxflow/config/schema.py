@@ -206,7 +206,9 @@ def update(config: Config, fields: Mapping[str, Any]) -> None:
   """
   for name, value in fields.items():
     fixed = name in ("data", "optimizer")
-    inside = isinstance(value, Mapping) and name in config
+    inside = isinstance(value, Mapping) and isinstance(
+      config.get(name, None), ConfigDict
+    )
     if inside and (fixed or "name" not in value):
       update(config[name], value)
     else:

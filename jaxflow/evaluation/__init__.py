@@ -41,11 +41,12 @@ from jaxflow.evaluation.scores import (
   asks_class,
   direction,
   score,
+  sees_images,
   table,
 )
 from jaxflow.evaluation.statistics import read_statistics, write_statistics
 from jaxflow.evaluation.stored import leading_metric, read_rows
-from jaxflow.evaluation.subsets import proportional_subset
+from jaxflow.evaluation.subsets import random_subset, repeated_labels
 from jaxflow.evaluation.tradeoff import save_tradeoff, shared_metric
 from jaxflow.evaluation.trajectories import Trajectories, trajectories
 
@@ -94,11 +95,12 @@ __all__ = [
   "mode_coverage",
   "nearest",
   "negative_log_likelihood",
-  "proportional_subset",
+  "random_subset",
   "read_costs",
   "read_log",
   "read_rows",
   "read_statistics",
+  "repeated_labels",
   "save_arrows",
   "save_curves",
   "save_density",
@@ -109,6 +111,7 @@ __all__ = [
   "save_tradeoff",
   "save_trajectories",
   "score",
+  "sees_images",
   "shared_metric",
   "slerp",
   "sliced_wasserstein",

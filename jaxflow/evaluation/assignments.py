@@ -1,5 +1,7 @@
 """The exact Wasserstein distance of two sets of points, by assignment."""
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
@@ -53,7 +55,8 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
   paid = np.diag(cost)
   limits = cost - paid[:, None]
   of_b = (_highest(limits) - _highest(limits.T)) / 2
-  return root(delta(float(paid.mean()), paid - of_b, of_b))
+  squared = delta(float(paid.mean()), paid - of_b, of_b)
+  return dataclasses.replace(root(squared), num=num)
 
 
 def _highest(limits: Points) -> Points:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxflow import processes
-from jaxflow.errors import RunError
+from jaxflow.errors import NotFiniteError
 from jaxflow.evaluation.confidences import Confidences
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.moments import Moments, merge
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Arrays = dict[str, NDArray]
 
 # Outputs whose first rows are kept.
-_KEPT = ("samples", "features", "logits")
+_KEPT = ("samples", "features", "classes")
 # What the others are reduced to.
 _SUMS = {"moments": Moments, "confidences": Confidences}
 
@@ -64,8 +64,8 @@ class Collector:
       first: Number of its first sample; batches come in their order.
       count: How many of its rows count, from the first on.
       outputs: Arrays [B, ...] over all devices: "samples", and of each network
-        "features/NAME", perhaps "spatial/NAME" and "logits/NAME"; "finite" [B]
-        says which samples are, True for all where it is missing.
+        "features/NAME", perhaps "spatial/NAME", "logits/NAME", "classes/NAME";
+        "finite" [B] says which samples are, True for all where it is missing.
     """
     keep = max(0, min(count, self._kept - first))
     for key, value in outputs.items():
@@ -73,7 +73,7 @@ class Collector:
       if keep and kind in _KEPT:
         whole = processes.gather(value)[:keep]
         self._rows.setdefault(key, []).append(whole)
-      if kind == "samples":
+      if kind in ("samples", "classes"):
         continue
       for start, rows in _local_rows(value):
         rows = rows[: max(0, count - start)]
@@ -106,7 +106,7 @@ class Collector:
       label: Classes of the samples [N], or None.
 
     Raises:
-      RunError: A sample is not finite.
+      NotFiniteError: A sample is not finite.
     """
     broken, moments, confidences = {}, {}, {}
     for arrays in processes.each(self._sums()):
@@ -116,7 +116,7 @@ class Collector:
     for key, lost in broken.items():
       if lost:
         what = "samples" if key == "broken/finite" else key.split("/")[1]
-        raise RunError(f"{lost} of {self.seen} {what} are not finite")
+        raise NotFiniteError(f"{lost} of {self.seen} {what} are not finite")
     rows = {k: np.concatenate(v) for k, v in self._rows.items()}
     kept = len(rows["samples"]) if "samples" in rows else 0
     return Drawn(
@@ -124,7 +124,7 @@ class Collector:
       samples=rows.get("samples"),
       label=None if label is None else np.asarray(label)[:kept],
       features=_of_kind("features", rows),
-      logits=_of_kind("logits", rows),
+      logits=_of_kind("classes", rows),
       moments=moments,
       confidences=confidences,
     )

@@ -1,12 +1,13 @@
 """Every metric that two sets of samples allow, or those that are asked for."""
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import NotFiniteError, UsageError
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
 from jaxflow.evaluation.metrics import (
@@ -47,7 +48,7 @@ def compare(
   Raises:
     UsageError: a name is unknown, the sets do not have what a metric needs or
       not enough of it, sizes differ, or the reference is not finite.
-    RunError: a number of the generated samples, or a metric, is not finite.
+    NotFiniteError: a generated sample, or a metric, is not finite.
 
   Example:
     >>> draw = np.random.default_rng(0).standard_normal
@@ -56,7 +57,7 @@ def compare(
     >>> list(found), found["precision"].value < 0.1
     (['energy_distance', 'precision'], True)
   """
-  _check_finite("generated samples", generated, RunError)
+  _check_finite("generated samples", generated, NotFiniteError)
   _check_finite("reference", reference, UsageError)
   networks = sorted(_networks(generated) | _networks(reference) | {INCEPTION})
   sides = {
@@ -87,7 +88,7 @@ def _networks(drawn: Drawn) -> set[str]:
   """Collects the names of the networks that have seen a set."""
   fields = drawn.features, drawn.moments, drawn.confidences, drawn.logits
   names = {name.removesuffix("_spatial") for field in fields for name in field}
-  return names - {"samples"}
+  return names
 
 
 def _applicable(sides: Mapping[str, Sides]) -> dict[str, tuple[str, str]]:
@@ -102,7 +103,7 @@ def _applicable(sides: Mapping[str, Sides]) -> dict[str, tuple[str, str]]:
     for network in networks:
       # Of two names for one number the first is its own.
       number = metric.compute, network
-      fits = _missing(metric, sides[network]) is None
+      fits = _samples_short(metric, sides[network]) == 0
       if fits and number not in known and not (metric.instead and seen):
         known.add(number)
         found[row.replace(NETWORK, network)] = row, network
@@ -142,24 +143,34 @@ def _missing(metric: Metric, sides: Sides) -> Need | None:
 
 def _computed(name: str, metric: Metric, sides: Sides) -> Estimate:
   """Computes one metric, with its name in every complaint."""
-  least = metric.least + metric.neighbours * sides.k
-  num = min(NEEDS[need].count(sides) for need in metric.needs)
-  if num < least:
+  if short := _samples_short(metric, sides):
+    least = metric.least + metric.neighbours * sides.k
     raise UsageError(
-      f"metric {name!r}: {num} samples are too few, it takes at least {least}; "
-      "draw more or leave it out"
+      f"metric {name!r}: {least - short} samples are too few, it takes at "
+      f"least {least}; draw more or leave it out"
     )
   try:
     estimate = metric.compute(sides)
   except UsageError as error:
     raise UsageError(f"metric {name!r}: {error}") from error
   if not all(map(math.isfinite, (estimate.value, estimate.error or 0.0))):
-    raise RunError(f"metric {name!r} is not finite: {estimate.value}")
-  return estimate
+    raise NotFiniteError(f"metric {name!r} is not finite: {estimate.value}")
+  if estimate.num is not None:
+    return estimate
+  streamed = metric.needs[0] in ("moments", "spatial moments", "confidences")
+  generated = sides.generated
+  num = generated.num if streamed else generated.kept
+  return dataclasses.replace(estimate, num=num)
+
+
+def _samples_short(metric: Metric, sides: Sides) -> int:
+  """Counts the samples that a metric lacks."""
+  num = min(NEEDS[need].count(sides) for need in metric.needs)
+  return max(0, metric.least + metric.neighbours * sides.k - num)
 
 
 def _check_finite(
-  which: str, drawn: Drawn, kind: type[RunError] | type[UsageError]
+  which: str, drawn: Drawn, kind: type[NotFiniteError] | type[UsageError]
 ) -> None:
   """Raises where a row is not finite."""
   for name, rows in drawn.rows().items():

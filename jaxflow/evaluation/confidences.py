@@ -11,7 +11,6 @@ References:
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,16 +52,6 @@ class Confidences:
       counts=np.zeros(splits),
       sums=np.zeros((splits, classes)),
       information=np.zeros(splits),
-    )
-
-  @classmethod
-  def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> "Confidences":
-    """Reads what `arrays` returned."""
-    return cls(
-      **{
-        field.name: np.asarray(arrays[field.name], np.float64)
-        for field in dataclasses.fields(cls)
-      }
     )
 
   def arrays(self) -> dict[str, NDArray[np.float64]]:

@@ -20,9 +20,9 @@ class Drawn:
     label: classes of these, whole numbers [K], or None.
     features: of these, by network, [K, D].
     moments: of all N, by network; of spatial features under
-      "<network>_spatial", of the samples themselves under "samples".
+      "<network>_spatial".
     confidences: of all N, by network.
-    logits: of the first K, by network, [K, C].
+    logits: of the first K, by network that knows the data's classes, [K, C].
 
   Raises:
     UsageError: there is no sample, K differs or is above N.

@@ -32,6 +32,7 @@ class Estimate:
     error: its standard error over other samples of the same laws, None where
       there is no telling.
     degrees: degrees of freedom of the error, None where it is known well.
+    num: how many of the samples that are judged it is of, None for all.
 
   Example:
     >>> low, high = Estimate(value=1.0, error=0.5).interval
@@ -42,6 +43,7 @@ class Estimate:
   value: float
   error: float | None
   degrees: int | None = None
+  num: int | None = dataclasses.field(default=None, repr=False)
 
   @property
   def interval(self) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.mixtures import Mixture
 from jaxflow.evaluation.scores import Score, score
-from jaxflow.evaluation.subsets import proportional_subset
+from jaxflow.evaluation.subsets import random_subset, repeated_labels
 
 # (key, num, cond) -> [num, ...]; cond holds the labels [num] or is None.
 Sampler = Callable[[jax.Array, int, jax.Array | None], ArrayLike]
@@ -52,8 +52,8 @@ def evaluate(
   random samples of the training data, with the shares of its classes.
 
   Args:
-    sampler: makes samples from a key, their number and `cond`: the labels of
-      the reference over and over, or None.
+    sampler: makes samples from a key, their number and `cond`: the classes
+      with the shares of the reference, in random order, or None.
     reference: held-out real data.
     train: real data that the model was trained on.
     num: number of samples, at least 2; of the training data at most all.
@@ -70,7 +70,7 @@ def evaluate(
   Raises:
     UsageError: an argument is out of range, only one split has labels, or the
       sampler returns another shape than that of the data.
-    RunError: a sample is not finite.
+    NotFiniteError: a sample is not finite.
 
   Example:
     >>> from types import SimpleNamespace
@@ -86,9 +86,12 @@ def evaluate(
     raise UsageError(f"num={num}: give at least 2")
   if (reference.label is None) != (train.label is None):
     raise UsageError("only one of reference and train has labels; give both")
+  generator = np.random.default_rng(seed)
+  held, held_label = _shuffled(generator, reference, len(reference.data))
+  fresh, fresh_label = _shuffled(generator, train, num)
   labels = None
-  if reference.label is not None:
-    labels = np.resize(np.asarray(reference.label), num).astype(np.int32)
+  if held_label is not None:
+    labels = repeated_labels(generator, held_label, num).astype(np.int32)
   cond = None if labels is None else jax.numpy.asarray(labels)
   samples = np.asarray(sampler(jax.random.key(seed), num, cond))
   wanted = num, *np.shape(reference.data)[1:]
@@ -96,8 +99,6 @@ def evaluate(
     raise UsageError(
       f"sampler returned shape {samples.shape}; make it return {wanted}"
     )
-  rows = _choice(train, num, seed)
-  fresh_label = None if labels is None else np.asarray(train.label)[rows]
   params = {network.name: network.params for network in networks}
   look = jax.jit(extraction(networks))
 
@@ -112,8 +113,8 @@ def evaluate(
 
   return score(
     see(samples, labels),
-    see(reference.data, reference.label),
-    see(np.asarray(train.data)[rows], fresh_label),
+    see(held, held_label),
+    see(fresh, fresh_label),
     names=names,
     mixture=mixture,
     k=k,
@@ -121,11 +122,11 @@ def evaluate(
   )
 
 
-def _choice(train: Dataset, num: int, seed: int) -> NDArray[np.intp]:
-  """Picks training samples, with the shares of their classes."""
-  if num >= len(train.data):
-    return np.arange(len(train.data))
-  generator = np.random.default_rng(seed)
-  label = train.label
-  classes = np.zeros(len(train.data), int) if label is None else label
-  return proportional_subset(generator, np.asarray(classes), num)
+def _shuffled(
+  generator: np.random.Generator, dataset: Dataset, num: int
+) -> tuple[NDArray, NDArray | None]:
+  """Returns at most num random samples [n, ...] and their classes [n]."""
+  data = np.asarray(dataset.data)
+  label = None if dataset.label is None else np.asarray(dataset.label)
+  rows = random_subset(generator, len(data), num, label)
+  return data[rows], None if label is None else label[rows]

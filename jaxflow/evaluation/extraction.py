@@ -35,7 +35,8 @@ class FeatureNetwork(Protocol):
   def apply(self) -> Callable[[PyTree, Array], Mapping[str, Array]]:
     """`(params, samples [B, ...]) -> "features" [B, D]` and perhaps more.
 
-    "spatial" [B, E] are for sFID, "logits" [B, C] for what counts classes.
+    "spatial" [B, E] are for sFID, "logits" [B, C] of classes of its own for the
+    Inception score, "classes" [B, C] are logits of the data set's classes.
     """
     ...
 
@@ -52,7 +53,8 @@ def extraction(
 
   Returns:
     `(params, samples [B, ...]) -> outputs`: "samples", "finite" [B], and of
-    each network "features/NAME" [B, D], perhaps "spatial/NAME", "logits/NAME".
+    each network "features/NAME" [B, D], perhaps "spatial/NAME", "logits/NAME",
+    "classes/NAME".
     `params` holds the networks' by name, the decoder's as "decoder".
 
   Example:

@@ -95,7 +95,7 @@ def manifolds(
   if blocks < 2:
     return Manifolds(
       **{
-        name: Estimate(value=value, error=None)
+        name: Estimate(value=value, error=None, num=len(fake))
         for name, value in zip(names, values, strict=True)
       }
     )
@@ -110,7 +110,9 @@ def manifolds(
   errors = np.std(found, axis=0, ddof=1) / math.sqrt(blocks)
   return Manifolds(
     **{
-      name: Estimate(value=value, error=float(error), degrees=blocks - 1)
+      name: Estimate(
+        value=value, error=float(error), degrees=blocks - 1, num=len(fake)
+      )
       for name, value, error in zip(names, values, errors, strict=True)
     }
   )

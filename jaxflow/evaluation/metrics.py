@@ -66,7 +66,7 @@ def _accuracy(sides: Sides) -> Estimate:
 def _frechet(sides: Sides, suffix: str = "") -> Estimate:
   """Compares moments; spatial features are not kept, so have no rows."""
   name = f"{sides.network}{suffix}"
-  rows = (None, None) if sides.network and suffix else sides.rows
+  rows = (None, None) if suffix else sides.rows
   return frechet_distance(
     sides.generated.moments[name],
     sides.reference.moments[name],
@@ -133,11 +133,6 @@ METRICS: Mapping[str, Metric] = {
   "wasserstein": Metric(
     compute=lambda s: wasserstein(*s.points),
     needs=("few numbers",),
-    better="lower",
-  ),
-  "frechet": Metric(
-    compute=lambda s: _frechet(s, "samples"),
-    needs=("sample moments",),
     better="lower",
   ),
   "fid": Metric(

@@ -15,7 +15,7 @@ from jaxflow.errors import UsageError
 from jaxflow.evaluation.comparison import compare
 from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.estimates import Estimate
-from jaxflow.evaluation.metrics import METRICS, row_of
+from jaxflow.evaluation.metrics import METRICS, NETWORK, row_of
 from jaxflow.evaluation.tables import render
 
 _LONGEST = 28  # Longer names of metrics are folded.
@@ -42,8 +42,9 @@ class Score:
     real: the same with fresh real samples in place of generated ones: the
       floor of a distance, the ceiling of a share. None where there are none.
     real_error: standard error of `real`.
-    num: how many generated samples there were.
-    real_num: how many fresh real ones, None where there are none.
+    num: how many generated samples it is of.
+    real_num: of how many fresh real ones, None where there are none.
+    degrees: degrees of freedom of the error, None where it is known well.
 
   Example:
     >>> score = Score(value=0.3, error=0.02, num=100)
@@ -57,11 +58,14 @@ class Score:
   real_error: float | None = None
   num: int | None = None
   real_num: int | None = None
+  degrees: int | None = None
 
   @property
   def interval(self) -> tuple[float, float]:
-    """The value less and plus 1.96 errors."""
-    return Estimate(value=self.value, error=self.error).interval
+    """The central 95 %, by Student's law where degrees are given."""
+    return Estimate(
+      value=self.value, error=self.error, degrees=self.degrees
+    ).interval
 
 
 def score(
@@ -142,6 +146,11 @@ class Judge:
       ceiling = compare(reference, fresh, names=asking, **options)
       self._floor = found | ceiling
 
+  @property
+  def names(self) -> tuple[str, ...]:
+    """What it computes, where the floor is known."""
+    return tuple(self._floor)
+
   def __call__(self, generated: Drawn) -> dict[str, Score]:
     """Returns a Score by name, in the order of METRICS.
 
@@ -156,14 +165,14 @@ class Judge:
     scores = {}
     for name, estimate in found.items():
       real = self._floor.get(name)
-      beside = reference if name in asking else fresh
       scores[name] = Score(
         value=estimate.value,
         error=estimate.error,
         real=None if real is None else real.value,
         real_error=None if real is None else real.error,
-        num=generated.num,
-        real_num=None if real is None or beside is None else beside.num,
+        num=estimate.num,
+        real_num=None if real is None else real.num,
+        degrees=estimate.degrees,
       )
     return scores
 
@@ -176,6 +185,19 @@ def asks_class(name: str) -> bool:
     (True, False)
   """
   return bool({"labels", "classes"} & set(METRICS[_row(name)].needs))
+
+
+def sees_images(name: str) -> bool:
+  """Says whether a metric is of what a network sees.
+
+  Example:
+    >>> sees_images("fid"), sees_images("recall")
+    (True, False)
+  """
+  if name in _OF_NETWORKS:
+    return False
+  row = _row(name)
+  return NETWORK in row or bool(METRICS[row].network)
 
 
 def direction(name: str) -> str:

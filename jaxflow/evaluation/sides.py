@@ -143,9 +143,6 @@ NEEDS: Mapping[str, Need] = {
     text="moments of spatial features of both sets",
     count=_moments("_spatial"),
   ),
-  "sample moments": Need(
-    text="moments of the samples of both sets", count=_moments("samples")
-  ),
   "confidences": Need(text="the network's confidences", count=_confidences),
   "logits": Need(
     text="the network's logits",

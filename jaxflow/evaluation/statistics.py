@@ -10,7 +10,6 @@ many samples they are of, nor by which protocol.
 
 import json
 import math
-import os
 import pathlib
 import zipfile
 import zlib
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.drawn import Drawn
+from jaxflow.evaluation.files import replace_file
 from jaxflow.evaluation.moments import Moments
 
 # Names of mean and covariance, of features and of spatial features.
@@ -72,18 +72,18 @@ def write_statistics(
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
-  try:
-    with open(part, "wb") as file:
+
+  def save(draft: pathlib.Path) -> None:
+    with open(draft, "wb") as file:
       np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-    part.replace(path)
+
+  try:
+    replace_file(path, save)
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): give another file, or "
       "make room"
     ) from error
-  finally:
-    part.unlink(missing_ok=True)
 
 
 def read_statistics(
@@ -113,6 +113,7 @@ def read_statistics(
     with open(path, "rb") as raw, np.load(raw) as file:
       arrays = {name: file[name] for name in file.files}
     about = json.loads(str(arrays.pop("about", "{}")))
+    num = int(about.get("num", _MANY))
   except _DAMAGE as error:
     raise UsageError(
       f"{where} cannot be read ({error}): it is damaged or no .npz file; write "
@@ -129,13 +130,20 @@ def read_statistics(
       f"{where} holds {', '.join(arrays) or 'nothing'}: statistics are mu and "
       "sigma, or ref_mu and ref_sigma"
     )
-  num = int(about.get("num", _MANY))
   moments = {network: _checked(arrays, keys, num, where)}
   if set(_SPATIAL) <= set(arrays):
     moments[f"{network}_spatial"] = _checked(arrays, _SPATIAL, num, where)
   features = {}
   if "features" in arrays:
-    features[network] = arrays["features"]
+    rows = arrays["features"]
+    size = len(moments[network].mean)
+    if rows.ndim != 2 or rows.shape[1] != size or not 0 < len(rows) <= num:
+      raise UsageError(
+        f"{where}: features have shape {rows.shape}, of {num} samples of "
+        f"{size} numbers: the file is damaged; write it again with jaxflow "
+        "stats"
+      )
+    features[network] = rows
   return Drawn(num=num, features=features, moments=moments), about
 
 
@@ -147,18 +155,27 @@ def _checked(
   arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
   """Returns the moments under two keys, or raises UsageError."""
-  mean, covariance = (np.asarray(arrays[key], np.float64) for key in keys)
+  mean, covariance = (arrays[key] for key in keys)
   size = mean.size
-  if mean.shape != (size,) or covariance.shape != (size, size):
+  kinds = {mean.dtype.kind, covariance.dtype.kind}
+  shapes = mean.shape, covariance.shape
+  if not size or shapes != ((size,), (size, size)) or not kinds <= {*"fiu"}:
     raise UsageError(
       f"{where}: {keys[0]} has shape {mean.shape} and {keys[1]} "
       f"{covariance.shape}: statistics are [D] and [D, D]"
     )
+  mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
   total = mean.sum() + covariance.sum()
   apart = np.abs(covariance - covariance.T).max(initial=0.0)
   if not math.isfinite(total) or apart > _ASYMMETRY * np.abs(covariance).max():
     raise UsageError(
       f"{where}: {keys[1]} is not finite or not symmetric: the file is "
       "damaged; write it again with jaxflow stats"
+    )
+  values = np.linalg.eigvalsh(covariance)
+  if values[0] < -_ASYMMETRY * max(values[-1], 0.0):
+    raise UsageError(
+      f"{where}: {keys[1]} is no covariance, an eigenvalue of it is negative: "
+      "the file is damaged; write it again with jaxflow stats"
     )
   return Moments(num, mean, covariance * (num - 1))

@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxflow.errors import UsageError
-
 Labels = NDArray[np.integer]
 Indices = NDArray[np.intp]
 
@@ -34,35 +32,55 @@ def proportional_subset(
   return np.sort(by_class[np.arange(num) * len(label) // num])
 
 
-def matching_subset(
-  generator: np.random.Generator, label: Labels, like: Labels
+def random_subset(
+  generator: np.random.Generator,
+  size: int,
+  num: int,
+  label: Labels | None = None,
 ) -> Indices:
-  """Picks rows with the same number of every class as another set has.
+  """Picks rows in random order, so that the first of them are a fair choice.
 
   Args:
     generator: the source of randomness.
-    label: class of each row to pick from, [N].
-    like: classes of the other set, [M].
+    size: number of rows N.
+    num: number of rows to pick; all of them where there are fewer.
+    label: class of each row, [N]: classes keep their shares. Or None.
 
   Returns:
-    Different row numbers, [M], ordered by class.
-
-  Raises:
-    UsageError: there are fewer rows of a class than the other set has.
+    Different row numbers, [min(num, N)].
 
   Example:
-    >>> label, like = np.array([0, 1, 1, 0, 1]), np.array([1, 0, 1])
-    >>> rows = matching_subset(np.random.default_rng(0), label, like)
-    >>> label[rows].tolist()
-    [0, 1, 1]
+    >>> label = np.repeat([0, 1], 50)
+    >>> rows = random_subset(np.random.default_rng(0), 100, 10, label)
+    >>> label[rows].sum(), len(set(rows.tolist()))
+    (np.int64(5), 10)
   """
-  rows = []
-  for value, count in zip(*np.unique(like, return_counts=True), strict=True):
-    candidates = np.flatnonzero(label == value)
-    if len(candidates) < count:
-      raise UsageError(
-        f"train has {len(candidates)} samples of class {value} and reference "
-        f"{count}; lower num or give more training data"
-      )
-    rows.append(generator.choice(candidates, count, replace=False))
-  return np.concatenate(rows)
+  if num >= size:
+    return generator.permutation(size)
+  if label is None:
+    return generator.choice(size, num, replace=False)
+  return generator.permutation(proportional_subset(generator, label, num))
+
+
+def repeated_labels(
+  generator: np.random.Generator, label: Labels, num: int
+) -> Labels:
+  """Repeats labels until there are enough, with the shares of the classes.
+
+  Args:
+    generator: the source of randomness.
+    label: classes, [N].
+    num: how many.
+
+  Returns:
+    The labels over and over, and a random part of them, [num].
+
+  Example:
+    >>> label = np.repeat([0, 1], 50)
+    >>> found = repeated_labels(np.random.default_rng(0), label, 130)
+    >>> np.bincount(found).tolist()
+    [65, 65]
+  """
+  whole, rest = divmod(num, len(label))
+  rows = random_subset(generator, len(label), rest, label) if rest else []
+  return np.concatenate([np.tile(label, whole), label[np.asarray(rows, int)]])

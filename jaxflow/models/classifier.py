@@ -32,7 +32,7 @@ class Classifier:
 
   Attributes:
     init: `init(key) -> params`, a nested dict of float32 arrays.
-    apply: `apply(params, images) -> {"features": [B, 64], "logits": [B, K]}`.
+    apply: `apply(params, images) -> {"features": [B, 64], "classes": [B, K]}`.
     data_shape: Shape of one image.
     num_classes: Number of classes K.
     file: Where it is kept for several runs to share; None for each its own.
@@ -96,7 +96,7 @@ class ConvClassifier(nnx.Module):
     """Returns features [B, 64] and logits [B, num_classes]."""
     last = self.trunk(x)[-1]
     features = rectify(self.hidden(last.reshape(len(x), -1)))
-    return {"features": features, "logits": self.output(features)}
+    return {"features": features, "classes": self.output(features)}
 
 
 def classifier(
@@ -133,7 +133,7 @@ def classifier(
     >>> images = jax.numpy.ones((2, 8, 8, 1))
     >>> seen = network.extractor("digits", params).apply(params, images)
     >>> {name: x.shape for name, x in sorted(seen.items())}
-    {'features': (2, 64), 'logits': (2, 10)}
+    {'features': (2, 64), 'classes': (2, 10)}
   """
   if len(data_shape) != 3 or min(data_shape[:2]) < 2:
     raise UsageError(

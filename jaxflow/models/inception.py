@@ -86,7 +86,7 @@ class Inception(nnx.Module):
     return {"features": features, "spatial": spatial, "logits": logits}
 
 
-def inception(*, file: str, protocol: str = "adm") -> Extractor:
+def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
   """Makes the extractor of published scores, named "inception".
 
   Args:
@@ -100,6 +100,8 @@ def inception(*, file: str, protocol: str = "adm") -> Extractor:
   Raises:
     UsageError: If the file is not this one, or there is no such protocol.
   """
+  if not file:
+    raise UsageError(f"file is missing: give {_SOURCE}")
   apply = _apply_by(protocol)
   return Extractor(
     name="inception",
