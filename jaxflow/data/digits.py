@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sklearn import datasets
 
 from jaxflow.data import prepared
 from jaxflow.data.dataset import Dataset, from_arrays
@@ -46,6 +45,8 @@ class ScikitDigits(tfds.core.GeneratorBasedBuilder):
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Any]:
     del dl_manager  # The images lie in scikit-learn's package.
+    from sklearn import datasets
+
     images, labels = datasets.load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8, 1).astype(np.uint8)
     by_class = np.argsort(labels, kind="stable")

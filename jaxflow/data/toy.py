@@ -11,7 +11,6 @@ exact velocity and an evaluator can count the modes that a model covers.
 import dataclasses
 
 import numpy as np
-from scipy.special import logsumexp
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +41,8 @@ class Mixture:
       >>> round(float(alone.log_density(np.zeros((1, 2)))[0]), 4)
       -1.8379
     """
+    from scipy.special import logsumexp
+
     points = np.asarray(points, np.float64)
     squares = ((points[:, None] - self.means[None]) ** 2).sum(axis=2)
     each = -squares / (2 * self.stds**2)[None]

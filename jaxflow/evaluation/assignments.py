@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate, delta, root
@@ -42,6 +41,8 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
     >>> wasserstein([[0.0, 0.0], [1.0, 0.0]], [[1.0, 3.0], [0.0, 3.0]]).value
     3.0
   """
+  from scipy.optimize import linear_sum_assignment
+
   a, b = centred(*as_pair("a", a, "b", b))
   if num < 1:
     raise UsageError(f"num is {num}; give at least 1")

@@ -2,17 +2,18 @@
 
 import io
 import os
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from jaxflow.evaluation.files import replace_file
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 _DPIS = (100, 75, 60, 45)  # pixels an inch
 _MOST_BYTES = 300_000
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
   """Write a figure, the coarser the worse it compresses.
 
   Args:
@@ -22,11 +23,14 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
   Example:
     >>> import pathlib, tempfile
+    >>> from matplotlib.figure import Figure
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   save_figure(Figure(), f"{folder}/a.png")
     ...   pathlib.Path(folder, "a.png").stat().st_size > 0
     True
   """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+
   canvas, data = FigureCanvasAgg(figure), b""
   for dpi in _DPIS:
     buffer = io.BytesIO()

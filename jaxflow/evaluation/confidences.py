@@ -14,7 +14,6 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate, mean_of
@@ -74,6 +73,8 @@ class Confidences:
     Raises:
       UsageError: the shapes do not fit, or a number is not finite.
     """
+    from scipy import special
+
     rows = as_points("logits", logits)
     split = np.asarray(index) % len(self.counts)
     if rows.shape != (len(split), self.sums.shape[1]):
@@ -121,6 +122,8 @@ def inception_score(confidences: Confidences) -> Estimate:
     >>> inception_score(blind)
     Estimate(value=1.0, error=0.0, degrees=9)
   """
+  from scipy import special
+
   if not confidences.counts.all():
     raise UsageError(
       f"{int(confidences.counts.sum())} samples leave a split empty; give at "

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
@@ -68,6 +67,8 @@ def save_curves(
     ...   pathlib.Path(folder, "a.png").stat().st_size > 0
     True
   """
+  from matplotlib.figure import Figure
+
   panels = _panels(log)
   if not panels or not len(log.get("step", ())):
     raise UsageError("the log has no row with a loss; train for longer")

@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,9 @@ class Estimate:
       return -math.inf, math.inf
     reach = 1.96
     if self.degrees is not None:
-      reach = float(stats.t.ppf(0.975, self.degrees))
+      from scipy import special
+
+      reach = float(special.stdtrit(self.degrees, 0.975))
     return self.value - reach * self.error, self.value + reach * self.error
 
 

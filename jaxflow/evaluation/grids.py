@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
@@ -95,6 +93,9 @@ def save_points(
     ...     picture.size
     (600, 600)
   """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
   figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
   canvas = FigureCanvasAgg(figure)
   axes = figure.add_subplot()

@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
@@ -49,6 +47,9 @@ def save_matrix(
     ...     picture.width >= 600
     True
   """
+  from matplotlib.figure import Figure
+  from matplotlib.layout_engine import ConstrainedLayoutEngine
+
   array = _checked(images)
   for name, given, count in (
     ("rows", rows, array.shape[0]),
@@ -104,6 +105,8 @@ def save_strip(
   Raises:
     UsageError: there is no picture, or not one name for each.
   """
+  from matplotlib.figure import Figure
+
   if not pictures or len(pictures) != len(names):
     raise UsageError(
       f"{len(pictures)} pictures and {len(names)} names; give as many, and one "

@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import pdist
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate, blocks_of, delta, mean_of
@@ -163,5 +162,7 @@ def _mean_kernels(
 
 def _median_distance(points: Points) -> float:
   """Returns the median distance of different points among some of [N, D]."""
+  from scipy.spatial.distance import pdist
+
   num = min(len(points), _MEDIAN_ROWS)
   return float(np.median(pdist(points[np.arange(num) * len(points) // num])))

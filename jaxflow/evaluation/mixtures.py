@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import pairwise_distances
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate, bootstrap, mean_of
@@ -112,6 +111,8 @@ def _assign(
   samples: ArrayLike, mixture: Mixture
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
   """Finds the nearest mode of each sample [N] and whether it hits it [N]."""
+  from sklearn.metrics import pairwise_distances
+
   points, means = as_pair("samples", samples, "means", mixture.means)
   deviations = pairwise_distances(points, means) / np.asarray(mixture.stds)
   return deviations.argmin(axis=1), deviations.min(axis=1) <= _REACH

@@ -11,7 +11,6 @@ References:
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate
@@ -39,6 +38,8 @@ def nearest(
     >>> index.tolist(), distance.tolist()
     ([[1, 2]], [[1.0, 2.0]])
   """
+  from sklearn.neighbors import NearestNeighbors
+
   a, b = as_pair("samples", samples, "train", train)
   if not 1 <= k <= len(b):
     raise UsageError(f"k={k}: give 1 to {len(b)}, the number of train")

@@ -1,16 +1,17 @@
 """Pictures of points in the plane: densities, trajectories, a one-step map."""
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.canvas import save_figure
 from jaxflow.evaluation.points import as_points
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
 _BINS = 50
 
@@ -36,6 +37,8 @@ def save_density(
     ...   pathlib.Path(folder, "a.png").stat().st_size > 0
     True
   """
+  from matplotlib.figure import Figure
+
   parts = {
     "samples": _plane("samples", samples),
     "data": _plane("data", data),
@@ -88,6 +91,9 @@ def save_trajectories(
     ...   pathlib.Path(folder, "a.png").stat().st_size > 0
     True
   """
+  from matplotlib.collections import LineCollection
+  from matplotlib.figure import Figure
+
   array, when = np.asarray(points, np.float64), np.asarray(times, np.float64)
   if array.ndim != 3 or array.shape[2] != 2 or len(array) != len(when):
     raise UsageError(
@@ -132,6 +138,8 @@ def save_arrows(
     ...   pathlib.Path(folder, "a.png").stat().st_size > 0
     True
   """
+  from matplotlib.figure import Figure
+
   begin, end = _plane("noise", noise), _plane("samples", samples)
   if len(begin) != len(end):
     raise UsageError(f"noise has {len(begin)} rows, samples {len(end)}")
@@ -155,7 +163,7 @@ def save_arrows(
   save_figure(figure, path)
 
 
-def _name(axes: Axes) -> None:
+def _name(axes: "Axes") -> None:
   axes.set_xlabel("first coordinate")
   axes.set_ylabel("second coordinate")
   axes.set_aspect("equal", adjustable="box")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import pairwise_distances_chunked
 
 from jaxflow.errors import UsageError
 
@@ -111,6 +110,8 @@ def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
     ...   rows, distances.tolist()
     (slice(0, 1, None), [[0.0]])
   """
+  from sklearn.metrics import pairwise_distances_chunked
+
   start = 0
   for chunk in pairwise_distances_chunked(
     a, b, working_memory=_WORKING_MEMORY_MIB

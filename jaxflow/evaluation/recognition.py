@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.neighbors import KNeighborsClassifier
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.estimates import Estimate, mean_of
@@ -34,6 +33,8 @@ class Recognizer:
       UsageError: the lengths differ, a sample is not finite, or k is out of
         range.
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     points = as_points("data", data)
     if not 1 <= k <= len(points):
       raise UsageError(f"k is {k}; give a number from 1 to {len(points)}")

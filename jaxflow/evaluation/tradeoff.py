@@ -3,9 +3,6 @@
 import os
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
-
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.canvas import save_figure
 from jaxflow.evaluation.costs import Cost
@@ -37,6 +34,9 @@ def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
   Raises:
     UsageError: there is no metric that all have.
   """
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import LogLocator, NullLocator
+
   metric = shared_metric(costs)
   if metric is None:
     raise UsageError("no metric is known of all samplers; run evaluate first")
