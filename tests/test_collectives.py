@@ -32,14 +32,37 @@ COLLECTIVE = re.compile(
 )
 GUIDED = {"omega": 1.0, "kappa": 0.5, "label_dropout": 0.1}
 BOOTSTRAP_GUIDED = {"omega": 1.5, "label_dropout": 0.1}
+OPTIONS = {"mean_flow": GUIDED, "shortcut": BOOTSTRAP_GUIDED}
+
+
+def first_rows(key):
+  """The names of the rows whose key no row before them has."""
+  seen, names = [], []
+  for name, row in METHODS.items():
+    if key(row) not in seen:
+      seen.append(key(row))
+      names.append(name)
+  return names
+
+
+def every_step(steps):
+  names = [name + "_guided" * bool(loss) for name, loss in steps]
+  return pytest.mark.parametrize(("method", "loss"), steps, ids=names)
+
+
+# Without the rows that only the data tell from another.
 STEPS = [
-  *((name, {}) for name in METHODS),
-  ("mean_flow", GUIDED),
-  ("shortcut", BOOTSTRAP_GUIDED),
+  (name, {})
+  for name in first_rows(
+    lambda row: (row.loss, row.flow_map, row.needs, dict(row.config))
+  )
+] + list(OPTIONS.items())
+# Rows of one loss and as many networks move the same parameters: its times,
+# weights and options, seen above, hold none. Guidance adds to a step.
+NETWORKS = [
+  (name, OPTIONS.get(name, {}))
+  for name in first_rows(lambda row: (row.loss, "teacher" in row.needs))
 ]
-every_step = pytest.mark.parametrize(
-  ("method", "loss"), STEPS, ids=[n + "_guided" * bool(o) for n, o in STEPS]
-)
 
 
 # What large networks are trained with.
@@ -98,7 +121,7 @@ def carries_tokens(shape):
   return math.prod(shape) % 7 == 0
 
 
-@every_step
+@every_step(STEPS)
 def test_data_parallel_sums_gradients_and_scalars(method, loss):
   run, mesh = make_run(method, loss), sharding.make_mesh()
   params = {x.shape for x in jax.tree.leaves(run.template(mesh).params)}
@@ -108,7 +131,7 @@ def test_data_parallel_sums_gradients_and_scalars(method, loss):
   assert shapes["all-reduce"] <= params | transposed | {()}
 
 
-@every_step
+@every_step(NETWORKS)
 def test_fsdp_moves_no_token(method, loss):
   mesh = sharding.make_mesh(data=2, fsdp=4)
   shapes = moved(make_run(method, loss, **LARGE), mesh)
