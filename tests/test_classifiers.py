@@ -167,7 +167,7 @@ def test_runs_share_a_file(tmp_path, untrained, monkeypatch):
   # Nor is a file of the user's.
   file.write_text("a letter")
   with pytest.raises(
-    UsageError, match=r"as a classifier .* delete it, or give"
+    UsageError, match=r"is no classifier .* give one that"
   ):
     trained(tmp_path, file=str(file))
   assert file.read_text() == "a letter"

@@ -76,20 +76,19 @@ def evaluator_of(workdir, mesh, *changes):
 
 
 def test_devices_and_batches_change_nothing(digits):
-  found = {}
-  for devices in (1, 8):
+  found = []
+  # Neither does 8 divide 50, nor 256 the number of samples.
+  for devices, size in ((1, 256), (8, 50)):
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    for size in (50, 256):
-      made, state = evaluator_of(digits, mesh, f"batch_size={size}")
-      found[devices, size] = made.judge(made.draw(state, 2, "nfe"))
-  one = found.pop((1, 256))
-  assert set(one) == NAMES
-  for scores in found.values():
-    for name, score in scores.items():
-      # 300 samples through networks in float32, metrics in float64.
-      for field in ("value", "error", "real", "real_error"):
-        wanted = getattr(one[name], field)
-        assert getattr(score, field) == pytest.approx(wanted, rel=1e-6), name
+    made, state = evaluator_of(digits, mesh, f"batch_size={size}")
+    found.append(made.judge(made.draw(state, 2, "nfe")))
+  one, eight = found
+  assert set(one) == set(eight) == NAMES
+  for name, score in eight.items():
+    # 300 samples through networks in float32, metrics in float64.
+    for field in ("value", "error", "real", "real_error"):
+      wanted = getattr(one[name], field)
+      assert getattr(score, field) == pytest.approx(wanted, rel=1e-6), name
   # A network that has learnt nothing is told from real data.
   fd = one["fd_digits_classifier"]
   assert fd.value > 3 * fd.real > 0
@@ -108,10 +107,9 @@ def test_a_sample_depends_on_its_number_alone(method, tmp_path):
         for _, count, x in stream(state, jax.random.key(1), 40, None, size=size)
       ]
     )
-    for size in (7, 16, 40)
+    for size in (7, 40)
   }
   np.testing.assert_allclose(drawn[7], drawn[40], rtol=2e-5, atol=2e-6)
-  np.testing.assert_allclose(drawn[16], drawn[40], rtol=2e-5, atol=2e-6)
   first, *_ = stream(state, jax.random.key(1), 40, None, first=32, size=16)
   np.testing.assert_allclose(first[2][:8], drawn[40][32:], rtol=2e-5, atol=2e-6)
   assert len(np.unique(drawn[40], axis=0)) == 40
@@ -250,24 +248,22 @@ class TestStatistics:
     assert a.real == pytest.approx(b.real, rel=1e-6)
     assert stored.about["reference"]["about"]["split"] == "test"
 
-  @pytest.mark.parametrize("keys", ["mu sigma", "ref_mu ref_sigma"])
-  def test_published_files_are_read(self, digits, stats, keys, tmp_path):
-    with np.load(stats) as file:
-      arrays = dict(zip(keys.split(), (file["mu"], file["sigma"]), strict=True))
-    np.savez(tmp_path / "published.npz", **arrays)
-    mesh = sharding.make_mesh()
-    path = tmp_path / "published.npz"
-    made, state = evaluator_of(
-      digits, mesh, f"reference={path}", "metrics=fd_digits_classifier"
-    )
-    assert made.about["reference"]["num"] is None
-    plain, _ = evaluator_of(digits, mesh, "metrics=fd_digits_classifier")
+  def test_published_files_are_read(self, digits, stats, tmp_path):
+    mesh, metrics = sharding.make_mesh(), "metrics=fd_digits_classifier"
+    plain, state = evaluator_of(digits, mesh, metrics)
     drawn = plain.draw(state, 1, "nfe")
-    (score,) = made.judge(drawn).values()
     (wanted,) = plain.judge(drawn).values()
-    assert score.value == pytest.approx(wanted.value, rel=1e-6)
-    # Of unknown many samples: the error is that of the generated ones.
-    assert 0 < score.error < wanted.error
+    for keys in (("mu", "sigma"), ("ref_mu", "ref_sigma")):
+      with np.load(stats) as file:
+        arrays = dict(zip(keys, (file["mu"], file["sigma"]), strict=True))
+      path = tmp_path / f"{keys[0]}.npz"
+      np.savez(path, **arrays)
+      made, _ = evaluator_of(digits, mesh, f"reference={path}", metrics)
+      assert made.about["reference"]["num"] is None
+      (score,) = made.judge(drawn).values()
+      assert score.value == pytest.approx(wanted.value, rel=1e-6)
+      # Of unknown many samples: the error is that of the generated ones.
+      assert 0 < score.error < wanted.error
 
   @pytest.mark.parametrize(
     ("change", "words"),
@@ -527,7 +523,8 @@ def trained_run(tmp_path_factory) -> pathlib.Path:
   return tiny.train(folder, "run", "flow_matching", "train.steps=5")
 
 
-def test_the_command_is_a_function(digits):
-  rows = commands.evaluate(digits, nfe=(1,))
-  assert [row["nfe"] for row in rows] == [None, 1]
-  assert isinstance(rows[1]["scores"]["recognised"], evaluation.Score)
+def test_the_command_is_a_function(trained_run):
+  rows = commands.evaluate(trained_run, nfe=(2, 1))
+  assert [row["nfe"] for row in rows] == [2, 1]
+  for row in rows:
+    assert isinstance(row["scores"]["sliced_wasserstein"], evaluation.Score)

@@ -184,8 +184,8 @@ def _read(
     reason = " ".join(str(error).split()) or type(error).__name__
     if network.file is not None:  # It may be anything that the user has.
       raise UsageError(
-        f"file={network.file} is no classifier ({reason}): give one that jaxflow "
-        "wrote, WORKDIR/evaluation/..._classifier.npz, or a new name"
+        f"file={network.file} is no classifier ({reason}): give one that "
+        "jaxflow wrote, WORKDIR/evaluation/..._classifier.npz, or a new name"
       ) from error
     return None, f"{path} is damaged ({reason}): the classifier is trained anew"
   other = ", ".join(
