@@ -166,9 +166,7 @@ def test_runs_share_a_file(tmp_path, untrained, monkeypatch):
     trained(tmp_path, file=str(file), train=halves(seed=5))
   # Nor is a file of the user's.
   file.write_text("a letter")
-  with pytest.raises(
-    UsageError, match=r"is no classifier .* give one that"
-  ):
+  with pytest.raises(UsageError, match=r"is no classifier .* give one that"):
     trained(tmp_path, file=str(file))
   assert file.read_text() == "a letter"
 
@@ -201,7 +199,12 @@ def test_no_network_is_none(tmp_path):
     ("ring", (2,), {"name": "classifier"}, "data.name='ring' has no images"),
     ("ring", (2,), {"name": "inception"}, "shape \\(2,\\); set it to none"),
     ("digits", SHAPE, {"name": "inceptoin"}, "did you mean 'inception'"),
-    ("digits", SHAPE, {"name": "inception"}, "network.file is missing"),
+    (
+      "digits",
+      SHAPE,
+      {"name": "inception"},
+      "file is missing: give pt_inception",
+    ),
     (
       *("digits", SHAPE),
       {"name": "inception", "file": "no.pth"},
@@ -236,7 +239,7 @@ def test_options_are_fields_of_the_config():
   resolved = resolve(config, shape=SHAPE, num_classes=10, teacher=None)
   assert resolved.evaluation.network.to_dict() == {
     "name": "inception",
-    "file": None,
+    "file": "",
     "protocol": "adm",
   }
 

@@ -235,7 +235,8 @@ def test_evaluation_prints_and_writes_every_score(folder):
     }
     for name, score in row["scores"].items():
       assert set(score) == {
-        *("value", "error", "num", "real", "real_error", "real_num")
+        *("value", "error", "num", "real", "real_error", "real_num"),
+        "degrees",
       }
       assert name in result.out
       for value, error in (("value", "error"), ("real", "real_error")):

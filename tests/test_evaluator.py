@@ -159,6 +159,25 @@ def test_metrics_and_calls_are_chosen_on_the_command_line(digits):
   assert (digits / "config.json").read_text() == before
 
 
+def test_a_run_with_a_teacher_takes_changes(trained_run, tmp_path):
+  flags = f"teacher.workdir={trained_run}", "train.steps=2"
+  workdir = tiny.train(tmp_path, "student", "consistency_distillation", *flags)
+  changes = "--config.evaluation.num=20", "--config.evaluation.metrics=recall"
+  result = tiny.run("evaluate", f"--workdir={workdir}", "--nfe=1", *changes)
+  assert result.code == 0, result.err
+  assert "20 samples at NFE 1 beside the test split of ring" in result.out
+
+
+def test_only_what_is_named_is_computed(trained_run):
+  arguments = "evaluate", f"--workdir={trained_run}", "--nfe=1"
+  few = "--config.evaluation.flow.num=4", "--config.evaluation.flow.steps=2"
+  for names in ("curvature", "recall", "recall,straightness"):
+    chosen = f"--config.evaluation.metrics={names}"
+    assert tiny.run(*arguments, *few, chosen).code == 0
+    rows = json.loads((trained_run / "evaluation.json").read_text())["rows"]
+    assert {x for row in rows for x in row["scores"]} == set(names.split(","))
+
+
 def test_a_killed_evaluation_goes_on(digits, monkeypatch):
   mesh = sharding.make_mesh()
   made, state = evaluator_of(digits, mesh, "batch_size=64")
@@ -322,7 +341,7 @@ class TestStatistics:
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    (["evaluation.metrics=fdi"], "evaluation.metrics: metric 'fdi': unknown"),
+    (["evaluation.metrics=fdi"], "'fdi' is unknown: did you mean 'fid'?"),
     (["evaluation.metrics=fid"], "'fid': needs moments"),
     (["evaluation.num=4", "evaluation.metrics=kid_digits_classifier"], "few"),
     (["evaluation.split=val"], "evaluation.split='val'"),

@@ -213,7 +213,7 @@ def test_table():
     )
   ]
   assert places == sorted(places)
-  with pytest.raises(UsageError, match="'loss': unknown"):
+  with pytest.raises(UsageError, match="'loss' is unknown"):
     table({"run": {"loss": near}})
 
 

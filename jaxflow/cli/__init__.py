@@ -12,6 +12,8 @@ from jaxflow.errors import RunError, UsageError
 
 # Commands that save and return where others would be ended.
 INTERRUPTIBLE = ("train", "pairs", "rectify", "encode")
+# Of the others, those that keep what they have done.
+RESUMABLE = ("evaluate", "stats")
 # Commands that have no use for other processes.
 ALONE = ("compile", "methods")
 
@@ -70,7 +72,8 @@ def run(argv: Sequence[str]) -> int:
   except KeyboardInterrupt:
     if debug:
       raise
-    print(f"jaxflow {command}: interrupted", file=sys.stderr)
+    more = "; the same command goes on" if command in RESUMABLE else ""
+    print(f"jaxflow {command}: interrupted{more}", file=sys.stderr)
     return _left(130)
   except Exception as error:
     if debug:

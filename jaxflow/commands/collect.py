@@ -22,6 +22,8 @@ _LABELS_AT_ONCE = 256
 
 # Seconds between two savings of what is collected.
 _SAVE_EVERY = 30.0
+# Seconds between two lines of a long work.
+_SAY_EVERY = 10.0
 
 # What makes outputs of a batch, jitted: samples [B, ...] over all devices.
 Look = Callable[[Array], Mapping[str, Array]]
@@ -83,6 +85,31 @@ class Partial:
     self._path.unlink(missing_ok=True)
 
 
+class Progress:
+  """Says how far a long work is, at most every 10 s.
+
+  Args:
+    say: Prints a line.
+    what: The work.
+    total: How many samples it has.
+  """
+
+  def __init__(self, say: Callable[[str], None], what: str, total: int):
+    self._say, self._what, self._total = say, what, total
+    self._last = time.monotonic()
+
+  def begin(self, seen: int) -> None:
+    """Says where work goes on that was stopped."""
+    if seen:
+      self._say(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
+
+  def __call__(self, seen: int) -> None:
+    """Notes that so many samples are done."""
+    if time.monotonic() - self._last > _SAY_EVERY:
+      self._say(f"{self._what}: {seen:,} of {self._total:,} samples")
+      self._last = time.monotonic()
+
+
 def remove_partials(folder: pathlib.Path) -> None:
   """Remove what is kept of work that is done, or that nobody goes on with."""
   for path in folder.glob("partial-*.npz"):
@@ -96,6 +123,7 @@ def collect(
   kept: int,
   labels: np.ndarray | None = None,
   partial: Partial | None = None,
+  progress: Progress | None = None,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> evaluation.Drawn | None:
   """Collect a stream of batches.
@@ -107,6 +135,7 @@ def collect(
     kept: Of how many samples, the first ones, everything is kept.
     labels: Classes of all samples, or None.
     partial: Where to keep what is collected, for another process to go on.
+    progress: Says how far it is.
     interrupted: Whether to stop; asked after every batch.
 
   Returns:
@@ -118,10 +147,14 @@ def collect(
   collector = evaluation.Collector(kept=kept)
   if partial is not None:
     partial.load(collector)
+  if progress is not None:
+    progress.begin(collector.seen)
   for first, count, rows in stream(collector.seen):
     collector.add(first, count, look(rows))
     if interrupted():
       return None
+    if progress is not None:
+      progress(collector.seen)
     if partial is not None:
       partial.keep(collector)
   if partial is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import processes
+from jaxflow import evaluation, processes
 from jaxflow.commands.collect import Partial, remove_partials
 from jaxflow.commands.evaluator import Evaluator
 from jaxflow.commands.flow_scores import flow_scores
@@ -77,6 +77,12 @@ def evaluate(
     step=step,
     ema=config.sample.ema,
   )
+  counted = ", ".join(map(str, counts))
+  say(
+    f"{config.method}, step {int(state.step)}, {config.sample.ema}: "
+    f"{options.num:,} samples at NFE {counted} beside the {options.split} "
+    f"split of {config.data.name}"
+  )
   folder = workdir / "evaluation"
   evaluator = Evaluator.of(
     run,
@@ -95,11 +101,17 @@ def evaluate(
     **evaluator.about,
   }
   rows = []
-  if scores := flow_scores(run, state):
+  wanted = {x.strip() for x in options.metrics.split(",") if x.strip()}
+  if not wanted or any(map(evaluation.of_velocity, wanted)):
+    found = flow_scores(run, state)
+    scores = {k: v for k, v in found.items() if not wanted or k in wanted}
+  else:
+    scores = {}
+  if scores:
     rows.append(
       {**about, "nfe": None, "num": options.flow.num, "scores": scores}
     )
-  for count, draw in draws.items():
+  for count, draw in draws.items() if evaluator.judge.names else ():
     what = {**about, "nfe": count, "config": config.to_dict()}
     partial = Partial(folder, what)
     try:

@@ -14,6 +14,7 @@ from jaxflow import data, evaluation, pictures, processes
 from jaxflow.commands.collect import (
   Look,
   Partial,
+  Progress,
   choose,
   collect,
   labels_of,
@@ -47,6 +48,7 @@ class Evaluator:
     judging: How many seconds it took to judge fresh real data.
     labels: Classes of generated samples [num], or None.
     about: What is to be known of the numbers, for JSON.
+    say: Prints a line.
   """
 
   run: Run
@@ -58,6 +60,7 @@ class Evaluator:
   judging: float
   labels: np.ndarray | None
   about: Mapping[str, Any]
+  say: Callable[[str], None]
 
   @classmethod
   def of(
@@ -91,7 +94,10 @@ class Evaluator:
     config = run.model.config
     options = config.evaluation
     check_fields(config)
-    network = make_extractor(options.network, config, folder, say=say)
+    names = _names(metrics)
+    network = None
+    if names is None or any(map(evaluation.sees_images, names)):
+      network = make_extractor(options.network, config, folder, say=say)
     networks = () if network is None else (network,)
     stored = read_reference(config, network)
     look = make_look(networks, pictures.make_decoder(config), mesh)
@@ -108,7 +114,7 @@ class Evaluator:
       judge = evaluation.Judge(
         reference,
         fresh,
-        names=_names(metrics),
+        names=names,
         mixture=data.known_mixture(config.data.name),
         seed=config.seed,
       )
@@ -123,6 +129,7 @@ class Evaluator:
       judge=judge,
       judging=time.perf_counter() - began,
       labels=_like(real_labels, num, run.model.num_classes, config.seed),
+      say=say,
       about={
         "seed": config.seed,
         "num": num,
@@ -186,6 +193,7 @@ class Evaluator:
       kept=self.kept,
       labels=self.labels,
       partial=partial,
+      progress=Progress(self.say, f"NFE {nfe}", self.num),
       interrupted=interrupted,
     )
 
@@ -253,9 +261,13 @@ def _see(
 
 
 def _names(metrics: str) -> tuple[str, ...] | None:
-  """Returns the names of a list with commas, None for an empty one."""
+  """Returns the names of a list with commas, None for an empty one.
+
+  What is of a velocity, not of samples, is left out.
+  """
   names = tuple(name.strip() for name in metrics.split(",") if name.strip())
-  return names or None
+  of_samples = tuple(x for x in names if not evaluation.of_velocity(x))
+  return of_samples if names else None
 
 
 def _like(

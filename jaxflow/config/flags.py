@@ -91,6 +91,11 @@ def config_of_run(
   )
   # Fields that hold nothing keep the places for their values.
   update(config, _without_none(saved.to_dict()))
+  with config.ignore_type():
+    for section in ("teacher", "features"):
+      other = saved.get(section, {}).get("config", None)
+      if other is not None:  # A place for a dict makes one of a config.
+        config[section].config = ConfigDict(other.to_dict())
   config = _override(config, list(given), flags.FlagValues())
   return config
 

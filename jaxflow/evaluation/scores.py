@@ -5,6 +5,7 @@ data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -187,6 +188,16 @@ def asks_class(name: str) -> bool:
   return bool({"labels", "classes"} & set(METRICS[_row(name)].needs))
 
 
+def of_velocity(name: str) -> bool:
+  """Says whether a number is of a velocity, not of samples.
+
+  Example:
+    >>> of_velocity("curvature"), of_velocity("recall")
+    (True, False)
+  """
+  return name in _OF_NETWORKS
+
+
 def sees_images(name: str) -> bool:
   """Says whether a metric is of what a network sees.
 
@@ -271,7 +282,12 @@ def _row(name: str) -> str:
   """Returns the row of a metric of samples."""
   row = row_of(name)
   if row is None:
-    raise UsageError(f"metric {name!r}: unknown; choose among {list(METRICS)}")
+    every = [*METRICS, *_OF_NETWORKS]
+    near = difflib.get_close_matches(name, every, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+      f"metric {name!r} is unknown: {hint}choose among {', '.join(every)}"
+    )
   return row
 
 
