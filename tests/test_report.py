@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from jaxflow import commands, runs
-from jaxflow.commands import contestants, judge
+from jaxflow.commands import contestants, nearness
 from jaxflow.training import sharding
 
 SCRIPT = "<script>alert(1)</script>"
@@ -89,9 +89,9 @@ def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
   tiny.assert_same_bits(
     teacher.params, tiny.state_of(folder / "teacher").ema["sampling"]
   )
-  judged = judge.Judge.of(run.model.config, mesh, num=100)
+  near = nearness.Nearness.of(run.model.config, mesh, num=100)
   other = contestants.other_run(folder / "teacher", run.model.config, mesh)
-  assert judged.distance(teacher, 1) == judged.distance(other, 1)
+  assert near.distance(teacher, 1) == near.distance(other, 1)
 
 
 def test_bench_beside_another_run(folder):
@@ -210,11 +210,11 @@ def test_wrong_report(folder, flags, words):
 def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):
   mesh = sharding.make_mesh()
   config = runs.load_config(folder / "teacher", field="--workdir")
-  judged = judge.Judge.of(config, mesh, num=50)
+  near = nearness.Nearness.of(config, mesh, num=50)
   other = contestants.other_run(folder / "teacher", config, mesh)
   monkeypatch.setattr(
-    judge,
+    nearness,
     "drawer",
     lambda *a: lambda state, key, num, labels: np.full((num, 2), np.nan),
   )
-  assert judged.distance(other, 1) == np.inf
+  assert near.distance(other, 1) == np.inf

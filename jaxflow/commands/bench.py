@@ -27,8 +27,8 @@ from jaxflow.commands.contestants import (
   other_run,
   teacher_of,
 )
-from jaxflow.commands.judge import Judge
 from jaxflow.commands.measuring import Entry, measure
+from jaxflow.commands.nearness import Nearness
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
 from jaxflow.errors import RunError, UsageError
@@ -97,14 +97,14 @@ def bench(
       f"--teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
       "teacher; give one, --teacher=FOLDER"
     )
-  judge = _judge(config, mesh, say)
+  nearness = _nearness(config, mesh, say)
   counts = nfe or tuple(count for count in NFE if student.allows(count))
   counts = counts or (config.sample.nfe,)
-  entries = [_entry(student, count, judge, workdir) for count in counts]
+  entries = [_entry(student, count, nearness, workdir) for count in counts]
   if rival is not None:
     for count in teacher_nfe or counts:
       strict = bool(teacher_nfe)
-      entries += _best(rival, count, judge, teacher, strict=strict, say=say)
+      entries += _best(rival, count, nearness, teacher, strict=strict, say=say)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
@@ -117,18 +117,18 @@ def bench(
     "step": int(state.step),
     "device": _device(mesh),
     "jax": jax.__version__,
-    "judged": None if judge is None else len(judge.reference),
+    "judged": None if nearness is None else len(nearness.reference),
   }
   processes.once(lambda: _write(workdir, header, costs))
   return costs
 
 
-def _judge(
+def _nearness(
   config: Config, mesh: jax.sharding.Mesh, say: Callable[[str], None]
-) -> Judge | None:
-  """Return what judges samples, or None where the data are not there."""
+) -> Nearness | None:
+  """Return what compares samples with data; None if the data are not there."""
   try:
-    return Judge.of(config, mesh)
+    return Nearness.of(config, mesh)
   except UsageError as error:
     say(f"note: samples are not compared with data: {error}")
     return None
@@ -137,7 +137,7 @@ def _judge(
 def _best(
   teacher: Contestant,
   nfe: int,
-  judge: Judge | None,
+  nearness: Nearness | None,
   workdir: pathlib.Path | None,
   *,
   strict: bool,
@@ -148,20 +148,20 @@ def _best(
   Args:
     teacher: The teacher.
     nfe: Network calls per sample.
-    judge: What tells which is best; without it the teacher keeps its own.
+    nearness: What tells which is best; without it the teacher keeps its own.
     workdir: Its folder, if it has one.
     strict: Raise UsageError if no solver can make so many; or return nothing.
     say: Prints a line.
   """
-  ways = list(teacher.solved().values()) if judge else [teacher]
+  ways = list(teacher.solved().values()) if nearness else [teacher]
   entries = [
-    _entry(way, nfe, judge, workdir if way is teacher else None)
+    _entry(way, nfe, nearness, workdir if way is teacher else None)
     for way in ways
     if way.allows(nfe)
   ]
   if not entries and strict:
     teacher.run.model.make_sampler(nfe, teacher.field)
-  if judge is None:
+  if nearness is None:
     return entries
 
   def distance(entry):
@@ -176,7 +176,7 @@ def _best(
 def _entry(
   contestant: Contestant,
   nfe: int,
-  judge: Judge | None,
+  nearness: Nearness | None,
   workdir: pathlib.Path | None,
 ) -> Entry:
   """Return a sampler with what is known of its samples.
@@ -184,13 +184,13 @@ def _entry(
   Args:
     contestant: What samples.
     nfe: Network calls per sample.
-    judge: What compares samples with data here, or None.
+    nearness: What compares samples with data here, or None.
     workdir: Where an evaluation of this sampler may be, or None.
   """
   scores = {}
-  if judge is not None:
-    value = judge.distance(contestant, nfe)
-    scores["sliced_wasserstein"] = Quality(value=value, real=judge.real)
+  if nearness is not None:
+    value = nearness.distance(contestant, nfe)
+    scores["sliced_wasserstein"] = Quality(value=value, real=nearness.real)
   rows = []
   if workdir is not None:
     rows = evaluation.read_rows(workdir / "evaluation.json")

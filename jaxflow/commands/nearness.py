@@ -1,4 +1,4 @@
-"""A quick judgement of samples, the same for all that are set side by side."""
+"""How near samples are to data, quickly and alike for all side by side."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ from jaxflow.runs import load_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Judge:
-  """Held-out data, by which samples of all contestants are judged alike.
+class Nearness:
+  """Held-out data, to which samples of all contestants are compared alike.
 
   Attributes:
     reference: The held-out data.
