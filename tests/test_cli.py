@@ -157,6 +157,8 @@ def test_debug_shows_the_traceback(tmp_path):
     (["sample", "--workdir=x"], ["--out is missing"]),
     (["sample", "--workdir=x", "--out=a.jpg"], ["--out=a.jpg", ".png"]),
     (["sample", "--num=many"], ["--num=many: give a whole number"]),
+    (["sample", "--latents=maybe"], ["--latents=maybe: give true or false"]),
+    (["encode", "--scale=much"], ["--scale=much: give a number"]),
     (["evaluate"], ["--workdir is missing"]),
     (["evaluate", "--workdir=x", "--nfe=one"], ["--nfe=one: give whole num"]),
     (["evaluate", "--workdir=no"], ["--workdir='no' holds no config.json"]),

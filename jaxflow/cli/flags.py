@@ -12,6 +12,13 @@ from jaxflow.errors import UsageError
 # What of a run's config may be changed when it is sampled from.
 SAMPLING = ("sample", "flow_map")
 
+# What a flag takes, by what absl calls its type.
+_WANTED = {
+  "bool": "true or false",
+  "float": "a number",
+  "int": "a whole number",
+}
+
 
 def define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
   """Define a flag for each field of a dataclass; return what makes it."""
@@ -34,7 +41,9 @@ def read(arguments: list[str], values: flags.FlagValues) -> None:
   except flags.IllegalFlagValueError as error:
     # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
     given = str(error).removeprefix("flag ").split(": ")[0]
-    raise UsageError(f"{given}: give a whole number") from error
+    name = given.removeprefix("--").split("=")[0]
+    wanted = _WANTED[values[name].flag_type()]
+    raise UsageError(f"{given}: give {wanted}") from error
   except flags.Error as error:
     raise UsageError(f"{error} (--help lists the flags)") from error
   if len(rest) > 1:
