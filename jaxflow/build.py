@@ -155,32 +155,48 @@ class Model:
         f"loss.label_dropout=0.1, or set {field} to {off}"
       )
 
+  def sampled(self, target: Prediction = "velocity") -> Callable[..., ModelFn]:
+    """Return what makes of parameters the network as the run is sampled.
+
+    It is guided by `sample.guidance`, inside the interval that `sample` says.
+
+    Args:
+      target: What it predicts.
+
+    Returns:
+      `(params) -> network`.
+
+    Raises:
+      UsageError: If the network cannot be guided so.
+    """
+    scale = self.config.sample.guidance
+    if scale != 1:
+      if self.config.model.get("guidance_inputs", False):
+        raise UsageError(
+          f"sample.guidance={scale}: guidance is an input of this network; set "
+          "flow_map.omega, and sample.guidance to 1"
+        )
+      self.check_guidance(scale, "sample.guidance")
+    return functools.partial(
+      self.prediction_fn,
+      scale=scale,
+      field="sample.guidance",
+      interval=self._guidance_interval(),
+      target=target,
+    )
+
   def make_sampler(self, nfe: int, field: str = "nfe") -> Callable[..., Array]:
     """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
     sample = self.config.sample
     sampler = self.component("sampler", sample.sampler, "sample.sampler")
     steps = self.num_steps(nfe, field, sampler)
-    if sample.guidance != 1:
-      if self.config.model.get("guidance_inputs", False):
-        raise UsageError(
-          f"sample.guidance={sample.guidance}: guidance is an input of this "
-          "network; set flow_map.omega, and sample.guidance to 1"
-        )
-      self.check_guidance(sample.guidance, "sample.guidance")
     grid = self.component("grid", sample.grid, "sample.grid")
-    interval = self._guidance_interval()
-    network_of = functools.partial(
-      self.prediction_fn,
-      scale=sample.guidance,
-      field="sample.guidance",
-      interval=interval,
-    )
     target: Prediction = "velocity"
     if isinstance(sampler, samplers.Denoising):
       target = "data"
-      function_of = functools.partial(network_of, target=target)
+      function_of = self.sampled(target)
     else:
-      maker = self.flow_map()
+      network_of, maker = self.sampled(), self.flow_map()
 
       def function_of(params):
         return maker(network_of(params))

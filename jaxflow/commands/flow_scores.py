@@ -1,16 +1,20 @@
 """What the ODE of a run's velocity says: likelihood, and shape of its paths."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow import data, evaluation, paths, processes
+from jaxflow.build import Model
 from jaxflow.commands.collect import choose, labels_of
 from jaxflow.config import Config
+from jaxflow.errors import UsageError
 from jaxflow.evaluation import Estimate, Likelihood, Score
 from jaxflow.runs import Run, load_data
 from jaxflow.training.state import TrainState
+from jaxflow.types import ModelFn, PyTree
 
 # Random streams beside each other: probes, uniform noise of levels, noise.
 _PROBES, _LEVELS, _NOISE = range(3)
@@ -44,8 +48,7 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
   params = run.select(state, config.sample.ema, "sample.ema")
   # Each process computes alike, on a device of its own.
   params = processes.gather(params)
-  grid = model.component("grid", config.sample.grid, "sample.grid")
-  times = np.asarray(grid(options.steps + 1))
+  times = _times(model)
   split = config.evaluation.split
   held, labels = _samples(config, split)
   nats = _likelihood(run, params, held, labels, times)
@@ -66,6 +69,30 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
     name: Score(value=x.value, error=x.error, num=options.num)
     for name, x in found.estimates().items()
   }
+
+
+def _times(model: Model) -> np.ndarray:
+  """Return the times of `sample.grid`, from noise to data, `[steps + 1]`."""
+  config = model.config
+  grid = model.component("grid", config.sample.grid, "sample.grid")
+  first, last = model.path.t_max, model.path.t_min
+  try:
+    times = np.asarray(grid(config.evaluation.flow.steps + 1), np.float64)
+    ends = times[[0, -1]]
+    if (np.diff(times) >= 0).any() or not np.allclose(
+      ends, (first, last), rtol=1e-5, atol=1e-7
+    ):
+      raise ValueError(
+        f"its times go from {ends[0]:g} to {ends[1]:g}, those of the ODE "
+        f"decrease from {first:g} to {last:g}"
+      )
+  except ValueError as error:
+    raise UsageError(
+      f"sample.grid={config.sample.grid.to_dict()} with evaluation.flow.steps="
+      f"{config.evaluation.flow.steps}: {error}; take another grid, or set "
+      "evaluation.flow.num=0"
+    ) from error
+  return times
 
 
 def _score(
@@ -108,7 +135,7 @@ def _likelihood(
     dequantised = evaluation.dequantise(key, samples, options.flow.levels)
     samples = np.asarray(dequantised)
   return evaluation.negative_log_likelihood(
-    _velocity(run, params, 1.0),
+    _velocity(_unguided(run.model), params),
     samples,
     _key(seed, _PROBES),
     path=run.model.path,
@@ -129,7 +156,7 @@ def _trajectories(
   shape = options.flow.num, *model.shape
   unit = jax.random.normal(_key(model.config.seed, _NOISE), shape)
   return evaluation.trajectories(
-    _velocity(run, params, model.config.sample.guidance),
+    _velocity(model.sampled(), params),
     np.asarray(paths.start(model.path, unit)),
     times=times,
     batch_size=options.batch_size,
@@ -137,12 +164,15 @@ def _trajectories(
   )
 
 
-def _velocity(run: Run, params: Any, scale: float) -> Any:
+def _unguided(model: Model) -> Callable[[PyTree], ModelFn]:
+  return lambda params: model.prediction_fn(params, 1.0, "sample.guidance")
+
+
+def _velocity(velocity_of: Callable[[PyTree], ModelFn], params: Any) -> Any:
   """Return the velocity with its parameters as arguments of a program."""
 
   def velocity(params, xt, t, s, cond):
-    model_fn = run.model.prediction_fn(params, scale, "sample.guidance")
-    return model_fn(xt, t, s, cond)
+    return velocity_of(params)(xt, t, s, cond)
 
   return jax.tree_util.Partial(velocity, params)
 

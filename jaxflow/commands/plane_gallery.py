@@ -60,7 +60,10 @@ def _trajectories(subject: Subject) -> Picture:
       title=title,
       text="left out: the network is no velocity, and the run has no teacher",
     )
-  points, times = _follow(source, *subject.first(_ARROWS))
+  try:
+    points, times = _follow(source, *subject.first(_ARROWS))
+  except UsageError as error:
+    return Picture(title=title, text=f"left out: {error}")
   file = subject.folder / "trajectories.png"
   evaluation.save_trajectories(points, times, file)
   return Picture(
@@ -75,14 +78,18 @@ def _follow(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return points `[T, N, 2]` along the ODE and their times `[T]`."""
   model = source.run.model
-  sample = model.config.sample
-  grid = model.component("grid", sample.grid, "sample.grid")
-  times = grid(_STEPS + 1)
+  grid = model.component("grid", model.config.sample.grid, "sample.grid")
+  try:
+    times = grid(_STEPS + 1)
+  except ValueError as error:
+    raise UsageError(
+      f"sample.grid={model.config.sample.grid.to_dict()}: {error}"
+    ) from error
+  velocity_of = model.sampled()
 
   @jax.jit
   def follow(params):
-    velocity = model.prediction_fn(params, sample.guidance, "sample.guidance")
-    step = flow_maps.ode_step(velocity, solver=solvers.heun)
+    step = flow_maps.ode_step(velocity_of(params), solver=solvers.heun)
 
     def move(x, interval):
       t, s = (jnp.full(len(x), time) for time in interval)
