@@ -340,6 +340,30 @@ def test_an_evaluation_step_holds_what_networks_see():
   assert outputs["finite"].shape == (rows,)
 
 
+def test_an_evaluation_step_shows_networks_what_latents_decode_to():
+  run, mesh = Run.of(small((4, 4, 2))), sharding.make_mesh()
+  shapes = {"up": jax.ShapeDtypeStruct((32, 64), jnp.float32)}
+
+  def decode(weights, x):
+    images = x.reshape(len(x), -1) @ weights["up"]
+    return images.reshape(len(x), 8, 8, 1)
+
+  network = SimpleNamespace(
+    name="linear",
+    params=np.zeros((64, 5), np.float32),
+    apply=lambda w, x: {"features": x.reshape(len(x), -1) @ w},
+  )
+  *_, program = programs(
+    run, mesh, steps=1, networks=[network], decoder=(shapes, decode)
+  )
+  assert program.kept["decoder"] == shapes
+  assert program.kept["feature networks"] == {"linear": network.params}
+  outputs = jax.eval_shape(program.function, *program.arguments)
+  rows = run.model.config.evaluation.batch_size
+  assert outputs["features/linear"].shape == (rows, 5)
+  assert outputs["samples"].shape == (rows, 4, 4, 2)
+
+
 def test_it_does_not_fit(reports):
   (step, _, _), _ = reports
   assert not step.__class__(**{**vars(step), "limit": step.total - 1}).fits

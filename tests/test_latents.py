@@ -17,6 +17,7 @@ from absl import flags
 
 from jaxflow import commands, data, pictures, runs
 from jaxflow.build import make_model
+from jaxflow.commands import compile as compiling
 from jaxflow.commands import inputs
 from jaxflow.config import default_config, resolve, update
 from jaxflow.config import flags as config_flags
@@ -444,6 +445,28 @@ def test_samples_are_decoded(trained, world, tmp_path):
   np.testing.assert_allclose(
     space.restore(space.normalise(latents)), latents, atol=1e-5
   )
+
+
+def test_networks_are_compiled_with_the_decoder(world, copy, monkeypatch):
+  monkeypatch.setattr(compiling, "_networks", lambda *_: ("network",))
+  config = default_config("flow_matching", data="latents", model="mlp")
+  config.data.data_dir = str(world / "out")
+  lines = []
+  networks, decoder = compiling._observers(config, lines.append)
+  assert (networks, lines) == (("network",), [])
+  params, decode = decoder
+  samples = jax.ShapeDtypeStruct((5, 4, 4, 4), np.float32)
+  assert jax.eval_shape(decode, params, samples).shape == (5, 8, 8, 3)
+  (copy / "decoder.npz").unlink()
+  for folder in (str(copy), None):
+    config.data.data_dir = folder
+    assert compiling._observers(config, lines.append) == ((), None)
+  for line in lines:
+    assert line.startswith("note: evaluation step without networks")
+  assert "decoder.npz" in lines[0] and "data.data_dir=None" in lines[1]
+  monkeypatch.setattr(compiling, "_networks", lambda *_: ())
+  assert compiling._observers(config, lines.append) == ((), None)
+  assert len(lines) == 2
 
 
 def test_latents_are_kept_in_arrays_only(trained, tmp_path):

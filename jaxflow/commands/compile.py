@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-from jaxflow import compilation
+from jaxflow import compilation, pictures
 from jaxflow.commands import inputs
 from jaxflow.commands.extractors import make_extractor
 from jaxflow.commands.train import steps_per_dispatch
@@ -64,8 +64,10 @@ def compile_config(
   limit = None if hbm is None else int(hbm * GIB)
   fit = True
   steps = steps_per_dispatch(config, 0)
-  networks = _networks(config, say)
-  programs = compilation.programs(run, mesh, steps=steps, networks=networks)
+  networks, decoder = _observers(config, say)
+  programs = compilation.programs(
+    run, mesh, steps=steps, networks=networks, decoder=decoder
+  )
   for program in programs:
     report = compilation.compile_program(
       program, chip=topology.chip, limit=limit
@@ -155,6 +157,21 @@ def _networks(
     config.evaluation.network, config, pathlib.Path(), say=say
   )
   return () if network is None else (network,)
+
+
+def _observers(
+  config: Config, say: Callable[[str], None]
+) -> tuple[tuple[Extractor, ...], compilation.Decoder | None]:
+  """Return what sees samples, and what makes images of them for it.
+
+  Both are left out where samples are latents whose decoder cannot be read.
+  """
+  networks = _networks(config, say)
+  try:
+    return networks, pictures.make_decoder(config) if networks else None
+  except UsageError as error:
+    say(f"note: evaluation step without networks, which see images: {error}")
+    return (), None
 
 
 def _of_run(config: Config) -> bool:

@@ -5,7 +5,7 @@ from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.flops import matmul_flops
 from jaxflow.compilation.program import Program
-from jaxflow.compilation.programs import programs
+from jaxflow.compilation.programs import Decoder, programs
 from jaxflow.compilation.report import Report, compile_program
 from jaxflow.compilation.tables import header, rows, table
 from jaxflow.compilation.topologies import Topology
@@ -14,6 +14,7 @@ __all__ = [
   "CHIPS",
   "Chip",
   "Collective",
+  "Decoder",
   "Program",
   "Report",
   "Topology",

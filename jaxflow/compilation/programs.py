@@ -14,6 +14,9 @@ from jaxflow.runs import Run
 from jaxflow.training import sharding
 from jaxflow.types import Array, PyTree
 
+# Weights, or their shapes, and `(weights, samples) -> images`.
+Decoder = tuple[PyTree, Callable[[PyTree, Array], Array]]
+
 
 def programs(
   run: Run,
@@ -21,6 +24,7 @@ def programs(
   *,
   steps: int,
   networks: Sequence[FeatureNetwork] = (),
+  decoder: Decoder | None = None,
 ) -> list[Program]:
   """Return training step, sampler and evaluation step of a run.
 
@@ -29,6 +33,8 @@ def programs(
     mesh: The devices.
     steps: Training steps a dispatch.
     networks: What sees the samples of an evaluation.
+    decoder: What makes images of samples, for `networks`; None where they see
+      the samples.
 
   Returns:
     The three, in this order.
@@ -36,7 +42,7 @@ def programs(
   return [
     training_step(run, mesh, steps=steps),
     sampler(run, mesh),
-    evaluation_step(run, mesh, networks=networks),
+    evaluation_step(run, mesh, networks=networks, decoder=decoder),
   ]
 
 
@@ -100,7 +106,11 @@ def sampler(run: Run, mesh: Mesh) -> Program:
 
 
 def evaluation_step(
-  run: Run, mesh: Mesh, *, networks: Sequence[FeatureNetwork] = ()
+  run: Run,
+  mesh: Mesh,
+  *,
+  networks: Sequence[FeatureNetwork] = (),
+  decoder: Decoder | None = None,
 ) -> Program:
   """Return the sampler followed by what feature networks see of its samples.
 
@@ -110,6 +120,8 @@ def evaluation_step(
     run: The run.
     mesh: The devices.
     networks: The feature networks.
+    decoder: Weights or their shapes, and `(weights, samples) -> images`, where
+      samples are latents.
 
   Returns:
     The program, of `evaluation.batch_size` samples.
@@ -121,13 +133,18 @@ def evaluation_step(
   rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
+  kept = {"parameters": params, "feature networks": seen, "batch": inputs}
+  decode = None
+  if decoder is not None:
+    kept["decoder"], decode = decoder
+    seen = seen | {"decoder": decoder[0]}
   weights = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=sharding.replicated(mesh)
     ),
     seen,
   )
-  outputs_of = extraction(networks)
+  outputs_of = extraction(networks, decode)
 
   def evaluate(params, weights, *inputs):
     return outputs_of(weights, draw(params, *inputs))
@@ -136,7 +153,7 @@ def evaluation_step(
     name="evaluation step",
     function=jax.jit(evaluate, out_shardings=where),
     arguments=(params, weights, *inputs),
-    kept={"parameters": params, "feature networks": seen, "batch": inputs},
+    kept=kept,
     rows=rows,
     notes=_undivided(field, rows, mesh),
   )
