@@ -24,7 +24,14 @@ LOG = {
   "raw_flow": RNG.random(50),
   "gradient_norm": RNG.random(50),
   "samples_per_second": RNG.random(50),
-  "eval/fd_digits": np.where(np.arange(50) % 10, np.nan, 1.0),
+}
+EVALUATIONS = {
+  "step": np.arange(0.0, 50, 10),
+  "sampling/nfe1/fd_digits": RNG.random(5),
+  "online/nfe1/fd_digits": RNG.random(5),
+  "sampling/nfe1/recall": np.where(np.arange(5) % 2, np.nan, 1.0),
+  "seconds": RNG.random(5),
+  "share": RNG.random(5),
 }
 # Noise compresses worst.
 PICTURES = {
@@ -45,7 +52,7 @@ PICTURES = {
   "arrows": lambda path: save_arrows(
     RNG.standard_normal((150, 2)), RNG.standard_normal((150, 2)), path
   ),
-  "curves": lambda path: save_curves(LOG, path),
+  "curves": lambda path: save_curves(LOG, path, evaluations=EVALUATIONS),
 }
 
 
@@ -123,10 +130,10 @@ def test_wrong_arrays(draw, words, tmp_path):
 
 def test_log_is_read_with_its_gaps(tmp_path):
   path = tmp_path / "metrics.csv"
-  path.write_text("step,loss,eval/a\n1,0.5,\n2,0.25,3\n")
+  path.write_text("step,loss,raw\n1,0.5,\n2,0.25,3\n")
   log = read_log(path)
   assert log["loss"].tolist() == [0.5, 0.25]
-  assert np.isnan(log["eval/a"][0]) and log["eval/a"][1] == 3
+  assert np.isnan(log["raw"][0]) and log["raw"][1] == 3
   path.write_text("step,loss\n1,many\n")
   with pytest.raises(UsageError, match=r"metrics\.csv cannot be read"):
     read_log(path)

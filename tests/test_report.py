@@ -1,5 +1,7 @@
 """`jaxflow bench` and `jaxflow report` on a run and on its student."""
 
+import csv
+import importlib
 import json
 import re
 
@@ -10,7 +12,14 @@ import tiny
 
 from jaxflow import commands, runs
 from jaxflow.commands import contestants, nearness
+from jaxflow.config.files import sampling_of
+from jaxflow.evaluation import curves
 from jaxflow.training import sharding
+
+# Functions of the same names hide them in their package.
+bench, page = (
+  importlib.import_module(f"jaxflow.commands.{x}") for x in ("bench", "report")
+)
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -25,6 +34,9 @@ def folder(tmp_path_factory):
     "student",
     "consistency_distillation",
     *("train.steps=20", "train.sample_every=10"),
+    *("evaluation.during.every=10", "evaluation.during.num=50"),
+    "evaluation.during.share=0.9",
+    "evaluation.during.metrics=sliced_wasserstein,recall",
     f"teacher.workdir={path / 'teacher'}",
     f"init.ema={SCRIPT}",
   )
@@ -148,6 +160,76 @@ def test_report_is_one_page_that_needs_nothing_else(folder, benched):
   for words in ("0.5 ± 0.1", "velocity of the teacher", "Of 50 samples"):
     assert words in page
   assert re.search(r"<td>train\.steps</td><td>20</td>", page)
+
+
+def test_evaluations_while_training_are_drawn(folder, tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(
+    curves, "save_figure", lambda figure, path: drawn.append(figure)
+  )
+  monkeypatch.setattr(page.html, "picture", lambda *arguments: "")
+  page._curves(folder / "student", tmp_path)
+  panels = {axes.get_ylabel(): axes for axes in drawn[0].axes if axes.axison}
+  for name in ("sliced_wasserstein", "recall"):
+    lines = {line.get_label(): line for line in panels[name].lines}
+    assert set(lines) == {"sampling/nfe1", "online/nfe1"}
+    with open(folder / "student" / "evaluations.csv", newline="") as file:
+      for row in csv.DictReader(file):
+        for label, line in lines.items():
+          value = dict(zip(*line.get_data(), strict=True))[float(row["step"])]
+          assert value == float(row[f"{label}/{name}"])
+  assert not {"seconds", "share"} & set(panels)
+
+
+def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
+  config = runs.load_config(folder / "teacher", field="--workdir")
+  sampling = sampling_of(config)
+  assert set(sampling) == {"sample", "flow_map"}
+  assert not {"nfe", "batch_size", "ema"} & set(sampling["sample"])
+  mesh = sharding.make_mesh()
+  other = contestants.other_run(folder / "teacher", config, mesh)
+  right = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
+  guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
+  heun = {**sampling, "flow_map": {"name": "ode_step", "solver": "heun"}}
+  score = {"value": 3.0, "real": 1.0}
+  for change, found in (
+    ({}, True),
+    ({"nfe": 2}, False),
+    ({"step": 10}, False),
+    ({"ema": "online"}, False),
+    ({"sampling": guided}, False),
+    ({"sampling": heun}, False),
+  ):
+    row = right | change | {"scores": {"fid": score}}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"rows": [row]}))
+    entry = bench._entry(other, 1, None, tmp_path)
+    assert ("fid" in entry.scores) == found, change
+
+
+def test_report_says_of_which_samples_a_row_is(folder, tmp_path):
+  config = runs.load_config(folder / "teacher", field="--workdir")
+  sampling = sampling_of(config)
+  guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
+  own = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
+  score = {"value": 0.5, "real": None}
+  rows = [
+    row | {"scores": {"fid": score}}
+    for row in (
+      own,
+      own | {"nfe": 2},
+      own | {"step": 10, "ema": "online"},
+      own | {"sampling": guided},
+    )
+  ]
+  (tmp_path / "evaluation.json").write_text(json.dumps({"rows": rows}))
+  parts = page._scores(tmp_path, config, 20)
+  titles = re.findall("<h2>(.*?)</h2>", "".join(parts))
+  assert titles == [
+    "Evaluation",
+    "Evaluation with step 10, average &#x27;online&#x27;",
+    "Evaluation with sample.guidance=2.0",
+  ]
+  assert ["".join(parts).count(f"<td>{nfe}</td>") for nfe in (1, 2)] == [3, 1]
 
 
 def test_report_says_what_is_missing(folder, monkeypatch):

@@ -30,7 +30,7 @@ from jaxflow.commands.contestants import (
 from jaxflow.commands.measuring import Entry, measure
 from jaxflow.commands.nearness import Nearness
 from jaxflow.config import Config
-from jaxflow.config.files import load_config
+from jaxflow.config.files import load_config, sampling_of
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation import Cost, Quality
 from jaxflow.evaluation.files import replace_file
@@ -194,15 +194,24 @@ def _entry(
   rows = []
   if workdir is not None:
     rows = evaluation.read_rows(workdir / "evaluation.json")
-  step = int(contestant.state.step)
   for row in rows:
     name = evaluation.leading_metric(row["scores"])
-    if (row["nfe"], row["step"]) != (nfe, step) or name in (None, *scores):
+    if not _is_of(row, contestant, nfe) or name in (None, *scores):
       continue
     score = row["scores"][name]
     if score["real"]:
       scores[name] = Quality(value=score["value"], real=score["real"])
   return Entry(contestant=contestant, nfe=nfe, scores=scores)
+
+
+def _is_of(row: dict[str, Any], contestant: Contestant, nfe: int) -> bool:
+  """Return whether an evaluation was of samples that are drawn so."""
+  config = contestant.run.model.config
+  own = nfe, int(contestant.state.step), config.sample.ema
+  sampling = sampling_of(config)
+  return (row["nfe"], row["step"], row.get("ema")) == own and (
+    row.get("sampling", sampling) == sampling
+  )
 
 
 def _device(mesh: jax.sharding.Mesh) -> dict[str, Any]:

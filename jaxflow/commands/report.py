@@ -11,7 +11,7 @@ from jaxflow import evaluation, html, processes
 from jaxflow.commands.contestants import Contestant
 from jaxflow.commands.gallery import gallery
 from jaxflow.config import Config
-from jaxflow.config.files import flatten, load_config
+from jaxflow.config.files import flatten, load_config, sampling_of
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.files import replace_file
 from jaxflow.runs import Run, load
@@ -58,7 +58,7 @@ def report(
     parts = [
       *_facts(config, contestant),
       *_curves(workdir, folder),
-      *_scores(workdir),
+      *_scores(workdir, config, int(state.step)),
       *_costs(workdir),
     ]
     for picture in gallery(
@@ -87,25 +87,55 @@ def _facts(config: Config, contestant: Contestant) -> list[str]:
 
 def _curves(workdir: pathlib.Path, folder: pathlib.Path) -> list[str]:
   file = folder / "curves.png"
+  during = workdir / "evaluations.csv"
   try:
-    evaluation.save_curves(evaluation.read_log(workdir / "metrics.csv"), file)
+    evaluation.save_curves(
+      evaluation.read_log(workdir / "metrics.csv"),
+      file,
+      evaluations=evaluation.read_log(during) if during.is_file() else None,
+    )
   except UsageError as error:
     return _shown("Training", f"left out: {error}", None)
   return _shown("Training", "", file)
 
 
-def _scores(workdir: pathlib.Path) -> list[str]:
+def _scores(workdir: pathlib.Path, config: Config, step: int) -> list[str]:
   path = workdir / "evaluation.json"
   rows = evaluation.read_rows(path)
   if not rows:
     text = "left out: there is no evaluation.json; run jaxflow evaluate"
     return _shown("Evaluation", text, None)
   columns = ("metric", "NFE", "step", "value", "real data", "samples")
+  tables: dict[str, list[dict[str, Any]]] = {}
+  for row in rows:
+    tables.setdefault(_title(row, config, step), []).append(row)
+  parts = []
+  for title, alike in tables.items():
+    parts += [
+      html.heading(title),
+      html.table(columns, _score_cells(alike)),
+    ]
   return [
-    html.heading("Evaluation"),
-    html.table(columns, _score_cells(rows)),
+    *parts,
     html.note("Real data: the same number with fresh real samples."),
   ]
+
+
+def _title(row: dict[str, Any], config: Config, step: int) -> str:
+  """Say in what an evaluation is of other samples than this page."""
+  found = []
+  if row["step"] != step:
+    found.append(f"step {row['step']}")
+  if row.get("ema", config.sample.ema) != config.sample.ema:
+    found.append(f"average {row['ema']!r}")
+  own = flatten(sampling_of(config))
+  sampled = flatten(row.get("sampling", sampling_of(config)))
+  found += [
+    f"{name}={sampled.get(name)}"
+    for name in sorted(own.keys() | sampled.keys())
+    if own.get(name) != sampled.get(name)
+  ]
+  return "Evaluation" + (f" with {', '.join(found)}" if found else "")
 
 
 def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

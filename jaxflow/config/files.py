@@ -99,6 +99,28 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
     )
 
 
+def sampling_of(config: Config) -> dict[str, Any]:
+  """Return how samples are drawn, whatever their number and the average.
+
+  Args:
+    config: The config of a run.
+
+  Returns:
+    Its sections `sample`, without `nfe`, `batch_size` and `ema`, and
+    `flow_map`, as JSON gives them back.
+
+  Example:
+    >>> from jaxflow.config import default_config
+    >>> config = default_config("flow_matching", data="ring", model="mlp")
+    >>> sampling_of(config)["flow_map"]
+    {'name': 'ode_step', 'solver': {'name': 'euler'}}
+  """
+  sections = {k: config[k].to_dict() for k in ("sample", "flow_map")}
+  for name in ("nfe", "batch_size", "ema"):
+    del sections["sample"][name]
+  return json.loads(json.dumps(sections))
+
+
 def _is_mutable(field: str) -> bool:
   return any(
     field.startswith(name) if name.endswith(".") else field == name

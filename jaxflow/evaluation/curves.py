@@ -1,10 +1,11 @@
-"""Curves of a training: its log, read and drawn."""
+"""Curves of a training: its logs, read and drawn."""
 
 import csv
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,12 @@ _PANELS = {
   "gradient norm": ("gradient_norm",),
   "samples per second": ("samples_per_second",),
 }
-_EVALUATION = "eval/"
+# Columns of evaluations that say what they took, not what they found.
+_TIMES = ("seconds", "share")
 
 
 def read_log(path: pathlib.Path) -> dict[str, NDArray[np.float64]]:
-  """Read a `metrics.csv`.
+  """Read a `metrics.csv` or an `evaluations.csv`.
 
   Args:
     path: the file.
@@ -47,14 +49,18 @@ def read_log(path: pathlib.Path) -> dict[str, NDArray[np.float64]]:
 
 
 def save_curves(
-  log: Mapping[str, NDArray[np.float64]], path: str | os.PathLike[str]
+  log: Mapping[str, NDArray[np.float64]],
+  path: str | os.PathLike[str],
+  *,
+  evaluations: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
   """Write loss, raw losses, gradient norm, speed and evaluations over steps.
 
   Args:
-    log: columns by name, "step" among them; each name that begins with "eval/"
-      has a panel of its own.
+    log: columns by name, "step" among them.
     path: where to write a PNG; a file of that name is replaced in one step.
+    evaluations: columns by name, "step" among them; "AVERAGE/nfeN/METRIC" is a
+      line in the panel of its metric.
 
   Raises:
     UsageError: there are no rows, or no column that is drawn.
@@ -72,30 +78,52 @@ def save_curves(
   panels = _panels(log)
   if not panels or not len(log.get("step", ())):
     raise UsageError("the log has no row with a loss; train for longer")
+  panels += _evaluation_panels(evaluations or {})
   columns = min(2, len(panels))
   lines = math.ceil(len(panels) / columns)
   figure = Figure(figsize=(4.6 * columns, 2.7 * lines), layout="constrained")
   grid = figure.subplots(lines, columns, squeeze=False).ravel()
   for axes in grid[len(panels) :]:
     axes.axis("off")
-  for axes, (title, names) in zip(grid, panels.items(), strict=False):
-    for name in names:
-      there = np.isfinite(log[name])
-      axes.plot(log["step"][there], log[name][there], marker=".", label=name)
+  for axes, panel in zip(grid, panels, strict=False):
+    for label, values in panel.lines.items():
+      there = np.isfinite(values)
+      axes.plot(panel.step[there], values[there], marker=".", label=label)
     axes.set_xlabel("step")
-    axes.set_ylabel(title)
+    axes.set_ylabel(panel.title)
     axes.grid(color="0.92")
-    if len(names) > 1:
+    if len(panel.lines) > 1 or panel.legend:
       axes.legend(fontsize=8)
   save_figure(figure, path)
 
 
-def _panels(names: Iterable[str]) -> dict[str, list[str]]:
-  """Return the columns of each panel, by its title."""
-  listed = list(names)
-  panels = {
-    title: [name for name in listed if name.startswith(starts)]
-    for title, starts in _PANELS.items()
-  }
-  panels |= {name: [name] for name in listed if name.startswith(_EVALUATION)}
-  return {title: found for title, found in panels.items() if found}
+class _Panel(NamedTuple):
+  """Lines over the same steps; a legend also for a single one if it says so."""
+
+  title: str
+  step: NDArray[np.float64]
+  lines: dict[str, NDArray[np.float64]]
+  legend: bool = False
+
+
+def _panels(log: Mapping[str, NDArray[np.float64]]) -> list[_Panel]:
+  """Return what is drawn of a training."""
+  panels = []
+  for title, starts in _PANELS.items():
+    lines = {k: v for k, v in log.items() if k.startswith(starts)}
+    if lines:
+      panels.append(_Panel(title, log.get("step", np.zeros(0)), lines))
+  return panels
+
+
+def _evaluation_panels(
+  log: Mapping[str, NDArray[np.float64]],
+) -> list[_Panel]:
+  """Return a panel for each metric, with a line for each way to sample."""
+  panels: dict[str, _Panel] = {}
+  for name, values in log.items():
+    if name not in ("step", *_TIMES):
+      way, _, metric = name.rpartition("/")
+      panel = panels.setdefault(metric, _Panel(metric, log["step"], {}, True))
+      panel.lines[way] = values
+  return list(panels.values())
