@@ -17,6 +17,7 @@ from jaxflow.commands.evaluator import Evaluator
 from jaxflow.commands.flow_scores import flow_scores
 from jaxflow.commands.sample import drawer
 from jaxflow.config import Config
+from jaxflow.config.files import sampling_of
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import NotFiniteError, RunError
 from jaxflow.evaluation.files import replace_file
@@ -98,6 +99,7 @@ def evaluate(
     "model": config.method,
     "step": int(state.step),
     "ema": config.sample.ema,
+    "sampling": sampling_of(config),
     **evaluator.about,
   }
   rows = []
