@@ -133,7 +133,7 @@ def classifier(
     >>> images = jax.numpy.ones((2, 8, 8, 1))
     >>> seen = network.extractor("digits", params).apply(params, images)
     >>> {name: x.shape for name, x in sorted(seen.items())}
-    {'features': (2, 64), 'classes': (2, 10)}
+    {'classes': (2, 10), 'features': (2, 64)}
   """
   if len(data_shape) != 3 or min(data_shape[:2]) < 2:
     raise UsageError(
