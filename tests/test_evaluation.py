@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from toy_points import RING, blobs, normal, ring
 
 from jaxflow import evaluation
 from jaxflow.errors import RunError, UsageError
@@ -16,34 +17,6 @@ from jaxflow.evaluation import (
   save_grid,
   save_points,
 )
-
-RING = SimpleNamespace(
-  means=[
-    [math.cos(angle), math.sin(angle)]
-    for angle in np.arange(8) * 2 * math.pi / 8
-  ],
-  stds=np.full(8, 0.05),
-  weights=np.full(8, 1 / 8),
-)
-
-
-def normal(seed, *shape):
-  return np.random.default_rng(seed).standard_normal(shape)
-
-
-def blobs(seed, count):
-  """Makes `count` points round each of three far corners."""
-  centres = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
-  label = np.repeat(np.arange(3), count)
-  data = centres[label] + normal(seed, 3 * count, 2)
-  return SimpleNamespace(data=data, label=label, num_classes=3)
-
-
-def ring(seed, count):
-  """Makes unlabelled points of RING, `count` from each mode."""
-  means = np.repeat(np.asarray(RING.means), count, axis=0)
-  data = means + RING.stds[0] * normal(seed, 8 * count, 2)
-  return SimpleNamespace(data=data, label=None, num_classes=None)
 
 
 def replay(dataset):
