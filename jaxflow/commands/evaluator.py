@@ -102,7 +102,13 @@ class Evaluator:
     stored = read_reference(config, network)
     look = make_look(networks, pictures.make_decoder(config), mesh)
     see = functools.partial(
-      _see, config, folder, kept=kept, look=look, mesh=mesh
+      _see,
+      config,
+      folder,
+      kept=kept,
+      look=look,
+      weights=[x.sha256 for x in networks],
+      mesh=mesh,
     )
     # Of what a file stands for, rows alone are looked at.
     reference, real_labels = see(options.split, kept if stored else None)
@@ -244,6 +250,7 @@ def _see(
   *,
   kept: int,
   look: Look,
+  weights: list[str],
   mesh: jax.sharding.Mesh,
 ) -> tuple[Drawn, np.ndarray | None]:
   """Looks at `num` samples of a split, or at all; returns their labels too."""
@@ -253,7 +260,7 @@ def _see(
   labels = processes.together(lambda: labels_of(source, index))
   stream = real_batches(source, index, options.batch_size, mesh)
   work = {"split": split, "num": num, "kept": kept, "config": config.to_dict()}
-  partial = Partial(folder, work)
+  partial = Partial(folder, {**work, "weights": weights})
   drawn = collect(stream, look, kept=kept, labels=labels, partial=partial)
   if drawn is None:
     raise AssertionError("nothing interrupts looking at real data")

@@ -12,7 +12,6 @@ Frechet distance is a small difference of large traces.
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,22 +60,6 @@ class Moments:
     mean = array.mean(axis=0)
     centred = array - mean
     return cls(len(array), mean, centred.T @ centred)
-
-  @classmethod
-  def joined(cls, parts: Iterable["Moments"]) -> "Moments":
-    """Joins the moments of sets of samples, at least one.
-
-    Example:
-      >>> found = Moments.joined([Moments.of([[0.0]]), Moments.of([[2.0]])])
-      >>> found.count, found.mean.tolist(), found.covariance.tolist()
-      (2, [1.0], [[2.0]])
-    """
-    total = None
-    for part in parts:
-      total = part if total is None else merge(total, part)
-    if total is None:
-      raise UsageError("no samples: give at least one")
-    return total
 
 
 def merge(a: Moments, b: Moments) -> Moments:
