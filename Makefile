@@ -47,7 +47,8 @@ links: install
 
 experiments-quick: install
 	@for run in experiments/*/run.py; do \
-	  echo "== $$run --quick"; $(RUN) $$run --quick || exit 1; done
+	  name=$$(basename $$(dirname $$run)); echo "== $$name --quick"; \
+	  $(RUN) -m experiments.$$name.run --quick || exit 1; done
 
 clean:
 	rm -rf .cache .pytest_cache .ruff_cache build

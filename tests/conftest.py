@@ -11,6 +11,9 @@ os.environ.setdefault(
   "--xla_force_host_platform_device_count=8 "
   "--xla_backend_optimization_level=0 "
   "--xla_llvm_disable_expensive_passes=true "
+  # XLA ends a process one of whose 8 threads keeps the others waiting for 40 s:
+  # on a busy machine that is no deadlock.
+  "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
   + "--xla_cpu_use_fusion_emitters=false"
   * (importlib.metadata.version("jaxlib") < "0.11"),
 )

@@ -1,5 +1,6 @@
 """Several processes train, sample and stop as one."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -77,6 +78,7 @@ def run(folder, name, commands, *, count, devices):
 
 # 130 x 64 weights are large enough to be split.
 NETWORK = ("model.width=64", "model.time_features=64", "train.steps=20")
+TEACHER = ("flow_matching", *NETWORK)
 # Adam divides a gradient of zero by its own rounding error, unless it is told
 # how small a gradient may be.
 STEPS = ("optimizer.eps=1e-3", "checkpoint.every=20")
@@ -99,15 +101,34 @@ RUNS.append(("fsdp", "consistency_trajectory"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a teacher."""
-  folder = tmp_path_factory.mktemp("jobs")
-  tiny.train(folder, "teacher", "flow_matching", *NETWORK)
+  """A folder with a teacher, the same for all workers of a test run."""
+  folder = tmp_path_factory.getbasetemp() / "jobs"
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    folder = folder.parents[1] / "jobs"
+  once(folder, "teacher", lambda: tiny.train(folder, "teacher", *TEACHER))
   return folder
 
 
 @pytest.fixture(scope="module")
 def trained(folder):
-  """Train every method on every machine; return the folder of all runs."""
+  """The folder, with every method trained on every machine."""
+  once(folder, "trained", lambda: train_all(folder))
+  return folder
+
+
+def once(folder, name, make):
+  """Make something in one worker; the others wait for it."""
+  folder.mkdir(exist_ok=True)
+  done = folder / f"{name}.done"
+  with open(folder / f"{name}.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not done.exists():
+      make()
+      done.touch()
+
+
+def train_all(folder):
+  """Train every method on every machine."""
   teacher = folder / "teacher"
   # As the student's, its network takes two times.
   second = "model.second_time=True"
@@ -137,7 +158,6 @@ def trained(folder):
   for line in commands("eight", RUNS):
     result = tiny.run(*line)
     assert result.code == 0, result.err
-  return folder
 
 
 def parameters(workdir):

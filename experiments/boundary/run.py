@@ -1,0 +1,178 @@
+"""Consistency models with five boundary conditions, and with none."""
+
+import pathlib
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  PlaneJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  panels,
+  save_points,
+)
+from experiments.runner.figures import draw_lines
+from experiments.runner.ring_report import (
+  STEPS,
+  student_config,
+  teacher_config,
+)
+from jaxflow import data
+from jaxflow.evaluation.canvas import save_figure
+
+SETTINGS = {
+  "seeds": 5,
+  "teacher_steps": STEPS,
+  # Training is stopped and judged at each of these.
+  "steps": (300, 1200, 2400, 4800, STEPS),
+  "num": 2000,
+  # Of each condition: how f is made of the network, and the weight of the loss
+  # that asks f to be the identity at the least noise.
+  "conditions": {
+    "none": ("free", 0.0),
+    "loss only": ("free", 1.0),
+    "hard": ("hard_boundary", 0.0),
+    "linear skip": ("linear_skip", 0.0),
+    "EDM skip": ("edm_skip", 0.0),
+    "linear skip and loss": ("linear_skip", 1.0),
+  },
+}
+QUICK = {"seeds": 2, "teacher_steps": 400, "steps": (100, 300), "num": 1000}
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Trains every condition for every number of steps."""
+  settings, mixture = bench.settings, data.known_mixture("ring")
+  judge = PlaneJudge(mixture)
+  teacher = bench.fit(
+    "teacher", teacher_config(bench, steps=settings["teacher_steps"])
+  )
+  rows, clouds = [], {}
+  for condition, (flow_map, weight) in settings["conditions"].items():
+    changes = {
+      "flow_map": {"name": flow_map},
+      "loss": {"boundary_weight": weight},
+    }
+    *snapshots, last = settings["steps"]
+    student = bench.fit(
+      condition,
+      student_config(bench, changes, steps=last),
+      teacher=teacher,
+      snapshots=snapshots,
+    )
+    for steps in settings["steps"]:
+      samples = student.at(steps).sample(settings["num"], 1)
+      # A network that forgets its input sends all noise to one place.
+      spread = samples.std(axis=1).mean(axis=1)
+      numbers = {**judge(samples), "spread": spread}
+      rows.append(Row({"boundary": condition, "steps": steps}, numbers))
+    clouds[condition] = samples[0]
+  floor = judge.floor(settings["num"], bench.seeds)
+  exact = np.stack(
+    [mixture.sample(settings["num"], seed=s)[0] for s in bench.seeds]
+  )
+  floor["spread"] = exact.std(axis=1).mean(axis=1)
+  rows.append(Row({"boundary": "real points", "steps": 0}, floor))
+  save_points(bench.figures / "samples.png", clouds)
+  return rows
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of boundary conditions."""
+  settings = results.about["settings"]
+  last = settings["steps"][-1]
+
+  def at_end(metric, condition):
+    return results.values(metric, boundary=condition, steps=last)
+
+  real = results.values("spread", boundary="real points")
+
+  def collapses(condition: str) -> Check:
+    return at_most(
+      f"{condition}: the spread of samples is under a tenth of the data's",
+      at_end("spread", condition),
+      real,
+      factor=0.1,
+    )
+
+  def keeps(condition: str) -> Check:
+    return at_most(
+      f"{condition}: the spread of samples is at least half of the data's",
+      0.5 * real,
+      at_end("spread", condition),
+    )
+
+  built_in = ("hard", "linear skip", "EDM skip")
+  return [
+    Claim(
+      text="Without a boundary condition a consistency model collapses.",
+      checks=[collapses("none")],
+    ),
+    Claim(
+      text="Any boundary condition, built in or as a loss, prevents it.",
+      checks=[keeps(name) for name in ("loss only", *built_in)],
+    ),
+    Claim(
+      text="A boundary that is built in is better than one that is a loss.",
+      checks=[
+        at_most(
+          f"{name} has the smaller sliced Wasserstein distance",
+          at_end("sliced_wasserstein", name),
+          at_end("sliced_wasserstein", "loss only"),
+        )
+        for name in built_in
+      ],
+    ),
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws distance and spread along training."""
+  figure, axes = panels(2, width=5.2, height=4, columns=2)
+  settings = results.about["settings"]
+  names = {
+    "sliced_wasserstein": "sliced Wasserstein distance to the mixture",
+    "spread": "standard deviation of samples",
+  }
+  for panel, (metric, title) in zip(axes, names.items(), strict=True):
+    lines = {
+      condition: [
+        (steps, results.values(metric, boundary=condition, steps=steps))
+        for steps in settings["steps"]
+      ]
+      for condition in settings["conditions"]
+    }
+    real = results.values(metric, boundary="real points").mean()
+    draw_lines(
+      panel,
+      lines,
+      x="training steps",
+      y=title,
+      levels={"real points": float(real)},
+    )
+  save_figure(figure, folder / "training.png")
+
+
+STUDY = Study(
+  name="boundary",
+  question="Does a consistency model collapse without a boundary condition?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    Column(metric="mode_coverage", heading="modes covered", format=".2f"),
+    Column(metric="spread", heading="spread"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()

@@ -1,0 +1,38 @@
+"""What all experiments share: networks of several seeds, tables, verdicts.
+
+An experiment is a folder with a `run.py` that makes one `Study`: its settings,
+what it measures, the claims that it tests and its figures. `Study.main` runs it
+and writes everything that the repository keeps of it.
+"""
+
+from experiments.runner.bench import Bench
+from experiments.runner.figures import (
+  panels,
+  save_images,
+  save_lines,
+  save_points,
+)
+from experiments.runner.fits import Fits, fit
+from experiments.runner.judges import ImageJudge, PlaneJudge
+from experiments.runner.results import Results, Row
+from experiments.runner.study import Column, Study
+from experiments.runner.verdicts import Check, Claim, at_most
+
+__all__ = [
+  "Bench",
+  "Check",
+  "Claim",
+  "Column",
+  "Fits",
+  "ImageJudge",
+  "PlaneJudge",
+  "Results",
+  "Row",
+  "Study",
+  "at_most",
+  "fit",
+  "panels",
+  "save_images",
+  "save_lines",
+  "save_points",
+]

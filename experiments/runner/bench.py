@@ -1,0 +1,67 @@
+"""What an experiment measures with: its settings, seeds, networks, folders."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments.runner.fits import Fits, fit
+from jaxflow.config import Config, update
+from jaxflow.config.flags import load_file
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Bench:
+  """A place to measure at.
+
+  Attributes:
+    settings: The experiment's settings, of the full or of the quick form.
+    workdir: Where trained networks are kept.
+    figures: Where pictures of samples go.
+    quick: Whether this is the quick form.
+    say: Prints a line.
+    trained: Seconds that all networks took to train, compilation left out.
+  """
+
+  settings: Mapping[str, Any]
+  workdir: pathlib.Path
+  figures: pathlib.Path
+  quick: bool = False
+  say: Callable[[str], None] = print
+  trained: float = 0.0
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds of every number."""
+    return tuple(range(self.settings["seeds"]))
+
+  def config(self, name: str, *changes: Mapping[str, Any]) -> Config:
+    """Returns the config of a method, with changes.
+
+    Args:
+      name: Data set and method, "ring:mean_flow": a file of `configs/` and what
+        it is asked for.
+      *changes: Fields to change, as nested mappings, one after the other.
+    """
+    file, _, method = name.partition(":")
+    config = load_file(f"{ROOT / 'configs' / file}.py:{method}")
+    for change in changes:
+      update(config, change)
+    return config
+
+  def fit(self, title: str, config: Config, **others: Any) -> Fits:
+    """Trains a config on all seeds, or finds it trained.
+
+    Args:
+      title: What to print.
+      config: The config.
+      **others: As `fits.fit`.
+    """
+    fits = fit(config, self.seeds, folder=self.workdir / "fits", **others)
+    self.trained += fits.seconds
+    diverged = f", {n} diverged" if (n := int(fits.diverged.sum())) else ""
+    steps = fits.config.train.steps
+    self.say(f"{title}: {steps:,} steps in {fits.seconds:.0f} s{diverged}")
+    return fits

@@ -1,0 +1,162 @@
+"""Figures of experiments, from rows and samples."""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxflow.evaluation.canvas import save_figure
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+
+def panels(
+  count: int, *, width: float = 4.2, height: float = 3.4, columns: int = 3
+) -> tuple["Figure", list["Axes"]]:
+  """Returns a figure of so many panels.
+
+  Args:
+    count: How many.
+    width: Of a panel, in inches.
+    height: Likewise.
+    columns: At most so many beside each other.
+  """
+  from matplotlib.figure import Figure
+
+  columns = min(count, columns)
+  lines = -(-count // columns)
+  figure = Figure(figsize=(columns * width, lines * height))
+  figure.set_layout_engine("constrained")
+  grid = figure.subplots(lines, columns, squeeze=False)
+  axes = list(grid.ravel())
+  for unused in axes[count:]:
+    unused.axis("off")
+  return figure, axes[:count]
+
+
+def save_lines(
+  path: pathlib.Path,
+  lines: Mapping[str, Iterable[tuple[float, ArrayLike]]],
+  *,
+  x: str,
+  y: str,
+  log: str = "xy",
+  levels: Mapping[str, float] | None = None,
+  ticks: Sequence[float] | None = None,
+) -> None:
+  """Writes lines of means over seeds, with bars of one standard deviation.
+
+  Args:
+    path: A .png file.
+    lines: Points of each line: where, and one value a seed.
+    x: What the horizontal axis shows, with its unit.
+    y: What the vertical axis shows.
+    log: Which axes are logarithmic: "", "x", "y" or "xy".
+    levels: Dashed horizontal lines by name.
+    ticks: Places of ticks on the horizontal axis.
+  """
+  figure, (axes,) = panels(1, width=7, height=4.4)
+  draw_lines(axes, lines, x=x, y=y, log=log, levels=levels, ticks=ticks)
+  save_figure(figure, path)
+
+
+def draw_lines(
+  axes: "Axes",
+  lines: Mapping[str, Iterable[tuple[float, ArrayLike]]],
+  *,
+  x: str,
+  y: str,
+  log: str = "xy",
+  levels: Mapping[str, float] | None = None,
+  ticks: Sequence[float] | None = None,
+) -> None:
+  """Draws what `save_lines` writes."""
+  for number, (name, points) in enumerate(lines.items()):
+    found = sorted((at, np.atleast_1d(values)) for at, values in points)
+    axes.errorbar(
+      [at for at, _ in found],
+      [np.nanmean(values) for _, values in found],
+      [np.nanstd(v, ddof=1) if len(v) > 1 else 0.0 for _, v in found],
+      label=name,
+      marker="osD^vP*X"[number % 8],
+      color=f"C{number % 10}",
+      linestyle="-" if number < 10 else ":",
+      capsize=2,
+      linewidth=1.3,
+      markersize=4,
+    )
+  for name, value in (levels or {}).items():
+    axes.axhline(value, color="0.6", linestyle="--", linewidth=1, label=name)
+  if "x" in log:
+    axes.set_xscale("log")
+  if "y" in log:
+    axes.set_yscale("log")
+  if ticks is not None:
+    axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+  axes.set_xlabel(x)
+  axes.set_ylabel(y)
+  axes.grid(color="0.92", which="both")
+  axes.legend(fontsize=8)
+
+
+def save_points(
+  path: pathlib.Path, clouds: Mapping[str, np.ndarray], *, reach: float = 1.6
+) -> None:
+  """Writes clouds of points in the plane, a panel each.
+
+  Args:
+    path: A .png file.
+    clouds: Points [N, 2] by title.
+    reach: Half the side of the square that is shown.
+  """
+  figure, axes = panels(len(clouds), width=2.5, height=2.6, columns=5)
+  for panel, (title, points) in zip(axes, clouds.items(), strict=True):
+    panel.scatter(*points.T, s=2, alpha=0.4, linewidths=0)
+    panel.set_title(title, fontsize=9)
+    _square(panel, reach)
+  save_figure(figure, path)
+
+
+def save_images(
+  path: pathlib.Path, lines: Mapping[str, np.ndarray], *, scale: int = 3
+) -> None:
+  """Writes images, one line a name, the name before it.
+
+  Args:
+    path: A .png file.
+    lines: Images [N, H, W, C] in [-1, 1] by name.
+    scale: Size of a pixel on the screen.
+  """
+  num = max(map(len, lines.values()))
+  tall, wide = next(iter(lines.values())).shape[1:3]
+  figure, axes = panels(
+    len(lines),
+    width=1.9 + num * wide * scale / 100,
+    height=0.06 + tall * scale / 100,
+    columns=1,
+  )
+  for panel, (name, images) in zip(axes, lines.items(), strict=True):
+    pixels = np.clip((np.asarray(images) + 1) / 2, 0, 1)
+    panel.imshow(
+      np.concatenate(list(pixels), axis=1).squeeze(),
+      cmap="gray",
+      vmin=0,
+      vmax=1,
+    )
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+  save_figure(figure, path)
+
+
+def _square(axes: Any, reach: float) -> None:
+  axes.set_xlim(-reach, reach)
+  axes.set_ylim(-reach, reach)
+  axes.set_aspect("equal")
+  axes.set_xticks([])
+  axes.set_yticks([])

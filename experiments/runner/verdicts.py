@@ -1,0 +1,140 @@
+"""Verdicts on claims, by numbers of several seeds alone.
+
+A check compares two numbers that were measured with the same seeds. The
+difference d has a mean and a standard error over seeds; a check is confirmed
+where mean + 2 errors <= 0, refuted where mean - 2 errors > 0, else undecided.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+ERRORS = 2.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+  """Whether one number is at most another, seed by seed.
+
+  Attributes:
+    says: What holds if it is, as a clause: "MeanFlow is nearer at one call".
+    left: The number that should be the smaller, one a seed; None where a run
+      diverged, which counts as infinite.
+    right: The other, likewise.
+  """
+
+  says: str
+  left: tuple[float | None, ...]
+  right: tuple[float | None, ...]
+
+  @property
+  def difference(self) -> tuple[float, float] | None:
+    """Mean and standard error of left - right; None if a run diverged."""
+    if None in self.left + self.right:
+      return None
+    d = np.subtract(self.left, self.right)
+    if len(d) < 2 or np.ptp(d) == 0:
+      return float(d.mean()), 0.0
+    return float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
+
+  @property
+  def verdict(self) -> str:
+    """`confirmed`, `refuted` or `undecided`."""
+    found = self.difference
+    if found is None:
+      return self._by_order()
+    mean, error = found
+    if mean + ERRORS * error <= 0:
+      return "confirmed"
+    return "refuted" if mean - ERRORS * error > 0 else "undecided"
+
+  def _by_order(self) -> str:
+    """Where runs diverged there is no mean: all seeds must agree."""
+    sides = [
+      tuple(math.inf if x is None else x for x in pair)
+      for pair in zip(self.left, self.right, strict=True)
+    ]
+    if len(sides) >= 3 and all(a < b for a, b in sides):
+      return "confirmed"
+    if len(sides) >= 3 and all(a > b for a, b in sides):
+      return "refuted"
+    return "undecided"
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns what the results keep of it."""
+    mean, error = self.difference or (None, None)
+    return {
+      "says": self.says,
+      "left": list(self.left),
+      "right": list(self.right),
+      "difference": mean,
+      "error": error,
+      "verdict": self.verdict,
+    }
+
+
+def at_most(
+  says: str, left: ArrayLike, right: ArrayLike, *, factor: float = 1.0
+) -> Check:
+  """Checks `left <= factor * right`.
+
+  Args:
+    says: What holds if it is so, as a clause.
+    left: One number a seed, or one for all; NaN or infinite where a run
+      diverged.
+    right: Likewise.
+    factor: How many times `right`, above 0.
+
+  Example:
+    >>> at_most("a is half of b", [1.0, 1.1], [2.4, 2.5], factor=0.5).verdict
+    'confirmed'
+  """
+  a, b = np.broadcast_arrays(
+    np.asarray(left, np.float64), factor * np.asarray(right, np.float64)
+  )
+  return Check(says=says, left=_numbers(a), right=_numbers(b))
+
+
+def _numbers(values: np.ndarray) -> tuple[float | None, ...]:
+  return tuple(
+    float(x) if math.isfinite(x) else None for x in np.atleast_1d(values)
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+  """A sentence of the field, and the checks that it stands for.
+
+  Attributes:
+    text: The sentence.
+    checks: At least one; the claim holds if all of them do.
+    limits: What of the claim these checks cannot reach, "" for nothing.
+  """
+
+  text: str
+  checks: Sequence[Check]
+  limits: str = ""
+
+  @property
+  def verdict(self) -> str:
+    """`confirmed`, `refuted`, `depends` or `undecided`.
+
+    It depends where some checks are confirmed and some are refuted.
+    """
+    found = {check.verdict for check in self.checks}
+    if len(found) == 1:
+      return found.pop()
+    return "depends" if {"confirmed", "refuted"} <= found else "undecided"
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns what the results keep of it."""
+    return {
+      "claim": self.text,
+      "verdict": self.verdict,
+      "limits": self.limits,
+      "checks": [check.as_json() for check in self.checks],
+    }
