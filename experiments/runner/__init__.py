@@ -14,6 +14,7 @@ from experiments.runner.figures import (
 )
 from experiments.runner.fits import Fits, fit
 from experiments.runner.judges import ImageJudge, PlaneJudge
+from experiments.runner.pairs import make_pairs
 from experiments.runner.results import Results, Row
 from experiments.runner.study import Column, Study
 from experiments.runner.verdicts import Check, Claim, at_most
@@ -31,6 +32,7 @@ __all__ = [
   "Study",
   "at_most",
   "fit",
+  "make_pairs",
   "panels",
   "save_images",
   "save_lines",

@@ -157,6 +157,7 @@ def fit(
   folder: pathlib.Path | None = None,
   teacher: Fits | None = None,
   init: Fits | None = None,
+  features: Fits | None = None,
   pairs: Sequence[data.Dataset] | None = None,
   source: data.Source | None = None,
   snapshots: Sequence[int] = (),
@@ -170,6 +171,7 @@ def fit(
     folder: Where trained networks are kept; None to keep none.
     teacher: Networks that teach, of the same seeds.
     init: Networks from which to start, of the same seeds.
+    features: Networks whose layers give features, of the same seeds.
     pairs: Noise and samples, one set a seed.
     source: Data to train on; default: what the config names.
     snapshots: After how many steps the networks are kept as well.
@@ -183,12 +185,13 @@ def fit(
     shape=real.shape,
     num_classes=real.num_classes,
     teacher=None if teacher is None else teacher.config,
+    features=None if features is None else features.config,
     pairs=None if pairs is None else "given",
   )
   identity = {
     "config": config.to_dict(),
     "seeds": list(seeds),
-    "others": [None if x is None else x.key for x in (teacher, init)],
+    "others": [x and x.key for x in (teacher, init, features)],
     "pairs": [_digest(p.data, p.noise) for p in pairs or ()],
     "data": "" if source is None else _digest(source.take(np.arange(64))),
     "snapshots": list(snapshots),
@@ -198,7 +201,13 @@ def fit(
   ).hexdigest()[:16]
   run = Run.of(config)
   first = [
-    _first_state(run, seed, _at(teacher, i), _at(init, i))
+    _first_state(
+      run,
+      seed,
+      _at(init, i),
+      teacher=_at(teacher, i),
+      features=_at(features, i),
+    )
     for i, seed in enumerate(seeds)
   ]
   path = None if folder is None else folder / f"{config.method}-{key}.npz"
@@ -238,22 +247,22 @@ def _chunk(config: Config, snapshots: Sequence[int]) -> int:
 def _first_state(
   run: Run,
   seed: int,
-  teacher: tuple[Run, TrainState] | None,
   init: tuple[Run, TrainState] | None,
+  **others: tuple[Run, TrainState] | None,
 ) -> TrainState:
   """Returns the state from which a seed starts."""
   config = run.model.config
-  given = {}
-  if teacher is not None:
-    given["teacher"] = teacher[0].select(
-      teacher[1], config.teacher.ema, "teacher.ema"
-    )
+  given = {
+    name: other[0].select(other[1], config[name].ema, f"{name}.ema")
+    for name, other in others.items()
+    if other is not None
+  }
   key = jax.random.key(seed)
   frozen = run.roles.frozen(jax.random.fold_in(key, _FEATURES), given)
   if init is not None:
     template = run.template(sharding.make_mesh())
     params = initial_parameters(run, template, init)
-  elif teacher is not None and config.teacher.init_student:
+  elif "teacher" in given and config.teacher.init_student:
     params = given["teacher"]
   else:
     params = run.model.network.init(key)
