@@ -17,6 +17,7 @@ from experiments.runner.study import Column, Study
 from jaxflow import data
 from jaxflow.commands import PairOptions
 from jaxflow.config.flags import load_file
+from jaxflow.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 QUESTIONS = (
@@ -24,6 +25,14 @@ QUESTIONS = (
   *("quantisation", "refinement", "reflow", "ring", "stability", "stiffness"),
   *("targets", "teacher_steps", "training_cost"),
 )
+
+
+def test_every_method_is_on_the_leaderboard():
+  results = results_of("leaderboard")
+  for name in results.about["settings"]["data"]:
+    rows = results.select(data=name)
+    methods = {row["labels"]["method"] for row in rows} - {"real images"}
+    assert methods == set(METHODS)
 
 
 @functools.cache
