@@ -56,7 +56,7 @@ def save_lines(
     x: What the horizontal axis shows, with its unit.
     y: What the vertical axis shows.
     log: Which axes are logarithmic: "", "x", "y" or "xy".
-    levels: Dashed horizontal lines by name.
+    levels: Horizontal lines by name, dashed or dotted.
     ticks: Places of ticks on the horizontal axis.
   """
   figure, (axes,) = panels(1, width=7, height=4.4)
@@ -89,8 +89,9 @@ def draw_lines(
       linewidth=1.3,
       markersize=4,
     )
-  for name, value in (levels or {}).items():
-    axes.axhline(value, color="0.6", linestyle="--", linewidth=1, label=name)
+  for number, (name, value) in enumerate((levels or {}).items()):
+    style = ("--", ":", "-.")[number % 3]
+    axes.axhline(value, color="0.5", linestyle=style, linewidth=1, label=name)
   if "x" in log:
     axes.set_xscale("log")
   if "y" in log:

@@ -100,6 +100,22 @@ class Fits:
       update(config, fields)
     return dataclasses.replace(self, run=Run.of(config), draws={})
 
+  def mapped(self, function: Callable[[PyTree], PyTree]) -> Self:
+    """Returns networks with other parameters: rounded, for instance.
+
+    Args:
+      function: Makes parameters of parameters, of the same shapes and types.
+    """
+    states = [
+      dataclasses.replace(
+        state,
+        params=function(state.params),
+        ema={name: function(value) for name, value in state.ema.items()},
+      )
+      for state in self.states
+    ]
+    return dataclasses.replace(self, states=states)
+
   def params(self, average: str | None = None) -> list[PyTree]:
     """Returns the parameters of every seed.
 
