@@ -1,0 +1,372 @@
+"""How often training from scratch diverges, and what prevents it."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Fits,
+  PlaneJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  panels,
+)
+from experiments.runner.figures import draw_lines
+from jaxflow import data
+from jaxflow.evaluation.canvas import save_figure
+
+# Standard deviation of the points in each direction.
+SIGMA_DATA = 0.7
+# A constant c next to which every tangent g is small: g / (|g| + c) is then g
+# up to a factor, to which Adam is blind if its own constant is smaller still.
+SCALE = 1e4
+BARE = {
+  "loss": {"c": SCALE, "warmup": 0.0, "log_weight": {"name": "none"}},
+  "optimizer": {"eps": 1e-8 / SCALE},
+}
+NETWORK = {
+  "model": {"width": 64, "depth": 2},
+  "optimizer": {"schedule": "constant"},
+  "train": {"batch_size": 256, "steps_per_dispatch": 25},
+}
+
+SETTINGS = {
+  "seeds": 5,
+  "steps": 1200,
+  "num": 2000,
+  # The config's, and five and twenty-five times as much.
+  "learning_rates": (2e-3, 1e-2, 5e-2),
+  # Row of METHODS, and what is different from its config.
+  "methods": {
+    "CT": ("consistency_training", {}),
+    "iCT": ("improved_consistency_training", {}),
+    "ECM": ("easy_consistency", {}),
+    "continuous, bare": ("continuous_consistency", BARE),
+    "continuous, as published": ("continuous_consistency", {}),
+    "MeanFlow": ("mean_flow", {}),
+  },
+  # Of each method, what is tried at the highest rate: changes of the config,
+  # and from which network training starts.
+  "fixes": {
+    "continuous, bare": {
+      "tangent normalised": ({"loss": {"c": 0.1}}, None),
+      "tangent warm-up": ({"loss": {"warmup": 0.25}}, None),
+      "gradient clipped": ({"optimizer": {"clip_norm": 1 / SCALE}}, None),
+      "rate warm-up": ({"optimizer": {"warmup_steps": 300}}, None),
+      "from a flow model": ({}, "angular flow"),
+    },
+    "continuous, as published": {
+      "gradient clipped": ({"optimizer": {"clip_norm": 1.0}}, None),
+      "from a flow model": ({}, "angular flow"),
+    },
+    "MeanFlow": {
+      "tangent clipped": ({"loss": {"tangent_clip": 1.0}}, None),
+      "gradient clipped": ({"optimizer": {"clip_norm": 1.0}}, None),
+      "from a flow model": ({}, "flow"),
+    },
+    "CT": {
+      "gradient clipped": ({"optimizer": {"clip_norm": 1.0}}, None),
+      "from a denoiser": ({}, "denoiser"),
+    },
+    "iCT": {"from a denoiser": ({}, "denoiser")},
+    "ECM": {"from a denoiser": ({}, "denoiser")},
+  },
+  # Networks to start from, trained at the config's rate.
+  "pretrained": {
+    "angular flow": (
+      "flow_matching",
+      {
+        "path": {
+          "name": "trigonometric",
+          "t_max": np.pi / 2,
+          "noise_std": SIGMA_DATA,
+        },
+        "parameterization": {"name": "normalized"},
+        "times": {
+          "name": "arctan_log_normal",
+          "mean": -1.0,
+          "std": 1.4,
+          "sigma_data": SIGMA_DATA,
+        },
+      },
+    ),
+    "flow": ("flow_matching", {}),
+    "denoiser": ("denoising", {}),
+  },
+}
+QUICK = {
+  "seeds": 2,
+  "steps": 50,
+  "num": 200,
+  "learning_rates": (5e-2,),
+  "methods": {
+    name: SETTINGS["methods"][name] for name in ("CT", "continuous, bare")
+  },
+  "fixes": {
+    "continuous, bare": {"from a flow model": ({}, "angular flow")},
+  },
+  "pretrained": {
+    "angular flow": SETTINGS["pretrained"]["angular flow"],
+  },
+}
+
+
+def config_of(bench: Bench, method: str, *changes: dict[str, Any]):
+  """Returns the config of a row of METHODS on the ring, with changes."""
+  steps = {"train": {"steps": bench.settings["steps"]}}
+  return bench.config(f"ring:{method}", NETWORK, steps, *changes)
+
+
+def one_gaussian(
+  judge: PlaneJudge, points: np.ndarray, num: int, seeds: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+  """Judges samples of the Gaussian with the mean and covariance of points.
+
+  Args:
+    judge: Compares with the mixture.
+    points: Of the data, [N, 2].
+    num: Samples a seed.
+    seeds: The seeds.
+  """
+  mean, covariance = points.mean(axis=0), np.cov(points.T)
+  return judge(
+    np.stack(
+      [
+        np.random.default_rng(s).multivariate_normal(mean, covariance, num)
+        for s in seeds
+      ]
+    )
+  )
+
+
+def of_log(fits: Fits) -> dict[str, np.ndarray]:
+  """Returns norms along training: medians of the last quarter, and a peak.
+
+  `peak` is the largest norm of a gradient after the first tenth of training.
+  """
+  log = fits.log
+  found = {}
+  with np.errstate(all="ignore"):
+    for name in ("tangent_norm", "gradient_norm"):
+      if name in log:
+        last = log[name][:, -max(1, log[name].shape[1] // 4) :]
+        found[name] = np.array([np.median(x[np.isfinite(x)]) for x in last])
+    after = log["gradient_norm"][:, log["gradient_norm"].shape[1] // 10 :]
+    finite = np.where(np.isfinite(after), after, 0.0)
+    found["peak"] = finite.max(axis=1)
+  return found
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Trains every method at every rate, and every fix at the highest."""
+  settings, mixture = bench.settings, data.known_mixture("ring")
+  judge = PlaneJudge(mixture)
+  num, seeds = settings["num"], bench.seeds
+  bound = one_gaussian(judge, mixture.sample(20_000, seed=7)[0], num, seeds)
+  rows = []
+
+  def judged(title, method, changes, rate, fix="none", init=None):
+    config = config_of(
+      bench, method, *changes, {"optimizer": {"learning_rate": rate}}
+    )
+    fits = bench.fit(f"{title}, rate {rate:g}, fix {fix}", config, init=init)
+    numbers = judge(fits.sample(num, 1))
+    worse = ~(numbers["sliced_wasserstein"] < bound["sliced_wasserstein"])
+    numbers["diverged"] = (fits.diverged | worse).astype(float)
+    numbers["skipped"] = np.array([int(x.skipped) for x in fits.states])
+    numbers |= of_log(fits)
+    rows.append(Row({"method": title, "rate": rate, "fix": fix}, numbers))
+
+  for title, (method, change) in settings["methods"].items():
+    for rate in settings["learning_rates"]:
+      judged(title, method, [change], rate)
+  pretrained = {
+    name: bench.fit(name, config_of(bench, method, change))
+    for name, (method, change) in settings["pretrained"].items()
+  }
+  for title, fixes in settings["fixes"].items():
+    method, change = settings["methods"][title]
+    for fix, (extra, start) in fixes.items():
+      judged(
+        title,
+        method,
+        [change, extra],
+        settings["learning_rates"][-1],
+        fix,
+        None if start is None else pretrained[start],
+      )
+  rows.append(Row({"method": "one Gaussian", "rate": "", "fix": ""}, bound))
+  floor = judge.floor(num, seeds)
+  rows.append(Row({"method": "real points", "rate": "", "fix": ""}, floor))
+  return rows
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of the stability of training from scratch."""
+  settings = results.about["settings"]
+  rates, named = settings["learning_rates"], settings["methods"]
+  bare, published = "continuous, bare", "continuous, as published"
+
+  def share(title: str) -> np.ndarray:
+    """Of all rates, the share of runs that diverged, one number a seed."""
+    runs = [
+      results.values("diverged", method=title, rate=rate, fix="none")
+      for rate in rates
+    ]
+    return np.mean(runs, axis=0)
+
+  def at_highest(title: str, fix: str) -> np.ndarray:
+    return results.values("diverged", method=title, rate=rates[-1], fix=fix)
+
+  def fewer(says: str, left: np.ndarray, right: np.ndarray) -> Check:
+    return at_most(
+      f"{says}: the difference is at most -0.1", left - right, -0.1
+    )
+
+  def helps(title: str, fix: str) -> Check:
+    return fewer(
+      f"{title}, highest rate: share of runs that diverge with '{fix}' less "
+      "that without",
+      at_highest(title, fix),
+      at_highest(title, "none"),
+    )
+
+  def rare(title: str, rate: float, fix: str = "none") -> Check:
+    with_fix = "" if fix == "none" else f", {fix}"
+    return at_most(
+      f"{title}, rate {rate:g}{with_fix}: at most one run in five diverges",
+      results.values("diverged", method=title, rate=rate, fix=fix),
+      0.2,
+    )
+
+  discrete = [name for name in ("CT", "iCT", "ECM") if name in named]
+  fixes = settings["fixes"]
+  found = [
+    Claim(
+      text="Continuous-time consistency training from scratch diverges more "
+      "often than training in discrete time.",
+      checks=[
+        fewer(
+          f"all rates: share of runs of {name} that diverge less that of "
+          f"'{bare}'",
+          share(name),
+          share(bare),
+        )
+        for name in discrete
+      ],
+    ),
+    Claim(
+      text="Starting from a pretrained flow model makes continuous-time "
+      "consistency training stable.",
+      checks=[
+        rare(title, rates[-1], "from a flow model")
+        for title in (bare, published)
+        if "from a flow model" in fixes.get(title, {})
+      ],
+    ),
+  ]
+  if published in named:
+    found += _claims_on_fixes(results, share, fewer, helps, rare)
+  return found
+
+
+def _claims_on_fixes(results, share, fewer, helps, rare) -> list[Claim]:
+  """Returns the claims on what helps training from scratch."""
+  rates = results.about["settings"]["learning_rates"]
+  bare, published = "continuous, bare", "continuous, as published"
+  return [
+    Claim(
+      text="Normalising the tangent makes continuous-time training from "
+      "scratch diverge less often.",
+      checks=[
+        helps(bare, "tangent normalised"),
+        fewer(
+          f"all rates: share of runs of '{published}' that diverge less that "
+          f"of '{bare}'",
+          share(published),
+          share(bare),
+        ),
+      ],
+    ),
+    Claim(
+      text="Clipping the gradient makes continuous-time training from scratch "
+      "diverge less often.",
+      checks=[helps(bare, "gradient clipped")],
+    ),
+    Claim(
+      text="A warm-up of the tangent makes continuous-time training from "
+      "scratch diverge less often.",
+      checks=[helps(bare, "tangent warm-up")],
+    ),
+    Claim(
+      text="MeanFlow is stable from scratch.",
+      checks=[rare("MeanFlow", rate) for rate in rates],
+    ),
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws what diverged and how near the rest came, for every rate."""
+  figure, axes = panels(2, width=5.4, height=4.2, columns=2)
+  settings = results.about["settings"]
+  rates = settings["learning_rates"]
+  bound = results.values("sliced_wasserstein", method="one Gaussian").mean()
+  real = results.values("sliced_wasserstein", method="real points").mean()
+  for panel, metric, title in (
+    (axes[0], "diverged", "share of runs that diverge"),
+    (axes[1], "sliced_wasserstein", "sliced Wasserstein, one call"),
+  ):
+    lines = {}
+    for number, name in enumerate(settings["methods"]):
+      points = []
+      for rate in rates:
+        values = results.values(metric, method=name, rate=rate, fix="none")
+        # Side by side, so that equal values stay visible.
+        at = rate * 1.06 ** (number - 2.5)
+        if metric == "diverged":
+          points.append((at, [values.mean()]))
+        elif np.isfinite(values).any():
+          points.append((at, values[np.isfinite(values)]))
+      lines[name] = points
+    distance = metric == "sliced_wasserstein"
+    draw_lines(
+      panel,
+      lines,
+      x="learning rate",
+      y=title,
+      log="x",
+      levels={"one Gaussian": bound, "real points": real} if distance else None,
+      ticks=rates,
+    )
+    if distance:
+      panel.set_ylim(bottom=0)
+  save_figure(figure, folder / "rates.png")
+
+
+STUDY = Study(
+  name="stability",
+  question="Which training from scratch diverges, and what prevents it?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="diverged", heading="share diverged", format=".2f"),
+    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    Column(metric="mode_coverage", heading="modes covered", format=".2f"),
+    Column(metric="tangent_norm", heading="tangent norm", format=".3g"),
+    Column(metric="gradient_norm", heading="gradient norm", format=".3g"),
+    Column(metric="peak", heading="largest gradient", format=".3g"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()
