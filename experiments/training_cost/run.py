@@ -1,0 +1,279 @@
+"""What one training step of every method costs, relative to flow matching.
+
+Compiles value and gradient of each loss on one small DiT with unrolled layers
+(XLA counts the body of a scan once) and reads the compiled program's FLOPs and
+temporary memory; wall time is compared within rounds. MeanFlow as published
+stands beside ours, written as its formula.
+"""
+
+import pathlib
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Results,
+  Row,
+  Study,
+  at_most,
+  panels,
+)
+from experiments.training_cost.steps import (
+  ONLY_COUNTED,
+  compile_all,
+  flops,
+  temporary_bytes,
+  time_ratios,
+)
+from experiments.training_cost.variants import BASELINE, variants
+from jaxflow.evaluation.canvas import save_figure
+
+# Largest FLOPs relative to the baseline that this library allows itself.
+GOALS = {
+  "mean_flow": 1.12,
+  "mean_flow, omega 1, kappa 0.5": 1.55,
+  "improved_mean_flow": 2.45,
+  "shortcut": 1.12,
+  "easy_consistency": 1.36,
+  "improved_consistency_training": 1.36,
+  "continuous_consistency": 1.42,
+  "continuous_consistency_distillation": 1.77,
+}
+DISTILLATIONS = (
+  "consistency_distillation, euler",
+  "consistency_distillation, heun",
+  "consistency_distillation, heun, guided teacher",
+  "consistency_trajectory, 1 Heun step",
+  "continuous_consistency_distillation",
+  "progressive_distillation",
+)
+# Steps that are timed with remat too, and that a claim speaks of.
+RECOMPUTED = (
+  BASELINE,
+  "mean_flow",
+  "shortcut",
+  "consistency_distillation, heun",
+  "continuous_consistency",
+)
+SETTINGS = {
+  # Rounds of timing: FLOPs and memory are exact, and the same in all.
+  "seeds": 5,
+  # Wide enough for matrix products to dominate, as in a network of real size.
+  "network": {
+    "batch_size": 16,
+    "depth": 4,
+    "width": 256,
+    "num_heads": 4,
+    "data_shape": (32, 32, 4),
+    "patch_size": 4,
+    "num_classes": 1000,
+  },
+  "variants": tuple(variants(1000)),
+  "timed_with_remat": RECOMPUTED,
+}
+QUICK = {
+  # Halved steps need 16 rows.
+  "network": SETTINGS["network"] | {"depth": 1},
+  "seeds": 2,
+  "variants": (
+    BASELINE,
+    "mean_flow",
+    "consistency_distillation, euler",
+    "published mean_flow",
+  ),
+  "timed_with_remat": (BASELINE, "mean_flow"),
+}
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Counts all variants without and with remat, and times them in turn."""
+  settings = bench.settings
+  network, names = settings["network"], settings["variants"]
+  timed = settings["timed_with_remat"]
+  ours = [name for name in names if not name.startswith("published")]
+  bench.say(f"compiling {len(names)} steps")
+  plain, arguments = compile_all(network, names)
+  bench.say(f"compiling {len(ours)} steps with remat")
+  fast, others = compile_all(network, timed, remat=True)
+  rest = [name for name in ours if name not in timed]
+  if bench.quick:
+    rest = []
+  counted, _ = compile_all(network, rest, ONLY_COUNTED, remat=True)
+
+  def again(table: dict) -> dict:
+    return {f"{name}, remat": value for name, value in table.items()}
+
+  bench.say(f"timing {len(bench.seeds)} rounds")
+  ratios = time_ratios(
+    plain | again(fast),
+    arguments | again(others),
+    len(bench.seeds),
+    baseline=BASELINE,
+  )
+  base = plain[BASELINE]
+  rows = []
+  for remat, steps in (("no", plain), ("yes", fast | counted)):
+    for name in names:
+      if name not in steps:
+        continue
+      step = steps[name]
+      numbers = {
+        "flops": flops(step),
+        "flops_ratio": flops(step) / flops(base),
+        "temporary_bytes": temporary_bytes(step),
+        "temporary_ratio": temporary_bytes(step) / temporary_bytes(base),
+      }
+      if remat == "yes":
+        one = plain[name]
+        numbers["more_flops"] = flops(step) / flops(one)
+        numbers["less_memory"] = temporary_bytes(step) / temporary_bytes(one)
+      elif name in GOALS:
+        numbers["goal"] = GOALS[name]
+      key = name if remat == "no" else f"{name}, remat"
+      if key in ratios:
+        numbers["time_ratio"] = ratios[key]
+      rows.append(Row({"variant": name, "remat": remat}, numbers))
+  return rows
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of the cost of a step."""
+  settings = results.about["settings"]
+  names = settings["variants"]
+
+  def of(metric: str, name: str, remat: str = "no") -> np.ndarray:
+    return results.values(metric, variant=name, remat=remat)
+
+  def between(what: str, values: np.ndarray, low: float, high: float) -> Check:
+    middle, half = (low + high) / 2, (high - low) / 2
+    return at_most(
+      f"{what}: {values.mean():.2f} times, which is at most {half:.2g} from "
+      f"{middle:.3g}",
+      np.abs(values - middle),
+      half,
+    )
+
+  def recomputed(name: str) -> list[Check]:
+    return [
+      at_most(
+        f"{name}: remat takes at least a tenth off the temporary memory",
+        of("less_memory", name, "yes"),
+        0.9,
+      ),
+      between(
+        f"{name}: FLOPs with remat over those without",
+        of("more_flops", name, "yes"),
+        1.28,
+        1.38,
+      ),
+    ]
+
+  published = "published mean_flow"
+  return [
+    Claim(
+      text="A step of distillation with a teacher costs 3 to 5 times one of "
+      "flow matching.",
+      checks=[
+        between(f"{name}: FLOPs", of("flops_ratio", name), 3.0, 5.0)
+        for name in DISTILLATIONS
+        if name in names
+      ],
+      limits="the training of the teacher, teachers that are larger than the "
+      "student, distances in features of another network and discriminators, "
+      "each of which adds to a step.",
+    ),
+    Claim(
+      text="A step of MeanFlow costs 16 to 20 % more than one of flow "
+      "matching.",
+      checks=[
+        between("FLOPs here", of("flops_ratio", "mean_flow"), 1.16, 1.2),
+        between(
+          "FLOPs of the published formula",
+          of("flops_ratio", published),
+          1.16,
+          1.2,
+        ),
+        between(
+          "time of the published formula",
+          of("time_ratio", published),
+          1.16,
+          1.2,
+        ),
+      ],
+      limits="the share of a training step that is not value and gradient: "
+      "input, optimizer, averages and exchange between devices make every "
+      "ratio smaller.",
+    ),
+    Claim(
+      text="Recomputing blocks in the backward pass (remat) saves memory for "
+      "about a third more FLOPs.",
+      checks=[
+        check
+        for name in settings["timed_with_remat"]
+        for check in recomputed(name)
+      ],
+    ),
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws FLOPs and memory of every variant, without and with remat."""
+  plain = results.select(remat="no")
+  order = sorted(plain, key=lambda row: row["numbers"]["flops"]["mean"])
+  names = [row["labels"]["variant"] for row in order]
+  figure, axes = panels(2, width=5.4, height=1.2 + 0.24 * len(names), columns=2)
+  places = np.arange(len(names))
+  for panel, metric, title in (
+    (axes[0], "flops_ratio", "FLOPs over flow matching"),
+    (axes[1], "temporary_ratio", "temporary memory over flow matching"),
+  ):
+    for remat, shift, color in (("no", -0.2, "C0"), ("yes", 0.2, "C1")):
+      found = {
+        row["labels"]["variant"]: row["numbers"][metric]["mean"]
+        for row in results.select(remat=remat)
+      }
+      shown = [i for i, name in enumerate(names) if name in found]
+      panel.barh(
+        places[shown] + shift,
+        [found[names[i]] for i in shown],
+        height=0.4,
+        color=color,
+        label="with remat" if remat == "yes" else "without remat",
+      )
+    panel.set_xscale("log")
+    panel.set_xlabel(title)
+    panel.axvline(1, color="0.3", linewidth=0.8)
+    panel.grid(axis="x", which="both", color="0.92")
+    panel.set_axisbelow(True)
+    panel.set_ylim(-0.6, len(names) - 0.4)
+  axes[0].axvspan(3, 5, color="0.9", zorder=0, label="3 to 5 times")
+  axes[0].set_yticks(places, names, fontsize=7)
+  axes[1].set_yticks([])
+  axes[0].legend(fontsize=8, loc="lower right")
+  save_figure(figure, folder / "cost.png")
+
+
+STUDY = Study(
+  name="training_cost",
+  question="What does one training step of each method cost, relative to flow "
+  "matching?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="flops_ratio", heading="FLOPs"),
+    Column(metric="goal", heading="goal, at most", format=".2f"),
+    Column(metric="temporary_ratio", heading="temporary memory", format=".2f"),
+    Column(metric="time_ratio", heading="time", format=".2f"),
+    Column(metric="more_flops", heading="FLOPs by remat", format=".2f"),
+    Column(metric="less_memory", heading="memory by remat", format=".2f"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()

@@ -1,0 +1,155 @@
+"""Training steps as XLA compiles them: value and gradient of a loss."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from experiments.training_cost.variants import (
+  network_options,
+  roles_of,
+  variants,
+)
+from jaxflow import models
+
+# FLOPs and memory are settled before code is generated: what is only counted
+# needs no fast code.
+ONLY_COUNTED = {
+  "xla_backend_optimization_level": 0,
+  "xla_llvm_disable_expensive_passes": True,
+}
+
+
+def make_arguments(config: dict, **options) -> tuple[Callable, tuple]:
+  """Make the network and what a step takes.
+
+  Args:
+    config: Size of batch and network.
+    **options: More options of the network.
+
+  Returns:
+    The network's `apply`, and `(params, frozen, key, batch)` with the
+    parameters of the frozen target and teacher networks.
+  """
+  config = dict(config)
+  size = config.pop("batch_size")
+  network = models.dit(**config, **options, second_time=True, scan_layers=False)
+  init = jax.jit(network.init)
+  params, target, teacher = map(init, jax.random.split(jax.random.key(0), 3))
+  data_key, key = jax.random.split(jax.random.key(1))
+  batch = {
+    "data": jax.random.normal(data_key, (size, *config["data_shape"])),
+    "cond": jnp.arange(size) % config["num_classes"],
+  }
+  frozen = {"target_fn": target, "teacher": teacher}
+  return network.apply, (params, frozen, key, batch)
+
+
+def compile_step(
+  loss: Callable,
+  apply_fn: Callable,
+  arguments: tuple,
+  *,
+  roles: Sequence[str] = (),
+  options: dict | None = None,
+) -> jax.stages.Compiled:
+  """Compile value and gradient of a loss.
+
+  Args:
+    loss: One of `variants`.
+    apply_fn: The network.
+    arguments: As `make_arguments` makes them.
+    roles: Names of the frozen networks that the loss takes.
+    options: Options of the compiler.
+
+  Returns:
+    The compiled function of `arguments`.
+  """
+
+  def mean_loss(params, frozen, key, batch):
+    others = {k: functools.partial(apply_fn, frozen[k]) for k in roles}
+    model_fn = functools.partial(apply_fn, params)
+    return loss(model_fn, key, batch, **others)[0].mean()
+
+  lowered = jax.jit(jax.value_and_grad(mean_loss)).lower(*arguments)
+  return lowered.compile(compiler_options=options)
+
+
+def compile_all(
+  config: dict,
+  names: Sequence[str],
+  options: dict | None = None,
+  *,
+  remat: bool = False,
+) -> tuple[dict[str, jax.stages.Compiled], dict[str, tuple]]:
+  """Compile the steps of variants.
+
+  Args:
+    config: Size of batch and network.
+    names: Keys of `variants`.
+    options: Options of the compiler.
+    remat: Whether the backward pass computes every block anew.
+
+  Returns:
+    The compiled steps, and their arguments, by name.
+  """
+  plain = make_arguments(config, remat=remat)
+  table = variants(config["num_classes"])
+  steps, arguments_of = {}, {}
+  for name in names:
+    more = network_options(name, config["depth"])
+    apply_fn, arguments = (
+      make_arguments(config, remat=remat, **more) if more else plain
+    )
+    arguments_of[name] = arguments
+    steps[name] = compile_step(
+      table[name],
+      apply_fn,
+      arguments,
+      roles=roles_of(name),
+      options=options,
+    )
+  return steps, arguments_of
+
+
+def flops(step: jax.stages.Compiled) -> float:
+  """Return XLA's count of a compiled step."""
+  analysis = step.cost_analysis()
+  return analysis["flops"]
+
+
+def temporary_bytes(step: jax.stages.Compiled) -> int:
+  """Return the memory of a compiled step beyond arguments and results."""
+  return step.memory_analysis().temp_size_in_bytes
+
+
+def time_ratios(
+  steps: Mapping[str, jax.stages.Compiled],
+  arguments: Mapping[str, tuple],
+  rounds: int,
+  *,
+  baseline: str,
+) -> dict[str, list[float]]:
+  """Time the steps in turn and compare within a round.
+
+  Args:
+    steps: Compiled steps by name, the baseline among them.
+    arguments: What they take, by name.
+    rounds: How often each is timed, after one run to warm up.
+    baseline: A key of `steps`.
+
+  Returns:
+    The time relative to the baseline's, one number a round.
+  """
+
+  def seconds(name):
+    start = time.perf_counter()
+    jax.block_until_ready(steps[name](*arguments[name]))
+    return time.perf_counter() - start
+
+  laps = [{name: seconds(name) for name in steps} for _ in range(rounds + 1)]
+  return {
+    name: [lap[name] / lap[baseline] for lap in laps[1:]] for name in steps
+  }
