@@ -29,7 +29,7 @@ from jaxflow.training import sharding
 from jaxflow.training.loop import steps_per_dispatch
 from jaxflow.training.state import TrainState
 from jaxflow.training.step import make_train_step
-from jaxflow.types import ModelFn, PyTree
+from jaxflow.types import LossOutput, ModelFn, PyTree
 
 # Numbers of random streams beside that of the network's parameters, as those of
 # a run of `jaxflow train`.
@@ -178,6 +178,7 @@ def fit(
   source: data.Source | None = None,
   snapshots: Sequence[int] = (),
   together: bool = True,
+  loss: Callable[..., LossOutput] | None = None,
 ) -> Fits:
   """Trains a config on several seeds.
 
@@ -194,6 +195,7 @@ def fit(
     together: Whether all seeds are one vmapped program. Without, one program
       runs them in turn: for networks that fill the machine alone, and for
       losses with a discriminator, of which vmap would compute every branch.
+    loss: A loss of an experiment in place of the method's, with its arguments.
   """
   real = load_data(config, "train") if source is None else source
   config = resolve(
@@ -212,10 +214,12 @@ def fit(
     "data": "" if source is None else _digest(source.take(np.arange(64))),
     "snapshots": list(snapshots),
   }
+  if loss is not None:
+    identity["loss"] = f"{loss.__module__}.{loss.__qualname__}"
   key = hashlib.sha256(
     json.dumps(identity, sort_keys=True, default=str).encode()
   ).hexdigest()[:16]
-  run = Run.of(config)
+  run = _with_loss(Run.of(config), loss)
   first = [
     _first_state(
       run,
@@ -250,6 +254,15 @@ def fit(
   if path is not None:
     _write(path, fits)
   return fits
+
+
+def _with_loss(run: Run, loss: Callable[..., LossOutput] | None) -> Run:
+  """Returns a run that is trained by another loss, if one is given."""
+  if loss is None:
+    return run
+  method = dataclasses.replace(run.model.method, loss=loss)
+  model = dataclasses.replace(run.model, method=method)
+  return dataclasses.replace(run, model=model)
 
 
 def _chunk(config: Config, snapshots: Sequence[int]) -> int:
