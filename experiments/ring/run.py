@@ -73,12 +73,12 @@ QUICK = {
   "num": 500,
   "teacher_calls": {"euler": (100,), "heun": (20,)},
   "batches": (500,),
-  "methods": ("consistency_distillation", "knowledge_distillation"),
+  "methods": ("slim_flow",),
   "methods_seeds": 2,
   "methods_steps": 200,
   "calls": {"others": (1,)},
   "pairs": {"of": "flow_matching", "num": 1024, "nfe": 8},
-  "stages": {"knowledge_distillation": [({}, (1,))]},
+  "stages": {"slim_flow": [({}, (1,))]},
 }
 # What counts as similar: a quarter more distance, a twentieth fewer modes and
 # points near a mode.
@@ -251,6 +251,11 @@ def claims(results: Results) -> list[Claim]:
     return results.values(metric, model=model, calls=calls)
 
   near = "sliced_wasserstein"
+  # The short form has another method.
+  distilled = "consistency_distillation"
+  if distilled not in settings["methods"]:
+    distilled = settings["methods"][0]
+  title = distilled.replace("_", " ")
   distance = of(near, TEACHER, REPORT_CALLS)
 
   def at_least(metric: str, says: str):
@@ -311,11 +316,11 @@ def claims(results: Results) -> list[Claim]:
       ],
     ),
     Claim(
-      text="In one call, consistency distillation beats a VAE and a flow.",
+      text=f"In one call, {title} beats a VAE and a flow.",
       checks=[
         at_most(
           f"it is nearer to the ring than the {name}",
-          of(near, "consistency_distillation", 1),
+          of(near, distilled, 1),
           of(near, name, 1),
         )
         for name in ("VAE", "coupling flow")
