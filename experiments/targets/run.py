@@ -1,0 +1,264 @@
+"""Consistency models with five targets: averages, itself, no stop-gradient."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Claim,
+  Column,
+  Fits,
+  PlaneJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  panels,
+)
+from experiments.runner.figures import draw_lines
+from experiments.runner.ring_report import (
+  STEPS,
+  student_config,
+  teacher_config,
+)
+from experiments.targets.losses import unstopped_loss
+from jaxflow import data
+from jaxflow.config import Config
+from jaxflow.evaluation.canvas import save_figure
+
+# The two trainings, and one whose steps are ten times as large.
+DISTILLATION, LARGE = "distillation", "distillation, 10 x learning rate"
+TRAINING = "training without a teacher"
+SELF, UNSTOPPED = "the network itself", "no stop-gradient"
+SETTINGS = {
+  "seeds": 3,
+  "teacher_steps": STEPS,
+  "steps": 3000,
+  # The network is judged at each of these too; fluctuation is that of the last
+  # six, the end among them.
+  "snapshots": (200, 400, 800, 1400, 2000, 2200, 2400, 2600, 2800),
+  "num": 2000,
+  "trainings": {DISTILLATION: 1e-3, LARGE: 1e-2, TRAINING: 1e-3},
+  # Decays of the target's average; 0 is the network itself, with its gradient
+  # stopped.
+  "targets": {
+    SELF: 0.0,
+    "EMA 0.9": 0.9,
+    "EMA 0.99": 0.99,
+    "EMA 0.999": 0.999,
+    UNSTOPPED: 0.0,
+  },
+  "network": {"model": {"width": 64, "depth": 2, "time_features": 64}},
+}
+QUICK = {
+  "seeds": 2,
+  "teacher_steps": 200,
+  "steps": 200,
+  "snapshots": (100, 150),
+  "num": 300,
+  "trainings": {DISTILLATION: 1e-3, TRAINING: 1e-3},
+  "targets": {SELF: 0.0, "EMA 0.99": 0.99, UNSTOPPED: 0.0},
+}
+# How much more distance is still no loss.
+SUFFICES = 1.1
+LAST = 6
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Trains all targets in all trainings, and judges them along the way."""
+  settings = bench.settings
+  judge = PlaneJudge(data.known_mixture("ring"))
+  teacher = bench.fit(
+    "teacher", teacher_config(bench, steps=settings["teacher_steps"])
+  )
+  rows = []
+  for training, rate in settings["trainings"].items():
+    for target, decay in settings["targets"].items():
+      config = _config(bench, training, rate, decay)
+      others: dict[str, Any] = (
+        {} if training == TRAINING else {"teacher": teacher}
+      )
+      if target == UNSTOPPED:
+        others["loss"] = unstopped_loss
+      fits = bench.fit(
+        f"{training}, {target}",
+        config,
+        snapshots=settings["snapshots"],
+        **others,
+      )
+      numbers = _numbers(fits, judge, settings)
+      rows.append(Row({"training": training, "target": target}, numbers))
+  floor = judge.floor(settings["num"], bench.seeds)
+  return [*rows, Row({"training": "real points", "target": ""}, floor)]
+
+
+def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
+  """Returns the config of a training with a target."""
+  settings = bench.settings
+  changes = {
+    "ema": {"target": {"name": "constant", "decay": decay}},
+    "optimizer": {"learning_rate": rate, "schedule": "constant"},
+    "sample": {"ema": "sampling"},
+    "train": {"steps": settings["steps"]},
+  }
+  if training == TRAINING:
+    return bench.config(
+      "ring:consistency_training", settings["network"], changes
+    )
+  # The linear skip is the boundary: a loss of it would have no gradient.
+  return student_config(
+    bench,
+    changes,
+    {"loss": {"boundary_weight": 0.0}},
+    steps=settings["steps"],
+  )
+
+
+def _numbers(
+  fits: Fits, judge: PlaneJudge, settings: dict[str, Any]
+) -> dict[str, np.ndarray]:
+  """Judges the average at the end, and the network itself along the way."""
+  samples = fits.sample(settings["num"], 1)
+  numbers = judge(samples)
+  numbers["spread"] = samples.std(axis=1).mean(axis=1)
+  online = fits.changed({"sample": {"ema": "online"}})
+  along = {
+    steps: judge(online.at(steps).sample(settings["num"], 1))[
+      "sliced_wasserstein"
+    ]
+    for steps in (*settings["snapshots"], settings["steps"])
+  }
+  numbers |= {f"online at {steps}": x for steps, x in along.items()}
+  numbers["online"] = along[settings["steps"]]
+  numbers["fluctuation"] = _fluctuation(
+    list(along)[-LAST:], np.stack(list(along.values())[-LAST:])
+  )
+  norms = fits.log["gradient_norm"]
+  half = norms[:, norms.shape[1] // 2 :]
+  numbers["gradient norm"] = half.mean(axis=1)
+  numbers["diverged"] = fits.diverged.astype(float)
+  return numbers
+
+
+def _fluctuation(steps: Sequence[int], values: np.ndarray) -> np.ndarray:
+  """Returns how far values [T, S] are from a line in steps [T], one a seed.
+
+  Progress is no fluctuation, so the line is taken out; NaN where a value is.
+  """
+  line = np.stack([np.ones(len(steps)), np.asarray(steps, float)], axis=1)
+  fine = np.isfinite(values).all(axis=0)
+  known = np.where(fine, values, 0.0)
+  rest = known - line @ np.linalg.lstsq(line, known, rcond=None)[0]
+  size = np.sqrt((rest**2).sum(axis=0) / (len(steps) - 2))
+  return np.where(fine, size, np.nan)
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of targets."""
+  settings = results.about["settings"]
+  averages = [
+    name for name in settings["targets"] if name not in (SELF, UNSTOPPED)
+  ]
+  cases = [
+    (training, name) for training in settings["trainings"] for name in averages
+  ]
+
+  def of(metric, training, target):
+    return results.values(metric, training=training, target=target)
+
+  distance = "sliced_wasserstein"
+  return [
+    Claim(
+      text="An average of the network as target stabilises training.",
+      checks=[
+        at_most(
+          f"{training}, {name}: quality fluctuates less than with the network "
+          "itself as target",
+          of("fluctuation", training, name),
+          of("fluctuation", training, SELF),
+        )
+        for training, name in cases
+      ],
+    ),
+    Claim(
+      text="The network itself, its gradient stopped, suffices as target.",
+      checks=[
+        at_most(
+          f"{training}: its distance is at most {SUFFICES:g} times that of "
+          f"{name}",
+          of(distance, training, SELF),
+          of(distance, training, name),
+          factor=SUFFICES,
+        )
+        for training, name in cases
+      ],
+      limits="networks and data sets in which a target of no delay may fail",
+    ),
+    Claim(
+      text="Without stop-gradient a consistency model collapses or is worse.",
+      checks=[
+        at_most(
+          f"{training}: with stop-gradient the distance is smaller",
+          of(distance, training, SELF),
+          of(distance, training, UNSTOPPED),
+        )
+        for training in settings["trainings"]
+      ],
+    ),
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws the distance of the network itself along training."""
+  settings = results.about["settings"]
+  trainings = settings["trainings"]
+  figure, axes = panels(len(trainings), width=4.6, height=4)
+  floor = results.values("sliced_wasserstein", training="real points").mean()
+  for panel, training in zip(axes, trainings, strict=True):
+    lines = {
+      target: [
+        (
+          steps,
+          results.values(
+            f"online at {steps}", training=training, target=target
+          ),
+        )
+        for steps in (*settings["snapshots"], settings["steps"])
+      ]
+      for target in settings["targets"]
+    }
+    draw_lines(
+      panel,
+      lines,
+      x="training steps",
+      y="sliced Wasserstein distance to the mixture",
+      log="y",
+      levels={"real points": float(floor)},
+    )
+    panel.set_title(training, fontsize=10)
+  save_figure(figure, folder / "targets.png")
+
+
+STUDY = Study(
+  name="targets",
+  question="Does a consistency model need a target network?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    Column(metric="online", heading="without averaging"),
+    Column(metric="fluctuation", heading="its fluctuation"),
+    Column(metric="spread", heading="spread"),
+    Column(metric="gradient norm", heading="gradient norm", format=".2g"),
+    Column(metric="diverged", heading="share diverged", format=".2f"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()
