@@ -105,6 +105,28 @@ def draw_lines(
   axes.legend(fontsize=8)
 
 
+def share_legend(
+  figure: "Figure", axes: Sequence["Axes"], *, columns: int = 4
+) -> None:
+  """Puts one legend below panels that draw the same lines.
+
+  Args:
+    figure: The figure.
+    axes: Its panels, after `draw_lines`.
+    columns: Of the legend.
+  """
+  for panel in axes:
+    legend = panel.get_legend()
+    if legend is not None:
+      legend.remove()
+  figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=columns,
+    fontsize=8,
+  )
+
+
 def save_points(
   path: pathlib.Path, clouds: Mapping[str, np.ndarray], *, reach: float = 1.6
 ) -> None:
