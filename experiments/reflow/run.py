@@ -1,0 +1,465 @@
+"""Rounds of ReFlow: how straight, how good, and what real data are for."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Fits,
+  PlaneJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  panels,
+  save_points,
+)
+from experiments.runner.fields import acceleration, follow, joined, refined
+from experiments.runner.figures import draw_lines, share_legend
+from experiments.runner.pairs import make_pairs
+from jaxflow import couplings, data, flow_maps, sampling, solvers
+from jaxflow.commands.pairs import Options
+from jaxflow.evaluation import trajectories
+from jaxflow.evaluation.canvas import save_figure
+
+SETTINGS = {
+  "seeds": 5,
+  # Steps of the first flow; of each of its teachers.
+  "teacher_steps": 4000,
+  "teachers": {"full": 4000, "stopped early": 200},
+  "rounds": 3,
+  # Of each round.
+  "steps": 3000,
+  # Share of pairs among the rows: in the first round, in the last.
+  "shares": {
+    "pairs only": (1.0, 1.0),
+    "pairs and real": (0.4, 0.9),
+    "real only": (0.0, 0.0),
+  },
+  "pairs": 16384,
+  "pair_calls": 100,
+  "num": 2000,
+  # Exact points that they are compared with.
+  "reference": 10000,
+  "many_calls": 64,
+  # Of straightness, curvature and truncation: trajectories and Euler steps.
+  "trajectories": 256,
+  "euler_steps": 32,
+  "substeps": 8,
+}
+QUICK = {
+  "seeds": 2,
+  "teacher_steps": 300,
+  "teachers": {"full": 300, "stopped early": 100},
+  "rounds": 1,
+  "steps": 100,
+  "pairs": 1024,
+  "pair_calls": 20,
+  "num": 500,
+  "reference": 1000,
+  "many_calls": 16,
+  "trajectories": 32,
+  "euler_steps": 8,
+  "substeps": 2,
+}
+_SHARED = {"model": {"width": 64, "depth": 2}}
+FIRST, DISTILLED, LONGER = "first flow", "distilled", "distilled, longer"
+# What counts as near, and as no drift.
+NEAR, KEPT, RATIO = 1.25, 1.1, 1.1
+
+
+class Reflow:
+  """Trains and measures flows of one network.
+
+  Args:
+    bench: Where.
+    first: The first flow.
+  """
+
+  def __init__(self, bench: Bench, first: Fits):
+    self._bench = bench
+    settings = bench.settings
+    # One function for the networks of all rounds: programs compile once.
+    self._velocity = first.velocities()[0].func
+    self._judge = PlaneJudge(
+      data.known_mixture("ring"), num=settings["reference"]
+    )
+    self._noise = jnp.stack(
+      [
+        jax.random.normal(jax.random.key(500 + s), (settings["num"], 2))
+        for s in bench.seeds
+      ]
+    )
+
+  def field(self, fits: Fits) -> list[jax.tree_util.Partial]:
+    """Returns the velocity of every seed."""
+    return [
+      jax.tree_util.Partial(self._velocity, params) for params in fits.params()
+    ]
+
+  def pairs_of(self, fits: Fits, number: int) -> list[data.Dataset]:
+    """Makes noise and data with the flow of a round, fresh noise each."""
+    settings = self._bench.settings
+    options = Options(
+      num=settings["pairs"],
+      solver="heun",
+      nfe=settings["pair_calls"],
+      seed=number,
+    )
+    return make_pairs(fits, options)
+
+  def train(
+    self, title: str, fits: Fits, made: list[data.Dataset], share: float
+  ) -> Fits:
+    """Trains the next round from the networks of this one."""
+    bench = self._bench
+    config = bench.config(
+      "ring:reflow",
+      _SHARED,
+      {
+        "data": {"synthetic_share": share},
+        "train": {"steps": bench.settings["steps"]},
+      },
+    )
+    return bench.fit(title, config, init=fits, pairs=made if share else None)
+
+  def distil(
+    self, title: str, fits: Fits, made: list[data.Dataset], steps: int
+  ) -> Fits:
+    """Trains a one-step generator on pairs, from the flow that made them."""
+    config = self._bench.config(
+      "ring:knowledge_distillation", _SHARED, {"train": {"steps": steps}}
+    )
+    return self._bench.fit(title, config, init=fits, pairs=made)
+
+  def samples(self, fits: Fits, solver: str, steps: int) -> np.ndarray:
+    """Draws samples [S, N, 2] from the noise that all flows are judged by."""
+    times = jnp.linspace(1.0, 0.0, steps + 1)
+    field = joined(self.field(fits))
+    return np.asarray(_solve(field, self._noise, times, solver=solver))
+
+  def quality(self, fits: Fits, *, jumps_only: bool = False) -> dict:
+    """Judges samples of one Euler step, of two, and of many calls."""
+    many = self._bench.settings["many_calls"]
+    ways = {"1": ("euler", 1), "2": ("euler", 2), "many": ("heun", many // 2)}
+    numbers = {}
+    for name, way in list(ways.items())[: 1 if jumps_only else None]:
+      found = self._judge(self.samples(fits, *way))
+      numbers |= {f"{metric}_{name}": found[metric] for metric in found}
+    return numbers
+
+  def shape(self, fits: Fits) -> dict:
+    """Measures how straight the trajectories are, and what Euler misses."""
+    settings, velocities = self._bench.settings, self.field(fits)
+    noise = self._noise[:, : settings["trajectories"]]
+    times = jnp.linspace(1.0, 0.0, settings["euler_steps"] + 1)
+    parts = settings["substeps"]
+    found = {}
+    for velocity, x in zip(velocities, noise, strict=True):
+      number = trajectories(velocity, x, times=times, substeps=parts)
+      for name, estimate in number.estimates().items():
+        found.setdefault(name, []).append(estimate.value)
+    field = joined(velocities)
+    points = follow(field, noise, refined(times, parts))[:, :-1]
+    bend = acceleration(field, points, times[:-1]).mean(axis=(1, 2))
+    step = 1 / settings["euler_steps"]
+    numbers = {name: np.array(values) for name, values in found.items()}
+    return numbers | {"predicted": np.asarray(step**2 / 2 * bend, np.float64)}
+
+  def row(self, fits: Fits, **labels: str | int) -> Row:
+    """Measures a flow."""
+    return Row(labels, {**self.quality(fits), **self.shape(fits)})
+
+  def floor(self) -> Row:
+    """Judges as many real points."""
+    settings = self._bench.settings
+    found = self._judge.floor(settings["num"], self._bench.seeds)
+    return Row(
+      {"teacher": "real points", "training": "", "round": ""},
+      {f"{k}_many": v for k, v in found.items()},
+    )
+
+  def paths(self, fits: Fits, count: int = 60) -> np.ndarray:
+    """Returns trajectories of the first seed, [times, count, 2]."""
+    times = refined(jnp.linspace(1.0, 0.0, 41), 2)
+    points = follow(joined(self.field(fits)), self._noise[:, :count], times)
+    return np.asarray(points[0])
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _solve(field, noise, times, *, solver):
+  """Solves the ODE of a field [S] from noise [S, N, 2] over a grid."""
+  step = getattr(solvers, solver)
+
+  def one(velocity, x):
+    return sampling.sample(flow_maps.ode_step(velocity, solver=step), x, times)
+
+  return jax.vmap(one)(field, noise)
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Trains and measures all rounds of all teachers."""
+  settings = bench.settings
+  snapshots = sorted(settings["teachers"].values())
+  config = bench.config(
+    "ring:flow_matching",
+    _SHARED,
+    {"train": {"steps": settings["teacher_steps"]}},
+  )
+  first = bench.fit(FIRST, config, snapshots=snapshots[:-1])
+  reflow = Reflow(bench, first)
+  rows, clouds, drawn = [], {}, {}
+  for teacher, steps in settings["teachers"].items():
+    zero = first.at(steps)
+    rows.append(reflow.row(zero, teacher=teacher, training=FIRST, round=0))
+    clouds[f"{teacher}, round 0"] = reflow.samples(zero, "heun", 32)[0]
+    made = {0: reflow.pairs_of(zero, 0)}
+    once = None
+    for name, (start, end) in settings["shares"].items():
+      # What real data alone do needs one teacher.
+      if not end and teacher != "full":
+        continue
+      fits, own = zero, made[0]
+      for number in range(1, settings["rounds"] + 1):
+        share = couplings.synthetic_share(
+          number, settings["rounds"], start=start, end=end
+        )
+        fits = reflow.train(
+          f"{teacher}, {name}, round {number}", fits, own, share
+        )
+        labels = {"teacher": teacher, "training": name, "round": number}
+        rows.append(reflow.row(fits, **labels))
+        if end:
+          own = reflow.pairs_of(fits, number)
+        if share == 1 and number == 1:
+          once, made[1] = fits, own
+        if teacher == "full" and share == 1:
+          drawn[f"round {number}"] = reflow.paths(fits)
+      clouds[f"{teacher}, {name}"] = reflow.samples(fits, "heun", 32)[0]
+    if teacher == "full":
+      drawn = {"round 0": reflow.paths(zero), **drawn}
+      rows += _distilled(reflow, settings, zero, once, made)
+  rows.append(reflow.floor())
+  save_points(bench.figures / "samples.png", clouds)
+  _save_paths(bench.figures / "paths.png", drawn)
+  return rows
+
+
+def _distilled(reflow, settings, zero, once, made) -> list[Row]:
+  """Distils the first flow, as long or twice, and the first round."""
+  steps = settings["steps"]
+  rows = []
+  for training, number, fits, length in (
+    (DISTILLED, 0, zero, steps),
+    (LONGER, 0, zero, 2 * steps),
+    (DISTILLED, 1, once, steps),
+  ):
+    student = reflow.distil(
+      f"{training}, round {number}", fits, made[number], length
+    )
+    labels = {"teacher": "full", "training": training, "round": number}
+    rows.append(Row(labels, reflow.quality(student, jumps_only=True)))
+  return rows
+
+
+def _save_paths(path: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
+  """Writes trajectories [times, N, 2], a panel each."""
+  figure, axes = panels(len(drawn), width=2.7, height=2.8, columns=4)
+  for panel, (title, points) in zip(axes, drawn.items(), strict=True):
+    panel.plot(points[..., 0], points[..., 1], linewidth=0.6, color="C0")
+    panel.plot(*points[0].T, ".", color="0.5", markersize=3)
+    panel.plot(*points[-1].T, ".", color="C3", markersize=3)
+    panel.set_title(title, fontsize=9)
+    panel.set_xlim(-2.6, 2.6)
+    panel.set_ylim(-2.6, 2.6)
+    panel.set_aspect("equal")
+    panel.set_xticks([])
+    panel.set_yticks([])
+  save_figure(figure, path)
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of ReFlow."""
+  settings = results.about["settings"]
+  last = settings["rounds"]
+  rounds = range(1, last + 1)
+
+  def of(metric, number, training="pairs only", teacher="full"):
+    name = training if number or "distilled" in training else FIRST
+    return results.values(metric, teacher=teacher, training=name, round=number)
+
+  distance = "sliced_wasserstein"
+  return [
+    Claim(
+      text="Each round of ReFlow makes the paths straighter.",
+      checks=[
+        at_most(
+          f"{teacher}: round {number} is straighter than round {number - 1}",
+          of("straightness", number, teacher=teacher),
+          of("straightness", number - 1, teacher=teacher),
+        )
+        for teacher in settings["teachers"]
+        for number in rounds
+      ],
+    ),
+    Claim(
+      text="The error of one Euler step is h^2/2 times the second derivative.",
+      checks=[
+        check
+        for number in (0, *rounds)
+        for check in (
+          at_most(
+            f"round {number}: at most 1.1 times the prediction",
+            of("truncation", number),
+            of("predicted", number),
+            factor=RATIO,
+          ),
+          at_most(
+            f"round {number}: at least the prediction / 1.1",
+            of("predicted", number),
+            of("truncation", number),
+            factor=RATIO,
+          ),
+        )
+      ],
+    ),
+    Claim(
+      text=(
+        "One round of ReFlow is enough for one-step samples nearly as good as"
+        " those of many steps."
+      ),
+      checks=[
+        at_most(
+          "after one round one call is within a quarter of many calls of"
+          f" {whose}",
+          of(f"{distance}_1", 1),
+          of(f"{distance}_many", number),
+          factor=NEAR,
+        )
+        for number, whose in ((1, "the same flow"), (0, "the first flow"))
+      ],
+      limits="images, where one-step samples also need distillation",
+    ),
+    Claim(
+      text="Rounds on synthetic pairs alone drift away from the data.",
+      checks=[
+        at_most(
+          f"{teacher}: many calls are worse after round {last} than of the"
+          " first flow",
+          of(f"{distance}_many", 0, teacher=teacher),
+          of(f"{distance}_many", last, teacher=teacher),
+        )
+        for teacher in settings["teachers"]
+      ],
+    ),
+    Claim(
+      text="Mixing in real data prevents the drift.",
+      checks=[
+        check
+        for teacher in settings["teachers"]
+        for check in (
+          _better_mixed(of, f"{distance}_many", last, teacher),
+          at_most(
+            f"{teacher}: with real data, many calls after round {last} are at"
+            " most a tenth worse than of the first flow",
+            of(f"{distance}_many", last, "pairs and real", teacher),
+            of(f"{distance}_many", 0, teacher=teacher),
+            factor=KEPT,
+          ),
+        )
+      ],
+    ),
+    Claim(
+      text="Distilling after ReFlow is better than distilling the first flow.",
+      checks=[
+        at_most(
+          f"one call of the student is better than of the first flow's{says}",
+          of(f"{distance}_1", 1, DISTILLED),
+          of(f"{distance}_1", 0, training),
+        )
+        for training, says in (
+          (DISTILLED, ", as long distilled"),
+          (LONGER, ", distilled as long as both"),
+        )
+      ],
+    ),
+  ]
+
+
+def _better_mixed(of, metric: str, last: int, teacher: str) -> Check:
+  """Checks that real data make the last round better."""
+  return at_most(
+    f"{teacher}: many calls after round {last} are better with real data",
+    of(metric, last, "pairs and real", teacher),
+    of(metric, last, "pairs only", teacher),
+  )
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws straightness and quality by round."""
+  settings = results.about["settings"]
+  figure, axes = panels(3, width=4.3, height=3.8, columns=3)
+  names = {
+    "straightness": "straightness (0: lines)",
+    "sliced_wasserstein_1": "sliced Wasserstein, 1 call",
+    "sliced_wasserstein_many": (
+      f"sliced Wasserstein, {settings['many_calls']} calls"
+    ),
+  }
+  real = results.values("sliced_wasserstein_many", teacher="real points")
+  for panel, (metric, title) in zip(axes, names.items(), strict=True):
+    lines = {}
+    for teacher in settings["teachers"]:
+      for training in settings["shares"]:
+        rows = results.select(teacher=teacher, training=training)
+        if not rows:
+          continue
+        rows += results.select(teacher=teacher, training=FIRST)
+        lines[f"{teacher}: {training}"] = [
+          (row["labels"]["round"], row["numbers"][metric]["values"])
+          for row in rows
+        ]
+    exact = "wasserstein" in metric
+    draw_lines(
+      panel,
+      lines,
+      x="rounds of ReFlow",
+      y=title,
+      log="y",
+      levels={"real points": float(real.mean())} if exact else None,
+      ticks=range(settings["rounds"] + 1),
+    )
+  share_legend(figure, [axes[1], axes[0], axes[2]], columns=3)
+  save_figure(figure, folder / "rounds.png")
+
+
+STUDY = Study(
+  name="reflow",
+  question="What does a round of ReFlow buy, and what are real data for?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="straightness", heading="straightness", format=".4f"),
+    Column(metric="curvature", heading="curvature", format=".4f"),
+    Column(metric="truncation", heading="Euler error", format=".5f"),
+    Column(metric="predicted", heading="h²/2 \\|x''\\|", format=".5f"),
+    Column(metric="sliced_wasserstein_1", heading="SW, 1 call"),
+    Column(metric="sliced_wasserstein_2", heading="SW, 2 calls"),
+    Column(metric="sliced_wasserstein_many", heading="SW, many calls"),
+    Column(metric="high_quality_1", heading="good, 1 call"),
+    Column(metric="high_quality_many", heading="good, many calls"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()
