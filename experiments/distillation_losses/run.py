@@ -1,0 +1,251 @@
+"""One-step students by four losses: how sharp, how good, how complete."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Fits,
+  ImageJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  make_pairs,
+  panels,
+  save_images,
+)
+from experiments.runner.figures import draw_lines
+from experiments.runner.spectra import radial_power
+from jaxflow import data
+from jaxflow.commands import PairOptions
+from jaxflow.evaluation.canvas import save_figure
+
+_L1 = {"distance": {"name": "l1"}}
+_PERCEPTUAL = {"perceptual": {"name": "lpips"}, "perceptual_weight": 0.1}
+_NO_PERCEPTUAL = {"perceptual": {"name": "none"}, "perceptual_weight": 0.0}
+SETTINGS = {
+  "seeds": 3,
+  # Changes of the digits' network, of teacher and students.
+  "model": {},
+  # Of the flow that teaches.
+  "batch_size": 64,
+  "teacher_steps": 1000,
+  # Pairs a seed, and the teacher's calls for each.
+  "pairs": 4096,
+  "pair_calls": 16,
+  # Of every student, which starts from the teacher.
+  "steps": 400,
+  # Terms of the loss that each student adds or exchanges.
+  "students": {
+    "L2": _NO_PERCEPTUAL,
+    "L1": _L1 | _NO_PERCEPTUAL,
+    "L1, perceptual": _L1 | _PERCEPTUAL,
+    "L1, perceptual, adversarial": _L1
+    | _PERCEPTUAL
+    | {"adversarial_weight": 0.02},
+  },
+  # Of the student with a critic: heads on the teacher's hidden features, which
+  # the perceptual term compares too; both learn in every step.
+  "discriminator": {"network": {"name": "projected"}, "turns": "joint"},
+  # Samples of each seed that are judged.
+  "num": 1000,
+  "classifier_steps": 1000,
+  # What counts as the spectrum of the data: fine power within this share.
+  "restored": 0.1,
+}
+QUICK = {
+  "seeds": 2,
+  "model": {"depth": 1, "width": 32},
+  "batch_size": 16,
+  "teacher_steps": 125,
+  "pairs": 256,
+  "pair_calls": 4,
+  "steps": 125,
+  "num": 100,
+  "classifier_steps": 50,
+}
+TEACHER, REAL = "teacher", "real digits"
+
+
+def train(bench: Bench) -> dict[str, Fits]:
+  """Trains the teacher, and on its pairs every student."""
+  settings = bench.settings
+  shared = {
+    "model": settings["model"],
+    "train": {"batch_size": settings["batch_size"]},
+  }
+  config = bench.config(
+    "digits:flow_matching",
+    shared,
+    {"train": {"steps": settings["teacher_steps"]}},
+  )
+  teacher = bench.fit(TEACHER, config, together=False)
+  made = make_pairs(teacher, _pairs(settings))
+  networks = {TEACHER: teacher}
+  for name, loss in settings["students"].items():
+    changes = {"loss": loss, "train": {"steps": settings["steps"]}}
+    sees = loss["perceptual"]["name"] != "none"
+    if not sees:
+      changes["features"] = {"network": {"name": "none"}, "workdir": ""}
+    if "adversarial_weight" in loss:
+      changes["discriminator"] = settings["discriminator"]
+    networks[name] = bench.fit(
+      name,
+      bench.config("digits:insta_flow", shared, changes),
+      init=teacher,
+      features=teacher if sees else None,
+      pairs=made,
+      together=False,
+    )
+  return networks
+
+
+def _pairs(settings: Mapping[str, Any]) -> PairOptions:
+  """Returns how pairs are made: Heun's method, no guidance."""
+  num, calls = settings["pairs"], settings["pair_calls"]
+  return PairOptions(num=num, nfe=calls, batch_size=min(1024, num))
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Judges teacher and students; keeps the spectrum of each in its row."""
+  settings = bench.settings
+  networks = train(bench)
+  judge = ImageJudge(
+    "digits", bench.workdir, train_steps=settings["classifier_steps"]
+  )
+  real = data.load("digits", "train").data
+  rows, pictures = [], {}
+  for name, fits in networks.items():
+    calls = settings["pair_calls"] if name == TEACHER else 1
+    how = {"flow_map": {"solver": {"name": "heun"}}} if name == TEACHER else {}
+    samples = fits.changed(how).sample(settings["num"], calls, seed=1)
+    labels = {"loss": name, "calls": calls}
+    rows.append(Row(labels, judge(samples) | _spectrum(samples)))
+    pictures[name] = samples[0, :20]
+  parts = np.stack(
+    [
+      real[np.random.default_rng(s).permutation(len(real))[: settings["num"]]]
+      for s in bench.seeds
+    ]
+  )
+  floor = judge.floor(settings["num"], bench.seeds)
+  rows.append(Row({"loss": REAL, "calls": 0}, floor | _spectrum(parts)))
+  save_images(bench.figures / "samples.png", pictures)
+  return rows
+
+
+def _spectrum(samples: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the power of every ring of frequencies, one value a seed."""
+  found = [radial_power(images) for images in samples]
+  return {
+    f"power_{frequency:g}": np.array([power[number] for _, power in found])
+    for number, frequency in enumerate(found[0][0])
+  }
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of the four losses."""
+  l2, l1, perceptual, adversarial = results.about["settings"]["students"]
+  restored = results.about["settings"]["restored"]
+
+  def of(metric, name):
+    return results.values(metric, loss=name)
+
+  def sharper(one: str, other: str) -> Check:
+    return at_most(
+      f"{one} has more fine power than {other}",
+      of("fine_power", other),
+      of("fine_power", one),
+    )
+
+  fine, data_fine = of("fine_power", adversarial), of("fine_power", REAL)
+  return [
+    Claim(
+      text="L2 alone blurs.",
+      checks=[sharper(REAL, l2), sharper(TEACHER, l2)],
+      limits="photographs, whose fine detail is far less predictable",
+    ),
+    Claim(text="L1 is sharper than L2.", checks=[sharper(l1, l2)]),
+    Claim(
+      text="A perceptual term sharpens further.",
+      checks=[sharper(perceptual, l1)],
+      limits="features of a network trained on a million photographs",
+    ),
+    Claim(
+      text="An adversarial term restores the spectrum.",
+      checks=[
+        sharper(adversarial, perceptual),
+        at_most(
+          f"its fine power differs from the data's by at most {restored:.0%}",
+          np.abs(fine - data_fine),
+          data_fine,
+          factor=restored,
+        ),
+      ],
+    ),
+    Claim(
+      text="An adversarial term loses coverage.",
+      checks=[
+        at_most(
+          f"its recall is lower than that of {other}",
+          of("recall", adversarial),
+          of("recall", other),
+        )
+        for other in (l2, perceptual)
+      ],
+    ),
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws the spectra as shares of the data's."""
+  figure, (axes,) = panels(1, width=7, height=4.2)
+  names = [row["labels"]["loss"] for row in results.rows]
+  keys = [k for k in results.rows[0]["numbers"] if k.startswith("power_")]
+  real = {key: results.values(key, loss=REAL).mean() for key in keys}
+  lines = {
+    name: [
+      (float(key.removeprefix("power_")), results.values(key, loss=name) / base)
+      for key, base in real.items()
+    ]
+    for name in names
+    if name != REAL
+  }
+  draw_lines(
+    axes,
+    lines,
+    x="spatial frequency, cycles per pixel",
+    y="power of samples / power of real digits",
+    log="",
+    levels={REAL: 1.0},
+  )
+  save_figure(figure, folder / "spectra.png")
+
+
+STUDY = Study(
+  name="distillation_losses",
+  question="Which loss makes a one-step student sharp, and at what cost?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="fine_power", heading="fine power", format=".4f"),
+    Column(metric="frechet", heading="Frechet distance", format=".2f"),
+    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    Column(metric="precision", heading="precision"),
+    Column(metric="recall", heading="recall"),
+    Column(metric="accuracy", heading="accuracy"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()

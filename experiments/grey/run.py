@@ -1,0 +1,295 @@
+"""The grey of one-step flow matching, and three ways out of it."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Fits,
+  ImageJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  make_pairs,
+  panels,
+  save_images,
+)
+from experiments.runner.figures import draw_lines
+from jaxflow import data
+from jaxflow.commands import PairOptions
+from jaxflow.evaluation.canvas import save_figure
+
+SETTINGS = {
+  "seeds": 3,
+  "data": "fashion_mnist",
+  # Patches of 7 pixels make 16 tokens of an image: a small network, in minutes.
+  "model": {"width": 64, "depth": 3, "num_heads": 2, "patch_size": 7},
+  "batch_size": 64,
+  # Of flow matching; of each repair, which starts from it.
+  "flow_steps": 1000,
+  "steps": 600,
+  "learning_rate": 1e-3,
+  "pairs": 4096,
+  "pair_calls": 16,
+  "calls": (1, 2, 4, 16),
+  # Samples of each seed that are judged.
+  "num": 1000,
+  "classifier_steps": 400,
+  # What counts as far below the data, as most, as restored.
+  "far_below": 0.25,
+  "most": 0.5,
+  "restored": 0.9,
+}
+QUICK = {
+  "seeds": 2,
+  "data": "digits",
+  "model": {"patch_size": 2, "depth": 1, "width": 32},
+  "batch_size": 16,
+  "flow_steps": 125,
+  "steps": 125,
+  "pairs": 256,
+  "pair_calls": 4,
+  "calls": (1, 4),
+  "num": 100,
+  "classifier_steps": 50,
+}
+FLOW, REAL = "flow matching", "real images"
+REPAIRS = {
+  "ReFlow": "reflow",
+  "MeanFlow": "mean_flow",
+  "distillation": "knowledge_distillation",
+}
+
+
+def train(bench: Bench) -> dict[str, Fits]:
+  """Trains the flow, and every repair of it for as many steps."""
+  settings = bench.settings
+
+  def config(method: str, *changes):
+    return bench.config(
+      f"{settings['data']}:{method}",
+      {
+        "model": settings["model"],
+        "train": {
+          "batch_size": settings["batch_size"],
+          "steps": settings["flow_steps"],
+        },
+      },
+      *changes,
+    )
+
+  flow = bench.fit(FLOW, config("flow_matching"), together=False)
+  made = make_pairs(flow, _pairs(settings))
+  changes = {
+    "train": {"steps": settings["steps"]},
+    "optimizer": {"learning_rate": settings["learning_rate"]},
+  }
+  networks = {FLOW: flow}
+  for name, method in REPAIRS.items():
+    networks[name] = bench.fit(
+      name,
+      config(method, changes),
+      init=flow,
+      pairs=None if method == "mean_flow" else made,
+      together=False,
+    )
+  return networks
+
+
+def _pairs(settings: Mapping[str, Any]) -> PairOptions:
+  """Returns how pairs are made: Heun's method, no guidance."""
+  num, calls = settings["pairs"], settings["pair_calls"]
+  return PairOptions(num=num, nfe=calls, batch_size=min(1024, num))
+
+
+def measure(bench: Bench) -> list[Row]:
+  """Judges all networks by contrast and by distance."""
+  settings = bench.settings
+  networks = train(bench)
+  judge = ImageJudge(
+    settings["data"],
+    bench.workdir,
+    num=settings["num"],
+    train_steps=settings["classifier_steps"],
+  )
+  real = data.load(settings["data"], "train")
+  label = np.arange(settings["num"]) % real.num_classes
+  means = np.stack(
+    [real.data[real.label == y].mean(axis=0) for y in range(real.num_classes)]
+  )
+
+  def to_mean(samples):
+    """Root mean square distance of a pixel to the mean of its class."""
+    return np.sqrt(((samples - means[label]) ** 2).mean(axis=(1, 2, 3, 4)))
+
+  rows, pictures = [], {}
+  for name, fits in networks.items():
+    for calls in settings["calls"]:
+      # The distilled student knows the whole jump only.
+      if name == "distillation" and calls > 1:
+        continue
+      samples = fits.sample(settings["num"], calls, seed=1)
+      labels = {"method": name, "calls": calls}
+      numbers = judge(samples) | {"to_mean": to_mean(samples)}
+      rows.append(Row(labels, numbers))
+      if name == FLOW or calls == 1:
+        pictures[f"{name}, calls {calls}"] = samples[0, :20]
+  fresh = _fresh(real, label, bench.seeds)
+  floor = judge.floor(settings["num"], bench.seeds)
+  floor["to_mean"] = to_mean(fresh)
+  rows.append(Row({"method": REAL, "calls": 0}, floor))
+  pictures[REAL] = fresh[0, :20]
+  save_images(bench.figures / "samples.png", pictures, scale=2)
+  return rows
+
+
+def _fresh(
+  real: data.Dataset, label: np.ndarray, seeds: tuple[int, ...]
+) -> np.ndarray:
+  """Returns real images [S, N, ...] of the classes [N], with repetition."""
+  every = []
+  for seed in seeds:
+    generator = np.random.default_rng(seed)
+    rows = [generator.choice(np.flatnonzero(real.label == y)) for y in label]
+    every.append(real.data[rows])
+  return np.stack(every)
+
+
+def claims(results: Results) -> list[Claim]:
+  """Tests what is said of one call, of a few, and of the repairs."""
+  settings = results.about["settings"]
+  far, most, restored = (
+    settings[name] for name in ("far_below", "most", "restored")
+  )
+  last = settings["calls"][-1]
+
+  def flow(metric, calls):
+    return results.values(metric, method=FLOW, calls=calls)
+
+  def real(metric):
+    return results.values(metric, method=REAL)
+
+  def regains(metric: str, what: str, calls: int) -> Check:
+    """What of the way from one call to the data so many calls go."""
+    start = flow(metric, 1)
+    way = real(metric) - start
+    gone = flow(metric, calls) - start
+    return at_most(
+      f"{calls} calls go {most:.0%} of the way from one call to the data: "
+      f"{what}",
+      most * way * np.sign(way),
+      gone * np.sign(way),
+    )
+
+  few = [calls for calls in settings["calls"] if 1 < calls <= 4]
+  repairs = [
+    Claim(
+      text=f"{name} restores the contrast in one call.",
+      checks=[
+        at_most(
+          f"contrast within a class is at least {restored} of the data's",
+          restored * real("class_contrast"),
+          results.values("class_contrast", method=name, calls=1),
+        ),
+        at_most(
+          f"its Frechet distance is at most that of flow matching in {few[-1]} "
+          "calls",
+          results.values("frechet", method=name, calls=1),
+          flow("frechet", few[-1]),
+        ),
+      ],
+    )
+    for name in REPAIRS
+  ]
+  return [
+    Claim(
+      text="One call of flow matching gives the grey mean of a class.",
+      checks=[
+        at_most(
+          f"contrast within a class is at most {far} of the data's",
+          flow("class_contrast", 1),
+          real("class_contrast"),
+          factor=far,
+        ),
+        at_most(
+          f"samples are at most {far} as far from the mean of their class as "
+          "data are",
+          flow("to_mean", 1),
+          real("to_mean"),
+          factor=far,
+        ),
+      ],
+    ),
+    Claim(
+      text="The steps from one call to two and from two to four repair most "
+      "of it.",
+      checks=[
+        regains(metric, what, calls)
+        for calls in few
+        for metric, what in (
+          ("class_contrast", "contrast within a class"),
+          ("frechet", "Frechet distance"),
+        )
+      ],
+      limits=f"more calls than {last}, large networks",
+    ),
+    *repairs,
+  ]
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws contrast and distance over the number of calls."""
+  figure, axes = panels(2, width=5.2, height=3.9, columns=2)
+  calls = results.about["settings"]["calls"]
+  names = {
+    "class_contrast": "contrast within a class",
+    "frechet": "Frechet distance in classifier features",
+  }
+  for panel, (metric, title) in zip(axes, names.items(), strict=True):
+    lines = {}
+    for name in (FLOW, *REPAIRS):
+      lines[name] = [
+        (row["labels"]["calls"], results.values(metric, **row["labels"]))
+        for row in results.select(method=name)
+      ]
+    level = float(results.values(metric, method=REAL).mean())
+    draw_lines(
+      panel,
+      lines,
+      x="network calls",
+      y=title,
+      log="xy" if metric == "frechet" else "x",
+      levels={REAL: level},
+      ticks=calls,
+    )
+  save_figure(figure, folder / "calls.png")
+
+
+STUDY = Study(
+  name="grey",
+  question="Why is one step of flow matching grey, and what repairs it?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="class_contrast", heading="contrast within a class"),
+    Column(metric="contrast", heading="contrast"),
+    Column(metric="to_mean", heading="distance to the class's mean"),
+    Column(metric="fine_power", heading="fine power", format=".4f"),
+    Column(metric="frechet", heading="Frechet distance", format=".1f"),
+    Column(metric="accuracy", heading="accuracy", format=".2f"),
+    Column(metric="recall", heading="recall", format=".2f"),
+  ],
+  figures=figures,
+)
+
+if __name__ == "__main__":
+  STUDY.main()
