@@ -159,7 +159,8 @@ def save_images(
   tall, wide = next(iter(lines.values())).shape[1:3]
   figure, axes = panels(
     len(lines),
-    width=1.9 + num * wide * scale / 100,
+    # Room for the longest name, of 8 points.
+    width=0.4 + 0.07 * max(map(len, lines)) + num * wide * scale / 100,
     height=0.06 + tall * scale / 100,
     columns=1,
   )
