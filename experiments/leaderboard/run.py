@@ -1,4 +1,4 @@
-"""Every row of METHODS after equal training, on two sets of images.
+"""Every row of METHODS after equal training, on sets of images.
 
 One network and one budget for all: the FLOPs in which flow matching takes
 `steps` steps, counted in the compiled programs. What a row starts from counts:
@@ -40,11 +40,8 @@ from jaxflow.training import sharding
 SETTINGS = {
   "seeds": 3,
   # What of configs/digits.py is different for a data set, and how many samples
-  # are judged. Patches of 7 make as many tokens of 28 pixels as 2 of 8.
-  "data": {
-    "digits": ({}, 360),
-    "fashion_mnist": ({"model": {"patch_size": 7}}, 1000),
-  },
+  # are judged.
+  "data": {"digits": ({}, 360)},
   "methods": tuple(METHODS),
   "baseline": "flow_matching",
   # Steps of the baseline; their FLOPs are everybody's budget.

@@ -12,7 +12,8 @@ from experiments.runner.figures import (
   save_lines,
   save_points,
 )
-from experiments.runner.fits import Fits, fit
+from experiments.runner.fits import Fits
+from experiments.runner.fitting import fit
 from experiments.runner.judges import ImageJudge, PlaneJudge
 from experiments.runner.pairs import make_pairs
 from experiments.runner.results import Results, Row

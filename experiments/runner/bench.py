@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.runner.fits import Fits, fit
+from experiments.runner.fits import Fits
+from experiments.runner.fitting import fit
 from jaxflow.config import Config, update
 from jaxflow.config.flags import load_file
 
@@ -57,7 +58,7 @@ class Bench:
     Args:
       title: What to print.
       config: The config.
-      **others: As `fits.fit`.
+      **others: As `fitting.fit`.
     """
     fits = fit(config, self.seeds, folder=self.workdir / "fits", **others)
     self.trained += fits.seconds
