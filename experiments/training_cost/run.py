@@ -221,6 +221,8 @@ def claims(results: Results) -> list[Claim]:
 
 def figures(results: Results, folder: pathlib.Path) -> None:
   """Draws FLOPs and memory of every variant, without and with remat."""
+  from matplotlib.ticker import LogLocator
+
   plain = results.select(remat="no")
   order = sorted(plain, key=lambda row: row["numbers"]["flops"]["mean"])
   names = [row["labels"]["variant"] for row in order]
@@ -230,28 +232,31 @@ def figures(results: Results, folder: pathlib.Path) -> None:
     (axes[0], "flops_ratio", "FLOPs over flow matching"),
     (axes[1], "temporary_ratio", "temporary memory over flow matching"),
   ):
-    for remat, shift, color in (("no", -0.2, "C0"), ("yes", 0.2, "C1")):
+    panel.set_xscale("log")
+    for remat, shift, mark in (("no", -0.12, "o"), ("yes", 0.12, "D")):
       found = {
         row["labels"]["variant"]: row["numbers"][metric]["mean"]
         for row in results.select(remat=remat)
       }
       shown = [i for i, name in enumerate(names) if name in found]
-      panel.barh(
-        places[shown] + shift,
+      panel.plot(
         [found[names[i]] for i in shown],
-        height=0.4,
-        color=color,
+        places[shown] + shift,
+        mark,
+        markersize=5,
         label="with remat" if remat == "yes" else "without remat",
       )
-    panel.set_xscale("log")
     panel.set_xlabel(title)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_major_locator(LogLocator(2))
+    panel.minorticks_off()
     panel.axvline(1, color="0.3", linewidth=0.8)
-    panel.grid(axis="x", which="both", color="0.92")
+    panel.grid(color="0.92")
     panel.set_axisbelow(True)
     panel.set_ylim(-0.6, len(names) - 0.4)
   axes[0].axvspan(3, 5, color="0.9", zorder=0, label="3 to 5 times")
   axes[0].set_yticks(places, names, fontsize=7)
-  axes[1].set_yticks([])
+  axes[1].set_yticks(places, [""] * len(names))
   axes[0].legend(fontsize=8, loc="lower right")
   save_figure(figure, folder / "cost.png")
 
