@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from experiments.runner.spectra import fine_power
 from jaxflow import data, evaluation
 from jaxflow.commands.classifiers import trained
 from jaxflow.models import Extractor
@@ -107,9 +108,10 @@ class ImageJudge:
 
     `frechet`, in the features of the data set's own classifier, `accuracy`,
     what it says of the class asked for, `sliced_wasserstein` of pixels,
-    `precision`, `recall`, and `contrast`: the standard deviation of each pixel
-    over samples, as a mean over pixels. A seed with samples that are not finite
-    has NaN.
+    `precision`, `recall`; `contrast`: the standard deviation of each pixel over
+    samples, as a mean over pixels; `class_contrast`: the same among samples of
+    one class, as a mean over classes; `fine_power` (`spectra.fine_power`). A
+    seed with samples that are not finite has NaN.
 
     Args:
       samples: Images in [-1, 1].
@@ -124,8 +126,8 @@ class ImageJudge:
       for name in self._names:
         value = scores[name].value if fine else np.nan
         found.setdefault(self._short.get(name, name), []).append(value)
-      contrast = float(images.std(axis=0).mean()) if fine else np.nan
-      found.setdefault("contrast", []).append(contrast)
+      for name, value in _of_pixels(images, label).items():
+        found.setdefault(name, []).append(value if fine else np.nan)
     return {name: np.array(values) for name, values in found.items()}
 
   def floor(self, num: int, seeds: Sequence[int]) -> Numbers:
@@ -149,3 +151,15 @@ class ImageJudge:
       count = min(size, len(images) - start)
       collector.add(start, count, self._look(params, images[index]))
     return collector.drawn(np.asarray(label))
+
+
+def _of_pixels(images: np.ndarray, label: np.ndarray) -> dict[str, float]:
+  """Measures images without a reference."""
+  classes = [images[label == y] for y in np.unique(label)]
+  return {
+    "contrast": float(images.std(axis=0).mean()),
+    "class_contrast": float(
+      np.mean([some.std(axis=0).mean() for some in classes])
+    ),
+    "fine_power": fine_power(images),
+  }
