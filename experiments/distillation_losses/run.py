@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from experiments.runner.spectra import radial_power
 
 from experiments.runner import (
   Bench,
@@ -23,6 +22,7 @@ from experiments.runner import (
   save_images,
 )
 from experiments.runner.figures import draw_lines
+from experiments.runner.spectra import radial_power
 from jaxflow import data
 from jaxflow.commands import PairOptions
 from jaxflow.evaluation.canvas import save_figure
