@@ -353,7 +353,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
       lines,
       x="guidance scale",
       y=title,
-      log="y" if metric == "frechet" else "",
+      log="",
       levels={"real digits": float(real)},
       ticks=scales,
     )
