@@ -162,6 +162,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
       x="training steps",
       y=title,
       levels={"real points": float(real)},
+      ticks=settings["steps"],
     )
   save_figure(figure, folder / "training.png")
 

@@ -25,6 +25,7 @@ from experiments.training_cost.steps import (
   ONLY_COUNTED,
   compile_all,
   flops,
+  memory_with_remat,
   temporary_bytes,
   time_ratios,
 )
@@ -102,6 +103,7 @@ def measure(bench: Bench) -> list[Row]:
   if bench.quick:
     rest = []
   counted, _ = compile_all(network, rest, ONLY_COUNTED, remat=True)
+  scanned = memory_with_remat(network, timed)
 
   def again(table: dict) -> dict:
     return {f"{name}, remat": value for name, value in table.items()}
@@ -130,6 +132,8 @@ def measure(bench: Bench) -> list[Row]:
         one = plain[name]
         numbers["more_flops"] = flops(step) / flops(one)
         numbers["less_memory"] = temporary_bytes(step) / temporary_bytes(one)
+        if name in scanned:
+          numbers["less_memory_scanned"] = scanned[name]
       elif name in GOALS:
         numbers["goal"] = GOALS[name]
       key = name if remat == "no" else f"{name}, remat"
@@ -159,8 +163,9 @@ def claims(results: Results) -> list[Claim]:
   def recomputed(name: str) -> list[Check]:
     return [
       at_most(
-        f"{name}: remat takes at least a tenth off the temporary memory",
-        of("less_memory", name, "yes"),
+        f"{name}, scanned layers: remat takes at least a tenth off the "
+        "temporary memory",
+        of("less_memory_scanned", name, "yes"),
         0.9,
       ),
       between(
@@ -276,6 +281,11 @@ STUDY = Study(
     Column(metric="time_ratio", heading="time", format=".2f"),
     Column(metric="more_flops", heading="FLOPs by remat", format=".2f"),
     Column(metric="less_memory", heading="memory by remat", format=".2f"),
+    Column(
+      metric="less_memory_scanned",
+      heading="memory by remat, scanned layers",
+      format=".2f",
+    ),
   ],
   figures=figures,
 )

@@ -22,11 +22,14 @@ ONLY_COUNTED = {
 }
 
 
-def make_arguments(config: dict, **options) -> tuple[Callable, tuple]:
+def make_arguments(
+  config: dict, *, scan_layers: bool = False, **options
+) -> tuple[Callable, tuple]:
   """Make the network and what a step takes.
 
   Args:
     config: Size of batch and network.
+    scan_layers: Whether layers are a loop, of which XLA counts one round.
     **options: More options of the network.
 
   Returns:
@@ -35,7 +38,9 @@ def make_arguments(config: dict, **options) -> tuple[Callable, tuple]:
   """
   config = dict(config)
   size = config.pop("batch_size")
-  network = models.dit(**config, **options, second_time=True, scan_layers=False)
+  network = models.dit(
+    **config, **options, second_time=True, scan_layers=scan_layers
+  )
   init = jax.jit(network.init)
   params, target, teacher = map(init, jax.random.split(jax.random.key(0), 3))
   data_key, key = jax.random.split(jax.random.key(1))
@@ -81,8 +86,7 @@ def compile_all(
   config: dict,
   names: Sequence[str],
   options: dict | None = None,
-  *,
-  remat: bool = False,
+  **layers: bool,
 ) -> tuple[dict[str, jax.stages.Compiled], dict[str, tuple]]:
   """Compile the steps of variants.
 
@@ -90,18 +94,19 @@ def compile_all(
     config: Size of batch and network.
     names: Keys of `variants`.
     options: Options of the compiler.
-    remat: Whether the backward pass computes every block anew.
+    **layers: `remat`, whether the backward pass computes every block anew, and
+      `scan_layers`.
 
   Returns:
     The compiled steps, and their arguments, by name.
   """
-  plain = make_arguments(config, remat=remat)
+  plain = make_arguments(config, **layers)
   table = variants(config["num_classes"])
   steps, arguments_of = {}, {}
   for name in names:
     more = network_options(name, config["depth"])
     apply_fn, arguments = (
-      make_arguments(config, remat=remat, **more) if more else plain
+      make_arguments(config, **layers, **more) if more else plain
     )
     arguments_of[name] = arguments
     steps[name] = compile_step(
@@ -112,6 +117,26 @@ def compile_all(
       options=options,
     )
   return steps, arguments_of
+
+
+def memory_with_remat(config: dict, names: Sequence[str]) -> dict[str, float]:
+  """Return temporary memory with remat over that without, of scanned layers.
+
+  Of unrolled layers the compiler orders all blocks itself, and on CPUs it
+  computes them anew long before they are needed.
+
+  Args:
+    config: Size of batch and network.
+    names: Keys of `variants`.
+  """
+  plain, spared = (
+    compile_all(config, names, ONLY_COUNTED, remat=remat, scan_layers=True)[0]
+    for remat in (False, True)
+  )
+  return {
+    name: temporary_bytes(spared[name]) / temporary_bytes(plain[name])
+    for name in names
+  }
 
 
 def flops(step: jax.stages.Compiled) -> float:
