@@ -20,10 +20,10 @@ from jaxflow.config.flags import load_file
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 # Experiments on the runner; some of them have not been run in full yet.
-STUDIES = (
-  *("boundary", "distillation_losses", "grey", "guidance"),
-  *("quantisation", "refinement", "reflow", "ring", "stability", "stiffness"),
-  *("targets", "teacher_steps", "training_cost"),
+STUDIES = sorted(
+  file.parent.name
+  for file in FOLDER.glob("*/run.py")
+  if "STUDY = Study(" in file.read_text()
 )
 WAITING = "Not run in full yet."
 QUESTIONS = tuple(
@@ -109,7 +109,7 @@ def test_the_page_of_verdicts_is_that_of_the_files():
     ([0.0, 0.0, 2.0, 2.0], [2.0, 2.0, 2.0, 2.0], "undecided"),
     ([0.0, 1.0, 0.0, 1.0], [1.0, 2.0, 2.0, 3.0], "confirmed"),
     ([1.0, 2.0, 2.0, 3.0], [0.0, 1.0, 0.0, 1.0], "refuted"),
-    ([1.0, 1.0], [1.0, 1.0], "confirmed"),
+    ([1.0, 1.0], [1.0, 1.0], "undecided"),
     ([3.0], [2.0], "refuted"),
     # A run that diverged is worse than any number, if all seeds say so.
     ([1.0, 1.0, 1.0], [np.nan, np.inf, 2.0], "confirmed"),
@@ -137,7 +137,7 @@ def test_a_difference_and_its_error():
     (["confirmed", "refuted"], "depends"),
     (["confirmed", "refuted", "undecided"], "depends"),
     (["confirmed", "undecided"], "undecided"),
-    (["refuted", "undecided"], "undecided"),
+    (["refuted", "undecided"], "refuted"),
   ],
 )
 def test_a_claim_is_what_its_checks_are(verdicts, verdict):

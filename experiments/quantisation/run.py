@@ -57,8 +57,6 @@ QUICK = {
   "formats": ("bfloat16", "float8_e4m3fn", "int4"),
   "classifier_steps": 20,
 }
-# Bits of a weight.
-BITS = {"bfloat16": 16, "float8_e4m3fn": 8, "int8": 8, "int4": 4}
 SHORT = {"float8_e4m3fn": "float8"}
 NAMES = {
   "flow_matching": "flow matching",
@@ -75,7 +73,7 @@ def rounded(kernel: Array, name: str) -> Array:
 
   Args:
     kernel: Weights [inputs, outputs].
-    name: A key of `BITS`.
+    name: A dtype of `SETTINGS["formats"]`.
 
   Raises:
     RunError: If the library that rounds is missing.
@@ -97,7 +95,7 @@ def quantised(params: PyTree, name: str) -> PyTree:
 
   Args:
     params: Of a network.
-    name: A key of `BITS`, or `FULL`.
+    name: A dtype of `SETTINGS["formats"]`, or `FULL`.
   """
   if name == FULL:
     return params

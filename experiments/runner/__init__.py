@@ -6,12 +6,7 @@ and writes everything that the repository keeps of it.
 """
 
 from experiments.runner.bench import Bench
-from experiments.runner.figures import (
-  panels,
-  save_images,
-  save_lines,
-  save_points,
-)
+from experiments.runner.figures import panels, save_images, save_points
 from experiments.runner.fits import Fits
 from experiments.runner.fitting import fit
 from experiments.runner.judges import ImageJudge, PlaneJudge
@@ -36,6 +31,5 @@ __all__ = [
   "make_pairs",
   "panels",
   "save_images",
-  "save_lines",
   "save_points",
 ]

@@ -48,7 +48,7 @@ def follow(field: ModelFn, start: Array, times: Array) -> Array:
 
 def refined(times: Array, parts: int) -> Array:
   """Divides each step into equal parts, [n + 1] -> [n, parts + 1]."""
-  share = jnp.linspace(0, 1, parts + 1)
+  share = jnp.linspace(0, 1, parts + 1)[None]
   return times[:-1, None] * (1 - share) + times[1:, None] * share
 
 

@@ -38,32 +38,6 @@ def panels(
   return figure, axes[:count]
 
 
-def save_lines(
-  path: pathlib.Path,
-  lines: Mapping[str, Iterable[tuple[float, ArrayLike]]],
-  *,
-  x: str,
-  y: str,
-  log: str = "xy",
-  levels: Mapping[str, float] | None = None,
-  ticks: Sequence[float] | None = None,
-) -> None:
-  """Writes lines of means over seeds, with bars of one standard deviation.
-
-  Args:
-    path: A .png file.
-    lines: Points of each line: where, and one value a seed.
-    x: What the horizontal axis shows, with its unit.
-    y: What the vertical axis shows.
-    log: Which axes are logarithmic: "", "x", "y" or "xy".
-    levels: Horizontal lines by name, dashed or dotted.
-    ticks: Places of ticks on the horizontal axis.
-  """
-  figure, (axes,) = panels(1, width=7, height=4.4)
-  draw_lines(axes, lines, x=x, y=y, log=log, levels=levels, ticks=ticks)
-  save_figure(figure, path)
-
-
 def draw_lines(
   axes: "Axes",
   lines: Mapping[str, Iterable[tuple[float, ArrayLike]]],
@@ -74,7 +48,17 @@ def draw_lines(
   levels: Mapping[str, float] | None = None,
   ticks: Sequence[float] | None = None,
 ) -> None:
-  """Draws what `save_lines` writes."""
+  """Draws lines of means over seeds, with bars of one standard deviation.
+
+  Args:
+    axes: Where to draw.
+    lines: Points of each line: where, and one value a seed.
+    x: What the horizontal axis shows, with its unit.
+    y: What the vertical axis shows.
+    log: Which axes are logarithmic: "", "x", "y" or "xy".
+    levels: Horizontal lines by name, dashed or dotted.
+    ticks: Places of ticks on the horizontal axis.
+  """
   for number, (name, points) in enumerate(lines.items()):
     found = sorted((at, np.atleast_1d(values)) for at, values in points)
     axes.errorbar(

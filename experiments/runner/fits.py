@@ -77,7 +77,9 @@ class Fits:
     config = self.config.copy_and_resolve_references()
     with config.unlocked():
       update(config, fields)
-    return dataclasses.replace(self, run=Run.of(config), draws={})
+    return dataclasses.replace(
+      self, run=Run.of(config), key=f"{self.key}, {fields}", draws={}
+    )
 
   def mapped(self, function: Callable[[PyTree], PyTree]) -> Self:
     """Returns networks with other parameters: rounded, for instance.
@@ -93,7 +95,8 @@ class Fits:
       )
       for state in self.states
     ]
-    return dataclasses.replace(self, states=states)
+    # Nothing can be kept under a name that does not say what was done.
+    return dataclasses.replace(self, states=states, key="")
 
   def params(self, average: str | None = None) -> list[PyTree]:
     """Returns the parameters of every seed.

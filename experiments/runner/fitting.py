@@ -73,6 +73,11 @@ def fit(
     features=None if features is None else features.config,
     pairs=None if pairs is None else "given",
   )
+  given = [x for x in (teacher, init, features) if x is not None]
+  if folder is not None and not all(x.key for x in given):
+    raise ValueError(
+      "networks that were changed by hand cannot be kept: no folder"
+    )
   identity = {
     "config": config.to_dict(),
     "seeds": list(seeds),

@@ -24,6 +24,8 @@ class PlaneJudge:
       error is small beside that of the samples.
   """
 
+  _NAMES = ("sliced_wasserstein", "mode_coverage", "high_quality")
+
   def __init__(self, mixture: evaluation.Mixture, *, num: int = 20_000):
     self._mixture = mixture
     self._reference = mixture.sample(num, seed=1_000_003)[0]
@@ -38,17 +40,18 @@ class PlaneJudge:
     found: dict[str, list[float]] = {}
     for points in samples:
       fine = bool(np.isfinite(points).all()) and np.abs(points).max() < 1e6
-      # Of whatever is judged here the names are the same.
-      numbers = {
-        "sliced_wasserstein": evaluation.sliced_wasserstein,
-        "mode_coverage": evaluation.mode_coverage,
-        "high_quality": evaluation.high_quality,
-      }
-      for name, measure in numbers.items():
-        other = (
-          self._reference if name == "sliced_wasserstein" else self._mixture
-        )
-        value = measure(points, other).value if fine else np.nan
+      numbers = {name: np.nan for name in self._NAMES}
+      if fine:
+        numbers = {
+          "sliced_wasserstein": evaluation.sliced_wasserstein(
+            points, self._reference
+          ).value,
+          "mode_coverage": evaluation.mode_coverage(
+            points, self._mixture
+          ).value,
+          "high_quality": evaluation.high_quality(points, self._mixture).value,
+        }
+      for name, value in numbers.items():
         found.setdefault(name, []).append(value)
     return {name: np.array(values) for name, values in found.items()}
 

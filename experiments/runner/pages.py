@@ -37,9 +37,9 @@ def _cell(row: dict[str, Any], column: "Column") -> str:
   if number is None:
     return ""
   missing = sum(value is None for value in number["values"])
-  lost = f" ({missing} diverged)" if missing else ""
+  lost = f" ({missing} {column.missing})" if missing else ""
   if number["mean"] is None:
-    return "diverged"
+    return column.missing
   text = format(number["mean"], column.format)
   deviation = number["deviation"]
   if deviation:
@@ -74,6 +74,8 @@ def _numbers(check: dict[str, Any]) -> str:
   if check["difference"] is None:
     return f"{left} against {right}"
   difference, error = check["difference"], check["error"]
+  # A difference of rounding errors is none.
+  difference = 0.0 if abs(difference) < 1e-12 else difference
   return f"{left} against {right}: {difference:+.2g} ± {error:.2g}"
 
 
@@ -96,13 +98,14 @@ def blocks(study: "Study", results: "Results") -> dict[str, str]:
   rule = ["---"] * count + ["--:"] * len(study.columns)
   rows = [heading, rule, *lines]
   about = results.about
-  took = about["seconds"]
+  took = about["seconds_training"]
   time = f"{took} s" if took < 120 else f"{took / 60:.0f} min"
+  trains = f"; {time} of training" if took else ""
   return {
     "table": "\n".join("| " + " | ".join(row) + " |" for row in rows),
     "verdict": "\n".join(verdicts(results)),
     "run": (
-      f"    {about['command']}            # {time}; writes results/\n"
+      f"    {about['command']}            # writes results/{trains}\n"
       f"    {about['command']} --quick    # under a minute; prints only\n\n"
       f"{len(about['seeds'])} seeds; {about['hardware']}, Python "
       f"{about['python']}, JAX {about['jax']}, {about['date']}."

@@ -34,11 +34,13 @@ class Column:
     metric: Its name in the rows.
     heading: What stands above it, with the unit.
     format: How a number is written.
+    missing: What stands for a number that is not there.
   """
 
   metric: str
   heading: str
   format: str = ".3f"
+  missing: str = "diverged"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A check compares two numbers that were measured with the same seeds. The
 difference d has a mean and a standard error over seeds; a check is confirmed
-where mean + 2 errors <= 0, refuted where mean - 2 errors > 0, else undecided.
+where mean + 2 errors < 0, refuted where mean - 2 errors > 0, else undecided: so
+is a tie.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ ERRORS = 2.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-  """Whether one number is at most another, seed by seed.
+  """Whether one number is smaller than another, seed by seed.
 
   Attributes:
     says: What holds if it is, as a clause: "MeanFlow is nearer at one call".
@@ -48,7 +49,7 @@ class Check:
     if found is None:
       return self._by_order()
     mean, error = found
-    if mean + ERRORS * error <= 0:
+    if mean + ERRORS * error < 0:
       return "confirmed"
     return "refuted" if mean - ERRORS * error > 0 else "undecided"
 
@@ -80,7 +81,7 @@ class Check:
 def at_most(
   says: str, left: ArrayLike, right: ArrayLike, *, factor: float = 1.0
 ) -> Check:
-  """Checks `left <= factor * right`.
+  """Checks `left <= factor * right`, where a tie decides nothing.
 
   Args:
     says: What holds if it is so, as a clause.
@@ -111,7 +112,7 @@ class Claim:
 
   Attributes:
     text: The sentence.
-    checks: At least one; the claim holds if all of them do.
+    checks: At least one; the claim holds if all of them are confirmed.
     limits: What of the claim these checks cannot reach, "" for nothing.
   """
 
@@ -123,12 +124,13 @@ class Claim:
   def verdict(self) -> str:
     """`confirmed`, `refuted`, `depends` or `undecided`.
 
-    It depends where some checks are confirmed and some are refuted.
+    It depends where some checks are confirmed and some are refuted; it is
+    refuted where some are and none is confirmed.
     """
     found = {check.verdict for check in self.checks}
-    if len(found) == 1:
-      return found.pop()
-    return "depends" if {"confirmed", "refuted"} <= found else "undecided"
+    if "refuted" in found:
+      return "depends" if "confirmed" in found else "refuted"
+    return "undecided" if "undecided" in found else "confirmed"
 
   def as_json(self) -> dict[str, Any]:
     """Returns what the results keep of it."""

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from scipy.stats import beta
 
 from experiments.runner import (
   Bench,
@@ -226,23 +227,32 @@ def claims(results: Results) -> list[Claim]:
     return results.values("diverged", method=title, rate=rates[-1], fix=fix)
 
   def fewer(says: str, left: np.ndarray, right: np.ndarray) -> Check:
-    return at_most(
-      f"{says}: the difference is at most -0.1", left - right, -0.1
-    )
+    return at_most(f"{says}, by at least 0.1 of all runs", left - right, -0.1)
 
   def helps(title: str, fix: str) -> Check:
     return fewer(
-      f"{title}, highest rate: share of runs that diverge with '{fix}' less "
-      "that without",
+      f"{title}, highest rate: fewer runs diverge with '{fix}'",
       at_highest(title, fix),
       at_highest(title, "none"),
     )
 
-  def rare(title: str, rate: float, fix: str = "none") -> Check:
-    with_fix = "" if fix == "none" else f", {fix}"
+  def rare(title: str) -> Check:
+    # Five runs that agree have no deviation, and yet say little: the share of
+    # a law under which so few of all diverge with a probability of 5 %.
+    runs = np.concatenate(
+      [
+        results.values("diverged", method=title, rate=r, fix="none")
+        for r in rates
+      ]
+    )
+    failed = runs.sum()
+    bound = 1.0
+    if failed < len(runs):
+      bound = beta.ppf(0.95, failed + 1, len(runs) - failed)
     return at_most(
-      f"{title}, rate {rate:g}{with_fix}: at most one run in five diverges",
-      results.values("diverged", method=title, rate=rate, fix=fix),
+      f"{title}, {len(runs)} runs at all rates: with 95 % confidence fewer "
+      "than one in five diverge",
+      bound,
       0.2,
     )
 
@@ -254,8 +264,7 @@ def claims(results: Results) -> list[Claim]:
       "often than training in discrete time.",
       checks=[
         fewer(
-          f"all rates: share of runs of {name} that diverge less that of "
-          f"'{bare}'",
+          f"all rates: fewer runs of {name} diverge than of '{bare}'",
           share(name),
           share(bare),
         )
@@ -264,9 +273,9 @@ def claims(results: Results) -> list[Claim]:
     ),
     Claim(
       text="Starting from a pretrained flow model makes continuous-time "
-      "consistency training stable.",
+      "consistency training diverge less often.",
       checks=[
-        rare(title, rates[-1], "from a flow model")
+        helps(title, "from a flow model")
         for title in (bare, published)
         if "from a flow model" in fixes.get(title, {})
       ],
@@ -279,7 +288,6 @@ def claims(results: Results) -> list[Claim]:
 
 def _claims_on_fixes(results, share, fewer, helps, rare) -> list[Claim]:
   """Returns the claims on what helps training from scratch."""
-  rates = results.about["settings"]["learning_rates"]
   bare, published = "continuous, bare", "continuous, as published"
   return [
     Claim(
@@ -288,8 +296,7 @@ def _claims_on_fixes(results, share, fewer, helps, rare) -> list[Claim]:
       checks=[
         helps(bare, "tangent normalised"),
         fewer(
-          f"all rates: share of runs of '{published}' that diverge less that "
-          f"of '{bare}'",
+          f"all rates: fewer runs of '{published}' diverge than of '{bare}'",
           share(published),
           share(bare),
         ),
@@ -298,7 +305,7 @@ def _claims_on_fixes(results, share, fewer, helps, rare) -> list[Claim]:
     Claim(
       text="Clipping the gradient makes continuous-time training from scratch "
       "diverge less often.",
-      checks=[helps(bare, "gradient clipped")],
+      checks=[helps(title, "gradient clipped") for title in (bare, published)],
     ),
     Claim(
       text="A warm-up of the tangent makes continuous-time training from "
@@ -307,7 +314,7 @@ def _claims_on_fixes(results, share, fewer, helps, rare) -> list[Claim]:
     ),
     Claim(
       text="MeanFlow is stable from scratch.",
-      checks=[rare("MeanFlow", rate) for rate in rates],
+      checks=[rare("MeanFlow")],
     ),
   ]
 
@@ -358,7 +365,7 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="diverged", heading="share diverged", format=".2f"),
+    Column(metric="diverged", heading="worse than one Gaussian", format=".2f"),
     Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
     Column(metric="mode_coverage", heading="modes covered", format=".2f"),
     Column(metric="tangent_norm", heading="tangent norm", format=".3g"),

@@ -371,7 +371,9 @@ STUDY = Study(
     Column(metric="error_10", heading="error, 10 calls"),
     Column(metric="error_20", heading="error, 20 calls"),
     Column(metric="error_64", heading="error, 64 calls", format=".4f"),
-    Column(metric="calls", heading="calls for 0.05", format=".1f"),
+    Column(
+      metric="calls", heading="calls for 0.05", format=".1f", missing="over 256"
+    ),
   ],
   figures=figures,
 )
