@@ -71,7 +71,7 @@ QUICK = {
   "seeds": 2,
   "steps": 300,
   "num": 500,
-  "teacher_calls": {"euler": (100,), "heun": (20,)},
+  "teacher_calls": {"euler": (20, 100), "heun": (20,)},
   "batches": (500,),
   "methods": ("slim_flow",),
   "methods_seeds": 2,
