@@ -25,6 +25,7 @@ from experiments.runner.figures import draw_lines
 from jaxflow import data
 from jaxflow.commands import PairOptions
 from jaxflow.evaluation.canvas import save_figure
+from jaxflow.methods import METHODS
 
 SETTINGS = {
   "seeds": 3,
@@ -97,7 +98,7 @@ def train(bench: Bench) -> dict[str, Fits]:
       name,
       config(method, changes),
       init=flow,
-      pairs=None if method == "mean_flow" else made,
+      pairs=made if "pairs" in METHODS[method].needs else None,
       together=False,
     )
   return networks

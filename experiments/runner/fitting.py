@@ -73,8 +73,8 @@ def fit(
     features=None if features is None else features.config,
     pairs=None if pairs is None else "given",
   )
-  given = [x for x in (teacher, init, features) if x is not None]
-  if folder is not None and not all(x.key for x in given):
+  others = [x for x in (teacher, init, features) if x is not None]
+  if folder is not None and not all(x.key for x in others):
     raise ValueError(
       "networks that were changed by hand cannot be kept: no folder"
     )
@@ -83,7 +83,9 @@ def fit(
     "seeds": list(seeds),
     "others": [x and x.key for x in (teacher, init, features)],
     "pairs": [_digest(p.data, p.noise) for p in pairs or ()],
-    "data": "" if source is None else _digest(source.take(np.arange(64))),
+    "data": ""
+    if source is None
+    else _digest(source.take(np.arange(len(source)))),
     "snapshots": list(snapshots),
   }
   if loss is not None:
