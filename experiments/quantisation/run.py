@@ -24,6 +24,7 @@ from experiments.runner import (
 from experiments.runner.figures import draw_lines
 from jaxflow.errors import RunError
 from jaxflow.evaluation.canvas import save_figure
+from jaxflow.flow_maps import ode_step
 from jaxflow.methods import METHODS
 from jaxflow.types import Array, PyTree
 
@@ -193,9 +194,9 @@ def save_pictures(bench: Bench, fits: dict[str, Fits]) -> None:
 
 
 def usual_calls(settings: Mapping[str, Any]) -> dict[str, int]:
-  """Returns the calls each method is made for: one, or most of a flow."""
+  """Returns the calls each method is made for: most where an ODE is solved."""
   return {
-    method: numbers[-1] if method == "flow_matching" else numbers[0]
+    method: numbers[-1 if METHODS[method].flow_map is ode_step else 0]
     for method, numbers in settings["calls"].items()
   }
 
