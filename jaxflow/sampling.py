@@ -191,7 +191,10 @@ def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:
     0.4
   """
   ratio = path.alpha(t) / path.alpha(s)
-  std = jnp.sqrt(path.sigma(t) ** 2 - (ratio * path.sigma(s)) ** 2)
+  # Factors, because a fused multiply-add may find a difference of equal squares
+  # below zero.
+  high, low = path.sigma(t), ratio * path.sigma(s)
+  std = jnp.sqrt((high - low) * (high + low))
   return over(ratio, data) * data + over(std, data) * noise
 
 

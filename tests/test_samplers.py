@@ -15,11 +15,17 @@ from jaxflow import (
   paths,
   predictions,
   samplers,
+  sampling,
   time_grids,
   times,
 )
 
 KEY = jax.random.key(0)
+# As users compile; tests compile in less time, without fused multiply-adds.
+OPTIMIZED = {
+  "xla_backend_optimization_level": 3,
+  "xla_llvm_disable_expensive_passes": False,
+}
 EDM = paths.VarianceExploding()
 VP = paths.VariancePreserving()
 
@@ -42,11 +48,13 @@ def load(request):
       yield references.load
 
 
-def draw(sampler, function, x, times, cond=None, *, path, **options):
+def draw(
+  sampler, function, x, times, cond=None, *, path, compiler=None, **options
+):
   """Run a sampler as a sampler is run, compiled."""
   times = jnp.asarray(times, x.dtype)
   run = functools.partial(sampler, function, path=path, key=KEY, **options)
-  return jax.jit(run)(x, times, cond)
+  return jax.jit(run, compiler_options=compiler)(x, times, cond)
 
 
 @pytest.mark.parametrize(("name", "eta"), [("ddim", 0.0), ("ddim_eta", 0.5)])
@@ -323,6 +331,76 @@ def test_churn_is_spread_over_the_steps():
   )
   middle = 1 / 2 + 1.2 * np.sqrt(1.1**2 - 1) * z[1]
   np.testing.assert_allclose(value, middle * 0.5 / 1.1, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "path",
+  [paths.Linear(), paths.Trigonometric(), paths.VarianceExploding()],
+  ids=["linear", "circle", "exploding"],
+)
+def test_noise_of_an_empty_interval_is_none(path):
+  # Compiled, a^2 - a^2 may be a rounding error below zero, whose root is NaN.
+  t = jnp.linspace(max(path.t_min, 1e-3), 0.99, 4096, dtype=jnp.float32)
+  ones = jnp.ones((4096, 2))
+
+  @functools.partial(jax.jit, compiler_options=OPTIMIZED)
+  def renoised(t, s):
+    return sampling.renoise(path, ones, ones, t, s)
+
+  np.testing.assert_array_equal(renoised(t, t), ones)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.9, 1.0])
+def test_gamma_ends_where_noise_is_left(gamma):
+  # On the linear path, unlike the exploding one, 1 - t scales as well: a map
+  # that always ends at c ends there whatever was renoised before.
+  for end in np.linspace(0.01, 0.3, 20, dtype=np.float32):
+    grid = jnp.array([0.99, 0.5, end], jnp.float32)
+    found = draw(
+      samplers.Gamma(gamma=gamma),
+      lambda x, t, s, cond: jnp.full_like(x, 0.7),
+      jnp.ones((64, 2)),
+      grid,
+      path=paths.Linear(),
+      compiler=OPTIMIZED,
+    )
+    np.testing.assert_array_equal(found, np.float32(0.7))
+
+
+def test_ddim_forgets_pure_noise():
+  # At alpha = 0 and eta = 1 nothing of the first noise is kept: c alpha_s and
+  # fresh noise of sigma_s.
+  z = jax.random.normal(KEY, (2, 64, 2))
+  for middle in np.linspace(0.05, 0.95, 40, dtype=np.float32):
+    found = draw(
+      samplers.DDIM(eta=1.0),
+      lambda x, *_: jnp.full_like(x, 0.7),
+      jnp.full((64, 2), 9.0),
+      jnp.array([1.0, middle], jnp.float32),
+      path=paths.Linear(),
+      compiler=OPTIMIZED,
+      step_noise=z,
+    )
+    expected = 0.7 * (1 - middle) + middle * z[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_no_churn_outside_its_interval():
+  x = jax.random.normal(KEY, (64, 2))
+  for start in np.linspace(2.0, 80.0, 40, dtype=np.float32):
+    grid = jnp.array([start, 1.0, 0.5], jnp.float32)
+    still, churned = (
+      draw(
+        samplers.EDMHeun(churn=churn, s_max=0.1),
+        lambda x, *_: 0.5 * x,
+        x,
+        grid,
+        path=EDM,
+        compiler=OPTIMIZED,
+      )
+      for churn in (0.0, 0.5)
+    )
+    np.testing.assert_allclose(churned, still, rtol=1e-5)
 
 
 def test_infinite_steps_stay_out_of_the_history():

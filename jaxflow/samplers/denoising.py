@@ -115,7 +115,7 @@ class DDIM(Denoising):
         return alpha_s * data + sigma_s * estimate, None
       share = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
       fresh = self.eta * sigma_s * jnp.sqrt(share)
-      kept = jnp.sqrt(sigma_s**2 - fresh**2)
+      kept = sigma_s * jnp.sqrt(1 - self.eta**2 * share)
       return alpha_s * data + kept * estimate + fresh * unit(i), None
 
     index = jnp.arange(len(times) - 1)
@@ -191,7 +191,8 @@ class EDMHeun(Denoising):
       if most > 0:
         churned = (self.s_min <= t) & (t <= self.s_max)
         raised = t * (1 + jnp.where(churned, most, 0))
-        std = self.s_noise * jnp.sqrt(raised**2 - t**2)
+        # Factors: equal squares need not cancel in a fused multiply-add.
+        std = self.s_noise * jnp.sqrt((raised - t) * (raised + t))
         x, t = x + std * unit(i), raised
       first = slope(x, t)
       return x, t, first, x + (s - t) * first
