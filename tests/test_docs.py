@@ -162,14 +162,6 @@ def test_tables_list_every_row():
     assert set(listed) == set(METHODS), page
 
 
-def test_leaderboard_is_the_measured_one():
-  folder = ROOT / "experiments/leaderboard"
-  table = (folder / "results/leaderboard.md").read_text()
-  assert {name for name in METHODS if f"| `{name}` |" in table} == set(METHODS)
-  for page in (ROOT / "README.md", folder / "README.md"):
-    assert table in page.read_text(), page
-
-
 def test_index_links_every_page():
   index = (FOLDER / "README.md").read_text()
   for name in METHODS:

@@ -17,6 +17,7 @@ from experiments.runner.study import Column, Study
 from jaxflow import data
 from jaxflow.commands import PairOptions
 from jaxflow.config.flags import load_file
+from jaxflow.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 # Experiments on the runner; some of them have not been run in full yet.
@@ -37,6 +38,14 @@ QUESTIONS = tuple(
 def test_a_page_without_results_says_so(name):
   assert WAITING in (FOLDER / name / "README.md").read_text()
   assert study_of(name).name == name
+
+
+def test_every_method_is_on_the_leaderboard():
+  results = results_of("leaderboard")
+  for name in results.about["settings"]["data"]:
+    rows = results.select(data=name)
+    methods = {row["labels"]["method"] for row in rows} - {"real images"}
+    assert methods == set(METHODS)
 
 
 @functools.cache

@@ -30,12 +30,11 @@ from jaxflow.methods import METHODS
 SETTINGS = {
   "seeds": 3,
   "data": "fashion_mnist",
-  # Patches of 7 pixels make 16 tokens of an image: a small network, in minutes.
-  "model": {"width": 64, "depth": 3, "num_heads": 2, "patch_size": 7},
-  "batch_size": 64,
+  "model": {"width": 64, "depth": 3, "num_heads": 2, "patch_size": 4},
+  "batch_size": 32,
   # Of flow matching; of each repair, which starts from it.
-  "flow_steps": 1000,
-  "steps": 600,
+  "flow_steps": 4000,
+  "steps": 2000,
   "learning_rate": 1e-3,
   "pairs": 4096,
   "pair_calls": 16,

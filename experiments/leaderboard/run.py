@@ -1,156 +1,209 @@
-"""Every row of METHODS on the digits, after equal training, in one table.
+"""Every row of METHODS after equal training, on two sets of images.
 
-One network and one budget for all: the wall time in which flow matching takes
-`budget` steps. Steps of a row are its budget divided by its own measured time
-per step. What a row starts from counts: of a row with a teacher, a starting
-point or pairs, half of the budget is that of the teacher, and a pair costs as
-much as its network calls, of which a step of flow matching has three a sample.
-`--workdir` keeps the runs; the same command goes on where it stopped.
+One network and one budget for all rows of a set: the FLOPs in which flow
+matching takes `steps` steps, counted in the compiled programs. What a row
+starts from counts: of a row with a teacher, a starting point or pairs, a share
+of the budget trains that run, and a pair costs its network calls, of which a
+step of flow matching has three a sample.
 """
 
-import argparse
-import csv
-import json
-import os
 import pathlib
-import platform
-import sys
-import tempfile
-import time
+from typing import Any
 
-import jax
-from absl import logging
-from PIL import Image, ImageDraw
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
-from jaxflow import commands
-from jaxflow.config import Config, update
-from jaxflow.config.flags import config_of_run, load_file
+from experiments.runner import (
+  Bench,
+  Check,
+  Claim,
+  Column,
+  Fits,
+  ImageJudge,
+  Results,
+  Row,
+  Study,
+  at_most,
+  make_pairs,
+  panels,
+  save_images,
+)
+from jaxflow.commands import PairOptions
+from jaxflow.compilation.programs import training_step
+from jaxflow.compilation.report import compile_program
+from jaxflow.config import Config, resolve, update
+from jaxflow.data import Dataset
+from jaxflow.evaluation.canvas import save_figure
 from jaxflow.methods import METHODS
+from jaxflow.runs import Run, load_data
+from jaxflow.training import sharding
 
-HERE = pathlib.Path(__file__).parent
 SETTINGS = {
-  "config": HERE.parents[1] / "configs" / "digits.py",
+  "seeds": 3,
+  # For each set what of configs/digits.py is different, the steps of the
+  # baseline, whose FLOPs are everybody's budget, and how many samples are
+  # judged.
+  "data": {
+    "digits": ({"model": {"patch_size": 4}}, 2400, 360),
+    "fashion_mnist": ({"model": {"patch_size": 7}}, 1200, 1000),
+  },
+  "methods": tuple(METHODS),
   "baseline": "flow_matching",
-  "evaluation": (
-    "evaluation.num=360",
-    "evaluation.metrics=recognised,sliced_wasserstein",
-    "evaluation.network.name=none",
-    "evaluation.flow.num=0",
-  ),
-  # Steps of the baseline; their wall time is everybody's budget.
-  "budget": 1200,
-  "teacher_share": 0.5,
-  "pairs": {"num": 4096, "solver": "heun", "nfe": 16, "guidance": 1.3},
+  "batch_size": 64,
+  "warmup_share": 0.1,
+  "start_share": 0.5,
+  "pairs": {"num": 3072, "solver": "heun", "nfe": 8, "guidance": 1.3},
   "nfe": (1, 2, 4),
   # A row that is trained in stages, each the teacher of the next: what changes,
   # and the numbers of calls for which the stage is meant.
   "stages": {
-    "progressive_distillation": [
+    "progressive_distillation": (
       ({"times": {"num_steps": 4}, "sample": {"nfe": 4}}, (4,)),
       ({"times": {"num_steps": 2}, "sample": {"nfe": 2}}, (2,)),
       ({"times": {"num_steps": 1}, "sample": {"nfe": 1}}, (1,)),
-    ],
+    ),
   },
-  # Dispatches that are timed; the fastest counts, others may have been
-  # disturbed.
-  "timed": 12,
+  "classifier_steps": 1000,
 }
-QUICK = {"methods": ["flow_matching", "mean_flow"], "budget": 20, "timed": 1}
-RESULTS = HERE / "results"
+QUICK = {
+  "seeds": 2,
+  "data": {"digits": ({"model": {"patch_size": 4}}, 12, 100)},
+  "methods": ("flow_matching", "mean_flow", "consistency_distillation"),
+  "nfe": (1, 2),
+  "classifier_steps": 20,
+}
 
 
-def main() -> None:
-  """Run the leaderboard."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument(
-    "--workdir", type=pathlib.Path, default="runs/leaderboard"
-  )
-  parser.add_argument(
-    "--methods", default="", help="rows, separated by commas; default: all"
-  )
-  parser.add_argument(
-    "--quick", action="store_true", help="two rows, in a temporary folder"
-  )
-  arguments = parser.parse_args()
-  # Libraries warn of what a reader of the table can do nothing about.
-  logging.set_verbosity(logging.ERROR)
-  methods = arguments.methods.split(",") if arguments.methods else [*METHODS]
-  if arguments.quick:
-    SETTINGS.update({k: v for k, v in QUICK.items() if k in SETTINGS})
-    with tempfile.TemporaryDirectory() as folder:
-      show(leaderboard(pathlib.Path(folder), QUICK["methods"]))
-    return
-  unknown = [name for name in methods if name not in METHODS]
-  if unknown:
-    parser.error(f"--methods={unknown[0]}: choose among {', '.join(METHODS)}")
-  rows = leaderboard(arguments.workdir, methods)
-  show(rows)
-  if len(methods) == len(METHODS):
-    write(rows, RESULTS)
-    picture(arguments.workdir, rows, RESULTS / "one_call.png")
-
-
-def leaderboard(workdir: pathlib.Path, methods: list[str]) -> list[dict]:
-  """Train and evaluate rows; a finished one is read from its folder."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  jax.config.update("jax_compilation_cache_dir", str(workdir / "xla"))
+def measure(bench: Bench) -> list[Row]:
+  """Trains and judges every row on every data set."""
   rows = []
-  for number, method in enumerate(methods, start=1):
-    print(f"\n[{number}/{len(methods)}] {method}", flush=True)
-    file = workdir / method / "row.json"
-    if not file.exists():
-      row = run(workdir, method)
-      part = file.with_suffix(".json.part")
-      part.write_text(json.dumps(row, indent=2) + "\n")
-      os.replace(part, file)
-    rows.append(json.loads(file.read_text()))
+  for name, (changes, steps, num) in bench.settings["data"].items():
+    judge = ImageJudge(
+      name,
+      bench.workdir,
+      num=num,
+      train_steps=bench.settings["classifier_steps"],
+    )
+    board = Board(bench, name, changes, steps)
+    floor = judge.floor(num, bench.seeds)
+    numbers = {f"{k}_{n}": v for k, v in floor.items() for n in (1, 2, 4)}
+    found = [Row({"data": name, "method": "real images", "from": ""}, numbers)]
+    strips = {}
+    for method in bench.settings["methods"]:
+      row, strips[method] = board.row(method, judge)
+      found.append(row)
+    found.sort(key=lambda row: np.nanmean(row.numbers["frechet_1"]))
+    names = [row.labels["method"] for row in found[1:]]
+    save_images(
+      bench.figures / f"{name}.png",
+      {m: strips[m] for m in names if m in strips},
+      scale=3 if name == "digits" else 1,
+    )
+    rows += found
   return rows
 
 
-def run(workdir: pathlib.Path, method: str) -> dict:
-  """Train one row within the budget and evaluate it."""
-  start = origin(load(method))
-  if start:
-    prepare(workdir, start)
-  share = 1 - SETTINGS["teacher_share"] if start else 1.0
-  if load(method).data.get("pairs", ""):
-    share -= make_pairs(workdir, start)
-  stages = SETTINGS["stages"].get(method, [({}, SETTINGS["nfe"])])
-  row = {"method": method, "start": start, "steps": 0, "seconds": 0.0}
-  row["nfe"] = {}
-  folder = None
-  for number, (fields, nfe) in enumerate(stages, start=1):
-    config = config_of(workdir, method, fields, teacher=folder)
-    name = f"stage_{number}" if len(stages) > 1 else "run"
-    folder = workdir / method / name
-    set_steps(workdir, config, share / len(stages))
-    train(config, folder)
-    row["steps"] += config.train.steps
-    row["seconds"] += seconds_of(folder)
-    changes = [f"--config.{change}" for change in SETTINGS["evaluation"]]
-    config = config_of_run(folder, changes, ("evaluation",))
-    for result in commands.evaluate(folder, nfe=nfe, config=config):
-      scores = result["scores"]
-      row["nfe"][result["nfe"]] = {
-        "folder": str(folder.relative_to(workdir)),
-        "recognised": scores["recognised"].value,
-        "sliced_wasserstein": scores["sliced_wasserstein"].value,
-        "error": scores["sliced_wasserstein"].error,
-        "floor": scores["sliced_wasserstein"].real,
-        "ceiling": scores["recognised"].real,
-      }
-  return row
+class Board:
+  """The runs of one data set, each within the budget.
 
+  Args:
+    bench: Where to train.
+    name: The data set.
+    changes: What of the config is different for it.
+    steps: Steps of the baseline.
+  """
 
-def load(method: str) -> Config:
-  """Return the config of a row on the digits."""
-  return load_file(f"{SETTINGS['config']}:{method}")
+  def __init__(
+    self, bench: Bench, name: str, changes: dict[str, Any], steps: int
+  ):
+    self._bench, self._name, self._changes = bench, name, changes
+    self._steps = steps
+    self._starts: dict[str, Fits] = {}
+    self._pairs: list[Dataset] | None = None
+    baseline = self._config(bench.settings["baseline"])
+    self._budget = steps * flops_of_step(baseline, {})
+
+  def row(self, method: str, judge: ImageJudge) -> tuple[Row, np.ndarray]:
+    """Trains a row and judges it; returns 20 one-call samples as well."""
+    settings = self._bench.settings
+    config = self._config(method)
+    start = origin(config)
+    share = 1 - settings["start_share"] if start else 1.0
+    others: dict[str, Any] = {}
+    if start:
+      fits = self._start(start)
+      for section in ("teacher", "init", "features"):
+        if config.get(section, {}).get("workdir", ""):
+          others[section] = fits
+    if config.data.get("pairs", ""):
+      others["pairs"] = self._made_pairs(start)
+      share -= self._share_of_pairs()
+    stages = settings["stages"].get(method, [({}, settings["nfe"])])
+    numbers: dict[str, Any] = {}
+    steps, images = 0, np.zeros(0)
+    for fields, nfe in stages:
+      update(config, fields)
+      self._set_steps(config, share / len(stages), others)
+      fits = self._bench.fit(
+        f"{self._name}, {method}", config, together=False, **others
+      )
+      steps += config.train.steps
+      for calls in nfe:
+        samples = fits.sample(judge.num, calls)
+        scores = judge(samples)
+        numbers |= {f"{k}_{calls}": v for k, v in scores.items()}
+        if calls == 1:
+          images = samples[0, :20]
+      if len(stages) > 1:
+        # The next stage distils this one, whose pictures are guided already.
+        others["teacher"] = fits
+        config.teacher.guidance = 1.0
+    numbers["steps"] = steps
+    labels = {"data": self._name, "method": method, "from": start}
+    return Row(labels, numbers), images
+
+  def _config(self, method: str) -> Config:
+    settings = self._bench.settings
+    config = self._bench.config(
+      f"digits:{method}", {"data": {"name": self._name}}, self._changes
+    )
+    size = min(config.train.batch_size, settings["batch_size"])
+    config.train.update(batch_size=size, steps_per_dispatch=10)
+    return config
+
+  def _start(self, method: str) -> Fits:
+    """Trains what others start from, with its share of the budget."""
+    if method not in self._starts:
+      config = self._config(method)
+      self._set_steps(config, self._bench.settings["start_share"], {})
+      title = f"{self._name}, {method} to start from"
+      self._starts[method] = self._bench.fit(title, config, together=False)
+    return self._starts[method]
+
+  def _made_pairs(self, method: str) -> list[Dataset]:
+    if self._pairs is None:
+      options = PairOptions(**self._bench.settings["pairs"])
+      self._pairs = make_pairs(self._start(method), options)
+    return self._pairs
+
+  def _share_of_pairs(self) -> float:
+    """Returns what pairs cost, as a share of the budget."""
+    pairs, settings = self._bench.settings["pairs"], self._bench.settings
+    calls = pairs["num"] * pairs["nfe"] * (1 + (pairs["guidance"] != 1))
+    return calls / (3 * settings["batch_size"]) / self._steps
+
+  def _set_steps(
+    self, config: Config, share: float, others: dict[str, Any]
+  ) -> None:
+    """Gives a config the steps that a share of the budget buys."""
+    chunk = config.train.steps_per_dispatch
+    paid = self._budget * share / flops_of_step(config, others)
+    config.train.steps = max(chunk, int(paid / chunk) * chunk)
+    warmup = self._bench.settings["warmup_share"] * config.train.steps
+    config.optimizer.warmup_steps = int(warmup)
 
 
 def origin(config: Config) -> str:
-  """Return the row that a config starts from, "" for none.
+  """Returns the row that a config starts from, "" for none.
 
   The config file names a run of it, as teacher, as first weights or for its
   features; pairs are made by the same.
@@ -163,171 +216,128 @@ def origin(config: Config) -> str:
   return named.pop() if named else ""
 
 
-def prepare(workdir: pathlib.Path, method: str) -> None:
-  """Train the row that others start from, with its share of the budget."""
-  folder = workdir / "start" / method
-  config = config_of(workdir, method, {})
-  set_steps(workdir, config, SETTINGS["teacher_share"])
-  train(config, folder)
-
-
-def make_pairs(workdir: pathlib.Path, method: str) -> float:
-  """Make pairs with a run of `prepare`; return the share of the budget."""
-  options = commands.PairOptions(**SETTINGS["pairs"])
-  folder = workdir / "start"
-  if not commands.make_pairs(folder / method, folder / "pairs", options):
-    sys.exit(0)
-  calls = options.num * options.nfe * (2 if options.guidance != 1 else 1)
-  batch_size = load(SETTINGS["baseline"]).train.batch_size
-  return calls / (3 * batch_size) / SETTINGS["budget"]
-
-
-def config_of(
-  workdir: pathlib.Path,
-  method: str,
-  fields: dict,
-  teacher: pathlib.Path | None = None,
-) -> Config:
-  """Return a config whose starting points are those of this leaderboard."""
-  config = load(method)
-  update(config, fields)
-  start = workdir / "start" / origin(config)
-  if config.get("teacher", {}).get("workdir", ""):
-    config.teacher.workdir = str(teacher or start)
-    if teacher:
-      config.teacher.guidance = 1.0
-  for section in ("init", "features"):
-    if config.get(section, {}).get("workdir", ""):
-      config[section].workdir = str(start)
-  if config.data.get("pairs", ""):
-    config.data.pairs = str(workdir / "start" / "pairs")
-  config.train.update(sample_every=0, log_every=100)
-  config.checkpoint.every = 1000
-  return config
-
-
-def set_steps(workdir: pathlib.Path, config: Config, share: float) -> None:
-  """Give a config the steps that a share of the budget buys."""
-  baseline = config_of(workdir, SETTINGS["baseline"], {})
-  seconds = SETTINGS["budget"] * share * time_per_step(workdir, baseline)
-  dispatch = config.train.steps_per_dispatch
-  steps = int(seconds / time_per_step(workdir, config) / dispatch) * dispatch
-  config.train.steps = max(steps, dispatch)
-  warmup = config.optimizer.warmup_steps
-  config.optimizer.warmup_steps = min(warmup, config.train.steps // 4)
-
-
-def time_per_step(workdir: pathlib.Path, config: Config) -> float:
-  """Return the seconds of a training step, the fastest of some dispatches.
-
-  It is measured once: a run that goes on has as many steps as when it began.
-  """
-  file = workdir / "seconds_per_step.json"
-  known = json.loads(file.read_text()) if file.exists() else {}
-  if config.method not in known:
-    known[config.method] = measure(config)
-    file.write_text(json.dumps(known, indent=2) + "\n")
-  return known[config.method]
-
-
-def measure(config: Config) -> float:
-  """Train for some dispatches; return the seconds of a step in the fastest."""
-  config = config.copy_and_resolve_references()
-  dispatch = config.train.steps_per_dispatch
-  config.train.steps = dispatch * (SETTINGS["timed"] + 1)
-  config.train.log_every = dispatch
-  config.optimizer.warmup_steps = 0
-  with tempfile.TemporaryDirectory() as folder:
-    commands.train(config, pathlib.Path(folder) / "run", say=lambda line: None)
-    with open(pathlib.Path(folder) / "run/metrics.csv", newline="") as file:
-      speeds = [row["samples_per_second"] for row in csv.DictReader(file)]
-  return config.train.batch_size / max(float(s) for s in speeds if s)
-
-
-def train(config: Config, folder: pathlib.Path) -> None:
-  """Train to the end, or leave: the same command goes on."""
-  if not commands.train(config, folder):
-    sys.exit(0)
-
-
-def seconds_of(folder: pathlib.Path) -> float:
-  """Return the time that a run has trained, from its log."""
-  with open(folder / "metrics.csv", newline="") as file:
-    return float(list(csv.DictReader(file))[-1]["seconds"])
-
-
-def cells(row: dict) -> list[str]:
-  """Return the quality for every number of calls, as text."""
-  texts = []
-  for nfe in SETTINGS["nfe"]:
-    score = row["nfe"].get(str(nfe))
-    ratio = score and score["sliced_wasserstein"] / score["floor"]
-    texts.append(f"{score['recognised']:.0%}, {ratio:.2f}" if score else "")
-  return texts
-
-
-def best_first(rows: list[dict]) -> list[dict]:
-  """Sort rows by their sliced Wasserstein distance after one call."""
-  return sorted(rows, key=lambda r: r["nfe"]["1"]["sliced_wasserstein"])
-
-
-def show(rows: list[dict]) -> None:
-  """Print the table."""
-  table = Table(title="Digits, equal training time", title_justify="left")
-  for name in ("method", "starts from"):
-    table.add_column(name)
-  table.add_column("steps", justify="right")
-  for nfe in SETTINGS["nfe"]:
-    table.add_column(f"{nfe} call{'s' * (nfe > 1)}", justify="right")
-  for row in best_first(rows):
-    table.add_row(row["method"], row["start"], f"{row['steps']:,}", *cells(row))
-  Console(width=100).print(table)
-  print(
-    "share of samples that a classifier of real digits recognises, and sliced\n"
-    "Wasserstein distance to held-out digits in units of what real digits score"
-  )
-
-
-def write(rows: list[dict], folder: pathlib.Path) -> None:
-  """Write `leaderboard.json` and `leaderboard.md`."""
-  folder.mkdir(exist_ok=True)
-  about = {
-    "settings": SETTINGS | {"config": "configs/digits.py"},
-    "jax": jax.__version__,
-    "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-    "date": time.strftime("%Y-%m-%d"),
+def flops_of_step(config: Config, others: dict[str, Any]) -> float:
+  """Returns the FLOPs of the matrix products of one training step."""
+  source = load_data(config, "train")
+  configs = {
+    k: others[k].config for k in ("teacher", "features") if k in others
   }
-  text = json.dumps({"about": about, "rows": rows}, indent=2) + "\n"
-  (folder / "leaderboard.json").write_text(text)
-  head = ["method", "starts from", "steps"]
-  head += [f"{n} call{'s' * (n > 1)}" for n in SETTINGS["nfe"]]
-  lines = ["| " + " | ".join(head) + " |", "|---|---|--:" + "|--:" * 3 + "|"]
-  for row in best_first(rows):
-    start = f"`{row['start']}`" if row["start"] else ""
-    parts = [f"`{row['method']}`", start, f"{row['steps']:,}", *cells(row)]
-    lines.append("| " + " | ".join(parts) + " |")
-  (folder / "leaderboard.md").write_text("\n".join(lines) + "\n")
+  resolved = resolve(
+    config,
+    shape=source.shape,
+    num_classes=source.num_classes,
+    teacher=configs.get("teacher"),
+    features=configs.get("features"),
+  )
+  program = training_step(Run.of(resolved), sharding.make_mesh(), steps=1)
+  return compile_program(program).flops
 
 
-def picture(
-  workdir: pathlib.Path, rows: list[dict], path: pathlib.Path
-) -> None:
-  """Draw one line of one-call samples for every row, best first."""
-  strips = []
-  for row in best_first(rows):
-    folder = workdir / row["nfe"]["1"]["folder"]
-    samples, _ = commands.sample(folder, num=20, nfe=1)
-    pixels = ((samples[..., 0] + 1) * 127.5).clip(0, 255).astype("uint8")
-    strip = Image.fromarray(pixels.swapaxes(0, 1).reshape(8, -1))
-    strips.append((row["method"], strip.resize((20 * 24, 24), 0)))
-  text, height = 250, 28
-  image = Image.new("L", (text + 20 * 24, height * len(strips)), 255)
-  draw = ImageDraw.Draw(image)
-  for number, (name, strip) in enumerate(strips):
-    draw.text((4, number * height + 8), name, fill=0)
-    image.paste(strip, (text, number * height + 2))
-  image.save(path)
+def claims(results: Results) -> list[Claim]:
+  """Tests the order of published tables."""
+  settings = results.about["settings"]
 
+  def better(left: str, right: str, factor: float = 1.0) -> list[Check]:
+    kind = "is nearer" if factor == 1 else f"is at most {factor:g} times as far"
+    return [
+      at_most(
+        f"{data}, one call: {left} {kind} than {right}"
+        if factor == 1
+        else f"{data}, one call: {left} {kind} as {right}",
+        results.values("frechet_1", data=data, method=left),
+        results.values("frechet_1", data=data, method=right),
+        factor=factor,
+      )
+      for data in settings["data"]
+      if {left, right} <= set(settings["methods"])
+    ]
+
+  pairs = {
+    "Consistency distillation is better than consistency training (CT < CD).": (
+      ("consistency_distillation", "consistency_training"),
+    ),
+    "Trajectory models are better than consistency distillation (CD < CTM).": (
+      ("consistency_trajectory", "consistency_distillation"),
+    ),
+    "From scratch, MeanFlow is better than consistency training and its "
+    "successors.": tuple(
+      ("mean_flow", other)
+      for other in ("consistency_training", "improved_consistency_training")
+    ),
+    "MeanFlow from scratch is as good as distillation of a teacher.": (
+      ("mean_flow", "consistency_distillation"),
+    ),
+    "One call of a one-step model is better than one of flow matching.": tuple(
+      (other, "flow_matching")
+      for other in ("mean_flow", "consistency_distillation", "shortcut")
+    ),
+  }
+  limits = (
+    "published tables are of photographs after thousands of GPU hours, where "
+    "trajectory models have an adversarial term"
+  )
+  found = []
+  for text, sides in pairs.items():
+    checks = [check for side in sides for check in better(*side)]
+    if checks:
+      found.append(Claim(text=text, checks=checks, limits=limits))
+      limits = ""
+  return found
+
+
+def figures(results: Results, folder: pathlib.Path) -> None:
+  """Draws the distance of every row at each number of calls."""
+  settings = results.about["settings"]
+  figure, axes = panels(len(settings["data"]), width=6.2, height=6.5, columns=2)
+  for panel, data in zip(axes, settings["data"], strict=True):
+    rows = [r for r in results.select(data=data) if r["labels"]["method"]]
+    names = [row["labels"]["method"] for row in rows][::-1]
+    for number, calls in enumerate(settings["nfe"]):
+      found = [
+        (y, row["numbers"].get(f"frechet_{calls}"))
+        for y, row in enumerate(reversed(rows))
+      ]
+      known = [(y, x) for y, x in found if x and x["mean"] is not None]
+      panel.errorbar(
+        [x["mean"] for _, x in known],
+        [y + 0.2 * (1 - number) for y, _ in known],
+        xerr=[x["deviation"] or 0.0 for _, x in known],
+        fmt="osD"[number],
+        markersize=4,
+        capsize=2,
+        label=f"{calls} call{'s' * (calls > 1)}",
+      )
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.set_xscale("log")
+    panel.set_xlabel("Fréchet distance in features of a classifier")
+    panel.set_title(data)
+    panel.grid(color="0.92", which="both")
+    panel.legend(fontsize=8)
+  save_figure(figure, folder / "leaderboard.png")
+
+
+STUDY = Study(
+  name="leaderboard",
+  question="How good is every method at 1, 2 and 4 calls after equal training?",
+  settings=SETTINGS,
+  quick=QUICK,
+  measure=measure,
+  claims=claims,
+  columns=[
+    Column(metric="steps", heading="steps", format=",.0f"),
+    *(
+      Column(
+        metric=f"{metric}_{calls}", heading=f"{name}, {calls}", format=form
+      )
+      for metric, name, form in (
+        ("frechet", "Fréchet", ".2f"),
+        ("accuracy", "recognised", ".2f"),
+      )
+      for calls in SETTINGS["nfe"]
+    ),
+  ],
+  figures=figures,
+)
 
 if __name__ == "__main__":
-  main()
+  STUDY.main()

@@ -33,6 +33,8 @@ SETTINGS = {
   # Of teacher and student each: 300 epochs.
   "steps": STEPS,
   "num": 2000,
+  # Of the student's target: the report's decay, and the one usual for images.
+  "decays": (0.999, 0.95),
   # Of the report's sampler, and of fewer and of better steps.
   "teacher_calls": {"euler": (10, 20, 50, 100), "heun": (10, 20)},
   # How many samples are drawn at once where time is measured.
@@ -113,11 +115,11 @@ def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
   settings = bench.settings
   num, steps = settings["num"], settings["steps"]
   teacher = bench.fit(TEACHER, teacher_config(bench, steps=steps))
-  student = bench.fit(
-    STUDENT, student_config(bench, steps=steps), teacher=teacher
-  )
+  report, *others = [
+    _student(bench, teacher, decay) for decay in settings["decays"]
+  ]
   times = _times(
-    bench, {TEACHER: (teacher, REPORT_CALLS), STUDENT: (student, 1)}
+    bench, {TEACHER: (teacher, REPORT_CALLS), STUDENT: (report, 1)}
   )
   ways = {
     "euler": (TEACHER, teacher),
@@ -137,10 +139,12 @@ def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
       timed = times[name] if solver == "euler" and calls == REPORT_CALLS else {}
       numbers = judge(fits.sample(num, calls))
       rows.append(_row(name, calls, {**numbers, **timed}))
-  samples = student.sample(num, 1)
-  numbers = {**judge(samples), **times[STUDENT]}
+  numbers = {**judge(report.sample(num, 1)), **times[STUDENT]}
   rows.append(_row(STUDENT, 1, numbers, "teacher"))
-  _pictures(bench, teacher, student, judge)
+  for decay, student in zip(settings["decays"][1:], others, strict=True):
+    numbers = judge(student.sample(num, 1))
+    rows.append(_row(_with_target(decay), 1, numbers, "teacher"))
+  _pictures(bench, teacher, report)
   return rows
 
 
@@ -170,9 +174,22 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
   }
 
 
-def _pictures(
-  bench: Bench, teacher: Fits, student: Fits, judge: PlaneJudge
-) -> None:
+def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
+  """Distils the report's consistency model with a decay of the target."""
+  config = student_config(
+    bench,
+    {"ema": {"target": {"name": "constant", "decay": decay}}},
+    steps=bench.settings["steps"],
+  )
+  return bench.fit(_with_target(decay), config, teacher=teacher)
+
+
+def _with_target(decay: float) -> str:
+  """Returns the name of the consistency model with such a target."""
+  return f"{STUDENT}, target EMA {decay:g}"
+
+
+def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
   """Writes the four figures of the report, of the first seed."""
   folder, num = bench.figures, bench.settings["num"]
   real = data.known_mixture("ring").sample(num, seed=1)[0]
@@ -299,6 +316,15 @@ def claims(results: Results) -> list[Claim]:
           of(near, STUDENT, 1),
           distance,
           factor=FARTHER,
+        ),
+        *(
+          at_most(
+            f"with a target EMA of {decay:g} that distance is",
+            of(near, _with_target(decay), 1),
+            distance,
+            factor=FARTHER,
+          )
+          for decay in settings["decays"][1:]
         ),
         at_least(
           "mode_coverage", f"it covers at least {FEWER:.0%} as many modes"

@@ -144,7 +144,7 @@ def save_images(
   figure, axes = panels(
     len(lines),
     # Room for the longest name, of 8 points.
-    width=0.4 + 0.07 * max(map(len, lines)) + num * wide * scale / 100,
+    width=0.4 + 0.085 * max(map(len, lines)) + num * wide * scale / 100,
     height=0.06 + tall * scale / 100,
     columns=1,
   )
