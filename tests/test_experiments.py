@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments.runner import Claim, PlaneJudge, Results, Row, at_most, fit
+from experiments.runner import (
+  Claim,
+  PlaneJudge,
+  Results,
+  Row,
+  at_least,
+  at_most,
+  fit,
+)
 from experiments.runner import pages as pages_lib
 from experiments.runner.study import Column, Study
 from jaxflow import data
@@ -131,6 +139,21 @@ def test_checks_are_decided_at_two_standard_errors(left, right, verdict):
   assert at_most("", left, right).verdict == verdict
 
 
+@pytest.mark.parametrize(
+  ("left", "right", "verdict"),
+  [
+    ([1.0, 2.0, 2.0, 3.0], [0.0, 1.0, 0.0, 1.0], "confirmed"),
+    ([0.0, 1.0, 0.0, 1.0], [1.0, 2.0, 2.0, 3.0], "refuted"),
+    # A run that diverged is worse than any number here too.
+    ([np.nan, np.nan, np.nan], [0.4, 0.4, 0.4], "refuted"),
+    ([0.9, 0.9, 0.9], [np.nan, 0.5, 0.6], "confirmed"),
+    ([0.9, 0.9, np.nan], [0.5, 0.5, 0.6], "undecided"),
+  ],
+)
+def test_checks_of_what_should_be_larger(left, right, verdict):
+  assert at_least("", left, right).verdict == verdict
+
+
 def test_a_difference_and_its_error():
   mean, error = at_most("", [0.0, 0.0, 2.0, 2.0], 2.0).difference
   # Differences -2 -2 0 0: variance 4 / 3, over 4 seeds.
@@ -147,6 +170,7 @@ def test_a_difference_and_its_error():
     (["confirmed", "refuted", "undecided"], "depends"),
     (["confirmed", "undecided"], "undecided"),
     (["refuted", "undecided"], "refuted"),
+    ([], "undecided"),
   ],
 )
 def test_a_claim_is_what_its_checks_are(verdicts, verdict):

@@ -13,6 +13,7 @@ from experiments.runner import (
   Results,
   Row,
   Study,
+  at_least,
   at_most,
   panels,
   save_points,
@@ -109,10 +110,11 @@ def claims(results: Results) -> list[Claim]:
     )
 
   def keeps(condition: str) -> Check:
-    return at_most(
+    return at_least(
       f"{condition}: the spread of samples is at least half of the data's",
-      0.5 * real,
       at_end("spread", condition),
+      real,
+      factor=0.5,
     )
 
   built_in = ("hard", "linear skip", "EDM skip")

@@ -16,6 +16,7 @@ from experiments.runner import (
   Results,
   Row,
   Study,
+  at_least,
   at_most,
   make_pairs,
   panels,
@@ -159,10 +160,10 @@ def claims(results: Results) -> list[Claim]:
     return results.values(metric, loss=name)
 
   def sharper(one: str, other: str) -> Check:
-    return at_most(
+    return at_least(
       f"{one} has more fine power than {other}",
-      of("fine_power", other),
       of("fine_power", one),
+      of("fine_power", other),
     )
 
   rings = [

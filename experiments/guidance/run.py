@@ -19,6 +19,7 @@ from experiments.runner import (
   Results,
   Row,
   Study,
+  at_least,
   at_most,
   panels,
   save_images,
@@ -211,6 +212,16 @@ def claims(results: Results) -> list[Claim]:
   def of(metric, name, calls, scale):
     return results.values(metric, guidance=name, calls=calls, scale=scale)
 
+  def less_diverse(at: str, now: Callable, before: Callable) -> list[Check]:
+    """What is lower now; without samples near the data recall cannot be."""
+    names = {"class_contrast": "contrast within a class"}
+    if np.any(before("recall") > 0):
+      names["recall"] = "recall"
+    return [
+      at_most(f"{at}: {name} is lower", now(metric), before(metric))
+      for metric, name in names.items()
+    ]
+
   def acts(calls: int) -> list[Check]:
     """What guidance does at so many calls."""
     checks = []
@@ -218,17 +229,14 @@ def claims(results: Results) -> list[Claim]:
       now = functools.partial(of, name=TWO_PASS, calls=calls, scale=scale)
       before = functools.partial(of, name=TWO_PASS, calls=calls, scale=1.0)
       at = f"calls {calls}, scale {scale:g} against 1"
-      checks += [
-        at_most(
-          f"{at}: accuracy is higher", before("accuracy"), now("accuracy")
-        ),
-        at_most(f"{at}: recall is lower", now("recall"), before("recall")),
-        at_most(
-          f"{at}: contrast within a class is lower",
-          now("class_contrast"),
-          before("class_contrast"),
-        ),
-      ]
+      checks += less_diverse(at, now, before)
+      # What is all right before cannot get better.
+      if np.any(before("accuracy") < 1):
+        checks.append(
+          at_least(
+            f"{at}: accuracy is higher", now("accuracy"), before("accuracy")
+          )
+        )
     return checks
 
   def cost(name: str, scale: float) -> np.ndarray:
@@ -250,27 +258,20 @@ def claims(results: Results) -> list[Claim]:
         two("frechet"),
         factor=match["frechet"],
       ),
-      at_most(
+      at_least(
         f"{at}: its accuracy is at most {match['accuracy']} lower",
-        two("accuracy") - match["accuracy"],
         one("accuracy"),
+        two("accuracy") - match["accuracy"],
       ),
     ]
 
   def in_one_call(scale: float) -> list[Check]:
     mean = functools.partial(of, name=MEAN_FLOW, calls=1)
-    return [
-      at_most(
-        f"one call, scale {scale:g} against 1: accuracy is higher",
-        mean("accuracy", scale=1.0),
-        mean("accuracy", scale=scale),
-      ),
-      at_most(
-        f"one call, scale {scale:g} against 1: recall is lower",
-        mean("recall", scale=scale),
-        mean("recall", scale=1.0),
-      ),
-    ]
+    return less_diverse(
+      f"one call, scale {scale:g} against 1",
+      functools.partial(mean, scale=scale),
+      functools.partial(mean, scale=1.0),
+    )
 
   return [
     Claim(
@@ -291,10 +292,11 @@ def claims(results: Results) -> list[Claim]:
       text="Guided sampling costs twice the FLOPs; distilled guidance costs "
       "them once.",
       checks=[
-        at_most(
+        at_least(
           "two passes: at least 1.95 times a sampler without guidance",
-          1.95 * once,
           cost(TWO_PASS, top),
+          once,
+          factor=1.95,
         ),
         at_most(
           "two passes: at most 2.05 times",
@@ -316,8 +318,9 @@ def claims(results: Results) -> list[Claim]:
       checks=[check for scale in scales for check in matches(scale)],
     ),
     Claim(
-      text="Guided MeanFlow is guided in one call.",
+      text="Guided MeanFlow is guided in one call: samples are less diverse.",
       checks=[check for scale in higher for check in in_one_call(scale)],
+      limits="class accuracy, which is 99.7 % here before it is guided",
     ),
   ]
 

@@ -13,7 +13,7 @@ from experiments.runner.judges import ImageJudge, PlaneJudge
 from experiments.runner.pairs import make_pairs
 from experiments.runner.results import Results, Row
 from experiments.runner.study import Column, Study
-from experiments.runner.verdicts import Check, Claim, at_most
+from experiments.runner.verdicts import Check, Claim, at_least, at_most
 
 __all__ = [
   "Bench",
@@ -26,6 +26,7 @@ __all__ = [
   "Results",
   "Row",
   "Study",
+  "at_least",
   "at_most",
   "fit",
   "make_pairs",

@@ -82,7 +82,7 @@ def draw_lines(
     axes.set_yscale("log")
   if ticks is not None:
     axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()
   axes.set_xlabel(x)
   axes.set_ylabel(y)
   axes.grid(color="0.92", which="both")

@@ -61,6 +61,22 @@ class PlaneJudge:
       np.stack([self._mixture.sample(num, seed=10_000 + s)[0] for s in seeds])
     )
 
+  def one_gaussian(self, num: int, seeds: Sequence[int]) -> Numbers:
+    """Returns the metrics of a Gaussian with the mixture's two moments.
+
+    What is farther has not learnt where data are.
+    """
+    points = self._mixture.sample(20_000, seed=7)[0]
+    mean, covariance = points.mean(axis=0), np.cov(points.T)
+    return self(
+      np.stack(
+        [
+          np.random.default_rng(s).multivariate_normal(mean, covariance, num)
+          for s in seeds
+        ]
+      )
+    )
+
 
 class ImageJudge:
   """Compares images with the held-out half of a data set.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
   from experiments.runner.study import Column, Study
 
 _MARKS = "<!-- {} -->", "<!-- end -->"
+_BRACKETS = """\
+In brackets stand the two sides of a check, the second times the factor that the
+sentence names, and the mean difference ± its standard error over seeds."""
 
 
 def table(study: "Study", results: "Results") -> list[list[str]]:
@@ -103,7 +106,7 @@ def blocks(study: "Study", results: "Results") -> dict[str, str]:
   trains = f"; {time} of training" if took else ""
   return {
     "table": "\n".join("| " + " | ".join(row) + " |" for row in rows),
-    "verdict": "\n".join(verdicts(results)),
+    "verdict": "\n".join([_BRACKETS, "", *verdicts(results)]),
     "run": (
       f"    {about['command']}            # writes results/{trains}\n"
       f"    {about['command']} --quick    # under a minute; prints only\n\n"

@@ -1,9 +1,9 @@
 """Verdicts on claims, by numbers of several seeds alone.
 
-A check compares two numbers that were measured with the same seeds. The
-difference d has a mean and a standard error over seeds; a check is confirmed
-where mean + 2 errors < 0, refuted where mean - 2 errors > 0, else undecided: so
-is a tie.
+A check compares two numbers that were measured with the same seeds. Their
+difference has a mean and a standard error over seeds; a check is confirmed
+where it is more than two errors on one side of zero, refuted where it is on the
+other, else undecided: so is a tie.
 """
 
 import dataclasses
@@ -19,18 +19,20 @@ ERRORS = 2.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-  """Whether one number is smaller than another, seed by seed.
+  """Whether one number is smaller, or larger, than another, seed by seed.
 
   Attributes:
     says: What holds if it is, as a clause: "MeanFlow is nearer at one call".
-    left: The number that should be the smaller, one a seed; None where a run
-      diverged, which counts as infinite.
+    left: The number that should be the better, one a seed; None where a run
+      diverged, which counts as worse than any number.
     right: The other, likewise.
+    larger: Whether the better is the larger, not the smaller.
   """
 
   says: str
   left: tuple[float | None, ...]
   right: tuple[float | None, ...]
+  larger: bool = False
 
   @property
   def difference(self) -> tuple[float, float] | None:
@@ -49,14 +51,16 @@ class Check:
     if found is None:
       return self._by_order()
     mean, error = found
+    mean = -mean if self.larger else mean
     if mean + ERRORS * error < 0:
       return "confirmed"
     return "refuted" if mean - ERRORS * error > 0 else "undecided"
 
   def _by_order(self) -> str:
     """Where runs diverged there is no mean: all seeds must agree."""
+    sign = -1 if self.larger else 1
     sides = [
-      tuple(math.inf if x is None else x for x in pair)
+      tuple(math.inf if x is None else sign * x for x in pair)
       for pair in zip(self.left, self.right, strict=True)
     ]
     if len(sides) >= 3 and all(a < b for a, b in sides):
@@ -72,6 +76,7 @@ class Check:
       "says": self.says,
       "left": list(self.left),
       "right": list(self.right),
+      "larger": self.larger,
       "difference": mean,
       "error": error,
       "verdict": self.verdict,
@@ -100,6 +105,20 @@ def at_most(
   return Check(says=says, left=_numbers(a), right=_numbers(b))
 
 
+def at_least(
+  says: str, left: ArrayLike, right: ArrayLike, *, factor: float = 1.0
+) -> Check:
+  """Checks `left >= factor * right`; arguments as `at_most`.
+
+  Example:
+    >>> at_least("a is half of b", [1.0, 1.1], [1.7, 1.8], factor=0.5).verdict
+    'confirmed'
+  """
+  return dataclasses.replace(
+    at_most(says, left, right, factor=factor), larger=True
+  )
+
+
 def _numbers(values: np.ndarray) -> tuple[float | None, ...]:
   return tuple(
     float(x) if math.isfinite(x) else None for x in np.atleast_1d(values)
@@ -112,7 +131,7 @@ class Claim:
 
   Attributes:
     text: The sentence.
-    checks: At least one; the claim holds if all of them are confirmed.
+    checks: The claim holds if all of them are confirmed.
     limits: What of the claim these checks cannot reach, "" for nothing.
   """
 
@@ -125,9 +144,9 @@ class Claim:
     """`confirmed`, `refuted`, `depends` or `undecided`.
 
     It depends where some checks are confirmed and some are refuted; it is
-    refuted where some are and none is confirmed.
+    refuted where some are and none is confirmed. Without a check it is open.
     """
-    found = {check.verdict for check in self.checks}
+    found = {check.verdict for check in self.checks} or {"undecided"}
     if "refuted" in found:
       return "depends" if "confirmed" in found else "refuted"
     return "undecided" if "undecided" in found else "confirmed"
