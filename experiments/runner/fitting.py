@@ -8,6 +8,7 @@ so repetitions are independent. What has been trained is kept in a folder.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def fit(
     "snapshots": list(snapshots),
   }
   if loss is not None:
-    identity["loss"] = f"{loss.__module__}.{loss.__qualname__}"
+    identity["loss"] = inspect.getsource(loss.__code__)
   key = hashlib.sha256(
     json.dumps(identity, sort_keys=True, default=str).encode()
   ).hexdigest()[:16]
