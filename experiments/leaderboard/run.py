@@ -296,6 +296,8 @@ def claims(results: Results) -> list[Claim]:
 
 def figures(results: Results, folder: pathlib.Path) -> None:
   """Draws the distance of every row at each number of calls."""
+  from matplotlib.ticker import LogLocator
+
   settings = results.about["settings"]
   figure, axes = panels(len(settings["data"]), width=6.2, height=6.5, columns=2)
   for panel, data in zip(axes, settings["data"], strict=True):
@@ -318,6 +320,9 @@ def figures(results: Results, folder: pathlib.Path) -> None:
       )
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("")
     panel.set_xlabel("Fréchet distance in features of a classifier")
     panel.set_title(data)
     panel.grid(color="0.92", which="both")
