@@ -1,8 +1,6 @@
 """One-step students by four losses: how sharp, how good, how complete."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -88,7 +86,8 @@ def train(bench: Bench) -> dict[str, Fits]:
     {"train": {"steps": settings["teacher_steps"]}},
   )
   teacher = bench.fit(TEACHER, config, together=False)
-  made = make_pairs(teacher, _pairs(settings))
+  options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
+  made = make_pairs(teacher, options)
   networks = {TEACHER: teacher}
   for name, loss in settings["students"].items():
     changes = {"loss": loss, "train": {"steps": settings["steps"]}}
@@ -106,12 +105,6 @@ def train(bench: Bench) -> dict[str, Fits]:
       together=False,
     )
   return networks
-
-
-def _pairs(settings: Mapping[str, Any]) -> PairOptions:
-  """Returns how pairs are made: Heun's method, no guidance."""
-  num, calls = settings["pairs"], settings["pair_calls"]
-  return PairOptions(num=num, nfe=calls, batch_size=min(1024, num))
 
 
 def measure(bench: Bench) -> list[Row]:

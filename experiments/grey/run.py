@@ -1,8 +1,6 @@
 """The grey of one-step flow matching, and three ways out of it."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -87,7 +85,8 @@ def train(bench: Bench) -> dict[str, Fits]:
     )
 
   flow = bench.fit(FLOW, config("flow_matching"), together=False)
-  made = make_pairs(flow, _pairs(settings))
+  options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
+  made = make_pairs(flow, options)
   changes = {
     "train": {"steps": settings["steps"]},
     "optimizer": {"learning_rate": settings["learning_rate"]},
@@ -106,12 +105,6 @@ def train(bench: Bench) -> dict[str, Fits]:
       together=False,
     )
   return networks
-
-
-def _pairs(settings: Mapping[str, Any]) -> PairOptions:
-  """Returns how pairs are made: Heun's method, no guidance."""
-  num, calls = settings["pairs"], settings["pair_calls"]
-  return PairOptions(num=num, nfe=calls, batch_size=min(1024, num))
 
 
 def measure(bench: Bench) -> list[Row]:

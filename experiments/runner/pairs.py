@@ -21,14 +21,15 @@ def make_pairs(teacher: Fits, options: Options) -> list[data.Dataset]:
   config = solving(teacher.config, options)
   draw = make_draw(config, options)
   classes = config.data.num_classes
+  size = min(options.batch_size, options.num)
   made = []
   for seed, params in zip(
     teacher.seeds, teacher.params(options.ema), strict=True
   ):
     parts = []
-    for start in range(0, options.num, options.batch_size):
+    for start in range(0, options.num, size):
       # The last batch is as long as the others: one program draws all.
-      number = np.arange(start, start + options.batch_size, dtype=np.uint32)
+      number = np.arange(start, start + size, dtype=np.uint32)
       index = jnp.asarray(number + np.uint32(seed) * np.uint32(1 << 24))
       label = (number % classes).astype(np.int32) if classes else None
       noise, samples = draw(params, index, label)
