@@ -190,7 +190,7 @@ def claims(results: Results) -> list[Claim]:
   few = [calls for calls in settings["calls"] if 1 < calls <= 4]
   repairs = [
     Claim(
-      text=f"{name} restores the contrast in one call.",
+      text=f"{name[0].upper()}{name[1:]} restores the contrast in one call.",
       checks=[
         at_least(
           f"contrast within a class is at least {restored} of the data's",
@@ -234,7 +234,7 @@ def claims(results: Results) -> list[Claim]:
     ),
     *(
       Claim(
-        text=f"{calls} calls repair most of it.",
+        text=f"{calls} calls of flow matching repair most of the grey.",
         checks=[
           regains(metric, what, calls)
           for metric, what in (
