@@ -48,13 +48,18 @@ def load(request):
       yield references.load
 
 
-def draw(
-  sampler, function, x, times, cond=None, *, path, compiler=None, **options
-):
+def draw(sampler, function, x, times, cond=None, *, path, **options):
   """Run a sampler as a sampler is run, compiled."""
   times = jnp.asarray(times, x.dtype)
   run = functools.partial(sampler, function, path=path, key=KEY, **options)
-  return jax.jit(run, compiler_options=compiler)(x, times, cond)
+  return jax.jit(run)(x, times, cond)
+
+
+def draw_optimized(sampler, function, x, grids, *, path, **options):
+  """Run a sampler on several grids, each [n + 1], compiled as users do."""
+  run = functools.partial(sampler, function, path=path, key=KEY, **options)
+  run = jax.jit(run, compiler_options=OPTIMIZED)
+  return [run(x, jnp.array(grid, jnp.float32)) for grid in grids]
 
 
 @pytest.mark.parametrize(("name", "eta"), [("ddim", 0.0), ("ddim_eta", 0.5)])
@@ -354,53 +359,46 @@ def test_noise_of_an_empty_interval_is_none(path):
 def test_gamma_ends_where_noise_is_left(gamma):
   # On the linear path, unlike the exploding one, 1 - t scales as well: a map
   # that always ends at c ends there whatever was renoised before.
-  for end in np.linspace(0.01, 0.3, 20, dtype=np.float32):
-    grid = jnp.array([0.99, 0.5, end], jnp.float32)
-    found = draw(
-      samplers.Gamma(gamma=gamma),
-      lambda x, t, s, cond: jnp.full_like(x, 0.7),
-      jnp.ones((64, 2)),
-      grid,
-      path=paths.Linear(),
-      compiler=OPTIMIZED,
-    )
+  for found in draw_optimized(
+    samplers.Gamma(gamma=gamma),
+    lambda x, t, s, cond: jnp.full_like(x, 0.7),
+    jnp.ones((64, 2)),
+    [[0.99, 0.5, end] for end in np.linspace(0.01, 0.3, 20)],
+    path=paths.Linear(),
+  ):
     np.testing.assert_array_equal(found, np.float32(0.7))
 
 
 def test_ddim_forgets_pure_noise():
   # At alpha = 0 and eta = 1 nothing of the first noise is kept: c alpha_s and
   # fresh noise of sigma_s.
-  z = jax.random.normal(KEY, (2, 64, 2))
-  for middle in np.linspace(0.05, 0.95, 40, dtype=np.float32):
-    found = draw(
-      samplers.DDIM(eta=1.0),
-      lambda x, *_: jnp.full_like(x, 0.7),
-      jnp.full((64, 2), 9.0),
-      jnp.array([1.0, middle], jnp.float32),
-      path=paths.Linear(),
-      compiler=OPTIMIZED,
-      step_noise=z,
-    )
-    expected = 0.7 * (1 - middle) + middle * z[0]
+  z = jax.random.normal(KEY, (1, 64, 2))
+  ends = np.linspace(0.05, 0.95, 40, dtype=np.float32)
+  every = draw_optimized(
+    samplers.DDIM(eta=1.0),
+    lambda x, *_: jnp.full_like(x, 0.7),
+    jnp.full((64, 2), 9.0),
+    [[1.0, end] for end in ends],
+    path=paths.Linear(),
+    step_noise=z,
+  )
+  for end, found in zip(ends, every, strict=True):
+    expected = 0.7 * (1 - end) + end * z[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_no_churn_outside_its_interval():
-  x = jax.random.normal(KEY, (64, 2))
-  for start in np.linspace(2.0, 80.0, 40, dtype=np.float32):
-    grid = jnp.array([start, 1.0, 0.5], jnp.float32)
-    still, churned = (
-      draw(
-        samplers.EDMHeun(churn=churn, s_max=0.1),
-        lambda x, *_: 0.5 * x,
-        x,
-        grid,
-        path=EDM,
-        compiler=OPTIMIZED,
-      )
-      for churn in (0.0, 0.5)
+  still, churned = (
+    draw_optimized(
+      samplers.EDMHeun(churn=churn, s_max=0.1),
+      lambda x, *_: 0.5 * x,
+      jax.random.normal(KEY, (64, 2)),
+      [[start, 1.0, 0.5] for start in np.linspace(2.0, 80.0, 40)],
+      path=EDM,
     )
-    np.testing.assert_allclose(churned, still, rtol=1e-5)
+    for churn in (0.0, 0.5)
+  )
+  np.testing.assert_allclose(churned, still, rtol=1e-5)
 
 
 def test_infinite_steps_stay_out_of_the_history():
