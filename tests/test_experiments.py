@@ -28,7 +28,7 @@ from jaxflow.config.flags import load_file
 from jaxflow.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
-# Experiments on the runner; some of them have not been run in full yet.
+# Experiments on the runner; a new one has no results before its full run.
 STUDIES = sorted(
   file.parent.name
   for file in FOLDER.glob("*/run.py")

@@ -12,6 +12,7 @@ from experiments.ring import baselines
 from experiments.ring.methods import Methods
 from experiments.runner import (
   Bench,
+  Check,
   Claim,
   Column,
   Fits,
@@ -277,6 +278,15 @@ def claims(results: Results) -> list[Claim]:
   distance = of(near, TEACHER, REPORT_CALLS)
   students = [STUDENT, *map(_with_target, settings["decays"][1:])]
 
+  def as_near(model: str) -> Check:
+    return at_most(
+      f"{model}: one call is at most {FARTHER:g} times as far from the ring as "
+      f"{REPORT_CALLS} Euler steps",
+      of(near, model, 1),
+      distance,
+      factor=FARTHER,
+    )
+
   return [
     Claim(
       text="A consistency model replaces about 100 network calls by one.",
@@ -288,15 +298,7 @@ def claims(results: Results) -> list[Claim]:
           distance,
           factor=FARTHER,
         ),
-        *(
-          at_most(
-            f"{model}: one call is at most {FARTHER:g} times as far",
-            of(near, model, 1),
-            distance,
-            factor=FARTHER,
-          )
-          for model in students
-        ),
+        *map(as_near, students),
       ],
     ),
     Claim(
@@ -315,13 +317,7 @@ def claims(results: Results) -> list[Claim]:
     Claim(
       text="The quality of one call is similar to that of 100 Euler steps.",
       checks=[
-        at_most(
-          f"its sliced Wasserstein distance is at most {FARTHER:g} times the "
-          "teacher's",
-          of(near, STUDENT, 1),
-          distance,
-          factor=FARTHER,
-        ),
+        as_near(STUDENT),
         *(
           at_least(
             f"at least {FEWER:.0%} as many {what}",
