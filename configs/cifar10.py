@@ -60,7 +60,7 @@ the angle 1.1 for the continuous rows.
 """
 
 from jaxflow.config import Config, default_config, update
-from jaxflow.registry import choose
+from jaxflow.config.registry import choose
 
 _RECTIFIED = {
   "data": {"flip": True},

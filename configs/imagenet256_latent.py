@@ -47,8 +47,8 @@ numbers in less memory. All compute in float32, as published;
 """
 
 from jaxflow.config import Config, default_config, update
+from jaxflow.config.registry import choose
 from jaxflow.models import SIZES
-from jaxflow.registry import choose
 
 _IMPROVED_SIZES = {
   "B": {"depth": 12, "width": 768, "num_heads": 12},

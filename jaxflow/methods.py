@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from jaxflow import flow_maps, losses, samplers, sampling
+from jaxflow import flow_maps, losses, sampling
 from jaxflow.types import FlowMap, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
@@ -46,8 +46,8 @@ class Method:
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_jump = samplers.Jumps()
-_jump_and_renoise = samplers.Consistency()
+_jump = sampling.Jumps()
+_jump_and_renoise = sampling.Consistency()
 
 
 # Angles, data of standard deviation 0.5, and a weight of every angle.

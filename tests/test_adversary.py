@@ -21,21 +21,16 @@ import pytest
 import tiny
 from absl import flags as absl_flags
 
-from jaxflow import (
-  adversarial,
-  flow_maps,
-  losses,
-  models,
-  paths,
-  times,
-)
+from jaxflow import flow_maps, losses, models, paths, times
 from jaxflow.config import default_config, resolve
 from jaxflow.config import flags as config_flags
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
+from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run
-from jaxflow.training import layers, sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
+from jaxflow.training import layers
 from jaxflow.training.adversary import (
   Opponent,
   count_updates,

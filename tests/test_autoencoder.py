@@ -13,7 +13,7 @@ import pytest
 import torch_bytes
 
 from jaxflow.errors import UsageError
-from jaxflow.models import autoencoder, autoencoder_files
+from jaxflow.pretrained import autoencoder, autoencoder_files
 
 TENSORS = plain.tensors()
 # Of one level: what is tested on them has nothing to do with others.
@@ -94,7 +94,7 @@ def test_statistics_of_norms_survive_bfloat16_and_large_means():
   """Of sums bfloat16 keeps 8 bits, the fast variance 12 of 24."""
   from flax import nnx
 
-  from jaxflow.models import autoencoder_parts as parts
+  from jaxflow.pretrained import autoencoder_parts as parts
 
   draw = np.random.default_rng(0)
   # Between 512 and 1024 bfloat16 has the multiples of 4.

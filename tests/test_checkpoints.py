@@ -16,8 +16,8 @@ from jaxflow import commands
 from jaxflow.config import default_config, resolve
 from jaxflow.config.flags import load_file
 from jaxflow.errors import RunError, UsageError
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

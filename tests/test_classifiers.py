@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 from jaxflow import data
-from jaxflow.commands import classifiers
-from jaxflow.commands.extractors import make_extractor
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation import classifiers
+from jaxflow.evaluation.networks import make_extractor
 from jaxflow.models import classifier
 
 SHAPE = (8, 8, 1)

@@ -10,9 +10,10 @@ import tiny
 
 from jaxflow import cli, commands
 from jaxflow.cli import draw
-from jaxflow.commands import evaluator, folders
-from jaxflow.data import toy
+from jaxflow.data.sets import toy
+from jaxflow.evaluation import evaluator
 from jaxflow.methods import METHODS
+from jaxflow.parallel import folders
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CLASSES = "data.conditional=True"

@@ -19,8 +19,8 @@ import pytest
 from jaxflow import rows
 from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 # 14 x 16 pixels make 7 x 8 tokens. No other size here is a multiple of 7, so
 # an array has a multiple of 7 elements exactly if it holds pixels or tokens.

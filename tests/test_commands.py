@@ -10,11 +10,13 @@ import pytest
 import tiny
 from PIL import Image
 
-from jaxflow import commands, runs
-from jaxflow.commands import start
+from jaxflow import commands
 from jaxflow.config.files import load_config
 from jaxflow.data import Dataset
-from jaxflow.training import checkpoints, loop, sharding, step
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
+from jaxflow.runs import start
+from jaxflow.training import checkpoints, loop, step
 
 CLASSES = "data.conditional=True"
 

@@ -26,8 +26,8 @@ from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.programs import evaluation_step
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 SIZE = 64
 

@@ -14,7 +14,7 @@ from jaxflow.commands import compile as command
 from jaxflow.compilation import Topology
 from jaxflow.config import default_config
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run
+from jaxflow.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("process_as_before")
 

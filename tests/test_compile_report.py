@@ -21,7 +21,7 @@ from jaxflow.compilation import (
 from jaxflow.compilation.chips import GIB
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.loops import executions
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
 
 SIZE = 64
 PRODUCT = 2 * SIZE**3

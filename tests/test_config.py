@@ -9,11 +9,11 @@ import tiny
 from absl import flags
 
 from jaxflow import config as configs
-from jaxflow import registry, times
-from jaxflow.config import components, files
+from jaxflow import times
+from jaxflow.config import components, files, registry
 from jaxflow.config import flags as config_flags
+from jaxflow.config.limits import LIMITS, check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import LIMITS, check_limits
 from jaxflow.methods import METHODS
 
 

@@ -18,20 +18,20 @@ import oracle
 import pytest
 
 from jaxflow import (
-  build,
   config,
   data,
   flow_maps,
   models,
   paths,
-  registry,
   sampling,
   solvers,
   times,
 )
-from jaxflow.evaluation import distances
+from jaxflow.config import registry
 from jaxflow.methods import METHODS
-from jaxflow.training import sharding
+from jaxflow.metrics import distances
+from jaxflow.parallel import sharding
+from jaxflow.runs import model as build
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 

@@ -10,13 +10,8 @@ import oracle
 import pytest
 import references
 
-from jaxflow import (
-  conversions,
-  flow_maps,
-  parameterizations,
-  paths,
-  predictions,
-)
+from jaxflow import flow_maps, paths, predictions
+from jaxflow.predictions import conversions, parameterizations
 
 
 def angular_path(sigma_data):

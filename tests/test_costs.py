@@ -8,21 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import build, compilation
+from jaxflow import compilation
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import (
+from jaxflow.evaluation import leading_metric, read_rows
+from jaxflow.parallel import sharding
+from jaxflow.reports import (
   Cost,
   Latency,
   Quality,
   cost_table,
-  leading_metric,
   read_costs,
-  read_rows,
   save_tradeoff,
   shared_metric,
 )
-from jaxflow.training import sharding
+from jaxflow.runs import model as build
 
 LATENCY = Latency(median=1e-3, p95=2e-3, num=20)
 

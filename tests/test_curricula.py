@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import curricula, registry, times
+from jaxflow import times
+from jaxflow.config import registry
+from jaxflow.times import curricula
 from jaxflow.training import ema
 
 TABLE = references.table("schedules")

@@ -12,7 +12,8 @@ import pytest
 from sklearn import datasets as sklearn_datasets
 
 from jaxflow import data as jdata
-from jaxflow.data import loading, toy
+from jaxflow.data import loading
+from jaxflow.data.sets import toy
 from jaxflow.errors import UsageError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -274,7 +275,7 @@ def test_two_processes_prepare_at_once(tmp_path, digits):
 
 
 def test_loser_of_the_race_reads_the_winners_files(tmp_path, monkeypatch):
-  from jaxflow.data.digits import ScikitDigits
+  from jaxflow.data.sets.digits import ScikitDigits
 
   split_generators = ScikitDigits._split_generators
   overtaken = []
@@ -465,7 +466,7 @@ def test_raw_dir_that_does_not_exist(tmp_path):
   not FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"
 )
 def test_fashion_mnist_of_debian(tmp_path):
-  from jaxflow.data import idx
+  from jaxflow.data.sets import idx
 
   images, labels = idx.read_split(str(FASHION_MNIST), "test")
   assert images.shape == (10_000, 28, 28, 1)

@@ -8,14 +8,14 @@ import numpy as np
 import plain_networks as plain
 import pytest
 
-from jaxflow import registry
+from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.models import (
   conv_discriminator,
   conv_features,
   projected_discriminator,
 )
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
 
 SHAPE = (7, 9, 2)
 BATCH = 8

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import (
+from jaxflow.metrics import (
   Confidences,
   energy_distance,
   estimates,
@@ -186,7 +186,7 @@ class TestManifolds:
   def test_equals_the_definition_in_chunks_of_any_size(
     self, k, memory, monkeypatch
   ):
-    monkeypatch.setattr("jaxflow.evaluation.points._WORKING_MEMORY_MIB", memory)
+    monkeypatch.setattr("jaxflow.metrics.points._WORKING_MEMORY_MIB", memory)
     real, fake = normal(1, 40, 2), 0.5 * normal(2, 30, 2) + 1.0
     found = manifolds(real, fake, k)
     expected = self.by_definition(real, fake, k)

@@ -12,11 +12,8 @@ from toy_points import RING, blobs, normal, ring
 
 from jaxflow import evaluation
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import (
-  evaluate,
-  save_grid,
-  save_points,
-)
+from jaxflow.evaluation import evaluate
+from jaxflow.figures import save_grid, save_points
 
 
 def replay(dataset):

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands, evaluation, runs
-from jaxflow.commands import collect, watch
-from jaxflow.commands.best import Best
-from jaxflow.commands.evaluator import Evaluator
-from jaxflow.commands.sample import streamer
+from jaxflow import commands, evaluation
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
-from jaxflow.training import sharding
+from jaxflow.evaluation import during_training, streams
+from jaxflow.evaluation.best_checkpoint import Best
+from jaxflow.evaluation.evaluator import Evaluator
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
+from jaxflow.runs.drawing import streamer
 from jaxflow.training.checkpoints import Checkpoints
 
 DIGITS = '''\
@@ -182,7 +183,7 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
   mesh = sharding.make_mesh()
   made, state = evaluator_of(digits, mesh, "batch_size=64")
   whole = made.draw(state, 1, "nfe")
-  monkeypatch.setattr(collect, "_SAVE_EVERY", 0.0)
+  monkeypatch.setattr(streams, "_SAVE_EVERY", 0.0)
   seen = []
 
   def look(rows, *, dying):
@@ -196,7 +197,7 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
     part = dataclasses.replace(
       made, look=lambda rows, dying=dying: look(rows, dying=dying)
     )
-    partial = collect.Partial(folder, {"work": 1})
+    partial = streams.Partial(folder, {"work": 1})
     if dying:
       with pytest.raises(KeyboardInterrupt):
         part.draw(state, 1, "nfe", partial=partial)
@@ -206,7 +207,7 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
   # Five batches in all: none was drawn twice.
   assert len(seen) == 5 and len(list(folder.iterdir())) == 1
   # Another call, where the file is still there, draws nothing.
-  partial = collect.Partial(folder, {"work": 1})
+  partial = streams.Partial(folder, {"work": 1})
   again = made.draw(state, 1, "nfe", partial=partial)
   np.testing.assert_array_equal(again.samples, whole.samples)
   assert drawn.num == whole.num
@@ -219,12 +220,12 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
 def test_a_damaged_part_is_made_again(damage, tmp_path):
   collector = evaluation.Collector(kept=2)
   collector.add(0, 2, {"samples": np.ones((2, 1))})
-  partial = collect.Partial(tmp_path, {"work": 1})
+  partial = streams.Partial(tmp_path, {"work": 1})
   partial._write(collector)
   (path,) = tmp_path.iterdir()
   path.write_bytes(path.read_bytes()[:60] if damage is None else damage)
   fresh = evaluation.Collector(kept=2)
-  collect.Partial(tmp_path, {"work": 1}).load(fresh)
+  streams.Partial(tmp_path, {"work": 1}).load(fresh)
   assert fresh.seen == 0
 
 
@@ -500,7 +501,7 @@ class Clock:
 
 def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(watch, "time", clock)
+  monkeypatch.setattr(during_training, "time", clock)
   changes = (
     "num=50",
     "during.every=10",
@@ -515,7 +516,7 @@ def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
 
   monkeypatch.setattr(Evaluator, "draw", draw)
   taken = []
-  watching = watch.Watch(
+  watching = during_training.Watch(
     made,
     trained_run,
     begin=0,

@@ -15,11 +15,11 @@ from scipy import linalg
 from sklearn.datasets import load_sample_images
 
 from jaxflow.errors import UsageError
-from jaxflow.models import efficientnet, inception_of
-from jaxflow.models import inception as inception_extractor
 from jaxflow.models.extractors import digest
-from jaxflow.models.inception import Inception
-from jaxflow.models.torch_parameters import module_with, read_parameters
+from jaxflow.pretrained import efficientnet, inception_of
+from jaxflow.pretrained import inception as inception_extractor
+from jaxflow.pretrained.inception import Inception
+from jaxflow.pretrained.torch_parameters import module_with, read_parameters
 
 SIDE = 107
 

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import (
+from jaxflow.figures import (
   read_log,
   save_arrows,
   save_curves,

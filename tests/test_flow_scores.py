@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxflow import config as configs
-from jaxflow.commands import flow_scores, plane_gallery
 from jaxflow.errors import UsageError
-from jaxflow.runs import Run
+from jaxflow.evaluation import flow_scores
+from jaxflow.reports import plane_gallery
+from jaxflow.runs.run import Run
 
 FIELDS = ("straightness", "curvature", "truncation")
 LABELS = np.arange(4)

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import Moments, frechet_distance
+from jaxflow.metrics import Moments, frechet_distance
 
 
 def moments_of(rows):

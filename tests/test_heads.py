@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import build, models
+from jaxflow import models
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
+from jaxflow.runs import model as build
 
 SHAPE = (4, 4, 1)
 small_dit = functools.partial(

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import build, models, runs
-from jaxflow.commands import initial
+from jaxflow import models
 from jaxflow.config import default_config, resolve
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import initial_weights
+from jaxflow.runs import model as build
+from jaxflow.runs import run as runs
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_what_a_network_means():
       config.parameterization = {"name": "trigonometric_from_linear"}
       config.path.noise_std = noise_std
     own = resolve(config, shape=(2,), num_classes=0, teacher=None)
-    meaning[name] = initial._meaning(build.make_model(own))
+    meaning[name] = initial_weights._meaning(build.make_model(own))
   assert meaning["flow"] == meaning["wrapped"]
   assert meaning["flow"] != meaning["scaled"]
   assert meaning["edm"]["sigma_data"] == 0.5

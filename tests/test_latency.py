@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import Latency, excess, latency, time_together
+from jaxflow.reports import Latency, excess, latency, time_together
 
 
 class Machine:

@@ -15,15 +15,16 @@ import tiny
 import torch_bytes
 from absl import flags
 
-from jaxflow import commands, data, pictures, runs
-from jaxflow.build import make_model
+from jaxflow import commands, data
 from jaxflow.commands import compile as compiling
-from jaxflow.commands import inputs
 from jaxflow.config import default_config, resolve, update
 from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
+from jaxflow.runs import decoding, inputs
+from jaxflow.runs import run as runs
+from jaxflow.runs.model import make_model
 
 WIDTHS = (32, 64)
 TENSORS = plain.tensors(WIDTHS)
@@ -309,14 +310,14 @@ def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
   whole = dict(np.load(copy / "decoder.npz"))
   (copy / "decoder.npz").write_bytes(b"damaged")
   with pytest.raises(UsageError) as error:
-    pictures.make_picture(config)
+    decoding.make_picture(config)
   line = str(error.value)
   assert "decoder.npz is damaged; delete it" in line
   assert f"with: {data.LatentFolder.open(copy, field='').command()}" in line
   whole.popitem()
   np.savez(copy / "decoder.npz", **whole)
   with pytest.raises(UsageError, match=r"decoder\.npz is damaged; delete it"):
-    pictures.make_picture(config)
+    decoding.make_picture(config)
 
 
 def test_folders_that_cannot_be_read(copy):
@@ -475,9 +476,9 @@ def test_latents_are_kept_in_arrays_only(trained, tmp_path):
   refused("sample", *flags, words=["--latents needs", ".npz"])
   config = default_config("flow_matching", data="ring", model="mlp")
   with pytest.raises(UsageError, match="'ring' are no latents; leave it out"):
-    pictures.make_latents(config)
+    decoding.make_latents(config)
   points = np.zeros((3, 2))
-  assert pictures.make_picture(config)(points) is points
+  assert decoding.make_picture(config)(points) is points
 
 
 def test_the_shipped_config(world):

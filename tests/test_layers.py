@@ -15,8 +15,7 @@ FOLDER = pathlib.Path(jaxflow.__file__).parent
 CORE = {
   *("types", "paths", "predictions", "times", "weights", "rows"),
   *("couplings", "solvers", "flow_maps", "guidance", "sampling", "losses"),
-  *("time_grids", "samplers", "conversions", "curricula", "dyadic"),
-  *("adversarial", "methods", "parameterizations", "perceptual"),
+  "methods",
 }
 
 
@@ -77,7 +76,15 @@ def of_layer(*layers):
 
 def test_every_layer_is_found():
   assert {layer(module) for module in FILES} >= CORE | {
-    *("training", "models", "data", "evaluation", "config", "build")
+    *("training", "models", "data", "evaluation", "config", "runs", "metrics"),
+    *(
+      "figures",
+      "reports",
+      "parallel",
+      "pretrained",
+      "compilation",
+      "commands",
+    ),
   }
 
 
@@ -99,10 +106,13 @@ def test_core_imports_jax_and_core_only(module):
 @pytest.mark.parametrize(
   ("start", "forbidden"),
   [
-    ("training", {"models", "data", "evaluation", "build", "config"}),
-    ("evaluation", {"training", "models", "data", "build", "config"}),
-    ("data", {"training", "losses", "methods", "build", "config"}),
-    ("models", {"training", "losses", "methods", "data", "build", "config"}),
+    ("training", {"models", "data", "evaluation", "runs", "config"}),
+    ("metrics", {"training", "models", "data", "runs", "config"}),
+    ("figures", {"training", "models", "data", "runs", "config"}),
+    ("data", {"training", "losses", "methods", "runs", "config"}),
+    ("models", {"training", "losses", "methods", "data", "runs", "config"}),
+    ("pretrained", {"training", "methods", "data", "runs", "config"}),
+    ("parallel", {"training", "models", "data", "runs", "config"}),
   ],
 )
 def test_layer_never_reaches(start, forbidden):
@@ -113,7 +123,7 @@ def test_layer_never_reaches(start, forbidden):
 
 @pytest.mark.parametrize(
   ("package", "layers"),
-  [("flax", {"models"}), ("ml_collections", {"config"})],
+  [("flax", {"models", "pretrained"}), ("ml_collections", {"config"})],
 )
 def test_package_stays_in_one_layer(package, layers):
   users = {layer(module) for module in FILES if package in foreign(module)}

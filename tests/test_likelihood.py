@@ -11,11 +11,7 @@ from scipy import stats
 
 from jaxflow import paths, solvers
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import (
-  Likelihood,
-  dequantise,
-  negative_log_likelihood,
-)
+from jaxflow.metrics import Likelihood, dequantise, negative_log_likelihood
 
 MEAN, STD = np.array([0.3, -0.2]), 0.5
 PATHS = {

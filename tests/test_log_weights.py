@@ -11,11 +11,12 @@ import optax
 import pytest
 import tiny
 
-from jaxflow import models, paths, runs, weights
-from jaxflow.commands.sample import drawer
+from jaxflow import models, paths, weights
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
+from jaxflow.runs.drawing import drawer
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 

@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import (
+from jaxflow.evaluation import Score, score, table
+from jaxflow.metrics import (
   METRICS,
   Confidences,
   Drawn,
   Estimate,
   Moments,
-  Score,
   compare,
   manifolds,
-  score,
-  table,
 )
-from jaxflow.evaluation.metrics import row_of
+from jaxflow.metrics.table import row_of
 
 MIXTURE = SimpleNamespace(
   means=[[0.0, 0.0], [9.0, 0.0]], stds=[1.0, 1.0], weights=[0.5, 0.5]

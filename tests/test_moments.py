@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import RunError
-from jaxflow.evaluation import Collector, Moments, extraction
-from jaxflow.training import sharding
+from jaxflow.evaluation import Collector, extraction
+from jaxflow.metrics import Moments
+from jaxflow.parallel import sharding
 
 
 def samples_of(seed, num, *, shift=0.0):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import memorisation, nearest, slerp
+from jaxflow.metrics import memorisation, nearest
+from jaxflow.reports import slerp
 
 RNG = np.random.default_rng(0)
 

@@ -10,15 +10,7 @@ import oracle
 import pytest
 import references
 
-from jaxflow import (
-  flow_maps,
-  guidance,
-  losses,
-  paths,
-  sampling,
-  solvers,
-  times,
-)
+from jaxflow import flow_maps, guidance, losses, paths, sampling, solvers, times
 
 TABLE_PATHS = {
   "linear": paths.Linear(),

@@ -10,13 +10,7 @@ import oracle
 import pytest
 from test_oracle import BATCH, MEAN, STD, batch_of, gradients, z_score
 
-from jaxflow import (
-  flow_maps,
-  losses,
-  paths,
-  times,
-  weights,
-)
+from jaxflow import flow_maps, losses, paths, times, weights
 
 ANGULAR = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
 EXACT = oracle.Gaussian(ANGULAR, MEAN, STD)

@@ -10,12 +10,7 @@ import oracle
 import pytest
 from test_oracle import MEAN, batch_of
 
-from jaxflow import (
-  flow_maps,
-  losses,
-  paths,
-  times,
-)
+from jaxflow import flow_maps, losses, paths, times
 
 LINEAR = paths.Linear(t_min=0.006, t_max=0.994, noise_std=0.5)
 POINT = oracle.Gaussian(LINEAR, MEAN, 0.0)

@@ -15,12 +15,13 @@ import pytest
 import tiny
 from array_record.python.array_record_module import ArrayRecordReader
 
-from jaxflow import commands, data, paths, registry, runs
+from jaxflow import commands, data, paths
 from jaxflow.commands import pairs as pairs_command
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, registry, resolve
 from jaxflow.errors import RunError, UsageError
 from jaxflow.models import Network
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
 
 CLASSES = "data.conditional=True"
 OPTIONS = commands.PairOptions(

@@ -9,18 +9,12 @@ import plain_networks as plain
 import pytest
 import torch_bytes
 
-from jaxflow import perceptual, weights
+from jaxflow import weights
 from jaxflow.errors import UsageError
-from jaxflow.models import (
-  conv_features,
-  dit,
-  hidden_features,
-  mlp,
-  read_lpips_weights,
-  vgg,
-  vgg16,
-)
+from jaxflow.losses import perceptual
+from jaxflow.models import conv_features, dit, hidden_features, mlp
 from jaxflow.models.patches import patchify
+from jaxflow.pretrained import read_lpips_weights, vgg, vgg16
 
 STAGES = ((2,), (3, 4))
 SHAPE = (34, 33, 3)

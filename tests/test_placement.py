@@ -13,7 +13,7 @@ from jaxflow.compilation import collectives
 from jaxflow.compilation.hlo import Module
 from jaxflow.models.placement import by_rows
 from jaxflow.models.transformer import TokenLinear
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
 
 ROWS, WIDTH = 16, 256
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import data, launch
-from jaxflow.commands import folders
+from jaxflow import data
+from jaxflow.parallel import folders, launch
 
 JOB = pathlib.Path(__file__).parent / "job.py"
 DEVICES = "--xla_force_host_platform_device_count="

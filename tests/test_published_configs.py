@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxflow.build import make_model
-from jaxflow.commands.inputs import check_mesh
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
 from jaxflow.config.files import flatten
 from jaxflow.config.flags import load_file
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.inputs import check_mesh
+from jaxflow.runs.model import make_model
+from jaxflow.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 

@@ -8,7 +8,7 @@ import pytest
 from toy_points import RING, blobs, ring
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import (
+from jaxflow.metrics import (
   Recognizer,
   class_accuracy,
   high_quality,

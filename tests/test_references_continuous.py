@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import (
-  flow_maps,
-  guidance,
-  losses,
-  parameterizations,
-  paths,
-  sampling,
-  times,
-)
+from jaxflow import flow_maps, guidance, losses, paths, sampling, times
 from jaxflow.losses.continuous_consistency import warmup_ratio
+from jaxflow.predictions import parameterizations
 
 TABLE = references.table("schedules")
 

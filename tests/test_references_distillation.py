@@ -13,16 +13,15 @@ import pytest
 import references
 
 from jaxflow import (
-  adversarial,
   couplings,
   flow_maps,
   losses,
   paths,
-  perceptual,
   predictions,
   times,
   weights,
 )
+from jaxflow.losses import adversarial, perceptual
 from jaxflow.methods import METHODS
 from jaxflow.training.step import make_loss_fn
 

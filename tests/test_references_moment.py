@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import (
-  flow_maps,
-  guidance,
-  losses,
-  parameterizations,
-  paths,
-  sampling,
-)
+from jaxflow import flow_maps, guidance, losses, paths, sampling
 from jaxflow.losses.moment_matching import earlier_times
+from jaxflow.predictions import parameterizations
 
 TABLE = references.table("schedules")
 

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import (
-  adversarial,
-  flow_maps,
-  losses,
-  predictions,
-  solvers,
-  times,
-  weights,
-)
+from jaxflow import flow_maps, losses, predictions, solvers, times, weights
+from jaxflow.losses import adversarial
 
 
 def velocity_of(case, denoiser):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands, runs
-from jaxflow.commands import contestants, nearness
+from jaxflow import commands
 from jaxflow.config.files import sampling_of
-from jaxflow.evaluation import curves
-from jaxflow.training import sharding
+from jaxflow.figures import curves
+from jaxflow.parallel import sharding
+from jaxflow.reports import sample_distance, sampled_runs
+from jaxflow.runs import run as runs
 
 # Functions of the same names hide them in their package.
 bench, page = (
@@ -94,15 +95,15 @@ def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
     roles=("teacher",),
   )
   assert set(state.frozen) == {"teacher"} and state.opt_state == ()
-  student = contestants.Contestant(
+  student = sampled_runs.Contestant(
     role="run", run=run, state=state, field="--nfe"
   )
-  teacher = contestants.teacher_of(student)
+  teacher = sampled_runs.teacher_of(student)
   tiny.assert_same_bits(
     teacher.params, tiny.state_of(folder / "teacher").ema["sampling"]
   )
-  near = nearness.Nearness.of(run.model.config, mesh, num=100)
-  other = contestants.other_run(folder / "teacher", run.model.config, mesh)
+  near = sample_distance.Nearness.of(run.model.config, mesh, num=100)
+  other = sampled_runs.other_run(folder / "teacher", run.model.config, mesh)
   assert near.distance(teacher, 1) == near.distance(other, 1)
 
 
@@ -187,7 +188,7 @@ def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
   assert set(sampling) == {"sample", "flow_map"}
   assert not {"nfe", "batch_size", "ema"} & set(sampling["sample"])
   mesh = sharding.make_mesh()
-  other = contestants.other_run(folder / "teacher", config, mesh)
+  other = sampled_runs.other_run(folder / "teacher", config, mesh)
   right = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
   guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
   heun = {**sampling, "flow_map": {"name": "ode_step", "solver": "heun"}}
@@ -241,7 +242,7 @@ def test_report_says_what_is_missing(folder, monkeypatch):
     (workdir / file).unlink(missing_ok=True)
 
   def absent(*args, **kwargs):
-    raise contestants.UsageError("data.name='ring' is gone")
+    raise sampled_runs.UsageError("data.name='ring' is gone")
 
   monkeypatch.setattr(runs.data, "load", absent)
   file = commands.report(workdir, num=20)
@@ -292,10 +293,10 @@ def test_wrong_report(folder, flags, words):
 def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):
   mesh = sharding.make_mesh()
   config = runs.load_config(folder / "teacher", field="--workdir")
-  near = nearness.Nearness.of(config, mesh, num=50)
-  other = contestants.other_run(folder / "teacher", config, mesh)
+  near = sample_distance.Nearness.of(config, mesh, num=50)
+  other = sampled_runs.other_run(folder / "teacher", config, mesh)
   monkeypatch.setattr(
-    nearness,
+    sample_distance,
     "drawer",
     lambda *a: lambda state, key, num, labels: np.full((num, 2), np.nan),
   )

@@ -7,18 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import (
-  build,
-  guidance,
-  paths,
-  predictions,
-  registry,
-  samplers,
-  time_grids,
-)
 from jaxflow import config as configs
+from jaxflow import guidance, paths, predictions, sampling
+from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
+from jaxflow.runs import model as build
+from jaxflow.times import path_grids
 
 CLASSES = 5
 EDM = {
@@ -62,8 +57,8 @@ def expected(sampler, network, path, noise, times, key, label):
 @pytest.mark.parametrize(
   ("specification", "sampler"),
   [
-    ({"name": "ddim", "eta": 0.5}, samplers.DDIM(eta=0.5)),
-    ({"name": "dpm_solver", "order": 3}, samplers.DPMSolver(order=3)),
+    ({"name": "ddim", "eta": 0.5}, sampling.DDIM(eta=0.5)),
+    ({"name": "dpm_solver", "order": 3}, sampling.DPMSolver(order=3)),
   ],
 )
 def test_sampler_of_a_denoiser(specification, sampler):
@@ -88,7 +83,7 @@ def test_sampler_of_a_flow_map():
   value, network, noise, key, label = drawn(model, 3)
   flow_map = METHODS["mean_flow"].flow_map(network)
   again = expected(
-    samplers.Gamma(gamma=0.5),
+    sampling.Gamma(gamma=0.5),
     flow_map,
     paths.Linear(),
     noise,
@@ -108,7 +103,7 @@ def test_edm_sampler():
   )
   times = jnp.append(registry.KINDS["grid"]["karras"]()(4), 0.0)
   again = expected(
-    samplers.EDMHeun(), denoiser, model.path, noise, times, key, label
+    sampling.EDMHeun(), denoiser, model.path, noise, times, key, label
   )
   np.testing.assert_allclose(value, again, rtol=1e-4, atol=1e-4)
 
@@ -139,7 +134,7 @@ def test_open_ends_of_the_interval(low, high, interval):
 def test_grid_of_the_path():
   grid = {"name": "log_snr", "t_min": 0.1, "t_max": 0.9}
   made = model_of().component("grid", grid, "sample.grid")
-  value = time_grids.log_snr_grid(4, path=paths.Linear(), t_min=0.1, t_max=0.9)
+  value = path_grids.log_snr_grid(4, path=paths.Linear(), t_min=0.1, t_max=0.9)
   np.testing.assert_array_equal(made(4), value)
 
 

@@ -10,14 +10,14 @@ import oracle
 import pytest
 import references
 
-from jaxflow import flow_maps, paths, predictions, samplers, solvers
+from jaxflow import flow_maps, paths, predictions, sampling, solvers
 
 KEY = jax.random.key(0)
 ORDERS = {
-  "ddim": (samplers.DDIM(), 1),
-  "dpm_1": (samplers.DPMSolver(order=1), 1),
-  "dpm_2": (samplers.DPMSolver(order=2, lower_order_final=False), 2),
-  "dpm_2_final": (samplers.DPMSolver(order=2), 2),
+  "ddim": (sampling.DDIM(), 1),
+  "dpm_1": (sampling.DPMSolver(order=1), 1),
+  "dpm_2": (sampling.DPMSolver(order=2, lower_order_final=False), 2),
+  "dpm_2_final": (sampling.DPMSolver(order=2), 2),
 }
 STEPS = (160, 320)
 
@@ -57,7 +57,7 @@ def test_order_on_a_gaussian(name, path, x64):
 def test_order_of_edm_heun(x64):
   path, ends = paths.VarianceExploding(), (2.0, 0.2)
   exact, x, truth = gaussian(path, ends)
-  errors = errors_of(samplers.EDMHeun(), exact.data, x, path, ends, truth)
+  errors = errors_of(sampling.EDMHeun(), exact.data, x, path, ends, truth)
   np.testing.assert_allclose(orders(errors), 2, atol=0.15)
 
 
@@ -66,7 +66,7 @@ def test_third_order_needs_the_factor_two(published, order, x64):
   # Orders 1 and 2 of the first two steps would hide it: these are exact here.
   path, ends = paths.VariancePreserving(), (0.8, 0.2)
   exact, x, truth = gaussian(path, ends)
-  solver = samplers.DPMSolver(
+  solver = sampling.DPMSolver(
     order=3, lower_order_final=False, published=published
   )
 
@@ -142,10 +142,10 @@ def test_order_on_a_network(name, x64):
   kind = "edm" if name == "edm_heun" else "vp"
   path, function, velocity, x, ends, truth = network_case(kind)
   if name in FLOW_MAPS:
-    sampler, order = samplers.Jumps(), FLOW_MAPS[name]
+    sampler, order = sampling.Jumps(), FLOW_MAPS[name]
     function = flow_maps.ode_step(velocity, solver=getattr(solvers, name))
   elif name == "edm_heun":
-    sampler, order = samplers.EDMHeun(), 2
+    sampler, order = sampling.EDMHeun(), 2
   else:
     sampler, order = ORDERS[name]
   errors = errors_of(sampler, function, x, path, ends, truth)

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import (
-  flow_maps,
-  guidance,
-  paths,
-  predictions,
-  samplers,
-  sampling,
-  time_grids,
-  times,
-)
+from jaxflow import flow_maps, guidance, paths, predictions, sampling, times
+from jaxflow.times import path_grids
 
 KEY = jax.random.key(0)
 # As users compile; tests compile in less time, without fused multiply-adds.
@@ -69,7 +61,7 @@ def test_ddim(name, eta, load):
     case.network("net"), VP, source=case.hyper["prediction"], target="data"
   )
   value = draw(
-    samplers.DDIM(eta=eta),
+    sampling.DDIM(eta=eta),
     denoiser,
     case.given["noise"],
     case.given["times"],
@@ -80,11 +72,11 @@ def test_ddim(name, eta, load):
 
 
 SOLVERS = {
-  "order1": samplers.DPMSolver(order=1),
-  "order2": samplers.DPMSolver(order=2),
-  "order3": samplers.DPMSolver(order=3),
-  "order3_published": samplers.DPMSolver(order=3, published=True),
-  "order2_no_lower_final": samplers.DPMSolver(lower_order_final=False),
+  "order1": sampling.DPMSolver(order=1),
+  "order2": sampling.DPMSolver(order=2),
+  "order3": sampling.DPMSolver(order=3),
+  "order3_published": sampling.DPMSolver(order=3, published=True),
+  "order2_no_lower_final": sampling.DPMSolver(lower_order_final=False),
 }
 
 
@@ -119,10 +111,10 @@ def test_edm_heun(name, points, load):
   if name == "churn_8":
     churn = {k: case.hyper[k] for k in ("churn", "s_min", "s_max", "s_noise")}
   value = draw(
-    samplers.EDMHeun(**churn),
+    sampling.EDMHeun(**churn),
     predictions.edm_denoiser(case.network("net"), sigma_data=0.5),
     paths.start(EDM, case.given["noise"]),
-    time_grids.extended_grid(points + 1, grid=times.karras_grid),
+    path_grids.extended_grid(points + 1, grid=times.karras_grid),
     path=EDM,
     step_noise=case.given["step_noise"],
   )
@@ -150,7 +142,7 @@ def test_gamma(gamma, load):
   jump = consistency_trajectory(case.network("net"))
   start = paths.start(EDM, given["noise"])
   value = draw(
-    samplers.Gamma(gamma=gamma),
+    sampling.Gamma(gamma=gamma),
     jump,
     start,
     given["times"],
@@ -159,8 +151,8 @@ def test_gamma(gamma, load):
   )
   check(value, case.out[f"gamma_{gamma}"])
   same = {
-    0.0: (samplers.Jumps(), {}),
-    1.0: (samplers.Consistency(), {"step_noise": given["step_noise"][:-1]}),
+    0.0: (sampling.Jumps(), {}),
+    1.0: (sampling.Consistency(), {"step_noise": given["step_noise"][:-1]}),
   }
   if gamma in same:
     other, options = same[gamma]
@@ -191,7 +183,7 @@ def test_trig_flow_consistency(load):
     )
 
   value = draw(
-    samplers.Consistency(),
+    sampling.Consistency(),
     jump,
     path.sigma_data * case.given["noise"],
     jnp.append(case.given["angles"], 0),
@@ -205,7 +197,7 @@ def test_denoiser_as_consistency_function(load):
   # The grid ends at t_min > 0, but what a jump returns is taken for data.
   case = load("sampler_consistency")
   value = draw(
-    samplers.Consistency(ends_on_data=True),
+    sampling.Consistency(ends_on_data=True),
     predictions.edm_denoiser(case.network("net"), sigma_data=0.5),
     paths.start(EDM, case.given["noise"]),
     jnp.append(case.given["times"], EDM.t_min),
@@ -228,7 +220,7 @@ def test_improved_mean_flow(steps, load):
     },
   }
   value = draw(
-    samplers.Jumps(),
+    sampling.Jumps(),
     flow_maps.average_velocity(lambda x, t, s, cond: raw(x, t, s, cond)[0]),
     x,
     jnp.linspace(1, 0, steps + 1),
@@ -247,7 +239,7 @@ def test_shortcut(steps, load):
     return raw(x, t, jnp.where(t - s <= case.hyper["finest"], t, s), cond)
 
   value = draw(
-    samplers.Jumps(),
+    sampling.Jumps(),
     flow_maps.average_velocity(smallest_on_the_diagonal),
     case.given["noise"],
     jnp.linspace(1, 0, steps + 1),
@@ -277,10 +269,10 @@ def moment_matching(network, kind, sd=0.5):
 @pytest.mark.parametrize(
   ("name", "kind", "sampler"),
   [
-    ("pushforward_uniform", "euler", samplers.Jumps()),
-    ("pushforward_edm", "edm", samplers.Jumps()),
-    ("pushforward_mid", "edm", samplers.Jumps()),
-    ("restart_uniform", "euler", samplers.Consistency(ends_on_data=True)),
+    ("pushforward_uniform", "euler", sampling.Jumps()),
+    ("pushforward_edm", "edm", sampling.Jumps()),
+    ("pushforward_mid", "edm", sampling.Jumps()),
+    ("restart_uniform", "euler", sampling.Consistency(ends_on_data=True)),
   ],
 )
 def test_moment_matching(name, kind, sampler, load):
@@ -295,7 +287,7 @@ def test_moment_matching(name, kind, sampler, load):
       network, scale=case.hyper["guidance"], num_classes=5
     )
   options = {}
-  if not isinstance(sampler, samplers.Jumps):
+  if not isinstance(sampler, sampling.Jumps):
     options = {"step_noise": 0.5 * given["step_noise"][: len(grid) - 2]}
   value = draw(
     sampler,
@@ -311,11 +303,11 @@ def test_moment_matching(name, kind, sampler, load):
 
 def test_samplers_need_two_times():
   for sampler in (
-    samplers.Jumps(),
-    samplers.Gamma(gamma=0.5),
-    samplers.DDIM(),
-    samplers.DPMSolver(),
-    samplers.EDMHeun(),
+    sampling.Jumps(),
+    sampling.Gamma(gamma=0.5),
+    sampling.DDIM(),
+    sampling.DPMSolver(),
+    sampling.EDMHeun(),
   ):
     with pytest.raises(ValueError, match="a grid of 1 times has no step"):
       sampler(lambda x, *_: x, jnp.ones((1, 1)), jnp.ones(1), path=EDM, key=KEY)
@@ -325,7 +317,7 @@ def test_churn_is_spread_over_the_steps():
   # Where data is 0, a step from h to s scales by s / h whatever its order; in
   # two steps churn .2 raises t by a tenth, but not above s_max.
   z = jax.random.normal(KEY, (2, 3, 2))
-  sampler = samplers.EDMHeun(churn=0.2, s_max=1.5, s_noise=1.2)
+  sampler = sampling.EDMHeun(churn=0.2, s_max=1.5, s_noise=1.2)
   value = sampler(
     lambda x, *_: 0 * x,
     jnp.ones((3, 2)),
@@ -360,7 +352,7 @@ def test_gamma_ends_where_noise_is_left(gamma):
   # On the linear path, unlike the exploding one, 1 - t scales as well: a map
   # that always ends at c ends there whatever was renoised before.
   for found in draw_optimized(
-    samplers.Gamma(gamma=gamma),
+    sampling.Gamma(gamma=gamma),
     lambda x, t, s, cond: jnp.full_like(x, 0.7),
     jnp.ones((64, 2)),
     [[0.99, 0.5, end] for end in np.linspace(0.01, 0.3, 20)],
@@ -375,7 +367,7 @@ def test_ddim_forgets_pure_noise():
   z = jax.random.normal(KEY, (1, 64, 2))
   ends = np.linspace(0.05, 0.95, 40, dtype=np.float32)
   every = draw_optimized(
-    samplers.DDIM(eta=1.0),
+    sampling.DDIM(eta=1.0),
     lambda x, *_: jnp.full_like(x, 0.7),
     jnp.full((64, 2), 9.0),
     [[1.0, end] for end in ends],
@@ -390,7 +382,7 @@ def test_ddim_forgets_pure_noise():
 def test_no_churn_outside_its_interval():
   still, churned = (
     draw_optimized(
-      samplers.EDMHeun(churn=churn, s_max=0.1),
+      sampling.EDMHeun(churn=churn, s_max=0.1),
       lambda x, *_: 0.5 * x,
       jax.random.normal(KEY, (64, 2)),
       [[start, 1.0, 0.5] for start in np.linspace(2.0, 80.0, 40)],
@@ -403,7 +395,7 @@ def test_no_churn_outside_its_interval():
 
 def test_infinite_steps_stay_out_of_the_history():
   # lam is infinite at t = 1 and t = 0: orders 1, 1, 2, 3, 1.
-  _, of_data = samplers.DPMSolver(
+  _, of_data = sampling.DPMSolver(
     order=3, lower_order_final=False
   ).coefficients(paths.Linear(), jnp.linspace(1, 0, 6))
   used = [[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 0]]
@@ -425,7 +417,7 @@ def test_dpm_solver_from_pure_noise_to_data(path, order, final):
     for stop in (steps + 1, steps):
       if stop < 2:
         continue
-      sampler = samplers.DPMSolver(order=order, lower_order_final=final)
+      sampler = sampling.DPMSolver(order=order, lower_order_final=final)
       end = sampler(
         lambda x, *_: jnp.full_like(x, 0.7), x, grid[:stop], path=path, key=KEY
       )
@@ -438,17 +430,17 @@ def test_first_order_is_ddim(x64):
   case = references.load("sampler_dpmpp")
   denoiser = predictions.edm_denoiser(case.network("edm"))
   given = 80 * case.given["noise"], case.given["times_edm"]
-  first = draw(samplers.DPMSolver(order=1), denoiser, *given, path=EDM)
-  check(draw(samplers.DDIM(), denoiser, *given, path=EDM), first)
+  first = draw(sampling.DPMSolver(order=1), denoiser, *given, path=EDM)
+  check(draw(sampling.DDIM(), denoiser, *given, path=EDM), first)
 
 
 @pytest.mark.parametrize(
   "sampler",
   [
-    samplers.DDIM(eta=1.0),
-    samplers.EDMHeun(churn=10.0),
-    samplers.Gamma(gamma=0.5),
-    samplers.Consistency(),
+    sampling.DDIM(eta=1.0),
+    sampling.EDMHeun(churn=10.0),
+    sampling.Gamma(gamma=0.5),
+    sampling.Consistency(),
   ],
   ids=lambda sampler: type(sampler).__name__,
 )
@@ -492,12 +484,12 @@ def count_rows(sampler, of, n, guide, grid, path):
 @pytest.mark.parametrize(
   ("sampler", "of", "calls"),
   [
-    (samplers.Jumps(), flow_maps.ode_step, 5),
-    (samplers.Gamma(gamma=0.5), flow_maps.average_velocity, 5),
-    (samplers.DDIM(eta=0.5), flow_maps.free, 5),
-    (samplers.DPMSolver(order=3), flow_maps.free, 5),
-    (samplers.EDMHeun(churn=1.0), flow_maps.free, 9),
-    (samplers.Consistency(), flow_maps.free, 5),
+    (sampling.Jumps(), flow_maps.ode_step, 5),
+    (sampling.Gamma(gamma=0.5), flow_maps.average_velocity, 5),
+    (sampling.DDIM(eta=0.5), flow_maps.free, 5),
+    (sampling.DPMSolver(order=3), flow_maps.free, 5),
+    (sampling.EDMHeun(churn=1.0), flow_maps.free, 9),
+    (sampling.Consistency(), flow_maps.free, 5),
   ],
 )
 def test_network_calls(sampler, of, calls):
@@ -505,16 +497,16 @@ def test_network_calls(sampler, of, calls):
   grid = jnp.linspace(1.0, 0.0, 6)
   plain = count_rows(sampler, of, 2, lambda f: f, grid, path)
   assert plain == 2 * calls
-  if isinstance(sampler, samplers.Denoising):
+  if isinstance(sampler, sampling.Denoising):
     assert sampler.num_steps(calls) == 5
 
 
 @pytest.mark.parametrize(
   ("sampler", "of"),
   [
-    (samplers.Jumps(), flow_maps.ode_step),
-    (samplers.DDIM(), flow_maps.free),
-    (samplers.DPMSolver(order=3), flow_maps.free),
+    (sampling.Jumps(), flow_maps.ode_step),
+    (sampling.DDIM(), flow_maps.free),
+    (sampling.DPMSolver(order=3), flow_maps.free),
   ],
 )
 def test_no_second_forward_outside_the_interval(sampler, of):
@@ -530,12 +522,12 @@ def test_no_second_forward_outside_the_interval(sampler, of):
 @pytest.mark.parametrize(
   ("make", "words"),
   [
-    (lambda: samplers.DDIM(eta=1.5), "eta 1.5"),
-    (lambda: samplers.Gamma(gamma=-0.1), "gamma -0.1"),
-    (lambda: samplers.DPMSolver(order=4), "order 4"),
-    (lambda: samplers.DPMSolver(order=2, published=True), "published"),
-    (lambda: samplers.EDMHeun().num_steps(4), "odd number"),
-    (lambda: samplers.EDMHeun().check_path(VP), "VariancePreserving"),
+    (lambda: sampling.DDIM(eta=1.5), "eta 1.5"),
+    (lambda: sampling.Gamma(gamma=-0.1), "gamma -0.1"),
+    (lambda: sampling.DPMSolver(order=4), "order 4"),
+    (lambda: sampling.DPMSolver(order=2, published=True), "published"),
+    (lambda: sampling.EDMHeun().num_steps(4), "odd number"),
+    (lambda: sampling.EDMHeun().check_path(VP), "VariancePreserving"),
   ],
 )
 def test_wrong_options_are_named(make, words):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxflow import models
-from jaxflow.commands import inputs
 from jaxflow.config import default_config
 from jaxflow.errors import UsageError
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import inputs
 
 # A DiT's parameters with their paths, as averages and optimizers have them too.
 XL = 1152

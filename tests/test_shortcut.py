@@ -8,7 +8,8 @@ import numpy as np
 import oracle
 import pytest
 
-from jaxflow import dyadic, losses, paths
+from jaxflow import losses, paths
+from jaxflow.times import dyadic
 
 DATA_PATHS = [paths.Linear(), paths.Trigonometric()]
 

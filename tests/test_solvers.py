@@ -9,14 +9,7 @@ import oracle
 import pytest
 import references
 
-from jaxflow import (
-  flow_maps,
-  guidance,
-  paths,
-  predictions,
-  sampling,
-  solvers,
-)
+from jaxflow import flow_maps, guidance, paths, predictions, sampling, solvers
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
 

@@ -13,7 +13,8 @@ import tiny
 from PIL import Image
 
 from jaxflow import data as jdata
-from jaxflow.data import downloads, images, records, tfds_builders
+from jaxflow.data import images, records
+from jaxflow.data.sets import downloads, tfds_builders
 from jaxflow.errors import RunError, UsageError
 
 # Versions as TFDS 4.9.10 has them, and the splits of the real sets.

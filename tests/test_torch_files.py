@@ -8,7 +8,7 @@ import torch_bytes
 from torch_bytes import integer, storage, tensor, text, tuple_of
 
 from jaxflow.errors import UsageError
-from jaxflow.models import torch_files
+from jaxflow.pretrained import torch_files
 
 SIX = np.arange(6, dtype="<f4")
 WRITERS = {"zip": torch_bytes.write_zip, "legacy": torch_bytes.write_legacy}

@@ -10,7 +10,7 @@ import tiny
 from jaxflow import models, paths, times
 from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run
+from jaxflow.runs.run import Run
 from jaxflow.training import ema, optimizers
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step

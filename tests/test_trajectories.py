@@ -10,7 +10,7 @@ from scipy import integrate
 
 from jaxflow import paths, solvers
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import trajectories
+from jaxflow.metrics import trajectories
 
 STD = 0.5
 GAUSSIAN = oracle.Gaussian(paths.Linear(), np.array([0.0, 0.0]), STD)

@@ -11,12 +11,12 @@ import plain_networks
 import pytest
 from plain_networks import conv, group_norm, linear, randomised
 
-from jaxflow.commands.initial import initial_parameters
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
 from jaxflow.models import unet, with_second_time
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.initial_weights import initial_parameters
+from jaxflow.runs.run import Run
 
 SHAPE = (4, 8, 2)
 BATCH = 2

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxflow import cli, runs
-from jaxflow.training import sharding
+from jaxflow import cli
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
 
 # Every command compiles its programs anew, mostly those of the one before.
 if not jax.config.jax_compilation_cache_dir:

@@ -25,8 +25,8 @@ from jaxflow.commands.compile import resolved
 from jaxflow.compilation import CHIPS, Topology
 from jaxflow.config import Config, default_config
 from jaxflow.models.dit import SIZES
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FULL = {**SIZES["B"], "patch_size": 2}

@@ -25,7 +25,7 @@ from experiments.runner.ring_report import (
   teacher_config,
 )
 from jaxflow import data
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 SETTINGS = {
   "seeds": 5,

@@ -31,8 +31,8 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
-from jaxflow import runs
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import run as runs
 from jaxflow.training.checkpoints import saved_steps
 
 HERE = pathlib.Path(__file__).parent

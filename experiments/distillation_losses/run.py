@@ -24,7 +24,7 @@ from experiments.runner.figures import draw_lines
 from experiments.runner.spectra import radial_power
 from jaxflow import data
 from jaxflow.commands import PairOptions
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 _L1 = {"distance": {"name": "l1"}}
 _PERCEPTUAL = {"perceptual": {"name": "lpips"}, "perceptual_weight": 0.1}

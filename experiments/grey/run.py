@@ -23,7 +23,7 @@ from experiments.runner import (
 from experiments.runner.figures import draw_lines
 from jaxflow import data
 from jaxflow.commands import PairOptions
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 
 SETTINGS = {

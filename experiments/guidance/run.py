@@ -28,7 +28,7 @@ from experiments.runner.figures import draw_lines
 from jaxflow import flow_maps, guidance, paths, sampling
 from jaxflow.compilation import matmul_flops
 from jaxflow.compilation.hlo import Module
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 from jaxflow.types import FlowMap, ModelFn
 
 SETTINGS = {

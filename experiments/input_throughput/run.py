@@ -28,12 +28,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxflow import data
-from jaxflow.commands import start
 from jaxflow.config import default_config, resolve
 from jaxflow.data.loading import reading_threads
 from jaxflow.models.dit import SIZES
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import start
+from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 GOAL = 3.0

@@ -32,10 +32,10 @@ from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
 from jaxflow.config import Config, resolve, update
 from jaxflow.data import Dataset
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run, load_data
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run, load_data
 
 SETTINGS = {
   "seeds": 3,

@@ -23,7 +23,7 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines
 from jaxflow.errors import RunError
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 from jaxflow.flow_maps import ode_step
 from jaxflow.methods import METHODS
 from jaxflow.types import Array, PyTree

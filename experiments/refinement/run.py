@@ -20,7 +20,7 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines, share_legend
 from jaxflow import data
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 _KARRAS = {"grid": {"name": "karras"}}
 

@@ -26,8 +26,8 @@ from experiments.runner.figures import draw_lines, share_legend
 from experiments.runner.pairs import make_pairs
 from jaxflow import couplings, data, flow_maps, sampling, solvers
 from jaxflow.commands.pairs import Options
-from jaxflow.evaluation import trajectories
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
+from jaxflow.metrics import trajectories
 
 SETTINGS = {
   "seeds": 5,

@@ -25,8 +25,9 @@ from experiments.runner import (
   panels,
 )
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
-from jaxflow import data, evaluation, paths
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow import data, paths, reports
+from jaxflow.figures import save_arrows, save_points, save_trajectories
+from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 from jaxflow.training import optimizers
 
@@ -163,7 +164,7 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
           return sampler(params, noise, jax.random.key(0), None)
 
         calls[name, size, seed] = call
-  laps = evaluation.time_together(calls)
+  laps = reports.time_together(calls)
   return {
     name: {
       f"milliseconds of {size}": [
@@ -195,12 +196,10 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
   """Writes the four figures of the report, of the first seed."""
   folder, num = bench.figures, bench.settings["num"]
   real = data.known_mixture("ring").sample(num, seed=1)[0]
-  evaluation.save_points(
+  save_points(
     teacher.sample(num, REPORT_CALLS)[0], folder / "samples.png", real
   )
-  evaluation.save_points(
-    student.sample(num, 1)[0], folder / "one_step_samples.png", real
-  )
+  save_points(student.sample(num, 1)[0], folder / "one_step_samples.png", real)
   path = teacher.run.model.path
   noise = jax.random.normal(jax.random.key(2), (bench.settings["arrows"], 2))
   start = paths.start(path, noise)
@@ -217,10 +216,10 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
     return jax.lax.scan(step, start, (times[:-1], times[1:]))[1]
 
   points = np.concatenate([start[None], follow(network, start)])
-  evaluation.save_trajectories(points, times, folder / "trajectories.png")
+  save_trajectories(points, times, folder / "trajectories.png")
   jump = student.run.model.make_sampler(1)
   ends = jump(student.params()[0], noise, jax.random.key(0), None)
-  evaluation.save_arrows(noise, ends, folder / "one_step_arrows.png")
+  save_arrows(noise, ends, folder / "one_step_arrows.png")
 
 
 def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:

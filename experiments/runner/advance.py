@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.runs import Run
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.training.step import make_train_step
 from jaxflow.types import Batch

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.evaluation import Mixture
+from jaxflow.metrics import Mixture
 from jaxflow.paths import Path
 from jaxflow.types import Array, ModelFn
 

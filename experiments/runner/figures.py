@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

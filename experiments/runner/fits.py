@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.commands.sample import class_labels, drawer
 from jaxflow.config import Config, update
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.drawing import class_labels, drawer
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import ModelFn, PyTree
 

@@ -20,11 +20,11 @@ import numpy as np
 from experiments.runner import advance, keeping
 from experiments.runner.fits import Fits
 from jaxflow import data
-from jaxflow.commands.initial import initial_parameters
-from jaxflow.commands.inputs import Inputs, make_batches
 from jaxflow.config import Config, resolve
-from jaxflow.runs import Run, load_data
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.initial_weights import initial_parameters
+from jaxflow.runs.inputs import Inputs, make_batches
+from jaxflow.runs.run import Run, load_data
 from jaxflow.training.loop import steps_per_dispatch
 from jaxflow.training.state import TrainState
 from jaxflow.types import LossOutput

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from experiments.runner.spectra import fine_power
-from jaxflow import data, evaluation
-from jaxflow.commands.classifiers import trained
+from jaxflow import data, evaluation, metrics
+from jaxflow.evaluation.classifiers import trained
 from jaxflow.models import Extractor
 from jaxflow.models import classifier as make_classifier
 
@@ -26,7 +26,7 @@ class PlaneJudge:
 
   _NAMES = ("sliced_wasserstein", "mode_coverage", "high_quality")
 
-  def __init__(self, mixture: evaluation.Mixture, *, num: int = 20_000):
+  def __init__(self, mixture: metrics.Mixture, *, num: int = 20_000):
     self._mixture = mixture
     self._reference = mixture.sample(num, seed=1_000_003)[0]
 
@@ -43,13 +43,11 @@ class PlaneJudge:
       numbers = {name: np.nan for name in self._NAMES}
       if fine:
         numbers = {
-          "sliced_wasserstein": evaluation.sliced_wasserstein(
+          "sliced_wasserstein": metrics.sliced_wasserstein(
             points, self._reference
           ).value,
-          "mode_coverage": evaluation.mode_coverage(
-            points, self._mixture
-          ).value,
-          "high_quality": evaluation.high_quality(points, self._mixture).value,
+          "mode_coverage": metrics.mode_coverage(points, self._mixture).value,
+          "high_quality": metrics.high_quality(points, self._mixture).value,
         }
       for name, value in numbers.items():
         found.setdefault(name, []).append(value)
@@ -114,7 +112,7 @@ class ImageJudge:
     self._names = [*self._short, "sliced_wasserstein", "recall", "precision"]
     generator = np.random.default_rng(0)
     self._train = train
-    rows = evaluation.random_subset(
+    rows = metrics.random_subset(
       generator, len(held_out), self.num, held_out.label
     )
     reference = self._see(held_out.data[rows], held_out.label[rows])
@@ -153,13 +151,13 @@ class ImageJudge:
     """Returns the metrics of `num` real training images of every seed."""
     train, found = self._train, []
     for seed in seeds:
-      rows = evaluation.random_subset(
+      rows = metrics.random_subset(
         np.random.default_rng(seed), len(train), num, train.label
       )
       found.append(self(train.data[rows][None], train.label[rows]))
     return {k: np.concatenate([x[k] for x in found]) for k in found[0]}
 
-  def _see(self, images: np.ndarray, label: np.ndarray) -> evaluation.Drawn:
+  def _see(self, images: np.ndarray, label: np.ndarray) -> metrics.Drawn:
     """Shows images to the classifier."""
     params = {self._network.name: self._network.params}
     collector = evaluation.Collector(kept=len(images))

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.runner.fits import Fits
-from jaxflow.evaluation.files import replace_file
-from jaxflow.runs import Run
+from jaxflow.files import replace_file
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
 _KEPT = ("params", "ema", "step", "skipped", "frozen")

@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from jaxflow.evaluation.files import replace_file
+from jaxflow.files import replace_file
 
 if TYPE_CHECKING:
   from experiments.runner.results import Results

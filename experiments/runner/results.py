@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxflow.evaluation.files import replace_file
+from jaxflow.files import replace_file
 
 Label = str | int | float
 

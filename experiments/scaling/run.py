@@ -32,8 +32,8 @@ from jaxflow.config import Config, default_config
 from jaxflow.config.flags import load_file
 from jaxflow.methods import METHODS
 from jaxflow.models.dit import SIZES
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROOT = pathlib.Path(__file__).parents[2]

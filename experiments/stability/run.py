@@ -21,7 +21,7 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines
 from jaxflow import data
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 # Standard deviation of the points in each direction.
 SIGMA_DATA = 0.7

@@ -21,8 +21,9 @@ from experiments.runner import (
 from experiments.runner.exact import exact_velocity
 from experiments.runner.fields import follow, joined, refined, steepness
 from experiments.runner.figures import draw_lines, share_legend
-from jaxflow import data, flow_maps, paths, predictions, registry, samplers
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow import data, flow_maps, paths, predictions, sampling
+from jaxflow.config import registry
+from jaxflow.figures.canvas import save_figure
 
 SETTINGS = {
   "seeds": 5,
@@ -129,7 +130,7 @@ def solve(field, start, times, *, path, solver):
         velocity, path, source="velocity", target="data"
       )
     else:
-      sampler = samplers.Jumps()
+      sampler = sampling.Jumps()
       step = registry.make("solver", {"name": solver}, field="solver")
       function = flow_maps.ode_step(velocity, solver=step)
     return sampler(function, x, times, path=path, key=key)

@@ -22,7 +22,7 @@ from experiments.runner.figures import draw_lines
 from experiments.targets.losses import unstopped_loss
 from jaxflow import data
 from jaxflow.config import Config
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 # The two trainings, and one whose steps are ten times as large.
 DISTILLATION, LARGE = "distillation", "distillation, 10 x learning rate"

@@ -24,7 +24,7 @@ from experiments.runner import (
 from experiments.runner.exact import exact_velocity
 from experiments.runner.figures import draw_lines
 from jaxflow import data, flow_maps, paths, sampling, solvers, times
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 from jaxflow.types import Array, ModelFn
 
 SETTINGS = {

@@ -30,7 +30,7 @@ from experiments.training_cost.steps import (
   time_ratios,
 )
 from experiments.training_cost.variants import BASELINE, variants
-from jaxflow.evaluation.canvas import save_figure
+from jaxflow.figures.canvas import save_figure
 
 # Largest FLOPs relative to the baseline that this library allows itself.
 GOALS = {

@@ -13,18 +13,9 @@ from experiments.training_cost.published import (
   PAIRS,
   published_mean_flow,
 )
-from jaxflow import (
-  curricula,
-  dyadic,
-  flow_maps,
-  guidance,
-  losses,
-  paths,
-  solvers,
-  times,
-  weights,
-)
+from jaxflow import flow_maps, guidance, losses, paths, solvers, times, weights
 from jaxflow.methods import METHODS
+from jaxflow.times import curricula, dyadic
 
 BASELINE = "flow_matching"
 ANGULAR = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from absl import logging
 
 from jaxflow.cli import draw, fill, judge, show
-from jaxflow.cli.console import print_line
 from jaxflow.cli_help import HELP
+from jaxflow.commands.console import print_line
 from jaxflow.errors import RunError, UsageError
 
 # Commands that save and return where others would be ended.
@@ -61,7 +61,7 @@ def run(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.ERROR)
   try:
     if command not in COMMANDS:
-      from jaxflow.registry import choose
+      from jaxflow.config.registry import choose
 
       choose("command", command, COMMANDS)
     if {"--help", "-h"} & set(arguments):
@@ -91,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _left(code: int) -> int:
   """Return an exit code; in a job, end with it at once."""
-  from jaxflow import launch
+  from jaxflow.parallel import launch
 
   launch.leave(code)
   return code
@@ -99,7 +99,7 @@ def _left(code: int) -> int:
 
 def _join(given: list[str], command: str) -> None:
   """Join the processes of a job, as `--distributed` says."""
-  from jaxflow import launch
+  from jaxflow.parallel import launch
 
   mode = given[-1].split("=", 1)[1] if given else "auto"
   if command in ALONE and mode == "auto":

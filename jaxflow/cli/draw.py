@@ -5,8 +5,8 @@ from typing import Any
 
 from absl import flags
 
-from jaxflow.cli.console import say
-from jaxflow.cli.flags import (
+from jaxflow.commands.console import say
+from jaxflow.commands.flags import (
   SAMPLING,
   changed_config,
   check_writable,
@@ -39,7 +39,8 @@ def sample(arguments: list[str]) -> int:
   if values.latents and out.suffix != ".npz":
     raise UsageError(f"--out={out}: --latents needs a file that ends in .npz")
 
-  from jaxflow import commands, processes
+  from jaxflow import commands
+  from jaxflow.parallel import processes
 
   processes.once(lambda: check_writable(out))
   samples, labels = commands.sample(
@@ -73,7 +74,7 @@ def bench(arguments: list[str]) -> int:
   batch = whole_numbers(values.batch, "batch")
   teacher_nfe = whole_numbers(values.teacher_nfe, "teacher_nfe")
 
-  from jaxflow import commands, evaluation
+  from jaxflow import commands, reports
 
   costs = commands.bench(
     pathlib.Path(workdir),
@@ -83,7 +84,7 @@ def bench(arguments: list[str]) -> int:
     batch=batch,
     teacher_nfe=teacher_nfe,
   )
-  say(evaluation.cost_table(costs))
+  say(reports.cost_table(costs))
   return 0
 
 

@@ -4,8 +4,8 @@ import pathlib
 
 from absl import flags
 
-from jaxflow.cli.console import say
-from jaxflow.cli.flags import define, read, required
+from jaxflow.commands.console import say
+from jaxflow.commands.flags import define, read, required
 from jaxflow.errors import UsageError
 
 

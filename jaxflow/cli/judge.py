@@ -4,8 +4,8 @@ import pathlib
 
 from absl import flags
 
-from jaxflow.cli.console import say
-from jaxflow.cli.flags import (
+from jaxflow.commands.console import say
+from jaxflow.commands.flags import (
   SAMPLING,
   changed_config,
   check_writable,
@@ -63,7 +63,7 @@ def stats(arguments: list[str]) -> int:
   if out.suffix != ".npz":
     raise UsageError(f"--out={out}: give a file that ends in .npz")
 
-  from jaxflow import processes
+  from jaxflow.parallel import processes
 
   processes.once(lambda: check_writable(out))
   commands.write_stats(config, out, options(), say=say)

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from jaxflow.cli.console import say
-from jaxflow.cli.flags import read, required
+from jaxflow.commands.console import say
+from jaxflow.commands.flags import read, required
 
 
 def compile(arguments: list[str]) -> int:

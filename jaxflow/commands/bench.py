@@ -21,21 +21,17 @@ from typing import Any
 
 import jax
 
-from jaxflow import evaluation, processes
-from jaxflow.commands.contestants import (
-  Contestant,
-  other_run,
-  teacher_of,
-)
-from jaxflow.commands.measuring import Entry, measure
-from jaxflow.commands.nearness import Nearness
+from jaxflow import evaluation, reports
 from jaxflow.config import Config
 from jaxflow.config.files import load_config, sampling_of
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import Cost, Quality
-from jaxflow.evaluation.files import replace_file
-from jaxflow.runs import Run, load
-from jaxflow.training import sharding
+from jaxflow.files import replace_file
+from jaxflow.parallel import processes, sharding
+from jaxflow.reports import Cost, Quality
+from jaxflow.reports.sample_distance import Nearness
+from jaxflow.reports.sampled_runs import Contestant, other_run, teacher_of
+from jaxflow.reports.timing import Entry, measure
+from jaxflow.runs.run import Run, load
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
@@ -232,8 +228,8 @@ def _write(
   path = workdir / "bench.json"
   try:
     replace_file(path, lambda file: file.write_text(text))
-    if evaluation.shared_metric(costs):
-      evaluation.save_tradeoff(costs, workdir / "bench.png")
+    if reports.shared_metric(costs):
+      reports.save_tradeoff(costs, workdir / "bench.png")
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): make --workdir writable"

@@ -3,19 +3,19 @@
 import pathlib
 from collections.abc import Callable
 
-from jaxflow import compilation, pictures
-from jaxflow.commands import inputs
-from jaxflow.commands.extractors import make_extractor
+from jaxflow import compilation
 from jaxflow.commands.train import steps_per_dispatch
 from jaxflow.compilation.chips import GIB
 from jaxflow.config import Config, default_config, resolve
 from jaxflow.config.files import load_config
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
+from jaxflow.evaluation.networks import make_extractor
 from jaxflow.methods import METHODS
 from jaxflow.models import Extractor
-from jaxflow.runs import Run, load_data
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs import decoding, inputs
+from jaxflow.runs.run import Run, load_data
 
 # What a teacher's network has of its own, whatever the student's is like.
 _STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
@@ -168,7 +168,7 @@ def _observers(
   """
   networks = _networks(config, say)
   try:
-    return networks, pictures.make_decoder(config) if networks else None
+    return networks, decoding.make_decoder(config) if networks else None
   except UsageError as error:
     say(f"note: evaluation step without networks, which see images: {error}")
     return (), None

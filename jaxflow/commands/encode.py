@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import data, processes
+from jaxflow import data
 from jaxflow.commands.pairs import parameters_hash
-from jaxflow.commands.shards import claimed, fill
-from jaxflow.data import latent_folder, latent_shards
+from jaxflow.data.folders import latent_folder, latent_shards
+from jaxflow.data.folders.writing import claimed, fill
 from jaxflow.data.images import square
 from jaxflow.data.loading import DATASETS, reading_threads
 from jaxflow.errors import UsageError
-from jaxflow.models import Autoencoder, autoencoder_files
-from jaxflow.training import sharding
+from jaxflow.parallel import processes, sharding
+from jaxflow.pretrained import Autoencoder, autoencoder_files
 from jaxflow.types import PyTree
 
 

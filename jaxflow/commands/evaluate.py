@@ -11,19 +11,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import evaluation, processes
-from jaxflow.commands.collect import Partial, remove_partials
-from jaxflow.commands.evaluator import Evaluator
-from jaxflow.commands.flow_scores import flow_scores
-from jaxflow.commands.sample import drawer
+from jaxflow import evaluation
 from jaxflow.config import Config
 from jaxflow.config.files import sampling_of
 from jaxflow.config.flags import config_of_run
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import NotFiniteError, RunError
-from jaxflow.evaluation.files import replace_file
-from jaxflow.limits import check_limits
-from jaxflow.runs import Run, load
-from jaxflow.training import sharding
+from jaxflow.evaluation.evaluator import Evaluator
+from jaxflow.evaluation.flow_scores import flow_scores
+from jaxflow.evaluation.streams import Partial, remove_partials
+from jaxflow.files import replace_file
+from jaxflow.parallel import processes, sharding
+from jaxflow.runs.drawing import drawer
+from jaxflow.runs.run import Run, load
 from jaxflow.training.state import TrainState
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.

@@ -15,14 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import build, data, processes, registry
-from jaxflow.commands.shards import claimed, fill
-from jaxflow.config import Config, update
+from jaxflow import data
+from jaxflow.config import Config, registry, update
 from jaxflow.config.files import load_config
+from jaxflow.data.folders.writing import claimed, fill
 from jaxflow.errors import RunError, UsageError
-from jaxflow.roles import teachers
-from jaxflow.runs import load
-from jaxflow.training import sharding
+from jaxflow.parallel import processes, sharding
+from jaxflow.runs import model as build
+from jaxflow.runs.roles import teachers
+from jaxflow.runs.run import load
 from jaxflow.types import Array, PyTree
 
 # (params, index [B], labels [B] or None) -> (noise, data), [B, ...] each.

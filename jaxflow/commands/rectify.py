@@ -15,19 +15,20 @@ from typing import Any
 
 import jax
 
-from jaxflow import build, couplings, processes
 from jaxflow import config as config_lib
-from jaxflow.commands import folders, pairs
-from jaxflow.commands.initial import check_same_network
-from jaxflow.commands.inputs import check_mesh
+from jaxflow import couplings
+from jaxflow.commands import pairs
 from jaxflow.commands.train import train
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
 from jaxflow.methods import METHODS
-from jaxflow.runs import Run, load_data
-from jaxflow.training import sharding
+from jaxflow.parallel import folders, processes, sharding
+from jaxflow.runs import model as build
+from jaxflow.runs.initial_weights import check_same_network
+from jaxflow.runs.inputs import check_mesh
+from jaxflow.runs.run import Run, load_data
 
 FILE = "rectify.json"
 

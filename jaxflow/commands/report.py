@@ -7,15 +7,16 @@ from typing import Any
 
 import jax
 
-from jaxflow import evaluation, html, processes
-from jaxflow.commands.contestants import Contestant
-from jaxflow.commands.gallery import gallery
+from jaxflow import evaluation, figures, reports
 from jaxflow.config import Config
 from jaxflow.config.files import flatten, load_config, sampling_of
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation.files import replace_file
-from jaxflow.runs import Run, load
-from jaxflow.training import sharding
+from jaxflow.files import replace_file
+from jaxflow.parallel import processes, sharding
+from jaxflow.reports import html
+from jaxflow.reports.gallery import gallery
+from jaxflow.reports.sampled_runs import Contestant
+from jaxflow.runs.run import Run, load
 
 
 def report(
@@ -89,10 +90,10 @@ def _curves(workdir: pathlib.Path, folder: pathlib.Path) -> list[str]:
   file = folder / "curves.png"
   during = workdir / "evaluations.csv"
   try:
-    evaluation.save_curves(
-      evaluation.read_log(workdir / "metrics.csv"),
+    figures.save_curves(
+      figures.read_log(workdir / "metrics.csv"),
       file,
-      evaluations=evaluation.read_log(during) if during.is_file() else None,
+      evaluations=figures.read_log(during) if during.is_file() else None,
     )
   except UsageError as error:
     return _shown("Training", f"left out: {error}", None)
@@ -155,14 +156,14 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def _costs(workdir: pathlib.Path) -> list[str]:
-  costs = evaluation.read_costs(workdir / "bench.json")
+  costs = reports.read_costs(workdir / "bench.json")
   if not costs:
     text = "left out: there is no bench.json; run jaxflow bench"
     return _shown("Costs", text, None)
-  columns = [x.replace("\n", " ") for x in evaluation.COST_COLUMNS]
+  columns = [x.replace("\n", " ") for x in reports.COST_COLUMNS]
   rows = []
   for cost in costs:
-    first, *others = evaluation.cost_cells(cost)
+    first, *others = reports.cost_cells(cost)
     rows.append([first, str(cost.batch), *others])
   picture = workdir / "bench.png"
   return [

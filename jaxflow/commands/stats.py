@@ -5,20 +5,21 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from jaxflow import evaluation, pictures, processes
-from jaxflow.commands.collect import (
+from jaxflow import evaluation
+from jaxflow.config import Config, resolve
+from jaxflow.config.limits import check_limits
+from jaxflow.errors import UsageError
+from jaxflow.evaluation.networks import make_extractor
+from jaxflow.evaluation.streams import (
   Partial,
   choose,
   collect,
   make_look,
   real_batches,
 )
-from jaxflow.commands.extractors import make_extractor
-from jaxflow.config import Config, resolve
-from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
-from jaxflow.runs import load_data
-from jaxflow.training import sharding
+from jaxflow.parallel import processes, sharding
+from jaxflow.runs import decoding
+from jaxflow.runs.run import load_data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def write_stats(
   partial = Partial(out.parent, work)
   drawn = collect(
     real_batches(source, index, config.evaluation.batch_size, mesh),
-    make_look((network,), pictures.make_decoder(config), mesh),
+    make_look((network,), decoding.make_decoder(config), mesh),
     kept=kept,
     partial=partial,
   )

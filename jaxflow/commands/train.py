@@ -10,18 +10,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import data, pictures, processes
-from jaxflow.commands import folders, inputs, start
-from jaxflow.commands.evaluator import check_fields
-from jaxflow.commands.initial import difference, initial_parameters
-from jaxflow.commands.sample import class_labels, drawer, save_samples
-from jaxflow.commands.watch import missing_last, watcher
+from jaxflow import data
+from jaxflow.commands.sample import save_samples
 from jaxflow.config import Config
 from jaxflow.config.files import save_config
+from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
-from jaxflow.limits import check_limits
-from jaxflow.runs import Run, load_data
-from jaxflow.training import loop, sharding
+from jaxflow.evaluation.during_training import missing_last, watcher
+from jaxflow.evaluation.evaluator import check_fields
+from jaxflow.parallel import folders, processes, sharding
+from jaxflow.runs import decoding, inputs, start
+from jaxflow.runs.drawing import class_labels, drawer
+from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.run import Run, load_data
+from jaxflow.training import loop
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
@@ -290,7 +292,7 @@ def _sample_writer(
   reference = source.take(first)["data"] if points else None
   options = run.model.config.sample
   draw = drawer(run, options.nfe, "sample.nfe", mesh)
-  picture = pictures.make_picture(run.model.config)
+  picture = decoding.make_picture(run.model.config)
 
   def write(state, step):
     samples = draw(state, jax.random.key(0), num, labels)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from jaxflow.build import Model
 from jaxflow.compilation.program import Program
 from jaxflow.compilation.programs import sampler_inputs
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.model import Model
 from jaxflow.types import PyTree
 
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxflow.build import Model
 from jaxflow.compilation.program import Program
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import FeatureNetwork, extraction
-from jaxflow.runs import Run
-from jaxflow.training import sharding
+from jaxflow.parallel import sharding
+from jaxflow.runs.model import Model
+from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
 # Weights, or their shapes, and `(weights, samples) -> images`.

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import registry
+from jaxflow.config import registry
 
 # A ConfigDict, whose attributes are dynamic.
 Config = Any

@@ -17,10 +17,10 @@ from jaxflow.config.components import (
   set_component,
 )
 from jaxflow.config.files import flatten, load_config
+from jaxflow.config.registry import KINDS, choose
 from jaxflow.config.schema import default_config, update
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
-from jaxflow.registry import KINDS, choose
 
 # How a command line writes a value of a type.
 _WRITTEN = {

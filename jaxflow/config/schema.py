@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import registry
+from jaxflow.config import registry
 from jaxflow.config.components import Config, complete, with_places
 from jaxflow.methods import METHODS
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxflow.data.ahead import read_ahead
 from jaxflow.data.order import Order
+from jaxflow.data.read_ahead import read_ahead
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 

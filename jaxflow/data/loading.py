@@ -4,8 +4,9 @@ import difflib
 import os
 from collections.abc import Callable
 
-from jaxflow.data import latents, toy
 from jaxflow.data.dataset import Dataset, from_arrays
+from jaxflow.data.folders import latents
+from jaxflow.data.sets import toy
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 
@@ -72,7 +73,7 @@ def load(
       )
     return DATASETS[name](split, raw_dir, data_dir)
   # TFDS takes most of a second to import: only the sets that need it pay.
-  from jaxflow.data import tfds_builders, tfds_images
+  from jaxflow.data.sets import tfds_builders, tfds_images
 
   _reject_raw_dir(name, raw_dir)
   source = tfds_images.load(
@@ -158,7 +159,7 @@ def _ring(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
 
 
 def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  from jaxflow.data import digits
+  from jaxflow.data.sets import digits
 
   _reject_raw_dir("digits", raw_dir)
   return digits.load(split, data_dir)
@@ -167,14 +168,14 @@ def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
 def _fashion_mnist(
   split: str, raw_dir: str | None, data_dir: str | None
 ) -> Dataset:
-  from jaxflow.data import fashion_mnist
+  from jaxflow.data.sets import fashion_mnist
 
   raw_dir = FASHION_MNIST_DIR if raw_dir is None else raw_dir
   return fashion_mnist.load("fashion_mnist", split, raw_dir, data_dir)
 
 
 def _mnist(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  from jaxflow.data import fashion_mnist
+  from jaxflow.data.sets import fashion_mnist
 
   if raw_dir is None:
     raise UsageError(

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxflow import processes
 from jaxflow.errors import NotFiniteError
-from jaxflow.evaluation.confidences import Confidences
-from jaxflow.evaluation.drawn import Drawn
-from jaxflow.evaluation.moments import Moments, merge
+from jaxflow.metrics.confidences import Confidences
+from jaxflow.metrics.moments import Moments, merge
+from jaxflow.metrics.summary import Drawn
+from jaxflow.parallel import processes
 
 T = TypeVar("T")
 # What a collector has, by name; `Collector.load` reads it back.

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector
-from jaxflow.evaluation.drawn import Drawn
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
-from jaxflow.evaluation.mixtures import Mixture
 from jaxflow.evaluation.scores import Score, score
-from jaxflow.evaluation.subsets import random_subset, repeated_labels
+from jaxflow.metrics.mixtures import Mixture
+from jaxflow.metrics.subsets import random_subset, repeated_labels
+from jaxflow.metrics.summary import Drawn
 
 # (key, num, cond) -> [num, ...]; cond holds the labels [num] or is None.
 Sampler = Callable[[jax.Array, int, jax.Array | None], ArrayLike]

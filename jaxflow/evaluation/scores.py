@@ -13,11 +13,11 @@ from rich import box
 from rich.table import Table
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.comparison import compare
-from jaxflow.evaluation.drawn import Drawn
-from jaxflow.evaluation.estimates import Estimate
-from jaxflow.evaluation.metrics import METRICS, NETWORK, row_of
-from jaxflow.evaluation.tables import render
+from jaxflow.evaluation.text_tables import render
+from jaxflow.metrics.comparison import compare
+from jaxflow.metrics.estimates import Estimate
+from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.table import METRICS, NETWORK, row_of
 
 _LONGEST = 28  # Longer names of metrics are folded.
 _ARROWS = {"lower": "↓", "higher": "↑"}

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation.drawn import Drawn
-from jaxflow.evaluation.files import replace_file
-from jaxflow.evaluation.moments import Moments
+from jaxflow.files import replace_file
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.summary import Drawn
 
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))

@@ -8,8 +8,9 @@ References:
 
 from collections.abc import Callable
 
-from jaxflow import dyadic, guidance, predictions, solvers
+from jaxflow import guidance, predictions, solvers
 from jaxflow.paths import Path, over
+from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 
 

@@ -36,7 +36,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import (
-  adversarial,
   couplings,
   flow_maps,
   paths,
@@ -45,6 +44,7 @@ from jaxflow import (
   times,
   weights,
 )
+from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import adversarial, couplings, paths
+from jaxflow import couplings, paths
+from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, PyTree

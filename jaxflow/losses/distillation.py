@@ -20,7 +20,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxflow import adversarial, couplings, paths, weights
+from jaxflow import couplings, paths, weights
+from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
 

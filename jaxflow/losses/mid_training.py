@@ -8,7 +8,7 @@ from all K points of solver trajectories,
   L = 1 / K sum_{j < K} dist(f(y_j, t_j), sg y_K)                         (3)
 
 where the order of step j of K is min(order, j + 1, K - j), as in
-`samplers.DPMSolver`.
+`sampling.DPMSolver`.
 
 References:
   Hu, Lai, Mitsufuji, Ermon 2025 (arXiv:2509.24526), section 4; Lu et al. 2022
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, predictions, weights
 from jaxflow.paths import Path
-from jaxflow.samplers import DPMSolver
+from jaxflow.sampling import DPMSolver
 from jaxflow.times import Grid
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
 

@@ -28,8 +28,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import conversions, couplings, guidance, paths
+from jaxflow import couplings, guidance, paths
 from jaxflow.paths import Path
+from jaxflow.predictions import conversions
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 

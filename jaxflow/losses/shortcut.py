@@ -26,9 +26,9 @@ References:
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, dyadic, guidance, paths, rows, weights
+from jaxflow import couplings, guidance, paths, rows, weights
 from jaxflow.paths import Path, over
-from jaxflow.times import PairSampler
+from jaxflow.times import PairSampler, dyadic
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 

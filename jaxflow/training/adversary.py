@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxflow import adversarial, losses
+from jaxflow import losses
+from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
 from jaxflow.training.gradients import LossFn, mean_gradient, updated

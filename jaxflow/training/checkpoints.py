@@ -20,8 +20,8 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxflow import processes
 from jaxflow.errors import RunError, UsageError
+from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 

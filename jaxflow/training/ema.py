@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import curricula
+from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
 

@@ -1,0 +1,385 @@
+"""The names that a config may use, and how a named component is made.
+
+A specification is a mapping with a `name` and the options of what it names,
+`{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below are all
+there is; a key of a specification that is itself a kind is made first.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from jaxflow import (
+  couplings,
+  flow_maps,
+  models,
+  paths,
+  pretrained,
+  sampling,
+  solvers,
+  times,
+  weights,
+)
+from jaxflow.errors import UsageError
+from jaxflow.losses import adversarial
+from jaxflow.predictions import parameterizations
+from jaxflow.times import curricula, dyadic, path_grids
+from jaxflow.training import ema
+
+Maker = Callable[..., Any]
+
+
+def _value(value: Any) -> Maker:
+  """Make what needs no options: the value itself."""
+  return lambda: value
+
+
+def _at_the_end(*, t_max: float) -> times.Constant:
+  """Make the law of generators that start from noise alone."""
+  return times.Constant(t=t_max)
+
+
+def _partial(function: Callable) -> Maker:
+  """Bind options and leave the positional arguments open."""
+
+  @functools.wraps(function)
+  def maker(**options):
+    return functools.partial(function, **options)
+
+  signature = inspect.signature(function)
+  options = [
+    p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
+  ]
+  maker.__signature__ = signature.replace(parameters=options)  # pyright: ignore
+  return maker
+
+
+_LAWS: dict[str, Maker] = {
+  "uniform": times.Uniform,
+  "logit_normal": times.LogitNormal,
+  "log_normal": times.LogNormal,
+  "arctan_log_normal": times.ArctanLogNormal,
+  "karras": times.Karras,
+}
+
+# What a config can hold.
+_PLAIN = (bool, int, float, str, tuple)
+# Options that only the surroundings of a component can give.
+_SURROUNDINGS = {
+  *("path", "sample_times", "default", "features", "network"),
+  *("data_shape", "batch_size", "steps"),
+}
+# Those and others that they decide, unless the component says so.
+_CONTEXT = {
+  *_SURROUNDINGS,
+  *("t_min", "t_max", "block", "num_steps", "num_classes", "t"),
+}
+_NONE: dict[str, Maker] = {"none": _value(None)}
+
+_FEATURE_DISTANCES: dict[str, Maker] = {
+  "features": pretrained.feature_distance,
+  "lpips": pretrained.lpips_distance,
+}
+
+KINDS: Mapping[str, Mapping[str, Maker]] = {
+  "path": {
+    "linear": paths.Linear,
+    "trigonometric": paths.Trigonometric,
+    "variance_preserving": paths.VariancePreserving,
+    "variance_exploding": paths.VarianceExploding,
+  },
+  "parameterization": {
+    "raw": lambda: lambda model_fn: model_fn,
+    "normalized": _partial(parameterizations.normalized),
+    "trigonometric_from_edm": _partial(
+      parameterizations.trigonometric_from_edm
+    ),
+    "trigonometric_from_linear": _partial(
+      parameterizations.trigonometric_from_linear
+    ),
+  },
+  "law": _LAWS,
+  "t_law": _LAWS,
+  "s_law": _LAWS,
+  "times": {
+    **_LAWS,
+    "constant": times.Constant,
+    "sorted_pair": times.SortedPair,
+    "limited_pair": times.LimitedPair,
+    "adjacent_pair": times.AdjacentPair,
+    "adjacent_triple": times.AdjacentTriple,
+    "trajectory": times.TrajectoryTimes,
+    "truncated_pair": times.TruncatedPair,
+    "adaptive_pair": curricula.AdaptivePair,
+    "doubling_pair": curricula.DoublingPair,
+    "shrinking_pair": curricula.ShrinkingPair,
+    "dyadic_pair": dyadic.DyadicPair,
+  },
+  "grid": {
+    "uniform": _partial(times.uniform_grid),
+    "karras": _partial(times.karras_grid),
+    "log": _partial(times.log_grid),
+    "shifted": _partial(times.shifted_grid),
+    "given": _partial(path_grids.given_grid),
+    "extended": _partial(path_grids.extended_grid),
+    "log_snr": _partial(path_grids.log_snr_grid),
+    "karras_ratio": _partial(path_grids.karras_ratio_grid),
+  },
+  "coupling": {
+    "given": _value(couplings.noise_of),
+    "annealed": couplings.Annealed,
+  },
+  "solver": {
+    "euler": _value(solvers.euler),
+    "midpoint": _value(solvers.midpoint),
+    "heun": _value(solvers.heun),
+  },
+  "distance": {
+    "l1": _value(weights.l1),
+    "l2": _value(weights.l2),
+    "l2_sum": _value(weights.l2_sum),
+    "huber": weights.huber,
+    "scaled_huber": weights.scaled_huber,
+    **_FEATURE_DISTANCES,
+  },
+  "perceptual": {**_NONE, **_FEATURE_DISTANCES},
+  "criterion": {
+    "hinge": _value(adversarial.hinge),
+    "logistic": _value(adversarial.logistic),
+  },
+  "log_weight": {**_NONE, "sinusoidal": models.log_weight},
+  # Where the generator starts that a discriminator judges: as the loss draws
+  # its times, at noise alone, or by a law.
+  "starts": {"loss": times.Starts, "t_max": _at_the_end, **_LAWS},
+  "weight": {
+    "uniform": _value(weights.uniform),
+    "snr": _value(weights.snr),
+    "snr_plus_one": _value(weights.snr_plus_one),
+    "truncated_snr": _value(weights.truncated_snr),
+    "karras": weights.karras,
+    "inverse_gap": _value(weights.inverse_gap),
+    "inverse_square": _value(weights.inverse_square),
+    "velocity": _value(weights.velocity),
+    "likelihood": _value(weights.likelihood),
+  },
+  "flow_map": {
+    "average_velocity": _partial(flow_maps.average_velocity),
+    "dyadic_velocity": _partial(flow_maps.dyadic_velocity),
+    "guided_velocity": _partial(flow_maps.guided_velocity),
+    "guided_step": _partial(flow_maps.guided_step),
+    "ode_step": _partial(flow_maps.ode_step),
+    "ddim_step": _partial(flow_maps.ddim_step),
+    "edm_skip": _partial(flow_maps.edm_skip),
+    "trajectory": _partial(flow_maps.trajectory),
+    "edm_denoiser": _partial(flow_maps.edm_denoiser),
+    "linear_skip": _partial(flow_maps.linear_skip),
+    "trigonometric": _partial(flow_maps.trigonometric),
+    "rotation": _partial(flow_maps.rotation),
+    "hard_boundary": _partial(flow_maps.hard_boundary),
+    "free": _partial(flow_maps.free),
+  },
+  "sampler": {
+    # What the caller's context says: the method's own.
+    "default": lambda *, default: default,
+    "jumps": sampling.Jumps,
+    "consistency": sampling.Consistency,
+    "gamma": sampling.Gamma,
+    "ddim": sampling.DDIM,
+    "dpm_solver": sampling.DPMSolver,
+    "edm_heun": sampling.EDMHeun,
+  },
+  "ema": {
+    "constant": ema.Constant,
+    "count_ramp": ema.CountRamp,
+    "half_life": ema.HalfLife,
+    "power": ema.Power,
+    "adaptive": ema.Adaptive,
+  },
+  "model": {"dit": models.dit, "mlp": models.mlp, "unet": models.unet},
+  "discriminator": {
+    **_NONE,
+    "conv": models.conv_discriminator,
+    "projected": models.projected_discriminator,
+  },
+  "extractor": {
+    **_NONE,
+    "inception": pretrained.inception,
+    "efficientnet_lite0": pretrained.efficientnet_lite0,
+    "classifier": models.classifier,
+  },
+  "features": {
+    **_NONE,
+    "conv": models.conv_features,
+    "vgg16": pretrained.vgg16,
+    "run": models.hidden_features,
+  },
+}
+
+
+def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
+  """Look a name up.
+
+  Args:
+    field: Name of the config field or flag, for the message.
+    name: What the user gave.
+    choices: What there is.
+
+  Returns:
+    The value of `choices`.
+
+  Raises:
+    UsageError: If the name is unknown; it suggests the nearest.
+
+  Example:
+    >>> choose("color", "red", {"red": 1})
+    1
+  """
+  if name in choices:
+    return choices[name]
+  near = difflib.get_close_matches(str(name), choices, n=1)
+  hint = f"did you mean {near[0]!r}? " if near else ""
+  raise UsageError(
+    f"{field}={name!r} is unknown: {hint}choose one of {', '.join(choices)}"
+  )
+
+
+def make(
+  kind: str, specification: Mapping[str, Any], *, field: str, **context: Any
+) -> Any:
+  """Make the component that a specification names.
+
+  Args:
+    kind: A key of `KINDS`.
+    specification: `name` and options.
+    field: Where in the config it stands, for messages.
+    **context: Values that are passed on where the component takes an argument
+      of that name and the specification does not give it.
+
+  Returns:
+    The component.
+
+  Raises:
+    UsageError: If the name, or an option, is unknown.
+
+  Example:
+    >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
+    Uniform(t_min=0.0, t_max=2.0)
+  """
+  options = {k: v for k, v in dict(specification).items() if v is not None}
+  name = options.pop("name", None)
+  if name is None:
+    raise UsageError(
+      f"{field} is missing: choose {field}.name among {', '.join(KINDS[kind])}"
+    )
+  maker = choose(f"{field}.name", name, KINDS[kind])
+  accepted = inspect.signature(maker).parameters
+  for option in options:
+    if option not in accepted:
+      raise UsageError(
+        f"{field}.{option}: {name!r} has no such option; it takes "
+        f"{', '.join(accepted) or 'none'}"
+      )
+  for option, value in options.items():
+    if option in KINDS:
+      options[option] = make(
+        option, value, field=f"{field}.{option}", **context
+      )
+  given = {k: v for k, v in context.items() if k in accepted}
+  options = given | options
+  missing = [
+    p.name
+    for p in accepted.values()
+    if p.default is p.empty and p.name not in options
+  ]
+  if missing:
+    raise UsageError(f"{field}.{missing[0]} is missing: {name!r} needs it")
+  try:
+    return maker(**options)
+  except ValueError as error:  # A UsageError names the option only.
+    raise UsageError(f"{field}: {error}") from error
+
+
+def complete(
+  kind: str, specification: Mapping[str, Any], *, field: str
+) -> dict[str, Any]:
+  """Return a specification with the defaults of the options it leaves out.
+
+  An option without a value, required or None, is given by its type.
+
+  Args:
+    kind: A key of `KINDS`.
+    specification: `name` and options.
+    field: Where in the config it stands, for messages.
+
+  Raises:
+    UsageError: If the name is unknown.
+
+  Example:
+    >>> complete("grid", {"name": "karras"}, field="sample.grid")
+    {'name': 'karras', 'rho': 7.0}
+  """
+  given = {k: v for k, v in specification.items() if v is not None}
+  if "name" not in given:
+    return {"name": str}
+  maker = choose(f"{field}.name", given["name"], KINDS[kind])
+  own = default_options(maker)
+  if kind != "path":
+    own = {k: v for k, v in own.items() if k not in _CONTEXT}
+  own |= _required_options(maker)
+  for option, value in given.items():
+    if option in KINDS and isinstance(value, Mapping):
+      given[option] = complete(option, value, field=f"{field}.{option}")
+  return given | own | given
+
+
+def _required_options(maker: Maker) -> dict[str, Any]:
+  """Return places for the options that have no default."""
+  options = {}
+  for p in inspect.signature(maker).parameters.values():
+    if p.default is not p.empty or p.name in _SURROUNDINGS:
+      continue
+    if p.name in KINDS:
+      options[p.name] = {"name": str}
+    elif p.annotation in _PLAIN:
+      options[p.name] = p.annotation
+  return options
+
+
+def default_options(function: Callable) -> dict[str, Any]:
+  """Return the options of a function with their defaults, as config values.
+
+  A default that is a function is described by its name; one that is no plain
+  value is left to the caller. For None there stands the plain type that the
+  annotation has beside it.
+
+  Example:
+    >>> default_options(flow_maps.ode_step)
+    {'solver': {'name': 'euler'}}
+  """
+  options = {}
+  for p in inspect.signature(function).parameters.values():
+    if p.default is p.empty:
+      continue
+    if p.default is not None and p.name in KINDS:
+      if name := _name_of(p.name, p.default):
+        options[p.name] = {"name": name}
+    elif type(p.default) in _PLAIN:
+      options[p.name] = p.default
+    elif p.default is None and (kinds := _plain_types(p.annotation)):
+      options[p.name] = kinds[0]
+  return options
+
+
+def _plain_types(annotation: Any) -> list[type]:
+  """Return the plain types of an annotation such as `int | None`."""
+  return [kind for kind in get_args(annotation) if kind in _PLAIN]
+
+
+def _name_of(kind: str, value: Any) -> str | None:
+  """Return the name of a component that needs no options, None for others."""
+  for name, maker in KINDS[kind].items():
+    if not inspect.signature(maker).parameters and maker() is value:
+      return name
+  return None

@@ -1,0 +1,1 @@
+"""Folders of arrays that jaxflow writes: pairs and latents, in shards."""

@@ -1,0 +1,116 @@
+"""Sets of TFDS: found by their name, prepared on request or not at all."""
+
+import os
+import re
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+from jaxflow.data.sets import downloads, prepared
+from jaxflow.errors import UsageError
+
+# NAME, NAME/CONFIG, NAME:1.2.3: names of other hubs would be looked up there.
+_NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
+
+
+def names() -> list[str]:
+  """Returns the names of all sets of TFDS, of images or not."""
+  return tfds.list_builders(with_community_datasets=False)
+
+
+def find(
+  name: str, data_dir: str | None, **options: Any
+) -> tfds.core.DatasetBuilder | None:
+  """Returns the builder of a set, from TFDS or from prepared files.
+
+  Args:
+    name: Its name, also with a config and a version.
+    data_dir: Where prepared sets are kept; None for TFDS' default.
+    **options: Further options of the builder.
+
+  Returns:
+    The builder, or None if there is no such set.
+
+  Raises:
+    UsageError: There is no such config or version.
+  """
+  if not _NAME.fullmatch(name):
+    return None
+  try:
+    return tfds.builder(name, data_dir=data_dir, **options)
+  except DatasetNotFoundError:
+    return None
+  except (ValueError, AssertionError) as error:
+    raise UsageError(f"data.name={name!r}: {_line(error)}") from error
+
+
+def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
+  """Prepares a set that is not there, or says at once why it cannot be.
+
+  Args:
+    builder: Its builder.
+    download: Whether to download and prepare it.
+
+  Raises:
+    UsageError: It is not prepared after this.
+  """
+  missing = (
+    f"data.name={builder.name!r} is not in"
+    f" data.data_dir={str(builder.data_dir_root)!r}"
+  )
+  if not download:
+    raise UsageError(f"{missing}: {remedy(builder)}; or set data.download=True")
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    problem = "" if os.path.isdir(_manual(builder)) else "files are missing"
+  else:
+    host = downloads.unreachable(builder.url_infos or ())
+    problem = f"{host} cannot be reached" if host else ""
+  if problem:
+    raise UsageError(
+      f"data.download=True: {missing} and {problem}: {remedy(builder)}"
+    )
+  logging.info("Preparing %s, once", builder.data_path)
+  # What TFDS keeps in its bucket cannot be read without TensorFlow, and
+  # asking for it hangs where there is no network.
+  options = tfds.download.DownloadConfig(try_download_gcs=False)
+  try:
+    builder.download_and_prepare(
+      download_config=options, file_format=prepared.FILE_FORMAT
+    )
+  except Exception as error:  # The builder's own code may raise anything.
+    if prepared.is_prepared(builder):
+      return  # Another process was first.
+    raise UsageError(
+      f"data.download=True: {missing} and cannot be prepared"
+      f" ({type(error).__name__}: {_line(error)}): {remedy(builder)}"
+    ) from error
+
+
+def remedy(builder: tfds.core.DatasetBuilder) -> str:
+  """Says how to get a set that is not prepared."""
+  root, name = str(builder.data_dir_root), builder.name
+  if builder.builder_config:
+    name = f"{name}/{builder.builder_config.name}"
+  first = ""
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    first = (
+      "put the files that https://www.tensorflow.org/datasets/catalog/"
+      f"{builder.name} names into {_manual(builder)}, then "
+    )
+  return (
+    f'{first}run python -c "import tensorflow_datasets as tfds;'
+    f" tfds.builder({name!r}, data_dir={root!r},"
+    f' file_format={prepared.FILE_FORMAT!r}).download_and_prepare()" where'
+    " there is a network, and tensorflow for this step; copy"
+    f" {builder.data_path} if that is another machine"
+  )
+
+
+def _manual(builder: tfds.core.DatasetBuilder) -> str:
+  return os.path.join(str(builder.data_dir_root), "downloads", "manual")
+
+
+def _line(error: BaseException) -> str:
+  return (str(error).splitlines() or [""])[0].strip()

@@ -1,0 +1,100 @@
+"""The checkpoint of a run that is best by a metric."""
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from jaxflow import evaluation
+from jaxflow.errors import RunError, UsageError
+from jaxflow.files import replace_file
+from jaxflow.parallel import processes
+from jaxflow.training.checkpoints import Checkpoints, saved_steps
+from jaxflow.training.state import TrainState
+
+FOLDER, FILE = "best", "best.json"
+
+
+class Best:
+  """Keeps the best state in `best/`, and says in `best.json` how good it is.
+
+  Checkpoints there are counted, not named by their steps: a run that was killed
+  and evaluates at other steps than before may find a better one at an earlier
+  step. `best.json` is written before and after a checkpoint, with the old and
+  the new one in between, so it always tells the value of the one that is there.
+
+  Args:
+    workdir: The run's folder.
+    metric: Name of the metric; "" keeps none.
+
+  Raises:
+    UsageError: If there is no such metric, or `best.json` cannot be read.
+  """
+
+  def __init__(self, workdir: pathlib.Path, metric: str):
+    self._workdir, self._metric = workdir, metric
+    self._sign = (
+      -1 if metric and evaluation.direction(metric) == "higher" else 1
+    )
+    self._number, self._found = 0, {}
+    saved = saved_steps(workdir / FOLDER)
+    path = workdir / FILE
+    if not metric or not saved or not path.exists():
+      self._number = max(saved, default=0)
+      return
+    self._number = saved[-1]
+    try:
+      entries = json.loads(path.read_text())["checkpoints"]
+      found = {e["number"]: e for e in entries}.get(self._number, {})
+      if found.get("metric") == metric:
+        self._found = {**found, "value": float(found["value"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise UsageError(
+        f"{path} cannot be read ({error}): delete it; the next evaluation "
+        "writes it again"
+      ) from error
+
+  def offer(
+    self, value: float | None, step: int, state: TrainState, position: Any
+  ) -> None:
+    """Save a state if none before was as good.
+
+    Args:
+      value: Its metric, None where it has none.
+      step: Its step.
+      state: The state.
+      position: Its position in the data.
+
+    Raises:
+      RunError: If a file cannot be written.
+    """
+    before = self._found.get("value", self._sign * math.inf)
+    better = value is not None and self._sign * value < self._sign * before
+    if not processes.of_main(better) or value is None:
+      return
+    found = {"metric": self._metric, "value": value, "step": step}
+    found["number"] = self._number + 1
+    self._write([found, self._found] if self._found else [found])
+    checkpoints = Checkpoints(self._workdir / FOLDER, keep=1)
+    try:
+      checkpoints.save(found["number"], state, position)
+      checkpoints.wait()
+    finally:
+      checkpoints.close()
+    self._number, self._found = found["number"], found
+    self._write([found])
+
+  def _write(self, entries: list[dict[str, Any]]) -> None:
+    path = self._workdir / FILE
+    text = json.dumps({"checkpoints": entries}, indent=2) + "\n"
+
+    def write():
+      try:
+        replace_file(path, lambda draft: draft.write_text(text))
+      except OSError as error:
+        raise RunError(
+          f"{path} cannot be written ({error.strerror}): make room, or make "
+          "--workdir writable"
+        ) from error
+
+    processes.once(write)

@@ -1,0 +1,217 @@
+"""Evaluate a run while it trains, in a stated share of the time."""
+
+import csv
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation.best_checkpoint import Best
+from jaxflow.evaluation.evaluator import Evaluator
+from jaxflow.parallel import processes
+from jaxflow.runs.run import Run
+from jaxflow.training.logs import Log, NoLog
+from jaxflow.training.state import TrainState
+
+FIELD = "evaluation.during.nfe"
+LOG = "evaluations"
+
+
+class Watch:
+  """Evaluates averages and parameters; keeps the checkpoint that is best.
+
+  An evaluation is due every `evaluation.during.every` steps. It waits where all
+  of them together would take more than `evaluation.during.share` of the time
+  since training began, as long as the last one took; the last step of a run is
+  always evaluated.
+
+  Args:
+    evaluator: What evaluates.
+    workdir: The run's folder: `evaluations.csv`, `best/`, `best.json`.
+    begin: Step at which training starts or resumes.
+    interrupted: Whether to stop.
+    say: Prints a line.
+  """
+
+  def __init__(
+    self,
+    evaluator: Evaluator,
+    workdir: pathlib.Path,
+    *,
+    begin: int,
+    interrupted: Callable[[], bool],
+    say: Callable[[str], None],
+  ):
+    config = evaluator.run.model.config
+    self._evaluator = evaluator
+    self._options = config.evaluation.during
+    self._steps = config.train.steps
+    self._interrupted = interrupted
+    self._say = say
+    self._best = Best(workdir, self._options.best)
+    self._log = (
+      Log(workdir, start=begin, name=LOG, prefix="eval/")
+      if processes.is_main()
+      else NoLog()
+    )
+    self._due = begin - begin % self._options.every + self._options.every
+    self._began = time.perf_counter()
+    self._spent = 0.0
+    # Nothing has been evaluated yet: real data took this long.
+    emas = {evaluator.ema, "online"}
+    self._last = evaluator.judging * len(emas) * len(self._options.nfe)
+
+  def __call__(self, state: TrainState, step: int, position: Any) -> None:
+    """Evaluate if it is due and there is time for it."""
+    if step < min(self._due, self._steps):
+      return
+    elapsed = time.perf_counter() - self._began + self._last
+    early = self._spent + self._last > self._options.share * elapsed
+    if step < self._steps and processes.of_main(early):
+      return
+    began = time.perf_counter()
+    scalars = self._evaluate(state, step)
+    self._last = time.perf_counter() - began
+    self._spent += self._last
+    self._due = step - step % self._options.every + self._options.every
+    if scalars is None:
+      return
+    elapsed = time.perf_counter() - self._began
+    times = {"seconds": self._last, "share": self._spent / elapsed}
+    self._log.write(step, scalars | times)
+    self._say(self._line(step, scalars))
+    if self._options.best:
+      value = scalars.get(_first_column(self._evaluator, self._options.best))
+      self._best.offer(value, step, state, position)
+
+  def close(self) -> None:
+    """Flush the log."""
+    self._log.close()
+
+  def _line(self, step: int, scalars: Mapping[str, float]) -> str:
+    """Says what the average scores in the fewest calls."""
+    prefix = _column(self._evaluator.ema, self._options.nfe[0], "")
+    values = "  ".join(
+      f"{k.removeprefix(prefix)} {v:.4g}"
+      for k, v in scalars.items()
+      if k.startswith(prefix)
+    )
+    return f"step {step} evaluated in {self._last:.1f} s ({prefix}): {values}"
+
+  def _evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
+    """Return all scores by column, or None after an interruption."""
+    scalars = {}
+    for ema in dict.fromkeys([self._evaluator.ema, "online"]):
+      for nfe in self._options.nfe:
+        try:
+          drawn = self._evaluator.draw(
+            state,
+            nfe,
+            FIELD,
+            ema=ema,
+            interrupted=self._interrupted,
+          )
+          if drawn is None:
+            return None
+          scores = self._evaluator.judge(drawn)
+        except RunError as error:
+          self._say(f"step {step}: {ema}, nfe={nfe}: {error}; training goes on")
+          scores = {}
+        scalars |= {
+          _column(ema, nfe, name): score.value for name, score in scores.items()
+        }
+    return scalars
+
+
+class NoWatch:
+  """Evaluates nothing."""
+
+  def __call__(self, state: TrainState, step: int, position: Any) -> None:
+    """Do nothing."""
+
+  def close(self) -> None:
+    """Close nothing."""
+
+
+def missing_last(run: Run, workdir: pathlib.Path) -> bool:
+  """Return whether a run that is trained lacks its last evaluation.
+
+  Args:
+    run: The run.
+    workdir: Its folder.
+  """
+  config = run.model.config
+  if not config.evaluation.during.every:
+    return False
+  path = workdir / f"{LOG}.csv"
+
+  def last() -> int:
+    if not path.exists():
+      return -1
+    with open(path, newline="") as file:
+      steps = [row.get("step") or "" for row in csv.DictReader(file)]
+    return max((int(step) for step in steps if step.isdigit()), default=-1)
+
+  return processes.of_main(last() < config.train.steps)
+
+
+def watcher(
+  run: Run,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  state: TrainState,
+  interrupted: Callable[[], bool],
+  say: Callable[[str], None],
+) -> Watch | NoWatch:
+  """Return what evaluates a run while it trains, as its config says.
+
+  Args:
+    run: The run.
+    mesh: The devices.
+    workdir: Its folder.
+    state: Its state where training starts or resumes.
+    interrupted: Whether to stop.
+    say: Prints a line.
+  """
+  options = run.model.config.evaluation.during
+  if not options.every:
+    return NoWatch()
+  evaluator = Evaluator.of(
+    run,
+    mesh,
+    workdir / "evaluation",
+    num=options.num,
+    kept=options.num,
+    metrics=options.metrics,
+    field="evaluation.during.metrics",
+    say=say,
+  )
+  names = evaluator.judge.names
+  if options.best and options.best not in names:
+    raise UsageError(
+      f"evaluation.during.best={options.best!r} cannot be computed of this "
+      f"data and network; choose one of {', '.join(names)}"
+    )
+  # Compiles: what is due later takes no longer than it says.
+  for nfe in options.nfe:
+    evaluator.draw(state, nfe, FIELD, interrupted=lambda: True)
+  return Watch(
+    evaluator,
+    workdir,
+    begin=int(state.step),
+    interrupted=interrupted,
+    say=say,
+  )
+
+
+def _column(ema: str, nfe: int, metric: str) -> str:
+  return f"{ema}/nfe{nfe}/{metric}"
+
+
+def _first_column(evaluator: Evaluator, metric: str) -> str:
+  """Return the column by which checkpoints are compared."""
+  nfe = evaluator.run.model.config.evaluation.during.nfe[0]
+  return _column(evaluator.ema, nfe, metric)

@@ -1,0 +1,233 @@
+"""Collect samples of a run, or of a data set, as a network sees them."""
+
+import functools
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow import data, evaluation, metrics
+from jaxflow.errors import RunError
+from jaxflow.files import replace_file
+from jaxflow.parallel import processes, sharding
+from jaxflow.types import Array
+
+# Samples that are read at once for their labels.
+_LABELS_AT_ONCE = 256
+
+# Seconds between two savings of what is collected.
+_SAVE_EVERY = 30.0
+# Seconds between two lines of a long work.
+_SAY_EVERY = 10.0
+
+# What makes outputs of a batch, jitted: samples [B, ...] over all devices.
+Look = Callable[[Array], Mapping[str, Array]]
+
+
+class Partial:
+  """What is collected of a long work, kept in files until `remove`.
+
+  Args:
+    folder: Where; made when something is kept.
+    what: All that decides what is collected, for JSON: other work, or the same
+      with other networks, never goes on from these files.
+  """
+
+  def __init__(self, folder: pathlib.Path, what: Mapping[str, Any]):
+    text = json.dumps(what, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    number = f"{jax.process_index()}of{jax.process_count()}"
+    self._path = folder / f"partial-{digest}-{number}.npz"
+    self._saved = time.monotonic()
+
+  def load(self, collector: evaluation.Collector) -> None:
+    """Goes on where an earlier process stopped, if all have kept as much."""
+    try:
+      with open(self._path, "rb") as raw, np.load(raw) as file:
+        arrays = {name: file[name] for name in file.files}
+      seen = int(arrays["seen"])
+    except Exception:  # Nothing there, or damaged: it is made again.
+      arrays, seen = {}, 0
+    counts = {int(x["seen"]) for x in processes.each({"seen": np.array(seen)})}
+    if len(counts) == 1 and seen:
+      collector.load(arrays)
+
+  def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
+    """Writes what there is, if the last writing is some time ago or `now`.
+
+    Work that took less than that is not worth a file.
+    """
+    due = time.monotonic() - self._saved > _SAVE_EVERY
+    if processes.of_main(due or (now and self._path.exists())):
+      processes.together(lambda: self._write(collector))
+      self._saved = time.monotonic()
+
+  def _write(self, collector: evaluation.Collector) -> None:
+    def save(path: pathlib.Path) -> None:
+      with open(path, "wb") as file:
+        np.savez(file, **collector.save())  # pyright: ignore[reportArgumentType]
+
+    try:
+      replace_file(self._path, save)
+    except OSError as error:
+      raise RunError(
+        f"{self._path} cannot be written ({error.strerror}): make room, or "
+        "make its folder writable"
+      ) from error
+
+  def remove(self) -> None:
+    """Removes the files of work that is done."""
+    self._path.unlink(missing_ok=True)
+
+
+class Progress:
+  """Says how far a long work is, at most every 10 s.
+
+  Args:
+    say: Prints a line.
+    what: The work.
+    total: How many samples it has.
+  """
+
+  def __init__(self, say: Callable[[str], None], what: str, total: int):
+    self._say, self._what, self._total = say, what, total
+    self._last = time.monotonic()
+
+  def begin(self, seen: int) -> None:
+    """Says where work goes on that was stopped."""
+    if seen:
+      self._say(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
+
+  def __call__(self, seen: int) -> None:
+    """Notes that so many samples are done."""
+    if time.monotonic() - self._last > _SAY_EVERY:
+      self._say(f"{self._what}: {seen:,} of {self._total:,} samples")
+      self._last = time.monotonic()
+
+
+def remove_partials(folder: pathlib.Path) -> None:
+  """Remove what is kept of work that is done, or that nobody goes on with."""
+  for path in folder.glob("partial-*.npz"):
+    path.unlink(missing_ok=True)
+
+
+def collect(
+  stream: Callable[[int], Iterable[tuple[int, int, Array]]],
+  look: Look,
+  *,
+  kept: int,
+  labels: np.ndarray | None = None,
+  partial: Partial | None = None,
+  progress: Progress | None = None,
+  interrupted: Callable[[], bool] = lambda: False,
+) -> metrics.Drawn | None:
+  """Collect a stream of batches.
+
+  Args:
+    stream: From the number of the first sample to batches: number of their
+      first sample, how many rows count, the rows.
+    look: What makes outputs of the rows.
+    kept: Of how many samples, the first ones, everything is kept.
+    labels: Classes of all samples, or None.
+    partial: Where to keep what is collected, for another process to go on.
+    progress: Says how far it is.
+    interrupted: Whether to stop; asked after every batch.
+
+  Returns:
+    What is collected, or None after an interruption.
+
+  Raises:
+    RunError: If a sample is not finite, or a file cannot be written.
+  """
+  collector = evaluation.Collector(kept=kept)
+  if partial is not None:
+    partial.load(collector)
+  if progress is not None:
+    progress.begin(collector.seen)
+  for first, count, rows in stream(collector.seen):
+    collector.add(first, count, look(rows))
+    if interrupted():
+      return None
+    if progress is not None:
+      progress(collector.seen)
+    if partial is not None:
+      partial.keep(collector)
+  if partial is not None:
+    partial.keep(collector, now=True)
+  return collector.drawn(labels)
+
+
+def make_look(
+  networks: tuple[evaluation.FeatureNetwork, ...],
+  decoder: tuple[Any, Callable[..., Array]] | None,
+  mesh: jax.sharding.Mesh,
+) -> Look:
+  """Return what networks see of samples, jitted over a mesh.
+
+  Args:
+    networks: The feature networks.
+    decoder: Weights and function of `pictures.make_decoder`.
+    mesh: The devices.
+  """
+  params = {network.name: network.params for network in networks}
+  decode = None
+  if decoder is not None:
+    params["decoder"], decode = decoder
+  params = jax.device_put(params, sharding.replicated(mesh))
+  outputs_of = evaluation.extraction(networks, decode)
+  return functools.partial(jax.jit(sharding.over(mesh, outputs_of)), params)
+
+
+def choose(source: data.Source, num: int, seed: int) -> np.ndarray:
+  """Return the numbers of samples of a source, in random order.
+
+  Classes keep their shares where the labels are in memory.
+
+  Args:
+    source: The source.
+    num: How many; all of them where there are fewer.
+    seed: Of the choice.
+  """
+  label = source.label if isinstance(source, data.Dataset) else None
+  generator = np.random.default_rng(seed)
+  return metrics.random_subset(generator, len(source), num, label)
+
+
+def real_batches(
+  source: data.Source, index: np.ndarray, size: int, mesh: jax.sharding.Mesh
+) -> Callable[[int], Iterator[tuple[int, int, Array]]]:
+  """Return a stream of samples of a source, as `collect` takes it.
+
+  Args:
+    source: The source.
+    index: Which samples.
+    size: How many at a time.
+    mesh: The devices.
+  """
+  size = min(size, len(index))
+  divided = size % sharding.row_shards(mesh) == 0
+  where = sharding.row_sharding(mesh) if divided else sharding.replicated(mesh)
+  mine = sharding.local_rows(mesh, size) if divided else np.arange(size)
+
+  def stream(first: int) -> Iterator[tuple[int, int, Array]]:
+    for start in range(first, len(index), size):
+      rows = index[np.arange(start, start + size) % len(index)][mine]
+      batch = data.to_devices(source.take(rows)["data"], where)
+      yield start, min(size, len(index) - start), batch
+
+  return stream
+
+
+def labels_of(source: data.Source, index: np.ndarray) -> np.ndarray | None:
+  """Return the classes of samples of a source, or None without classes."""
+  if not source.num_classes:
+    return None
+  if isinstance(source, data.Dataset) and source.label is not None:
+    return source.label[index]
+  parts = np.array_split(index, max(1, len(index) // _LABELS_AT_ONCE))
+  return np.concatenate([source.take(part)["cond"] for part in parts])

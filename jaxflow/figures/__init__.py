@@ -1,0 +1,21 @@
+"""Figures: images, points in the plane, curves, as small PNG files.
+
+matplotlib is imported by the functions that draw.
+"""
+
+from jaxflow.figures.curves import read_log, save_curves
+from jaxflow.figures.grids import save_grid, save_points
+from jaxflow.figures.images import save_matrix, save_strip
+from jaxflow.figures.planes import save_arrows, save_density, save_trajectories
+
+__all__ = [
+  "read_log",
+  "save_arrows",
+  "save_curves",
+  "save_density",
+  "save_grid",
+  "save_matrix",
+  "save_points",
+  "save_strip",
+  "save_trajectories",
+]

@@ -1,0 +1,130 @@
+"""Pictures of samples: a grid of images, a scatter of points."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
+
+from jaxflow.errors import UsageError
+from jaxflow.files import replace_file
+from jaxflow.metrics.points import as_points
+
+_CELL = 32  # pixels that the shorter side of an image has at least
+_GAP = 2  # white pixels round each cell
+_CAPTION = 14  # height of a line of text, in pixels
+
+
+def save_grid(
+  images: ArrayLike,
+  path: str | os.PathLike[str],
+  *,
+  columns: int | None = None,
+  labels: Sequence[object] | None = None,
+) -> None:
+  """Writes images as one PNG, row by row from the upper left.
+
+  Small images are enlarged by a whole factor with sharp pixels, so that each is
+  at least 32 pixels wide and high. Cells have 2 white pixels between and round
+  them. A file of that name is replaced in one step.
+
+  Args:
+    images: numbers in [-1, 1], black to white, clipped; [N, H, W, 1 or 3].
+    path: where to write; missing folders are made.
+    columns: images in a row; the root of N, rounded up, by default.
+    labels: a short caption over each image, [N].
+
+  Raises:
+    UsageError: the shape is not that of images, a number is not finite, or
+      columns or labels do not fit.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save_grid(np.zeros((3, 8, 8, 1)), f"{folder}/grid.png")
+    ...   with Image.open(f"{folder}/grid.png") as sheet:
+    ...     sheet.size
+    (70, 70)
+  """
+  pixels = _pixels(images)
+  num, height, width = pixels.shape[:3]
+  if columns is None:
+    columns = math.ceil(math.sqrt(num))
+  if columns < 1:
+    raise UsageError(f"columns is {columns}; give at least 1")
+  if labels is not None and len(labels) != num:
+    raise UsageError(f"labels has {len(labels)} entries; give {num}")
+  caption = 0 if labels is None else _CAPTION
+  step_x, step_y = width + _GAP, height + _GAP + caption
+  size = columns * step_x + _GAP, math.ceil(num / columns) * step_y + _GAP
+  sheet = Image.new("RGB", size, "white")
+  pen = ImageDraw.Draw(sheet)
+  for index, image in enumerate(pixels):
+    row, column = divmod(index, columns)
+    left, top = _GAP + column * step_x, _GAP + row * step_y
+    sheet.paste(Image.fromarray(image), (left, top + caption))
+    if labels is not None:
+      pen.text((left, top), str(labels[index]), fill="black")
+  replace_file(path, lambda file: sheet.save(file, format="PNG"))
+
+
+def save_points(
+  points: ArrayLike,
+  path: str | os.PathLike[str],
+  reference: ArrayLike | None = None,
+) -> None:
+  """Writes a scatter of points in the plane as a PNG.
+
+  Args:
+    points: samples, [N, 2].
+    path: where to write; missing folders are made.
+    reference: real points drawn in grey underneath, [M, 2].
+
+  Raises:
+    UsageError: the points are not [N, 2] or not finite.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
+    ...   with Image.open(f"{folder}/points.png") as picture:
+    ...     picture.size
+    (600, 600)
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
+  canvas = FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  if reference is not None:
+    x, y = _plane("reference", reference)
+    axes.scatter(x, y, s=4, color="0.75", label="real data")
+  x, y = _plane("points", points)
+  axes.scatter(x, y, s=4, color="tab:blue", label="samples")
+  axes.set_aspect("equal", adjustable="datalim")
+  axes.legend(loc="upper right")
+  replace_file(path, lambda file: canvas.print_png(file))
+
+
+def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
+  """Turns [N, H, W, 1 or 3] in [-1, 1] into enlarged bytes [N, H', W', 3]."""
+  array = np.asarray(images, np.float64)
+  if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
+    raise UsageError(
+      f"images has shape {array.shape}; give [N, H, W, 1] or [N, H, W, 3]"
+    )
+  as_points("images", array)
+  grey = np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
+  factor = math.ceil(_CELL / min(_CELL, *array.shape[1:3]))
+  large = grey.repeat(factor, axis=1).repeat(factor, axis=2)
+  return np.ascontiguousarray(np.broadcast_to(large, (*large.shape[:3], 3)))
+
+
+def _plane(name: str, points: ArrayLike) -> NDArray[np.float64]:
+  """Returns the coordinates [2, N] of points [N, 2]."""
+  if np.ndim(points) != 2 or np.shape(points)[1] != 2:
+    raise UsageError(f"{name} has shape {np.shape(points)}; give [N, 2]")
+  return as_points(name, points).T

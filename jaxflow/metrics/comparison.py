@@ -1,0 +1,174 @@
+"""Every metric that two sets of samples allow, or those that are asked for."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxflow.errors import NotFiniteError, UsageError
+from jaxflow.metrics.estimates import Estimate
+from jaxflow.metrics.mixtures import Mixture
+from jaxflow.metrics.requirements import NEEDS, Need, Sides
+from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.table import INCEPTION, METRICS, NETWORK, Metric, row_of
+
+
+def compare(
+  generated: Drawn,
+  reference: Drawn,
+  *,
+  names: Sequence[str] | None = None,
+  mixture: Mixture | None = None,
+  k: int = 3,
+  seed: int = 0,
+) -> dict[str, Estimate]:
+  """Computes metrics of generated samples against real ones.
+
+  Args:
+    generated: the samples to judge.
+    reference: real samples.
+    names: of metrics, as in METRICS, with the name of a network in the place of
+      "<network>"; None for all that the sets allow.
+    mixture: the true distribution of the data, where it is known.
+    k: number of neighbours in precision, recall, density, coverage and the
+      classifier of `recognised`.
+    seed: of directions, blocks, groups and bootstraps.
+
+  Returns:
+    An estimate by name, in the order of METRICS.
+
+  Raises:
+    UsageError: a name is unknown, the sets do not have what a metric needs or
+      not enough of it, sizes differ, or the reference is not finite.
+    NotFiniteError: a generated sample, or a metric, is not finite.
+
+  Example:
+    >>> draw = np.random.default_rng(0).standard_normal
+    >>> a, b = (Drawn(num=99, samples=draw((99, 2)) + x) for x in (4, 0))
+    >>> found = compare(a, b, names=["precision", "energy_distance"])
+    >>> list(found), found["precision"].value < 0.1
+    (['energy_distance', 'precision'], True)
+  """
+  _check_finite("generated samples", generated, NotFiniteError)
+  _check_finite("reference", reference, UsageError)
+  networks = sorted(_networks(generated) | _networks(reference) | {INCEPTION})
+  sides = {
+    network: Sides(
+      generated=generated,
+      reference=reference,
+      network=network,
+      mixture=mixture,
+      k=k,
+      seed=seed,
+    )
+    for network in ["", *networks]
+  }
+  if names is None:
+    chosen = _applicable(sides)
+  else:
+    chosen = {name: _asked(name, sides) for name in names}
+  order = list(METRICS)
+  return {
+    name: _computed(name, METRICS[row], sides[network])
+    for name, (row, network) in sorted(
+      chosen.items(), key=lambda item: order.index(item[1][0])
+    )
+  }
+
+
+def _networks(drawn: Drawn) -> set[str]:
+  """Collects the names of the networks that have seen a set."""
+  fields = drawn.features, drawn.moments, drawn.confidences, drawn.logits
+  names = {name.removesuffix("_spatial") for field in fields for name in field}
+  return names
+
+
+def _applicable(sides: Mapping[str, Sides]) -> dict[str, tuple[str, str]]:
+  """Finds row and network of every metric whose needs are met, by name."""
+  seen = any(
+    NEEDS["features"].count(side) for network, side in sides.items() if network
+  )
+  found, known = {}, set()
+  for row, metric in METRICS.items():
+    named = NETWORK in row
+    networks = [n for n in sides if n] if named else [metric.network]
+    for network in networks:
+      # Of two names for one number the first is its own.
+      number = metric.compute, network
+      fits = _samples_short(metric, sides[network]) == 0
+      if fits and number not in known and not (metric.instead and seen):
+        known.add(number)
+        found[row.replace(NETWORK, network)] = row, network
+  return found
+
+
+def _asked(name: str, sides: Mapping[str, Sides]) -> tuple[str, str]:
+  """Finds row and network of a metric by its name."""
+  row = row_of(name)
+  if row is None:
+    every = [
+      row.replace(NETWORK, network) for row in METRICS for network in sides
+    ]
+    near = difflib.get_close_matches(name, every, n=1, cutoff=0) or [row]
+    raise UsageError(f"metric {name!r}: unknown; did you mean {near[0]!r}?")
+  metric = METRICS[row]
+  network = metric.network
+  if NETWORK in row:
+    network = name.removeprefix(row.removesuffix(NETWORK))
+    if network not in sides:
+      there = ", ".join(n for n in sides if n)
+      raise UsageError(
+        f"metric {name!r}: no network {network!r}; choose among {there}"
+      )
+  missing = _missing(metric, sides[network])
+  if missing is not None:
+    by = f" by the network {network!r}" if network else ""
+    raise UsageError(f"metric {name!r}: needs {missing.text}{by}; leave it out")
+  return row, network
+
+
+def _missing(metric: Metric, sides: Sides) -> Need | None:
+  """Returns the first need that is not met."""
+  needs = [NEEDS[need] for need in metric.needs]
+  return next((need for need in needs if not need.count(sides)), None)
+
+
+def _computed(name: str, metric: Metric, sides: Sides) -> Estimate:
+  """Computes one metric, with its name in every complaint."""
+  if short := _samples_short(metric, sides):
+    least = metric.least + metric.neighbours * sides.k
+    raise UsageError(
+      f"metric {name!r}: {least - short} samples are too few, it takes at "
+      f"least {least}; draw more or leave it out"
+    )
+  try:
+    estimate = metric.compute(sides)
+  except UsageError as error:
+    raise UsageError(f"metric {name!r}: {error}") from error
+  if not all(map(math.isfinite, (estimate.value, estimate.error or 0.0))):
+    raise NotFiniteError(f"metric {name!r} is not finite: {estimate.value}")
+  if estimate.num is not None:
+    return estimate
+  streamed = metric.needs[0] in ("moments", "spatial moments", "confidences")
+  generated = sides.generated
+  num = generated.num if streamed else generated.kept
+  return dataclasses.replace(estimate, num=num)
+
+
+def _samples_short(metric: Metric, sides: Sides) -> int:
+  """Counts the samples that a metric lacks."""
+  num = min(NEEDS[need].count(sides) for need in metric.needs)
+  return max(0, metric.least + metric.neighbours * sides.k - num)
+
+
+def _check_finite(
+  which: str, drawn: Drawn, kind: type[NotFiniteError] | type[UsageError]
+) -> None:
+  """Raises where a row is not finite."""
+  for name, rows in drawn.rows().items():
+    flat = np.asarray(rows).reshape(len(rows), -1)
+    broken = np.count_nonzero(~np.isfinite(flat).all(axis=1))
+    if broken:
+      raise kind(f"{which}: {broken} of {len(rows)} {name} are not finite")

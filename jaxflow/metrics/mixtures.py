@@ -1,0 +1,118 @@
+"""Are all modes of a known mixture of Gaussians hit, and how well.
+
+A sample belongs to the mode that is nearest in standard deviations of the mode,
+and hits it within 3 of them. In two dimensions a sample of the mixture itself
+does so with probability 1 - exp(-9 / 2) = 0.989 when the modes are well apart.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxflow.errors import UsageError
+from jaxflow.metrics.estimates import Estimate, bootstrap, mean_of
+from jaxflow.metrics.points import as_pair
+
+_REACH = 3.0
+
+
+class Mixture(Protocol):
+  """A known mixture of round Gaussians."""
+
+  @property
+  def means(self) -> Any:
+    """Centres of the modes, [K, D]."""
+    ...
+
+  @property
+  def stds(self) -> Any:
+    """Standard deviation of each mode along each axis, [K], positive."""
+    ...
+
+  @property
+  def weights(self) -> Any:
+    """Probability of each mode, [K], with sum 1."""
+    ...
+
+
+def mode_coverage(
+  samples: ArrayLike, mixture: Mixture, *, share: float = 0.5, seed: int = 0
+) -> Estimate:
+  """Computes the share of modes that get their part of the samples.
+
+  A mode counts when at least `share` of the N * weight samples expected there
+  hit it.
+
+  Args:
+    samples: points, [N, D].
+    mixture: the known distribution, with K modes.
+    share: part of the expected samples that is enough, in (0, 1].
+    seed: of the bootstrap that the error comes from.
+
+  Returns:
+    A share of the K modes, in [0, 1].
+
+  Raises:
+    UsageError: the samples do not fit the mixture, are not finite, or the share
+      is out of range.
+
+  Example:
+    >>> from types import SimpleNamespace
+    >>> mixture = SimpleNamespace(
+    ...   means=[[1.0, 0.0], [-1.0, 0.0]], stds=[0.1, 0.1], weights=[0.5, 0.5]
+    ... )
+    >>> mode_coverage([[1.0, 0.1], [0.9, 0.0]], mixture)
+    Estimate(value=0.5, error=0.0, degrees=None)
+  """
+  if not 0 < share <= 1:
+    raise UsageError(f"share is {share}; give a number above 0 and up to 1")
+  nearest, hit = _assign(samples, mixture)
+  expected = len(nearest) * np.asarray(mixture.weights, np.float64)
+
+  def covered(times: NDArray[np.intp]) -> float:
+    counts = np.bincount(nearest, times * hit, minlength=len(expected))
+    return float(np.mean(counts >= share * expected))
+
+  return Estimate(
+    value=covered(np.ones(len(nearest), np.intp)),
+    error=bootstrap(covered, len(nearest), seed=seed),
+  )
+
+
+def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
+  """Computes the share of samples within 3 standard deviations of a mode.
+
+  Args:
+    samples: points, [N, D].
+    mixture: the known distribution.
+
+  Returns:
+    A share of the N samples, in [0, 1], with the error of a binomial law.
+
+  Raises:
+    UsageError: the samples do not fit the mixture or are not finite.
+
+  References:
+    Srivastava et al., VEEGAN, 2017, arXiv:1705.07761.
+
+  Example:
+    >>> from types import SimpleNamespace
+    >>> mixture = SimpleNamespace(
+    ...   means=[[1.0, 0.0], [-1.0, 0.0]], stds=[0.1, 0.1], weights=[0.5, 0.5]
+    ... )
+    >>> high_quality([[1.0, 0.1], [0.0, 0.0]], mixture)
+    Estimate(value=0.5, error=0.5, degrees=None)
+  """
+  return mean_of(_assign(samples, mixture)[1])
+
+
+def _assign(
+  samples: ArrayLike, mixture: Mixture
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+  """Finds the nearest mode of each sample [N] and whether it hits it [N]."""
+  from sklearn.metrics import pairwise_distances
+
+  points, means = as_pair("samples", samples, "means", mixture.means)
+  deviations = pairwise_distances(points, means) / np.asarray(mixture.stds)
+  return deviations.argmin(axis=1), deviations.min(axis=1) <= _REACH

@@ -1,0 +1,160 @@
+"""What a metric is given of two sets, and whether what it needs is there."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxflow.errors import UsageError
+from jaxflow.metrics.manifolds import Manifolds, manifolds
+from jaxflow.metrics.mixtures import Mixture
+from jaxflow.metrics.summary import Drawn
+
+# Points of more numbers are too thin for an optimal assignment to mean much.
+FEW = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sides:
+  """Both sets, as seen through one network or none.
+
+  Attributes:
+    generated: generated samples, or fresh real ones in their place.
+    reference: real samples.
+    network: name of the network, "" for the samples themselves.
+    mixture: the true distribution of the data, where it is known.
+    k: number of neighbours.
+    seed: of directions, blocks and groups.
+  """
+
+  generated: Drawn
+  reference: Drawn
+  network: str = ""
+  mixture: Mixture | None = None
+  k: int = 3
+  seed: int = 0
+
+  @property
+  def rows(self) -> tuple[NDArray | None, NDArray | None]:
+    """What is kept of either: features of the network, or samples."""
+    generated, reference = self.generated, self.reference
+    if not self.network:
+      return generated.samples, reference.samples
+    return (
+      generated.features.get(self.network),
+      reference.features.get(self.network),
+    )
+
+  @property
+  def points(self) -> tuple[NDArray, NDArray]:
+    """The same, where both are there and of one shape."""
+    generated, reference = self.rows
+    if generated is None or reference is None:
+      raise UsageError("no rows are kept; keep some of both sets")
+    if generated.shape[1:] != reference.shape[1:]:
+      raise UsageError(
+        f"a generated row has shape {generated.shape[1:]} and one of the "
+        f"reference {reference.shape[1:]}; make both alike"
+      )
+    return generated, reference
+
+  @functools.cached_property
+  def manifolds(self) -> Manifolds:
+    """Precision, recall, density and coverage, computed once for all four.
+
+    Their balls grow where samples are fewer: both sets are cut to one number.
+    """
+    generated, reference = self.points
+    num = min(len(generated), len(reference))
+    return manifolds(reference[:num], generated[:num], self.k, seed=self.seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Need:
+  """Something that must be there.
+
+  Attributes:
+    text: what, as in "needs ...".
+    count: how many samples of the smaller set have it, 0 for none.
+  """
+
+  text: str
+  count: Callable[[Sides], int]
+
+
+def _moments(suffix: str = "") -> Callable[[Sides], int]:
+  """Counts the samples that moments of that name were taken of."""
+
+  def count(sides: Sides) -> int:
+    both = sides.generated.moments, sides.reference.moments
+    name = f"{sides.network}{suffix}"
+    return min(part[name].count if name in part else 0 for part in both)
+
+  return count
+
+
+def _rows(sides: Sides) -> int:
+  """Counts samples, or features of a network."""
+  return min(map(_length, sides.rows))
+
+
+def _few_numbers(sides: Sides) -> int:
+  """Counts samples, if each is a point of few numbers."""
+  both = sides.rows
+  if any(rows is None or np.prod(rows.shape[1:]) > FEW for rows in both):
+    return 0
+  return min(map(_length, both))
+
+
+def _classes(sides: Sides) -> int:
+  """Counts labelled samples, if the reference has two classes."""
+  labels = sides.generated.label, sides.reference.label
+  if labels[1] is None or len(np.unique(labels[1])) < 2:
+    return 0
+  return min(map(_length, labels))
+
+
+def _mixture(sides: Sides) -> int:
+  """Counts generated samples, if the mixture is known."""
+  return _length(sides.generated.samples) if sides.mixture is not None else 0
+
+
+def _confidences(sides: Sides) -> int:
+  """Counts the samples that a network's confidences were summed over."""
+  found = sides.generated.confidences.get(sides.network)
+  return 0 if found is None else int(found.counts.sum())
+
+
+def _length(rows: NDArray | None) -> int:
+  """Counts rows, none for None."""
+  return 0 if rows is None else len(rows)
+
+
+NEEDS: Mapping[str, Need] = {
+  "samples": Need(text="samples of both sets", count=_rows),
+  "features": Need(text="features of both sets", count=_rows),
+  "few numbers": Need(
+    text=f"samples of at most {FEW} numbers each", count=_few_numbers
+  ),
+  "moments": Need(text="moments of both sets", count=_moments()),
+  "spatial moments": Need(
+    text="moments of spatial features of both sets",
+    count=_moments("_spatial"),
+  ),
+  "confidences": Need(text="the network's confidences", count=_confidences),
+  "logits": Need(
+    text="the network's logits",
+    count=lambda sides: _length(sides.generated.logits.get(sides.network)),
+  ),
+  "labels": Need(
+    text="labels of the samples",
+    count=lambda sides: _length(sides.generated.label),
+  ),
+  "classes": Need(
+    text="labels of both sets, of two classes or more", count=_classes
+  ),
+  "mixture": Need(text="data whose mixture is known", count=_mixture),
+}
+"""What metrics ask for, by name."""

@@ -1,0 +1,1 @@
+"""Processes of a job, and arrays over their devices."""

@@ -1,0 +1,77 @@
+"""Folders that a command writes: made once, held by one process."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Iterator
+
+from jaxflow.errors import UsageError
+from jaxflow.parallel import processes
+
+
+def make_workdir(workdir: pathlib.Path) -> None:
+  """Make a folder, or raise UsageError where it cannot be written."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / ".writable"
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise UsageError(
+      f"--workdir={workdir} cannot be written ({error.strerror}): give "
+      "another folder, or make it writable"
+    ) from error
+
+
+def check_shared(workdir: pathlib.Path) -> None:
+  """Raise UsageError unless all processes of a job see the same folder.
+
+  Args:
+    workdir: The folder; in a job it is made.
+  """
+  if processes.count() == 1:
+    return
+  processes.check_same(str(workdir), "--workdir")
+  token = workdir / ".shared"
+
+  def touch():
+    make_workdir(workdir)
+    token.touch()
+
+  def look():
+    if not token.exists():
+      raise UsageError(
+        f"--workdir={workdir} is not on a disk that all processes share: give "
+        "a folder that is"
+      )
+
+  processes.once(touch)
+  processes.together(look)
+  processes.once(token.unlink)
+
+
+@contextlib.contextmanager
+def locked(
+  workdir: pathlib.Path, doing: str = "--workdir={} is being trained"
+) -> Iterator[None]:
+  """Hold a workdir, so that no second process works in it.
+
+  Args:
+    workdir: The folder.
+    doing: What another process would be doing, for the message.
+
+  Raises:
+    UsageError: If another process holds it.
+  """
+  handle = os.open(workdir, os.O_RDONLY)
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as error:
+    raise UsageError(
+      f"{doing.format(workdir)} by another process: wait for its end, or give "
+      "another folder"
+    ) from error
+  finally:
+    os.close(handle)

@@ -1,0 +1,239 @@
+"""Published weights of Stable Diffusion's autoencoder, from local files.
+
+Tensors have the names of the diffusers library. Names of modules are places in
+the tree of parameters, so a name is converted part by part; a kernel of a
+convolution is [out, in, height, width] there, one of a linear map [out, in].
+"""
+
+import pathlib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow.errors import UsageError
+from jaxflow.pretrained import torch_files
+from jaxflow.pretrained.autoencoder import Autoencoder, autoencoder
+from jaxflow.pretrained.autoencoder_parts import GROUPS
+from jaxflow.types import PyTree
+
+SOURCE = (
+  "diffusion_pytorch_model.safetensors (or .bin) of stabilityai/sd-vae-ft-mse "
+  "or another AutoencoderKL in diffusers' form"
+)
+FILES = (
+  "diffusion_pytorch_model.safetensors",
+  "diffusion_pytorch_model.bin",
+)
+ENCODER = ("encoder", "quant_conv")
+DECODER = ("post_quant_conv", "decoder")
+
+# What older files call the maps of attention.
+_OLD_NAMES = {
+  "query": "to_q",
+  "key": "to_k",
+  "value": "to_v",
+  "proj_attn": "to_out.0",
+}
+_OLD_NAME = re.compile(rf"\.({'|'.join(_OLD_NAMES)})\.(weight|bias)$")
+
+Tensors = dict[str, np.ndarray]
+
+
+def read_tensors(path: pathlib.Path, *, field: str) -> Tensors:
+  """Reads all tensors of an autoencoder's file.
+
+  Args:
+    path: A .safetensors file, a file of `torch.save` (.bin, .pth), an .npz
+      file, or a folder of the diffusers library.
+    field: The flag or config field that names it, for messages.
+
+  Returns:
+    float32 arrays, in PyTorch's layout, by their names of today.
+
+  Raises:
+    UsageError: If there is no such file, or it is no file of tensors.
+  """
+  path = path.expanduser()
+  if path.is_dir():
+    found = [path / name for name in FILES if (path / name).is_file()]
+    if not found:
+      raise UsageError(
+        f"{field}={path}: the folder holds no {' or '.join(FILES)}; get it, or "
+        "give the file"
+      )
+    path = found[0]
+  if not path.is_file():
+    raise UsageError(f"{field}={path}: there is no such file; get {SOURCE}")
+  if path.suffix == ".safetensors":
+    tensors = _read_safetensors(path, field)
+  else:
+    tensors = torch_files.read_all(path, field=field, source=SOURCE)
+  return {
+    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _numbers(
+      name, array, f"{field}={path}"
+    )
+    for name, array in tensors.items()
+  }
+
+
+def _numbers(name: str, array: np.ndarray, where: str) -> np.ndarray:
+  try:
+    # Strings of digits, and complex numbers, would become numbers.
+    if array.dtype.kind not in "OSUcMm":
+      return np.asarray(array, np.float32)
+  except (TypeError, ValueError):
+    pass
+  raise UsageError(
+    f"{where}: {name} has {array.dtype} values, not numbers; get {SOURCE}"
+  )
+
+
+def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
+  try:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+  except ImportError as error:
+    raise UsageError(
+      f"{field}={path}: .safetensors files need the package safetensors; "
+      "pip install 'jaxflow-generative[latents]', or give a .bin file"
+    ) from error
+  try:
+    return load_file(path)
+  except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    reason = " ".join(str(error).split())
+    raise UsageError(
+      f"{field}={path}: cannot be read as tensors ({reason}); get {SOURCE}"
+    ) from error
+
+
+def of_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
+  """Returns the tensors of some parts.
+
+  Args:
+    tensors: By their published names.
+    parts: What these names begin with, "encoder" for instance.
+
+  Example:
+    >>> of_parts({"encoder.conv_in.bias": 1, "quant_conv.bias": 2}, ["encoder"])
+    {'encoder.conv_in.bias': 1}
+  """
+  return {k: v for k, v in tensors.items() if k.split(".")[0] in parts}
+
+
+def from_tensors(
+  tensors: Mapping[str, np.ndarray],
+  *,
+  where: str,
+  dtype: str = "float32",
+  parts: Collection[str] = (*ENCODER, *DECODER),
+) -> tuple[Autoencoder, PyTree]:
+  """Makes the autoencoder whose tensors these are.
+
+  Its widths, layers and channels are read from the decoder's tensors.
+
+  Args:
+    tensors: As `read_tensors` returns them.
+    where: What names their file, for messages: "--autoencoder=FILE".
+    dtype: "float32" or "bfloat16", the type of the arithmetic.
+    parts: The parts that there are to be.
+
+  Returns:
+    The autoencoder, and its parameters as NumPy arrays.
+
+  Raises:
+    UsageError: If a tensor is missing, of another shape, or none of an
+      autoencoder's.
+  """
+  model = autoencoder(**_structure(tensors, where), dtype=dtype)
+  shapes = {name: model.shapes[name] for name in parts}
+  leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+  names = [published_name([key.key for key in path]) for path, _ in leaves]
+  _check_names(tensors, names, where)
+  arrays = [
+    _converted(name, tensors[name], leaf.shape, where)
+    for name, (_, leaf) in zip(names, leaves, strict=True)
+  ]
+  return model, jax.tree_util.tree_unflatten(tree, arrays)
+
+
+def published_name(place: list[str]) -> str:
+  """Returns the name that diffusers gives to the parameter of a place.
+
+  Example:
+    >>> published_name(["encoder", "mid_block", "resnets_1", "norm1", "scale"])
+    'encoder.mid_block.resnets.1.norm1.weight'
+  """
+  *modules, last = place
+  last = "bias" if last == "bias" else "weight"
+  modules = [re.sub(r"_(\d+)$", r".\1", name) for name in modules]
+  return ".".join([*modules, last])
+
+
+def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
+  """Reads the options of `autoencoder` from the shapes of a decoder."""
+
+  def shape_of(name: str) -> tuple[int, ...]:
+    shape = tensors[name].shape
+    if len(shape) != 4 or min(shape) < 1:
+      raise UsageError(
+        f"{where}: {name} has shape {shape}, a convolution's has four positive "
+        f"sizes; get {SOURCE}"
+      )
+    return shape
+
+  def width_of(level: int, block: int) -> int | None:
+    name = f"decoder.up_blocks.{level}.resnets.{block}.conv1.weight"
+    return shape_of(name)[0] if name in tensors else None
+
+  widths: list[int] = []
+  while (width := width_of(len(widths), 0)) is not None:
+    widths.append(width)
+  blocks = 0
+  while width_of(0, blocks) is not None:
+    blocks += 1
+  first = "decoder.conv_in.weight"
+  if blocks < 2 or first not in tensors:
+    raise UsageError(
+      f"{where}: it has no decoder.conv_in and decoder.up_blocks, so it is no "
+      f"AutoencoderKL in diffusers' form; get {SOURCE}"
+    )
+  width = widths[-1]
+  if width % GROUPS or any(other % width for other in widths):
+    raise UsageError(
+      f"{where}: its levels have {widths[::-1]} channels, not a multiple of "
+      f"{GROUPS} and multiples of that; get {SOURCE}"
+    )
+  return {
+    "width": width,
+    "multipliers": tuple(other // width for other in reversed(widths)),
+    "layers": blocks - 1,
+    "latent_channels": shape_of(first)[1],
+  }
+
+
+def _check_names(
+  tensors: Mapping[str, np.ndarray], names: Collection[str], where: str
+) -> None:
+  missing, extra = set(names) - set(tensors), set(tensors) - set(names)
+  for found, what in ((missing, "has no"), (extra, "has an unknown")):
+    if found:
+      more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+      raise UsageError(f"{where}: it {what} {min(found)}{more}; get {SOURCE}")
+
+
+def _converted(
+  name: str, array: np.ndarray, shape: tuple[int, ...], where: str
+) -> np.ndarray:
+  """Returns a tensor in our layout."""
+  axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
+  expected = tuple(shape[axes.index(i)] for i in range(len(shape)))
+  # Attention's maps were 1 x 1 convolutions at first.
+  pixels = (1, 1) if len(shape) == 2 else ()
+  if array.shape not in (expected, (*expected, *pixels)):
+    raise UsageError(
+      f"{where}: {name} has shape {array.shape}; the network needs {expected}"
+    )
+  return np.ascontiguousarray(array.reshape(expected).transpose(axes))

@@ -1,0 +1,124 @@
+"""Pictures of samples: themselves, or what an autoencoder decodes."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow import data
+from jaxflow.config import Config
+from jaxflow.errors import UsageError
+from jaxflow.pretrained import autoencoder_files
+from jaxflow.pretrained.autoencoder import Autoencoder
+from jaxflow.types import Array, PyTree
+
+# (samples [n, ...]) -> what is shown or written of them, [n, ...].
+Picture = Callable[[np.ndarray], np.ndarray]
+
+# Images decoded at once: of 256 pixels, their activations take about 1 GB.
+_AT_ONCE = 8
+
+
+def make_picture(config: Config) -> Picture:
+  """Return what makes pictures of a run's samples.
+
+  Where the data set says that its samples are latents, they are decoded, 8 at
+  a time, to images clipped to [-1, 1]; other samples stay as they are.
+
+  Args:
+    config: The run's config.
+
+  Raises:
+    UsageError: If what decodes the samples is missing or damaged.
+
+  Example:
+    >>> from jaxflow.config import default_config
+    >>> config = default_config("flow_matching", data="ring", model="mlp")
+    >>> make_picture(config)(np.zeros((3, 2))).shape
+    (3, 2)
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  return (lambda samples: samples) if space is None else _decoder(space)
+
+
+def make_latents(config: Config) -> Picture:
+  """Return what makes latents, as their autoencoder has them, of samples.
+
+  Args:
+    config: The run's config.
+
+  Raises:
+    UsageError: If the run's samples are no latents.
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  if space is None:
+    raise UsageError(
+      f"--latents: samples of data.name={config.data.name!r} are no latents; "
+      "leave it out"
+    )
+  return space.restore
+
+
+def make_decoder(
+  config: Config,
+) -> tuple[PyTree, Callable[[PyTree, Array], Array]] | None:
+  """Return weights and a jittable `(weights, samples) -> images`.
+
+  Args:
+    config: The run's config.
+
+  Returns:
+    The two, images in [-1, 1]; None where samples are no latents.
+
+  Raises:
+    UsageError: If what decodes the samples is missing or damaged.
+  """
+  space = data.latent_space(config.data.name, config.data.data_dir)
+  if space is None:
+    return None
+  model, params = _read(space)
+
+  def decode(params: PyTree, samples: Array) -> Array:
+    by_channel = (1, 1, 1, -1)
+    scale = np.reshape(space.std / space.scale, by_channel)
+    latents = samples * scale + np.reshape(space.mean, by_channel)
+    return jnp.clip(model.decode(params, latents), -1, 1)
+
+  return params, decode
+
+
+def _decoder(space: data.LatentSpace) -> Picture:
+  """Return what decodes; between calls the weights are in host memory."""
+  model, params = _read(space)
+  jitted = jax.jit(model.decode)
+
+  def decode(samples: np.ndarray) -> np.ndarray:
+    latents = space.restore(samples)
+    placed = jax.device_put(params)
+    images = []
+    for start in range(0, len(latents), _AT_ONCE):
+      part = latents[start : start + _AT_ONCE]
+      # One size for all: one program.
+      padded = np.resize(part, (_AT_ONCE, *part.shape[1:]))
+      images.append(np.asarray(jitted(placed, padded))[: len(part)])
+    return np.clip(np.concatenate(images), -1, 1)
+
+  return decode
+
+
+def _read(space: data.LatentSpace) -> tuple[Autoencoder, PyTree]:
+  """Read the decoder that a folder of latents holds."""
+  field = "data.data_dir"
+  try:
+    return autoencoder_files.from_tensors(
+      autoencoder_files.read_tensors(space.decoder, field=field),
+      where=f"{field}={space.decoder}",
+      parts=autoencoder_files.DECODER,
+    )
+  except UsageError as error:
+    folder, name = str(space.decoder.parent), space.decoder.name
+    raise UsageError(
+      f"{field}={folder!r}: {name} is damaged; delete it and write it again "
+      f"with: {space.command}"
+    ) from error

@@ -1,0 +1,241 @@
+"""Curricula: pairs of neighbouring times that move closer during training.
+
+A curriculum is a sampler of pairs with a method `at(progress)`, progress in
+[0, 1] the share of training that is done; see `times.at`. What `at` returns is
+a map of standard draws like every law of `times`. Numbers of grid points are
+traced, so a change of the grid compiles nothing anew.
+
+On the grid `g(i) = Karras(i / (N - 1))`, i = 0..N-1, from noise to data, a pair
+is `t = g(i)`, `s = g(i + 1)`:
+
+  adaptive:  N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1       (1)
+             i uniform
+  doubling:  N = min(s0 2^floor(p (log2 floor(s1 / s0) + 1)), s1) + 1   (2)
+             P(i) ~ E(g(i)) - E(g(i + 1)),                              (3)
+             E(t) = erf((ln t - mean) / (sqrt2 std))
+
+and without a grid
+
+  shrinking: s = max(t (1 - q^-(stage + 1) n(t)), 0),                   (4)
+             n(t) = 1 + scale sigmoid(-slope t),
+             stage = floor(p num_stages)
+
+References:
+  Song et al. 2023 (arXiv:2303.01469), appendix C, for (1); Song, Dhariwal 2023
+  (arXiv:2310.14189), section 3.4, 3.5 for (2), (3); Geng et al. 2024
+  (arXiv:2406.14548), section 4 for (4).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow.times.laws import Karras, Law, LogNormal
+from jaxflow.times.pairs import PairSampler
+from jaxflow.types import Array
+
+
+def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
+  """Return the number of grid points of consistency training, eq. (1).
+
+  Args:
+    progress: Share of training that is done, scalar in [0, 1].
+    start: s0, about the number of points at first.
+    end: s1; the last number of points is `end + 1`.
+
+  Returns:
+    N, a whole number >= 2 of the type of `progress`.
+
+  Example:
+    >>> adaptive_points(jnp.array(1.0), start=2, end=150).item()
+    151.0
+  """
+  square = progress * ((end + 1) ** 2 - start**2) + start**2
+  return jnp.maximum(jnp.ceil(jnp.sqrt(square) - 1), 1) + 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Neighbors:
+  """Neighbours on a Karras grid with a traced number of points, i uniform.
+
+  Example:
+    >>> pair = Neighbors(num_points=jnp.array(3.0), levels=Karras(rho=1.0))
+    >>> [round(float(time[0]), 3) for time in pair.transform(jnp.array([0.7]))]
+    [40.001, 0.002]
+  """
+
+  num_points: Array
+  levels: Karras
+
+  def index(self, draws: Array) -> Array:
+    """Map uniform draws `[n]` to indices in 0..N-2, as floats."""
+    return jnp.floor(draws * (self.num_points - 1))
+
+  def transform(self, draws: Array) -> tuple[Array, Array]:
+    """Map uniform draws `[n]` to `(t [n], s [n])`."""
+    # Rounding may carry a draw next to 0 or 1 past the ends.
+    i = jnp.clip(self.index(draws), 0, self.num_points - 2)
+    last = self.num_points - 1
+    return self.levels.transform(i / last), self.levels.transform(
+      (i + 1) / last
+    )
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    return self.transform(self.levels.draw(key, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogNormalNeighbors(Neighbors):
+  """Neighbours whose index follows a discretised log-normal law, eq. (3).
+
+  The sum of (3) over i telescopes, so its inverse is that of a log-normal law
+  between the ends of the grid, rounded to the grid.
+
+  Example:
+    >>> pair = LogNormalNeighbors(
+    ...     num_points=jnp.array(3.0), levels=Karras(rho=1.0), mean=0, std=1)
+    >>> pair.index(jnp.array([0.5])).item()    # ln t = 0 is next to data
+    1.0
+  """
+
+  mean: float = -1.1
+  std: float = 2.0
+
+  def index(self, draws: Array) -> Array:
+    """Map uniform draws `[n]` to indices in 0..N-2, as floats."""
+    scale = math.sqrt(2) * self.std
+    high, low = (
+      math.erf((math.log(t) - self.mean) / scale)
+      for t in (self.levels.t_max, self.levels.t_min)
+    )
+    z = jax.lax.erf_inv(high - draws * (high - low))
+    position = self.levels.inverse(jnp.exp(self.mean + scale * z))
+    return jnp.floor(position * (self.num_points - 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptivePair:
+  """Uniform neighbours on a grid that grows by eq. (1): consistency training.
+
+  Example:
+    >>> AdaptivePair().at(jnp.array(0.0)).num_points.item()
+    2.0
+  """
+
+  start: int = 2
+  end: int = 150
+  t_min: float = 0.002
+  t_max: float = 80.0
+  rho: float = 7.0
+
+  def at(self, progress: Array) -> PairSampler:
+    """Return the law of pairs at a point of training."""
+    return Neighbors(
+      num_points=adaptive_points(progress, start=self.start, end=self.end),
+      levels=Karras(t_min=self.t_min, t_max=self.t_max, rho=self.rho),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoublingPair:
+  """Log-normal neighbours on a grid that doubles by eq. (2): improved training.
+
+  Example:
+    >>> DoublingPair().at(jnp.array(0.125)).num_points.item()
+    21.0
+  """
+
+  start: int = 10
+  end: int = 1280
+  mean: float = -1.1
+  std: float = 2.0
+  t_min: float = 0.002
+  t_max: float = 80.0
+  rho: float = 7.0
+
+  def __post_init__(self):
+    if self.t_min <= 0:
+      raise ValueError(
+        f"t_min={self.t_min}: a log-normal law needs a time above 0; choose a "
+        "path that ends before, variance_exploding for instance"
+      )
+    if not 1 <= self.start <= self.end:
+      raise ValueError(
+        f"start={self.start}, end={self.end}: give 1 <= start <= end"
+      )
+
+  def at(self, progress: Array) -> PairSampler:
+    """Return the law of pairs at a point of training.
+
+    A stage lasts `1 / (log2 floor(s1 / s0) + 1)` of training, which the paper
+    rounds down to whole steps.
+    """
+    doublings = jnp.floor(progress * (math.log2(self.end // self.start) + 1))
+    return LogNormalNeighbors(
+      num_points=jnp.minimum(self.start * 2.0**doublings, self.end) + 1,
+      levels=Karras(t_min=self.t_min, t_max=self.t_max, rho=self.rho),
+      mean=self.mean,
+      std=self.std,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ratio:
+  """t from a law, s as in eq. (4) with `decay = q^-(stage + 1)`.
+
+  Example:
+    >>> pair = Ratio(law=LogNormal(), decay=jnp.array(0.25), scale=2.0)
+    >>> t, s = pair.transform(jnp.array([0.0]))
+    >>> t.item(), round(s.item(), 4)    # n(1) = 1 + 2 sigmoid(-1)
+    (1.0, 0.6155)
+  """
+
+  law: Law
+  decay: Array
+  scale: float = 8.0
+  slope: float = 1.0
+
+  def transform(self, draws: Array) -> tuple[Array, Array]:
+    """Map draws `[n]` of t's law to `(t [n], s [n])`."""
+    t = self.law.transform(draws)
+    n = 1 + self.scale * jax.nn.sigmoid(-self.slope * t)
+    return t, jnp.maximum(t * (1 - self.decay * n), 0)
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    return self.transform(self.law.draw(key, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShrinkingPair:
+  """A gap t - s that shrinks by stages, eq. (4): easy consistency tuning.
+
+  `scale=0` makes the gap the same share of t at every t.
+
+  Example:
+    >>> round(ShrinkingPair().at(jnp.array(0.5)).decay.item(), 6)   # 2^-5
+    0.03125
+  """
+
+  law: Law = dataclasses.field(
+    default_factory=lambda: LogNormal(mean=-1.1, std=2.0)
+  )
+  q: float = 2.0
+  num_stages: int = 8
+  scale: float = 8.0
+  slope: float = 1.0
+
+  def at(self, progress: Array) -> PairSampler:
+    """Return the law of pairs at a point of training."""
+    stage = jnp.minimum(
+      jnp.floor(progress * self.num_stages), self.num_stages - 1
+    )
+    return Ratio(
+      law=self.law,
+      decay=self.q ** -(stage + 1),
+      scale=self.scale,
+      slope=self.slope,
+    )
