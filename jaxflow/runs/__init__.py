@@ -1,0 +1,1 @@
+"""Runs: networks, their roles, their first state and their data."""
