@@ -46,9 +46,8 @@ def named(**names: str) -> Iterator[None]:
     yield
   except UsageError as error:
     text = str(error)
-    argument = re.match(r"\w*", text)
-    name = argument and names.get(argument.group())
-    if not name:
+    argument = re.split(r"\W", text, maxsplit=1)[0]
+    if argument not in names:
       raise
-    renamed = name + text[argument.end() :]
+    renamed = text.replace(argument, names[argument], 1)
     raise type(error)(renamed) from error

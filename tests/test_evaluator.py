@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands, evaluation
+from jaxflow import commands, evaluation, metrics
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import during_training, streams
@@ -547,4 +547,4 @@ def test_the_command_is_a_function(trained_run):
   rows = commands.evaluate(trained_run, nfe=(2, 1))
   assert [row["nfe"] for row in rows] == [2, 1]
   for row in rows:
-    assert isinstance(row["scores"]["sliced_wasserstein"], evaluation.Score)
+    assert isinstance(row["scores"]["sliced_wasserstein"], metrics.Score)

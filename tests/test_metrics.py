@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation import Score, score, table
 from jaxflow.metrics import (
   METRICS,
   Confidences,
   Drawn,
   Estimate,
   Moments,
+  Score,
   compare,
   manifolds,
+  score,
+  table,
 )
 from jaxflow.metrics.table import row_of
 

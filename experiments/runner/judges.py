@@ -116,7 +116,7 @@ class ImageJudge:
       generator, len(held_out), self.num, held_out.label
     )
     reference = self._see(held_out.data[rows], held_out.label[rows])
-    self._judge = evaluation.Judge(reference, None, names=self._names)
+    self._judge = metrics.Judge(reference, None, names=self._names)
 
   def __call__(
     self, samples: np.ndarray, label: np.ndarray | None = None

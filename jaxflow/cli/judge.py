@@ -33,7 +33,7 @@ def evaluate(arguments: list[str]) -> int:
   )
   nfe = whole_numbers(values.nfe, "nfe")
 
-  from jaxflow import commands, evaluation
+  from jaxflow import commands, metrics
 
   rows = commands.evaluate(
     workdir,
@@ -42,7 +42,7 @@ def evaluate(arguments: list[str]) -> int:
     step=step_of(values.step),
     say=say,
   )
-  say(evaluation.table({_title(row): row["scores"] for row in rows}))
+  say(metrics.table({_title(row): row["scores"] for row in rows}))
   for row in rows:
     if row["nfe"]:
       speed = row["samples_per_second"]

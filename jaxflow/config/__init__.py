@@ -1,6 +1,43 @@
-"""Configs: their schema, their components, their files, their flags."""
+"""The config: its schema, files and flags, and the door to plans.
+
+A config is an `ml_collections.ConfigDict`. Only this folder reads it; the rest
+of the library takes the plans that `make_plan` builds of it.
+"""
 
 from jaxflow.config.components import Config
+from jaxflow.config.files import (
+  check_same_run,
+  flatten,
+  load_config,
+  save_config,
+)
+from jaxflow.config.limits import check_limits
+from jaxflow.config.plans import (
+  data_plan,
+  embedded,
+  evaluation_plan,
+  make_plan,
+  mesh_axes,
+  method_of,
+  sources,
+)
 from jaxflow.config.schema import default_config, resolve, update
 
-__all__ = ["Config", "default_config", "resolve", "update"]
+__all__ = [
+  "Config",
+  "check_limits",
+  "check_same_run",
+  "data_plan",
+  "default_config",
+  "embedded",
+  "evaluation_plan",
+  "flatten",
+  "load_config",
+  "make_plan",
+  "mesh_axes",
+  "method_of",
+  "resolve",
+  "save_config",
+  "sources",
+  "update",
+]

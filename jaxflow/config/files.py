@@ -46,12 +46,11 @@ def save_config(config: Config, path: pathlib.Path) -> None:
   part.replace(path)
 
 
-def load_config(workdir: pathlib.Path, *, field: str) -> Config:
+def load_config(workdir: pathlib.Path) -> Config:
   """Read the config of a workdir.
 
   Args:
     workdir: The folder of a run.
-    field: The flag or config field that names it, for the message.
 
   Returns:
     The config, locked.
@@ -69,12 +68,12 @@ def load_config(workdir: pathlib.Path, *, field: str) -> Config:
     return config.lock()
   except (FileNotFoundError, NotADirectoryError) as error:
     raise UsageError(
-      f"{field}={str(workdir)!r} holds no config.json: give the folder of a "
+      f"workdir={str(workdir)!r} holds no config.json: give the folder of a "
       "run that `jaxflow train` has made"
     ) from error
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UsageError(
-      f"{field}={str(workdir)!r}: config.json cannot be read ({error}): "
+      f"workdir={str(workdir)!r}: config.json cannot be read ({error}): "
       "restore it from a copy, or give another folder"
     ) from error
 
@@ -94,31 +93,9 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
     rest = len(changed) - len(listed)
     more = f"; and {rest} more fields" if rest else ""
     raise UsageError(
-      f"--workdir={workdir} was made with {'; '.join(listed)}{more}: give "
-      f"another --workdir, or the old value{'s' * (len(changed) > 1)}"
+      f"workdir={workdir} was made with {'; '.join(listed)}{more}: give "
+      f"another workdir, or the old value{'s' * (len(changed) > 1)}"
     )
-
-
-def sampling_of(config: Config) -> dict[str, Any]:
-  """Return how samples are drawn, whatever their number and the average.
-
-  Args:
-    config: The config of a run.
-
-  Returns:
-    Its sections `sample`, without `nfe`, `batch_size` and `ema`, and
-    `flow_map`, as JSON gives them back.
-
-  Example:
-    >>> from jaxflow.config import default_config
-    >>> config = default_config("flow_matching", data="ring", model="mlp")
-    >>> sampling_of(config)["flow_map"]
-    {'name': 'ode_step', 'solver': {'name': 'euler'}}
-  """
-  sections = {k: config[k].to_dict() for k in ("sample", "flow_map")}
-  for name in ("nfe", "batch_size", "ema"):
-    del sections["sample"][name]
-  return json.loads(json.dumps(sections))
 
 
 def _is_mutable(field: str) -> bool:

@@ -85,7 +85,7 @@ def config_of_run(
         f"{argument.partition('=')[0]}: a run keeps its config but for "
         f"{', '.join(sections)}; leave it out"
       )
-  saved = load_config(workdir, field="--workdir")
+  saved = load_config(workdir)
   config = default_config(
     saved.method, data=saved.data.name, model=saved.model.name
   )

@@ -6,7 +6,7 @@ component is made; fields that must agree with one another, where they meet.
 
 import math
 
-from jaxflow.config import Config
+from jaxflow.config.components import Config
 from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
 

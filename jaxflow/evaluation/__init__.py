@@ -10,16 +10,6 @@ a command: functions import of them what they call.
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.evaluate import Dataset, Sampler, evaluate
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
-from jaxflow.evaluation.scores import (
-  Judge,
-  Score,
-  asks_class,
-  direction,
-  of_velocity,
-  score,
-  sees_images,
-  table,
-)
 from jaxflow.evaluation.statistics import read_statistics, write_statistics
 from jaxflow.evaluation.stored import leading_metric, read_rows
 
@@ -27,19 +17,11 @@ __all__ = [
   "Collector",
   "Dataset",
   "FeatureNetwork",
-  "Judge",
   "Sampler",
-  "Score",
-  "asks_class",
-  "direction",
   "evaluate",
   "extraction",
   "leading_metric",
-  "of_velocity",
   "read_rows",
   "read_statistics",
-  "score",
-  "sees_images",
-  "table",
   "write_statistics",
 ]

@@ -5,7 +5,7 @@ import math
 import pathlib
 from typing import Any
 
-from jaxflow import evaluation
+from jaxflow import metrics
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import replace_file
 from jaxflow.parallel import processes
@@ -33,9 +33,7 @@ class Best:
 
   def __init__(self, workdir: pathlib.Path, metric: str):
     self._workdir, self._metric = workdir, metric
-    self._sign = (
-      -1 if metric and evaluation.direction(metric) == "higher" else 1
-    )
+    self._sign = -1 if metric and metrics.direction(metric) == "higher" else 1
     self._number, self._found = 0, {}
     saved = saved_steps(workdir / FOLDER)
     path = workdir / FILE

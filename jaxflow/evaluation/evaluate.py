@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.extraction import FeatureNetwork, extraction
-from jaxflow.evaluation.scores import Score, score
 from jaxflow.metrics.mixtures import Mixture
+from jaxflow.metrics.scores import Score, score
 from jaxflow.metrics.subsets import random_subset, repeated_labels
 from jaxflow.metrics.summary import Drawn
 

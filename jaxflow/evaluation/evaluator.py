@@ -10,7 +10,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from jaxflow import data, evaluation, metrics
+from jaxflow import data, metrics
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.networks import make_extractor
@@ -58,7 +58,7 @@ class Evaluator:
   num: int
   kept: int
   look: Look
-  judge: evaluation.Judge
+  judge: metrics.Judge
   judging: float
   labels: np.ndarray | None
   about: Mapping[str, Any]
@@ -98,7 +98,7 @@ class Evaluator:
     check_fields(config)
     names = _names(metrics)
     network = None
-    if names is None or any(map(evaluation.sees_images, names)):
+    if names is None or any(map(metrics.sees_images, names)):
       network = make_extractor(options.network, config, folder, say=say)
     networks = () if network is None else (network,)
     stored = read_reference(config, network)
@@ -119,7 +119,7 @@ class Evaluator:
     fresh, _ = see(_OTHER[options.split], num)
     began = time.perf_counter()
     try:
-      judge = evaluation.Judge(
+      judge = metrics.Judge(
         reference,
         fresh,
         names=names,
@@ -226,10 +226,10 @@ def check_fields(config: Config) -> None:
   for field, names in fields.items():
     for name in names:
       try:
-        evaluation.direction(name)
+        metrics.direction(name)
       except UsageError as error:
         raise UsageError(f"{field}: {error}") from error
-      if options.network.name == "none" and evaluation.sees_images(name):
+      if options.network.name == "none" and metrics.sees_images(name):
         raise UsageError(
           f"{field}: {name!r} is of what a network sees; give "
           "evaluation.network.name"
@@ -275,7 +275,7 @@ def _names(metrics: str) -> tuple[str, ...] | None:
   What is of a velocity, not of samples, is left out.
   """
   names = tuple(name.strip() for name in metrics.split(",") if name.strip())
-  of_samples = tuple(x for x in names if not evaluation.of_velocity(x))
+  of_samples = tuple(x for x in names if not metrics.of_velocity(x))
   return of_samples if names else None
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from jaxflow import data, metrics, paths
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import Score
 from jaxflow.evaluation.streams import choose, labels_of
-from jaxflow.metrics import Estimate, Likelihood
+from jaxflow.metrics import Estimate, Likelihood, Score
 from jaxflow.parallel import processes
 from jaxflow.runs.model import Model
 from jaxflow.runs.run import Run, load_data

@@ -4,7 +4,7 @@ matplotlib is imported by the functions that draw.
 """
 
 from jaxflow.figures.curves import read_log, save_curves
-from jaxflow.figures.grids import save_grid, save_points
+from jaxflow.figures.grids import save_grid, save_points, save_samples
 from jaxflow.figures.images import save_matrix, save_strip
 from jaxflow.figures.planes import save_arrows, save_density, save_trajectories
 
@@ -16,6 +16,7 @@ __all__ = [
   "save_grid",
   "save_matrix",
   "save_points",
+  "save_samples",
   "save_strip",
   "save_trajectories",
 ]

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,3 +129,26 @@ def _plane(name: str, points: ArrayLike) -> NDArray[np.float64]:
   if np.ndim(points) != 2 or np.shape(points)[1] != 2:
     raise UsageError(f"{name} has shape {np.shape(points)}; give [N, 2]")
   return as_points(name, points).T
+
+
+def save_samples(
+  samples: np.ndarray,
+  path: pathlib.Path,
+  *,
+  labels: np.ndarray | None = None,
+  reference: np.ndarray | None = None,
+) -> None:
+  """Write samples as a picture: a grid of images or a scatter of points.
+
+  Args:
+    samples: Images `[N, H, W, C]` or points `[N, 2]`.
+    path: A .png file; its folder is made.
+    labels: Captions of images `[N]`.
+    reference: Real points to draw behind.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if samples.ndim == 4:
+    captions = None if labels is None else [str(x) for x in labels]
+    save_grid(samples, path, labels=captions)
+  else:
+    save_points(samples, path, reference)

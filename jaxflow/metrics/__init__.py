@@ -18,6 +18,16 @@ from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
 from jaxflow.metrics.moments import Moments, merge
 from jaxflow.metrics.neighbours import memorisation, nearest
 from jaxflow.metrics.recognition import Recognizer, class_accuracy
+from jaxflow.metrics.scores import (
+  Judge,
+  Score,
+  asks_class,
+  direction,
+  of_velocity,
+  score,
+  sees_images,
+  table,
+)
 from jaxflow.metrics.subsets import random_subset, repeated_labels
 from jaxflow.metrics.summary import Drawn
 from jaxflow.metrics.table import METRICS, Metric
@@ -28,16 +38,20 @@ __all__ = [
   "Confidences",
   "Drawn",
   "Estimate",
+  "Judge",
   "Likelihood",
   "Manifolds",
   "Metric",
   "Mixture",
   "Moments",
   "Recognizer",
+  "Score",
   "Trajectories",
+  "asks_class",
   "class_accuracy",
   "compare",
   "dequantise",
+  "direction",
   "energy_distance",
   "frechet_distance",
   "gaussian_discrepancy",
@@ -50,9 +64,13 @@ __all__ = [
   "mode_coverage",
   "nearest",
   "negative_log_likelihood",
+  "of_velocity",
   "random_subset",
   "repeated_labels",
+  "score",
+  "sees_images",
   "sliced_wasserstein",
+  "table",
   "trajectories",
   "wasserstein",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from jaxflow.evaluation.text_tables import render
+from jaxflow.metrics.text_tables import render
 from jaxflow.reports.costs import Cost
 
 # Over calls: beyond what as many calls of the network take.

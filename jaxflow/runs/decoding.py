@@ -1,4 +1,4 @@
-"""Pictures of samples: themselves, or what an autoencoder decodes."""
+"""Turn samples into images: decode latents, pass pixels through."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import data
-from jaxflow.config import Config
 from jaxflow.errors import UsageError
+from jaxflow.plans import DataPlan
 from jaxflow.pretrained import autoencoder_files
 from jaxflow.pretrained.autoencoder import Autoencoder
 from jaxflow.types import Array, PyTree
@@ -20,53 +20,53 @@ Picture = Callable[[np.ndarray], np.ndarray]
 _AT_ONCE = 8
 
 
-def make_picture(config: Config) -> Picture:
+def make_picture(plan: DataPlan) -> Picture:
   """Return what makes pictures of a run's samples.
 
   Where the data set says that its samples are latents, they are decoded, 8 at
   a time, to images clipped to [-1, 1]; other samples stay as they are.
 
   Args:
-    config: The run's config.
+    plan: The run's data set.
 
   Raises:
     UsageError: If what decodes the samples is missing or damaged.
 
   Example:
-    >>> from jaxflow.config import default_config
+    >>> from jaxflow.config import data_plan, default_config
     >>> config = default_config("flow_matching", data="ring", model="mlp")
-    >>> make_picture(config)(np.zeros((3, 2))).shape
+    >>> make_picture(data_plan(config))(np.zeros((3, 2))).shape
     (3, 2)
   """
-  space = data.latent_space(config.data.name, config.data.data_dir)
+  space = data.latent_space(plan.name, plan.data_dir)
   return (lambda samples: samples) if space is None else _decoder(space)
 
 
-def make_latents(config: Config) -> Picture:
+def make_latents(plan: DataPlan) -> Picture:
   """Return what makes latents, as their autoencoder has them, of samples.
 
   Args:
-    config: The run's config.
+    plan: The run's data set.
 
   Raises:
     UsageError: If the run's samples are no latents.
   """
-  space = data.latent_space(config.data.name, config.data.data_dir)
+  space = data.latent_space(plan.name, plan.data_dir)
   if space is None:
     raise UsageError(
-      f"--latents: samples of data.name={config.data.name!r} are no latents; "
+      f"latents: samples of data.name={plan.name!r} are no latents; "
       "leave it out"
     )
   return space.restore
 
 
 def make_decoder(
-  config: Config,
+  plan: DataPlan,
 ) -> tuple[PyTree, Callable[[PyTree, Array], Array]] | None:
   """Return weights and a jittable `(weights, samples) -> images`.
 
   Args:
-    config: The run's config.
+    plan: The run's data set.
 
   Returns:
     The two, images in [-1, 1]; None where samples are no latents.
@@ -74,7 +74,7 @@ def make_decoder(
   Raises:
     UsageError: If what decodes the samples is missing or damaged.
   """
-  space = data.latent_space(config.data.name, config.data.data_dir)
+  space = data.latent_space(plan.name, plan.data_dir)
   if space is None:
     return None
   model, params = _read(space)

@@ -30,14 +30,14 @@ def class_labels(
   if not num_classes:
     if label is not None:
       raise UsageError(
-        f"--label={label}: the model is unconditional; leave it out"
+        f"label={label}: the model is unconditional; leave it out"
       )
     return None
   if label is None:
     return np.arange(num, dtype=np.int32) % num_classes
   if not 0 <= label < num_classes:
     raise UsageError(
-      f"--label={label} is out of range: give 0 to {num_classes - 1}"
+      f"label={label} is out of range: give 0 to {num_classes - 1}"
     )
   return np.full(num, label, np.int32)
 
@@ -46,9 +46,9 @@ Batch = tuple[int, int, Array]
 
 
 def streamer(
-  run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
+  run: Run, nfe: int, mesh: jax.sharding.Mesh
 ) -> Callable[..., Iterator[Batch]]:
-  """Return what draws batches of samples that stay on the devices.
+  """Return a stream of batches of samples that stay on the devices.
 
   Sample i is a function of the seed, i and its label: the size of the batch in
   which it is drawn, and the devices, change it by rounding only.
@@ -56,7 +56,6 @@ def streamer(
   Args:
     run: The run.
     nfe: Network calls per sample.
-    field: The flag or config field that asks for so many, for messages.
     mesh: The devices, of all processes.
 
   Returns:
@@ -65,8 +64,8 @@ def streamer(
     of the average `ema`, by default `sample.ema`. A batch is the number of its
     first sample, how many of its rows count, and the rows.
   """
-  model = run.model
-  sampler = model.make_sampler(nfe, field)
+  model, options = run.model, run.plan.sample
+  sampler = model.make_sampler(options, nfe)
 
   @jax.jit
   def draw_batch(params, key_data, index, labels):
@@ -80,8 +79,7 @@ def streamer(
     return sharding.over(mesh, sampler)(params, noise, step_keys, labels)
 
   def stream(state, key, num, labels, first=0, size=None, ema=None):
-    options = model.config.sample
-    params = run.select(state, ema or options.ema, "sample.ema")
+    params = run.select(state, ema or options.ema)
     size = min(num, size or options.batch_size)
     key_data = np.asarray(jax.random.key_data(key))
     for start in range(first, num, size):
@@ -95,22 +93,19 @@ def streamer(
 
 
 def drawer(
-  run: Run, nfe: int, field: str, mesh: jax.sharding.Mesh
+  run: Run, nfe: int, mesh: jax.sharding.Mesh
 ) -> Callable[[TrainState, Array, int, Any], np.ndarray]:
   """Return `(state, key, num, labels) -> samples`, all of them, on every host.
 
   Args:
     run: The run.
     nfe: Network calls per sample.
-    field: The flag or config field that asks for so many, for messages.
     mesh: The devices, of all processes.
   """
-  stream = streamer(run, nfe, field, mesh)
+  stream = streamer(run, nfe, mesh)
 
   def draw(state, key, num, labels):
     batches = stream(state, key, num, labels)
     return np.concatenate([processes.gather(x)[:n] for _, n, x in batches])
 
   return draw
-
-

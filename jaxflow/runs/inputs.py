@@ -1,4 +1,4 @@
-"""What a run trains on: its data set, its pairs, and batches of them."""
+"""The data of a run: its data set, its pairs, and batches of them."""
 
 import dataclasses
 import json
@@ -7,16 +7,25 @@ import pathlib
 import jax
 
 from jaxflow import data, paths, rows
-from jaxflow.runs.model import Model
-from jaxflow.commands.pairs import parameters_hash
-from jaxflow.config import Config
-from jaxflow.data.folders import pairs as pairs_lib
 from jaxflow.data.devices import ResumableIterator
+from jaxflow.data.folders import pairs as pairs_lib
 from jaxflow.data.loading import reading_threads
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS
+from jaxflow.methods import Method
 from jaxflow.parallel import sharding
+from jaxflow.plans import DataPlan, Model, Plan
+from jaxflow.runs.pair_generation import parameters_hash
 from jaxflow.types import PyTree
+
+__all__ = [
+  "Inputs",
+  "check_mesh",
+  "check_scale",
+  "check_teacher",
+  "load_data",
+  "make_batches",
+  "read_inputs",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +49,57 @@ class Inputs:
     return f"{len(self.paired):,} pairs"
 
 
-def read_inputs(config: Config, real: data.Source) -> Inputs:
-  """Read the pairs that a config names, if its method needs them.
+def load_data(
+  plan: DataPlan, split: str, *, labels: bool = False
+) -> data.Source:
+  """Open a split of a data set.
 
   Args:
-    config: A config, resolved or not.
-    real: Its data set.
+    plan: The data set.
+    split: "train" or "test".
+    labels: Whether to keep labels that the run itself does not see.
 
   Raises:
-    UsageError: If there are no pairs, too few, or pairs of other data.
+    UsageError: If the data are not there.
   """
-  row = METHODS.get(config.method)
-  if row is None or "pairs" not in row.needs:
+  source = plan.sources.get(split) or data.load(
+    plan.name,
+    split,
+    raw_dir=plan.raw_dir,
+    data_dir=plan.data_dir,
+    size=plan.size,
+    ram_gib=plan.ram_gib,
+    threads=plan.threads,
+    download=plan.download,
+  )
+  if plan.conditional or labels:
+    return source
+  return data.without_labels(source)
+
+
+def read_inputs(method: Method, plan: DataPlan) -> Inputs:
+  """Read the data set, and the pairs if the method needs them.
+
+  Args:
+    method: The method.
+    plan: The data set.
+
+  Raises:
+    UsageError: If there are no data, no pairs, or pairs of other data.
+  """
+  real = load_data(plan, "train")
+  if "pairs" not in method.needs or plan.synthetic_share == 0:
     return Inputs(real, None, None)
-  folder = config.data.pairs
-  if config.data.get("synthetic_share", 1.0) == 0:
-    return Inputs(real, None, None)
+  folder = plan.pairs
   if not folder:
     raise UsageError(
-      f"data.pairs='' but method={config.method!r} trains on pairs: add "
+      "data.pairs='' but this method trains on pairs: add "
       "--config.data.pairs=FOLDER, made by `jaxflow pairs`"
     )
   pairs = data.Pairs.open(pathlib.Path(folder), field="data.pairs")
   description = pairs.description
   for field, mine, its in (
-    ("data.name", config.data.name, description["config"]["data"]["name"]),
+    ("data.name", plan.name, description["config"]["data"]["name"]),
     ("data.shape", list(real.shape), description["shape"]),
     ("data.num_classes", real.num_classes, description["num_classes"]),
   ):
@@ -77,53 +112,53 @@ def read_inputs(config: Config, real: data.Source) -> Inputs:
 
 
 def check_teacher(
-  pairs: data.Pairs | None, config: Config, params: PyTree | None
+  pairs: data.Pairs | None, plan: Plan, params: PyTree | None
 ) -> None:
   """Raise UsageError if pairs are of another teacher than a run's.
 
   Args:
     pairs: The pairs, or None.
-    config: The run's resolved config.
+    plan: The run's plan.
     params: The teacher's parameters, or None where they need no check.
   """
-  if pairs is None or params is None:
+  if pairs is None or params is None or plan.teacher_plan is None:
     return
-  teacher, scale = config.teacher, pairs.description["guidance"]
-  if scale != teacher.guidance:
+  mine, its = plan.roles.teacher_guidance, pairs.description["guidance"]
+  if mine != its:
     raise UsageError(
-      f"data.pairs={config.data.pairs!r} was made with --guidance={scale}, "
-      f"teacher.guidance is {teacher.guidance}: they must agree"
+      f"data.pairs={plan.data.pairs!r} was made with --guidance={its}, "
+      f"teacher.guidance is {mine}: they must agree"
     )
-  saved, found = teacher.config.to_dict(), parameters_hash(params)
-  mine = {"parameters": found, "config": saved}
+  saved = plan.teacher_plan.config.to_dict()
+  mine = {"parameters": parameters_hash(params), "config": saved}
   its = {k: pairs.description[k] for k in mine}
   if _plain(pairs_lib.identity(mine)) == _plain(pairs_lib.identity(its)):
     return
-  name = pairs_lib.teacher_of({"workdir": teacher.workdir, **mine})
+  name = pairs_lib.teacher_of({"workdir": plan.teacher.workdir, **mine})
   raise UsageError(
-    f"data.pairs={config.data.pairs!r} was made by "
+    f"data.pairs={plan.data.pairs!r} was made by "
     f"{pairs_lib.teacher_of(pairs.description)}, teacher.workdir is {name}: "
     "give pairs of this teacher, or the teacher of the pairs"
   )
 
 
-def check_scale(model: Model) -> None:
+def check_scale(model: Model, plan: DataPlan) -> None:
   """Raise UsageError if latents have another deviation than a network's path.
 
   Where points are normalised, data are taken to have the deviation of the
-  path's noise; what latents have is known.
+  path's noise; that of latents is known.
 
   Args:
-    model: What the run's config stands for.
+    model: The run's model.
+    plan: Its data set.
   """
-  config = model.config
-  space = data.latent_space(config.data.name, config.data.data_dir)
-  if space is None or config.parameterization.name != "normalized":
+  space = data.latent_space(plan.name, plan.data_dir)
+  if space is None or model.parameterization != "normalized":
     return
   expected = paths.noise_std(model.path)
   if space.scale != expected:
     raise UsageError(
-      f"data.data_dir={config.data.data_dir!r}: its latents have the deviation "
+      f"data.data_dir={plan.data_dir!r}: its latents have the deviation "
       f"{space.scale}, parameterization.name='normalized' takes the path's, "
       f"{expected}: give a folder made with --scale={expected}, or set "
       f"path.noise_std={space.scale}"
@@ -131,7 +166,7 @@ def check_scale(model: Model) -> None:
 
 
 def make_batches(
-  config: Config,
+  plan: Plan,
   inputs: Inputs,
   *,
   steps: int,
@@ -140,7 +175,7 @@ def make_batches(
   """Return the stream of batches, for so many steps at a time.
 
   Args:
-    config: The run's resolved config.
+    plan: The run's plan.
     inputs: Its arrays.
     steps: Batches of one `next`.
     mesh: Where they go: only rows of this process's devices; default: all.
@@ -148,7 +183,7 @@ def make_batches(
   Raises:
     UsageError: If the batch does not divide.
   """
-  batch_size, accumulate = config.train.batch_size, config.train.accumulate
+  batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   rows = None
   if mesh is not None:
     rows = sharding.local_rows(mesh, batch_size // accumulate)
@@ -160,7 +195,7 @@ def make_batches(
       data.Batches(
         source,
         batch_size=batch_size,
-        seed=config.seed,
+        seed=plan.seed,
         stack=(steps, accumulate),
         rows=rows,
         flip=flip,
@@ -168,14 +203,14 @@ def make_batches(
       )
     )
 
-  share = config.data.get("synthetic_share", 1.0)
+  share = plan.data.synthetic_share
   # What is in memory is read faster than threads could hand it over.
   slow = not isinstance(inputs.real, data.Dataset)
-  threads = (config.data.threads or reading_threads()) if slow else 0
+  threads = (plan.data.threads or reading_threads()) if slow else 0
   # A pair keeps its sides: its noise is that of the image as it is.
 
   def make_real() -> data.Drawn:
-    return make(inputs.real, flip=config.data.flip, threads=threads)
+    return make(inputs.real, flip=plan.data.flip, threads=threads)
 
   if inputs.paired is None:
     real = make_real()
@@ -186,15 +221,16 @@ def make_batches(
   return data.Mixed(make(inputs.paired), make_real(), share=share)
 
 
-def check_mesh(config: Config, mesh: jax.sharding.Mesh) -> None:
+def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
   """Raise UsageError unless devices and blocks divide the batch, and heads."""
-  heads, tensor = config.model.get("num_heads", 0), mesh.shape["tensor"]
+  model, tensor = plan.model, mesh.shape["tensor"]
+  heads = model.options.get("num_heads", 0)
   if heads % tensor:
     raise UsageError(
       f"mesh.tensor={tensor} does not divide model.num_heads={heads}: a head "
       "stays on one device; give a divisor"
     )
-  batch_size, accumulate = config.train.batch_size, config.train.accumulate
+  batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   shards = sharding.row_shards(mesh)
   count = shards * accumulate
   if batch_size % count:
@@ -203,12 +239,12 @@ def check_mesh(config: Config, mesh: jax.sharding.Mesh) -> None:
       f"({shards} devices x train.accumulate={accumulate}): "
       f"use {-(-batch_size // count) * count}"
     )
-  if "block" in config.loss:
+  if model.block is not None:
     try:
-      rows.check_block(config.loss.block, batch_size // accumulate)
+      rows.check_block(model.block, batch_size // accumulate)
     except ValueError as error:
       raise UsageError(
-        f"loss.block={config.loss.block} with train.batch_size={batch_size}, "
+        f"loss.block={model.block} with train.batch_size={batch_size}, "
         f"train.accumulate={accumulate}: {error}"
       ) from error
 

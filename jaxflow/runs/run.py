@@ -1,95 +1,111 @@
-"""A run: what a config makes, and the workdir that holds its checkpoints."""
+"""A run: its plan, and all that follows from it but the arrays."""
 
 import dataclasses
-import pathlib
+import functools
 from collections.abc import Callable, Collection
-from typing import Self, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxflow.runs import model as build
-from jaxflow import data
-from jaxflow.config import registry
-from jaxflow.config import Config
-from jaxflow.config.files import load_config
 from jaxflow.errors import UsageError
-from jaxflow.runs.roles import Roles
-from jaxflow.training import ema, optimizers
 from jaxflow.parallel import sharding
-from jaxflow.training.adversary import Opponent, Turns, count_updates, discriminator_loss_fn
-from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.plans import Model, Plan
+from jaxflow.training import optimizers
+from jaxflow.training.adversary import (
+  Opponent,
+  count_updates,
+  discriminator_loss_fn,
+)
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
 from jaxflow.types import Array, Batch, PyTree
 
+__all__ = ["Run"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Everything of a run but its arrays.
+  """Everything of a run but its arrays; the optimizer is made when needed.
 
   Attributes:
-    model: Method, path and network.
-    roles: The other networks.
-    learning_rate: The schedule: update's number -> rate.
-    optimizer: The optimizer with that schedule.
-    emas: Laws of the averages by name.
-    opponent: How the discriminator learns, or None.
+    plan: What the run does.
   """
 
-  model: build.Model
-  roles: Roles
-  learning_rate: optax.Schedule
-  optimizer: optax.GradientTransformation
-  emas: dict[str, ema.Law]
-  opponent: Opponent | None
+  plan: Plan
 
-  @classmethod
-  def of(cls, config: Config) -> Self:
-    """Build a run from a resolved config; raise UsageError where it is wrong.
+  @property
+  def model(self) -> Model:
+    """Method, path and network."""
+    return self.plan.model
 
-    Resolved means that `data.shape`, `data.num_classes` and, where there are
-    other runs, `teacher.config` and `features.config` are set.
-    """
-    model = build.make_model(config)
-    roles = Roles.of(model)
-    steps, opponent = config.train.steps, None
-    if roles.discriminator is not None:
-      start = round(config.discriminator.start * steps)
-      steps, others = count_updates(steps, start, config.discriminator.turns)
-      opponent = _opponent(model, roles, start=start, steps=others)
-    schedule, optimizer = optimizers.from_section(
-      config.optimizer.to_dict(), steps=steps, field="optimizer"
+  @functools.cached_property
+  def _turns(self) -> tuple[int, int, int]:
+    """The discriminator's first step, and the updates of both players."""
+    steps, section = self.plan.train.steps, self.plan.discriminator
+    if section is None:
+      return 0, steps, 0
+    start = round(section.start * steps)
+    return start, *count_updates(steps, start, section.turns)
+
+  @functools.cached_property
+  def _optimizer(self) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    return optimizers.from_section(
+      self.plan.optimizer, steps=self._turns[1], field="optimizer"
     )
-    return cls(
-      model=model,
-      roles=roles,
-      learning_rate=schedule,
-      optimizer=optimizer,
-      emas={
-        name: model.component("ema", law, f"ema.{name}")
-        for name, law in config.ema.items()
-      },
-      opponent=opponent,
+
+  @property
+  def learning_rate(self) -> optax.Schedule:
+    """The schedule: number of the update -> rate."""
+    return self._optimizer[0]
+
+  @property
+  def optimizer(self) -> optax.GradientTransformation:
+    """The optimizer with that schedule."""
+    return self._optimizer[1]
+
+  @functools.cached_property
+  def opponent(self) -> Opponent | None:
+    """How the discriminator learns, or None."""
+    plan, model, section = self.plan, self.model, self.plan.discriminator
+    if section is None:
+      return None
+    start, _, steps = self._turns
+    if not steps:
+      raise UsageError(
+        f"discriminator.start={section.start} leaves the discriminator no step "
+        f"of train.steps={plan.train.steps}: start earlier"
+      )
+    _, optimizer = optimizers.from_section(
+      section.optimizer, steps=steps, field="discriminator.optimizer"
+    )
+    loss_fn = discriminator_loss_fn(
+      plan.roles.discriminator_fn,
+      lambda params: model.flow_map(model.network_fn(params)),
+      path=model.path,
+      sample_times=section.sample_times,
+      criterion=model.loss_options["criterion"],
+    )
+    return Opponent(
+      loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns
     )
 
   def loss_fn(self) -> LossFn:
     """Return the method's loss, bound to the networks."""
-    config, options = self.model.config, self.model.loss_options()
+    model, roles = self.model, self.plan.roles
+    options = dict(model.loss_options)
     return make_loss_fn(
-      self.model.method,
-      self.model.network.apply,
+      model.method,
+      model.network.apply,
       options,
-      frozen_fns=self.roles.frozen_fns(
-        config.get("teacher", {}), self.model.path
-      ),
-      learned_fns=self.roles.learned_fns(),
-      discriminator_fn=self.opponent and self.roles.discriminator_fn,
+      frozen_fns=roles.frozen_fns(model.path),
+      learned_fns=roles.learned_fns(),
+      discriminator_fn=self.opponent and roles.discriminator_fn,
       last_layer=options.pop("last_layer", ""),
-      steps=config.train.steps,
+      steps=self.plan.train.steps,
     )
 
   def train_step(self) -> TrainStep:
@@ -97,8 +113,8 @@ class Run:
     return make_train_step(
       self.loss_fn(),
       self.optimizer,
-      self.emas,
-      seed=self.model.config.seed,
+      self.plan.emas,
+      seed=self.plan.seed,
       opponent=self.opponent,
     )
 
@@ -112,14 +128,14 @@ class Run:
       frozen: The parameters that never change, by role.
       key: Random key of the discriminator and of the loss's parameters.
     """
-    adversary = None
-    if self.roles.discriminator is not None and self.opponent is not None:
-      adversary = self.opponent.init(self.roles.discriminator.init(key))
+    roles, adversary = self.plan.roles, None
+    if roles.discriminator is not None and self.opponent is not None:
+      adversary = self.opponent.init(roles.discriminator.init(key))
     return init_state(
       params,
       self.optimizer,
-      self.emas,
-      loss_params=self.roles.loss_params(key),
+      self.plan.emas,
+      loss_params=roles.loss_params(key),
       adversary=adversary,
       frozen=frozen,
     )
@@ -128,12 +144,40 @@ class Run:
     """Return the shapes of the state, sharded over a mesh."""
     key = jax.random.key(0)
     params = jax.eval_shape(self.model.network.init, key)
-    state = jax.eval_shape(self.init, params, self.roles.frozen_shapes(), key)
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      state,
-      sharding.parameter_shardings(state, mesh),
+    frozen = self.plan.roles.frozen_shapes()
+    return _sharded(jax.eval_shape(self.init, params, frozen, key), mesh)
+
+  def sampling_template(
+    self, mesh: Mesh, ema: str, roles: Collection[str] = ()
+  ) -> TrainState:
+    """Return the shapes of one average and its step; no optimizer is built.
+
+    Args:
+      mesh: The devices.
+      ema: Name of the average, or "online" for the parameters.
+      roles: Frozen networks beside it, those that the run has.
+
+    Raises:
+      UsageError: If the run has no such average.
+    """
+    self.check_average(ema)
+    frozen = self.plan.roles.frozen_shapes()
+    params = jax.eval_shape(self.model.network.init, jax.random.key(0))
+    none: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    online = ema == "online"
+    state = TrainState(
+      step=none,
+      updates=none,
+      params=params if online else {},
+      opt_state=(),
+      ema={} if online else {ema: params},
+      loss_params={},
+      adversary=None,
+      frozen={k: v for k, v in frozen.items() if k in roles},
+      skipped=none,
+      skipped_in_row=none,
     )
+    return _sharded(state, mesh)
 
   def batch_shapes(self, mesh: Mesh, *, steps: int) -> Batch:
     """Return the shapes of a dispatch's batch, `[steps, micro-batches, rows]`.
@@ -142,7 +186,7 @@ class Run:
       mesh: The devices.
       steps: Steps a dispatch.
     """
-    options, model = self.model.config.train, self.model
+    options, model = self.plan.train, self.model
     rows = options.batch_size // options.accumulate
     leading = (steps, options.accumulate, rows)
     where = sharding.batch_sharding(mesh)
@@ -174,155 +218,25 @@ class Run:
       out_shardings=(shardings, sharding.replicated(mesh)),
     )
 
-  def select(self, state: TrainState, name: str, field: str) -> PyTree:
-    """Return the average of a name, or the parameters for "online"."""
-    if name == "online":
-      return state.params
-    if name not in state.ema:
+  def check_average(self, ema: str) -> None:
+    """Raise UsageError unless the run keeps an average of this name."""
+    names = ["online", *self.plan.emas]
+    if ema not in names:
       raise UsageError(
-        f"{field}={name!r} is no average of this run: choose one of "
-        f"{', '.join(['online', *state.ema])}"
+        f"ema={ema!r} is no average of this run: choose one of "
+        f"{', '.join(names)}"
       )
-    return state.ema[name]
+
+  def select(self, state: TrainState, ema: str) -> PyTree:
+    """Return the average of a name, or the parameters for "online"."""
+    self.check_average(ema)
+    return state.params if ema == "online" else state.ema[ema]
 
 
-def _opponent(
-  model: build.Model, roles: Roles, *, start: int, steps: int
-) -> Opponent:
-  """Return how the discriminator learns in so many updates."""
-  section = model.config.discriminator
-  registry.choose(
-    "discriminator.turns", section.turns, dict.fromkeys(get_args(Turns))
-  )
-  if not steps:
-    raise UsageError(
-      f"discriminator.start={section.start} leaves the discriminator no step "
-      f"of train.steps={model.config.train.steps}: start earlier"
-    )
-  _, optimizer = optimizers.from_section(
-    section.optimizer.to_dict(), steps=steps, field="discriminator.optimizer"
-  )
-  options = model.loss_options()
-
-  def generator_fn(params):
-    return model.flow_map()(model.prediction_fn(params, 1.0, "guidance"))
-
-  loss_fn = discriminator_loss_fn(
-    roles.discriminator_fn,
-    generator_fn,
-    path=model.path,
-    sample_times=model.component(
-      "starts",
-      section.times,
-      "discriminator.times",
-      sample_times=options.get("sample_times"),
-    ),
-    criterion=options["criterion"],
-  )
-  return Opponent(
-    loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns
-  )
-
-
-def load(
-  workdir: pathlib.Path,
-  *,
-  field: str,
-  mesh: Mesh,
-  config: Config | None = None,
-  step: int | str | None = None,
-  ema: str | None = None,
-  roles: Collection[str] = (),
-) -> tuple[Run, TrainState]:
-  """Restore a run from its workdir.
-
-  Args:
-    workdir: A folder that `jaxflow train` has made.
-    field: The flag or config field that names it, for messages.
-    mesh: The devices on which to put it.
-    config: Its config, where something of it has changed; default: as saved.
-    step: The checkpoint; default: the latest; "best": the one that was best
-      while training.
-    ema: If given, only this average is read, or the parameters for "online";
-      the state holds nothing else but its step.
-    roles: Frozen networks that are read beside that average, "teacher" for
-      one; a run that has none of that role passes over it.
-
-  Returns:
-    The run and its state.
-
-  Raises:
-    UsageError: If the folder holds no run or no checkpoint.
-  """
-  run = Run.of(config or load_config(workdir, field=field))
-  template = run.template(mesh)
-  if ema is not None:
-    template = _only(template, ema, roles)
-  folder = workdir / ("best" if step == "best" else "checkpoints")
-  if step == "best" and not folder.is_dir():
-    raise UsageError(
-      f"{field.replace('workdir', 'step')}=best: {str(workdir)!r} keeps no "
-      "best checkpoint; train with evaluation.during.best"
-    )
-  number = step if isinstance(step, int) else None
-  restored = None
-  if folder.is_dir():
-    checkpoints = Checkpoints(folder, read_only=True)
-    try:
-      restored = checkpoints.restore(
-        template,
-        number,
-        field=field.replace("workdir", "step"),
-        partial=ema is not None,
-      )
-    finally:
-      checkpoints.close()
-  if restored is None:
-    raise UsageError(
-      f"{field}={str(workdir)!r} holds no checkpoint yet: train it first"
-    )
-  return run, restored[0]
-
-
-def _only(state: TrainState, name: str, roles: Collection[str]) -> TrainState:
-  """Return a state without what sampling from an average does not need.
-
-  Where there is no such average, `Run.select` will say so.
-  """
-  if name != "online" and name not in state.ema:
-    return state
-  return dataclasses.replace(
+def _sharded(state: Any, mesh: Mesh) -> Any:
+  """Return shapes with the shardings of a mesh."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     state,
-    params=state.params if name == "online" else {},
-    opt_state=(),
-    ema={k: v for k, v in state.ema.items() if k == name},
-    loss_params={},
-    adversary=None,
-    frozen={k: v for k, v in state.frozen.items() if k in roles},
+    sharding.parameter_shardings(state, mesh),
   )
-
-
-def load_data(
-  config: Config, split: str, *, labels: bool = False
-) -> data.Source:
-  """Open a split of the data set that a config names.
-
-  Args:
-    config: A config.
-    split: "train" or "test".
-    labels: Whether to keep labels that the run itself does not see.
-  """
-  fields = config.data
-  source = data.load(
-    fields.name,
-    split,
-    raw_dir=fields.raw_dir,
-    data_dir=fields.data_dir,
-    size=fields.size,
-    ram_gib=fields.ram_gib,
-    threads=fields.threads,
-    download=fields.download,
-  )
-  if fields.conditional or labels:
-    return source
-  return data.without_labels(source)

@@ -1,23 +1,24 @@
 """Where a run starts: its resolved config, other runs, its first state."""
 
 import pathlib
+from typing import Any
 
 import jax
 
+from jaxflow import config as config_lib
+from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes
+from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
 from jaxflow.runs.inputs import Inputs
-from jaxflow.config import Config
-from jaxflow.config import resolve as resolve_config
-from jaxflow.config.files import check_same_run, load_config
-from jaxflow.errors import UsageError
-from jaxflow.runs.run import Run, load
+from jaxflow.runs.restoring import load
+from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import saved_steps
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
-# Runs whose networks a run takes, by the config section that names them.
-_SOURCES = ("teacher", "features")
+# Runs whose networks are stored with a run, by their role.
+_STORED = ("teacher", "features")
 # Those that a run which starts needs, and "init"; none where it resumes.
 Others = dict[str, tuple[Run, TrainState]]
 
@@ -26,17 +27,17 @@ _FEATURES, _DISCRIMINATOR = 1, 2
 
 
 def resolve(
-  config: Config,
+  config: config_lib.Config,
   inputs: Inputs,
-  workdir: pathlib.Path,
+  workdir: pathlib.Path | None,
   mesh: jax.sharding.Mesh,
-) -> tuple[Config, Others]:
+) -> tuple[config_lib.Config, Others]:
   """Fill in what data and other runs decide; check against an earlier run.
 
   Args:
     config: The run's config.
     inputs: Its data.
-    workdir: Its folder.
+    workdir: Its folder, or None.
     mesh: The devices on which to put the networks of other runs.
 
   Returns:
@@ -45,29 +46,26 @@ def resolve(
   Raises:
     UsageError: If another run is not there, or the workdir holds another one.
   """
-  saved = _earlier_config(workdir)
+  saved = None if workdir is None else _earlier_config(workdir)
   resumed = saved if begun(workdir) else None
+  sources = config_lib.sources(config)
   others: Others = {}
-  configs: dict[str, Config | None] = dict.fromkeys(_SOURCES)
-  for name in _SOURCES:
+  configs: dict[str, Any] = dict.fromkeys(_STORED)
+  for name in _STORED:
+    source = sources[name]
     if resumed is not None:
-      configs[name] = resumed.get(name, {}).get("config", None)
-    elif config.get(name, {}).get("workdir", ""):
-      folder = pathlib.Path(config[name].workdir)
-      ema = config[name].ema
-      field = f"{name}.workdir"
-      others[name] = load(folder, field=field, mesh=mesh, ema=ema)
-      configs[name] = others[name][0].model.config
-  step = config.init.step
+      configs[name] = config_lib.embedded(resumed, name)
+    elif source.workdir:
+      others[name] = _load(name, source.workdir, mesh, source.ema, None)
+      configs[name] = others[name][0].plan.config
+  init = sources["init"]
+  step = init.step
   if step is None and saved:
-    step = saved.get("init", {}).get("step", None)
-  if config.init.workdir and resumed is None:
-    folder = pathlib.Path(config.init.workdir)
-    others["init"] = load(
-      folder, field="init.workdir", mesh=mesh, step=step, ema=config.init.ema
-    )
+    step = config_lib.sources(saved)["init"].step
+  if init.workdir and resumed is None:
+    others["init"] = _load("init", init.workdir, mesh, init.ema, step)
     step = int(others["init"][1].step)
-  config = resolve_config(
+  config = config_lib.resolve(
     config,
     shape=inputs.real.shape,
     num_classes=inputs.real.num_classes,
@@ -76,29 +74,39 @@ def resolve(
     **configs,
   )
   if saved:
-    check_same_run(saved, config, str(workdir))
+    config_lib.check_same_run(saved, config, str(workdir))
   return config, others
 
 
-def begun(workdir: pathlib.Path) -> bool:
+def _load(
+  name: str, workdir: str, mesh: jax.sharding.Mesh, ema: str, step: int | None
+) -> tuple[Run, TrainState]:
+  """Restore an average of another run, that a section of the config names."""
+  with named(**{x: f"{name}.{x}" for x in ("workdir", "step", "ema")}):
+    return load(pathlib.Path(workdir), mesh=mesh, step=step, ema=ema)
+
+
+def begun(workdir: pathlib.Path | None) -> bool:
   """Return whether a workdir holds a whole checkpoint."""
+  if workdir is None:
+    return False
   return processes.of_main(bool(saved_steps(workdir / "checkpoints")))
 
 
-def _earlier_config(workdir: pathlib.Path) -> Config | None:
+def _earlier_config(workdir: pathlib.Path) -> config_lib.Config | None:
   """Return the config of the run that a workdir holds, or None."""
   try:
     if (workdir / "config.json").exists():
-      return load_config(workdir, field="--workdir")
+      return config_lib.load_config(workdir)
     foreign = workdir.is_dir() and any(workdir.iterdir())
   except OSError as error:
     raise UsageError(
-      f"--workdir={workdir} cannot be read ({error.strerror}): give another "
+      f"workdir={workdir} cannot be read ({error.strerror}): give another "
       "folder, or make it readable"
     ) from error
   if foreign:
     raise UsageError(
-      f"--workdir={workdir} is not empty and holds no config.json: give a new "
+      f"workdir={workdir} is not empty and holds no config.json: give a new "
       "folder"
     )
   return None
@@ -115,27 +123,26 @@ def frozen_parameters(
     others: The runs that it takes networks from.
 
   Raises:
-    UsageError: If a run has no such average, the student cannot start from its
-      teacher, or a file is not what it should be.
+    UsageError: If the student cannot start from its teacher, or a file is not
+      what it should be.
   """
-  config = run.model.config
+  plan = run.plan
+  sources = {"teacher": plan.teacher, "features": plan.features}
   given = {
-    name: others[name][0].select(
-      others[name][1], config[name].ema, f"{name}.ema"
-    )
-    for name in _SOURCES
+    name: others[name][0].select(others[name][1], sources[name].ema)
+    for name in _STORED
     if name in others
   }
-  if "teacher" in given and _from_teacher(config):
+  if "teacher" in given and _from_teacher(plan):
     check_same_network(
       template.params,
       given["teacher"],
-      (config, others["teacher"][0].model.config),
-      f"teacher.workdir={config.teacher.workdir!r}",
+      (run.model, others["teacher"][0].model),
+      f"teacher.workdir={plan.teacher.workdir!r}",
       "set teacher.init_student=False",
     )
-  key = jax.random.fold_in(jax.random.key(config.seed), _FEATURES)
-  return run.roles.frozen(key, given)
+  key = jax.random.fold_in(jax.random.key(plan.seed), _FEATURES)
+  return plan.roles.frozen(key, given)
 
 
 def first_state(
@@ -151,10 +158,9 @@ def first_state(
     template: The shapes of its state, with their shardings.
     frozen: The parameters that never change, by role.
     init_params: The parameters from which to start; default: the teacher's
-      where the config says so, else fresh ones.
+      where the plan says so, else fresh ones.
   """
-  config = run.model.config
-  if init_params is None and "teacher" in frozen and _from_teacher(config):
+  if init_params is None and "teacher" in frozen and _from_teacher(run.plan):
     init_params = frozen["teacher"]
 
   def fresh(key, frozen, params):
@@ -163,9 +169,9 @@ def first_state(
     return run.init(params, frozen, jax.random.fold_in(key, _DISCRIMINATOR))
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
-  key = jax.random.key(config.seed)
+  key = jax.random.key(run.plan.seed)
   return jax.jit(fresh, out_shardings=shardings)(key, frozen, init_params)
 
 
-def _from_teacher(config: Config) -> bool:
-  return config.teacher.init_student and not config.init.workdir
+def _from_teacher(plan: Plan) -> bool:
+  return plan.init_student and not plan.init.workdir

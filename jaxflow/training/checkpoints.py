@@ -249,6 +249,28 @@ class Checkpoints:
       )
 
 
+class NoCheckpoints:
+  """Checkpoints of a run that is kept in memory: there are none."""
+
+  folder = None
+
+  def steps(self) -> list[int]:
+    """Return no steps."""
+    return []
+
+  def save(self, step: int, state: TrainState, position: Any) -> None:
+    """Save nothing."""
+
+  def restore(self, template: TrainState) -> None:
+    """Find nothing."""
+
+  def wait(self) -> None:
+    """Wait for nothing."""
+
+  def close(self) -> None:
+    """Close nothing."""
+
+
 def _reason(error: Exception) -> str:
   """Return what an error of Orbax comes down to, in one line."""
   text = str(error)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from jaxflow.errors import RunError
-from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.training.callbacks import Callbacks
+from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
 from jaxflow.training.logs import Clock, Log, NoLog, line
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
@@ -65,8 +66,9 @@ def train(
   sample_every: int,
   max_skipped: int,
   learning_rate: Callable[[int], Any],
-  checkpoints: Checkpoints,
+  checkpoints: Checkpoints | NoCheckpoints,
   log: Log | NoLog,
+  callbacks: Callbacks,
   on_sample: Callable[[TrainState, int], None],
   on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
@@ -92,6 +94,7 @@ def train(
     max_skipped: Steps skipped in a row after which training stops.
     checkpoints: Where to save.
     log: Where scalars go.
+    callbacks: Told of scalars and checkpoints.
     on_sample: Called with the state and the step.
     on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
@@ -130,6 +133,7 @@ def train(
         scalars["samples_per_second"] = speed
         scalars["data_wait"] = data_wait
       log.write(step, scalars | {"seconds": clock.seconds()})
+      callbacks.on_log(step, scalars)
       say(line(step, steps, scalars, eta))
     if first:
       clock.start(step, batches.waited)
@@ -137,6 +141,7 @@ def train(
     due = step % checkpoint_every == 0 and step < steps
     if due and not int(state.skipped_in_row):
       checkpoints.save(step, state, batches.get_state())
+      callbacks.on_checkpoint(step)
     if sample_every and step % sample_every == 0 and step < steps:
       on_sample(state, step)
     if step < steps:
@@ -148,6 +153,7 @@ def train(
   _check_skipped(state, step, limit, checkpoints)
   checkpoints.save(step, state, batches.get_state())
   checkpoints.wait()
+  callbacks.on_checkpoint(step)
   if step >= steps:
     on_sample(state, step)
     on_steps(state, step, batches.get_state())
@@ -166,7 +172,10 @@ def _settle(state: TrainState, batches: Batches) -> None:
 
 
 def _check_skipped(
-  state: TrainState, step: int, limit: int, checkpoints: Checkpoints
+  state: TrainState,
+  step: int,
+  limit: int,
+  checkpoints: Checkpoints | NoCheckpoints,
 ) -> None:
   count = int(state.skipped_in_row)
   if count < limit:

@@ -13,11 +13,11 @@ from rich import box
 from rich.table import Table
 
 from jaxflow.errors import UsageError
-from jaxflow.evaluation.text_tables import render
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.summary import Drawn
 from jaxflow.metrics.table import METRICS, NETWORK, row_of
+from jaxflow.metrics.text_tables import render
 
 _LONGEST = 28  # Longer names of metrics are folded.
 _ARROWS = {"lower": "↓", "higher": "↑"}

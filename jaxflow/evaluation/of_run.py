@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import evaluation
+from jaxflow import metrics
 from jaxflow.config import Config
 from jaxflow.config.files import sampling_of
 from jaxflow.config.flags import config_of_run
@@ -104,7 +104,7 @@ def evaluate(
   }
   rows = []
   wanted = {x.strip() for x in options.metrics.split(",") if x.strip()}
-  if not wanted or any(map(evaluation.of_velocity, wanted)):
+  if not wanted or any(map(metrics.of_velocity, wanted)):
     found = flow_scores(run, state)
     scores = {k: v for k, v in found.items() if not wanted or k in wanted}
   else:

@@ -1,0 +1,320 @@
+"""From a config to a plan: the door of the library.
+
+Everything behind it takes typed objects. A field is checked here, so messages
+name it as the config does.
+"""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from jaxflow import metrics
+from jaxflow.config import registry
+from jaxflow.config.components import Config
+from jaxflow.config.models import Components, make_model
+from jaxflow.config.roles import make_roles
+from jaxflow.data import Source
+from jaxflow.errors import UsageError, named
+from jaxflow.methods import METHODS, Method
+from jaxflow.models import Network
+from jaxflow.plans import (
+  CheckpointPlan,
+  DataPlan,
+  DiscriminatorPlan,
+  DuringPlan,
+  EvaluationPlan,
+  FlowPlan,
+  Model,
+  Plan,
+  Roles,
+  SamplePlan,
+  SourcePlan,
+  TrainPlan,
+)
+from jaxflow.training.adversary import Turns
+from jaxflow.types import LossOutput
+
+__all__ = [
+  "data_plan",
+  "embedded",
+  "evaluation_plan",
+  "make_plan",
+  "mesh_axes",
+  "method_of",
+  "sampling_of",
+  "sources",
+]
+
+
+def make_plan(
+  config: Config,
+  *,
+  network: Network | None = None,
+  loss: Callable[..., LossOutput] | None = None,
+  data: Mapping[str, Source] | None = None,
+) -> Plan:
+  """Build all that a resolved config asks for.
+
+  Args:
+    config: A config whose data, teacher and features are known: `resolve`.
+    network: The network; default: the one that the config names.
+    loss: The loss; default: the method's.
+    data: Data that the caller passes, by split.
+
+  Raises:
+    UsageError: If a field is wrong, or fields do not fit one another.
+  """
+  model = make_model(config, network=network, loss=loss)
+  made = Components(config, model.method, model.path)
+  roles = make_roles(config, model)
+  teacher = config.get("teacher", {})
+  saved = teacher.get("config", None)
+  return Plan(
+    model=model,
+    roles=roles,
+    seed=config.seed,
+    data=data_plan(config, data),
+    train=_plain(TrainPlan, config.train),
+    optimizer=config.optimizer.to_dict(),
+    emas={
+      name: made.make("ema", law, f"ema.{name}")
+      for name, law in config.ema.items()
+    },
+    discriminator=_discriminator(config, model, roles, made),
+    last_layer=config.loss.get("last_layer", ""),
+    **sources(config),
+    init_student=bool(teacher.get("init_student", False)),
+    checkpoint=_plain(CheckpointPlan, config.checkpoint),
+    mesh=mesh_axes(config),
+    sample=_sample(config, model, made),
+    evaluation=evaluation_plan(config),
+    teacher_plan=None if saved is None else make_plan(saved),
+    config=config,
+  )
+
+
+def method_of(config: Config) -> Method:
+  """Return the method of a config; raise UsageError if it is unknown."""
+  return registry.choose("method", config.method, METHODS)
+
+
+def sources(config: Config) -> dict[str, SourcePlan]:
+  """Return the other runs that a config names, by role.
+
+  Args:
+    config: A config, resolved or not.
+
+  Returns:
+    Those of "teacher", "features" and "init"; a workdir is "" without one.
+  """
+  return {
+    name: _source(config.get(name, {}))
+    for name in ("teacher", "features", "init")
+  }
+
+
+def embedded(config: Config, role: str) -> Config | None:
+  """Return the config of the teacher or the features that a run stores."""
+  return config.get(role, {}).get("config", None)
+
+
+def data_plan(
+  config: Config, given: Mapping[str, Source] | None = None
+) -> DataPlan:
+  """Return the data set of a config, resolved or not.
+
+  Args:
+    config: The config.
+    given: Data that the caller passes, by split.
+  """
+  values = {
+    k: config.data.get(k)
+    for k in inspect.signature(DataPlan).parameters
+    if k in config.data
+  }
+  if values["shape"] is not None:
+    values["shape"] = tuple(values["shape"])
+  return DataPlan(**values, sources=given or {})
+
+
+def mesh_axes(config: Config) -> dict[str, Any]:
+  """Return the devices along each axis; -1 takes all that are left."""
+  return config.mesh.to_dict()
+
+
+def _plain(kind: type[Any], section: Config) -> Any:
+  return kind(**{k: section[k] for k in inspect.signature(kind).parameters})
+
+
+def _source(section: Config) -> SourcePlan:
+  return SourcePlan(
+    workdir=section.get("workdir", ""),
+    ema=section.get("ema", "sampling"),
+    step=section.get("step", None),
+  )
+
+
+def _discriminator(
+  config: Config, model: Model, roles: Roles, made: Components
+) -> DiscriminatorPlan | None:
+  if roles.discriminator is None:
+    return None
+  section = config.discriminator
+  turns = dict.fromkeys(get_args(Turns))
+  registry.choose("discriminator.turns", section.turns, turns)
+  return DiscriminatorPlan(
+    start=section.start,
+    turns=section.turns,
+    optimizer=section.optimizer.to_dict(),
+    sample_times=made.make(
+      "starts",
+      section.times,
+      "discriminator.times",
+      sample_times=model.loss_options.get("sample_times"),
+    ),
+  )
+
+
+def _sample(config: Config, model: Model, made: Components) -> SamplePlan:
+  section = config.sample
+  scale, sampler = section.guidance, section.sampler.name
+  if scale != 1:
+    if model.guidance_input:
+      raise UsageError(
+        f"sample.guidance={scale}: guidance is an input of this network; set "
+        "flow_map.omega, and sample.guidance to 1"
+      )
+    with named(guidance="sample.guidance"):
+      model.check_guidance(guidance=scale)
+  return SamplePlan(
+    nfe=section.nfe,
+    batch_size=section.batch_size,
+    guidance=scale,
+    interval=_interval(config, model),
+    ema=section.ema,
+    grid=made.make("grid", section.grid, "sample.grid"),
+    sampler=made.make("sampler", section.sampler, "sample.sampler"),
+    solver=(
+      (model.solver or config.flow_map.name)
+      if sampler == "default"
+      else sampler
+    ),
+    record=sampling_of(config),
+  )
+
+
+def _interval(config: Config, model: Model) -> tuple[float, float] | None:
+  """Return the times inside of which sampling is guided, None for all."""
+  sample = config.sample
+  low, high = sample.guidance_start, sample.guidance_end
+  if low is None and high is None:
+    return None
+  low = model.path.t_min if low is None else low
+  high = model.path.t_max if high is None else high
+  if low > high:
+    raise UsageError(
+      f"sample.guidance_start={low} is above sample.guidance_end={high}: no "
+      "time is guided; exchange them, or set sample.guidance to 1"
+    )
+  return low, high
+
+
+def sampling_of(config: Config) -> dict[str, Any]:
+  """Return how samples are drawn, whatever their number and the average.
+
+  Args:
+    config: The config of a run.
+
+  Returns:
+    Its sections `sample`, without `nfe`, `batch_size` and `ema`, and
+    `flow_map`, as JSON gives them back.
+
+  Example:
+    >>> from jaxflow.config import default_config
+    >>> config = default_config("flow_matching", data="ring", model="mlp")
+    >>> sampling_of(config)["flow_map"]
+    {'name': 'ode_step', 'solver': {'name': 'euler'}}
+  """
+  sections = {k: config[k].to_dict() for k in ("sample", "flow_map")}
+  for name in ("nfe", "batch_size", "ema"):
+    del sections["sample"][name]
+  return json.loads(json.dumps(sections))
+
+
+def evaluation_plan(config: Config) -> EvaluationPlan:
+  """Return how samples are compared with data.
+
+  Args:
+    config: A config, resolved or not.
+
+  Raises:
+    UsageError: If a field is wrong.
+  """
+  section, during = config.evaluation, config.evaluation.during
+  if section.split not in ("train", "test"):
+    raise UsageError(f"evaluation.split={section.split!r}: give train or test")
+  network = section.network.name
+  chosen = {
+    field: _metrics(f"evaluation.{field}", text, network)
+    for field, text in (
+      ("metrics", section.metrics),
+      ("during.metrics", during.metrics),
+      ("during.best", during.best),
+    )
+  }
+  if len(chosen["during.best"] or ()) > 1:
+    raise UsageError(f"evaluation.during.best={during.best!r}: give one metric")
+  if during.best and during.best not in (
+    chosen["during.metrics"] or (during.best,)
+  ):
+    raise UsageError(
+      f"evaluation.during.best={during.best!r} is none of "
+      f"evaluation.during.metrics={during.metrics!r}: add it there"
+    )
+  maker = registry.choose(
+    "evaluation.network.name", network, registry.KINDS["extractor"]
+  )
+  return EvaluationPlan(
+    nfe=tuple(section.nfe),
+    num=section.num,
+    kept=section.kept,
+    batch_size=section.batch_size,
+    split=section.split,
+    reference=section.reference,
+    metrics=chosen["metrics"],
+    flow=_plain(FlowPlan, section.flow),
+    during=DuringPlan(
+      every=during.every,
+      num=during.num,
+      nfe=tuple(during.nfe),
+      metrics=chosen["during.metrics"],
+      share=during.share,
+      best=during.best,
+    ),
+    network=network,
+    extractor=functools.partial(
+      registry.make,
+      "extractor",
+      section.network.to_dict(),
+      field="evaluation.network",
+    ),
+    trained="num_classes" in inspect.signature(maker).parameters,
+  )
+
+
+def _metrics(field: str, text: str, network: str) -> tuple[str, ...] | None:
+  """Return the names of a comma-separated list, None for an empty one."""
+  names = tuple(name.strip() for name in text.split(",") if name.strip())
+  for name in names:
+    try:
+      metrics.direction(name)
+    except UsageError as error:
+      raise UsageError(f"{field}: {error}") from error
+    if network == "none" and metrics.sees_images(name):
+      raise UsageError(
+        f"{field}: {name!r} compares what a network sees; give "
+        "evaluation.network.name"
+      )
+  return names or None

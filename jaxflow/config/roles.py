@@ -1,0 +1,208 @@
+"""From a config to the networks that a loss takes besides its own."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from jaxflow import models, pretrained
+from jaxflow.config import registry
+from jaxflow.config.components import Config
+from jaxflow.config.models import make_model
+from jaxflow.errors import UsageError
+from jaxflow.methods import METHODS
+from jaxflow.plans import Model, Roles
+from jaxflow.plans.roles import feature_channels
+
+__all__ = ["make_roles", "teachers"]
+
+
+def make_roles(config: Config, model: Model) -> Roles:
+  """Build the other networks of a config.
+
+  Args:
+    config: A resolved config.
+    model: Its model.
+
+  Raises:
+    UsageError: If a field is wrong, or fields do not fit one another.
+  """
+  features = _features(config, model)
+  distances = _of_type(pretrained.FeatureDistance, model.loss_options)
+  discriminator = _discriminator(config, model, features)
+  _check_features(config, features, distances, discriminator)
+  _check_terms(config)
+  return Roles(
+    teacher=_teacher(config, model),
+    teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
+    features=features,
+    channels=feature_channels(features, model.shape) if features else (),
+    distances=distances,
+    log_weights=_of_type(models.LogWeight, model.loss_options),
+    discriminator=discriminator,
+  )
+
+
+def teachers() -> str:
+  """Return the names of the methods whose runs can teach."""
+  return ", ".join(name for name, row in METHODS.items() if row.teaches)
+
+
+def check_equal(source: str, name: str, mine: Any, its: Any) -> None:
+  """Raise UsageError if a value of this run is not that of another."""
+  if mine != its:
+    raise UsageError(
+      f"{source}: its {name} is {its}, this run's is {mine}; they must agree"
+    )
+
+
+def _of_type(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in options.items() if isinstance(v, kind)}
+
+
+def _features(config: Config, model: Model) -> models.Features | None:
+  section = config.get("features", None)
+  if section is None:
+    return None
+  context: dict[str, Any] = {"data_shape": model.shape}
+  name = section.network.name
+  maker = registry.choose(
+    "features.network.name", name, registry.KINDS["features"]
+  )
+  accepted = inspect.signature(maker).parameters
+  of_run = "network" in accepted
+  if of_run != bool(section.workdir):
+    raise UsageError(
+      f"features.workdir={section.workdir!r} with features.network.name="
+      f"{name!r}: 'run', and it alone, takes the folder of a trained run"
+    )
+  if "file" in accepted and not section.network.get("file", None):
+    raise UsageError(
+      f"features.network.file is missing: {name!r} reads its parameters from "
+      "a file; give its path"
+    )
+  if of_run:
+    source = make_model(section.config)
+    field = f"features.workdir={section.workdir!r}"
+    check_equal(field, "data.shape", model.shape, source.shape)
+    wrapped = source.parameterization != "raw" or source.prediction == "edm"
+    if not source.method.teaches or wrapped:
+      raise UsageError(
+        f"{field}: the network of this {source.name!r} run does not see "
+        "samples as they are; give a run whose network is a velocity, without "
+        "parameterization"
+      )
+    context |= {"network": source.network, "t": source.path.t_min}
+  return registry.make(
+    "features", section.network, field="features.network", **context
+  )
+
+
+def _discriminator(
+  config: Config, model: Model, features: models.Features | None
+) -> models.Discriminator | None:
+  section = config.get("discriminator", None)
+  if section is None:
+    return None
+  context: dict[str, Any] = {
+    "data_shape": model.shape,
+    "num_classes": model.num_classes,
+  }
+  name = section.network.name
+  maker = registry.choose(
+    "discriminator.network.name", name, registry.KINDS["discriminator"]
+  )
+  if features is not None:
+    context["features"] = features
+  elif "features" in inspect.signature(maker).parameters:
+    raise UsageError(
+      f"discriminator.network.name={name!r} sees samples through features, "
+      "and features.network.name='none': choose one of "
+      f"{_feature_networks()}"
+    )
+  return registry.make(
+    "discriminator", section.network, field="discriminator.network", **context
+  )
+
+
+def _teacher(config: Config, model: Model) -> Model | None:
+  saved = config.get("teacher", {}).get("config", None)
+  if saved is None:
+    if "teacher" in model.method.needs:
+      raise UsageError(
+        f"teacher.workdir='' but method={config.method!r} needs a teacher: "
+        f"give the folder of a trained run of {teachers()}, "
+        "--config.teacher.workdir=FOLDER"
+      )
+    return None
+  teacher = make_model(saved)
+  field = f"teacher.workdir={config.teacher.workdir!r}"
+  if not teacher.method.teaches:
+    raise UsageError(
+      f"{field} is a run of {teacher.name!r}, whose network is no velocity: "
+      f"give one of {teachers()}"
+    )
+  # Guidance that a loss learns from two calls of its teacher.
+  omega_max = config.loss.get("omega_max", 1)
+  if omega_max != 1:
+    teacher.check_guidance(**{"loss.omega_max": omega_max})
+    if config.teacher.guidance != 1:
+      raise UsageError(
+        f"teacher.guidance={config.teacher.guidance}: this method guides its "
+        "teacher itself, up to loss.omega_max; set it to 1"
+      )
+  check_equal(field, "data.shape", model.shape, teacher.shape)
+  check_equal(field, "data.num_classes", model.num_classes, teacher.num_classes)
+  if config.teacher.guidance != 1:
+    teacher.check_guidance(**{"teacher.guidance": config.teacher.guidance})
+  return teacher
+
+
+def _check_features(
+  config: Config,
+  features: models.Features | None,
+  distances: dict[str, pretrained.FeatureDistance],
+  discriminator: models.Discriminator | None,
+) -> None:
+  """Raise UsageError unless features are there exactly if something sees."""
+  users = [f"loss.{x}.name={config.loss[x].name!r}" for x in distances]
+  if features is None and users:
+    raise UsageError(
+      f"{users[0]} compares features, and features.network.name='none': choose "
+      f"one of {_feature_networks()}"
+    )
+  sees = None if discriminator is None else discriminator.features
+  if sees not in (None, features):
+    raise UsageError(
+      "discriminator.network.features: a run has one feature network; name it "
+      "in features.network"
+    )
+  if features is not None and not users and sees is None:
+    raise UsageError(
+      f"features.network.name={config.features.network.name!r}: nothing sees "
+      "through it; set it to 'none', or a distance to 'lpips' or the "
+      "discriminator to 'projected'"
+    )
+
+
+def _check_terms(config: Config) -> None:
+  """Raise UsageError unless a term has both its weight and its network."""
+  for name, field, section in (
+    (
+      "adversarial_weight",
+      "discriminator.network",
+      ("discriminator", "network"),
+    ),
+    ("perceptual_weight", "loss.perceptual", ("loss", "perceptual")),
+  ):
+    if name not in config.loss:
+      continue
+    network = config[section[0]][section[1]].name
+    if bool(config.loss[name]) != (network != "none"):
+      raise UsageError(
+        f"loss.{name}={config.loss[name]} with {field}.name={network!r}: the "
+        "term needs a weight above 0 and a network; set both, or neither"
+      )
+
+
+def _feature_networks() -> str:
+  return ", ".join(k for k in registry.KINDS["features"] if k != "none")

@@ -1,0 +1,31 @@
+"""Plans: typed, frozen descriptions of a run, which `jaxflow.config` makes."""
+
+from jaxflow.plans.model import Model
+from jaxflow.plans.plan import Plan
+from jaxflow.plans.roles import Roles
+from jaxflow.plans.sections import (
+  CheckpointPlan,
+  DataPlan,
+  DiscriminatorPlan,
+  DuringPlan,
+  EvaluationPlan,
+  FlowPlan,
+  SamplePlan,
+  SourcePlan,
+  TrainPlan,
+)
+
+__all__ = [
+  "CheckpointPlan",
+  "DataPlan",
+  "DiscriminatorPlan",
+  "DuringPlan",
+  "EvaluationPlan",
+  "FlowPlan",
+  "Model",
+  "Plan",
+  "Roles",
+  "SamplePlan",
+  "SourcePlan",
+  "TrainPlan",
+]

@@ -1,0 +1,223 @@
+"""A method with its path and network, and the networks that follow from it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxflow import guidance, predictions, sampling
+from jaxflow.errors import UsageError
+from jaxflow.methods import Method
+from jaxflow.models import Network
+from jaxflow.paths import Path
+from jaxflow.plans.sections import SamplePlan
+from jaxflow.predictions import Parameterization, Prediction
+from jaxflow.types import Array, FlowMap, ModelFn, PyTree
+
+__all__ = ["Model"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+  """A method, its path and its network, all built.
+
+  Attributes:
+    name: The method's name, a key of METHODS.
+    method: Its row.
+    path: The path.
+    network: `init` and `apply`, behind its parameterization.
+    shape: Shape of one sample.
+    num_classes: Number of labels; 0 for an unconditional model.
+    loss_options: Keyword arguments of the loss.
+    flow_map: Makes a flow map of a network.
+    solver: Name of the flow map's ODE solver, "" without one.
+    calls: Network calls of one step of the flow map.
+    prediction: What the network predicts.
+    sigma_data: Standard deviation of the data that an EDM network assumes.
+    drops_labels: Whether training shows the null label to the network.
+    dropout_option: The option of the loss that makes it do so, "" without one.
+    guidance_input: Whether the guidance scale is an input of the network.
+    block: The loss's split of rows, [m, k], or None.
+    parameterization: Name of the scales around the raw network.
+    identity: What the raw network computes, by name of the aspect: networks
+      that agree in all aspects are the same function of the same weights.
+    options: The network's options, for messages.
+  """
+
+  name: str
+  method: Method
+  path: Path
+  network: Network
+  shape: tuple[int, ...]
+  num_classes: int
+  loss_options: Mapping[str, Any]
+  flow_map: Callable[[ModelFn], FlowMap]
+  solver: str
+  calls: int
+  prediction: Parameterization
+  sigma_data: float
+  drops_labels: bool
+  dropout_option: str
+  guidance_input: bool
+  block: tuple[int, int] | None
+  parameterization: str
+  identity: Mapping[str, Any]
+  options: Mapping[str, Any]
+
+  def network_fn(
+    self,
+    params: PyTree,
+    scale: float = 1.0,
+    *,
+    interval: tuple[float, float] | None = None,
+    target: Prediction = "velocity",
+    path: Path | None = None,
+  ) -> ModelFn:
+    """Return the network as one that predicts `target`, guided if scale != 1.
+
+    Args:
+      params: The network's parameters.
+      scale: Guidance scale.
+      interval: Times outside of which the scale is 1; None for no limits.
+      target: What to predict.
+      path: Another path, on which to predict the velocity.
+
+    Raises:
+      UsageError: If the network cannot be guided.
+    """
+    model_fn = functools.partial(self.network.apply, params)
+    if target == "velocity":
+      model_fn = predictions.on_path(
+        model_fn,
+        source=self.path,
+        target=path or self.path,
+        prediction=self.prediction,
+        sigma_data=self.sigma_data,
+      )
+    else:
+      model_fn = predictions.as_prediction(
+        model_fn,
+        self.path,
+        source=self.prediction,
+        target=target,
+        sigma_data=self.sigma_data,
+      )
+    if scale != 1:
+      self.check_guidance(scale=scale)
+    return guidance.classifier_free(
+      model_fn, scale=scale, num_classes=self.num_classes, interval=interval
+    )
+
+  def check_guidance(self, off: float = 1, **scale: float) -> None:
+    """Raise UsageError unless the network can be guided.
+
+    Args:
+      off: The value without guidance.
+      **scale: The guidance scale, under the name that the message gives it.
+    """
+    ((name, value),) = scale.items()
+    if not self.num_classes:
+      raise UsageError(
+        f"{name}={value}: the model is unconditional; set it to {off}"
+      )
+    if not self.drops_labels:
+      option = self.dropout_option
+      train = f"train it with loss.{option}=0.1, or " if option else ""
+      raise UsageError(
+        f"{name}={value}: the network never saw the null label; {train}set "
+        f"{name} to {off}"
+      )
+
+  def sampled(
+    self, sample: SamplePlan, target: Prediction = "velocity"
+  ) -> Callable[[PyTree], ModelFn]:
+    """Return `(params) -> network` as a plan samples it.
+
+    Args:
+      sample: How samples are drawn.
+      target: What the network predicts.
+    """
+    return functools.partial(
+      self.network_fn,
+      scale=sample.guidance,
+      interval=sample.interval,
+      target=target,
+    )
+
+  def make_sampler(self, sample: SamplePlan, nfe: int) -> Callable[..., Array]:
+    """Return the jitted sampler `(params, noise, key, cond) -> samples`.
+
+    Args:
+      sample: How samples are drawn.
+      nfe: Network calls per sample.
+
+    Raises:
+      UsageError: If the sampler cannot make so many calls, or the network's
+        prediction cannot be converted at a time of the grid.
+    """
+    steps = self.num_steps(sample, nfe)
+    denoising = isinstance(sample.sampler, sampling.Denoising)
+    target: Prediction = "data" if denoising else "velocity"
+    network_of = self.sampled(sample, target)
+
+    def function_of(params):
+      model_fn = network_of(params)
+      return model_fn if denoising else self.flow_map(model_fn)
+
+    times = self.grid_times(sample, steps + 1, nfe)
+    self._check_prediction(times[:-1], target)
+    return sampling.make_sampler(
+      function_of, sampler=sample.sampler, path=self.path, times=times
+    )
+
+  def grid_times(self, sample: SamplePlan, points: int, nfe: int) -> Array:
+    """Return the times of a plan's grid, `[points]`, decreasing.
+
+    Args:
+      sample: How samples are drawn.
+      points: Number of times.
+      nfe: Network calls that ask for so many, for the message.
+
+    Raises:
+      UsageError: If the grid cannot have so many points.
+    """
+    try:
+      return sample.grid(points)
+    except ValueError as error:
+      raise UsageError(f"grid with nfe={nfe}: {error}") from error
+
+  def _check_prediction(self, times: Array, target: Prediction) -> None:
+    """Raise UsageError if a prediction cannot be converted on the way."""
+    source = "data" if self.prediction == "edm" else self.prediction
+    one = jnp.ones_like(times)
+    value = predictions.convert(
+      self.path, one, one, times, source=source, target=target
+    )
+    if not jnp.isfinite(value).all():
+      raise UsageError(
+        f"prediction={source!r} gives no {target} at t={times[0]:g} of "
+        f"{self.path}: predict velocity, data or v, or take another path"
+      )
+
+  def num_steps(self, sample: SamplePlan, nfe: int) -> int:
+    """Return how many steps make `nfe` network calls.
+
+    Raises:
+      UsageError: If no number of steps does.
+    """
+    sampler = sample.sampler
+    if isinstance(sampler, sampling.Denoising) and nfe >= 1:
+      try:
+        sampler.check_path(self.path)
+        return sampler.num_steps(nfe)
+      except ValueError as error:
+        raise UsageError(
+          f"nfe={nfe} with sampler={sample.solver!r}: {error}"
+        ) from error
+    if nfe < 1 or nfe % self.calls:
+      need = "at least 1" if self.calls == 1 else f"a multiple of {self.calls}"
+      by = f" with solver={self.solver!r}" if self.calls > 1 else ""
+      raise UsageError(f"nfe={nfe}: must be {need}{by}")
+    return nfe // self.calls

@@ -1,0 +1,130 @@
+"""The networks that a loss takes besides the one that it trains."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import models, pretrained
+from jaxflow.paths import Path
+from jaxflow.plans.model import Model
+from jaxflow.types import Array, PyTree
+
+__all__ = ["Roles", "feature_channels"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Roles:
+  """Networks that a loss takes besides the one that it trains.
+
+  Attributes:
+    teacher: The teacher's model, or None.
+    teacher_guidance: Guidance scale of the teacher.
+    features: The frozen network through which samples are seen, or None.
+    channels: The number of channels of every layer of features.
+    distances: Distances of features, by the argument of the loss.
+    log_weights: Learned log-weights, by the argument of the loss.
+    discriminator: The discriminator, or None.
+  """
+
+  teacher: Model | None
+  teacher_guidance: float
+  features: models.Features | None
+  channels: tuple[int, ...]
+  distances: Mapping[str, pretrained.FeatureDistance]
+  log_weights: Mapping[str, models.LogWeight]
+  discriminator: models.Discriminator | None
+
+  def frozen_fns(
+    self, path: Path
+  ) -> dict[str, Callable[[dict[str, PyTree]], Any]]:
+    """Return makers of the loss's arguments from the frozen parameters.
+
+    Args:
+      path: The path on which the teacher must predict the velocity.
+    """
+    made: dict[str, Callable[[dict[str, PyTree]], Any]] = {}
+    teacher, features = self.teacher, self.features
+    if teacher is not None:
+      made["teacher"] = lambda frozen: teacher.network_fn(
+        frozen["teacher"], self.teacher_guidance, path=path
+      )
+    if features is not None:
+      for name, distance in self.distances.items():
+        made[name] = lambda frozen, name=name, make=distance.make: make(
+          functools.partial(features.apply, frozen["features"]),
+          frozen.get(name),
+        )
+    return made
+
+  def learned_fns(self) -> dict[str, Callable[[dict[str, PyTree]], Any]]:
+    """Return makers of the loss's arguments from its own parameters."""
+    return {
+      name: lambda params, name=name, weight=weight: functools.partial(
+        weight.apply, params[name]
+      )
+      for name, weight in self.log_weights.items()
+    }
+
+  def loss_params(self, key: Array) -> dict[str, PyTree]:
+    """Return the first parameters of the loss, by its argument."""
+    return {name: w.init(key) for name, w in self.log_weights.items()}
+
+  def discriminator_fn(
+    self, params: PyTree, frozen: PyTree
+  ) -> Callable[[Array, PyTree], Array]:
+    """Return the discriminator with its parameters and its features'."""
+    assert self.discriminator is not None
+    return functools.partial(self.discriminator.apply, params, frozen=frozen)
+
+  def frozen_shapes(self) -> dict[str, PyTree]:
+    """Return the shapes of the frozen parameters, by role."""
+
+    def init(key):
+      made = {}
+      if self.teacher is not None:
+        made["teacher"] = self.teacher.network.init(key)
+      if self.features is not None:
+        made["features"] = self.features.init(key)
+      for name, distance in self.distances.items():
+        if distance.init is not None:
+          made[name] = distance.init(self.channels)
+      return made
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+  def frozen(self, key: Array, given: dict[str, PyTree]) -> dict[str, PyTree]:
+    """Return the frozen parameters, by role.
+
+    Args:
+      key: Random key of features that nobody trained.
+      given: Those of other runs, "teacher" or "features".
+
+    Raises:
+      UsageError: If a file of trained parameters is not as expected.
+    """
+    made = dict(given)
+    if self.features is not None and "features" not in made:
+      made["features"] = self.features.parameters(key)
+    for name, distance in self.distances.items():
+      if distance.read is not None:
+        made[name] = distance.read(self.channels)
+    return made
+
+
+def feature_channels(
+  features: models.Features, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """Return the number of channels of every layer of features.
+
+  Args:
+    features: The feature network.
+    shape: Shape of one sample.
+  """
+  frozen = jax.eval_shape(features.init, jax.random.key(0))
+  sample = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  layers = jax.eval_shape(features.apply, frozen, sample)
+  return tuple(layer.shape[-1] for layer in layers)

@@ -1,0 +1,80 @@
+"""Read a run from its workdir."""
+
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import jax
+
+from jaxflow import config as config_lib
+from jaxflow.errors import UsageError
+from jaxflow.runs.run import Run
+from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.training.state import TrainState
+
+__all__ = ["load", "restore"]
+
+
+def load(
+  workdir: pathlib.Path,
+  *,
+  mesh: jax.sharding.Mesh,
+  step: int | str | None = None,
+  ema: str | None = None,
+  roles: Collection[str] = (),
+) -> tuple[Run, TrainState]:
+  """Restore a run from its workdir; arguments and errors as `restore`."""
+  run = Run(config_lib.make_plan(config_lib.load_config(workdir)))
+  return run, restore(run, workdir, mesh=mesh, step=step, ema=ema, roles=roles)
+
+
+def restore(
+  run: Run,
+  workdir: pathlib.Path,
+  *,
+  mesh: jax.sharding.Mesh,
+  step: int | str | None = None,
+  ema: str | None = None,
+  roles: Collection[str] = (),
+) -> TrainState:
+  """Restore the state of a run from its workdir.
+
+  Args:
+    run: The run.
+    workdir: A folder in which it was trained.
+    mesh: The devices on which to put it.
+    step: The checkpoint; None for the latest, "best" for the best by the
+      metric of `evaluation.during.best`.
+    ema: The only average to read, or "online" for the parameters; None reads
+      the whole state.
+    roles: Frozen networks that are read beside that average, "teacher" for
+      one; a run that has none of that role passes over it.
+
+  Raises:
+    UsageError: If the folder holds no such checkpoint.
+  """
+  if ema is None:
+    template = run.template(mesh)
+  else:
+    template = run.sampling_template(mesh, ema, roles)
+  folder = workdir / ("best" if step == "best" else "checkpoints")
+  if step == "best" and not folder.is_dir():
+    raise UsageError(
+      f"step='best': {str(workdir)!r} keeps no best checkpoint; train with "
+      "evaluation.during.best"
+    )
+  restored: Any = None
+  if folder.is_dir():
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+      number = step if isinstance(step, int) else None
+      restored = checkpoints.restore(
+        template, number, field="step", partial=ema is not None
+      )
+    finally:
+      checkpoints.close()
+  if restored is None:
+    raise UsageError(
+      f"workdir={str(workdir)!r} holds no checkpoint yet: train it first"
+    )
+  return restored[0]

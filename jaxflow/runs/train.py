@@ -1,0 +1,369 @@
+"""Train a config, in a workdir or in memory."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow import config as config_lib
+from jaxflow import data
+from jaxflow.errors import UsageError, named
+from jaxflow.evaluation.during_training import missing_last, watcher
+from jaxflow.figures import save_samples
+from jaxflow.models import Network
+from jaxflow.parallel import folders, processes, sharding
+from jaxflow.plans import Plan
+from jaxflow.runs import decoding, inputs, start
+from jaxflow.runs.drawing import class_labels, drawer
+from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.run import Run
+from jaxflow.training import loop
+from jaxflow.training.callbacks import Callbacks
+from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
+from jaxflow.training.logs import Log, NoLog
+from jaxflow.training.state import TrainState
+from jaxflow.types import LossOutput
+
+__all__ = ["Trained", "steps_per_dispatch", "train"]
+
+GRID_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+  """The end of training.
+
+  Attributes:
+    run: The run.
+    state: Its last state.
+    finished: Whether training reached its end; False after an interruption.
+  """
+
+  run: Run
+  state: TrainState
+  finished: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Prepared:
+  """A run that is checked, before anything of it is written.
+
+  Attributes:
+    run: The run, of its resolved config.
+    mesh: The devices.
+    template: The shapes of its state.
+    step: Its jitted training step.
+    inputs: Its data.
+    on_sample: Writes a picture of samples.
+    first_state: Makes the state of a run that begins.
+    notes: Lines to print.
+  """
+
+  run: Run
+  mesh: jax.sharding.Mesh
+  template: TrainState
+  step: loop.StepFn
+  inputs: inputs.Inputs
+  on_sample: Callable[[TrainState, int], None]
+  first_state: Callable[[], TrainState]
+  notes: list[str]
+
+
+def train(
+  config: config_lib.Config,
+  workdir: pathlib.Path | None,
+  *,
+  sources: Mapping[str, data.Source] | None = None,
+  network: Network | None = None,
+  loss: Callable[..., LossOutput] | None = None,
+  callbacks: Iterable[Any] = (),
+  say: Callable[[str], None] = print,
+) -> Trained:
+  """Train a config, or go on where an earlier run in the workdir stopped.
+
+  Args:
+    config: A config as `config.default_config` makes it.
+    workdir: Where config, checkpoints, logs and samples go; None keeps
+      everything in memory.
+    sources: Data by split, in place of the set that the config names.
+    network: The network in place of the config's.
+    loss: The loss in place of the method's.
+    callbacks: As `training.callbacks.Callbacks` takes them.
+    say: Prints a line.
+
+  Raises:
+    UsageError: If a field is wrong; nothing in the workdir has changed then.
+    RunError: If training fails; the checkpoints stay.
+  """
+  with processes.interruption() as interrupted, contextlib.ExitStack() as stack:
+    told = Callbacks(callbacks)
+    prepared = _prepare(config, workdir, sources, network, loss, told, say)
+    plan = prepared.run.plan
+    checkpoints: Checkpoints | NoCheckpoints = NoCheckpoints()
+    if workdir is not None:
+
+      def begin_writing():
+        folders.make_workdir(workdir)
+        stack.enter_context(folders.locked(workdir))
+        config_lib.save_config(plan.config, workdir / "config.json")
+
+      processes.once(begin_writing)
+      checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        keep=plan.checkpoint.keep,
+        keep_every=plan.checkpoint.keep_every,
+      )
+    for note in prepared.notes:
+      say(note)
+    stack.callback(checkpoints.close)
+    restored = checkpoints.restore(prepared.template)
+    state, position = restored or (prepared.first_state(), None)
+    # It holds the networks of others, which take up memory.
+    prepared = dataclasses.replace(prepared, first_state=lambda: state)
+    del restored
+    return _run(
+      prepared,
+      state,
+      position,
+      workdir,
+      checkpoints,
+      told,
+      interrupted,
+      say,
+    )
+
+
+def _prepare(
+  config: config_lib.Config,
+  workdir: pathlib.Path | None,
+  sources: Mapping[str, data.Source] | None,
+  network: Network | None,
+  loss: Callable[..., LossOutput] | None,
+  callbacks: Callbacks,
+  say: Callable[[str], None],
+) -> _Prepared:
+  """Read data and other runs, and check all that can be checked."""
+  config_lib.check_limits(config)
+  config_lib.evaluation_plan(config)
+  mesh = sharding.make_mesh(**config_lib.mesh_axes(config))
+  processes.check_same(str(config.to_dict()), "the config")
+  if workdir is not None:
+    folders.check_shared(workdir)
+  method = config_lib.method_of(config)
+  given = processes.together(
+    lambda: inputs.read_inputs(method, config_lib.data_plan(config, sources))
+  )
+  real = given.real
+  processes.check_same(
+    f"{real.name} {real.split} {len(real)} {real.shape}", "the data set"
+  )
+  config, others = start.resolve(config, given, workdir, mesh)
+  plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
+  run = Run(plan)
+  inputs.check_mesh(plan, mesh)
+  inputs.check_scale(plan.model, plan.data)
+  _check_turns(plan)
+  with named(ema="sample.ema"):
+    run.check_average(plan.sample.ema)
+  template = run.template(mesh)
+  step = _checked_step(run, template, mesh)
+  if workdir is None and plan.evaluation.during.every:
+    raise UsageError(
+      f"evaluation.during.every={plan.evaluation.during.every} writes files: "
+      "give a workdir, or set it to 0"
+    )
+  frozen, init_params = {}, None
+  if not start.begun(workdir):
+    frozen = start.frozen_parameters(run, template, others)
+    inputs.check_teacher(given.pairs, plan, frozen.get("teacher"))
+    init_params = initial_parameters(run, template, others.get("init"))
+  warm = _warm_start(plan, others)
+  return _Prepared(
+    run=run,
+    mesh=mesh,
+    template=template,
+    step=step,
+    inputs=given,
+    on_sample=_sample_writer(run, mesh, workdir, real, callbacks, say),
+    first_state=functools.partial(
+      start.first_state, run, template, frozen, init_params
+    ),
+    notes=[warm] if warm else [],
+  )
+
+
+def _run(
+  prepared: _Prepared,
+  state: TrainState,
+  position: Any,
+  workdir: pathlib.Path | None,
+  checkpoints: Checkpoints | NoCheckpoints,
+  callbacks: Callbacks,
+  interrupted: Callable[[], bool],
+  say: Callable[[str], None],
+) -> Trained:
+  """Train from a state and a position in the data, None at the beginning."""
+  run, mesh, plan = prepared.run, prepared.mesh, prepared.run.plan
+  begin = int(state.step)
+  _check_turns(plan, begin)
+  chunk = steps_per_dispatch(plan, begin)
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  say(
+    f"{plan.model.name} on {plan.data.name}: {count:,} parameters, "
+    f"{prepared.inputs}, {_machine(mesh)}, {chunk} steps per dispatch, "
+    f"{'resumed at' if begin else 'from'} step {begin}"
+  )
+  for parameter in sharding.undivided(state.params, mesh):
+    say(f"mesh does not divide {parameter}: replicated along it")
+  watch = functools.partial(
+    watcher, run, mesh, workdir, interrupted=interrupted, say=say
+  )
+  if begin >= plan.train.steps:
+    say(f"nothing to do: {workdir} is trained to step {begin}")
+    if workdir is not None and missing_last(run, workdir):
+      with contextlib.closing(watch(state)) as on_steps:
+        on_steps(state, begin, position)
+    return Trained(run=run, state=state, finished=True)
+  host = inputs.make_batches(plan, prepared.inputs, steps=chunk, mesh=mesh)
+  if position is not None:
+    host.set_state(position)
+  on_steps = watch(state)
+  log = NoLog()
+  if workdir is not None and processes.is_main():
+    log = Log(workdir, start=begin)
+  batches = data.prefetch(host, sharding.batch_sharding(mesh))
+  with contextlib.ExitStack() as stack:
+    for resource in (on_steps, log, batches, callbacks):
+      stack.enter_context(contextlib.closing(resource))
+    state, finished = loop.train(
+      state,
+      prepared.step,
+      batches,
+      steps=plan.train.steps,
+      chunk=chunk,
+      batch_size=plan.train.batch_size,
+      log_every=plan.train.log_every,
+      checkpoint_every=plan.checkpoint.every,
+      sample_every=plan.train.sample_every,
+      max_skipped=plan.train.max_skipped,
+      learning_rate=run.learning_rate,
+      checkpoints=checkpoints,
+      log=log,
+      callbacks=callbacks,
+      on_sample=prepared.on_sample,
+      on_steps=on_steps,
+      interrupted=interrupted,
+      say=say,
+    )
+  if not finished:
+    say(
+      f"interrupted: saved step {int(state.step)} in {workdir}; the same "
+      "command goes on from there"
+    )
+  return Trained(run=run, state=state, finished=finished)
+
+
+def _machine(mesh: jax.sharding.Mesh) -> str:
+  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
+  text = f"{mesh.size} device(s)"
+  if processes.count() > 1:
+    text += f" of {processes.count()} processes"
+  if mesh.size > mesh.shape["data"]:
+    text += f" ({', '.join(f'{k} {v}' for k, v in mesh.shape.items())})"
+  return text
+
+
+def _warm_start(plan: Plan, others: start.Others) -> str | None:
+  """Return a line if the first weights come from another function."""
+  for name, source, wanted in (
+    ("init", plan.init, True),
+    ("teacher", plan.teacher, plan.init_student),
+  ):
+    if name in others:
+      named = f"{name}.workdir={source.workdir!r}"
+      other = others[name][0].model
+      return difference(plan.model, other, named) if wanted else None
+  return None
+
+
+def _check_turns(plan: Plan, begin: int = 0) -> None:
+  """Raise UsageError if a dispatch cannot hold a turn of either player."""
+  section = plan.discriminator
+  if section is None or section.turns != "alternate":
+    return
+  if steps_per_dispatch(plan, begin) < 2:
+    raise UsageError(
+      f"train.steps_per_dispatch={plan.train.steps_per_dispatch} with "
+      "discriminator.turns='alternate': generator and discriminator take "
+      "turns within a dispatch, so its length must be 2 or more and divide "
+      "train.steps, train.log_every, train.sample_every, checkpoint.every"
+    )
+
+
+def steps_per_dispatch(plan: Plan, begin: int) -> int:
+  """Return the number of steps a dispatch of a run that begins at a step."""
+  return loop.steps_per_dispatch(
+    plan.train.steps_per_dispatch,
+    begin,
+    plan.train.steps,
+    plan.train.log_every,
+    plan.train.sample_every,
+    plan.checkpoint.every,
+  )
+
+
+def _checked_step(
+  run: Run, template: TrainState, mesh: jax.sharding.Mesh
+) -> loop.StepFn:
+  """Return the jitted step, traced, so that a wrong option fails at once.
+
+  A dispatch of any length has this trace for its body: JAX keeps it.
+  """
+  step = run.jitted_step(template, mesh)
+  try:
+    jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
+  except UsageError:
+    raise
+  except ValueError as error:
+    raise UsageError(f"loss: {error}") from error
+  return step
+
+
+def _sample_writer(
+  run: Run,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path | None,
+  source: data.Source,
+  callbacks: Callbacks,
+  say: Callable[[str], None],
+) -> Callable[[TrainState, int], None]:
+  """Return a function that writes a picture of samples from fixed noise."""
+  plan = run.plan
+  points = len(source.shape) == 1
+  num = 2000 if points else GRID_SIZE
+  labels = class_labels(run.model.num_classes, num, None)
+  first = np.arange(min(num, len(source)))
+  reference = source.take(first)["data"] if points else None
+  with named(nfe="sample.nfe", grid="sample.grid"):
+    draw = drawer(run, plan.sample.nfe, mesh)
+  picture = decoding.make_picture(plan.data)
+
+  def write(state, step):
+    samples = draw(state, jax.random.key(0), num, labels)
+    if not processes.is_main():
+      return
+    if not np.isfinite(samples).all():
+      say(f"step {step}: samples are not finite, no picture of them is written")
+      return
+    shown = picture(samples)
+    callbacks.on_samples(step, shown)
+    if workdir is not None:
+      path = workdir / "samples" / f"{step:08d}.png"
+      save_samples(shown, path, reference=reference)
+
+  return write
