@@ -11,6 +11,7 @@ from jaxflow.config.files import (
   load_config,
   save_config,
 )
+from jaxflow.config.flags import config_of_run
 from jaxflow.config.limits import check_limits
 from jaxflow.config.plans import (
   data_plan,
@@ -19,6 +20,7 @@ from jaxflow.config.plans import (
   make_plan,
   mesh_axes,
   method_of,
+  seed_of,
   sources,
 )
 from jaxflow.config.schema import default_config, resolve, update
@@ -27,6 +29,7 @@ __all__ = [
   "Config",
   "check_limits",
   "check_same_run",
+  "config_of_run",
   "data_plan",
   "default_config",
   "embedded",
@@ -38,6 +41,7 @@ __all__ = [
   "method_of",
   "resolve",
   "save_config",
+  "seed_of",
   "sources",
   "update",
 ]

@@ -44,6 +44,7 @@ __all__ = [
   "mesh_axes",
   "method_of",
   "sampling_of",
+  "seed_of",
   "sources",
 ]
 
@@ -98,6 +99,11 @@ def make_plan(
 def method_of(config: Config) -> Method:
   """Return the method of a config; raise UsageError if it is unknown."""
   return registry.choose("method", config.method, METHODS)
+
+
+def seed_of(config: Config) -> int:
+  """Return the seed of a config."""
+  return config.seed
 
 
 def sources(config: Config) -> dict[str, SourcePlan]:

@@ -1,13 +1,12 @@
-"""Write the statistics of a data set that samples are compared with."""
+"""Write the statistics of a data set, as a reference for evaluations."""
 
 import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from jaxflow import config as config_lib
 from jaxflow import evaluation
-from jaxflow.config import Config, resolve
-from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.networks import make_extractor
 from jaxflow.evaluation.streams import (
@@ -19,7 +18,9 @@ from jaxflow.evaluation.streams import (
 )
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
-from jaxflow.runs.run import load_data
+from jaxflow.runs.inputs import load_data
+
+__all__ = ["StatsOptions", "write_stats"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class StatsOptions:
 
 
 def write_stats(
-  config: Config,
+  config: config_lib.Config,
   out: pathlib.Path,
   options: StatsOptions,
   *,
@@ -57,45 +58,46 @@ def write_stats(
     UsageError: If a field is wrong, or the config names no network.
     RunError: If the file cannot be written.
   """
-  check_limits(config)
+  config_lib.check_limits(config)
   if options.split not in ("train", "test"):
-    raise UsageError(f"--split={options.split}: give train or test")
+    raise UsageError(f"split={options.split}: give train or test")
   if options.num < 0 or options.num == 1:
-    raise UsageError(f"--num={options.num}: give 0, for all, or 2 or more")
-  source = processes.together(lambda: load_data(config, options.split))
-  config = resolve(
-    config, shape=source.shape, num_classes=source.num_classes, teacher=None
+    raise UsageError(f"num={options.num}: give 0, for all, or 2 or more")
+  plan = config_lib.evaluation_plan(config)
+  data_plan = config_lib.data_plan(config)
+  seed = config_lib.seed_of(config)
+  source = processes.together(lambda: load_data(data_plan, options.split))
+  data_plan = dataclasses.replace(
+    data_plan, shape=source.shape, num_classes=source.num_classes
   )
-  network = make_extractor(
-    config.evaluation.network, config, out.parent, say=say
-  )
+  network = make_extractor(plan, data_plan, out.parent, say=say)
   if network is None:
     raise UsageError(
       "evaluation.network.name='none': statistics are of what a network sees; "
       "name one, --config.evaluation.network.name=classifier for instance"
     )
-  mesh = sharding.fitting_mesh(config.mesh)
+  mesh = sharding.fitting_mesh(config_lib.mesh_axes(config))
   num = options.num or len(source)
   if num > len(source):
     raise UsageError(
-      f"--num={num}: the {options.split} split has {len(source)} samples"
+      f"num={num}: the {options.split} split has {len(source)} samples"
     )
   about = {
     "network": network.name,
     "protocol": network.protocol,
     "sha256": network.sha256,
-    "data": config.data.name,
+    "data": data_plan.name,
     "size": list(source.shape),
     "split": options.split,
-    "seed": config.seed,
+    "seed": seed,
   }
-  index = choose(source, num, config.seed)
-  kept = config.evaluation.kept
-  work = {**about, "num": num, "kept": kept, "config": config.data.to_dict()}
+  index = choose(source, num, seed)
+  kept = plan.kept
+  work = {**about, "num": num, "kept": kept, "config": str(data_plan)}
   partial = Partial(out.parent, work)
   drawn = collect(
-    real_batches(source, index, config.evaluation.batch_size, mesh),
-    make_look((network,), decoding.make_decoder(config), mesh),
+    real_batches(source, index, plan.batch_size, mesh),
+    make_look((network,), decoding.make_decoder(data_plan), mesh),
     kept=kept,
     partial=partial,
   )
@@ -106,7 +108,7 @@ def write_stats(
   )
   partial.remove()
   say(
-    f"{out}: {num:,} samples of {config.data.name} ({options.split}), "
+    f"{out}: {num:,} samples of {data_plan.name} ({options.split}), "
     f"{len(drawn.moments[network.name].mean)} numbers each by {network.name}, "
     f"protocol {network.protocol}"
   )

@@ -16,7 +16,6 @@ from jaxflow.runs.run import Run
 from jaxflow.training.logs import Log, NoLog
 from jaxflow.training.state import TrainState
 
-FIELD = "evaluation.during.nfe"
 LOG = "evaluations"
 
 
@@ -45,10 +44,10 @@ class Watch:
     interrupted: Callable[[], bool],
     say: Callable[[str], None],
   ):
-    config = evaluator.run.model.config
+    plan = evaluator.run.plan
     self._evaluator = evaluator
-    self._options = config.evaluation.during
-    self._steps = config.train.steps
+    self._options = plan.evaluation.during
+    self._steps = plan.train.steps
     self._interrupted = interrupted
     self._say = say
     self._best = Best(workdir, self._options.best)
@@ -110,7 +109,6 @@ class Watch:
           drawn = self._evaluator.draw(
             state,
             nfe,
-            FIELD,
             ema=ema,
             interrupted=self._interrupted,
           )
@@ -143,8 +141,8 @@ def missing_last(run: Run, workdir: pathlib.Path) -> bool:
     run: The run.
     workdir: Its folder.
   """
-  config = run.model.config
-  if not config.evaluation.during.every:
+  plan = run.plan
+  if not plan.evaluation.during.every:
     return False
   path = workdir / f"{LOG}.csv"
 
@@ -155,14 +153,15 @@ def missing_last(run: Run, workdir: pathlib.Path) -> bool:
       steps = [row.get("step") or "" for row in csv.DictReader(file)]
     return max((int(step) for step in steps if step.isdigit()), default=-1)
 
-  return processes.of_main(last() < config.train.steps)
+  return processes.of_main(last() < plan.train.steps)
 
 
 def watcher(
   run: Run,
   mesh: jax.sharding.Mesh,
-  workdir: pathlib.Path,
+  workdir: pathlib.Path | None,
   state: TrainState,
+  *,
   interrupted: Callable[[], bool],
   say: Callable[[str], None],
 ) -> Watch | NoWatch:
@@ -171,13 +170,13 @@ def watcher(
   Args:
     run: The run.
     mesh: The devices.
-    workdir: Its folder.
+    workdir: Its folder; None evaluates nothing.
     state: Its state where training starts or resumes.
     interrupted: Whether to stop.
     say: Prints a line.
   """
-  options = run.model.config.evaluation.during
-  if not options.every:
+  options = run.plan.evaluation.during
+  if not options.every or workdir is None:
     return NoWatch()
   evaluator = Evaluator.of(
     run,
@@ -185,8 +184,7 @@ def watcher(
     workdir / "evaluation",
     num=options.num,
     kept=options.num,
-    metrics=options.metrics,
-    field="evaluation.during.metrics",
+    names=options.metrics,
     say=say,
   )
   names = evaluator.judge.names
@@ -197,7 +195,7 @@ def watcher(
     )
   # Compiles: what is due later takes no longer than it says.
   for nfe in options.nfe:
-    evaluator.draw(state, nfe, FIELD, interrupted=lambda: True)
+    evaluator.draw(state, nfe, interrupted=lambda: True)
   return Watch(
     evaluator,
     workdir,
@@ -213,5 +211,5 @@ def _column(ema: str, nfe: int, metric: str) -> str:
 
 def _first_column(evaluator: Evaluator, metric: str) -> str:
   """Return the column by which checkpoints are compared."""
-  nfe = evaluator.run.model.config.evaluation.during.nfe[0]
+  nfe = evaluator.run.plan.evaluation.during.nfe[0]
   return _column(evaluator.ema, nfe, metric)

@@ -4,15 +4,13 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
-from jaxflow.config import Config
-from jaxflow.errors import UsageError
 from jaxflow.evaluation.networks import make_extractor
 from jaxflow.evaluation.references import read_reference
 from jaxflow.evaluation.streams import (
@@ -27,9 +25,11 @@ from jaxflow.evaluation.streams import (
 )
 from jaxflow.metrics import Drawn
 from jaxflow.parallel import processes
+from jaxflow.plans import Plan
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import streamer
-from jaxflow.runs.run import Run, load_data
+from jaxflow.runs.inputs import load_data
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
 # The split of fresh real samples, beside the one that is compared with.
@@ -73,8 +73,7 @@ class Evaluator:
     *,
     num: int,
     kept: int,
-    metrics: str,
-    field: str,
+    names: Sequence[str] | None,
     say: Callable[[str], None] = lambda line: None,
   ) -> Self:
     """Looks at real data, and checks that all metrics can be computed.
@@ -85,49 +84,44 @@ class Evaluator:
       folder: Where trained classifiers are kept.
       num: How many samples to generate.
       kept: Of how many, real and generated, everything is kept.
-      metrics: Names with commas between; "" for all that apply.
-      field: The config field that names them, for messages.
+      names: Names of the metrics; None for all that apply.
       say: Prints a line.
 
     Raises:
       UsageError: If a field is wrong, data are missing, or a metric is unknown
         or cannot be computed.
     """
-    config = run.model.config
-    options = config.evaluation
-    check_fields(config)
-    names = _names(metrics)
+    plan, options = run.plan, run.plan.evaluation
+    if names is not None:
+      names = [x for x in names if not metrics.of_velocity(x)]
     network = None
     if names is None or any(map(metrics.sees_images, names)):
-      network = make_extractor(options.network, config, folder, say=say)
+      network = make_extractor(options, plan.data, folder, say=say)
     networks = () if network is None else (network,)
-    stored = read_reference(config, network)
-    look = make_look(networks, decoding.make_decoder(config), mesh)
+    stored = read_reference(plan, network)
+    look = make_look(networks, decoding.make_decoder(plan.data), mesh)
     see = functools.partial(
       _see,
-      config,
+      plan,
       folder,
       kept=kept,
       look=look,
       weights=[x.sha256 for x in networks],
       mesh=mesh,
     )
-    # Of what a file stands for, rows alone are looked at.
+    # A file of statistics holds the moments: only rows are computed here.
     reference, real_labels = see(options.split, kept if stored else None)
     if stored is not None:
       reference = stored.over(reference)
     fresh, _ = see(_OTHER[options.split], num)
     began = time.perf_counter()
-    try:
-      judge = metrics.Judge(
-        reference,
-        fresh,
-        names=names,
-        mixture=data.known_mixture(config.data.name),
-        seed=config.seed,
-      )
-    except UsageError as error:
-      raise UsageError(f"{field}: {error}") from error
+    judge = metrics.Judge(
+      reference,
+      fresh,
+      names=names,
+      mixture=data.known_mixture(plan.data.name),
+      seed=plan.seed,
+    )
     return cls(
       run=run,
       mesh=mesh,
@@ -136,10 +130,10 @@ class Evaluator:
       look=look,
       judge=judge,
       judging=time.perf_counter() - began,
-      labels=_like(real_labels, num, run.model.num_classes, config.seed),
+      labels=_like(real_labels, num, run.model.num_classes, plan.seed),
       say=say,
       about={
-        "seed": config.seed,
+        "seed": plan.seed,
         "num": num,
         "reference": {
           "split": options.split,
@@ -160,13 +154,12 @@ class Evaluator:
   @property
   def ema(self) -> str:
     """The average that samples come from."""
-    return self.run.model.config.sample.ema
+    return self.run.plan.sample.ema
 
   def draw(
     self,
     state: TrainState,
     nfe: int,
-    field: str,
     *,
     ema: str | None = None,
     partial: Partial | None = None,
@@ -177,7 +170,6 @@ class Evaluator:
     Args:
       state: The run's state.
       nfe: Network calls per sample.
-      field: The flag or config field that asks for so many, for messages.
       ema: The average, "online" for the parameters; default: `sample.ema`.
       partial: Where to keep what is done.
       interrupted: Whether to stop; asked after every batch.
@@ -185,16 +177,16 @@ class Evaluator:
     Returns:
       What is kept of them, or None after an interruption.
     """
-    config = self.run.model.config
-    stream = self._stream(nfe, field)
+    plan = self.run.plan
+    stream = self._stream(nfe)
     return collect(
       lambda first: stream(
         state,
-        jax.random.key(config.seed),
+        jax.random.key(plan.seed),
         self.num,
         self.labels,
         first=first,
-        size=config.evaluation.batch_size,
+        size=plan.evaluation.batch_size,
         ema=ema,
       ),
       self.look,
@@ -208,44 +200,11 @@ class Evaluator:
   @functools.cached_property
   def _stream(self) -> Callable[..., Any]:
     """Makes each sampler once."""
-    return functools.cache(
-      lambda nfe, field: streamer(self.run, nfe, field, self.mesh)
-    )
-
-
-def check_fields(config: Config) -> None:
-  """Raises UsageError if a field is wrong that needs no data to be judged."""
-  options, during = config.evaluation, config.evaluation.during
-  if options.split not in _OTHER:
-    raise UsageError(f"evaluation.split={options.split!r}: give train or test")
-  fields = {
-    "evaluation.metrics": _names(options.metrics) or (),
-    "evaluation.during.metrics": _names(during.metrics) or (),
-    "evaluation.during.best": _names(during.best) or (),
-  }
-  for field, names in fields.items():
-    for name in names:
-      try:
-        metrics.direction(name)
-      except UsageError as error:
-        raise UsageError(f"{field}: {error}") from error
-      if options.network.name == "none" and metrics.sees_images(name):
-        raise UsageError(
-          f"{field}: {name!r} is of what a network sees; give "
-          "evaluation.network.name"
-        )
-  if len(fields["evaluation.during.best"]) > 1:
-    raise UsageError(f"evaluation.during.best={during.best!r}: give one metric")
-  chosen = fields["evaluation.during.metrics"]
-  if during.best and chosen and during.best not in chosen:
-    raise UsageError(
-      f"evaluation.during.best={during.best!r} is none of "
-      f"evaluation.during.metrics={during.metrics!r}: add it there"
-    )
+    return functools.cache(lambda nfe: streamer(self.run, nfe, self.mesh))
 
 
 def _see(
-  config: Config,
+  plan: Plan,
   folder: pathlib.Path,
   split: str,
   num: int | None,
@@ -256,27 +215,18 @@ def _see(
   mesh: jax.sharding.Mesh,
 ) -> tuple[Drawn, np.ndarray | None]:
   """Looks at `num` samples of a split, or at all; returns their labels too."""
-  options = config.evaluation
-  source = processes.together(lambda: load_data(config, split))
-  index = choose(source, num or len(source), config.seed)
+  source = processes.together(lambda: load_data(plan.data, split))
+  index = choose(source, num or len(source), plan.seed)
   labels = processes.together(lambda: labels_of(source, index))
-  stream = real_batches(source, index, options.batch_size, mesh)
-  work = {"split": split, "num": num, "kept": kept, "config": config.to_dict()}
+  size = plan.evaluation.batch_size
+  stream = real_batches(source, index, size, mesh)
+  work = {"split": split, "num": num, "kept": kept}
+  work["config"] = plan.config.to_dict()
   partial = Partial(folder, {**work, "weights": weights})
   drawn = collect(stream, look, kept=kept, labels=labels, partial=partial)
   if drawn is None:
     raise AssertionError("nothing interrupts looking at real data")
   return drawn, labels
-
-
-def _names(metrics: str) -> tuple[str, ...] | None:
-  """Returns the names of a list with commas, None for an empty one.
-
-  What is of a velocity, not of samples, is left out.
-  """
-  names = tuple(name.strip() for name in metrics.split(",") if name.strip())
-  of_samples = tuple(x for x in names if not metrics.of_velocity(x))
-  return of_samples if names else None
 
 
 def _like(

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from jaxflow import data, metrics, paths
-from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.streams import choose, labels_of
 from jaxflow.metrics import Estimate, Likelihood, Score
 from jaxflow.parallel import processes
-from jaxflow.runs.model import Model
-from jaxflow.runs.run import Run, load_data
+from jaxflow.plans import Plan
+from jaxflow.runs.inputs import load_data
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import ModelFn, PyTree
 
@@ -42,20 +42,20 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
     UsageError: If the grid of times does not reach from noise to data.
     RunError: If a likelihood or a trajectory is not finite.
   """
-  model, config = run.model, run.model.config
-  options = config.evaluation.flow
+  model, plan = run.model, run.plan
+  options = plan.evaluation.flow
   if not options.num or not model.method.teaches:
     return {}
-  params = run.select(state, config.sample.ema, "sample.ema")
+  params = run.select(state, plan.sample.ema)
   # Each process computes alike, on a device of its own.
   params = processes.gather(params)
-  times = _times(model)
-  split = config.evaluation.split
-  held, labels = _samples(config, split)
+  times = _times(plan)
+  split = plan.evaluation.split
+  held, labels = _samples(plan, split)
   nats = _likelihood(run, params, held, labels, times)
-  mixture = data.known_mixture(config.data.name)
+  mixture = data.known_mixture(plan.data.name)
   if mixture is None:
-    others, classes = _samples(config, "train" if split == "test" else "test")
+    others, classes = _samples(plan, "train" if split == "test" else "test")
     real = _likelihood(run, params, others, classes, times)
   else:
     real = Likelihood(nats=-mixture.log_density(held), size=held[0].size)
@@ -72,13 +72,12 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
   }
 
 
-def _times(model: Model) -> np.ndarray:
+def _times(plan: Plan) -> np.ndarray:
   """Return the times of `sample.grid`, from noise to data, `[steps + 1]`."""
-  config = model.config
-  grid = model.component("grid", config.sample.grid, "sample.grid")
-  first, last = model.path.t_max, model.path.t_min
+  steps = plan.evaluation.flow.steps
+  first, last = plan.model.path.t_max, plan.model.path.t_min
   try:
-    times = np.asarray(grid(config.evaluation.flow.steps + 1), np.float64)
+    times = np.asarray(plan.sample.grid(steps + 1), np.float64)
     ends = times[[0, -1]]
     if (np.diff(times) >= 0).any() or not np.allclose(
       ends, (first, last), rtol=1e-5, atol=1e-7
@@ -89,8 +88,8 @@ def _times(model: Model) -> np.ndarray:
       )
   except ValueError as error:
     raise UsageError(
-      f"sample.grid={config.sample.grid.to_dict()} with evaluation.flow.steps="
-      f"{config.evaluation.flow.steps}: {error}; take another grid, or set "
+      f"sample.grid={plan.sample.record['sample']['grid']} with "
+      f"evaluation.flow.steps={steps}: {error}; take another grid, or set "
       "evaluation.flow.num=0"
     ) from error
   return times
@@ -109,14 +108,12 @@ def _score(
   )
 
 
-def _samples(
-  config: Config, split: str
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _samples(plan: Plan, split: str) -> tuple[np.ndarray, np.ndarray | None]:
   """Read random samples of a split, and their labels."""
 
   def read():
-    source = load_data(config, split)
-    index = choose(source, config.evaluation.flow.num, config.seed)
+    source = load_data(plan.data, split)
+    index = choose(source, plan.evaluation.flow.num, plan.seed)
     return source.take(index)["data"], labels_of(source, index)
 
   return processes.together(read)
@@ -130,13 +127,13 @@ def _likelihood(
   times: np.ndarray,
 ) -> Likelihood:
   """Compute the likelihood of samples, dequantised where they have levels."""
-  options, seed = run.model.config.evaluation, run.model.config.seed
+  options, seed = run.plan.evaluation, run.plan.seed
   if options.flow.levels:
     key = _key(seed, _LEVELS)
     dequantised = metrics.dequantise(key, samples, options.flow.levels)
     samples = np.asarray(dequantised)
   return metrics.negative_log_likelihood(
-    _velocity(_unguided(run.model), params),
+    _velocity(run.model.network_fn, params),
     samples,
     _key(seed, _PROBES),
     path=run.model.path,
@@ -152,21 +149,16 @@ def _trajectories(
   run: Run, params: Any, labels: np.ndarray | None, times: np.ndarray
 ) -> metrics.Trajectories:
   """Follow trajectories as the run is sampled."""
-  model = run.model
-  options = model.config.evaluation
+  model, options = run.model, run.plan.evaluation
   shape = options.flow.num, *model.shape
-  unit = jax.random.normal(_key(model.config.seed, _NOISE), shape)
+  unit = jax.random.normal(_key(run.plan.seed, _NOISE), shape)
   return metrics.trajectories(
-    _velocity(model.sampled(), params),
+    _velocity(model.sampled(run.plan.sample), params),
     np.asarray(paths.start(model.path, unit)),
     times=times,
     batch_size=options.batch_size,
     cond=None if labels is None else np.resize(labels, len(unit)),
   )
-
-
-def _unguided(model: Model) -> Callable[[PyTree], ModelFn]:
-  return lambda params: model.prediction_fn(params, 1.0, "sample.guidance")
 
 
 def _velocity(velocity_of: Callable[[PyTree], ModelFn], params: Any) -> Any:

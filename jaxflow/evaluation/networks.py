@@ -1,20 +1,18 @@
-"""From a config to the network that sees images for an evaluation."""
+"""The network that sees images for an evaluation."""
 
-import inspect
 import math
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from jaxflow import data
-from jaxflow.config import Config, registry
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.classifiers import trained
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes
-from jaxflow.runs.run import load_data
+from jaxflow.plans import DataPlan, EvaluationPlan
+from jaxflow.runs.inputs import load_data
 
-FIELD = "evaluation.network"
+__all__ = ["make_extractor"]
 
 # Images read to train a classifier, and to measure it, of sets on disk.
 _MOST_TRAIN, _MOST_TEST = 60_000, 10_000
@@ -22,20 +20,20 @@ _MOST_BYTES = 2**31
 
 
 def make_extractor(
-  specification: Mapping[str, Any],
-  config: Config,
-  cache_folder: pathlib.Path,
+  plan: EvaluationPlan,
+  data_plan: DataPlan,
+  folder: pathlib.Path,
   *,
   say: Callable[[str], None] = print,
 ) -> Extractor | None:
-  """Make the network that a config names; a classifier is trained if need be.
+  """Make the network of an evaluation; a classifier is trained if need be.
 
   All processes of a job must call it.
 
   Args:
-    specification: The config's `evaluation.network`: `name` and options.
-    config: The run's config, resolved.
-    cache_folder: Where a trained classifier is kept, `<workdir>/evaluation`.
+    plan: The evaluation.
+    data_plan: The data set.
+    folder: Where a trained classifier is kept, `<workdir>/evaluation`.
     say: Takes lines for the user, in the main process.
 
   Returns:
@@ -46,44 +44,39 @@ def make_extractor(
       data are no images.
     RunError: If a classifier cannot be written.
   """
-  name = specification.get("name")
-  maker = registry.choose(
-    f"{FIELD}.name", str(name), registry.KINDS["extractor"]
-  )
-  of_data = "num_classes" in inspect.signature(maker).parameters
-  if name != "none":
-    _check_images(config, of_data)
-  train, context = None, {}
-  if of_data:
-    train = processes.together(lambda: load_data(config, "train", labels=True))
-    context = {"data_shape": train.shape, "num_classes": train.num_classes}
+  if plan.network != "none":
+    _check_images(plan, data_plan)
+  if not plan.trained:
+    return processes.together(plan.extractor)
+  train = processes.together(lambda: load_data(data_plan, "train", labels=True))
   made = processes.together(
-    lambda: registry.make("extractor", specification, field=FIELD, **context)
+    lambda: plan.extractor(
+      data_shape=train.shape, num_classes=train.num_classes
+    )
   )
-  if train is None:
-    return made
   return trained(
     made,
-    config.data.name,
+    data_plan.name,
     processes.together(lambda: _read(train, _MOST_TRAIN)),
-    lambda: _read(load_data(config, "test", labels=True), _MOST_TEST),
-    cache_folder,
+    lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
+    folder,
     say=say,
   )
 
 
-def _check_images(config: Config, of_data: bool) -> None:
+def _check_images(plan: EvaluationPlan, data_plan: DataPlan) -> None:
   """Raise UsageError where there is nothing that a network could see."""
-  name, shape = config.data.name, tuple(config.data.shape)
-  if len(shape) != 3:
+  field, name = "evaluation.network.name", data_plan.name
+  if len(data_plan.shape or ()) != 3:
     raise UsageError(
-      f"{FIELD}.name: data.name={name!r} has no images but samples of shape "
-      f"{shape}; set it to none"
+      f"{field}: data.name={name!r} has no images but samples of shape "
+      f"{data_plan.shape}; set it to none"
     )
-  if of_data and data.latent_space(name, config.data.data_dir) is not None:
+  space = data.latent_space(name, data_plan.data_dir)
+  if plan.trained and space is not None:
     raise UsageError(
-      f"{FIELD}.name: a classifier is trained on images, and "
-      f"data.name={name!r} has latents; choose another network"
+      f"{field}: a classifier is trained on images, and data.name={name!r} has "
+      "latents; choose another network"
     )
 
 

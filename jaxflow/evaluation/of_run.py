@@ -11,20 +11,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxflow import config as config_lib
 from jaxflow import metrics
-from jaxflow.config import Config
-from jaxflow.config.files import sampling_of
-from jaxflow.config.flags import config_of_run
-from jaxflow.config.limits import check_limits
-from jaxflow.errors import NotFiniteError, RunError
+from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores
 from jaxflow.evaluation.streams import Partial, remove_partials
 from jaxflow.files import replace_file
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import Plan
 from jaxflow.runs.drawing import drawer
-from jaxflow.runs.run import Run, load
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
+
+__all__ = ["evaluate", "evaluate_state"]
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
@@ -34,7 +35,7 @@ def evaluate(
   workdir: pathlib.Path,
   *,
   nfe: tuple[int, ...] = (),
-  config: Config = None,
+  config: config_lib.Config = None,
   step: int | str | None = None,
   say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
@@ -52,91 +53,119 @@ def evaluate(
     say: Prints a line.
 
   Returns:
-    A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
-    `networks`, `samples_per_second` and `scores` (name -> Score). What the
-    velocity's ODE says stands in a row whose `nfe` is None. The file holds the
-    same under `rows`, each Score as a mapping.
+    Rows as `evaluate_state` returns them. The file holds the same under
+    `rows`, each Score as a mapping.
 
   Raises:
     UsageError: If an argument is wrong or the workdir holds no run.
     RunError: If samples are not finite, or the file cannot be written.
   """
-  config = config or config_of_run(workdir)
-  check_limits(config)
-  run = Run.of(config)
-  options = config.evaluation
-  field = "--nfe" if nfe else "evaluation.nfe"
-  counts = nfe or tuple(options.nfe)
-  mesh = sharding.fitting_mesh(config.mesh)
-  # Asks for a sampler of each, before anything long begins.
-  draws = {count: drawer(run, count, field, mesh) for count in counts}
-  _, state = load(
-    workdir,
-    field="--workdir",
-    mesh=mesh,
-    config=config,
-    step=step,
-    ema=config.sample.ema,
-  )
-  counted = ", ".join(map(str, counts))
-  say(
-    f"{config.method}, step {int(state.step)}, {config.sample.ema}: "
-    f"{options.num:,} samples at NFE {counted} beside the {options.split} "
-    f"split of {config.data.name}"
-  )
+  config = config or config_lib.config_of_run(workdir)
+  config_lib.check_limits(config)
+  run = Run(config_lib.make_plan(config))
+  mesh = sharding.fitting_mesh(run.plan.mesh)
+  _drawers(run, nfe, mesh)
+  ema = run.plan.sample.ema
+  state = restore(run, workdir, mesh=mesh, step=step, ema=ema)
   folder = workdir / "evaluation"
-  evaluator = Evaluator.of(
-    run,
-    mesh,
-    folder,
-    num=options.num,
-    kept=options.kept,
-    metrics=options.metrics,
-    field="evaluation.metrics",
-    say=say,
+  rows = evaluate_state(run, state, mesh, folder, nfe=nfe, say=say)
+  processes.once(lambda: _write(run.plan, rows, workdir / "evaluation.json"))
+  processes.once(lambda: remove_partials(folder))
+  return rows
+
+
+def evaluate_state(
+  run: Run,
+  state: TrainState,
+  mesh: jax.sharding.Mesh,
+  folder: pathlib.Path,
+  *,
+  nfe: tuple[int, ...] = (),
+  say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+  """Compare the samples of a state with held-out data.
+
+  Args:
+    run: The run.
+    state: Its state, or the average that is sampled.
+    mesh: The devices.
+    folder: Where trained classifiers and unfinished work are kept.
+    nfe: Network calls per sample, one evaluation each; default: the plan's.
+    say: Prints a line.
+
+  Returns:
+    A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
+    `networks`, `samples_per_second` and `scores` (name -> Score). Likelihood
+    and trajectories of the velocity stand in a row whose `nfe` is None.
+
+  Raises:
+    UsageError: If an argument is wrong or data are missing.
+    RunError: If samples are not finite.
+  """
+  plan, options = run.plan, run.plan.evaluation
+  draws = _drawers(run, nfe, mesh)
+  counted = ", ".join(map(str, draws))
+  say(
+    f"{plan.model.name}, step {int(state.step)}, {plan.sample.ema}: "
+    f"{options.num:,} samples at NFE {counted} beside the {options.split} "
+    f"split of {plan.data.name}"
   )
+  with named(names="evaluation.metrics"):
+    evaluator = Evaluator.of(
+      run,
+      mesh,
+      folder,
+      num=options.num,
+      kept=options.kept,
+      names=options.metrics,
+      say=say,
+    )
   about = {
-    "model": config.method,
+    "model": plan.model.name,
     "step": int(state.step),
-    "ema": config.sample.ema,
-    "sampling": sampling_of(config),
+    "ema": plan.sample.ema,
+    "sampling": plan.sample.record,
     **evaluator.about,
   }
   rows = []
-  wanted = {x.strip() for x in options.metrics.split(",") if x.strip()}
+  wanted = set(options.metrics or ())
+  scores = {}
   if not wanted or any(map(metrics.of_velocity, wanted)):
     found = flow_scores(run, state)
     scores = {k: v for k, v in found.items() if not wanted or k in wanted}
-  else:
-    scores = {}
   if scores:
     rows.append(
       {**about, "nfe": None, "num": options.flow.num, "scores": scores}
     )
   for count, draw in draws.items() if evaluator.judge.names else ():
-    what = {**about, "nfe": count, "config": config.to_dict()}
-    partial = Partial(folder, what)
+    work = {**about, "nfe": count, "config": plan.config.to_dict()}
     try:
-      drawn = evaluator.draw(state, count, field, partial=partial)
+      drawn = evaluator.draw(state, count, partial=Partial(folder, work))
       if drawn is None:
         raise AssertionError("nothing interrupts an evaluation")
       scores = evaluator.judge(drawn)
     except NotFiniteError as error:
       raise RunError(
-        f"--workdir={workdir}, step {int(state.step)}, nfe={count}: {error}: "
-        "training diverged, train again"
+        f"step {int(state.step)}, nfe={count}: {error}: training diverged, "
+        "train again"
       ) from error
     speed = _speed(draw, state, evaluator)
     row = {**about, "nfe": count, "samples_per_second": speed, "scores": scores}
     rows.append(row)
-  processes.once(lambda: _write(config, rows, workdir / "evaluation.json"))
-  processes.once(lambda: remove_partials(folder))
   return rows
 
 
-def _write(
-  config: Config, rows: list[dict[str, Any]], path: pathlib.Path
-) -> None:
+def _drawers(
+  run: Run, nfe: tuple[int, ...], mesh: jax.sharding.Mesh
+) -> dict[int, Callable[..., np.ndarray]]:
+  """Return a sampler for each number of calls, before anything long begins."""
+  given = {} if nfe else {"nfe": "evaluation.nfe"}
+  with named(**given):
+    counts = nfe or run.plan.evaluation.nfe
+    return {count: drawer(run, count, mesh) for count in counts}
+
+
+def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   """Write rows as JSON, replacing the file in one step."""
   plain = [
     row
@@ -145,8 +174,8 @@ def _write(
   ]
   values = {
     "schema": SCHEMA,
-    "method": config.method,
-    "data": config.data.name,
+    "method": plan.model.name,
+    "data": plan.data.name,
     "rows": plain,
   }
   text = json.dumps(values, indent=2) + "\n"
@@ -168,7 +197,7 @@ def _speed(
     state: The run's state.
     evaluator: It says how many samples are drawn at a time, and their labels.
   """
-  num = min(evaluator.num, evaluator.run.model.config.sample.batch_size)
+  num = min(evaluator.num, evaluator.run.plan.sample.batch_size)
   labels = None if evaluator.labels is None else evaluator.labels[:num]
   draw(state, jax.random.key(0), num, labels)  # Compiles.
   laps: list[float] = []

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxflow import evaluation
-from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import FeatureNetwork
 from jaxflow.metrics import Drawn
 from jaxflow.parallel import processes
+from jaxflow.plans import Plan
 
 FIELD = "evaluation.reference"
 
@@ -71,20 +71,18 @@ class Stored:
     )
 
 
-def read_reference(
-  config: Config, network: FeatureNetwork | None
-) -> Stored | None:
-  """Reads the statistics that a config names; None where it names none.
+def read_reference(plan: Plan, network: FeatureNetwork | None) -> Stored | None:
+  """Read the statistics of `evaluation.reference`, None without a file.
 
   Args:
-    config: The config.
+    plan: The run's plan.
     network: The feature network.
 
   Raises:
     UsageError: There is no network, or the file is missing, damaged, or of
       another network, other data or another split.
   """
-  path = config.evaluation.reference
+  path = plan.evaluation.reference
   if not path:
     return None
   if network is None:
@@ -100,9 +98,9 @@ def read_reference(
   here = {
     "protocol": network.protocol,
     "sha256": network.sha256,
-    "data": config.data.name,
+    "data": plan.data.name,
     # Of the fresh real samples none may be in the reference.
-    "split": config.evaluation.split,
+    "split": plan.evaluation.split,
   }
   for key, value in here.items():
     if about.get(key, value) != value:

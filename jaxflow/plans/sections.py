@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from jaxflow.data import Source
-from jaxflow.models import Extractor
 from jaxflow.sampling import Sampler
 from jaxflow.times import Grid, TimeSampler
 from jaxflow.training.adversary import Turns
@@ -228,5 +227,5 @@ class EvaluationPlan:
   flow: FlowPlan
   during: DuringPlan
   network: str
-  extractor: Callable[..., Extractor | None]
+  extractor: Callable[..., Any]
   trained: bool
