@@ -23,8 +23,8 @@ from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
 from jaxflow.runs.inputs import check_mesh, load_data
-from jaxflow.runs.pair_generation import PairOptions, make_draw, make_pairs
 from jaxflow.runs.options import option
+from jaxflow.runs.pair_generation import PairOptions, make_draw, make_pairs
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train
 
