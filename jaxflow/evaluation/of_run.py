@@ -25,7 +25,7 @@ from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
-__all__ = ["evaluate", "evaluate_state"]
+__all__ = ["evaluate", "evaluate_in", "evaluate_state"]
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
@@ -67,6 +67,19 @@ def evaluate(
   _drawers(run, nfe, mesh)
   ema = run.plan.sample.ema
   state = restore(run, workdir, mesh=mesh, step=step, ema=ema)
+  return evaluate_in(run, state, mesh, workdir, nfe=nfe, say=say)
+
+
+def evaluate_in(
+  run: Run,
+  state: TrainState,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  *,
+  nfe: tuple[int, ...] = (),
+  say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+  """Evaluate a state and write `evaluation.json`; as `evaluate_state`."""
   folder = workdir / "evaluation"
   rows = evaluate_state(run, state, mesh, folder, nfe=nfe, say=say)
   processes.once(lambda: _write(run.plan, rows, workdir / "evaluation.json"))

@@ -12,7 +12,7 @@ from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
 from jaxflow.models.log_weights import LogWeight, log_weight
 from jaxflow.models.mlp import mlp
-from jaxflow.models.network import Network, functional
+from jaxflow.models.network import Network, check_network, functional
 from jaxflow.models.second_time import with_second_time
 from jaxflow.models.unet import unet
 
@@ -24,6 +24,7 @@ __all__ = [
   "Features",
   "LogWeight",
   "Network",
+  "check_network",
   "classifier",
   "conv_discriminator",
   "conv_features",

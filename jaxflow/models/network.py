@@ -54,6 +54,54 @@ class Network:
   hidden: Callable[..., tuple[Array, ...]] | None = None
 
 
+def check_network(
+  network: Network,
+  params: PyTree,
+  *,
+  shape: tuple[int, ...],
+  num_classes: int,
+) -> None:
+  """Raise UsageError unless a network can be called as losses call it.
+
+  Args:
+    network: The network.
+    params: Its parameters, or their shapes.
+    shape: Shape of one sample.
+    num_classes: Number of classes, 0 without labels.
+
+  Raises:
+    UsageError: If a call fails, or a prediction has another shape.
+  """
+  rows = 2
+  xt = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
+  time = jax.ShapeDtypeStruct((rows,), jnp.float32)
+  label = jax.ShapeDtypeStruct((rows,), jnp.int32) if num_classes else None
+  key = jax.eval_shape(jax.random.key, 0)
+  call = "apply(params, xt, t, s, cond, key=None)"
+  try:
+    made = jax.eval_shape(
+      lambda p, x, t, y, k: network.apply(p, x, t, t, y, key=k),
+      params,
+      xt,
+      time,
+      label,
+      key,
+    )
+  except UsageError:
+    raise
+  except Exception as error:  # A user's function may raise anything.
+    raise UsageError(
+      f"network: {call} fails for xt {xt.shape}, t and s {time.shape}, cond "
+      f"{'labels ' + str(time.shape) if num_classes else None}: {error}"
+    ) from error
+  for prediction in jax.tree.leaves(made):
+    if prediction.shape != xt.shape:
+      raise UsageError(
+        f"network: {call} returns {prediction.shape} for xt {xt.shape}: return "
+        "the shape of xt"
+      )
+
+
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
   """Turns a maker of an NNX module into a pair of pure functions.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes, sharding
@@ -14,32 +15,44 @@ from jaxflow.training.state import TrainState
 from jaxflow.types import Array
 
 
-def class_labels(
-  num_classes: int, num: int, label: int | None
+def checked_labels(
+  num_classes: int, num: int, labels: ArrayLike | None
 ) -> np.ndarray | None:
   """Return the labels `[num]` of samples, or None without classes.
 
   Args:
     num_classes: Number of classes; 0 for an unconditional model.
     num: Number of samples.
-    label: The class of all; default: the classes in turn.
+    labels: The classes `[num]`, or one for all; None: the classes in turn.
 
   Raises:
-    UsageError: If there is no such class.
+    UsageError: If there is no such class, or not one label a sample.
+
+  Example:
+    >>> checked_labels(3, 4, None).tolist(), checked_labels(3, 2, 1).tolist()
+    ([0, 1, 2, 0], [1, 1])
   """
   if not num_classes:
-    if label is not None:
+    if labels is not None:
       raise UsageError(
-        f"label={label}: the model is unconditional; leave it out"
+        f"labels={labels}: the model is unconditional; leave it out"
       )
     return None
-  if label is None:
+  if labels is None:
     return np.arange(num, dtype=np.int32) % num_classes
-  if not 0 <= label < num_classes:
+  given = np.asarray(labels)
+  if given.dtype.kind not in "iu" or given.shape not in ((), (num,)):
     raise UsageError(
-      f"label={label} is out of range: give 0 to {num_classes - 1}"
+      f"labels of type {given.dtype} and shape {given.shape}: give one whole "
+      f"number, or {num} of them"
     )
-  return np.full(num, label, np.int32)
+  wrong = given[(given < 0) | (given >= num_classes)]
+  if wrong.size:
+    raise UsageError(
+      f"labels={int(wrong.flat[0])} is out of range: give 0 to "
+      f"{num_classes - 1}"
+    )
+  return np.broadcast_to(given, (num,)).astype(np.int32)
 
 
 Batch = tuple[int, int, Array]

@@ -17,9 +17,9 @@ from jaxflow.data.images import square
 from jaxflow.data.loading import DATASETS, reading_threads
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes, sharding
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.pretrained import Autoencoder, autoencoder_files
 from jaxflow.runs.options import option
-from jaxflow.runs.pair_generation import parameters_hash
 from jaxflow.types import PyTree
 
 __all__ = ["EncodeOptions", "encode"]

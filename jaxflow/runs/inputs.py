@@ -13,8 +13,8 @@ from jaxflow.data.loading import reading_threads
 from jaxflow.errors import UsageError
 from jaxflow.methods import Method
 from jaxflow.parallel import sharding
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
-from jaxflow.runs.pair_generation import parameters_hash
 from jaxflow.types import PyTree
 
 __all__ = [

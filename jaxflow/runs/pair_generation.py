@@ -7,7 +7,6 @@ data are the same to rounding on any of them, and to the bit on the same.
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from jaxflow.config.roles import teachers
 from jaxflow.data.folders.writing import claimed, fill
 from jaxflow.errors import RunError, UsageError, named
 from jaxflow.parallel import processes, sharding
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
 from jaxflow.runs.options import option
 from jaxflow.runs.restoring import restore
@@ -32,7 +32,6 @@ __all__ = [
   "PairOptions",
   "make_draw",
   "make_pairs",
-  "parameters_hash",
   "solving",
 ]
 
@@ -209,24 +208,6 @@ def make_draw(plan: Plan, options: PairOptions) -> Draw:
     return noise, sampler(params, noise, jax.random.key(0), labels)
 
   return draw_pairs
-
-
-def parameters_hash(params: PyTree) -> str:
-  """Return a hash of names, shapes and values, 16 hexadecimal digits.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> a, b = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
-    >>> parameters_hash(a) == parameters_hash(b), len(parameters_hash(a))
-    (False, 16)
-  """
-  found = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    value = processes.gather(leaf)
-    name = jax.tree_util.keystr(path)
-    found.update(f"{name} {value.dtype} {value.shape}".encode())
-    found.update(value.tobytes())
-  return found.hexdigest()[:16]
 
 
 def _batch(

@@ -15,11 +15,11 @@ from jaxflow import data
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.figures import save_samples
-from jaxflow.models import Network
+from jaxflow.models import Network, check_network
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import decoding, inputs, start
-from jaxflow.runs.drawing import class_labels, drawer
+from jaxflow.runs.drawing import checked_labels, drawer
 from jaxflow.runs.initial_weights import difference, initial_parameters
 from jaxflow.runs.run import Run
 from jaxflow.training import loop
@@ -165,6 +165,13 @@ def _prepare(
   config, others = start.resolve(config, given, workdir, mesh)
   plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
   run = Run(plan)
+  if network is not None:
+    check_network(
+      network,
+      jax.eval_shape(network.init, jax.random.key(0)),
+      shape=plan.model.shape,
+      num_classes=plan.model.num_classes,
+    )
   inputs.check_mesh(plan, mesh)
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)
@@ -346,7 +353,7 @@ def _sample_writer(
   plan = run.plan
   points = len(source.shape) == 1
   num = 2000 if points else GRID_SIZE
-  labels = class_labels(run.model.num_classes, num, None)
+  labels = checked_labels(run.model.num_classes, num, None)
   first = np.arange(min(num, len(source)))
   reference = source.take(first)["data"] if points else None
   with named(nfe="sample.nfe", grid="sample.grid"):

@@ -1,0 +1,343 @@
+"""Train, load, sample and evaluate from Python.
+
+    config = jaxflow.preset("digits:mean_flow")
+    run = jaxflow.train(config, workdir="runs/x")
+    run = jaxflow.load("runs/x", step="best")
+    images = run.sample(16, labels=[3] * 16, nfe=1)
+    rows = run.evaluate(nfe=(1, 2))
+
+The command line does the same through the same functions.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxflow import config as config_lib
+from jaxflow import data as data_lib
+from jaxflow.config.presets import preset
+from jaxflow.errors import RunError, UsageError
+from jaxflow.models import Network
+from jaxflow.parallel import processes, sharding
+from jaxflow.runs import decoding
+from jaxflow.runs.drawing import checked_labels, drawer
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
+from jaxflow.runs.train import train as train_config
+from jaxflow.training.state import TrainState
+from jaxflow.types import FlowMap, LossOutput, ModelFn, PyTree
+
+__all__ = ["TrainedRun", "load", "preset", "train"]
+
+# Arrays {"data": [N, ...], "labels": [N]}, a source, or either by split.
+Data = Mapping[str, Any] | data_lib.Source
+Folder = str | os.PathLike[str]
+
+
+def train(
+  config: config_lib.Config,
+  workdir: Folder | None = None,
+  *,
+  data: Data | None = None,
+  network: Network | None = None,
+  loss: Callable[..., LossOutput] | None = None,
+  callbacks: Iterable[Any] = (),
+  log: Callable[[str], None] = print,
+) -> "TrainedRun":
+  """Train a config, or go on where an earlier run in the workdir stopped.
+
+  Args:
+    config: A config with every field set, as `preset` returns it.
+    workdir: The folder for config, checkpoints, logs and samples; None keeps
+      the run in memory.
+    data: Training data in place of the set that the config names: arrays
+      `{"data": [N, ...], "labels": [N]}` with images in [-1, 1] and labels
+      from 0 on, a `Source`, or `{"train": ..., "test": ...}` of these.
+    network: A network in place of the config's; docs/networks.md has its
+      contract.
+    loss: A loss in place of the method's, with the signature of those in
+      `jaxflow.losses`; it gets the options that it names.
+    callbacks: Objects with any of `on_log(step, scalars)`,
+      `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`.
+    log: Takes each line of progress.
+
+  Returns:
+    The run, to be sampled and evaluated.
+
+  Raises:
+    UsageError: If an argument or a field is wrong; nothing is written then.
+    RunError: If training fails; the checkpoints stay.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked(), config.ignore_type():
+    if data is not None:
+      config_lib.update(config, {"data": {"name": "given"}})
+    if network is not None:
+      config_lib.update(config, {"model": {"name": "given"}})
+  sources = None if data is None else _sources(data)
+  trained = train_config(
+    config.lock(),
+    _path(workdir),
+    sources=sources,
+    network=network,
+    loss=loss,
+    callbacks=callbacks,
+    say=log,
+  )
+  mesh = sharding.fitting_mesh(trained.run.plan.mesh)
+  return TrainedRun(
+    run=trained.run,
+    state=trained.state,
+    mesh=mesh,
+    workdir=_path(workdir),
+    finished=trained.finished,
+  )
+
+
+def load(
+  workdir: Folder,
+  *,
+  step: int | str | None = None,
+  average: str | None = None,
+  dtype: Any = None,
+  mesh: jax.sharding.Mesh | None = None,
+  network: Network | None = None,
+  data: Data | None = None,
+  config: config_lib.Config = None,
+) -> "TrainedRun":
+  """Open a trained run.
+
+  Args:
+    workdir: The folder of a run.
+    step: The checkpoint; None for the latest, "best" for the one that was best
+      while training.
+    average: Name of the average of the parameters, or "online" for the
+      parameters themselves; default: the config's `sample.ema`.
+    dtype: Type of the parameters, `jnp.bfloat16` for instance; default: as
+      stored, float32.
+    mesh: The devices; default: all.
+    network: The network, if the run was trained with a network of yours.
+    data: Data, as of `train`, if the run was trained on data of yours.
+    config: The run's config with other values in `sample`, `flow_map` or
+      `evaluation`; default: as stored.
+
+  Returns:
+    The run; only the average is read.
+
+  Raises:
+    UsageError: If the folder holds no run, or no such checkpoint or average.
+  """
+  folder = _path(workdir)
+  assert folder is not None
+  config = config_lib.load_config(folder) if config is None else config
+  plan = config_lib.make_plan(
+    config, network=network, data=None if data is None else _sources(data)
+  )
+  if average is not None:
+    sample = dataclasses.replace(plan.sample, ema=average)
+    plan = dataclasses.replace(plan, sample=sample)
+  run = Run(plan)
+  mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
+  state = restore(run, folder, mesh=mesh, step=step, ema=plan.sample.ema)
+  if dtype is not None:
+    state = jax.tree.map(
+      lambda x: x.astype(dtype) if x.dtype == np.float32 else x, state
+    )
+  return TrainedRun(run=run, state=state, mesh=mesh, workdir=folder)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+  """A trained run: it samples, evaluates, and gives its network away.
+
+  Attributes:
+    run: The plan and all that follows from it.
+    state: The state, or only the average that is sampled.
+    mesh: The devices.
+    workdir: The folder of the run, or None for a run in memory.
+    finished: Whether training reached its end.
+  """
+
+  run: Run
+  state: TrainState
+  mesh: jax.sharding.Mesh
+  workdir: pathlib.Path | None
+  finished: bool = True
+
+  @property
+  def config(self) -> config_lib.Config:
+    """The config, with every field set."""
+    return self.run.plan.config
+
+  @property
+  def step(self) -> int:
+    """The step of the checkpoint."""
+    return int(self.state.step)
+
+  @property
+  def params(self) -> PyTree:
+    """The parameters that are sampled, a nested dict of arrays."""
+    return self.run.select(self.state, self.run.plan.sample.ema)
+
+  def velocity(self) -> ModelFn:
+    """Return the velocity `(xt, t, s, cond) -> [B, ...]`, without guidance.
+
+    Raises:
+      UsageError: If the run's network is no velocity at s = t.
+    """
+    model = self.run.model
+    if not model.method.teaches:
+      raise UsageError(
+        f"velocity: the network of a {model.name!r} run is no velocity; take "
+        "flow_map()"
+      )
+    return model.network_fn(self.params)
+
+  def flow_map(self) -> FlowMap:
+    """Return the flow map `(xt, t, s, cond) -> xs`, guided as sampled."""
+    model = self.run.model
+    network_of = model.sampled(self.run.plan.sample)
+    return model.flow_map(network_of(self.params))
+
+  def sample(
+    self,
+    num: int,
+    *,
+    labels: ArrayLike | None = None,
+    nfe: int | None = None,
+    seed: int = 0,
+    clip: bool = True,
+    latents: bool = False,
+  ) -> NDArray[np.float32]:
+    """Draw samples; sample i depends on the seed, i and its label alone.
+
+    The sampler is compiled once for each batch size and `nfe`.
+
+    Args:
+      num: Number of samples.
+      labels: Classes `[num]`, or one for all; default: the classes in turn.
+      nfe: Network calls per sample; default: the config's `sample.nfe`.
+      seed: Seed of the noise.
+      clip: Whether images are clipped to [-1, 1].
+      latents: Whether a run on latents returns them, in the units of their
+        autoencoder, in place of decoded images.
+
+    Returns:
+      Samples `[num, ...]`; images are `[num, H, W, C]` in [-1, 1].
+
+    Raises:
+      UsageError: If an argument is out of range.
+      RunError: If samples are not finite.
+    """
+    if num < 1:
+      raise UsageError(f"num={num}: give at least 1")
+    plan = self.run.plan
+    classes = checked_labels(plan.model.num_classes, num, labels)
+    nfe = plan.sample.nfe if nfe is None else nfe
+    finish = decoding.make_latents if latents else decoding.make_picture
+    finished = finish(plan.data)
+    samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, classes)
+    if not np.isfinite(samples).all():
+      raise RunError(
+        f"samples of step {self.step} are not finite: training diverged; take "
+        "an earlier step, or train again"
+      )
+    if processes.is_main():
+      samples = finished(samples)
+    images = samples.ndim == 4 and not latents
+    return np.clip(samples, -1, 1) if clip and images else samples
+
+  def evaluate(
+    self,
+    *,
+    nfe: Sequence[int] = (),
+    log: Callable[[str], None] = lambda line: None,
+  ) -> list[dict[str, Any]]:
+    """Compare samples with held-out data, beside the real-data floor.
+
+    Args:
+      nfe: Network calls per sample, one evaluation each; default: the
+        config's `evaluation.nfe`.
+      log: Takes each line of progress.
+
+    Returns:
+      A row for each: `nfe`, `step`, `scores` (name -> Score) and more, as
+      `evaluation.of_run.evaluate_state` describes them. A run with a workdir
+      writes them to `evaluation.json` as well.
+
+    Raises:
+      UsageError: If an argument is wrong or data are missing.
+      RunError: If samples are not finite.
+    """
+    from jaxflow.evaluation import of_run
+
+    if self.workdir is not None:
+      return of_run.evaluate_in(
+        self.run, self.state, self.mesh, self.workdir, nfe=tuple(nfe), say=log
+      )
+    with tempfile.TemporaryDirectory() as folder:
+      return of_run.evaluate_state(
+        self.run,
+        self.state,
+        self.mesh,
+        pathlib.Path(folder),
+        nfe=tuple(nfe),
+        say=log,
+      )
+
+  @functools.cached_property
+  def _drawer(self) -> Callable[[int], Callable[..., np.ndarray]]:
+    """Makes the sampler of a number of calls once."""
+    return functools.cache(lambda nfe: drawer(self.run, nfe, self.mesh))
+
+
+def _path(workdir: Folder | None) -> pathlib.Path | None:
+  return None if workdir is None else pathlib.Path(workdir).expanduser()
+
+
+def _sources(data: Data) -> dict[str, data_lib.Source]:
+  """Return data by split."""
+  if not isinstance(data, Mapping):
+    return {"train": data}
+  if "data" in data:
+    return {"train": _source(data, "train")}
+  wrong = set(data) - {"train", "test"}
+  if wrong or "train" not in data:
+    raise UsageError(
+      f"data has the keys {sorted(data)}: give 'data' and 'labels', or 'train' "
+      "and 'test'"
+    )
+  return {
+    split: _source(part, split) if isinstance(part, Mapping) else part
+    for split, part in data.items()
+  }
+
+
+def _source(arrays: Mapping[str, Any], split: str) -> data_lib.Source:
+  """Return arrays as a data set."""
+  wrong = set(arrays) - {"data", "labels"}
+  if wrong or "data" not in arrays:
+    raise UsageError(
+      f"data has the keys {sorted(arrays)}: give 'data' and, with classes, "
+      "'labels'"
+    )
+  labels = arrays.get("labels")
+  classes = 0
+  if labels is not None:
+    labels = np.asarray(labels)
+    classes = int(labels.max(initial=-1)) + 1
+  return data_lib.from_arrays(
+    np.asarray(arrays["data"]),
+    labels,
+    num_classes=classes,
+    name="given",
+    split=split,
+  )
