@@ -11,16 +11,16 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
+from jaxflow.runs.model import make_model
 
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
 from jaxflow.config.files import flatten
-from jaxflow.config.presets import load_file
 from jaxflow.config.limits import check_limits
+from jaxflow.config.presets import load_file
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.inputs import check_mesh
-from jaxflow.runs.model import make_model
 from jaxflow.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"

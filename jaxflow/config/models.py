@@ -9,7 +9,7 @@ from typing import Any
 from jaxflow import paths, solvers
 from jaxflow.config import registry
 from jaxflow.config.components import Config
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network
 from jaxflow.paths import Path
@@ -191,9 +191,7 @@ def _check(config: Config, model: Model) -> None:
       )
   for name, off in (("omega", 1), ("kappa", 0)):
     if config.loss.get(name, off) != off:
-      with named(scale=f"loss.{name}"):
-        model.check_guidance(off, scale=config.loss[name])
+      model.check_guidance(off, **{f"loss.{name}": config.loss[name]})
   omega_max = config.loss.get("omega_max", 1)
   if model.num_classes and omega_max != 1 and "label_dropout" in config.loss:
-    with named(scale="loss.omega_max"):
-      model.check_guidance(scale=omega_max)
+    model.check_guidance(**{"loss.omega_max": omega_max})
