@@ -56,6 +56,7 @@ def upgraded(values: Mapping[str, Any]) -> components.Config:
   config = schema.default_config(
     stored["method"], data=stored["data"]["name"], model=stored["model"]["name"]
   )
+  _name_heights(stored)
   default = set(flatten(config.to_dict()))
   schema.update(config, _nested(FIRST_DEFAULTS))
   inner = {}
@@ -73,6 +74,20 @@ def upgraded(values: Mapping[str, Any]) -> components.Config:
       if other is not None:  # A place for a dict makes one of a config.
         config[role].config = upgraded(other)
   return config
+
+
+def _name_heights(stored: Mapping[str, Any]) -> None:
+  """Leave out heights at which a U-Net attends but has no level, in place.
+
+  Early versions passed over them; now they are refused.
+  """
+  model, shape = stored["model"], stored["data"].get("shape")
+  if "attention_resolutions" not in model or not shape:
+    return
+  heights = {shape[0] >> level for level in range(len(model["multipliers"]))}
+  model["attention_resolutions"] = [
+    height for height in model["attention_resolutions"] if height in heights
+  ]
 
 
 def _drop_gone(
