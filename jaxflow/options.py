@@ -233,6 +233,22 @@ def value(
   return next(iter(values(function, kind, given).values()), default)
 
 
+def switched_on(
+  function: Callable,
+  kind: type[Guides] | type[GuidesTeacher],
+  given: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Return the given values that guide, by argument.
+
+  Example:
+    >>> def loss(model_fn, *, scale: Annotated[Amount, Guides(off=1)] = 1): ...
+    >>> switched_on(loss, Guides, {"scale": 2}), switched_on(loss, Guides, {})
+    ({'scale': 2}, {})
+  """
+  found = marked(function, kind)
+  return {k: x for k, x in given.items() if k in found and x != found[k].off}
+
+
 def predicts(
   loss: Callable, flow_map: Callable, given: Mapping[str, Any]
 ) -> str:
