@@ -6,8 +6,7 @@ References:
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,14 @@ def noise_of(batch: Batch, key: Array) -> Array:
   return jax.random.normal(key, data.shape, jnp.result_type(data))
 
 
-Coupling = Callable[[Batch, Array], Array]
+class Coupling(Protocol):
+  """Noise for the data of a batch, by a random key."""
+
+  def __call__(self, batch: Batch, key: Array, /) -> Array:
+    """Return the noise `[B, ...]`."""
+    ...
+
+
 Schedule = Literal["linear", "cosine", "exponential"]
 
 

@@ -7,16 +7,17 @@ share of interval rows does not depend on the number of devices.
 """
 
 import math
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxflow.options import RowBlock
 from jaxflow.types import Array
 
 Tree = TypeVar("Tree")
-Block = tuple[int, int]
+Block = Annotated[tuple[int, int], RowBlock()]
 
 
 def check_block(block: Block, batch_size: int) -> None:

@@ -12,7 +12,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,33 @@ from jaxflow import paths
 from jaxflow.paths import Path
 from jaxflow.types import Array
 
-Distance = Callable[[Array, Array], Array]
-Weight = Callable[[Path, Array, Array], Array]
-LogWeight = Callable[[Array], Array]
+
+class Distance(Protocol):
+  """How far the samples of two batches are from one another."""
+
+  def __call__(self, a: Array, b: Array, /) -> Array:
+    """Return the distance of every pair of samples, `[B]`."""
+    ...
+
+
+class Perceptual(Distance, Protocol):
+  """The same of what a network sees in them."""
+
+
+class Weight(Protocol):
+  """How much times t, s `[B]` on a path count."""
+
+  def __call__(self, path: Path, t: Array, s: Array, /) -> Array:
+    """Return the weights, `[B]`."""
+    ...
+
+
+class LogWeight(Protocol):
+  """How much times `[B]` count, learned; the logarithm."""
+
+  def __call__(self, t: Array, /) -> Array:
+    """Return the log-weights, `[B]`."""
+    ...
 
 
 def sample_mean(x: Array) -> Array:

@@ -88,10 +88,9 @@ def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
   """The keyword arguments of a loss, without its other networks."""
   path = path_of(method)
   ends = {"t_min": path.t_min, "t_max": path.t_max}
-  options = {
-    k: registry.make(k, v, field=k, **ends) if k in registry.KINDS else v
-    for k, v in method.config.get("loss", {}).items()
-  }
+  options = registry.make_options(
+    method.loss, method.config.get("loss", {}), field="loss", **ends
+  )
   options["path"] = path
   if "sample_times" in accepted(method):
     options["sample_times"] = sample_times_of(method, size)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from jaxflow import metrics
+from jaxflow import metrics, options
 from jaxflow.config import registry
 from jaxflow.config.components import Config
 from jaxflow.config.models import Components, make_model
@@ -84,7 +84,7 @@ def make_plan(
       for name, law in config.ema.items()
     },
     discriminator=_discriminator(config, model, roles, made),
-    last_layer=config.loss.get("last_layer", ""),
+    last_layer=options.value(model.method.loss, options.Layer, config.loss, ""),
     **sources(config),
     init_student=bool(teacher.get("init_student", False)),
     checkpoint=_plain(CheckpointPlan, config.checkpoint),

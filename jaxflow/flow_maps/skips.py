@@ -9,14 +9,17 @@ References:
   Kim et al. 2023 (arXiv:2310.02279) for the trajectory.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
 from jaxflow import predictions
+from jaxflow.options import DataScale, Predicts
 from jaxflow.paths import over
 from jaxflow.types import FlowMap, ModelFn
 
 
-def edm_skip(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def edm_skip(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   """Precondition a raw network as a consistency model on the EDM path.
 
   `c_skip x + c_out F(c_in x, ln(t)/4)` with
@@ -38,7 +41,11 @@ def edm_skip(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
   return flow_map
 
 
-def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def edm_denoiser(
+  model_fn: Annotated[ModelFn, Predicts("edm")],
+  *,
+  sigma_data: DataScale = 0.5,
+) -> FlowMap:
   """Precondition a raw network as a denoiser on the EDM path, whatever s is.
 
   `predictions.edm_denoiser`, which is the identity at t = 0: there, where
@@ -62,7 +69,7 @@ def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
   return flow_map
 
 
-def trajectory(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def trajectory(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   """Precondition a raw network as a jump from any t to any s, EDM path.
 
   `G = (s / t) x + (1 - s / t) g(x, t, s)` with g the preconditioned denoiser

@@ -7,14 +7,20 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 from jaxflow import guidance, predictions, solvers
+from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
 from jaxflow.paths import Path, over
 from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 
+Velocity = Annotated[ModelFn, Predicts("velocity")]
+Scale = Annotated[Amount, GuidanceInput()]
+Time = Annotated[float, Sampling()]
 
-def average_velocity(model_fn: ModelFn) -> FlowMap:
+
+def average_velocity(model_fn: Velocity) -> FlowMap:
   """Jump along the average velocity: `xs = xt - (t - s) F(xt, t, s)`.
 
   MeanFlow, shortcut models and, with s = t_min on the linear path, consistency
@@ -34,7 +40,7 @@ def average_velocity(model_fn: ModelFn) -> FlowMap:
   return flow_map
 
 
-def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
+def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
   """Jump along an average velocity that was trained on halved steps.
 
   Steps of up to `1 / num_steps` are taken along the velocity, at s = t. Sample
@@ -54,9 +60,9 @@ def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
 def guided_velocity(
   model_fn: Callable[..., tuple[Array, ...]],
   *,
-  omega: float = 1.0,
-  t_start: float = 0.0,
-  t_end: float = 1.0,
+  omega: Scale = 1.0,
+  t_start: Time = 0.0,
+  t_end: Time = 1.0,
 ) -> FlowMap:
   """Jump along the first head of a network that has guidance as an input.
 
@@ -83,7 +89,7 @@ def guided_velocity(
 
 
 def ode_step(
-  model_fn: ModelFn, *, solver: solvers.Solver = solvers.euler
+  model_fn: Velocity, *, solver: solvers.Solver = solvers.euler
 ) -> FlowMap:
   """Take one solver step along the velocity that the network predicts.
 
@@ -104,7 +110,7 @@ def ode_step(
 def guided_step(
   model_fn: ModelFn,
   *,
-  omega: float = 1.0,
+  omega: Scale = 1.0,
   solver: solvers.Solver = solvers.euler,
 ) -> FlowMap:
   """Take a solver step along a velocity that has guidance as an input.
@@ -122,7 +128,7 @@ def guided_step(
   return ode_step(guidance.told(model_fn, omega=omega), solver=solver)
 
 
-def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
+def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
   """Take one step that is exact for a constant denoiser (DDIM).
 
   `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, D the data that the

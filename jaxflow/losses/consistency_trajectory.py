@@ -31,6 +31,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,17 @@ from jaxflow import (
   weights,
 )
 from jaxflow.losses import adversarial
+from jaxflow.options import Amount, DataScale, Layer
 from jaxflow.paths import Path
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import (
+  Array,
+  Batch,
+  Discriminator,
+  LossOutput,
+  ModelFn,
+  PyTree,
+  Teacher,
+)
 
 LastLayer = tuple[Callable[[PyTree], ModelFn], PyTree]
 
@@ -62,15 +72,15 @@ def consistency_trajectory_loss(
   path: Path,
   sample_times: times.TrajectorySampler,
   target_fn: ModelFn | None = None,
-  teacher: ModelFn | None = None,
-  sigma_data: float = 0.5,
+  teacher: Teacher | None = None,
+  sigma_data: DataScale = 0.5,
   solver: solvers.Solver = solvers.heun,
   distance: weights.Distance = weights.l2,
-  denoising_weight: float = 1.0,
+  denoising_weight: Amount = 1.0,
   denoising_times: times.TimeSampler | None = None,
-  discriminator: Callable[[Array, PyTree], Array] | None = None,
+  discriminator: Discriminator | None = None,
   criterion: adversarial.Criterion = adversarial.hinge,
-  last_layer: LastLayer | None = None,
+  last_layer: Annotated[LastLayer | None, Layer("output/kernel")] = None,
 ) -> LossOutput:
   """Compute the consistency trajectory loss of each sample, eq. (8).
 

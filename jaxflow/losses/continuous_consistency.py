@@ -32,9 +32,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, weights
+from jaxflow.options import Amount, Share
 from jaxflow.paths import over
 from jaxflow.times import TimeSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
 def continuous_consistency_loss(
@@ -44,10 +45,10 @@ def continuous_consistency_loss(
   *,
   path: paths.Trigonometric,
   sample_times: TimeSampler,
-  teacher: ModelFn | None = None,
-  warmup: float = 0.025,
+  teacher: Teacher | None = None,
+  warmup: Share = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
-  c: float = 0.1,
+  c: Amount = 0.1,
   log_weight: weights.LogWeight | None = None,
   progress: Array | None = None,
 ) -> LossOutput:

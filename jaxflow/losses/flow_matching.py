@@ -16,9 +16,12 @@ References:
   (arXiv:2209.03003), eq. 1; Ma et al. 2024, SiT (arXiv:2401.08740), eq. 6-7.
 """
 
+from typing import Annotated
+
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, weights
+from jaxflow.options import LabelDropout, Predicts
 from jaxflow.paths import Path, over
 from jaxflow.predictions import Prediction
 from jaxflow.times import TimeSampler, at
@@ -32,10 +35,10 @@ def flow_matching_loss(
   *,
   path: Path,
   sample_times: TimeSampler,
-  prediction: Prediction = "velocity",
+  prediction: Annotated[Prediction, Predicts()] = "velocity",
   loss_space: Prediction | None = None,
   weight: weights.Weight = weights.uniform,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
   coupling: couplings.Coupling | couplings.Annealed | None = None,
   progress: Array | None = None,

@@ -27,12 +27,14 @@ References:
 
 import functools
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
 from jaxflow.paths import Path, over
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
@@ -50,11 +52,11 @@ def improved_mean_flow_loss(
   sample_times: PairSampler,
   block: rows.Block = (2, 1),
   norm_power: float = 1.0,
-  norm_eps: float = 0.01,
-  tangent_clip: float = 0.0,
-  omega_max: float = 8.0,
+  norm_eps: Amount = 0.01,
+  tangent_clip: Amount = 0.0,
+  omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: float = 1.0,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).

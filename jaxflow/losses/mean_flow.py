@@ -25,13 +25,16 @@ References:
   appendix A for kappa.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow.options import Amount, BelowOne, Guides, LabelDropout
 from jaxflow.paths import Path, over
 from jaxflow.times import PairSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 
 
 def mean_flow_loss(
@@ -43,15 +46,15 @@ def mean_flow_loss(
   sample_times: PairSampler,
   block: rows.Block = (4, 1),
   norm_power: float = 1.0,
-  norm_eps: float = 0.01,
-  tangent_clip: float = 0.0,
-  omega: float = 1.0,
-  kappa: float = 0.0,
+  norm_eps: Amount = 0.01,
+  tangent_clip: Amount = 0.0,
+  omega: Annotated[Amount, Guides(off=1)] = 1.0,
+  kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
   guidance_start: float = 0.0,
   guidance_end: float = 1.0,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
-  teacher: ModelFn | None = None,
+  teacher: Teacher | None = None,
 ) -> LossOutput:
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxflow import options
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
@@ -96,15 +97,15 @@ class Run:
   def loss_fn(self) -> LossFn:
     """Return the method's loss, bound to the networks."""
     model, roles = self.model, self.plan.roles
-    options = dict(model.loss_options)
+    layer = options.marked(model.method.loss, options.Layer)
     return make_loss_fn(
       model.method,
       model.network.apply,
-      options,
+      {k: v for k, v in model.loss_options.items() if k not in layer},
       frozen_fns=roles.frozen_fns(model.path),
       learned_fns=roles.learned_fns(),
       discriminator_fn=self.opponent and roles.discriminator_fn,
-      last_layer=options.pop("last_layer", ""),
+      last_layer=self.plan.last_layer,
       steps=self.plan.train.steps,
     )
 

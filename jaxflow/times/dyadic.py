@@ -12,12 +12,14 @@ References:
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
+from jaxflow.options import Layout
 from jaxflow.types import Array, ModelFn
 
 
@@ -74,7 +76,7 @@ class DyadicPair:
     ([0.5, 0.25, 1.0, 0.25], [0.0, 0.25, 0.0, 0.25])
   """
 
-  num_steps: int = 128
+  num_steps: Annotated[int, Layout()] = 128
   block: rows.Block = (8, 1)
 
   def transform(self, draws: Array) -> tuple[Array, Array]:

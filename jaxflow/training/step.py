@@ -17,6 +17,7 @@ import optax
 
 from jaxflow.errors import UsageError
 from jaxflow.methods import Method
+from jaxflow.options import Term, marked
 from jaxflow.training import ema as ema_lib
 from jaxflow.training import layers
 from jaxflow.training.adversary import DiscriminatorFn, Move, Opponent, play
@@ -78,9 +79,8 @@ def make_loss_fn(
     if discriminator_fn is None:
       return {}
     if state.adversary is None:
-      return (
-        {"adversarial_weight": 0.0} if "adversarial_weight" in options else {}
-      )
+      terms = marked(method.loss, Term).items()
+      return {k: 0.0 for k, term in terms if term.argument == "discriminator"}
     params = jax.lax.stop_gradient(state.adversary.params)
     frozen = state.frozen.get("features")
     return {"discriminator": discriminator_fn(params, frozen)}
