@@ -29,7 +29,6 @@ from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs.run import Run
 from jaxflow.training import layers
 from jaxflow.training.adversary import (
   Opponent,
@@ -502,7 +501,7 @@ def test_a_term_needs_its_weight_and_its_network(tmp_path, flags, words):
   config = config_flags.parse(arguments, absl_flags.FlagValues())
   with pytest.raises(UsageError) as error:
     check_limits(config)
-    Run.of(resolve(config, shape=(2,), num_classes=0, teacher=None))
+    tiny.run_of(resolve(config, shape=(2,), num_classes=0, teacher=None))
   assert all(word in str(error.value) for word in words)
 
 
@@ -597,14 +596,14 @@ def test_weights_of_a_distance_are_read_once_and_kept(tmp_path):
       "file": str(file),
       "sha256": digest,
     }
-    run = Run.of(resolve(config, shape=(2,), num_classes=0, teacher=None))
+    run = tiny.run_of(resolve(config, shape=(2,), num_classes=0, teacher=None))
     if digest == 64 * "0":
       with pytest.raises(UsageError, match=r"weights\.npz"):
-        run.roles.frozen(jax.random.key(0), {})
+        run.plan.roles.frozen(jax.random.key(0), {})
       break
-    frozen = run.roles.frozen(jax.random.key(0), {})
+    frozen = run.plan.roles.frozen(jax.random.key(0), {})
     shapes = jax.tree.map(jnp.shape, frozen)
-    assert shapes == jax.tree.map(jnp.shape, run.roles.frozen_shapes())
+    assert shapes == jax.tree.map(jnp.shape, run.plan.roles.frozen_shapes())
     for i, weights in enumerate(frozen["distance"]):
       np.testing.assert_array_equal(weights, np.full(16, i + 1.0))
     file.rename(tmp_path / "gone.npz")

@@ -17,7 +17,6 @@ from jaxflow.config import default_config, resolve
 from jaxflow.config.flags import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
-from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -260,7 +259,7 @@ def make_run(**changes):
   config.model.update(depth=2, width=64, time_features=8)
   config.model.update(changes)
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
-  return Run.of(config)
+  return tiny.run_of(config)
 
 
 def mesh_of(*, data=1, fsdp=1):

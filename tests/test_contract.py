@@ -31,7 +31,6 @@ from jaxflow.config import registry
 from jaxflow.methods import METHODS
 from jaxflow.metrics import distances
 from jaxflow.parallel import sharding
-from jaxflow.runs import model as build
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
@@ -394,8 +393,9 @@ def quality_of(name, method, network, num_classes):
   )
   steps = flow_maps.ode_step, flow_maps.guided_step
   calls = 20 if method.flow_map in steps else 1
-  draw = build.Model(options, method, path_of(method), network).make_sampler(
-    method.config.get("sample", {}).get("nfe", calls)
+  plan = config.make_plan(options, network=network)
+  draw = plan.model.make_sampler(
+    plan.sample, method.config.get("sample", {}).get("nfe", calls)
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
   labels = np.arange(2000) % num_classes if num_classes else None

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from jaxflow import config as configs
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import flow_scores
 from jaxflow.reports import plane_gallery
-from jaxflow.runs.run import Run
 
 FIELDS = ("straightness", "curvature", "truncation")
 LABELS = np.arange(4)
@@ -24,7 +24,7 @@ def run_of(**sample):
   config.evaluation.flow.update(num=4, steps=2)
   changes = {"loss": {"label_dropout": 0.1}, "sample": sample}
   configs.update(config, changes | {"sample": {"ema": "online"} | sample})
-  return Run.of(
+  return tiny.run_of(
     configs.resolve(config, shape=(2,), num_classes=8, teacher=None)
   )
 
@@ -40,7 +40,9 @@ def params():
 def velocity(run, params, t):
   """The velocity of four points at a time, as the run is sampled."""
   points, times = jnp.ones((4, 2)), jnp.full(4, t)
-  return run.model.sampled()(params)(points, times, times, LABELS)
+  return run.model.sampled(run.plan.sample)(params)(
+    points, times, times, LABELS
+  )
 
 
 def trajectories(run, params):

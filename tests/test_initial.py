@@ -10,11 +10,9 @@ import pytest
 import tiny
 
 from jaxflow import models
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.parallel import sharding
-from jaxflow.runs import initial_weights
-from jaxflow.runs import model as build
-from jaxflow.runs import run as runs
+from jaxflow.runs.restoring import load
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +121,7 @@ def test_what_a_network_means():
       config.parameterization = {"name": "trigonometric_from_linear"}
       config.path.noise_std = noise_std
     own = resolve(config, shape=(2,), num_classes=0, teacher=None)
-    meaning[name] = initial_weights._meaning(build.make_model(own))
+    meaning[name] = make_plan(own).model.identity
   assert meaning["flow"] == meaning["wrapped"]
   assert meaning["flow"] != meaning["scaled"]
   assert meaning["edm"]["sigma_data"] == 0.5
@@ -155,8 +153,7 @@ def test_a_second_time_starts_without_effect(folder, tmp_path):
   frozen(folder, tmp_path, "mean_flow")
   mesh = sharding.make_mesh()
   (one, source), (two, state) = (
-    runs.load(path, field="--workdir", mesh=mesh)
-    for path in (folder / "plain", tmp_path / "new")
+    load(path, mesh=mesh) for path in (folder / "plain", tmp_path / "new")
   )
   x = jax.random.normal(jax.random.key(0), (6, 2))
   t, s = jnp.linspace(0.2, 1, 6), jnp.linspace(0.1, 0.4, 6)

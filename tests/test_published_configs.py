@@ -11,6 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
@@ -20,8 +21,6 @@ from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.inputs import check_mesh
-from jaxflow.runs.model import make_model
-from jaxflow.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -494,8 +493,8 @@ def test_a_step_and_the_samplers_can_be_made(file, method):
   """Of a small network, on batches of the published size."""
   config = resolved(shrunk(load(file, method)))
   check_limits(config)
-  check_mesh(config, sharding.make_mesh())
-  run = Run.of(config)
+  run = tiny.run_of(config)
+  check_mesh(run.plan, sharding.make_mesh())
   state = run.template(sharding.make_mesh())
   after, metrics = jax.eval_shape(
     run.train_step(), state, shapes_of_batch(config)
@@ -503,7 +502,7 @@ def test_a_step_and_the_samplers_can_be_made(file, method):
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
   assert metrics["loss"].shape == ()
   for nfe in {config.sample.nfe, *config.evaluation.nfe}:
-    run.model.make_sampler(nfe)
+    run.make_sampler(nfe)
 
 
 def count(tree):
@@ -511,7 +510,7 @@ def count(tree):
 
 
 def state_of(file, name):
-  return Run.of(resolved(load(file, name))).template(sharding.make_mesh())
+  return tiny.run_of(resolved(load(file, name))).template(sharding.make_mesh())
 
 
 @pytest.mark.parametrize(
@@ -551,7 +550,7 @@ def test_one_time_needs_one_embedding():
   counts = [
     count(
       jax.eval_shape(
-        make_model(load("imagenet256_latent", name)).network.init,
+        tiny.run_of(load("imagenet256_latent", name)).model.network.init,
         jax.random.key(0),
       )
     )

@@ -10,7 +10,6 @@ import tiny
 from jaxflow import models, paths, times
 from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
-from jaxflow.runs.run import Run
 from jaxflow.training import ema, optimizers
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
@@ -187,7 +186,7 @@ def test_bfloat16_compute_keeps_float32_parameters():
   config.model.update(width=16, depth=1, time_features=8, dtype="bfloat16")
   config.data.conditional = False
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
-  run = Run.of(config)
+  run = tiny.run_of(config)
   step = run.train_step()
   key = jax.random.key(0)
   state = run.init(run.model.network.init(key), {}, key)

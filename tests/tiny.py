@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from jaxflow import cli
+from jaxflow.config import make_plan
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
+from jaxflow.runs.restoring import load
+from jaxflow.runs.run import Run
 
 # Every command compiles its programs anew, mostly those of the one before.
 if not jax.config.jax_compilation_cache_dir:
@@ -86,10 +88,15 @@ def train_command(folder, name, method, *flags) -> list[str]:
   ]
 
 
+def run_of(config) -> Run:
+  """Build the run of a resolved config."""
+  return Run(make_plan(config))
+
+
 def state_of(workdir: pathlib.Path, step: int | None = None):
   """Restore the state of a workdir on all devices."""
   mesh = sharding.make_mesh()
-  return runs.load(workdir, field="--workdir", mesh=mesh, step=step)[1]
+  return load(workdir, mesh=mesh, step=step)[1]
 
 
 def assert_same_bits(a, b):

@@ -78,7 +78,7 @@ def streamer(
     first sample, how many of its rows count, and the rows.
   """
   model, options = run.model, run.plan.sample
-  sampler = model.make_sampler(options, nfe)
+  sampler = run.make_sampler(nfe)
 
   @jax.jit
   def draw_batch(params, key_data, index, labels):

@@ -43,6 +43,10 @@ class Run:
     """Method, path and network."""
     return self.plan.model
 
+  def make_sampler(self, nfe: int) -> Callable[..., Array]:
+    """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
+    return self.model.make_sampler(self.plan.sample, nfe)
+
   @functools.cached_property
   def _turns(self) -> tuple[int, int, int]:
     """The discriminator's first step, and the updates of both players."""
