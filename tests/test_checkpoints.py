@@ -17,6 +17,7 @@ from jaxflow.config import default_config, resolve
 from jaxflow.config.flags import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]

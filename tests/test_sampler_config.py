@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from jaxflow import config as configs
 from jaxflow import guidance, paths, predictions, sampling
