@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Literal, Self
 
 import jax
@@ -14,7 +15,7 @@ from jaxflow.plans import Model, Plan
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
-from jaxflow.types import PyTree
+from jaxflow.types import FlowMap, PyTree
 
 __all__ = ["SampledRun", "other_run", "teacher_of"]
 
@@ -58,10 +59,11 @@ class SampledRun:
     found = {plan.sample.solver: self}
     if not model.solver:
       return found
+    flow_map: Callable[..., FlowMap] = model.flow_map
     for name, solver in _SOLVERS.items():
       changed = dataclasses.replace(
         model,
-        flow_map=functools.partial(model.flow_map, solver=solver),
+        flow_map=functools.partial(flow_map, solver=solver),
         solver=name,
         calls=solvers.EVALUATIONS[name],
       )
