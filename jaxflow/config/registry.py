@@ -8,7 +8,7 @@ there is; a key of a specification that is itself a kind is made first.
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
 from jaxflow import (
@@ -216,6 +216,16 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "run": models.hidden_features,
   },
 }
+
+
+def options_of(kind: str, name: str) -> Collection[str]:
+  """Return the names of the options of a component.
+
+  Example:
+    >>> list(options_of("law", "uniform"))
+    ['t_min', 't_max']
+  """
+  return inspect.signature(KINDS[kind][name]).parameters
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
