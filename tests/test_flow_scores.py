@@ -24,9 +24,8 @@ def run_of(**sample):
   config.evaluation.flow.update(num=4, steps=2)
   changes = {"loss": {"label_dropout": 0.1}, "sample": sample}
   configs.update(config, changes | {"sample": {"ema": "online"} | sample})
-  return Run.of(
-    configs.resolve(config, shape=(2,), num_classes=8, teacher=None)
-  )
+  config = configs.resolve(config, shape=(2,), num_classes=8, teacher=None)
+  return Run(configs.make_plan(config))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,9 @@ def params():
 def velocity(run, params, t):
   """The velocity of four points at a time, as the run is sampled."""
   points, times = jnp.ones((4, 2)), jnp.full(4, t)
-  return run.model.sampled()(params)(points, times, times, LABELS)
+  return run.model.sampled(run.plan.sample)(params)(
+    points, times, times, LABELS
+  )
 
 
 def trajectories(run, params):
@@ -50,9 +51,9 @@ def trajectories(run, params):
 
 
 def followed(run, params):
-  source = types.SimpleNamespace(run=run, params=params)
+  source = types.SimpleNamespace(plan=run.plan, params=params)
   noise = np.asarray(jax.random.normal(jax.random.key(1), (4, 2)))
-  return plane_gallery._follow(source, noise, LABELS)[0]
+  return plane_gallery._trajectories(source, noise, LABELS)[0]
 
 
 def test_a_velocity_is_guided_inside_the_interval_alone(params):
@@ -81,15 +82,12 @@ def test_trajectories_are_guided_as_the_samples(look, params):
 
 def test_a_picture_that_its_grid_cannot_give_is_left_out(params, tmp_path):
   run = run_of(grid={"name": "given", "values": (1.0, 0.0)})
-  subject = types.SimpleNamespace(
-    run=types.SimpleNamespace(run=run, params=params, role="run"),
-    teacher=None,
-    folder=tmp_path,
-    first=lambda num: (np.ones((4, 2)), LABELS),
+  given = types.SimpleNamespace(
+    source=types.SimpleNamespace(plan=run.plan, params=params, role="run"),
+    inputs=lambda num: (np.ones((4, 2)), LABELS),
   )
-  picture = plane_gallery._trajectories(subject)
-  assert picture.file is None
-  assert picture.text.startswith("left out: sample.grid={'name': 'given'")
+  with pytest.raises(UsageError, match=r"^sample\.grid={'name': 'given'"):
+    plane_gallery._save_trajectories(given, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

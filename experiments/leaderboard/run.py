@@ -30,7 +30,7 @@ from experiments.runner import (
 from jaxflow.commands import PairOptions
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
-from jaxflow.config import Config, resolve, update
+from jaxflow.config import Config, make_plan, resolve, update
 from jaxflow.data import Dataset
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
@@ -234,7 +234,9 @@ def flops_of_step(config: Config, others: dict[str, Any]) -> float:
     teacher=configs.get("teacher"),
     features=configs.get("features"),
   )
-  program = training_step(Run.of(resolved), sharding.make_mesh(), steps=1)
+  program = training_step(
+    Run(make_plan(resolved)), sharding.make_mesh(), steps=1
+  )
   return compile_program(program).flops
 
 
