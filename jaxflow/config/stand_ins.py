@@ -39,7 +39,8 @@ def resolve_alone(
     >>> config.teacher.config.method, len(notes)
     ('flow_matching', 1)
   """
-  found, notes = {"teacher": None}, []
+  found: dict[str, Config] = {"teacher": None}
+  notes = []
   wanted = {
     "teacher": "teacher" in METHODS[config.method].needs,
     "features": _of_run(config),

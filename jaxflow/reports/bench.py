@@ -87,12 +87,14 @@ def bench(
   counts = nfe or tuple(count for count in NFE if student.allows(count))
   counts = counts or (plan.sample.nfe,)
   samplers = [_scored(student, count, distance, workdir) for count in counts]
-  for count in (teacher_nfe or counts) if rival else ():
-    best = _best(rival, count, distance, teacher, say)
-    if best is None and teacher_nfe:
-      with named(nfe="teacher_nfe"):
-        rival.plan.model.make_sampler(rival.plan.sample, count)
-    samplers += [] if best is None else [best]
+  if rival is not None:
+    for count in teacher_nfe or counts:
+      best = _best(rival, count, distance, teacher, say)
+      if best is not None:
+        samplers.append(best)
+      elif teacher_nfe:
+        with named(nfe="teacher_nfe"):
+          rival.plan.model.make_sampler(rival.plan.sample, count)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
