@@ -24,7 +24,7 @@ from jaxflow.compilation import (
 )
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.programs import evaluation_step
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
@@ -268,16 +268,18 @@ def test_a_sum_over_eight_devices():
   assert found.sent == 2 * 7 / 8 * 4 * n
 
 
-def small(shape=(2,)):
+def small(shape=(2,), batch_size=256):
   config = default_config("flow_matching", data="ring", model="mlp")
   config.model.update(width=32, depth=1)
   config.train.update(batch_size=64, steps_per_dispatch=2)
-  return resolve(config, shape=shape, num_classes=0, teacher=None)
+  config.sample.batch_size = config.evaluation.batch_size = batch_size
+  config = resolve(config, shape=shape, num_classes=0, teacher=None)
+  return Run(make_plan(config))
 
 
 @pytest.fixture(scope="module")
 def reports():
-  run, mesh = Run.of(small()), sharding.make_mesh()
+  run, mesh = small(), sharding.make_mesh()
   made = [
     compile_program(p, options=fast_compile.OPTIONS, limit=10**6)
     for p in programs(run, mesh, steps=2)
@@ -313,9 +315,8 @@ def test_memory_and_flops_of_a_training_step(reports):
 
 @pytest.mark.parametrize(("size", "split"), [(24, True), (20, False)])
 def test_samples_are_drawn_as_the_commands_draw_them(size, split):
-  config = small()
-  config.sample.batch_size = config.evaluation.batch_size = size
-  step, *others = programs(Run.of(config), sharding.make_mesh(), steps=1)
+  run = small(batch_size=size)
+  step, *others = programs(run, sharding.make_mesh(), steps=1)
   assert step.rows == 64
   for program, field in zip(others, ("sample", "evaluation"), strict=True):
     noise = program.arguments[-3]
@@ -326,7 +327,7 @@ def test_samples_are_drawn_as_the_commands_draw_them(size, split):
 
 
 def test_an_evaluation_step_holds_what_networks_see():
-  run, mesh = Run.of(small((8, 8, 1))), sharding.make_mesh()
+  run, mesh = small((8, 8, 1)), sharding.make_mesh()
   network = SimpleNamespace(
     name="linear",
     params=np.zeros((64, 5), np.float32),
@@ -335,13 +336,13 @@ def test_an_evaluation_step_holds_what_networks_see():
   program = evaluation_step(run, mesh, networks=[network])
   assert program.kept["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
-  rows = run.model.config.evaluation.batch_size
+  rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)
   assert outputs["finite"].shape == (rows,)
 
 
 def test_an_evaluation_step_shows_networks_what_latents_decode_to():
-  run, mesh = Run.of(small((4, 4, 2))), sharding.make_mesh()
+  run, mesh = small((4, 4, 2)), sharding.make_mesh()
   shapes = {"up": jax.ShapeDtypeStruct((32, 64), jnp.float32)}
 
   def decode(weights, x):
@@ -359,7 +360,7 @@ def test_an_evaluation_step_shows_networks_what_latents_decode_to():
   assert program.kept["decoder"] == shapes
   assert program.kept["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
-  rows = run.model.config.evaluation.batch_size
+  rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)
   assert outputs["samples"].shape == (rows, 4, 4, 2)
 

@@ -52,9 +52,9 @@ def trajectories(run, params):
 
 
 def followed(run, params):
-  source = types.SimpleNamespace(run=run, params=params)
+  source = types.SimpleNamespace(plan=run.plan, params=params)
   noise = np.asarray(jax.random.normal(jax.random.key(1), (4, 2)))
-  return plane_gallery._follow(source, noise, LABELS)[0]
+  return plane_gallery._trajectories(source, noise, LABELS)[0]
 
 
 def test_a_velocity_is_guided_inside_the_interval_alone(params):
@@ -83,15 +83,12 @@ def test_trajectories_are_guided_as_the_samples(look, params):
 
 def test_a_picture_that_its_grid_cannot_give_is_left_out(params, tmp_path):
   run = run_of(grid={"name": "given", "values": (1.0, 0.0)})
-  subject = types.SimpleNamespace(
-    run=types.SimpleNamespace(run=run, params=params, role="run"),
-    teacher=None,
-    folder=tmp_path,
-    first=lambda num: (np.ones((4, 2)), LABELS),
+  given = types.SimpleNamespace(
+    source=types.SimpleNamespace(plan=run.plan, params=params, role="run"),
+    inputs=lambda num: (np.ones((4, 2)), LABELS),
   )
-  picture = plane_gallery._trajectories(subject)
-  assert picture.file is None
-  assert picture.text.startswith("left out: sample.grid={'name': 'given'")
+  with pytest.raises(UsageError, match=r"^sample\.grid={'name': 'given'"):
+    plane_gallery._save_trajectories(given, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ from experiments.runner import (
 from jaxflow.commands import PairOptions
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
-from jaxflow.config import Config, resolve, update
+from jaxflow.config import Config, data_plan, make_plan, resolve, update
 from jaxflow.data import Dataset
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs.run import Run, load_data
+from jaxflow.runs.inputs import load_data
+from jaxflow.runs.run import Run
 
 SETTINGS = {
   "seeds": 3,
@@ -223,7 +224,7 @@ def origin(config: Config) -> str:
 
 def flops_of_step(config: Config, others: dict[str, Any]) -> float:
   """Returns the FLOPs of the matrix products of one training step."""
-  source = load_data(config, "train")
+  source = load_data(data_plan(config), "train")
   configs = {
     k: others[k].config for k in ("teacher", "features") if k in others
   }
@@ -234,7 +235,9 @@ def flops_of_step(config: Config, others: dict[str, Any]) -> float:
     teacher=configs.get("teacher"),
     features=configs.get("features"),
   )
-  program = training_step(Run.of(resolved), sharding.make_mesh(), steps=1)
+  program = training_step(
+    Run(make_plan(resolved)), sharding.make_mesh(), steps=1
+  )
   return compile_program(program).flops
 
 

@@ -10,23 +10,22 @@ from jax.sharding import Mesh, NamedSharding
 from jaxflow.compilation.program import Program
 from jaxflow.compilation.programs import sampler_inputs
 from jaxflow.parallel import sharding
-from jaxflow.runs.model import Model
+from jaxflow.plans import Plan
 from jaxflow.types import PyTree
 
 
 def sampler_call(
-  model: Model, params: PyTree, mesh: Mesh, *, nfe: int, rows: int, field: str
+  plan: Plan, params: PyTree, mesh: Mesh, *, nfe: int, rows: int
 ) -> Program:
   """Return the sampler, from noise to samples.
 
   Args:
-    model: What samples.
+    plan: What samples, and how.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
     rows: Samples at a time; every device draws all of them where the mesh does
       not divide them.
-    field: The flag or config field that asks for `nfe`, for messages.
 
   Returns:
     The program, `(params, noise, key, labels) -> samples`.
@@ -35,8 +34,8 @@ def sampler_call(
     UsageError: If no number of steps makes `nfe` calls.
   """
   where = _where(rows, mesh)
-  sampler = sharding.over(mesh, model.make_sampler(nfe, field))
-  inputs = sampler_inputs(model, rows, where)
+  sampler = sharding.over(mesh, plan.model.make_sampler(plan.sample, nfe))
+  inputs = sampler_inputs(plan.model, rows, where)
   return Program(
     name=f"sampler, {nfe} call{'s' if nfe > 1 else ''}",
     function=jax.jit(sampler, out_shardings=where),
@@ -47,7 +46,7 @@ def sampler_call(
 
 
 def network_call(
-  model: Model, params: PyTree, mesh: Mesh, *, nfe: int, rows: int, field: str
+  plan: Plan, params: PyTree, mesh: Mesh, *, nfe: int, rows: int
 ) -> Program:
   """Return one network call, as the sampler makes it.
 
@@ -56,16 +55,16 @@ def network_call(
   calls differ (guidance in an interval of times), it is the largest.
 
   Args:
-    model: As of `sampler_call`, and the other arguments too.
+    plan: As of `sampler_call`, and the other arguments too.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
     rows: Samples at a time.
-    field: The flag or config field that asks for `nfe`.
 
   Returns:
     The program, `(params, xt, t, s, cond) -> prediction`.
   """
+  model = plan.model
   seen: list[tuple[Any, ...]] = []
 
   def note(params, xt, t, s, cond, key=None):
@@ -81,7 +80,9 @@ def network_call(
   noted = dataclasses.replace(model, network=network)
   where = _where(rows, mesh)
   jax.eval_shape(
-    noted.make_sampler(nfe, field), params, *sampler_inputs(model, rows, where)
+    noted.make_sampler(plan.sample, nfe),
+    params,
+    *sampler_inputs(model, rows, where),
   )
   call = max(seen, key=lambda given: given[0].shape[0])
   inputs = jax.tree.map(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxflow.compilation.program import Program
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.evaluation import FeatureNetwork, extraction
 from jaxflow.parallel import sharding
-from jaxflow.runs.model import Model
+from jaxflow.plans import Model
 from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
@@ -73,7 +73,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     arguments=(state, batch),
     kept=kept,
     steps=steps,
-    rows=run.model.config.train.batch_size,
+    rows=run.plan.train.batch_size,
   )
 
 
@@ -91,9 +91,9 @@ def sampler(run: Run, mesh: Mesh) -> Program:
     The program, of `sample.batch_size` samples.
   """
   draw, calls = _drawer(run, mesh)
-  state = run.template(mesh)
-  params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  rows, where = _rows(run.model.config.sample.batch_size, mesh)
+  ema = run.plan.sample.ema
+  params = run.select(run.sampling_template(mesh, ema), ema)
+  rows, where = _rows(run.plan.sample.batch_size, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
@@ -127,10 +127,9 @@ def evaluation_step(
     The program, of `evaluation.batch_size` samples.
   """
   draw, _ = _drawer(run, mesh)
-  state = run.template(mesh)
-  params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  field = "evaluation.batch_size"
-  rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
+  ema = run.plan.sample.ema
+  params = run.select(run.sampling_template(mesh, ema), ema)
+  rows, where = _rows(run.plan.evaluation.batch_size, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
   kept = {"parameters": params, "feature networks": seen, "batch": inputs}
@@ -155,19 +154,20 @@ def evaluation_step(
     arguments=(params, weights, *inputs),
     kept=kept,
     rows=rows,
-    notes=_undivided(field, rows, mesh),
+    notes=_undivided("evaluation.batch_size", rows, mesh),
   )
 
 
 def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
   """Return the sampler with the fewest calls, and their number."""
+  sample = run.plan.sample
   try:
-    return sharding.over(mesh, run.model.make_sampler(1, "nfe")), 1
+    return sharding.over(mesh, run.model.make_sampler(sample, 1)), 1
   except UsageError:
     # A solver of two calls a step, or a sampler that has no single step.
-    calls = run.model.config.sample.nfe
-    sampler = run.model.make_sampler(calls, "sample.nfe")
-    return sharding.over(mesh, sampler), calls
+    with named(nfe="sample.nfe"):
+      sampler = run.model.make_sampler(sample, sample.nfe)
+    return sharding.over(mesh, sampler), sample.nfe
 
 
 def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:
@@ -180,13 +180,13 @@ def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:
   return rows, sharding.row_sharding(mesh)
 
 
-def _undivided(field: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
+def _undivided(name: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
   """Say that every device draws all samples."""
   shards = sharding.row_shards(mesh)
   if rows % shards == 0:
     return ()
   return (
-    f"{field}={rows} is no multiple of {shards}: samples are not "
+    f"{name}={rows} is no multiple of {shards}: samples are not "
     "split over devices",
   )
 

@@ -1,8 +1,7 @@
-"""What the pictures of a run are made of: samples from one draw of noise."""
+"""Samples of a run for pictures, from one draw of noise."""
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Self
 
@@ -11,96 +10,74 @@ import numpy as np
 
 from jaxflow import data, metrics
 from jaxflow.parallel import processes, sharding
-from jaxflow.reports.sampled_runs import Contestant, teacher_of
-from jaxflow.runs.drawing import class_labels
-from jaxflow.runs.run import load_data
+from jaxflow.reports.sampled_runs import SampledRun, teacher_of
+from jaxflow.runs.decoding import Picture, make_picture
+from jaxflow.runs.drawing import checked_labels
+from jaxflow.runs.inputs import load_data
 
-# (noise [N, ...], labels [N] or None) -> samples [N, ...].
-Draw = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+__all__ = ["GallerySamples", "noise_sampler"]
 
 # Values of a split that are compared with samples: 256 MB of float64.
 _MOST_VALUES = 2**25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
-  """A picture, or why there is none.
+class GallerySamples:
+  """Samples of a run, and what made them.
 
   Attributes:
-    title: What it shows.
-    text: A line about it.
-    file: Where it is, or None.
-  """
-
-  title: str
-  text: str
-  file: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-  """A run with samples of it.
-
-  Attributes:
-    run: The run.
+    source: The run.
     teacher: Its teacher, or None.
     mesh: The devices.
     nfe: Network calls per sample.
     noise: Unit noise, `[N, ...]`.
     labels: Classes in turn, `[N]`, or None.
-    draw: Makes samples of noise and labels.
-    samples: Those of `noise`, `[N, ...]`.
-    folder: Where pictures go.
+    draw: `(noise, labels) -> samples`.
+    samples: The samples of `noise`, `[N, ...]`.
+    picture: Decodes samples to what is shown of them.
   """
 
-  run: Contestant
-  teacher: Contestant | None
+  source: SampledRun
+  teacher: SampledRun | None
   mesh: jax.sharding.Mesh
   nfe: int
   noise: np.ndarray
   labels: np.ndarray | None
-  draw: Draw
+  draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
   samples: np.ndarray
-  folder: pathlib.Path
+  picture: Picture
 
   @classmethod
   def of(
-    cls,
-    run: Contestant,
-    mesh: jax.sharding.Mesh,
-    *,
-    nfe: int,
-    num: int,
-    folder: pathlib.Path,
+    cls, source: SampledRun, mesh: jax.sharding.Mesh, *, nfe: int, num: int
   ) -> Self:
     """Draw samples of a run.
 
     Args:
-      run: The run, with its teacher's parameters if it has a teacher.
+      source: The run, with its teacher's parameters if it has a teacher.
       mesh: The devices.
       nfe: Network calls per sample.
-      num: How many samples.
-      folder: Where pictures go.
+      num: Number of samples.
     """
-    model = run.run.model
-    shape = (num, *model.shape)
-    generator = np.random.default_rng(model.config.seed)
-    noise = generator.standard_normal(shape).astype(np.float32)
-    labels = class_labels(model.num_classes, num, None)
-    draw = from_noise(run, nfe, mesh)
+    plan = source.plan
+    generator = np.random.default_rng(plan.seed)
+    noise = generator.standard_normal((num, *plan.model.shape))
+    noise = noise.astype(np.float32)
+    labels = checked_labels(plan.model.num_classes, num, None)
+    draw = noise_sampler(source, nfe, mesh)
     return cls(
-      run=run,
-      teacher=teacher_of(run),
+      source=source,
+      teacher=teacher_of(source),
       mesh=mesh,
       nfe=nfe,
       noise=noise,
       labels=labels,
       draw=draw,
       samples=draw(noise, labels),
-      folder=folder,
+      picture=make_picture(plan.data),
     )
 
-  def first(self, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+  def inputs(self, num: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return noise and labels of the first samples."""
     return self.noise[:num], None if self.labels is None else self.labels[:num]
 
@@ -111,16 +88,16 @@ class Subject:
     Raises:
       UsageError: If they are not there.
     """
-    config = self.run.run.model.config
+    plan = self.source.plan
     most = max(1, _MOST_VALUES // self.samples[0].size)
 
     def read(split):
-      source = load_data(config, split)
-      return data.in_memory(source, most, seed=config.seed).data
+      source = load_data(plan.data, split)
+      return data.in_memory(source, most, seed=plan.seed).data
 
     return processes.together(lambda: (read("train"), read("test")))
 
-  def memorised(self) -> str:
+  def memorisation(self) -> str:
     """Say how many samples are suspiciously near to training data."""
     train, held_out = self.real
     share = metrics.memorisation(self.samples, train, held_out)
@@ -133,34 +110,28 @@ class Subject:
     )
 
 
-def from_noise(
-  contestant: Contestant, nfe: int, mesh: jax.sharding.Mesh
-) -> Draw:
-  """Return what draws samples from given unit noise, a batch at a time.
+def noise_sampler(
+  source: SampledRun, nfe: int, mesh: jax.sharding.Mesh
+) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+  """Return `(noise, labels) -> samples`, which draws a batch at a time.
 
   Args:
-    contestant: What samples.
+    source: The run.
     nfe: Network calls per sample.
     mesh: The devices.
   """
-  model = contestant.run.model
-  sampler = jax.jit(
-    sharding.over(mesh, model.make_sampler(nfe, contestant.field))
-  )
-  params = contestant.params
+  plan, params = source.plan, source.params
+  sampler = plan.model.make_sampler(plan.sample, nfe)
+  sampler = jax.jit(sharding.over(mesh, sampler))
 
   def draw(noise, labels):
-    size = min(len(noise), model.config.sample.batch_size)
+    size = min(len(noise), plan.sample.batch_size)
     parts = []
     for first in range(0, len(noise), size):
       # The last batch is as long as the others: one program draws all.
       index = np.arange(first, first + size) % len(noise)
-      part = sampler(
-        params,
-        noise[index],
-        jax.random.key(0),
-        None if labels is None else labels[index],
-      )
+      given = None if labels is None else labels[index]
+      part = sampler(params, noise[index], jax.random.key(0), given)
       parts.append(processes.gather(part)[: len(noise) - first])
     return np.concatenate(parts)
 
