@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxflow import cli
+from jaxflow.commands import main
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
+from jaxflow.runs import restoring
 
 # Every command compiles its programs anew, mostly those of the one before.
 if not jax.config.jax_compilation_cache_dir:
@@ -54,7 +54,7 @@ def run(*arguments) -> Result:
   """Run a command line in this process."""
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    code = cli.run(["jaxflow", *map(str, arguments)])
+    code = main.run(["jaxflow", *map(str, arguments)])
   return Result(code, out.getvalue(), err.getvalue())
 
 
@@ -89,7 +89,7 @@ def train_command(folder, name, method, *flags) -> list[str]:
 def state_of(workdir: pathlib.Path, step: int | None = None):
   """Restore the state of a workdir on all devices."""
   mesh = sharding.make_mesh()
-  return runs.load(workdir, field="--workdir", mesh=mesh, step=step)[1]
+  return restoring.load(workdir, mesh=mesh, step=step)[1]
 
 
 def assert_same_bits(a, b):
