@@ -1,5 +1,5 @@
 """`python -m jaxflow` is the command `jaxflow`."""
 
-from jaxflow.cli import main
+from jaxflow.commands.main import main
 
 main()

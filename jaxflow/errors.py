@@ -46,8 +46,9 @@ def named(**names: str) -> Iterator[None]:
     yield
   except UsageError as error:
     text = str(error)
-    argument = re.split(r"\W", text, maxsplit=1)[0]
-    if argument not in names:
+    # A name with dots is a field of a config already.
+    found = re.match(r"\w+(?![\w.])", text)
+    if found is None or found[0] not in names:
       raise
-    renamed = text.replace(argument, names[argument], 1)
+    renamed = names[found[0]] + text[found.end() :]
     raise type(error)(renamed) from error

@@ -9,10 +9,10 @@ import sys
 
 import jax
 
-from jaxflow import cli
+from jaxflow.commands import main
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 if __name__ == "__main__":
   commands = json.loads(pathlib.Path(sys.argv[1]).read_text())
-  sys.exit(max(cli.run(["jaxflow", *command]) for command in commands))
+  sys.exit(max(main.run(["jaxflow", *command]) for command in commands))

@@ -14,7 +14,7 @@ import tiny
 
 from jaxflow import commands
 from jaxflow.config import default_config, resolve
-from jaxflow.config.flags import load_file
+from jaxflow.config.presets import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run

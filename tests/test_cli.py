@@ -1,5 +1,7 @@
+import dataclasses
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -8,12 +10,16 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import cli, commands
-from jaxflow.cli import draw
+import jaxflow
+from jaxflow import api
+from jaxflow.commands import flags as command_flags
+from jaxflow.commands import main
+from jaxflow.commands import sample as sample_command
 from jaxflow.data.sets import toy
 from jaxflow.evaluation import evaluator
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders
+from jaxflow.runs import train as training
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CLASSES = "data.conditional=True"
@@ -65,17 +71,88 @@ def command(folder, *flags, method="flow_matching", workdir="new"):
   return tiny.train_command(folder, workdir, method, *flags)
 
 
-def test_help_fits_a_screen_and_has_an_example():
-  for name in ("", *cli.COMMANDS):
-    result = tiny.run(*([name] if name else []), "--help")
-    assert result.code == 0
-    lines = result.out.splitlines()
-    assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
-    assert f"jaxflow {name}".strip() in result.out
-    assert result.out.count(f"jaxflow {name}") >= (2 if name else 1), name
-    if name:
-      assert "example:" in result.out
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_lists_every_flag_and_has_an_example(name):
+  result = tiny.run(name, "--help")
+  assert (result.code, result.err) == (0, "")
+  lines = result.out.splitlines()
+  assert max(map(len, lines)) <= 80
+  assert lines[0].startswith(f"usage: jaxflow {name}")
+  assert f"example:\n  jaxflow {name}" in result.out
+  command = main.command_of(name)
+  values = command_flags.defined(command)
+  for flag in values:
+    assert values[flag].help.strip(), flag
+    assert f"  --{flag}" in result.out
+  assert set(command.required) <= set(values)
+
+
+def test_overview_has_the_summary_of_every_command():
+  result = tiny.run("--help")
+  assert result.code == 0
+  lines = result.out.splitlines()
+  assert len(lines) <= 24
+  assert max(map(len, lines)) <= 80
+  for name in main.COMMANDS:
+    summary = main.command_of(name).summary
+    assert f"  {name:9} {summary}" in result.out
+  for flag in ("--debug", "--distributed", "--version"):
+    assert f"  {flag} " in result.out
+
+
+def test_version():
+  assert tiny.run("--version") == (0, f"{jaxflow.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods", "--help"]])
+def test_help_is_quick(arguments):
+  """It loads neither JAX nor what is built on it."""
+  code = f"""\
+import sys
+from jaxflow.commands import main
+code = main.run(["jaxflow", *{arguments}])
+sys.exit(code or "jax" in sys.modules or "numpy" in sys.modules)
+"""
+  result = subprocess.run(
+    [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stderr
+
+
+def test_examples_are_understood(tmp_path, monkeypatch):
+  monkeypatch.chdir(REPOSITORY)
+  for name in main.COMMANDS:
+    command = main.command_of(name)
+    program, given, *arguments = shlex.split(command.example)
+    assert (program, given) == ("jaxflow", name)
+    arguments = [x for x in arguments if not x.startswith("--config.")]
+    values = command_flags.defined(command)
+    config = command_flags.read(command, values, arguments)
+    assert (config is not None) == command.takes_config
+
+
+def test_values_may_stand_behind_a_blank(folder, tmp_path):
+  one, two = tmp_path / "a.npz", tmp_path / "b.npz"
+  workdir = str(folder / "labelled")
+  with_sign = [f"--workdir={workdir}", "--num=5", "--config.sample.nfe=3"]
+  with_blank = ["--workdir", workdir, "--num", "5", "--config.sample.nfe", "3"]
+  for out, arguments in ((one, with_sign), (two, with_blank)):
+    result = tiny.run(
+      "sample", *arguments, "--out", out, "--distributed", "off"
+    )
+    assert result.code == 0, result.err
+  assert np.load(one)["samples"].tobytes() == np.load(two)["samples"].tobytes()
+
+
+def test_a_config_may_stand_behind_a_blank(tmp_path):
+  file = tiny.config_file(tmp_path)
+  arguments = ["--config", f"{file}:flow_matching", "--config.train.steps", "7"]
+  arguments += ["--config.mesh.fsdp", "-1", "--workdir", str(tmp_path / "new")]
+  command = main.command_of("train")
+  values = command_flags.defined(command)
+  config = command_flags.read(command, values, arguments)
+  assert (config.train.steps, config.mesh.fsdp) == (7, -1)
+  assert values.workdir == str(tmp_path / "new")
 
 
 def test_no_command_prints_the_help():
@@ -131,10 +208,12 @@ def test_closed_pipe_does_not_stop_training(tmp_path):
 
 
 def test_ctrl_c_before_training_is_one_line(monkeypatch):
-  def interrupt(arguments):
+  def interrupt(values, config):
     raise KeyboardInterrupt
 
-  monkeypatch.setitem(cli.COMMANDS, "sample", interrupt)
+  command = dataclasses.replace(sample_command.COMMAND, run=interrupt)
+  command = dataclasses.replace(command, required={})
+  monkeypatch.setattr(sample_command, "COMMAND", command)
   assert tiny.run("sample") == (130, "", "jaxflow sample: interrupted\n")
   with pytest.raises(KeyboardInterrupt):
     tiny.run("sample", "--debug")
@@ -153,10 +232,20 @@ def test_debug_shows_the_traceback(tmp_path):
     (["methods", "--workdir=x"], ["workdir", "--help"]),
     (["train", "--workdir=x"], ["--config is missing"]),
     (["train", "--config"], ["--config is missing"]),
-    (["train", "--config=no.py:mean_flow", "--workdir=x"], ["no.py"]),
+    (
+      ["train", "--config=no.py:mean_flow", "--workdir=x"],
+      ["--config=no.py: there is no file 'no.py'"],
+    ),
+    (
+      ["train", "--config=digts:mean_flow", "--workdir=x"],
+      ["--config=digts: ", "did you mean 'digits'?", "ring"],
+    ),
     (["sample", "--out=a.png"], ["--workdir is missing"]),
     (["sample", "--workdir=x"], ["--out is missing"]),
     (["sample", "--workdir=x", "--out=a.jpg"], ["--out=a.jpg", ".png"]),
+    (["train", "--config.train.steps"], ["--config is missing"]),
+    (["sample", "--workdir"], ["--workdir has no value: write --workdir=VAL"]),
+    (["sample", "--workdir", "--out=a.png"], ["--workdir has no value"]),
     (["sample", "--num=many"], ["--num=many: give a whole number"]),
     (["sample", "--latents=maybe"], ["--latents=maybe: give true or false"]),
     (["encode", "--scale=much"], ["--scale=much: give a number"]),
@@ -324,7 +413,7 @@ def test_workdir_of_another_config(refused, folder):
   refused(
     *command(folder, "model.width=32", workdir="plain"),
     code=2,
-    words=["model.width=16, not 32", "another --workdir"],
+    words=["--workdir=", "model.width=16, not 32", "another workdir"],
   )
   refused(
     *command(
@@ -437,7 +526,7 @@ def test_wrong_sample(refused, folder, tmp_path, name, arguments, words):
   out = tmp_path / "new" / "samples.npz"
   workdir = f"--workdir={folder / name}"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(draw, "check_writable", lambda out: None)
+    patch.setattr(sample_command, "check_writable", lambda out: None)
     refused("sample", workdir, f"--out={out}", *arguments, code=2, words=words)
 
 
@@ -482,16 +571,16 @@ def test_short_run_that_diverges_fails(tmp_path):
 
 
 def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
-  def drawer(run, nfe, field, mesh):
+  def drawer(run, nfe, mesh):
     return lambda state, key, num, labels: np.full((num, 2), np.nan)
 
-  def streamer(run, nfe, field, mesh):
+  def streamer(run, nfe, mesh):
     return lambda state, key, num, *rest, **options: [
       (0, num, np.full((num, 2), np.nan, np.float32))
     ]
 
-  for module in (commands.sample, commands.train):
-    monkeypatch.setitem(module.__globals__, "drawer", drawer)
+  for module in (api, training):
+    monkeypatch.setattr(module, "drawer", drawer)
   monkeypatch.setattr(evaluator, "streamer", streamer)
   workdir = f"--workdir={folder / 'plain'}"
   before = tiny.checksums(folder)
@@ -514,10 +603,12 @@ def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
 
 
 def test_unexpected_error_names_its_kind(monkeypatch):
-  def fail(arguments):
+  def fail(values, config):
     raise RuntimeError("first\nsecond")
 
-  monkeypatch.setitem(cli.COMMANDS, "sample", fail)
+  command = dataclasses.replace(sample_command.COMMAND, run=fail)
+  command = dataclasses.replace(command, required={})
+  monkeypatch.setattr(sample_command, "COMMAND", command)
   code, out, err = tiny.run("sample")
   assert (code, out) == (1, "")
   assert err == (

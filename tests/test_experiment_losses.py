@@ -7,7 +7,7 @@ import numpy as np
 import tiny
 
 from experiments.runner import fit
-from jaxflow.config.flags import load_file
+from jaxflow.config.presets import load_file
 from jaxflow.losses import flow_matching_loss
 
 

@@ -24,7 +24,7 @@ from experiments.runner import pages as pages_lib
 from experiments.runner.study import Column, Study
 from jaxflow import data
 from jaxflow.commands import PairOptions
-from jaxflow.config.flags import load_file
+from jaxflow.config.presets import load_file
 from jaxflow.methods import METHODS
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"

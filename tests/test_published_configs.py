@@ -16,8 +16,8 @@ import tiny
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
 from jaxflow.config.files import flatten
-from jaxflow.config.flags import load_file
 from jaxflow.config.limits import check_limits
+from jaxflow.config.presets import load_file
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.inputs import check_mesh

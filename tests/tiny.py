@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxflow import cli
+from jaxflow.commands import main
 from jaxflow.config import make_plan
 from jaxflow.parallel import sharding
 from jaxflow.runs.restoring import load
@@ -56,7 +56,7 @@ def run(*arguments) -> Result:
   """Run a command line in this process."""
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    code = cli.run(["jaxflow", *map(str, arguments)])
+    code = main.run(["jaxflow", *map(str, arguments)])
   return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from jaxflow import commands
 from jaxflow.config import Config, update
-from jaxflow.config.flags import config_of_run, load_file
+from jaxflow.config.flags import config_of_run
+from jaxflow.config.presets import load_file
 
 SETTINGS = {
   "config": pathlib.Path(__file__).parents[2] / "configs" / "digits.py",

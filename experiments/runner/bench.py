@@ -8,7 +8,7 @@ from typing import Any
 from experiments.runner.fits import Fits
 from experiments.runner.fitting import fit
 from jaxflow.config import Config, update
-from jaxflow.config.flags import load_file
+from jaxflow.config.presets import load_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 

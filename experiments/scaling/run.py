@@ -29,7 +29,7 @@ from jaxflow.compilation import CHIPS, Chip, Topology
 from jaxflow.compilation.chips import GIB
 from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.config import default_config
-from jaxflow.config.flags import load_file
+from jaxflow.config.presets import load_file
 from jaxflow.methods import METHODS
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding

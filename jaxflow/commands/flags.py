@@ -2,15 +2,30 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
+from jaxflow.commands.command import Command
 from jaxflow.errors import UsageError
 
-# What of a run's config may be changed when it is sampled from.
+__all__ = [
+  "SAMPLING",
+  "check_writable",
+  "checkpoint",
+  "define_options",
+  "defined",
+  "options_of",
+  "read",
+  "whole_numbers",
+]
+
+# The sections of a config that decide how a trained run is sampled.
 SAMPLING = ("sample", "flow_map")
+
+_FIELD = "config.FIELD"
 
 # What a flag takes, by what absl calls its type.
 _WANTED = {
@@ -20,22 +35,90 @@ _WANTED = {
 }
 
 
-def define(options: type[Any], values: flags.FlagValues) -> Callable[[], Any]:
-  """Define a flag for each field of a dataclass; return what makes it."""
-  define = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-  }
-  fields = dataclasses.fields(options)
-  for field in fields:
-    kind = define.get(type(field.default), flags.DEFINE_string)
-    kind(field.name, field.default, "", flag_values=values)
-  return lambda: options(**{f.name: values[f.name].value for f in fields})
+def defined(command: Command) -> flags.FlagValues:
+  """Return the flags of a command, with their help, before they are read."""
+  values = flags.FlagValues()
+  if command.takes_config:
+    flags.DEFINE_string(
+      "config",
+      None,
+      "a config and a method: one of `jaxflow presets`, digits:mean_flow, or a "
+      "file, configs/digits.py:mean_flow",
+      flag_values=values,
+    )
+    text = "changes one field of the config, --config.train.steps=500"
+    flags.DEFINE_string(_FIELD, None, text, flag_values=values)
+  command.define(values)
+  if command.changes:
+    text = (
+      "changes one field of the run's config, of "
+      f"{', '.join(command.changes)}; --config.sample.guidance=2"
+    )
+    flags.DEFINE_string(_FIELD, None, text, flag_values=values)
+  return values
 
 
-def read(arguments: list[str], values: flags.FlagValues) -> None:
-  """Read flags of a command that takes no config."""
+def read(
+  command: Command, values: flags.FlagValues, arguments: Sequence[str]
+) -> Any:
+  """Read the flags of a command.
+
+  Args:
+    command: The command.
+    values: Its flags, as `defined` returns them; read in place.
+    arguments: The command line behind the command.
+
+  Returns:
+    The config that the command takes, or None.
+
+  Raises:
+    UsageError: If a flag is unknown, has a wrong value, or is missing.
+  """
+  # They are read from the arguments: fields are known with the config.
+  for name in ("config", _FIELD):
+    if name in values:
+      delattr(values, name)
+  given = _with_values(arguments, values)
+  _check_fixed(command, given)
+  if command.takes_config:
+    from jaxflow.config.flags import parse
+
+    config = parse(given, values)
+    _check_required(command, values)
+    return config
+  changes = [x for x in given if command.changes and x.startswith("--config")]
+  _read_plain([x for x in given if x not in changes], values)
+  _check_required(command, values)
+  if not changes:
+    return None
+  from jaxflow.config import config_of_run
+
+  return config_of_run(pathlib.Path(values.workdir), changes, command.changes)
+
+
+def _with_values(
+  arguments: Sequence[str], values: flags.FlagValues
+) -> list[str]:
+  """Return arguments in which `--name value` has become `--name=value`."""
+  joined, rest = [], list(arguments)
+  while rest:
+    argument = rest.pop(0)
+    name = argument.removeprefix("--")
+    takes = name.partition(".")[0] == "config" or (
+      name in values and values[name].flag_type() != "bool"
+    )
+    if name != argument and takes and rest and not rest[0].startswith("--"):
+      argument = f"{argument}={rest.pop(0)}"
+    joined.append(argument)
+  return joined
+
+
+def _read_plain(arguments: list[str], values: flags.FlagValues) -> None:
+  """Read flags that are all defined."""
+  for argument in arguments:
+    name = argument.removeprefix("--")
+    if name in values and values[name].flag_type() != "bool":
+      raise UsageError(f"{argument} has no value: write {argument}=VALUE")
   try:
     rest = values(["jaxflow", *arguments])
   except flags.IllegalFlagValueError as error:
@@ -50,15 +133,48 @@ def read(arguments: list[str], values: flags.FlagValues) -> None:
     raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
 
 
-def required(value: str | None, name: str, what: str) -> str:
-  """Return the value of a flag that must be given."""
-  if not value:
-    raise UsageError(f"--{name} is missing: give {what}, --{name}=...")
-  return value
+def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
+  """Raise UsageError if a flag changes what the command itself sets."""
+  for argument in arguments:
+    flag = argument.partition("=")[0]
+    field = flag.removeprefix("--config.")
+    if any(f"{field}.".startswith(f"{name}.") for name in command.fixed):
+      raise UsageError(f"{flag}: this command sets it; leave it out")
 
 
-def whole_numbers(given: Sequence[str], name: str) -> tuple[int, ...]:
+def _check_required(command: Command, values: flags.FlagValues) -> None:
+  """Raise UsageError if a flag is missing."""
+  for name, placeholder in command.required.items():
+    if not values[name].value:
+      # What it is, without the explanation behind.
+      wanted = re.split(r"[:;(]", values[name].help)[0].strip()
+      raise UsageError(
+        f"--{name} is missing: give {wanted}, --{name}={placeholder}"
+      )
+
+
+def define_options(options: type[Any], values: flags.FlagValues) -> None:
+  """Define a flag for each field of a dataclass of `runs.options`."""
+  kinds = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+  }
+  for field in dataclasses.fields(options):
+    define = kinds.get(type(field.default), flags.DEFINE_string)
+    text = field.metadata["help"]
+    define(field.name, field.default, text, flag_values=values)
+
+
+def options_of(options: type[Any], values: flags.FlagValues) -> Any:
+  """Return the dataclass that flags of `define_options` describe."""
+  names = [field.name for field in dataclasses.fields(options)]
+  return options(**{name: values[name].value for name in names})
+
+
+def whole_numbers(values: flags.FlagValues, name: str) -> tuple[int, ...]:
   """Return the numbers of a flag that takes several."""
+  given = values[name].value
   try:
     return tuple(int(number) for number in given)
   except ValueError as error:
@@ -68,23 +184,7 @@ def whole_numbers(given: Sequence[str], name: str) -> tuple[int, ...]:
     ) from error
 
 
-def read_changes(arguments: list[str], values: flags.FlagValues) -> list[str]:
-  """Read flags of a command on a run; return its `--config.FIELD=VALUE`."""
-  changes = [a for a in arguments if a.startswith("--config")]
-  read([a for a in arguments if a not in changes], values)
-  return changes
-
-
-def changed_config(
-  workdir: pathlib.Path, changes: list[str], sections: tuple[str, ...]
-) -> Any:
-  """Return the config of a run with changes of the command line, or None."""
-  from jaxflow.config.flags import config_of_run
-
-  return config_of_run(workdir, changes, sections) if changes else None
-
-
-def step_of(given: str | None) -> int | str | None:
+def checkpoint(given: str | None) -> int | str | None:
   """Return the checkpoint that `--step` names."""
   if given is None or given == "best":
     return given

@@ -23,10 +23,11 @@ from jaxflow.config.plans import (
   seed_of,
   sources,
 )
-from jaxflow.config.schema import default_config, resolve, update
+from jaxflow.config.schema import changed, default_config, resolve, update
 
 __all__ = [
   "Config",
+  "changed",
   "check_limits",
   "check_same_run",
   "config_of_run",

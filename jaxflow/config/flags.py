@@ -1,7 +1,6 @@
 """The config of a command line: a config file, and overrides of its fields."""
 
 import difflib
-import importlib.util
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +16,10 @@ from jaxflow.config.components import (
   set_component,
 )
 from jaxflow.config.files import flatten, load_config
+from jaxflow.config.presets import load_file
 from jaxflow.config.registry import KINDS, choose
 from jaxflow.config.schema import default_config, update
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS
 
 # How a command line writes a value of a type.
 _WRITTEN = {
@@ -35,7 +34,7 @@ _INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
 def parse(arguments: list[str], values: flags.FlagValues) -> Config:
-  """Parse `--config=FILE.py:METHOD`, its overrides and the flags in `values`.
+  """Parse `--config=CONFIG:METHOD`, its overrides and the flags in `values`.
 
   Args:
     arguments: The command line after the command.
@@ -50,8 +49,8 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
   chosen = [a for a in arguments if a.split("=")[0] == "--config"]
   if not chosen or "=" not in chosen[-1]:
     raise UsageError(
-      "--config is missing: give a file and a method, "
-      "--config=configs/digits.py:mean_flow"
+      "--config is missing: give a config and a method, "
+      "--config=digits:mean_flow"
     )
   config = load_file(chosen[-1].split("=", 1)[1])
   rest = [a for a in arguments if a.split("=")[0] != "--config"]
@@ -184,51 +183,6 @@ def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:
 
 def _written(value: Any) -> str:
   return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def load_file(name: str) -> Config:
-  """Call `get_config` of `FILE.py:METHOD`.
-
-  Args:
-    name: Path of the file and, behind a colon, the method.
-
-  Returns:
-    The config, not locked.
-
-  Raises:
-    UsageError: If there is no such file, or it has no such config.
-  """
-  path, _, method = name.partition(":")
-  if not pathlib.Path(path).is_file():
-    raise UsageError(
-      f"--config={name}: there is no file {path!r}; give a config file, "
-      "configs/digits.py:mean_flow for instance"
-    )
-  if not method:
-    raise UsageError(
-      f"--config={name}: name a method behind the file, {path}:mean_flow for "
-      f"instance; there are {', '.join(METHODS)}"
-    )
-  specification = importlib.util.spec_from_file_location("config", path)
-  if specification is None or specification.loader is None:
-    raise UsageError(f"--config={name}: {path!r} is no Python file")
-  module = importlib.util.module_from_spec(specification)
-  try:
-    specification.loader.exec_module(module)
-    config = module.get_config(method)
-  except UsageError:
-    raise
-  except Exception as error:  # The file is the user's: it may raise anything.
-    raise UsageError(
-      f"--config={name}: {path!r} raises {type(error).__name__} ({error}): "
-      "correct the file; --debug shows where"
-    ) from error
-  if not isinstance(config, ConfigDict):
-    raise UsageError(
-      f"--config={name}: get_config of {path!r} returns {type(config).__name__}"
-      ": return what jaxflow.config.default_config makes"
-    )
-  return config
 
 
 def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:

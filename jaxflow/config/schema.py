@@ -210,6 +210,24 @@ def update(config: Config, fields: Mapping[str, Any]) -> None:
       config[name] = value
 
 
+def changed(config: Config, fields: Mapping[str, Any]) -> Config:
+  """Return a locked copy of a config with other values in some fields.
+
+  Args:
+    config: The config.
+    fields: Values by name, as `update` takes them.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> changed(config, {"train": {"steps": 5}}).train.steps
+    5
+  """
+  copy = config.copy_and_resolve_references()
+  with copy.unlocked():
+    update(copy, fields)
+  return copy.lock()
+
+
 def resolve(
   config: Config,
   *,

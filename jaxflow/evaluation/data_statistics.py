@@ -19,21 +19,17 @@ from jaxflow.evaluation.streams import (
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.inputs import load_data
+from jaxflow.runs.options import option
 
 __all__ = ["StatsOptions", "write_stats"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StatsOptions:
-  """What to write statistics of.
+  """Of what to write statistics; the command line has a flag for each field."""
 
-  Attributes:
-    split: "train" or "test".
-    num: How many samples, a random choice; 0: all.
-  """
-
-  split: str = "train"
-  num: int = 0
+  split: str = option("train", "train or test")
+  num: int = option(0, "how many samples, a random choice (default: all)")
 
 
 def write_stats(

@@ -11,44 +11,44 @@ import jax
 import numpy as np
 
 from jaxflow import data
-from jaxflow.commands.pairs import parameters_hash
 from jaxflow.data.folders import latent_folder, latent_shards
 from jaxflow.data.folders.writing import claimed, fill
 from jaxflow.data.images import square
 from jaxflow.data.loading import DATASETS, reading_threads
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes, sharding
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.pretrained import Autoencoder, autoencoder_files
+from jaxflow.runs.options import option
 from jaxflow.types import PyTree
+
+__all__ = ["EncodeOptions", "encode"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-  """How images are encoded; each field is a flag of the command line.
+class EncodeOptions:
+  """How images are encoded; the command line has a flag for each field."""
 
-  Attributes:
-    data: Name of the image set.
-    raw_dir: Folder of its raw files.
-    data_dir: Where prepared data sets are kept.
-    autoencoder: File or folder of the published weights.
-    size: Height and width of the images that are encoded.
-    dtype: How latents are stored, "float16" or "float32".
-    scale: Deviation of the normalised latents.
-    flip: Whether mirrored training images follow the others.
-    batch_size: Images at a time over all devices.
-    shard_size: Latents of one file.
-  """
-
-  data: str = ""
-  raw_dir: str | None = None
-  data_dir: str | None = None
-  autoencoder: str = ""
-  size: int = 256
-  dtype: str = "float16"
-  scale: float = 1.0
-  flip: bool = False
-  batch_size: int = 64
-  shard_size: int = 4096
+  data: str = option("", "the image set: a data.name of a config, or of TFDS")
+  raw_dir: str | None = option(None, "folder of the raw files of that set")
+  data_dir: str | None = option(
+    None, "folder where prepared data sets are kept"
+  )
+  autoencoder: str = option(
+    "",
+    "diffusion_pytorch_model.safetensors or .bin of sd-vae-ft-mse or "
+    "sd-vae-ft-ema, or the folder that holds it",
+  )
+  size: int = option(
+    256,
+    "height and width of the images, a multiple of 8; others are scaled and "
+    "cut in the middle",
+  )
+  dtype: str = option("float16", "type of stored latents: float16 or float32")
+  scale: float = option(1.0, "standard deviation of the normalised latents")
+  flip: bool = option(False, "add the latents of mirrored training images")
+  batch_size: int = option(64, "images at a time over all devices")
+  shard_size: int = option(4096, "latents per file")
 
   def __post_init__(self):
     """Raise UsageError if a value is impossible."""
@@ -57,19 +57,19 @@ class Options:
       ("autoencoder", f"a file: {autoencoder_files.SOURCE}"),
     ):
       if not getattr(self, name):
-        raise UsageError(f"--{name} is missing: give {what}")
+        raise UsageError(f"{name} is missing: give {what}")
     for name in ("size", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
-        raise UsageError(f"--{name}={getattr(self, name)}: give at least 1")
+        raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
     if self.dtype not in ("float16", "float32"):
-      raise UsageError(f"--dtype={self.dtype}: give float16 or float32")
+      raise UsageError(f"dtype={self.dtype}: give float16 or float32")
     if not 0 < self.scale < float("inf"):
-      raise UsageError(f"--scale={self.scale}: give a number above 0")
+      raise UsageError(f"scale={self.scale}: give a number above 0")
 
 
 def encode(
   out: pathlib.Path,
-  options: Options,
+  options: EncodeOptions,
   *,
   say: Callable[[str], None] = print,
 ) -> bool:
@@ -87,7 +87,7 @@ def encode(
     UsageError: If an option is wrong, or `out` holds other latents.
     RunError: If latents are not finite, or cannot be written.
   """
-  field = "--autoencoder"
+  field = "autoencoder"
   sources = processes.together(lambda: _sources(options))
   tensors = processes.together(
     lambda: autoencoder_files.read_tensors(
@@ -124,12 +124,12 @@ def encode(
   return True
 
 
-def _sources(options: Options) -> dict[str, data.Source]:
+def _sources(options: EncodeOptions) -> dict[str, data.Source]:
   """Load the splits of the image set."""
   return {split: _images(options, split) for split in latent_folder.SPLITS}
 
 
-def _images(options: Options, split: str) -> data.Source:
+def _images(options: EncodeOptions, split: str) -> data.Source:
   """Load a split of the image set."""
   source = data.load(
     options.data,
@@ -142,14 +142,14 @@ def _images(options: Options, split: str) -> data.Source:
   )
   if len(source.shape) != 3 or source.shape[2] not in (1, 3):
     raise UsageError(
-      f"--data={options.data}: its samples have shape {source.shape}; give a "
+      f"data={options.data}: its samples have shape {source.shape}; give a "
       "set of images, (height, width, 1 or 3)"
     )
   return source
 
 
 def _describe(
-  options: Options,
+  options: EncodeOptions,
   model: Autoencoder,
   params: PyTree,
   sources: dict[str, data.Source],
@@ -157,7 +157,7 @@ def _describe(
   """Return what `latents.json` says."""
   if options.size % model.factor:
     raise UsageError(
-      f"--size={options.size}: give a multiple of {model.factor}, by which the "
+      f"size={options.size}: give a multiple of {model.factor}, by which the "
       "autoencoder divides it"
     )
   side = options.size // model.factor

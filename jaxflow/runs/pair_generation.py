@@ -14,64 +14,65 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import data
-from jaxflow.config import Config, registry, update
-from jaxflow.config.files import load_config
+from jaxflow import config as config_lib
+from jaxflow import data, flow_maps, sampling, solvers
+from jaxflow.config import registry
+from jaxflow.config.roles import teachers
 from jaxflow.data.folders.writing import claimed, fill
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
-from jaxflow.runs import model as build
-from jaxflow.runs.roles import teachers
-from jaxflow.runs.run import load
+from jaxflow.plans import Model, Plan
+from jaxflow.runs.options import option
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
+
+__all__ = [
+  "PairOptions",
+  "make_draw",
+  "make_pairs",
+  "solving",
+]
 
 # (params, index [B], labels [B] or None) -> (noise, data), [B, ...] each.
 Draw = Callable[[PyTree, Array, Array | None], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-  """How pairs are made; each field is a flag of the command line.
+class PairOptions:
+  """How pairs are made; the command line has a flag for each field."""
 
-  Attributes:
-    num: How many pairs.
-    solver: The ODE solver, a name of the registry.
-    nfe: Network calls a pair; heun and midpoint take two a step.
-    guidance: Guidance scale of the teacher.
-    grid: Name of the time grid; default: the teacher's `sample.grid`.
-    ema: The teacher's average, or "online".
-    seed: Seed of the noise.
-    batch_size: Pairs at a time over all devices.
-    shard_size: Pairs of one file.
-  """
-
-  num: int = 50_000
-  solver: str = "heun"
-  nfe: int = 40
-  guidance: float = 1.0
-  grid: str | None = None
-  ema: str = "sampling"
-  seed: int = 0
-  batch_size: int = 1024
-  shard_size: int = 4096
+  num: int = option(50_000, "how many pairs; labels are the classes in turn")
+  solver: str = option("heun", "ODE solver: euler, midpoint or heun")
+  nfe: int = option(
+    40, "network calls per pair; midpoint and heun take two a step"
+  )
+  guidance: float = option(1.0, "guidance scale of the teacher")
+  grid: str | None = option(
+    None, "name of the time grid (default: the teacher's sample.grid)"
+  )
+  ema: str = option("sampling", "the teacher's average, or online")
+  seed: int = option(0, "seed of the noise")
+  batch_size: int = option(1024, "pairs at a time over all devices")
+  shard_size: int = option(4096, "pairs per file")
 
   def __post_init__(self):
-    """Raise UsageError if a number is out of range."""
+    """Raise UsageError if a value is out of range."""
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
-        raise UsageError(f"--{name}={getattr(self, name)}: give at least 1")
+        raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
     if not 0 <= self.seed < 2**31:
-      raise UsageError(f"--seed={self.seed}: give 0 to 2147483647")
-    registry.choose("--solver", self.solver, registry.KINDS["solver"])
+      raise UsageError(f"seed={self.seed}: give 0 to 2147483647")
+    registry.choose("solver", self.solver, registry.KINDS["solver"])
     if self.grid is not None:
-      registry.choose("--grid", self.grid, registry.KINDS["grid"])
+      registry.choose("grid", self.grid, registry.KINDS["grid"])
 
 
 def make_pairs(
   workdir: pathlib.Path,
   out: pathlib.Path,
-  options: Options,
+  options: PairOptions,
   *,
   step: int | None = None,
   say: Callable[[str], None] = print,
@@ -93,28 +94,17 @@ def make_pairs(
       other pairs.
     RunError: If pairs are not finite, or cannot be written.
   """
-  config = solving(load_config(workdir, field="--workdir"), options)
-  draw = make_draw(config, options)
-  mesh = sharding.fitting_mesh(config.mesh)
-  draw = sharding.over(mesh, draw)
-  run, state = load(
-    workdir, field="--workdir", mesh=mesh, step=step, ema=options.ema
-  )
-  params = run.select(state, options.ema, "--ema")
+  plan = config_lib.make_plan(config_lib.load_config(workdir))
+  mesh = sharding.fitting_mesh(plan.mesh)
+  draw = sharding.over(mesh, make_draw(plan, options))
+  run = Run(plan)
+  state = restore(run, workdir, mesh=mesh, step=step, ema=options.ema)
+  params = run.select(state, options.ema)
   description = {
     "workdir": str(workdir),
     "step": int(state.step),
-    "ema": options.ema,
     "parameters": parameters_hash(params),
-    **{k: getattr(options, k) for k in ("num", "solver", "nfe", "guidance")},
-    "guidance_start": config.sample.guidance_start,
-    "guidance_end": config.sample.guidance_end,
-    "grid": config.sample.grid.to_dict(),
-    "seed": options.seed,
-    "shape": list(run.model.shape),
-    "num_classes": run.model.num_classes,
-    "shard_size": options.shard_size,
-    "config": run.model.config.to_dict(),
+    **_describe(plan, options),
   }
   del state
   create = functools.partial(data.Pairs.create, out, description)
@@ -131,41 +121,81 @@ def make_pairs(
     )
 
 
-def solving(config: Config, options: Options) -> Config:
-  """Return the config of a run that samples by solving its ODE.
+def _describe(plan: Plan, options: PairOptions) -> dict[str, Any]:
+  """Return what decides the pairs, beside the teacher's weights."""
+  sample = plan.sample.record["sample"]
+  names = "num", "solver", "nfe", "guidance", "ema", "seed", "shard_size"
+  return {
+    **{name: getattr(options, name) for name in names},
+    "guidance_start": sample["guidance_start"],
+    "guidance_end": sample["guidance_end"],
+    "grid": {"name": options.grid} if options.grid else sample["grid"],
+    "shape": list(plan.model.shape),
+    "num_classes": plan.model.num_classes,
+    "config": plan.config.to_dict(),
+  }
+
+
+def solving(plan: Plan, options: PairOptions) -> Plan:
+  """Return the plan of a run that samples by solving its ODE.
+
+  Args:
+    plan: The teacher's plan.
+    options: Solver, guidance and grid.
 
   Raises:
-    UsageError: If its network is no velocity.
+    UsageError: If its network is no velocity, or cannot be guided.
   """
-  changed = config.copy_and_resolve_references()
-  with changed.unlocked(), changed.ignore_type():
-    changed.flow_map = {"name": "ode_step", "solver": {"name": options.solver}}
-    sample = {"guidance": options.guidance, "sampler": {"name": "jumps"}}
-    if options.grid is not None:
-      sample["grid"] = {"name": options.grid}
-    update(changed, {"sample": sample})
-  return changed.lock()
+  model, grid = plan.model, plan.sample.grid
+  if not model.method.teaches:
+    raise UsageError(
+      f"workdir is a run of {model.name!r}, whose network is no velocity: give "
+      f"one of {teachers()}"
+    )
+  if options.guidance != 1:
+    model.check_guidance(guidance=options.guidance)
+  if options.grid is not None:
+    grid = _grid(model, options.grid)
+  solver = registry.make("solver", {"name": options.solver}, field="solver")
+  return dataclasses.replace(
+    plan,
+    model=dataclasses.replace(
+      model,
+      flow_map=functools.partial(flow_maps.ode_step, solver=solver),
+      solver=options.solver,
+      calls=solvers.EVALUATIONS[options.solver],
+    ),
+    sample=dataclasses.replace(
+      plan.sample,
+      guidance=options.guidance,
+      grid=grid,
+      sampler=sampling.Jumps(),
+      solver=options.solver,
+    ),
+  )
 
 
-def make_draw(config: Config, options: Options) -> Draw:
+def _grid(model: Model, name: str) -> Callable[[int], Array]:
+  """Return a time grid of the model's path."""
+  path = model.path
+  ends = {"t_min": path.t_min, "t_max": path.t_max}
+  return registry.make("grid", {"name": name}, field="grid", path=path, **ends)
+
+
+def make_draw(plan: Plan, options: PairOptions) -> Draw:
   """Return what makes pairs by their numbers, compiled once.
 
   Args:
-    config: The teacher's resolved config, as `solving` returns it.
+    plan: The teacher's plan.
     options: How to make them.
 
   Raises:
     UsageError: If an option does not fit the teacher; nothing compiles.
   """
-  model = build.make_model(config)
-  if not model.method.teaches:
-    raise UsageError(
-      f"--workdir is a run of {config.method!r}, whose network is no velocity: "
-      f"give one of {teachers()}"
-    )
-  if options.guidance != 1:
-    model.check_guidance(options.guidance, "--guidance")
-  sampler = model.make_sampler(options.nfe, "--nfe")
+  plan = solving(plan, options)
+  model = plan.model
+  with named(grid="grid" if options.grid else "sample.grid"):
+    sampler = model.make_sampler(plan.sample, options.nfe)
 
   def noise_of(index):
     key = jax.random.fold_in(jax.random.key(options.seed), index)
@@ -203,6 +233,6 @@ def _write(pairs: data.Pairs, shard: int, arrays: list[np.ndarray]) -> None:
   if not np.isfinite(made).all():
     raise RunError(
       f"shard {shard + 1} of {pairs.folder} is not finite: the teacher "
-      "diverged, or a solver step is too long; raise --nfe, or train again"
+      "diverged, or a solver step is too long; raise nfe, or train again"
     )
   pairs.write(shard, noise, made, label[0] if label else None)

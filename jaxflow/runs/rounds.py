@@ -17,46 +17,45 @@ import jax
 
 from jaxflow import config as config_lib
 from jaxflow import couplings
-from jaxflow.commands import pairs
-from jaxflow.commands.train import train
-from jaxflow.config import Config
-from jaxflow.config.files import load_config
-from jaxflow.config.limits import check_limits
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders, processes, sharding
-from jaxflow.runs import model as build
+from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
-from jaxflow.runs.inputs import check_mesh
-from jaxflow.runs.run import Run, load_data
+from jaxflow.runs.inputs import check_mesh, load_data
+from jaxflow.runs.options import option
+from jaxflow.runs.pair_generation import PairOptions, make_draw, make_pairs
+from jaxflow.runs.run import Run
+from jaxflow.runs.train import train
+
+__all__ = ["Rounds", "rectify"]
 
 FILE = "rectify.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rounds:
-  """How many rounds; each field is a flag of the command line.
+  """How many rounds; the command line has a flag for each field."""
 
-  Attributes:
-    rounds: Rounds on pairs.
-    start: Share of pairs among the rows of the first of them.
-    end: Share in the last; between, it grows by equal steps.
-    teacher: Folder of a trained run that takes the place of round 0.
-  """
-
-  rounds: int = 3
-  start: float = 0.4
-  end: float = 0.9
-  teacher: str = ""
+  rounds: int = option(3, "rounds on pairs, each from the weights of the last")
+  start: float = option(
+    0.4,
+    "share of pairs in the first round; the other rows are real data with "
+    "fresh noise",
+  )
+  end: float = option(0.9, "share of pairs in the last round")
+  teacher: str = option(
+    "", "a trained run in place of round 0, which trains without pairs"
+  )
 
   def __post_init__(self):
     """Raise UsageError if a number is out of range."""
     if self.rounds < 1:
-      raise UsageError(f"--rounds={self.rounds}: give at least 1")
+      raise UsageError(f"rounds={self.rounds}: give at least 1")
     for name in ("start", "end"):
       if not 0 < getattr(self, name) <= 1:
         raise UsageError(
-          f"--{name}={getattr(self, name)}: give a share above 0, at most 1"
+          f"{name}={getattr(self, name)}: give a share above 0, at most 1"
         )
 
   def share(self, number: int) -> float:
@@ -67,10 +66,10 @@ class Rounds:
 
 
 def rectify(
-  config: Config,
+  config: config_lib.Config,
   workdir: pathlib.Path,
   rounds: Rounds,
-  options: pairs.Options,
+  options: PairOptions,
   *,
   say: Callable[[str], None] = print,
 ) -> bool:
@@ -91,96 +90,96 @@ def rectify(
     UsageError: If an option is wrong, or the workdir holds other rounds.
     RunError: If training fails or samples are not finite.
   """
-  check_limits(config)
+  config_lib.check_limits(config)
   _check(config, rounds, options)
   folders.check_shared(workdir)
 
-  def claim():
+  def begin():
     folders.make_workdir(workdir)
-    _keep(workdir, rounds, options)
+    _save_or_compare(workdir, rounds, options)
 
-  processes.once(claim)
+  processes.once(begin)
   previous = pathlib.Path(rounds.teacher)
   if not rounds.teacher:
     previous = workdir / "round_0"
     say(f"round 0 of {rounds.rounds}: {previous}")
     own = {"pairs": "", "synthetic_share": 0.0}
-    first = _changed(config, {"data": own, "init": {"workdir": ""}})
-    if not train(first, previous, say=say):
+    first = {"data": own, "init": {"workdir": ""}}
+    if not train(config_lib.changed(config, first), previous, say=say).finished:
       return False
   for number in range(1, rounds.rounds + 1):
     share, folder = rounds.share(number), workdir / f"pairs_{number}"
     current = workdir / f"round_{number}"
     say(f"round {number} of {rounds.rounds}, {share:.0%} pairs: {current}")
     made = dataclasses.replace(options, seed=options.seed + number - 1)
-    if not pairs.make_pairs(previous, folder, made, say=say):
+    if not make_pairs(previous, folder, made, say=say):
       return False
     fields = {
       "data": {"pairs": str(folder), "synthetic_share": share},
       "init": {"workdir": str(previous), "ema": options.ema},
     }
-    if not train(_changed(config, fields), current, say=say):
+    if not train(config_lib.changed(config, fields), current, say=say).finished:
       return False
     previous = current
   return True
 
 
-def _changed(config: Config, fields: dict[str, Any]) -> Config:
-  changed = config.copy_and_resolve_references()
-  with changed.unlocked():
-    config_lib.update(changed, fields)
-  return changed.lock()
-
-
-def _check(config: Config, rounds: Rounds, options: pairs.Options) -> None:
+def _check(
+  config: config_lib.Config, rounds: Rounds, options: PairOptions
+) -> None:
   """Raise UsageError for what would fail only after a round."""
-  if "synthetic_share" not in config.data:
-    flows = [
-      name
-      for name, row in METHODS.items()
-      if row.teaches and "pairs" in row.needs
-    ]
+  method = config_lib.method_of(config)
+  flows = {
+    name: row
+    for name, row in METHODS.items()
+    if row.teaches and "pairs" in row.needs
+  }
+  if method not in flows.values():
+    (name,) = (name for name, row in METHODS.items() if row is method)
     raise UsageError(
-      f"method={config.method!r} trains no velocity on pairs: take one of "
+      f"method={name!r} trains no velocity on pairs: take one of "
       f"{', '.join(flows)}"
     )
-  check_mesh(config, sharding.make_mesh(**config.mesh))
-  real = processes.together(lambda: load_data(config, "train"))
-  own = config_lib.resolve(
-    config,
-    shape=real.shape,
-    num_classes=real.num_classes,
-    teacher=None,
+  data_plan = config_lib.data_plan(config)
+  real = processes.together(lambda: load_data(data_plan, "train"))
+  plan = config_lib.make_plan(
+    config_lib.resolve(
+      config, shape=real.shape, num_classes=real.num_classes, teacher=None
+    )
   )
-  run = Run.of(own)
-  pairs.make_draw(pairs.solving(own, options), options)
+  mesh = sharding.make_mesh(**plan.mesh)
+  check_mesh(plan, mesh)
+  make_draw(plan, options)
+  # Of a wrong optimizer, the state tells.
+  params = Run(plan).template(mesh).params
   if rounds.teacher:
-    _check_teacher(run, rounds.teacher, options)
+    with named(workdir="teacher"):
+      saved = config_lib.load_config(pathlib.Path(rounds.teacher))
+      teacher = config_lib.make_plan(saved)
+      make_draw(teacher, options)
+    _check_teacher(f"teacher={rounds.teacher}", teacher, plan, params)
 
 
-def _check_teacher(run: Run, folder: str, options: pairs.Options) -> None:
+def _check_teacher(name: str, teacher: Plan, plan: Plan, params: Any) -> None:
   """Raise UsageError if the first round cannot follow on a teacher."""
-  teacher = load_config(pathlib.Path(folder), field="--teacher")
-  pairs.make_draw(pairs.solving(teacher, options), options)
-  own = run.model.config
-  for name in ("name", "shape", "num_classes"):
-    if own.data[name] != teacher.data[name]:
+  for field in ("name", "shape", "num_classes"):
+    mine, its = getattr(plan.data, field), getattr(teacher.data, field)
+    if mine != its:
       raise UsageError(
-        f"--teacher={folder}: its data.{name} is {teacher.data[name]!r}, this "
-        f"run's is {own.data[name]!r}; they must agree"
+        f"{name}: its data.{field} is {its!r}, this run's is {mine!r}; they "
+        "must agree"
       )
-  key, its = jax.random.key(0), build.make_model(teacher).network
   check_same_network(
-    jax.eval_shape(run.model.network.init, key),
-    jax.eval_shape(its.init, key),
-    (own, teacher),
-    f"--teacher={folder}",
+    params,
+    jax.eval_shape(teacher.model.network.init, jax.random.key(0)),
+    (plan.model, teacher.model),
+    name,
     "go round by round, with `jaxflow pairs` and `jaxflow train`",
   )
 
 
-def _keep(
-  workdir: pathlib.Path, rounds: Rounds, options: pairs.Options
+def _save_or_compare(
+  workdir: pathlib.Path, rounds: Rounds, options: PairOptions
 ) -> None:
   """Write the options in the workdir, or compare them with those there."""
   given = dataclasses.asdict(rounds) | dataclasses.asdict(options)
@@ -189,8 +188,7 @@ def _keep(
   if not path.exists():
     if any(p.suffix != ".part" for p in workdir.iterdir()):
       raise UsageError(
-        f"--workdir={workdir} is not empty and holds no {FILE}: give a new "
-        "folder"
+        f"workdir={workdir} is not empty and holds no {FILE}: give a new folder"
       )
     part = path.with_suffix(".json.part")
     part.write_text(json.dumps(given, indent=2) + "\n")
@@ -199,12 +197,12 @@ def _keep(
     found = json.loads(path.read_text())
   except ValueError as error:
     raise UsageError(
-      f"--workdir={workdir}: {FILE} cannot be read ({error}): restore it from "
-      "a copy, or give another folder"
+      f"workdir={workdir}: {FILE} cannot be read ({error}): restore it from a "
+      "copy, or give another folder"
     ) from error
   for name, value in given.items():
     if found.get(name) != value:
       raise UsageError(
-        f"--workdir={workdir} was made with --{name}={found.get(name)!r}, not "
-        f"{value!r}: give another --workdir, or the old value"
+        f"workdir={workdir} was made with {name}={found.get(name)!r}, not "
+        f"{value!r}: give another workdir, or the old value"
       )

@@ -1,0 +1,75 @@
+"""`jaxflow bench`: measure what sampling costs, beside its network calls."""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from jaxflow.commands.command import Command
+from jaxflow.commands.console import say
+from jaxflow.commands.flags import whole_numbers
+
+__all__ = ["COMMAND"]
+
+
+def _define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string(
+    "workdir", None, "the folder of a run", flag_values=values
+  )
+  flags.DEFINE_list(
+    "nfe",
+    [],
+    "network calls per sample (default: of 1,2,4,8 those that its sampler can "
+    "make)",
+    flag_values=values,
+  )
+  flags.DEFINE_list(
+    "batch", [], "samples at a time (default: 1,8,64)", flag_values=values
+  )
+  flags.DEFINE_string(
+    "teacher",
+    None,
+    "another run to measure beside it (default: the teacher in the run's own "
+    "checkpoint); of the solvers that it knows, it takes the one whose samples "
+    "come nearest to held-out data",
+    flag_values=values,
+  )
+  flags.DEFINE_list(
+    "teacher_nfe",
+    [],
+    "network calls per sample of the teacher (default: as --nfe)",
+    flag_values=values,
+  )
+
+
+def _run(values: flags.FlagValues, config: Any) -> int:
+  del config
+  counts = {
+    name: whole_numbers(values, name)
+    for name in ("nfe", "batch", "teacher_nfe")
+  }
+
+  from jaxflow import reports
+  from jaxflow.reports.bench import bench
+
+  costs = bench(
+    pathlib.Path(values.workdir),
+    teacher=pathlib.Path(values.teacher) if values.teacher else None,
+    say=say,
+    **counts,
+  )
+  say(reports.cost_table(costs))
+  return 0
+
+
+COMMAND = Command(
+  summary="measure latency, memory and FLOPs of samplers, and their overhead",
+  define=_define,
+  required={"workdir": "FOLDER"},
+  run=_run,
+  notes="""\
+Prints, a line a sampler, time to compile, latency, samples/s, memory, FLOPs,
+and what it takes beyond its network calls; writes WORKDIR/bench.json, and
+WORKDIR/bench.png, quality against latency.""",
+  example="jaxflow bench --workdir=runs/digits --nfe=1,4 --batch=64",
+)

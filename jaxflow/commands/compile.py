@@ -1,0 +1,57 @@
+"""`jaxflow compile`: compile a config for devices that need not be there."""
+
+from typing import Any
+
+from absl import flags
+
+from jaxflow.commands.command import Command
+from jaxflow.commands.console import say
+
+__all__ = ["COMMAND"]
+
+
+def _define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string(
+    "topology",
+    None,
+    "the devices: v4:AxBxC, v5p:AxBxC, v5e:AxB or v6e:AxB chips (needs the "
+    "extra [tpu], no TPU), or host:N devices of this machine's CPU",
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    "hbm",
+    None,
+    "memory of a device in GiB (default: the chip's; none of host)",
+    flag_values=values,
+  )
+
+
+def _run(values: flags.FlagValues, config: Any) -> int:
+  from jaxflow.compilation.topologies import Topology
+
+  topology = Topology.parse(values.topology)
+  topology.prepare()
+
+  from jaxflow.compilation.of_config import compile_config
+
+  return 0 if compile_config(config, topology, hbm=values.hbm, say=say) else 1
+
+
+COMMAND = Command(
+  summary="compile a config for a TPU pod, without one: memory, FLOPs, traffic",
+  takes_config=True,
+  define=_define,
+  required={"topology": "NAME"},
+  run=_run,
+  notes="""\
+--config.mesh.* arranges the devices. Nothing is read where the config holds
+data.shape and data.num_classes; a teacher that is not there is taken to be like
+the student.
+
+Prints for training step, sampler (sample.batch_size samples) and evaluation
+step (evaluation.batch_size) what each takes of a chip: memory, FLOPs,
+collectives with their bytes, the time to compile, and the compiler's estimate
+of the kernels' time. Exit code 1 if one does not fit.""",
+  example="jaxflow compile --config=digits:mean_flow --topology=host:8",
+  alone=True,
+)

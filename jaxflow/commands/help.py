@@ -1,0 +1,105 @@
+"""The text of `--help`, made of what commands and their flags say."""
+
+import textwrap
+from collections.abc import Mapping
+
+from absl import flags
+
+from jaxflow.commands.command import Command
+from jaxflow.commands.flags import defined
+
+__all__ = ["help_of", "overview"]
+
+_WIDTH = 80
+# Where the text of a row begins, at most.
+_COLUMN = 18
+
+
+def overview(commands: Mapping[str, Command], common: flags.FlagValues) -> str:
+  """Return the help of the program.
+
+  Args:
+    commands: Its commands by name.
+    common: The flags that all commands take.
+  """
+  summaries = {name: command.summary for name, command in commands.items()}
+  return "\n".join(
+    [
+      "usage: jaxflow COMMAND [--FLAG=VALUE ...]",
+      "",
+      *_rows(summaries),
+      "",
+      "jaxflow COMMAND --help lists the flags of a command. All commands take",
+      "",
+      *_rows(_texts(common)),
+    ]
+  )
+
+
+def help_of(name: str, command: Command) -> str:
+  """Return the help of a command."""
+  values = defined(command)
+  lines = [
+    *_usage(name, command),
+    "",
+    *_wrapped(f"{command.summary[0].upper()}{command.summary[1:]}."),
+  ]
+  if len(values):
+    lines += ["", *_rows(_texts(values))]
+  for note in command.notes.split("\n\n") if command.notes else ():
+    lines += ["", *_wrapped(note)]
+  return "\n".join([*lines, "", "example:", f"  {command.example}"])
+
+
+def _usage(name: str, command: Command) -> list[str]:
+  """Return the lines that show how a command is called."""
+  start = f"usage: jaxflow {name}"
+  words = ["--config=CONFIG:METHOD"] if command.takes_config else []
+  words += [f"--{flag}={value}" for flag, value in command.required.items()]
+  others = set(defined(command)) - {"config", "config.FIELD", *command.required}
+  if others:
+    words.append("[--FLAG=VALUE ...]")
+  if command.takes_config or command.changes:
+    words.append("[--config.FIELD=VALUE ...]")
+  # Words with blanks inside stay whole.
+  text = " ".join(word.replace(" ", "\0") for word in words)
+  lines = textwrap.wrap(
+    text,
+    _WIDTH,
+    initial_indent=f"{start} ",
+    subsequent_indent=" " * (len(start) + 1),
+    break_on_hyphens=False,
+  )
+  return [line.replace("\0", " ") for line in lines or [start]]
+
+
+def _texts(values: flags.FlagValues) -> dict[str, str]:
+  """Return the help of flags, and their defaults, by how they are written."""
+  found = {}
+  for name in values:
+    text = values[name].help
+    default = values[name].default
+    told = "(default" in text or default is None or default is False
+    if not told and default not in ("", []):
+      text += f" (default {default})"
+    shown = f"--{name}=VALUE" if "." in name else f"--{name}"
+    found[shown] = text
+  return found
+
+
+def _rows(texts: Mapping[str, str]) -> list[str]:
+  """Return a table of names and what they are."""
+  column = min(max(map(len, texts)) + 4, _COLUMN)
+  lines = []
+  for name, text in texts.items():
+    wrapped = textwrap.wrap(text, _WIDTH - column, break_on_hyphens=False)
+    fits = len(name) + 4 <= column
+    lines.append(
+      f"  {name:{column - 2}}{wrapped.pop(0)}" if fits else f"  {name}"
+    )
+    lines += [" " * column + line for line in wrapped]
+  return lines
+
+
+def _wrapped(text: str) -> list[str]:
+  return textwrap.wrap(text, _WIDTH, break_on_hyphens=False)

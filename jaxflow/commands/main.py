@@ -1,0 +1,147 @@
+"""Runs the command line: `jaxflow train | pairs | encode | sample | ...`."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+import jaxflow
+from jaxflow.commands.command import Command
+from jaxflow.commands.console import print_line
+from jaxflow.commands.flags import defined, read
+from jaxflow.commands.help import help_of, overview
+from jaxflow.errors import RunError, UsageError, named
+
+__all__ = ["COMMANDS", "command_of", "main", "run"]
+
+# Each is a module of this folder, which imports what is heavy when it runs.
+COMMANDS = (
+  *("train", "sample", "evaluate", "stats", "bench", "report", "pairs"),
+  *("rectify", "encode", "compile", "methods", "presets"),
+)
+
+# Where a value comes from, if not from a flag, by the name that the library
+# gives it.
+_FIELDS = {
+  "ema": "sample.ema",
+  "grid": "sample.grid",
+  "guidance": "sample.guidance",
+  "nfe": "sample.nfe",
+  "prediction": "loss.prediction",
+  "sampler": "sample.sampler",
+  "solver": "flow_map.solver",
+}
+
+
+def main() -> None:
+  """Run the command line and exit with its code."""
+  sys.exit(run(sys.argv))
+
+
+def run(argv: Sequence[str]) -> int:
+  """Run one command.
+
+  Args:
+    argv: Program name, command and flags.
+
+  Returns:
+    0, 1 for a failure, 2 for wrong usage, 130 where Ctrl-C came before there
+    was anything to save.
+  """
+  common = _common()
+  try:
+    arguments = common(list(argv), known_only=True)[1:]
+  except flags.Error as error:
+    print(f"jaxflow: {error} (--help lists the flags)", file=sys.stderr)
+    return 2
+  if common.version:
+    print_line(jaxflow.__version__)
+    return 0
+  name = arguments[0] if arguments else "--help"
+  if name in ("--help", "-h", "help"):
+    commands = {name: command_of(name) for name in COMMANDS}
+    print_line(overview(commands, _common()))
+    return 0 if arguments else 2
+  # Libraries warn of what a user can do nothing about; our warnings do not
+  # pass through absl.
+  logging.set_verbosity(logging.ERROR)
+  resumable = False
+  try:
+    command = command_of(name)
+    resumable = command.resumable
+    if {"--help", "-h"} & set(arguments):
+      print_line(help_of(name, command))
+      return 0
+    return _run(command, arguments[1:], common.distributed)
+  except KeyboardInterrupt:
+    if common.debug:
+      raise
+    more = "; the same command goes on" if resumable else ""
+    print(f"jaxflow {name}: interrupted{more}", file=sys.stderr)
+    return _left(130)
+  except Exception as error:
+    if common.debug:
+      raise
+    expected = isinstance(error, UsageError | RunError)
+    kind = "" if expected else f"{type(error).__name__}: "
+    text = " ".join(str(error).split())
+    more = "" if expected else " (--debug shows where)"
+    print(f"jaxflow {name}: {kind}{text}{more}", file=sys.stderr)
+    return _left(2 if isinstance(error, UsageError) else 1)
+
+
+def command_of(name: str) -> Command:
+  """Return a command; raise UsageError if there is none of that name."""
+  if name not in COMMANDS:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(
+      f"command={name!r} is unknown: {hint}choose one of {', '.join(COMMANDS)}"
+    )
+  return importlib.import_module(f"jaxflow.commands.{name}").COMMAND
+
+
+def _common() -> flags.FlagValues:
+  """Return the flags that all commands take."""
+  values = flags.FlagValues()
+  # They may stand anywhere, before the command as well.
+  values.set_gnu_getopt(True)
+  flags.DEFINE_boolean(
+    "debug", False, "show the traceback of an error", flag_values=values
+  )
+  flags.DEFINE_string(
+    "distributed",
+    "auto",
+    "whether to join the other processes of a job, in each of which the same "
+    "command runs: on, off, or auto, where Slurm, Open MPI, a TPU pod, or "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so",
+    flag_values=values,
+  )
+  flags.DEFINE_boolean(
+    "version", False, "print the version", flag_values=values
+  )
+  return values
+
+
+def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
+  """Read flags, join the other processes of a job, and run a command."""
+  values = defined(command)
+  names = _FIELDS | {name: f"--{name}" for name in values}
+  with named(**names):
+    if not (command.alone and distributed == "auto"):
+      from jaxflow.parallel import launch
+
+      launch.join(distributed, preemptible=command.interruptible)
+    config = read(command, values, arguments)
+    return command.run(values, config)
+
+
+def _left(code: int) -> int:
+  """Return an exit code; in a job, end with it at once."""
+  if "jax" in sys.modules:  # Nothing else can have joined one.
+    from jaxflow.parallel import launch
+
+    launch.leave(code)
+  return code

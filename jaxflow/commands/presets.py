@@ -1,0 +1,43 @@
+"""`jaxflow presets`: print the configs that can be given by name."""
+
+import textwrap
+from typing import Any
+
+from absl import flags
+
+from jaxflow.commands.command import Command
+from jaxflow.commands.console import say
+
+__all__ = ["COMMAND"]
+
+
+def _run(values: flags.FlagValues, config: Any) -> int:
+  del values, config
+
+  from jaxflow.config import presets
+  from jaxflow.methods import METHODS
+
+  for name in presets.names():
+    file = presets.find(name)
+    methods = presets.methods_of(file)
+    listed = "all" if methods == list(METHODS) else ", ".join(methods) or "none"
+    wrapped = textwrap.wrap(
+      f"methods: {listed}",
+      80,
+      initial_indent="  ",
+      subsequent_indent="    ",
+    )
+    lines = [name, f"  {presets.summary(file)}", f"  {file}", *wrapped]
+    say("\n".join(lines))
+  return 0
+
+
+COMMAND = Command(
+  summary="print the configs that can be given by name, and their methods",
+  run=_run,
+  notes="""\
+Files in the folder configs/ go before those of the same name that come with the
+library.""",
+  example="jaxflow presets",
+  alone=True,
+)

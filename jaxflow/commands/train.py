@@ -1,0 +1,41 @@
+"""`jaxflow train`: train a config in a workdir."""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from jaxflow.commands.command import Command
+from jaxflow.commands.console import say
+
+__all__ = ["COMMAND"]
+
+
+def _define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string(
+    "workdir",
+    None,
+    "a folder for the run: config.json, checkpoints/, metrics.csv, "
+    "tensorboard/ and samples/; with a run in it, training goes on from its "
+    "last checkpoint",
+    flag_values=values,
+  )
+
+
+def _run(values: flags.FlagValues, config: Any) -> int:
+  from jaxflow.runs.train import train
+
+  train(config, pathlib.Path(values.workdir), say=say)
+  return 0
+
+
+COMMAND = Command(
+  summary="train a config in a workdir, or go on where it stopped",
+  takes_config=True,
+  define=_define,
+  required={"workdir": "FOLDER"},
+  run=_run,
+  notes="Ctrl-C and SIGTERM save and exit 0; the same command goes on.",
+  example="jaxflow train --config=digits:mean_flow --workdir=runs/digits",
+  interruptible=True,
+)

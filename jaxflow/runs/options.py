@@ -1,0 +1,24 @@
+"""Options of long work: dataclasses whose fields say what they are."""
+
+import dataclasses
+from typing import Any
+
+__all__ = ["option"]
+
+
+def option(default: Any, text: str) -> Any:
+  """Return a field of a dataclass that describes itself.
+
+  Args:
+    default: Its default.
+    text: What it is, in lower case and without a full stop; the command line
+      shows it as the help of the flag of this name.
+
+  Example:
+    >>> @dataclasses.dataclass
+    ... class Options:
+    ...   num: int = option(64, "how many samples")
+    >>> dataclasses.fields(Options)[0].metadata["help"]
+    'how many samples'
+  """
+  return dataclasses.field(default=default, metadata={"help": text})
