@@ -3,6 +3,7 @@ import math
 import re
 from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +141,7 @@ def test_skipped_steps_are_counted_in_the_log(tmp_path, monkeypatch):
   state = tiny.state_of(workdir)
   assert counts[-1] == int(state.skipped) > 0
   assert int(state.step) == 40
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+  chex.assert_tree_all_finite(state.params)
 
 
 def test_samples_as_arrays(folder, tmp_path):

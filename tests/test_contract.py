@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,7 +199,8 @@ def test_jit_keys_and_shape(method):
 
   key = jax.random.key(1)
   value, metrics = compiled(params, key, batch_of(method))
-  assert value.shape == (SIZE,) and value.dtype == jnp.float32
+  chex.assert_shape(value, (SIZE,))
+  chex.assert_type(value, jnp.float32)
   assert all(jnp.shape(m) == () for m in metrics.values()) and metrics
   eager, eager_metrics = loss(params, key, batch_of(method))
   # A weight 1 / (t - s) enlarges the rounding of two nearly equal points.
@@ -256,11 +258,8 @@ def test_finite_at_both_ends_of_time(method, dtype):
   sampled = some_times(method, jax.random.key(2))
   for given in [*ends_of_time(method), sampled]:
     (_, value), gradient = compute(params, given)
-    assert value.dtype == jnp.float32
-    assert jnp.isfinite(value).all()
-    for leaf in jax.tree.leaves(gradient):
-      assert leaf.dtype == jnp.float32
-      assert jnp.isfinite(leaf).all()
+    chex.assert_type(jax.tree.leaves((value, gradient)), jnp.float32)
+    chex.assert_tree_all_finite((value, gradient))
   # The last times are the method's own: there the gradient is not zero.
   assert optax.tree.norm(gradient) > 1e-4
 
@@ -366,10 +365,11 @@ def test_same_training_on_one_and_on_eight_devices(name):
     np.testing.assert_allclose(
       metrics["loss"], other_metrics["loss"], rtol=1e-5, atol=1e-5
     )
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+    chex.assert_trees_all_close(
       (end.params, end.loss_params, end.ema),
       (other.params, other.loss_params, other.ema),
+      rtol=1e-5,
+      atol=1e-5,
     )
 
 
