@@ -114,7 +114,8 @@ def saved_steps(workdir):
 
 
 def wait_for_checkpoint(workdir, step, process):
-  deadline = time.monotonic() + 120
+  # Against a process that hangs only: one that ends is seen at once.
+  deadline = time.monotonic() + 900
   while not any(s >= step for s in saved_steps(workdir)):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline

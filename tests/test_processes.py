@@ -58,7 +58,12 @@ def start(folder, name, commands, *, count, devices):
   ]
 
 
-def finish(job, timeout=300):
+# Against processes that wait for each other only: with an empty compilation
+# cache and a busy machine a job takes minutes.
+PATIENCE = 900
+
+
+def finish(job, timeout=PATIENCE):
   """Wait for the processes of a job; return code, out and err of each."""
   try:
     return [
@@ -266,7 +271,7 @@ OFTEN = ("optimizer.eps=1e-3", "checkpoint.every=50", "train.log_every=50")
 
 def wait_for(path, job):
   """Wait until a file is there; fail at once where the job ends first."""
-  for _ in range(1200):
+  for _ in range(10 * PATIENCE):
     if path.exists():
       return
     assert all(process.poll() is None for process in job), finish(job)
