@@ -114,7 +114,8 @@ def saved_steps(workdir):
 
 
 def wait_for_checkpoint(workdir, step, process):
-  deadline = time.monotonic() + 120
+  # Against a process that hangs only: one that ends is seen at once.
+  deadline = time.monotonic() + 900
   while not any(s >= step for s in saved_steps(workdir)):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
@@ -349,14 +350,13 @@ def test_position_of_the_data_is_saved(folder):
 
 
 def test_fsdp_run_equals_a_replicated_one(tmp_path):
-  flags = "model.width=64", "model.depth=2", "train.steps=20"
+  # Adam divides a gradient of zero by its own rounding error, unless it is told
+  # how small a gradient may be.
+  eps = "optimizer.eps=1e-3"
+  flags = "model.width=64", "model.depth=2", "train.steps=20", eps
   a = tiny.train(tmp_path, "a", "flow_matching", *flags)
   b = tiny.train(tmp_path, "b", "flow_matching", *flags, "mesh.fsdp=8")
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-    tiny.state_of(a).params,
-    tiny.state_of(b).params,
-  )
+  assert tiny.apart(tiny.state_of(b).params, tiny.state_of(a).params) <= 1e-5
 
 
 def test_diverged_run_keeps_its_checkpoints(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import socket
+import threading
 import time
 
 import numpy as np
@@ -255,11 +256,20 @@ def test_files_alone_make_a_set(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "celeb_a", "imagenet2012"])
-def test_set_that_is_not_there_says_what_to_do_at_once(tmp_path, name):
-  began = time.monotonic()
+def test_set_that_is_not_there_says_what_to_do_at_once(
+  tmp_path, monkeypatch, name
+):
+  # At once: without a word to the network, however slow the machine is.
+  asked = []
+
+  def connect(self, address):
+    asked.append(address)
+    raise OSError("no route")
+
+  monkeypatch.setattr(socket.socket, "connect", connect)
   with pytest.raises(UsageError) as error:
     jdata.load(name, "train", data_dir=str(tmp_path), size=64)
-  assert time.monotonic() - began < 5
+  assert not asked
   text = message(error)
   assert text.startswith(f"data.name={name!r} is not in data.data_dir=")
   assert f"tfds.builder({name!r}, data_dir={str(tmp_path)!r}" in text
@@ -287,18 +297,20 @@ def test_a_look_up_that_hangs_is_given_up(monkeypatch):
   for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setattr(downloads, "_LIMIT", 0.1)
-  asked = []
+  asked, over = [], threading.Event()
 
   def hang(address, timeout):
     asked.append(address)
-    time.sleep(3)
+    # Much longer than a busy machine needs to give it up.
+    over.wait(60)
     raise OSError
 
   monkeypatch.setattr(socket, "create_connection", hang)
   began = time.monotonic()
   urls = ["https://one.example/a", "https://one.example/b"]
   assert downloads.unreachable(urls) == "one.example"
-  assert time.monotonic() - began < 2
+  assert time.monotonic() - began < 30
+  over.set()
   assert asked == [("one.example", 443)]
   assert downloads.unreachable([]) is None
   monkeypatch.setenv("https_proxy", "http://proxy.example:3128")

@@ -109,6 +109,18 @@ def assert_same_bits(a, b):
     assert x.tobytes() == y.tobytes(), path
 
 
+def apart(a, b) -> float:
+  """How far a tree is from another, relatively, all of it as one vector.
+
+  Trainings that differ by rounding are compared so: a bias that began at 0 has
+  only its rounding to be compared with.
+  """
+  a, b = (
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b)
+  )
+  return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
 def checksums(folder: pathlib.Path) -> dict[str, str]:
   """Return the hash of every file below a folder."""
   return {
