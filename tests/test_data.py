@@ -242,7 +242,8 @@ def test_digits_are_read_again_as_they_were(digits, data_dir):
 PREPARE = """
 import random, sys, time, warnings
 warnings.simplefilter("error")
-from jaxflow.data import digits, load
+from jaxflow.data import load
+from jaxflow.data.sets import digits
 random.seed(0)
 state = random.getstate()
 print("ready", flush=True)

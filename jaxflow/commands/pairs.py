@@ -18,8 +18,11 @@ import numpy as np
 from jaxflow import data
 from jaxflow.config import Config, registry, update
 from jaxflow.config.files import load_config
-from jaxflow.data.folders.writing import claimed, fill
-from jaxflow.errors import RunError, UsageError
+from jaxflow.data.folders.writing import (
+  created_and_locked,
+  write_missing_shards,
+)
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import model as build
 from jaxflow.runs.roles import teachers
@@ -96,7 +99,7 @@ def make_pairs(
   config = solving(load_config(workdir, field="--workdir"), options)
   draw = make_draw(config, options)
   mesh = sharding.fitting_mesh(config.mesh)
-  draw = sharding.over(mesh, draw)
+  draw = sharding.with_mesh(mesh, draw)
   run, state = load(
     workdir, field="--workdir", mesh=mesh, step=step, ema=options.ema
   )
@@ -118,16 +121,16 @@ def make_pairs(
   }
   del state
   create = functools.partial(data.Pairs.create, out, description)
-  with claimed(out, create):
-    pairs = data.Pairs.open(out, field="--out")
-    return fill(
-      pairs,
+  with named(folder="--out"), created_and_locked(out, create):
+    pairs = data.Pairs.open(out)
+    return write_missing_shards(
+      pairs.files,
       functools.partial(_batch, pairs, functools.partial(draw, params), mesh),
       functools.partial(_write, pairs),
       batch_size=options.batch_size,
       devices=sharding.row_shards(mesh),
       unit="pairs",
-      say=say,
+      print_line=say,
     )
 
 

@@ -22,7 +22,8 @@ from jaxflow.commands.train import train
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
 from jaxflow.config.limits import check_limits
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
+from jaxflow.files import replace_file
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.runs import model as build
@@ -93,13 +94,14 @@ def rectify(
   """
   check_limits(config)
   _check(config, rounds, options)
-  folders.check_shared(workdir)
 
   def claim():
     folders.make_workdir(workdir)
     _keep(workdir, rounds, options)
 
-  processes.once(claim)
+  with named(workdir="--workdir"):
+    folders.check_shared(workdir)
+    processes.once(claim)
   previous = pathlib.Path(rounds.teacher)
   if not rounds.teacher:
     previous = workdir / "round_0"
@@ -187,14 +189,13 @@ def _keep(
   del given["batch_size"]  # It may change: it decides nothing.
   path = workdir / FILE
   if not path.exists():
-    if any(p.suffix != ".part" for p in workdir.iterdir()):
+    if any(p.suffix != ".tmp" for p in workdir.iterdir()):
       raise UsageError(
         f"--workdir={workdir} is not empty and holds no {FILE}: give a new "
         "folder"
       )
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(given, indent=2) + "\n")
-    part.replace(path)
+    text = json.dumps(given, indent=2) + "\n"
+    replace_file(path, lambda draft: draft.write_text(text))
   try:
     found = json.loads(path.read_text())
   except ValueError as error:

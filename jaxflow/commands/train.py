@@ -15,7 +15,7 @@ from jaxflow.commands.sample import save_samples
 from jaxflow.config import Config
 from jaxflow.config.files import save_config
 from jaxflow.config.limits import check_limits
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.evaluation.evaluator import check_fields
 from jaxflow.parallel import folders, processes, sharding
@@ -82,7 +82,8 @@ def train(
       stack.enter_context(folders.locked(workdir))
       save_config(plan.run.model.config, workdir / "config.json")
 
-    processes.once(begin_writing)
+    with named(workdir="--workdir", folder="--workdir"):
+      processes.once(begin_writing)
     for note in plan.notes:
       say(note)
     section = plan.run.model.config.checkpoint
@@ -109,7 +110,8 @@ def _prepare(
   check_fields(config)
   mesh = sharding.make_mesh(**config.mesh)
   processes.check_same(str(config.to_dict()), "the config")
-  folders.check_shared(workdir)
+  with named(workdir="--workdir"):
+    folders.check_shared(workdir)
   given = processes.together(
     lambda: inputs.read_inputs(config, load_data(config, "train"))
   )
@@ -205,7 +207,7 @@ def _run(
       on_sample=plan.on_sample,
       on_steps=on_steps,
       interrupted=interrupted,
-      say=say,
+      print_line=say,
     )
   if not finished:
     say(

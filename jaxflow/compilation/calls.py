@@ -35,7 +35,7 @@ def sampler_call(
     UsageError: If no number of steps makes `nfe` calls.
   """
   where = _where(rows, mesh)
-  sampler = sharding.over(mesh, model.make_sampler(nfe, field))
+  sampler = sharding.with_mesh(mesh, model.make_sampler(nfe, field))
   inputs = sampler_inputs(model, rows, where)
   return Program(
     name=f"sampler, {nfe} call{'s' if nfe > 1 else ''}",
@@ -90,7 +90,7 @@ def network_call(
   return Program(
     name="network call",
     function=jax.jit(
-      sharding.over(mesh, model.network.apply), out_shardings=where
+      sharding.with_mesh(mesh, model.network.apply), out_shardings=where
     ),
     arguments=(params, *inputs),
     kept={"parameters": params, "batch": inputs},

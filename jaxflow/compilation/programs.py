@@ -162,12 +162,12 @@ def evaluation_step(
 def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
   """Return the sampler with the fewest calls, and their number."""
   try:
-    return sharding.over(mesh, run.model.make_sampler(1, "nfe")), 1
+    return sharding.with_mesh(mesh, run.model.make_sampler(1, "nfe")), 1
   except UsageError:
     # A solver of two calls a step, or a sampler that has no single step.
     calls = run.model.config.sample.nfe
     sampler = run.model.make_sampler(calls, "sample.nfe")
-    return sharding.over(mesh, sampler), calls
+    return sharding.with_mesh(mesh, sampler), calls
 
 
 def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:

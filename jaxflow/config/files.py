@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxflow.config.components import Config
 from jaxflow.errors import UsageError
+from jaxflow.files import replace_file
 
 # What may change between two runs in one workdir: none of it is in the state.
 MUTABLE = (
@@ -41,9 +42,8 @@ _SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
 
 def save_config(config: Config, path: pathlib.Path) -> None:
   """Write a config as JSON, replacing the file in one step."""
-  part = path.with_suffix(".json.part")
-  part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-  part.replace(path)
+  text = json.dumps(config.to_dict(), indent=2) + "\n"
+  replace_file(path, lambda draft: draft.write_text(text))
 
 
 def load_config(workdir: pathlib.Path, *, field: str) -> Config:

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from jaxflow.data.order import Order
-from jaxflow.data.read_ahead import read_ahead
 from jaxflow.data.source import Source
+from jaxflow.data.threaded_reading import read_in_threads
 from jaxflow.errors import UsageError
 
 # Most rows that a thread reads at once: few, so that all share a batch.
@@ -101,7 +101,7 @@ class Batches:
     local = micro * len(self._rows)
     self._piece = max(n for n in range(1, _PIECE + 1) if local % n == 0)
     self._pieces = local // self._piece
-    self._ahead: Any = None
+    self._reader: Any = None
     self._order = Order(len(source), batch_size=batch_size, seed=seed)
     self._position = 0
 
@@ -112,7 +112,7 @@ class Batches:
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns "data", and "cond" (labels) and "noise" where there are any."""
     if self._threads:
-      batch = self._rows_ahead()
+      batch = self._read_in_threads()
     else:
       batch = self._read(self._position, self.num_batches)
     self._position += self.num_batches
@@ -152,20 +152,20 @@ class Batches:
 
   def close(self) -> None:
     """Stops the threads; `next` would start new ones."""
-    ahead, self._ahead = self._ahead, None
-    if ahead is not None:
-      ahead.close()
+    reader, self._reader = self._reader, None
+    if reader is not None:
+      reader.close()
 
-  def _rows_ahead(self) -> dict[str, np.ndarray]:
+  def _read_in_threads(self) -> dict[str, np.ndarray]:
     """This process's rows of the next batches, from the threads."""
-    if self._ahead is None:
+    if self._reader is None:
       start = self._position * self._pieces
-      self._ahead = read_ahead(
+      self._reader = read_in_threads(
         self._read_piece, start=start, threads=self._threads
       )
     count = self.num_batches * self._pieces
     try:
-      parts = [next(self._ahead) for _ in range(count)]
+      parts = [next(self._reader) for _ in range(count)]
     except BaseException:
       # Half a batch is lost: threads that start anew begin with it.
       self.close()

@@ -1,6 +1,5 @@
 """The data sets that a config can name."""
 
-import difflib
 import os
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.folders import latents
 from jaxflow.data.sets import toy
 from jaxflow.data.source import Source
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean, named
 
 SPLITS = ("train", "test")
 RING_SAMPLES = 16_384
@@ -64,7 +63,10 @@ def load(
     (2,)
   """
   if split not in SPLITS:
-    raise UsageError(_unknown("split", split, SPLITS))
+    raise UsageError(
+      f"data.split={split!r}: {did_you_mean(split, SPLITS)}choose one of"
+      f" {', '.join(SPLITS)}"
+    )
   if name in DATASETS:
     if size is not None:
       raise UsageError(
@@ -86,9 +88,9 @@ def load(
     download=download,
   )
   if source is None:
-    near = _near(name, (*DATASETS, *tfds_builders.names()))
+    hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
     raise UsageError(
-      f"data.name={name!r}: {near}choose one of {', '.join(DATASETS)}, or an"
+      f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
       " image set of TFDS, 'cifar10' for instance"
     )
   return source
@@ -127,16 +129,6 @@ def known_mixture(name: str) -> toy.Mixture | None:
     ((8, 2), None)
   """
   return MIXTURES[name]() if name in MIXTURES else None
-
-
-def _unknown(field: str, value: str, choices: tuple[str, ...]) -> str:
-  hint = _near(value, choices)
-  return f"data.{field}={value!r}: {hint}choose one of {', '.join(choices)}"
-
-
-def _near(value: str, choices: tuple[str, ...]) -> str:
-  near = difflib.get_close_matches(value, choices, n=1)
-  return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _reject_raw_dir(name: str, raw_dir: str | None) -> None:
@@ -187,13 +179,14 @@ def _mnist(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
 
 def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
   _reject_raw_dir("latents", raw_dir)
-  folder = latents.open_latents(data_dir)
-  return latents.Latents(folder, split, name="latents", field="data.data_dir")
+  with named(folder="data.data_dir"):
+    folder = latents.open_latents(data_dir)
+    return latents.Latents(folder, split, name="latents")
 
 
 def _latent_space(data_dir: str | None) -> latents.LatentSpace:
-  folder = latents.open_latents(data_dir)
-  return latents.LatentSpace.of(folder, field="data.data_dir")
+  with named(folder="data.data_dir"):
+    return latents.LatentSpace.of(latents.open_latents(data_dir))
 
 
 DATASETS: dict[str, Loader] = {

@@ -90,7 +90,7 @@ def make_mesh(
   return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def over(mesh: Mesh, function: F) -> F:
+def with_mesh(mesh: Mesh, function: F) -> F:
   """Return a function that is traced with a mesh in force.
 
   Networks then keep the rows of their activations where the batch has them.
@@ -101,16 +101,16 @@ def over(mesh: Mesh, function: F) -> F:
 
   Example:
     >>> names = lambda: jax.sharding.get_abstract_mesh().axis_names
-    >>> over(make_mesh(), names)()
+    >>> with_mesh(make_mesh(), names)()
     ('data', 'fsdp', 'tensor')
   """
 
   @functools.wraps(function)
-  def placed(*args: Any, **kwargs: Any) -> Any:
+  def traced(*args: Any, **kwargs: Any) -> Any:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args, **kwargs)
 
-  return cast(F, placed)
+  return cast(F, traced)
 
 
 def fitting_mesh(section: Mapping[str, int]) -> Mesh:

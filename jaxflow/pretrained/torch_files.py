@@ -90,17 +90,14 @@ def read(
       f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
       "give the sha256 of a conversion that you trust"
     )
-  return _checked(path, names, f"file={file}", source)
+  return _read_or_refuse(path, names, f"file={file}", source)
 
 
-def read_all(
-  file: pathlib.Path, *, field: str, source: str
-) -> dict[str, np.ndarray]:
+def read_all(path: pathlib.Path, *, source: str) -> dict[str, np.ndarray]:
   """Reads every tensor of a file, whatever its hash: the reader runs nothing.
 
   Args:
-    file: Path of a file of `torch.save`, of either form, or of an .npz file.
-    field: What names the file, "--file" for instance, for messages.
+    path: A file of `torch.save`, of either form, or an .npz file.
     source: Which file is meant, for messages.
 
   Returns:
@@ -109,10 +106,10 @@ def read_all(
   Raises:
     UsageError: The file is missing, is damaged, or holds more than tensors.
   """
-  return _checked(file, None, f"{field}={file}", source)
+  return _read_or_refuse(path, None, f"path={path}", source)
 
 
-def _checked(
+def _read_or_refuse(
   path: pathlib.Path,
   names: Collection[str] | None,
   where: str,

@@ -145,7 +145,7 @@ def from_noise(
   """
   model = contestant.run.model
   sampler = jax.jit(
-    sharding.over(mesh, model.make_sampler(nfe, contestant.field))
+    sharding.with_mesh(mesh, model.make_sampler(nfe, contestant.field))
   )
   params = contestant.params
 

@@ -15,7 +15,7 @@ from jaxflow import data
 from jaxflow.config import registry
 from jaxflow.config import Config
 from jaxflow.config.files import load_config
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside, named
 from jaxflow.runs.roles import Roles
 from jaxflow.training import ema, optimizers
 from jaxflow.parallel import sharding
@@ -61,9 +61,9 @@ class Run:
       start = round(config.discriminator.start * steps)
       steps, others = count_updates(steps, start, config.discriminator.turns)
       opponent = _opponent(model, roles, start=start, steps=others)
-    schedule, optimizer = optimizers.from_section(
-      config.optimizer.to_dict(), steps=steps, field="optimizer"
-    )
+    options = optimizers.OptimizerOptions(**config.optimizer.to_dict())
+    with inside("optimizer"):
+      schedule, optimizer = optimizers.make_optimizer(options, steps=steps)
     return cls(
       model=model,
       roles=roles,
@@ -79,7 +79,7 @@ class Run:
   def loss_fn(self) -> LossFn:
     """Return the method's loss, bound to the networks."""
     config, options = self.model.config, self.model.loss_options()
-    return make_loss_fn(
+    loss_fn = make_loss_fn(
       self.model.method,
       self.model.network.apply,
       options,
@@ -91,6 +91,7 @@ class Run:
       last_layer=options.pop("last_layer", ""),
       steps=config.train.steps,
     )
+    return named(last_layer="loss.last_layer")(loss_fn)
 
   def train_step(self) -> TrainStep:
     """Return the training step."""
@@ -168,7 +169,7 @@ class Run:
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
     return jax.jit(
-      sharding.over(mesh, self.train_step()),
+      sharding.with_mesh(mesh, self.train_step()),
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(mesh)),
       out_shardings=(shardings, sharding.replicated(mesh)),
@@ -199,9 +200,9 @@ def _opponent(
       f"discriminator.start={section.start} leaves the discriminator no step "
       f"of train.steps={model.config.train.steps}: start earlier"
     )
-  _, optimizer = optimizers.from_section(
-    section.optimizer.to_dict(), steps=steps, field="discriminator.optimizer"
-  )
+  settings = optimizers.OptimizerOptions(**section.optimizer.to_dict())
+  with inside("discriminator.optimizer"):
+    _, optimizer = optimizers.make_optimizer(settings, steps=steps)
   options = model.loss_options()
 
   def generator_fn(params):
@@ -269,12 +270,10 @@ def load(
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
     try:
-      restored = checkpoints.restore(
-        template,
-        number,
-        field=field.replace("workdir", "step"),
-        partial=ema is not None,
-      )
+      with named(step=field.replace("workdir", "step")):
+        restored = checkpoints.restore(
+          template, number, partial=ema is not None
+        )
     finally:
       checkpoints.close()
   if restored is None:

@@ -21,7 +21,7 @@ from jaxflow import losses
 from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
-from jaxflow.training.gradients import LossFn, mean_gradient, updated
+from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import Adversary, TrainState
 from jaxflow.types import Array, Batch, FlowMap, PyTree
 
@@ -64,7 +64,9 @@ class Opponent:
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"] + norm)
-    params, opt_state, _ = updated(self.optimizer, gradient, opt_state, params)
+    params, opt_state, _ = apply_gradient(
+      self.optimizer, gradient, opt_state, params
+    )
     metrics = {
       "discriminator_loss": metrics["loss"],
       "discriminator_gradient_norm": norm,
@@ -129,7 +131,7 @@ def count_updates(steps: int, start: int, turns: Turns) -> tuple[int, int]:
   return steps - odd, odd
 
 
-def play(
+def take_turns(
   generator: Callable[[TrainState, Array, Batch], Move],
   opponent: Opponent,
   state: TrainState,
@@ -167,11 +169,11 @@ def play(
   # Jitted, so that their traces for shapes are those that are compiled.
   moves = [jax.jit(move) for move in moves]
   return jax.lax.switch(
-    turn, _alike(moves, state, key, batch), state, key, batch
+    turn, _with_equal_outputs(moves, state, key, batch), state, key, batch
   )
 
 
-def _alike(
+def _with_equal_outputs(
   moves: list[Callable[..., Move]], *given: Any
 ) -> list[Callable[..., Move]]:
   """Let all return what any returns: old fields, and NaN for metrics."""

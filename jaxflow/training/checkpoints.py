@@ -122,7 +122,6 @@ class Checkpoints:
     template: TrainState,
     step: int | None = None,
     *,
-    field: str = "--step",
     partial: bool = False,
   ) -> tuple[TrainState, Any] | None:
     """Restore the latest readable step, or a given one.
@@ -130,7 +129,6 @@ class Checkpoints:
     Args:
       template: A state of `jax.ShapeDtypeStruct` with the shardings wanted.
       step: The step; default: the latest.
-      field: The flag or config field that gives it, for the message.
       partial: Whether the template holds only what is wanted of the state;
         nothing else is read.
 
@@ -146,7 +144,7 @@ class Checkpoints:
     saved = processes.of_main(self.steps())
     if step is not None and step not in saved:
       raise UsageError(
-        f"{field}={step} is not in {self.folder}: give one of {saved}"
+        f"step={step} is not in {self.folder}: give one of {saved}"
       )
     damaged: list[int] = []
     for candidate in [step] if step is not None else reversed(saved):
@@ -161,7 +159,7 @@ class Checkpoints:
     if step is not None:
       others = [s for s in saved if s != step]
       raise RunError(
-        f"{field}={step}: this checkpoint in {self.folder} cannot be read: "
+        f"step={step}: this checkpoint in {self.folder} cannot be read: "
         f"give another, of {others or 'none'}"
       )
     if saved:

@@ -58,7 +58,7 @@ def mean_gradient(
   return jax.tree.map(lambda x: x / count, total)
 
 
-def updated(
+def apply_gradient(
   optimizer: optax.GradientTransformation,
   gradient: PyTree,
   opt_state: PyTree,
@@ -68,7 +68,7 @@ def updated(
 
   Example:
     >>> sgd = optax.sgd(0.5)
-    >>> params, _, norm = updated(sgd, 4.0, sgd.init(1.0), 1.0)
+    >>> params, _, norm = apply_gradient(sgd, 4.0, sgd.init(1.0), 1.0)
     >>> float(params), float(norm)
     (-1.0, 2.0)
   """

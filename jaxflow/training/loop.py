@@ -70,7 +70,7 @@ def train(
   on_sample: Callable[[TrainState, int], None],
   on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
-  say: Callable[[str], None] = print,
+  print_line: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
@@ -95,7 +95,7 @@ def train(
     on_sample: Called with the state and the step.
     on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
-    say: Prints a line.
+    print_line: Prints a line.
 
   Returns:
     The last state, and whether training reached `steps` undisturbed.
@@ -130,7 +130,7 @@ def train(
         scalars["samples_per_second"] = speed
         scalars["data_wait"] = data_wait
       log.write(step, scalars | {"seconds": clock.seconds()})
-      say(line(step, steps, scalars, eta))
+      print_line(line(step, steps, scalars, eta))
     if first:
       clock.start(step, batches.waited)
       first = False

@@ -9,6 +9,8 @@ import numpy as np
 from jaxflow.data.folders.latent_folder import DECODER, LatentFolder
 from jaxflow.errors import UsageError
 
+__all__ = ["LatentSpace", "Latents", "open_latents"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentSpace:
@@ -32,12 +34,11 @@ class LatentSpace:
   command: str
 
   @classmethod
-  def of(cls, latents: LatentFolder, *, field: str) -> Self:
+  def of(cls, latents: LatentFolder) -> Self:
     """Reads the space of a folder whose shards are all there.
 
     Args:
       latents: The folder.
-      field: The flag or config field that names it, for messages.
 
     Raises:
       UsageError: If shards, or the decoder, are missing.
@@ -45,12 +46,12 @@ class LatentSpace:
     description, folder = latents.description, latents.folder
     if description["statistics"] is None:
       raise UsageError(
-        f"{field}={str(folder)!r} is not finished; go on with: "
+        f"folder={str(folder)!r} is not finished; go on with: "
         f"{latents.command()}"
       )
     if not (folder / DECODER).exists():
       raise UsageError(
-        f"{field}={str(folder)!r} has no {DECODER}; write it with: "
+        f"folder={str(folder)!r} has no {DECODER}; write it with: "
         f"{latents.command()}"
       )
     mean, std = (
@@ -88,36 +89,34 @@ class Latents:
   """A source of normalised latents that stays on disk.
 
   A sample is a distribution: beside its mean, "data", `take` gives its
-  deviation, "std", from which `Drawn` draws.
+  deviation, "std", from which `SampledBatches` draws.
 
   Args:
     latents: The folder.
     split: "train" or "test".
     name: What the data set is called in a config.
-    field: The flag or config field that names the folder, for messages.
 
   Raises:
     UsageError: If shards are missing or damaged.
   """
 
-  def __init__(
-    self, latents: LatentFolder, split: str, *, name: str, field: str
-  ):
+  def __init__(self, latents: LatentFolder, split: str, *, name: str):
     shards = latents.split(split)
-    missing, count = len(shards.missing()), len(shards.shards)
+    missing, spans = len(shards.files.missing()), shards.files.spans
+    count = len(spans)
     if missing:
       raise UsageError(
-        f"{field}={str(latents.folder)!r}: {count - missing} of {count} shards "
+        f"folder={str(latents.folder)!r}: {count - missing} of {count} shards "
         f"of split {split!r} are there; go on with: {latents.command()}"
       )
     self.name = name
     self.split = split
     self.num_classes: int = latents.description["num_classes"]
     self.shape: tuple[int, ...] = tuple(latents.description["shape"])
-    self.space = LatentSpace.of(latents, field=field)
-    self._starts = np.asarray([start for start, _ in shards.shards])
+    self.space = LatentSpace.of(latents)
+    self._starts = np.asarray([start for start, _ in spans])
     self._count: int = latents.description["counts"][split]
-    self._shards = [shards.map(i, field=field) for i in range(count)]
+    self._shards = [shards.memory_map(i) for i in range(count)]
 
   def __len__(self) -> int:
     """Returns the number of samples."""
@@ -131,13 +130,13 @@ class Latents:
       chosen = which == shard
       rows[chosen] = self._shards[shard][index[chosen] - self._starts[shard]]
     mean, std = (rows[name].astype(np.float32) for name in ("mean", "std"))
-    taken = {
+    sample = {
       "data": self.space.normalise(mean),
       "std": std * (self.space.scale / self.space.std),
     }
     if self.num_classes:
-      taken["cond"] = rows["label"].astype(np.int32)
-    return taken
+      sample["cond"] = rows["label"].astype(np.int32)
+    return sample
 
 
 def open_latents(data_dir: str | None) -> LatentFolder:
@@ -151,7 +150,7 @@ def open_latents(data_dir: str | None) -> LatentFolder:
   """
   if data_dir is None:
     raise UsageError(
-      "data.data_dir=None: data.name='latents' needs the folder that `jaxflow "
-      "encode` has made; set data.data_dir to it"
+      "folder=None: data.name='latents' needs the folder that `jaxflow encode` "
+      "has made; set data.data_dir to it"
     )
-  return LatentFolder.open(pathlib.Path(data_dir), field="data.data_dir")
+  return LatentFolder.open(pathlib.Path(data_dir))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.sets import prepared
+from jaxflow.data.sets import tfds_arrays, tfds_builders
 
 _DESCRIPTION = """\
 1,797 gray images of handwritten digits, 8x8 pixels with values 0..16: the
@@ -33,7 +33,7 @@ class ScikitDigits(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return prepared.image_info(
+    return tfds_arrays.image_info(
       self,
       (8, 8, 1),
       description=_DESCRIPTION,
@@ -74,8 +74,10 @@ def load(split: str, data_dir: str | None) -> Dataset:
   Returns:
     Images [N, 8, 8, 1] with labels 0..9.
   """
-  images, labels = prepared.read_images(
-    lambda: ScikitDigits(data_dir=data_dir, file_format=prepared.FILE_FORMAT),
+  images, labels = tfds_arrays.read_images(
+    lambda: ScikitDigits(
+      data_dir=data_dir, file_format=tfds_builders.FILE_FORMAT
+    ),
     split,
   )
   data = images.astype(np.float32) / 8 - 1

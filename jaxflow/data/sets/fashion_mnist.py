@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.sets import idx, prepared
+from jaxflow.data.sets import idx, tfds_arrays, tfds_builders
 
 _DESCRIPTION = """\
 Gray 28x28 images in ten classes, from four IDX files: Fashion-MNIST (articles
@@ -46,7 +46,7 @@ class IdxImages(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return prepared.image_info(
+    return tfds_arrays.image_info(
       self,
       (28, 28, 1),
       description=_DESCRIPTION,
@@ -88,7 +88,7 @@ def load(name: str, split: str, raw_dir: str, data_dir: str | None) -> Dataset:
     Images [N, 28, 28, 1] with labels 0..9.
   """
   config = IdxConfig(name=idx.fingerprint(raw_dir), raw_dir=raw_dir)
-  images, labels = prepared.read_images(
+  images, labels = tfds_arrays.read_images(
     lambda: _make_builder(config, data_dir), split
   )
   data = images.astype(np.float32) / 127.5 - 1
@@ -102,7 +102,7 @@ def _make_builder(config: IdxConfig, data_dir: str | None) -> IdxImages:
   logging.set_verbosity(min(verbosity, logging.ERROR))
   try:
     return IdxImages(
-      config=config, data_dir=data_dir, file_format=prepared.FILE_FORMAT
+      config=config, data_dir=data_dir, file_format=tfds_builders.FILE_FORMAT
     )
   finally:
     logging.set_verbosity(verbosity)

@@ -1,16 +1,37 @@
 """Sets of TFDS: found by their name, prepared on request or not at all."""
 
 import os
+import queue
 import re
+import socket
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from jaxflow.data.sets import downloads, prepared
 from jaxflow.errors import UsageError
 
+__all__ = [
+  "FILE_FORMAT",
+  "damaged",
+  "find",
+  "is_prepared",
+  "names",
+  "prepare",
+  "remedy",
+  "unreachable",
+]
+
+# TFDS' default format, TFRecord, cannot be read without TensorFlow.
+FILE_FORMAT = "array_record"
+# Seconds for all hosts together; looking up a name has no limit of its own.
+_LIMIT = 4.0
 # NAME, NAME/CONFIG, NAME:1.2.3: names of other hubs would be looked up there.
 _NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
 
@@ -46,6 +67,25 @@ def find(
     raise UsageError(f"data.name={name!r}: {_line(error)}") from error
 
 
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+  """Returns whether a set is on disk; raises UsageError if half of it is."""
+  if not builder.data_path.exists():
+    return False
+  # TFDS moves only finished folders here: one without its description was
+  # damaged later.
+  if not (builder.data_path / "dataset_info.json").exists():
+    raise UsageError(damaged(builder))
+  return True
+
+
+def damaged(builder: tfds.core.DatasetBuilder) -> str:
+  """Returns what to say of a prepared set that cannot be read."""
+  return (
+    f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
+    " damaged; delete that folder to have it prepared again"
+  )
+
+
 def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
   """Prepares a set that is not there, or says at once why it cannot be.
 
@@ -65,7 +105,7 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     problem = "" if os.path.isdir(_manual(builder)) else "files are missing"
   else:
-    host = downloads.unreachable(builder.url_infos or ())
+    host = unreachable(builder.url_infos or ())
     problem = f"{host} cannot be reached" if host else ""
   if problem:
     raise UsageError(
@@ -77,10 +117,10 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
   options = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
     builder.download_and_prepare(
-      download_config=options, file_format=prepared.FILE_FORMAT
+      download_config=options, file_format=FILE_FORMAT
     )
   except Exception as error:  # The builder's own code may raise anything.
-    if prepared.is_prepared(builder):
+    if is_prepared(builder):
       return  # Another process was first.
     raise UsageError(
       f"data.download=True: {missing} and cannot be prepared"
@@ -102,7 +142,7 @@ def remedy(builder: tfds.core.DatasetBuilder) -> str:
   return (
     f'{first}run python -c "import tensorflow_datasets as tfds;'
     f" tfds.builder({name!r}, data_dir={root!r},"
-    f' file_format={prepared.FILE_FORMAT!r}).download_and_prepare()" where'
+    f' file_format={FILE_FORMAT!r}).download_and_prepare()" where'
     " there is a network, and tensorflow for this step; copy"
     f" {builder.data_path} if that is another machine"
   )
@@ -114,3 +154,51 @@ def _manual(builder: tfds.core.DatasetBuilder) -> str:
 
 def _line(error: BaseException) -> str:
   return (str(error).splitlines() or [""])[0].strip()
+
+
+def unreachable(addresses: Iterable[str]) -> str | None:
+  """Returns a host that cannot be reached, or None.
+
+  Opens and closes a connection to each host, or to the proxy of the
+  environment, at once.
+
+  Args:
+    addresses: URLs of files to download.
+
+  Example:
+    >>> unreachable(["http://localhost:1/file"])
+    'localhost'
+  """
+  hosts = {_host(address) for address in addresses}
+  answers: queue.Queue[tuple[tuple[str, int], bool]] = queue.Queue()
+
+  def connect(host):
+    try:
+      socket.create_connection(host, timeout=_LIMIT).close()
+      answers.put((host, True))
+    except OSError:
+      answers.put((host, False))
+
+  for host in hosts:
+    # Daemons: one that hangs in a look-up must not keep the process alive.
+    threading.Thread(target=connect, args=(host,), daemon=True).start()
+  missing = set(hosts)
+  end = time.monotonic() + _LIMIT
+  try:
+    while missing:
+      host, reached = answers.get(timeout=max(end - time.monotonic(), 0))
+      if not reached:
+        return host[0]
+      missing.remove(host)
+  except queue.Empty:
+    return min(missing)[0]
+  return None
+
+
+def _host(address: str) -> tuple[str, int]:
+  parts = urllib.parse.urlsplit(address)
+  proxy = urllib.request.getproxies().get(parts.scheme)
+  if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+    parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+  port = parts.port or (80 if parts.scheme == "http" else 443)
+  return parts.hostname or "", port

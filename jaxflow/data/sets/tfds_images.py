@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxflow.data.records import Images
-from jaxflow.data.sets import prepared, tfds_builders
+from jaxflow.data.sets import tfds_builders
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 
@@ -48,8 +48,8 @@ def load(
   builder = tfds_builders.find(name, data_dir)
   if builder is None:
     return None
-  shape, num_classes = _described(builder, name, size)
-  if not prepared.is_prepared(builder):
+  shape, num_classes = _shape_and_classes(builder, name, size)
+  if not tfds_builders.is_prepared(builder):
     tfds_builders.prepare(builder, download=download)
     # A builder reads what is on disk only when it is made.
     builder = tfds_builders.find(name, data_dir)
@@ -67,7 +67,7 @@ def load(
   return images.read_all(threads)
 
 
-def _described(
+def _shape_and_classes(
   builder: tfds.core.DatasetBuilder, name: str, size: int | None
 ) -> tuple[tuple[int, int, int], int]:
   """Returns the shape of one image, and the number of classes."""
@@ -123,7 +123,7 @@ def _records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
       f" {tfds_builders.remedy(builder)}"
     ) from error
   except (OSError, RuntimeError) as error:
-    raise UsageError(prepared.damaged(builder)) from error
+    raise UsageError(tfds_builders.damaged(builder)) from error
   finally:
     logging.set_verbosity(verbosity)
   return records

@@ -1,4 +1,4 @@
-"""Prepares a TFDS builder once, on local data, and reads it into arrays."""
+"""Data sets on this machine, prepared once by TFDS and read into arrays."""
 
 import contextlib
 import io
@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from jaxflow.data.sets.tfds_builders import damaged, is_prepared
 from jaxflow.errors import UsageError
 
-# TFDS' default format, TFRecord, cannot be read without TensorFlow.
-FILE_FORMAT = "array_record"
+__all__ = ["image_info", "read_images"]
 
 # Deserialised records are Python objects: only so many exist at a time.
 _READ_AT_ONCE = 4096
@@ -86,25 +86,6 @@ def read_images(
     _prepare(builder)
     builder = make_builder()
   return _read(builder, split)
-
-
-def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-  """Returns whether a set is on disk; raises UsageError if half of it is."""
-  if not builder.data_path.exists():
-    return False
-  # TFDS moves only finished folders here: one without its description was
-  # damaged later.
-  if not (builder.data_path / "dataset_info.json").exists():
-    raise UsageError(damaged(builder))
-  return True
-
-
-def damaged(builder: tfds.core.DatasetBuilder) -> str:
-  """Returns what to say of a prepared set that cannot be read."""
-  return (
-    f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
-    " damaged; delete that folder to have it prepared again"
-  )
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:

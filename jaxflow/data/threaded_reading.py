@@ -10,7 +10,9 @@ _BUFFER = 2
 _END = 2**62
 
 
-def read_ahead(read: Callable[[int], Any], *, start: int, threads: int) -> Any:
+def read_in_threads(
+  read: Callable[[int], Any], *, start: int, threads: int
+) -> Any:
   """Iterates over `read(start)`, `read(start + 1)`, ... for ever, in order.
 
   Reading begins with the first `next`. What a thread raises is raised where
@@ -25,7 +27,7 @@ def read_ahead(read: Callable[[int], Any], *, start: int, threads: int) -> Any:
     A grain iterator; its `close` stops the threads.
 
   Example:
-    >>> squares = read_ahead(lambda i: i * i, start=3, threads=2)
+    >>> squares = read_in_threads(lambda i: i * i, start=3, threads=2)
     >>> next(squares), next(squares)
     (9, 16)
     >>> squares.close()

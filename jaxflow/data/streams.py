@@ -19,7 +19,7 @@ from jaxflow.errors import UsageError
 _BLOCK = 64
 
 
-class Drawn:
+class SampledBatches:
   """Draws the samples of a stream that are known by mean and deviation.
 
   A batch with "std" becomes one without it, whose "data" are "data" + "std"
@@ -30,8 +30,8 @@ class Drawn:
 
   Example:
     >>> from jaxflow.data import load
-    >>> batches = Drawn(Batches(load("ring", "train"), batch_size=8, seed=0))
-    >>> sorted(next(batches))
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> sorted(next(SampledBatches(batches)))
     ['cond', 'data']
   """
 
@@ -53,7 +53,7 @@ class Drawn:
     batch = next(self._batches)
     std = batch.pop("std", None)
     if std is not None:
-      noise = _drawn(self._batches, _normal(self.shape), SAMPLE, first)
+      noise = _draw_rows(self._batches, _normal(self.shape), SAMPLE, first)
       batch["data"] = batch["data"] + std * noise
     return batch
 
@@ -70,7 +70,7 @@ class Drawn:
     self._batches.close()
 
 
-Stream = Batches | Drawn
+Stream = Batches | SampledBatches
 
 
 class FreshNoise:
@@ -95,7 +95,7 @@ class FreshNoise:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next batch and its "noise"."""
-    noise = _drawn(self._batches, _normal(self._batches.shape), NOISE)
+    noise = _draw_rows(self._batches, _normal(self._batches.shape), NOISE)
     return next(self._batches) | {"noise": noise}
 
   def get_state(self) -> dict[str, int]:
@@ -148,7 +148,9 @@ class Mixed:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Returns the next mixed batch: "data", "noise" and "cond" if any."""
-    paired = _drawn(self._pairs, lambda g, n: g.random(n) < self._share, MASK)
+    paired = _draw_rows(
+      self._pairs, lambda g, n: g.random(n) < self._share, MASK
+    )
     pairs, real = next(self._pairs), next(self._real)
 
     def chosen(name):
@@ -183,7 +185,7 @@ def _normal(shape: tuple[int, ...]) -> _Draw:
   return lambda g, n: g.standard_normal((n, *shape), np.float32)
 
 
-def _drawn(
+def _draw_rows(
   batches: Stream, draw: _Draw, purpose: int, first: int | None = None
 ) -> np.ndarray:
   """Draws this process's rows of some batches, block by block.
