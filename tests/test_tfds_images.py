@@ -13,7 +13,7 @@ import tiny
 from PIL import Image
 
 from jaxflow import data as jdata
-from jaxflow.data import images, records
+from jaxflow.data import images
 from jaxflow.data.sets import tfds_builders
 from jaxflow.errors import RunError, UsageError
 
@@ -211,7 +211,7 @@ def test_damaged_record_is_one_line(prepared):
     def __getitem__(self, key):
       raise RuntimeError("bad checksum")
 
-  torn = records.Images(
+  torn = images.Images(
     **{**vars(source), "records": Torn()},
   )
   batches = jdata.Batches(torn, batch_size=4, seed=0, threads=2)
@@ -223,7 +223,7 @@ def test_damaged_record_is_one_line(prepared):
 
 
 def test_labels_out_of_range(prepared):
-  few = records.Images(**{**vars(load(prepared, ram_gib=0)), "num_classes": 5})
+  few = images.Images(**{**vars(load(prepared, ram_gib=0)), "num_classes": 5})
   with pytest.raises(UsageError, match=r"a label is outside 0\.\.4"):
     few.take(np.array([4, 5]))
 

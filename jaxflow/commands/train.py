@@ -185,7 +185,7 @@ def _run(
     host.set_state(position)
   on_steps = watcher(run, mesh, workdir, state, interrupted, say)
   log = Log(workdir, start=begin) if processes.is_main() else NoLog()
-  batches = data.prefetch(host, sharding.batch_sharding(mesh))
+  batches = data.Prefetch(host, sharding.batch_sharding(mesh))
   closing = map(contextlib.closing, (on_steps, log, batches))
   with contextlib.ExitStack() as stack:
     for resource in closing:

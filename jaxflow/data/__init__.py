@@ -2,7 +2,7 @@
 
 from jaxflow.data.batches import Batches
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.devices import prefetch, to_devices
+from jaxflow.data.devices import Prefetch, to_devices
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.folders.pairs import Pairs
@@ -20,6 +20,7 @@ __all__ = [
   "Latents",
   "Mixed",
   "Pairs",
+  "Prefetch",
   "SampledBatches",
   "Source",
   "digest",
@@ -28,7 +29,6 @@ __all__ = [
   "known_mixture",
   "latent_space",
   "load",
-  "prefetch",
   "to_devices",
   "toy",
   "without_labels",

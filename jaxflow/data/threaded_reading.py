@@ -1,7 +1,9 @@
-"""Reads numbered parts of a stream in threads, ahead of their use."""
+"""Reading of numbered parts of a stream in threads, ahead of their use."""
 
 from collections.abc import Callable
 from typing import Any
+
+__all__ = ["read_in_threads"]
 
 # Parts that wait for each thread beside the one it is reading.
 _BUFFER = 2
@@ -13,10 +15,10 @@ _END = 2**62
 def read_in_threads(
   read: Callable[[int], Any], *, start: int, threads: int
 ) -> Any:
-  """Iterates over `read(start)`, `read(start + 1)`, ... for ever, in order.
+  """Iterate over `read(start)`, `read(start + 1)`, ... for ever, in order.
 
-  Reading begins with the first `next`. What a thread raises is raised where
-  its part would have come.
+  Reading begins with the first `next`. An error in a thread is raised
+  where its part would have come.
 
   Args:
     read: Returns the part of a number; called by several threads at once.

@@ -24,6 +24,8 @@ from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import Drawn
 
+__all__ = ["read_statistics", "write_statistics"]
+
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 _SPATIAL = ("mu_s", "sigma_s")
@@ -41,13 +43,13 @@ _ASYMMETRY = 1e-4
 def write_statistics(
   path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
 ) -> None:
-  """Writes statistics in one step.
+  """Write statistics in one step.
 
   Args:
     path: An .npz file; one of that name is replaced.
     drawn: Real samples, seen by the network.
     network: Its name.
-    about: What is to be known of them, for JSON.
+    about: Facts about them, for JSON.
 
   Raises:
     RunError: The file cannot be written.
@@ -84,7 +86,7 @@ def write_statistics(
 def read_statistics(
   path: pathlib.Path, network: str
 ) -> tuple[Drawn, dict[str, Any]]:
-  """Reads statistics, ours or published ones.
+  """Read statistics, ours or published ones.
 
   Args:
     path: An .npz file.
@@ -148,7 +150,7 @@ def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:
 def _checked(
   arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
-  """Returns the moments under two keys, or raises UsageError."""
+  """Return the moments under two keys, or raise UsageError."""
   mean, covariance = (arrays[key] for key in keys)
   size = mean.size
   kinds = {mean.dtype.kind, covariance.dtype.kind}

@@ -17,7 +17,19 @@ from jaxflow.errors import UsageError
 from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.autoencoder import Autoencoder, autoencoder
 from jaxflow.pretrained.autoencoder_parts import GROUPS
+from jaxflow.pretrained.torch_parameters import from_torch_layout
 from jaxflow.types import PyTree
+
+__all__ = [
+  "DECODER",
+  "ENCODER",
+  "FILES",
+  "SOURCE",
+  "Tensors",
+  "from_tensors",
+  "read_tensors",
+  "select_parts",
+]
 
 SOURCE = (
   "diffusion_pytorch_model.safetensors (or .bin) of stabilityai/sd-vae-ft-mse "
@@ -30,7 +42,7 @@ FILES = (
 ENCODER = ("encoder", "quant_conv")
 DECODER = ("post_quant_conv", "decoder")
 
-# What older files call the maps of attention.
+# Names of the maps of attention in older files.
 _OLD_NAMES = {
   "query": "to_q",
   "key": "to_k",
@@ -43,7 +55,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: pathlib.Path) -> Tensors:
-  """Reads all tensors of an autoencoder's file.
+  """Read all tensors of an autoencoder's file.
 
   Args:
     path: A .safetensors file, a file of `torch.save` (.bin, .pth), an .npz
@@ -109,11 +121,11 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def select_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
-  """Returns the tensors of some parts.
+  """Return the tensors of some parts.
 
   Args:
     tensors: By their published names.
-    parts: What these names begin with, "encoder" for instance.
+    parts: First parts of these names, "encoder" for instance.
 
   Example:
     >>> tensors = {"encoder.conv_in.bias": 1, "quant_conv.bias": 2}
@@ -129,7 +141,7 @@ def from_tensors(
   dtype: str = "float32",
   parts: Collection[str] = (*ENCODER, *DECODER),
 ) -> tuple[Autoencoder, PyTree]:
-  """Makes the autoencoder whose tensors these are.
+  """Make the autoencoder whose tensors these are.
 
   Its widths, layers and channels are read from the decoder's tensors.
 
@@ -151,14 +163,14 @@ def from_tensors(
   names = [published_name([key.key for key in path]) for path, _ in leaves]
   _check_names(tensors, names)
   arrays = [
-    _from_torch_layout(name, tensors[name], leaf.shape)
+    from_torch_layout(name, tensors[name], leaf.shape, "tensors")
     for name, (_, leaf) in zip(names, leaves, strict=True)
   ]
   return model, jax.tree_util.tree_unflatten(tree, arrays)
 
 
 def published_name(place: list[str]) -> str:
-  """Returns the name that diffusers gives to the parameter of a place.
+  """Return the name that diffusers gives to the parameter of a place.
 
   Example:
     >>> published_name(["encoder", "mid_block", "resnets_1", "norm1", "scale"])
@@ -171,7 +183,7 @@ def published_name(place: list[str]) -> str:
 
 
 def _structure(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Reads the options of `autoencoder` from the shapes of a decoder."""
+  """Read the options of `autoencoder` from the shapes of a decoder."""
 
   def shape_of(name: str) -> tuple[int, ...]:
     shape = tensors[name].shape
@@ -216,22 +228,9 @@ def _check_names(
   tensors: Mapping[str, np.ndarray], names: Collection[str]
 ) -> None:
   missing, extra = set(names) - set(tensors), set(tensors) - set(names)
-  for found, what in ((missing, "has no"), (extra, "has an unknown")):
+  for found, problem in ((missing, "has no"), (extra, "has an unknown")):
     if found:
       more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-      raise UsageError(f"tensors: it {what} {min(found)}{more}; get {SOURCE}")
-
-
-def _from_torch_layout(
-  name: str, array: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-  """Returns a tensor in our layout."""
-  axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
-  expected = tuple(shape[axes.index(i)] for i in range(len(shape)))
-  # Attention's maps were 1 x 1 convolutions at first.
-  pixels = (1, 1) if len(shape) == 2 else ()
-  if array.shape not in (expected, (*expected, *pixels)):
-    raise UsageError(
-      f"tensors: {name} has shape {array.shape}; the network needs {expected}"
-    )
-  return np.ascontiguousarray(array.reshape(expected).transpose(axes))
+      raise UsageError(
+        f"tensors: it {problem} {min(found)}{more}; get {SOURCE}"
+      )

@@ -9,6 +9,8 @@ import optax
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
+__all__ = ["LossFn", "apply_gradient", "mean_gradient"]
+
 # (parameters to train, state, key, batch) -> (loss [B], metrics).
 LossFn = Callable[[PyTree, TrainState, Array, Batch], LossOutput]
 
@@ -20,7 +22,7 @@ def mean_gradient(
 
   Args:
     loss_fn: The loss of each sample.
-    params: What it is differentiated by.
+    params: Parameters by which it is differentiated.
     state: The state, for the other networks of the loss.
     key: Random key of the step.
     batch: Leaves `[micro-batches, rows, ...]`.

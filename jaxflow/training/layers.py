@@ -8,6 +8,8 @@ import jax
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.types import Array, PyTree
 
+__all__ = ["split"]
+
 
 def split(
   params: PyTree, pattern: str
@@ -20,8 +22,8 @@ def split(
       `output/kernel` for instance.
 
   Returns:
-    What puts an array in that place, and the array that is there. No gradient
-    goes to the parameters through either.
+    A function that puts an array in that place, and the array that is there.
+    No gradient goes to the parameters through either.
 
   Raises:
     UsageError: If the pattern matches no array, or several.

@@ -1,4 +1,4 @@
-"""Where scalars go: a console line, `metrics.csv` and TensorBoard."""
+"""Logs of scalars: a console line, `metrics.csv` and TensorBoard."""
 
 import csv
 import pathlib
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from tensorboardX import SummaryWriter
 
 from jaxflow.files import replace_file
+
+__all__ = ["Clock", "Log", "NoLog", "line"]
 
 
 class Log:

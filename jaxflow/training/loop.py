@@ -11,6 +11,8 @@ from jaxflow.training.logs import Clock, Log, NoLog, line
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
 
+__all__ = ["Batches", "StepFn", "steps_per_dispatch", "train"]
+
 # Seconds between looks at batches and devices.
 _POLL = 0.001
 
@@ -119,7 +121,7 @@ def train(
       speed, data_wait, eta = clock.lap(step, batches.waited)
       scalars = {"loss": float(metrics["loss"])}
       scalars |= {k: float(v) for k, v in metrics.items()}
-      # What no step of this dispatch measured has no value.
+      # A metric that no step of this dispatch measured has no value.
       scalars = {
         k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
       }
@@ -157,7 +159,7 @@ def train(
 def _settle(state: TrainState, batches: Batches) -> None:
   """Wait for the next batch or for the devices, whichever is first.
 
-  What follows in `next` is time in which the devices had nothing to do.
+  Waiting in `next` is then time in which the devices had nothing to do.
   """
   # An array has this method, whatever its abstract type says.
   step: Any = state.step

@@ -29,9 +29,11 @@ from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, PyTree
 
+__all__ = ["TrainStep", "make_loss_fn", "make_train_step"]
+
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
 ApplyFn = Callable[..., Array]
-# What makes arguments of a loss from parameters in the state.
+# Functions that make arguments of a loss from parameters in the state.
 ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 

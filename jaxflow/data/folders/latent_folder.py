@@ -1,4 +1,4 @@
-"""Latents of an image set in a folder, and what made them.
+"""Latents of an image set in a folder, and their origin.
 
 `latents.json` is written first and describes all of the latents; after the last
 shard the means and deviations of their channels are added. `decoder.npz` has
@@ -27,7 +27,7 @@ __all__ = ["DECODER", "SPLITS", "LatentFolder"]
 DECODER = "decoder.npz"
 SPLITS = ("train", "test")
 
-# What does not decide the latents: where things lie, and what is added last.
+# Places do not decide the latents, and the statistics are added last.
 _PLACES = ("raw_dir", "data_dir", "autoencoder", "statistics")
 
 
@@ -57,15 +57,15 @@ class LatentFolder(ShardFolder):
     return super().create(folder, {**description, "statistics": None})
 
   def split(self, name: str) -> Shards:
-    """Returns the shards of a split."""
+    """Return the shards of a split."""
     return Shards(self.folder, self.description, name)
 
   def command(self) -> str:
-    """Returns the command that makes what is missing."""
+    """Return the command that makes the missing shards."""
     return encode_command(self.folder, self.description)
 
   def write_decoder(self, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes the weights that make images of latents, once.
+    """Write the weights that make images of latents, once.
 
     Args:
       tensors: Arrays by their published names.
@@ -84,7 +84,7 @@ class LatentFolder(ShardFolder):
       ) from error
 
   def finish(self) -> None:
-    """Adds the statistics of the training latents to the description.
+    """Add the statistics of the training latents to the description.
 
     Raises:
       RunError: If it cannot be written, or a channel is constant.
@@ -127,7 +127,7 @@ class LatentFolder(ShardFolder):
 
 
 def _images_of(description: Mapping[str, Any]) -> str:
-  """Names an image set: where it lies, and the digest of its images."""
+  """Return place and digest of an image set."""
   places = [
     f"--{name}={description[name]}"
     for name in ("raw_dir", "data_dir")

@@ -1,4 +1,4 @@
-"""Shards of latents: what is written, what is read, what they are on average.
+"""Shards of latents, and the statistics of their channels.
 
 A shard is a .npy file of consecutive records: the mean and the deviation of a
 latent (float16 or float32) and, where there are classes, the label (int32). It
@@ -53,7 +53,7 @@ class Shards:
     std: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
@@ -114,7 +114,7 @@ class Shards:
 
 
 def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and deviation [c] of every channel of drawn latents.
+  """Return mean and deviation [c] of every channel of drawn latents.
 
   Of mean + std * eps with unit noise eps: the variance of the means and the
   mean of the variances together.
@@ -133,7 +133,7 @@ def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_command(folder: pathlib.Path, description: Mapping[str, Any]) -> str:
-  """Returns the command that makes the missing shards, quoted for a shell.
+  """Return the command that makes the missing shards, quoted for a shell.
 
   Args:
     folder: The folder.

@@ -9,12 +9,12 @@ import numpy as np
 from jaxflow.data.folders.latent_folder import DECODER, LatentFolder
 from jaxflow.errors import UsageError
 
-__all__ = ["LatentSpace", "Latents", "open_latents"]
+__all__ = ["LatentSpace", "Latents"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentSpace:
-  """What samples of a latent data set are to its autoencoder.
+  """Normalisation of latents, and the decoder of their autoencoder.
 
   A sample is (latent - mean) / std * scale, with the mean and the deviation of
   each channel over the training data.
@@ -24,7 +24,7 @@ class LatentSpace:
     mean: Means [c].
     std: Deviations [c].
     scale: Deviation of the samples.
-    command: The command that writes what is missing.
+    command: The command that writes missing files.
   """
 
   decoder: pathlib.Path
@@ -35,7 +35,7 @@ class LatentSpace:
 
   @classmethod
   def of(cls, latents: LatentFolder) -> Self:
-    """Reads the space of a folder whose shards are all there.
+    """Read the space of a folder whose shards are all there.
 
     Args:
       latents: The folder.
@@ -63,7 +63,7 @@ class LatentSpace:
     )
 
   def normalise(self, latents: np.ndarray) -> np.ndarray:
-    """Returns the samples that latents are.
+    """Return the samples of latents.
 
     Args:
       latents: Latents [n, h, w, c], in the units of the autoencoder.
@@ -74,7 +74,7 @@ class LatentSpace:
     return (latents - self.mean) * (self.scale / self.std)
 
   def restore(self, samples: np.ndarray) -> np.ndarray:
-    """Returns the latents that samples stand for.
+    """Return the latents of samples.
 
     Args:
       samples: Samples [n, h, w, c], of deviation `scale`.
@@ -94,7 +94,7 @@ class Latents:
   Args:
     latents: The folder.
     split: "train" or "test".
-    name: What the data set is called in a config.
+    name: Name of the data set in a config.
 
   Raises:
     UsageError: If shards are missing or damaged.
@@ -119,11 +119,11 @@ class Latents:
     self._shards = [shards.memory_map(i) for i in range(count)]
 
   def __len__(self) -> int:
-    """Returns the number of samples."""
+    """Return the number of samples."""
     return self._count
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples, as `Source.take` describes, and their "std"."""
+    """Read samples, as `Source.take` describes, and their "std"."""
     which = np.searchsorted(self._starts, index, side="right") - 1
     rows = np.empty(len(index), self._shards[0].dtype)
     for shard in np.unique(which):
@@ -137,20 +137,3 @@ class Latents:
     if self.num_classes:
       sample["cond"] = rows["label"].astype(np.int32)
     return sample
-
-
-def open_latents(data_dir: str | None) -> LatentFolder:
-  """Opens the folder that a config names.
-
-  Args:
-    data_dir: The folder, or None.
-
-  Raises:
-    UsageError: If it names none, or one without latents.
-  """
-  if data_dir is None:
-    raise UsageError(
-      "folder=None: data.name='latents' needs the folder that `jaxflow encode` "
-      "has made; set data.data_dir to it"
-    )
-  return LatentFolder.open(pathlib.Path(data_dir))

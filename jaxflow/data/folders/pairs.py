@@ -1,4 +1,4 @@
-"""Pairs of noise and data in a folder: shards of records, and what made them.
+"""Pairs of noise and data in a folder: shards of records, and their origin.
 
 `pairs.json` is written first and describes all of the pairs; two folders with
 one digest hold the same pairs. A shard is an ArrayRecord file of consecutive
@@ -25,9 +25,9 @@ from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.errors import UsageError
 
-__all__ = ["DECISIVE", "Pairs", "identity", "teacher_of"]
+__all__ = ["Pairs", "identity", "teacher_of"]
 
-# Sections of the teacher's config that decide what its network computes.
+# Sections of the teacher's config that decide the output of its network.
 DECISIVE = ("method", "path", "model", "parameterization", "loss")
 
 # Fields whose names are flags of `jaxflow pairs`, in the order of a command.
@@ -54,7 +54,7 @@ class Pairs(ShardFolder):
 
   @property
   def digest(self) -> str:
-    """What the pairs are, in 16 hexadecimal digits, wherever they lie."""
+    """Hash of all that decides the pairs, 16 hexadecimal digits."""
     text = json.dumps(identity(self.description), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -71,12 +71,12 @@ class Pairs(ShardFolder):
     data: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
       noise: Its noise [n, ...].
-      data: What the teacher makes of it, the same shape.
+      data: Samples that the teacher makes of it, the same shape.
       label: Its classes [n], or None.
 
     Raises:
@@ -121,7 +121,7 @@ class Pairs(ShardFolder):
     )
 
   def command(self) -> str:
-    """Returns the command that makes the missing shards, for a shell."""
+    """Return the command that makes the missing shards, for a shell."""
     flags = [f"--{name}={self.description[name]}" for name in _FLAGS]
     grid = self.description["grid"]
     # A grid of another name than the teacher's was asked for.
@@ -173,7 +173,7 @@ class Pairs(ShardFolder):
 
 
 def identity(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what decides the pairs: not where the teacher's folder lies.
+  """Return all that decides pairs, without the teacher's folder.
 
   Example:
     >>> identity({"workdir": "a", "num": 3, "config": {"train": {}}})
@@ -185,7 +185,7 @@ def identity(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_of(description: Mapping[str, Any]) -> str:
-  """Names the teacher of pairs: its folder, and the hash of its weights.
+  """Return folder and hash of weights of the teacher of pairs.
 
   Example:
     >>> teacher_of({"workdir": "runs/a", "parameters": "5eed"})

@@ -1,4 +1,4 @@
-"""Folders of shards, and the JSON file that describes what they hold."""
+"""Folders of shards, each described by a JSON file."""
 
 import abc
 import dataclasses

@@ -1,7 +1,7 @@
 """Sets of TFDS: found by their name, prepared on request or not at all."""
 
+import contextlib
 import os
-import queue
 import re
 import socket
 import threading
@@ -37,14 +37,14 @@ _NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
 
 
 def names() -> list[str]:
-  """Returns the names of all sets of TFDS, of images or not."""
+  """Return the names of all sets of TFDS, of images or not."""
   return tfds.list_builders(with_community_datasets=False)
 
 
 def find(
   name: str, data_dir: str | None, **options: Any
 ) -> tfds.core.DatasetBuilder | None:
-  """Returns the builder of a set, from TFDS or from prepared files.
+  """Return the builder of a set, from TFDS or from prepared files.
 
   Args:
     name: Its name, also with a config and a version.
@@ -68,7 +68,7 @@ def find(
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-  """Returns whether a set is on disk; raises UsageError if half of it is."""
+  """Return whether a set is on disk; raise UsageError if half of it is."""
   if not builder.data_path.exists():
     return False
   # TFDS moves only finished folders here: one without its description was
@@ -79,7 +79,7 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def damaged(builder: tfds.core.DatasetBuilder) -> str:
-  """Returns what to say of a prepared set that cannot be read."""
+  """Return the error message of a prepared set that cannot be read."""
   return (
     f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
     " damaged; delete that folder to have it prepared again"
@@ -87,7 +87,7 @@ def damaged(builder: tfds.core.DatasetBuilder) -> str:
 
 
 def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
-  """Prepares a set that is not there, or says at once why it cannot be.
+  """Prepare a set that is not there, or say at once why it cannot be.
 
   Args:
     builder: Its builder.
@@ -112,7 +112,7 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
       f"data.download=True: {missing} and {problem}: {remedy(builder)}"
     )
   logging.info("Preparing %s, once", builder.data_path)
-  # What TFDS keeps in its bucket cannot be read without TensorFlow, and
+  # The files in the bucket of TFDS cannot be read without TensorFlow, and
   # asking for it hangs where there is no network.
   options = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
@@ -129,7 +129,7 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
 
 
 def remedy(builder: tfds.core.DatasetBuilder) -> str:
-  """Says how to get a set that is not prepared."""
+  """Return instructions to get a set that is not prepared."""
   root, name = str(builder.data_dir_root), builder.name
   if builder.builder_config:
     name = f"{name}/{builder.builder_config.name}"
@@ -157,7 +157,7 @@ def _line(error: BaseException) -> str:
 
 
 def unreachable(addresses: Iterable[str]) -> str | None:
-  """Returns a host that cannot be reached, or None.
+  """Return a host that cannot be reached, or None.
 
   Opens and closes a connection to each host, or to the proxy of the
   environment, at once.
@@ -169,30 +169,24 @@ def unreachable(addresses: Iterable[str]) -> str | None:
     >>> unreachable(["http://localhost:1/file"])
     'localhost'
   """
-  hosts = {_host(address) for address in addresses}
-  answers: queue.Queue[tuple[tuple[str, int], bool]] = queue.Queue()
+  hosts, reached = {_host(address) for address in addresses}, set()
 
   def connect(host):
-    try:
+    with contextlib.suppress(OSError):
       socket.create_connection(host, timeout=_LIMIT).close()
-      answers.put((host, True))
-    except OSError:
-      answers.put((host, False))
+      reached.add(host)
 
-  for host in hosts:
-    # Daemons: one that hangs in a look-up must not keep the process alive.
-    threading.Thread(target=connect, args=(host,), daemon=True).start()
-  missing = set(hosts)
+  # Daemons: one that hangs in a look-up must not keep the process alive.
+  threads = [
+    threading.Thread(target=connect, args=(host,), daemon=True)
+    for host in hosts
+  ]
+  for thread in threads:
+    thread.start()
   end = time.monotonic() + _LIMIT
-  try:
-    while missing:
-      host, reached = answers.get(timeout=max(end - time.monotonic(), 0))
-      if not reached:
-        return host[0]
-      missing.remove(host)
-  except queue.Empty:
-    return min(missing)[0]
-  return None
+  for thread in threads:
+    thread.join(max(end - time.monotonic(), 0))
+  return min((name for name, _ in hosts - reached), default=None)
 
 
 def _host(address: str) -> tuple[str, int]:
