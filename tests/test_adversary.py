@@ -513,7 +513,7 @@ def test_layer_of_a_pattern():
   np.testing.assert_array_equal(new["b"]["kernel"], np.ones(3))
   assert new["a"]["kernel"] is params["a"]["kernel"]
   for pattern, words in (
-    (".*/kernel", ["matches 2 arrays", "a/kernel, b/kernel"]),
+    (".*/kernel", ["matches 2 arrays", "of a/kernel, b/kernel"]),
     ("b", ["matches no array", "b/kernel"]),
     ("(", ["no regular expression"]),
   ):

@@ -328,7 +328,7 @@ def test_step_that_is_not_saved(tmp_path):
   checkpoints = Checkpoints(tmp_path, read_only=True)
   template = run.template(mesh_of())
   assert checkpoints.restore(template, 2)[1] == {"position": 2}
-  with pytest.raises(UsageError, match=r"--step=3 .* give one of \[2, 4\]"):
+  with pytest.raises(UsageError, match=r"^step=3 .* give one of \[2, 4\]"):
     checkpoints.restore(template, 3)
   with pytest.raises(
     UsageError, match=r"hidden_0/bias is .8,. there, .16,. he"

@@ -222,7 +222,7 @@ def test_evaluation_prints_and_writes_every_score(folder):
   path = workdir / "evaluation.json"
   table = json.loads(path.read_text())["rows"]
   path.unlink()
-  assert not list(workdir.glob("*.part"))
+  assert not list(workdir.glob(".*.tmp"))
   assert [row["nfe"] for row in table] == [1, 2]
   for row in table:
     assert set(row) == {

@@ -171,7 +171,7 @@ def pairs_of(path, size, seed):
 
 
 def batch_of(method, size=SIZE, seed=0):
-  points, component = data.toy.ring(size, seed)
+  points, component = data.toy.ring_mixture().sample(size, seed)
   batch = {"data": jnp.asarray(points), "cond": jnp.asarray(component)}
   if "pairs" in method.needs:
     batch["data"], batch["noise"] = pairs_of(path_of(method), size, seed)
@@ -399,7 +399,7 @@ def quality_of(name, method, network, num_classes):
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
   labels = np.arange(2000) % num_classes if num_classes else None
-  fresh, _ = data.toy.ring(2000, seed=13)
+  fresh, _ = data.toy.ring_mixture().sample(2000, seed=13)
 
   def quality(params):
     samples = draw(params, noise, jax.random.key(12), labels)
@@ -427,7 +427,7 @@ def test_learns_the_ring(name):
     optimizer=optax.adam(optax.linear_schedule(3e-3, 0.0, total)),
     steps=total,
   )
-  points, component = data.toy.ring(total * size, seed=1)
+  points, component = data.toy.ring_mixture().sample(total * size, seed=1)
   batches = {"data": points}
   if num_classes:
     batches["cond"] = component

@@ -203,7 +203,7 @@ def test_frozen_parameters_are_an_argument():
     ),
     (
       {"num_classes": -1},
-      "num_classes=-1: give 0 (unconditional) or more",
+      "num_classes=-1: give 0 or more",
     ),
     ({"dtype": "float16"}, "dtype=float16: give float32 or bfloat16"),
   ],

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch_bytes
 from absl import flags
+from jaxflow.runs.model import make_model
 
 from jaxflow import commands, data
 from jaxflow.commands import compile as compiling
@@ -24,7 +25,6 @@ from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
 from jaxflow.runs import decoding, inputs
 from jaxflow.runs import run as runs
-from jaxflow.runs.model import make_model
 
 WIDTHS = (32, 64)
 TENSORS = plain.tensors(WIDTHS)
@@ -158,7 +158,7 @@ def test_samples_are_the_plain_networks_normalised(world, split):
 def test_drawn_latents_have_the_scale(world):
   """Over all training latents, with noise: deviation 0.5 a channel."""
   source = load(world / "out")
-  stream = data.Drawn(data.Batches(source, batch_size=40, seed=0))
+  stream = data.SampledBatches(data.Batches(source, batch_size=40, seed=0))
   batches = [next(stream)["data"] for _ in range(200)]
   found = np.stack(batches).std((0, 1, 2, 3))
   # 128,000 values a channel; 200 draws of each deviation.
@@ -179,7 +179,9 @@ class Wide:
 
 
 def stream(**options):
-  return data.Drawn(data.Batches(Wide(), batch_size=8, seed=5, **options))
+  return data.SampledBatches(
+    data.Batches(Wide(), batch_size=8, seed=5, **options)
+  )
 
 
 def test_draws_depend_on_seed_and_number():
@@ -267,7 +269,7 @@ def test_wrong_flags(world, changes, words):
   ],
 )
 def test_other_latents_are_refused(world, changes, words):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   with pytest.raises(UsageError) as error:
     data.LatentFolder.create(world / "out", {**folder.description, **changes})
   assert words in str(error.value)
@@ -289,7 +291,7 @@ def test_other_images_of_the_same_counts_are_refused(world, which, monkeypatch):
 
 
 def test_commands_are_quoted_for_a_shell(world):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   spaced = {**folder.description, "raw_dir": "of me/'it'"}
   found = data.LatentFolder(pathlib.Path("my latents"), spaced).command()
   flags = shlex.split(found)
@@ -298,7 +300,7 @@ def test_commands_are_quoted_for_a_shell(world):
 
 
 def test_the_same_weights_may_lie_elsewhere(world):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   moved = {**folder.description, "autoencoder": "moved", "raw_dir": "there"}
   found = data.LatentFolder.create(world / "out", moved)
   assert found.description == folder.description
@@ -313,7 +315,7 @@ def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
     decoding.make_picture(config)
   line = str(error.value)
   assert "decoder.npz is damaged; delete it" in line
-  assert f"with: {data.LatentFolder.open(copy, field='').command()}" in line
+  assert f"with: {data.LatentFolder.open(copy).command()}" in line
   whole.popitem()
   np.savez(copy / "decoder.npz", **whole)
   with pytest.raises(UsageError, match=r"decoder\.npz is damaged; delete it"):
@@ -361,8 +363,8 @@ def test_half_precision(tmp_path):
   store = shards(tmp_path)
   mean = np.full((2, 2, 2, 1), 1 / 3)
   store.write(0, mean, mean / 100, None)
-  assert store.missing() == [1]
-  rows = store.map(0, field="--out")
+  assert store.files.missing() == [1]
+  rows = store.memory_map(0)
   assert isinstance(rows, np.memmap)
   # A mean and a deviation of 2 bytes for each of 4 values.
   assert rows.dtype.itemsize == 16

@@ -336,8 +336,7 @@ def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):
   np.testing.assert_allclose(both["samples"], alone["samples"], atol=1e-5)
   assert (folder / "both.png").exists()
   made, expected = (
-    data.Pairs.open(folder / f"{n}_pairs", field="--out").load(field="--out")
-    for n in ("both", "alone")
+    data.Pairs.open(folder / f"{n}_pairs").load() for n in ("both", "alone")
   )
   assert made.noise.tobytes() == expected.noise.tobytes()
   np.testing.assert_allclose(made.data, expected.data, atol=1e-5)

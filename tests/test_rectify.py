@@ -61,7 +61,7 @@ def test_every_round_follows_on_the_last(folder):
     assert config["init"] == {
       **{"workdir": previous, "ema": "sampling", "step": 10},
     }
-    pairs = data.Pairs.open(workdir / f"pairs_{number}", field="x")
+    pairs = data.Pairs.open(workdir / f"pairs_{number}")
     assert pairs.description["workdir"] == previous
     assert pairs.description["seed"] == number - 1
 

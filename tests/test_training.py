@@ -123,9 +123,8 @@ def test_metrics_are_means_over_the_good_steps():
 
 
 def test_clip_bounds_the_global_norm():
-  adam = optimizers.make_optimizer(
-    "adam", optax.constant_schedule(1.0), clip_norm=1.0
-  )
+  options = optimizers.OptimizerOptions(learning_rate=1.0, clip_norm=1.0)
+  _, adam = optimizers.make_optimizer(options, steps=1)
 
   def linear(params, state, key, batch):
     # The gradient is (30, 40) / 10 = (3, 4), of norm 5.
@@ -217,7 +216,8 @@ def test_bfloat16_compute_keeps_float32_parameters():
   ],
 )
 def test_schedules(name, step, rate):
-  schedule = optimizers.make_schedule(
-    name, peak=1.0, steps=100, warmup_steps=10
+  options = optimizers.OptimizerOptions(
+    learning_rate=1.0, schedule=name, warmup_steps=10
   )
+  schedule = optimizers.make_schedule(options, steps=100)
   assert float(schedule(step)) == pytest.approx(rate, abs=1e-6)

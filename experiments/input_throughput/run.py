@@ -177,7 +177,7 @@ def stream(source: data.Source, options: Options) -> Iterator:
   )
   mesh = sharding.make_mesh()
   with contextlib.closing(
-    data.prefetch(batches, sharding.batch_sharding(mesh))
+    data.Prefetch(batches, sharding.batch_sharding(mesh))
   ) as ahead:
     yield ahead
 

@@ -244,9 +244,8 @@ def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
     ("VAE", baselines.vae()),
     ("coupling flow", baselines.coupling_flow()),
   ):
-    _, optimizer = optimizers.from_section(
-      config.optimizer.to_dict(), steps=steps, field="optimizer"
-    )
+    options = optimizers.OptimizerOptions(**config.optimizer.to_dict())
+    _, optimizer = optimizers.make_optimizer(options, steps=steps)
     params = baselines.train(
       baseline,
       data.load("ring", "train").data,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.runner.fits import Fits
-from jaxflow.files import replace_file
+from jaxflow.files import save_arrays
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
@@ -30,12 +30,7 @@ def write(path: pathlib.Path, fits: Fits) -> None:
     for n, x in enumerate(jax.tree.leaves(_part(state)))
   }
   arrays |= {f"log/{name}": values for name, values in fits.log.items()}
-
-  def save(part):
-    with open(part, "wb") as file:
-      np.savez(file, allow_pickle=False, seconds=fits.seconds, **arrays)
-
-  replace_file(path, save)
+  save_arrays(path, {"seconds": fits.seconds, **arrays})
 
 
 def read(

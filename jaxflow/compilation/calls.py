@@ -34,7 +34,7 @@ def sampler_call(
     UsageError: If no number of steps makes `nfe` calls.
   """
   where = _where(rows, mesh)
-  sampler = sharding.over(mesh, plan.model.make_sampler(plan.sample, nfe))
+  sampler = sharding.with_mesh(mesh, plan.model.make_sampler(plan.sample, nfe))
   inputs = sampler_inputs(plan.model, rows, where)
   return Program(
     name=f"sampler, {nfe} call{'s' if nfe > 1 else ''}",
@@ -91,7 +91,7 @@ def network_call(
   return Program(
     name="network call",
     function=jax.jit(
-      sharding.over(mesh, model.network.apply), out_shardings=where
+      sharding.with_mesh(mesh, model.network.apply), out_shardings=where
     ),
     arguments=(params, *inputs),
     kept={"parameters": params, "batch": inputs},

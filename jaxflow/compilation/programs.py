@@ -162,12 +162,12 @@ def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
   """Return the sampler with the fewest calls, and their number."""
   sample = run.plan.sample
   try:
-    return sharding.over(mesh, run.model.make_sampler(sample, 1)), 1
+    return sharding.with_mesh(mesh, run.model.make_sampler(sample, 1)), 1
   except UsageError:
     # A solver of two calls a step, or a sampler that has no single step.
     with named(nfe="sample.nfe"):
       sampler = run.model.make_sampler(sample, sample.nfe)
-    return sharding.over(mesh, sampler), sample.nfe
+    return sharding.with_mesh(mesh, sampler), sample.nfe
 
 
 def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:

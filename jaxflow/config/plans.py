@@ -34,6 +34,7 @@ from jaxflow.plans import (
   TrainPlan,
 )
 from jaxflow.training.adversary import Turns
+from jaxflow.training.optimizers import OptimizerOptions
 from jaxflow.types import LossOutput
 
 __all__ = [
@@ -78,7 +79,7 @@ def make_plan(
     seed=config.seed,
     data=data_plan(config, data),
     train=_plain(TrainPlan, config.train),
-    optimizer=config.optimizer.to_dict(),
+    optimizer=OptimizerOptions(**config.optimizer.to_dict()),
     emas={
       name: made.make("ema", law, f"ema.{name}")
       for name, law in config.ema.items()
@@ -173,7 +174,7 @@ def _discriminator(
   return DiscriminatorPlan(
     start=section.start,
     turns=section.turns,
-    optimizer=section.optimizer.to_dict(),
+    optimizer=OptimizerOptions(**section.optimizer.to_dict()),
     sample_times=made.make(
       "starts",
       section.times,

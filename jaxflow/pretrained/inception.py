@@ -38,6 +38,8 @@ from jaxflow.pretrained.inception_blocks import (
 from jaxflow.pretrained.torch_parameters import module_with, read_parameters
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Inception", "inception", "inception_of"]
+
 # Of the published file; its first digits are in the name.
 INCEPTION_SHA256 = (
   "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -72,7 +74,7 @@ class Inception(nnx.Module):
     self.fc = nnx.Linear(2048, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features, spatial features and logits of prepared images."""
+    """Return features, spatial features and logits of prepared images."""
     x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))
     x = largest(self.Conv2d_2b_3x3(x), stride=2)
     x = largest(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), stride=2)
@@ -87,7 +89,7 @@ class Inception(nnx.Module):
 
 
 def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
-  """Makes the extractor of published scores, named "inception".
+  """Make the extractor of published scores, named "inception".
 
   Args:
     file: Local path of pytorch-fid's pt_inception-2015-12-05-6726825d.pth.
@@ -117,11 +119,11 @@ def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
 def inception_of(
   params: PyTree, *, name: str, protocol: str = "adm"
 ) -> Extractor:
-  """Makes an extractor of any weights of this network.
+  """Make an extractor of any weights of this network.
 
   Args:
     params: The weights, in the tree of `Inception`.
-    name: What to call it; not "inception", which is that of published scores.
+    name: Its name; not "inception", which is that of published scores.
     protocol: "adm" or "pytorch_fid".
 
   Returns:

@@ -122,7 +122,7 @@ def noise_sampler(
   """
   plan, params = source.plan, source.params
   sampler = plan.model.make_sampler(plan.sample, nfe)
-  sampler = jax.jit(sharding.over(mesh, sampler))
+  sampler = jax.jit(sharding.with_mesh(mesh, sampler))
 
   def draw(noise, labels):
     size = min(len(noise), plan.sample.batch_size)

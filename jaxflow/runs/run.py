@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxflow import options
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
 from jaxflow.training import optimizers
@@ -58,9 +58,10 @@ class Run:
 
   @functools.cached_property
   def _optimizer(self) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    return optimizers.from_section(
-      self.plan.optimizer, steps=self._turns[1], field="optimizer"
-    )
+    with inside("optimizer"):
+      return optimizers.make_optimizer(
+        self.plan.optimizer, steps=self._turns[1]
+      )
 
   @property
   def learning_rate(self) -> optax.Schedule:
@@ -84,9 +85,8 @@ class Run:
         f"discriminator.start={section.start} leaves the discriminator no step "
         f"of train.steps={plan.train.steps}: start earlier"
       )
-    _, optimizer = optimizers.from_section(
-      section.optimizer, steps=steps, field="discriminator.optimizer"
-    )
+    with inside("discriminator.optimizer"):
+      _, optimizer = optimizers.make_optimizer(section.optimizer, steps=steps)
     loss_fn = discriminator_loss_fn(
       plan.roles.discriminator_fn,
       lambda params: model.flow_map(model.network_fn(params)),
@@ -102,7 +102,7 @@ class Run:
     """Return the method's loss, bound to the networks."""
     model, roles = self.model, self.plan.roles
     layer = options.marked(model.method.loss, options.Layer)
-    return make_loss_fn(
+    loss_fn = make_loss_fn(
       model.method,
       model.network.apply,
       {k: v for k, v in model.loss_options.items() if k not in layer},
@@ -112,6 +112,7 @@ class Run:
       last_layer=self.plan.last_layer,
       steps=self.plan.train.steps,
     )
+    return named(last_layer="loss.last_layer")(loss_fn)
 
   def train_step(self) -> TrainStep:
     """Return the training step."""
@@ -217,7 +218,7 @@ class Run:
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
     return jax.jit(
-      sharding.over(mesh, self.train_step()),
+      sharding.with_mesh(mesh, self.train_step()),
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(mesh)),
       out_shardings=(shardings, sharding.replicated(mesh)),

@@ -243,7 +243,7 @@ def _run(
   log = NoLog()
   if workdir is not None and processes.is_main():
     log = Log(workdir, start=begin)
-  batches = data.prefetch(host, sharding.batch_sharding(mesh))
+  batches = data.Prefetch(host, sharding.batch_sharding(mesh))
   with contextlib.ExitStack() as stack:
     for resource in (on_steps, log, batches, callbacks):
       stack.enter_context(contextlib.closing(resource))
@@ -265,7 +265,7 @@ def _run(
       on_sample=prepared.on_sample,
       on_steps=on_steps,
       interrupted=interrupted,
-      say=say,
+      print_line=say,
     )
   if not finished:
     say(

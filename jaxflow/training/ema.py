@@ -21,6 +21,16 @@ import numpy as np
 from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
+__all__ = [
+  "Adaptive",
+  "Constant",
+  "CountRamp",
+  "HalfLife",
+  "Law",
+  "Power",
+  "update",
+]
+
 
 class Law(Protocol):
   """The decay of update k."""

@@ -1,12 +1,15 @@
-"""Where scalars go: a console line, `metrics.csv` and TensorBoard."""
+"""Logs of scalars: a console line, `metrics.csv` and TensorBoard."""
 
 import csv
-import os
 import pathlib
 import time
 from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
+
+from jaxflow.files import replace_file
+
+__all__ = ["Clock", "Log", "NoLog", "line"]
 
 
 class Log:
@@ -98,12 +101,13 @@ def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
 def _write_rows(
   path: pathlib.Path, columns: list[str], rows: list[dict[str, str]]
 ) -> None:
-  part = path.with_suffix(".csv.part")
-  with open(part, "w", newline="") as file:
-    writer = csv.DictWriter(file, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-  os.replace(part, path)
+  def write(draft: pathlib.Path) -> None:
+    with open(draft, "w", newline="") as file:
+      writer = csv.DictWriter(file, columns)
+      writer.writeheader()
+      writer.writerows(rows)
+
+  replace_file(path, write)
 
 
 class Clock:

@@ -12,6 +12,8 @@ from jaxflow.training.logs import Clock, Log, NoLog, line
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
 
+__all__ = ["Batches", "StepFn", "steps_per_dispatch", "train"]
+
 # Seconds between looks at batches and devices.
 _POLL = 0.001
 
@@ -72,7 +74,7 @@ def train(
   on_sample: Callable[[TrainState, int], None],
   on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
-  say: Callable[[str], None] = print,
+  print_line: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
@@ -98,7 +100,7 @@ def train(
     on_sample: Called with the state and the step.
     on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
-    say: Prints a line.
+    print_line: Prints a line.
 
   Returns:
     The last state, and whether training reached `steps` undisturbed.
@@ -122,7 +124,7 @@ def train(
       speed, data_wait, eta = clock.lap(step, batches.waited)
       scalars = {"loss": float(metrics["loss"])}
       scalars |= {k: float(v) for k, v in metrics.items()}
-      # What no step of this dispatch measured has no value.
+      # A metric that no step of this dispatch measured has no value.
       scalars = {
         k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
       }
@@ -134,7 +136,7 @@ def train(
         scalars["data_wait"] = data_wait
       log.write(step, scalars | {"seconds": clock.seconds()})
       callbacks.on_log(step, scalars)
-      say(line(step, steps, scalars, eta))
+      print_line(line(step, steps, scalars, eta))
     if first:
       clock.start(step, batches.waited)
       first = False
@@ -163,7 +165,7 @@ def train(
 def _settle(state: TrainState, batches: Batches) -> None:
   """Wait for the next batch or for the devices, whichever is first.
 
-  What follows in `next` is time in which the devices had nothing to do.
+  Waiting in `next` is then time in which the devices had nothing to do.
   """
   # An array has this method, whatever its abstract type says.
   step: Any = state.step

@@ -10,6 +10,8 @@ import optax
 
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Adversary", "TrainState", "init_state"]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class TrainState:
 
   @property
   def trained(self) -> PyTree:
-    """What the optimizer moves: `params`, and `loss_params` where it has some.
+    """Parameters that the optimizer moves: `params`, and `loss_params` if any.
 
     Example:
       >>> init_state(1.0, optax.sgd(1.0), {}).trained

@@ -1,8 +1,8 @@
-"""Streams of drawn samples, of fresh noise, of pairs mixed with real data.
+"""Streams of sampled latents, of fresh noise, of pairs mixed with real data.
 
-What they draw for batch i depends on (seed, i) only, so the position of the
-stream below is the whole state, and neither the stack nor the number of
-processes changes a batch. Each block of 64 rows has a generator of its own: a
+Their draws for batch i depend on (seed, i) only, so the position of the stream
+below is the whole state, and neither the stack nor the number of processes
+changes a batch. Each block of 64 rows has a generator of its own: a
 process draws the blocks in which it has rows.
 """
 
@@ -15,12 +15,37 @@ from jaxflow.data.batches import Batches
 from jaxflow.data.order import MASK, NOISE, SAMPLE
 from jaxflow.errors import UsageError
 
+__all__ = ["FreshNoise", "Mixed", "SampledBatches"]
+
 # Rows that one generator draws.
 _BLOCK = 64
 
 
-class Drawn:
-  """Draws the samples of a stream that are known by mean and deviation.
+class _Stream:
+  """A stream on top of another, whose position is its own."""
+
+  def __init__(self, batches: "Stream"):
+    self._batches = batches
+
+  def __iter__(self) -> Self:
+    """Return itself."""
+    return self
+
+  def get_state(self) -> dict[str, int]:
+    """Return the number of batches taken."""
+    return self._batches.get_state()
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continue after as many batches as `state` says."""
+    self._batches.set_state(state)
+
+  def close(self) -> None:
+    """Stop the threads of the stream below."""
+    self._batches.close()
+
+
+class SampledBatches(_Stream):
+  """Batches whose samples are drawn from normal distributions.
 
   A batch with "std" becomes one without it, whose "data" are "data" + "std"
   times unit noise; other batches stay as they are.
@@ -30,51 +55,35 @@ class Drawn:
 
   Example:
     >>> from jaxflow.data import load
-    >>> batches = Drawn(Batches(load("ring", "train"), batch_size=8, seed=0))
-    >>> sorted(next(batches))
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> sorted(next(SampledBatches(batches)))
     ['cond', 'data']
   """
 
   def __init__(self, batches: Batches):
-    self._batches = batches
+    super().__init__(batches)
     self.batch_size = batches.batch_size
     self.seed = batches.seed
     self.num_batches = batches.num_batches
     self.shape = batches.shape
     self.local = batches.local
 
-  def __iter__(self) -> Self:
-    """Returns itself."""
-    return self
-
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch, drawn."""
-    first = self._batches.get_state()["position"]
+    """Return the next batch, drawn."""
+    first = self.get_state()["position"]
     batch = next(self._batches)
     std = batch.pop("std", None)
     if std is not None:
-      noise = _drawn(self._batches, _normal(self.shape), SAMPLE, first)
+      noise = _draw_rows(self._batches, _normal(self.shape), SAMPLE, first)
       batch["data"] = batch["data"] + std * noise
     return batch
 
-  def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken."""
-    return self._batches.get_state()
 
-  def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
-    self._batches.set_state(state)
-
-  def close(self) -> None:
-    """Stops the threads of the stream below."""
-    self._batches.close()
+Stream = Batches | SampledBatches
 
 
-Stream = Batches | Drawn
-
-
-class FreshNoise:
-  """Gives every sample of a stream standard normal noise of its own.
+class FreshNoise(_Stream):
+  """Batches whose samples have standard normal noise of their own.
 
   Args:
     batches: Batches of data without noise.
@@ -86,33 +95,14 @@ class FreshNoise:
     (8, 2)
   """
 
-  def __init__(self, batches: Stream):
-    self._batches = batches
-
-  def __iter__(self) -> Self:
-    """Returns itself."""
-    return self
-
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch and its "noise"."""
-    noise = _drawn(self._batches, _normal(self._batches.shape), NOISE)
+    """Return the next batch and its "noise"."""
+    noise = _draw_rows(self._batches, _normal(self._batches.shape), NOISE)
     return next(self._batches) | {"noise": noise}
 
-  def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken."""
-    return self._batches.get_state()
 
-  def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
-    self._batches.set_state(state)
-
-  def close(self) -> None:
-    """Stops the threads of the stream below."""
-    self._batches.close()
-
-
-class Mixed:
-  """Takes each row from a stream of pairs, or from real data with fresh noise.
+class Mixed(_Stream):
+  """Batches whose rows are pairs, or real data with fresh noise.
 
   A pair keeps its own noise, real data never has that of a pair: as
   `couplings.mix`.
@@ -138,39 +128,33 @@ class Mixed:
   def __init__(self, pairs: Stream, real: Stream, *, share: float):
     if not 0 <= share <= 1:
       raise UsageError(f"share={share}: choose 0 to 1")
-    self._pairs = pairs
+    super().__init__(pairs)
     self._real = FreshNoise(real)
     self._share = share
 
-  def __iter__(self) -> Self:
-    """Returns itself."""
-    return self
-
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next mixed batch: "data", "noise" and "cond" if any."""
-    paired = _drawn(self._pairs, lambda g, n: g.random(n) < self._share, MASK)
-    pairs, real = next(self._pairs), next(self._real)
+    """Return the next mixed batch: "data", "noise" and "cond" if any."""
+    paired = _draw_rows(
+      self._batches, lambda g, n: g.random(n) < self._share, MASK
+    )
+    pairs, real = next(self._batches), next(self._real)
 
-    def chosen(name):
+    def choose(name):
       mask = paired.reshape(
         paired.shape + (1,) * (real[name].ndim - paired.ndim)
       )
       return np.where(mask, pairs[name], real[name])
 
-    return {name: chosen(name) for name in pairs}
-
-  def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken, the same of both streams."""
-    return self._pairs.get_state()
+    return {name: choose(name) for name in pairs}
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
-    self._pairs.set_state(state)
+    """Continue both streams after as many batches as `state` says."""
+    super().set_state(state)
     self._real.set_state(state)
 
   def close(self) -> None:
-    """Stops the threads of both streams."""
-    self._pairs.close()
+    """Stop the threads of both streams."""
+    super().close()
     self._real.close()
 
 
@@ -179,19 +163,19 @@ _Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def _normal(shape: tuple[int, ...]) -> _Draw:
-  """Returns what draws standard normal rows of a shape, float32."""
+  """Return a function that draws standard normal rows, float32."""
   return lambda g, n: g.standard_normal((n, *shape), np.float32)
 
 
-def _drawn(
+def _draw_rows(
   batches: Stream, draw: _Draw, purpose: int, first: int | None = None
 ) -> np.ndarray:
-  """Draws this process's rows of some batches, block by block.
+  """Draw this process's rows of some batches, block by block.
 
   Args:
     batches: The stream.
     draw: Draws the rows of one block.
-    purpose: Tells apart what is drawn for one batch.
+    purpose: Tells apart the draws for one batch.
     first: Number of the first batch; default: the one that comes next.
   """
   if first is None:

@@ -1,77 +1,92 @@
-"""Prepares a TFDS builder once, on local data, and reads it into arrays."""
+"""Data sets on this machine, prepared once by TFDS and read into arrays."""
 
+import abc
 import contextlib
 import io
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from jaxflow.data.sets.tfds_builders import damaged, is_prepared
 from jaxflow.errors import UsageError
 
-# TFDS' default format, TFRecord, cannot be read without TensorFlow.
-FILE_FORMAT = "array_record"
+__all__ = ["ImageBuilder", "read_images"]
 
 # Deserialised records are Python objects: only so many exist at a time.
 _READ_AT_ONCE = 4096
 
 
-def image_info(
-  builder: tfds.core.DatasetBuilder,
-  shape: tuple[int, int, int],
-  *,
-  description: str,
-  homepage: str,
-  citation: str,
-) -> tfds.core.DatasetInfo:
-  """Describes a set of small uint8 images in ten classes.
+class ImageBuilder(tfds.core.GeneratorBasedBuilder):
+  """TFDS builder of small uint8 images in ten classes.
 
-  Args:
-    builder: The builder described.
-    shape: Height, width, channels.
-    description: What the set holds, and how it was split.
-    homepage: Address of its publisher.
-    citation: BibTeX entry.
-
-  Returns:
-    The information for `_info`.
+  Attributes:
+    SHAPE: Height, width, channels.
+    DESCRIPTION: Contents of the set, and how it was split.
+    HOMEPAGE: Address of its publisher.
+    CITATION: BibTeX entry.
   """
-  features = tfds.features.FeaturesDict(
-    {
-      # One bytes field a pixel array: three times as fast to write as the
-      # default, a list of 64-bit integers.
-      "image": tfds.features.Tensor(
-        shape=shape, dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-      ),
-      "label": tfds.features.ClassLabel(num_classes=10),
-    }
-  )
-  return tfds.core.DatasetInfo(
-    builder=builder,
-    features=features,
-    supervised_keys=("image", "label"),
-    # Keeps the order of the source; batches are shuffled when they are drawn.
-    disable_shuffling=True,
-    description=description,
-    homepage=homepage,
-    citation=citation,
-  )
+
+  VERSION = tfds.core.Version("1.0.0")
+  SHAPE: ClassVar[tuple[int, int, int]]
+  DESCRIPTION: ClassVar[str]
+  HOMEPAGE: ClassVar[str]
+  CITATION: ClassVar[str]
+
+  @abc.abstractmethod
+  def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return images [N, H, W, C], uint8, and labels [N] of every split."""
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = tfds.features.FeaturesDict(
+      {
+        # One bytes field a pixel array: three times as fast to write as the
+        # default, a list of 64-bit integers.
+        "image": tfds.features.Tensor(
+          shape=self.SHAPE,
+          dtype=np.uint8,
+          encoding=tfds.features.Encoding.BYTES,
+        ),
+        "label": tfds.features.ClassLabel(num_classes=10),
+      }
+    )
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=features,
+      supervised_keys=("image", "label"),
+      # Keeps the order of the source; batches are shuffled when drawn.
+      disable_shuffling=True,
+      description=self.DESCRIPTION,
+      homepage=self.HOMEPAGE,
+      citation=self.CITATION,
+    )
+
+  def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    del dl_manager  # The arrays are already on this machine.
+    splits = self.splits()
+    return {k: self._generate_examples(*v) for k, v in splits.items()}
+
+  def _generate_examples(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+      yield index, {"image": image, "label": int(label)}
 
 
 def read_images(
   make_builder: Callable[[], tfds.core.DatasetBuilder], split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Prepares the set if it is not yet, and reads one split of it.
+  """Prepare a set at first use, and read one split of it.
 
   Any number of processes may call this at once: each prepares in a folder of
   its own, the first to finish moves it into place, and all read that one.
 
   Args:
-    make_builder: Makes a builder whose features are those of `image_info`.
-      Called anew after preparing, because a builder reads what is on disk
+    make_builder: Makes a builder whose class is an `ImageBuilder`.
+      Called anew after preparing, because a builder looks at the disk
       only when it is made.
     split: Name of the split.
 
@@ -86,25 +101,6 @@ def read_images(
     _prepare(builder)
     builder = make_builder()
   return _read(builder, split)
-
-
-def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-  """Returns whether a set is on disk; raises UsageError if half of it is."""
-  if not builder.data_path.exists():
-    return False
-  # TFDS moves only finished folders here: one without its description was
-  # damaged later.
-  if not (builder.data_path / "dataset_info.json").exists():
-    raise UsageError(damaged(builder))
-  return True
-
-
-def damaged(builder: tfds.core.DatasetBuilder) -> str:
-  """Returns what to say of a prepared set that cannot be read."""
-  return (
-    f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
-    " damaged; delete that folder to have it prepared again"
-  )
 
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:

@@ -1,7 +1,9 @@
-"""Reads numbered parts of a stream in threads, ahead of their use."""
+"""Reading of numbered parts of a stream in threads, ahead of their use."""
 
 from collections.abc import Callable
 from typing import Any
+
+__all__ = ["read_in_threads"]
 
 # Parts that wait for each thread beside the one it is reading.
 _BUFFER = 2
@@ -10,11 +12,13 @@ _BUFFER = 2
 _END = 2**62
 
 
-def read_ahead(read: Callable[[int], Any], *, start: int, threads: int) -> Any:
-  """Iterates over `read(start)`, `read(start + 1)`, ... for ever, in order.
+def read_in_threads(
+  read: Callable[[int], Any], *, start: int, threads: int
+) -> Any:
+  """Iterate over `read(start)`, `read(start + 1)`, ... for ever, in order.
 
-  Reading begins with the first `next`. What a thread raises is raised where
-  its part would have come.
+  Reading begins with the first `next`. An error in a thread is raised
+  where its part would have come.
 
   Args:
     read: Returns the part of a number; called by several threads at once.
@@ -25,7 +29,7 @@ def read_ahead(read: Callable[[int], Any], *, start: int, threads: int) -> Any:
     A grain iterator; its `close` stops the threads.
 
   Example:
-    >>> squares = read_ahead(lambda i: i * i, start=3, threads=2)
+    >>> squares = read_in_threads(lambda i: i * i, start=3, threads=2)
     >>> next(squares), next(squares)
     (9, 16)
     >>> squares.close()
