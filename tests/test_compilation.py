@@ -219,7 +219,7 @@ def compiled(function, *arguments):
 
 
 def test_flops_of_loops_and_derivatives():
-  """A scan of 5 products; of its gradient, 3 times as many."""
+  """Return a scan of 5 products; of its gradient, 3 times as many."""
 
   def chain(x, weights):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]

@@ -50,7 +50,7 @@ def cost(**fields):
 
 
 def model_of(method, **changes):
-  """A network without a bias on what is not multiplied, 8 classes."""
+  """Return a network without a bias on what is not multiplied, 8 classes."""
   config = default_config(method, data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8)
   for name, value in changes.items():

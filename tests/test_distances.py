@@ -158,7 +158,7 @@ class TestErrors:
 class TestManifolds:
   @staticmethod
   def by_definition(real, fake, k):
-    """Loops over equations 1 to 4, distances by `math.dist`."""
+    """Loop over equations 1 to 4, distances by `math.dist`."""
 
     def radius(points, i):
       others = (math.dist(points[i], p) for j, p in enumerate(points) if j != i)

@@ -220,7 +220,7 @@ def test_parts_of_a_page_are_filled_and_missed():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-  """The same two networks as fits and, the second, as a run."""
+  """Return the same two networks as fits and, the second, as a run."""
   folder = tmp_path_factory.mktemp("fits")
   tiny.train(folder, "teacher", "flow_matching", "seed=1")
   config = load_file(f"{tiny.config_file(folder)}:flow_matching")

@@ -28,7 +28,7 @@ def network(x, t, s, cond):
 
 
 def points(size, seed=0):
-  """Data, noise and labels 0..5; 5 is the null label."""
+  """Draw data, noise and labels 0..5; 5 is the null label."""
   keys = jax.random.split(jax.random.key(seed), 3)
   return {
     "data": jax.random.normal(keys[0], (size, 2)),

@@ -26,7 +26,7 @@ STDS = np.array([0.4, 0.6])
 
 
 def grid(path, steps):
-  """Times that are dense near data, where the velocity bends."""
+  """Return times that are dense near data, where the velocity bends."""
   share = np.linspace(1, 0, steps + 1) ** 2
   return path.t_min + (path.t_max - path.t_min) * share
 

@@ -30,7 +30,7 @@ def moments_of(rows):
 
 
 def drawn(seed, *networks, num=60, shift=0.0, size=2):
-  """Makes labelled points that networks have seen."""
+  """Make labelled points that networks have seen."""
   generator = np.random.default_rng(seed)
   samples = generator.standard_normal((num, size)) + shift
   features = {n: generator.standard_normal((num, 5)) for n in networks}
@@ -50,7 +50,7 @@ def drawn(seed, *networks, num=60, shift=0.0, size=2):
 
 
 def only(full, *fields):
-  """Keeps some fields of a set."""
+  """Keep some fields of a set."""
   return Drawn(num=full.num, **{name: getattr(full, name) for name in fields})
 
 

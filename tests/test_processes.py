@@ -101,7 +101,7 @@ RUNS.append(("fsdp", "consistency_trajectory"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a teacher, the same for all workers of a test run."""
+  """Return a folder with a teacher, the same for all workers of a test run."""
   folder = tmp_path_factory.getbasetemp() / "jobs"
   if "PYTEST_XDIST_WORKER" in os.environ:
     folder = folder.parents[1] / "jobs"
@@ -111,7 +111,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-  """The folder, with every method trained on every machine."""
+  """Return the folder, with every method trained on every machine."""
   once(folder, "trained", lambda: train_all(folder))
   return folder
 
@@ -161,7 +161,7 @@ def train_all(folder):
 
 
 def parameters(workdir):
-  """What a run trained: its network, averages and adversary, as vectors."""
+  """Return the trained network, averages and adversary, as vectors."""
   state = tiny.state_of(workdir)
   assert int(state.step) == 20 and int(state.skipped) == 0
   trees = {"params": state.params, **state.ema}
@@ -187,7 +187,7 @@ def test_two_processes_train_as_one_and_as_one_device(trained, mesh, method):
 
 
 def test_training_moved_the_parameters(trained):
-  """The comparison above could not fail otherwise."""
+  """Return the comparison above could not fail otherwise."""
   end = tiny.state_of(trained / "two-data-mean_flow").params["output"]["kernel"]
   other = tiny.state_of(trained / "teacher").params["output"]["kernel"]
   assert np.linalg.norm(end - other) > 0.1 * np.linalg.norm(other)

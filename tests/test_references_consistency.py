@@ -133,7 +133,7 @@ def data_of(exact, size, seed=3):
 
 
 def exact_network(exact, weight=0.0):
-  """The flow map to t_min, with an error of the size `weight`."""
+  """Return the flow map to t_min, with an error of the size `weight`."""
 
   def net(x, t, s, cond):
     return exact.flow_map(x, t, s) + weight * jnp.sin(x) * paths.over(t, x)
@@ -161,7 +161,7 @@ def test_gradient_vanishes_in_expectation_without_a_teacher(x64):
   size = 40_000
 
   def gradients(weight):
-    """The gradient of each sample by the weight of an error of f."""
+    """Return the gradient of each sample by the weight of an error of f."""
 
     def loss(weight, row):
       value, _ = losses.continuous_time_consistency_loss(

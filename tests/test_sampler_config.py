@@ -36,7 +36,7 @@ def model_of(method="flow_matching", **sections):
 
 
 def drawn(model, nfe):
-  """Samples of untrained parameters, and all that made them."""
+  """Return samples of untrained parameters, and all that made them."""
   params = jax.tree.map(
     lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)),
     model.network.init(jax.random.key(0)),
@@ -49,7 +49,7 @@ def drawn(model, nfe):
 
 
 def expected(sampler, network, path, noise, times, key, label):
-  """The same samples, put together by hand."""
+  """Return the same samples, put together by hand."""
   x = paths.start(path, noise)
   return sampler(network, x, times, label, path=path, key=key)
 

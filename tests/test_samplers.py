@@ -32,7 +32,7 @@ def check(value, expected):
 
 @pytest.fixture(params=["float64", "float32"])
 def load(request):
-  """Reads a case in float64, then in float32."""
+  """Read a case in float64, then in float32."""
   if request.param == "float32":
     yield functools.partial(references.load, dtype=jnp.float32)
   else:
@@ -250,7 +250,7 @@ def test_shortcut(steps, load):
 
 
 def moment_matching(network, kind, sd=0.5):
-  """The flow map f of (15.4) on the linear path."""
+  """Return the flow map f of (15.4) on the linear path."""
 
   def jump(y, t, s, cond):
     t, s = paths.over(t, y), paths.over(s, y)

@@ -153,7 +153,7 @@ def edm_case():
 
 
 def end_at(times, t_min):
-  """The grid with the end of its last jump."""
+  """Return the grid with the end of its last jump."""
   return jnp.append(times, t_min)
 
 

@@ -106,11 +106,11 @@ class Batches:
     self._position = 0
 
   def __iter__(self) -> Self:
-    """Returns itself: there is one position, not one per loop."""
+    """Return itself: there is one position, not one per loop."""
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns "data", and "cond" (labels) and "noise" where there are any."""
+    """Return "data", and "cond" (labels) and "noise" where there are any."""
     if self._threads:
       batch = self._rows_ahead()
     else:
@@ -127,7 +127,7 @@ class Batches:
     return self._source.shape
 
   def local(self, rows: np.ndarray) -> np.ndarray:
-    """Returns this process's part of whole batches, stacked as they are.
+    """Return this process's part of whole batches, stacked as they are.
 
     Args:
       rows: The rows of `num_batches` whole batches in order,
@@ -137,11 +137,11 @@ class Batches:
     return self._own(rows).reshape(*self._local_shape, *rest)
 
   def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken; can be written as JSON."""
+    """Return the number of batches taken; can be written as JSON."""
     return {"position": self._position}
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state`, of `get_state`, says."""
+    """Continue after as many batches as `state`, of `get_state`, says."""
     position = state.get("position")
     if not isinstance(position, int) or position < 0:
       raise UsageError(
@@ -151,13 +151,13 @@ class Batches:
     self._position = position
 
   def close(self) -> None:
-    """Stops the threads; `next` would start new ones."""
+    """Stop the threads; `next` would start new ones."""
     ahead, self._ahead = self._ahead, None
     if ahead is not None:
       ahead.close()
 
   def _rows_ahead(self) -> dict[str, np.ndarray]:
-    """This process's rows of the next batches, from the threads."""
+    """Return this process's rows of the next batches, from the threads."""
     if self._ahead is None:
       start = self._position * self._pieces
       self._ahead = read_ahead(
@@ -181,7 +181,7 @@ class Batches:
   def _read(
     self, first: int, count: int, part: slice = slice(None)
   ) -> dict[str, np.ndarray]:
-    """Reads a part of this process's rows of consecutive batches."""
+    """Read a part of this process's rows of consecutive batches."""
     index = self._own(self._order.samples(first, count))[part]
     rows = self._source.take(index)
     if self._flip:
@@ -198,7 +198,7 @@ class Batches:
     return rows
 
   def _own(self, rows: np.ndarray) -> np.ndarray:
-    """This process's rows of whole batches, [number, ...]."""
+    """Return this process's rows of whole batches, [number, ...]."""
     rest = rows.shape[1:]
     rows = rows.reshape(*self._whole_shape, *rest)[:, :, self._rows]
     return rows.reshape(-1, *rest)

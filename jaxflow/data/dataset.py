@@ -29,7 +29,7 @@ class Dataset:
   noise: np.ndarray | None = None
 
   def __len__(self) -> int:
-    """Returns the number of samples N."""
+    """Return the number of samples N."""
     return len(self.data)
 
   @property
@@ -38,7 +38,7 @@ class Dataset:
     return self.data.shape[1:]
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Copies samples by their index, as `Source.take` describes."""
+    """Copy samples by their index, as `Source.take` describes."""
     rows = {"data": self.data[index]}
     if self.noise is not None:
       rows["noise"] = self.noise[index]
@@ -56,7 +56,7 @@ def from_arrays(
   split: str = "train",
   noise: np.ndarray | None = None,
 ) -> Dataset:
-  """Checks arrays and returns them as a data set.
+  """Check arrays and return them as a data set.
 
   Args:
     data: Samples [N, ...], already scaled; cast to float32.

@@ -15,24 +15,24 @@ class ResumableIterator(Protocol):
   """An iterator over host batches that can continue where it was."""
 
   def __next__(self) -> PyTree:
-    """Returns the next batch."""
+    """Return the next batch."""
     ...
 
   def get_state(self) -> Any:
-    """Returns what `set_state` needs to continue from here."""
+    """Return what `set_state` needs to continue from here."""
     ...
 
   def set_state(self, state: Any) -> None:
-    """Continues from a state of `get_state`."""
+    """Continue from a state of `get_state`."""
     ...
 
   def close(self) -> None:
-    """Stops what reads ahead."""
+    """Stop what reads ahead."""
     ...
 
 
 def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-  """Joins the processes' host arrays into global arrays on the devices.
+  """Join the processes' host arrays into global arrays on the devices.
 
   Args:
     batch: Pytree of this process's rows, as NumPy arrays.
@@ -89,11 +89,11 @@ class Prefetch:
     self._queue: collections.deque[futures.Future] = collections.deque()
 
   def __iter__(self) -> Self:
-    """Returns itself."""
+    """Return itself."""
     return self
 
   def __next__(self) -> PyTree:
-    """Returns the next batch on the devices, or raises StopIteration."""
+    """Return the next batch on the devices, or raise StopIteration."""
     self._fill()
     began = time.perf_counter()
     try:
@@ -113,11 +113,11 @@ class Prefetch:
     return self._queue[0].done()
 
   def get_state(self) -> Any:
-    """Returns the iterator's state after the last batch handed out."""
+    """Return the iterator's state after the last batch handed out."""
     return self._state
 
   def set_state(self, state: Any) -> None:
-    """Continues from `state`; batches on their way are dropped."""
+    """Continue from `state`; batches on their way are dropped."""
     for future in self._queue:
       future.cancel()
     futures.wait(self._queue)
@@ -126,7 +126,7 @@ class Prefetch:
     self._state = state
 
   def close(self) -> None:
-    """Stops the thread, and the iterator; no batch comes after this."""
+    """Stop the thread, and the iterator; no batch comes after this."""
     self._executor.shutdown(wait=False, cancel_futures=True)
     # Once so that a batch under way ends soon, once for what it has started.
     self._iterator.close()
@@ -150,7 +150,7 @@ def prefetch(
   sharding: jax.sharding.Sharding,
   size: int = 2,
 ) -> Prefetch:
-  """Moves batches to the devices ahead of their use.
+  """Move batches to the devices ahead of their use.
 
   A thread takes them from the iterator and starts their transfer while the
   caller works on the batch before. From here on the iterator belongs to the

@@ -5,7 +5,7 @@ from PIL import Image
 
 
 def crop(image: np.ndarray, size: int) -> np.ndarray:
-  """Cuts the middle square of an image and scales it.
+  """Cut the middle square of an image and scale it.
 
   The image is halved by 2x2 boxes while its shorter side has twice the size or
   more, then scaled by bicubic interpolation, then cut.
@@ -42,7 +42,7 @@ def crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-  """Returns values 0..255 as float32 in [-1, 1].
+  """Return values 0..255 as float32 in [-1, 1].
 
   Example:
     >>> scaled(np.array([0, 255], np.uint8)).tolist()
@@ -52,7 +52,7 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 
 def square(images: np.ndarray, size: int) -> np.ndarray:
-  """Returns images of one size in three channels.
+  """Return images of one size in three channels.
 
   Args:
     images: Images [n, H, W, 1 or 3] in [-1, 1].

@@ -29,7 +29,7 @@ def load(
   threads: int = 0,
   download: bool = False,
 ) -> Source:
-  """Opens one split of a named data set.
+  """Open one split of a named data set.
 
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
@@ -95,12 +95,12 @@ def load(
 
 
 def reading_threads() -> int:
-  """Returns how many threads read data by default: one a core, at most 16."""
+  """Return how many threads read data by default: one a core, at most 16."""
   return min(os.cpu_count() or 1, 16)
 
 
 def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
-  """Returns what the samples of a data set are latents of, or None.
+  """Return what the samples of a data set are latents of, or None.
 
   Args:
     name: A key of `DATASETS`.
@@ -117,7 +117,7 @@ def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
 
 
 def known_mixture(name: str) -> toy.Mixture | None:
-  """Returns the true distribution of a data set where it is known.
+  """Return the true distribution of a data set where it is known.
 
   Args:
     name: A key of `DATASETS`.

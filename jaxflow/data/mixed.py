@@ -44,11 +44,11 @@ class Drawn:
     self.local = batches.local
 
   def __iter__(self) -> Self:
-    """Returns itself."""
+    """Return itself."""
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch, drawn."""
+    """Return the next batch, drawn."""
     first = self._batches.get_state()["position"]
     batch = next(self._batches)
     std = batch.pop("std", None)
@@ -58,15 +58,15 @@ class Drawn:
     return batch
 
   def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken."""
+    """Return the number of batches taken."""
     return self._batches.get_state()
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
+    """Continue after as many batches as `state` says."""
     self._batches.set_state(state)
 
   def close(self) -> None:
-    """Stops the threads of the stream below."""
+    """Stop the threads of the stream below."""
     self._batches.close()
 
 
@@ -90,24 +90,24 @@ class FreshNoise:
     self._batches = batches
 
   def __iter__(self) -> Self:
-    """Returns itself."""
+    """Return itself."""
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next batch and its "noise"."""
+    """Return the next batch and its "noise"."""
     noise = _drawn(self._batches, _normal(self._batches.shape), NOISE)
     return next(self._batches) | {"noise": noise}
 
   def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken."""
+    """Return the number of batches taken."""
     return self._batches.get_state()
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
+    """Continue after as many batches as `state` says."""
     self._batches.set_state(state)
 
   def close(self) -> None:
-    """Stops the threads of the stream below."""
+    """Stop the threads of the stream below."""
     self._batches.close()
 
 
@@ -143,11 +143,11 @@ class Mixed:
     self._share = share
 
   def __iter__(self) -> Self:
-    """Returns itself."""
+    """Return itself."""
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns the next mixed batch: "data", "noise" and "cond" if any."""
+    """Return the next mixed batch: "data", "noise" and "cond" if any."""
     paired = _drawn(self._pairs, lambda g, n: g.random(n) < self._share, MASK)
     pairs, real = next(self._pairs), next(self._real)
 
@@ -160,16 +160,16 @@ class Mixed:
     return {name: chosen(name) for name in pairs}
 
   def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken, the same of both streams."""
+    """Return the number of batches taken, the same of both streams."""
     return self._pairs.get_state()
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state` says."""
+    """Continue after as many batches as `state` says."""
     self._pairs.set_state(state)
     self._real.set_state(state)
 
   def close(self) -> None:
-    """Stops the threads of both streams."""
+    """Stop the threads of both streams."""
     self._pairs.close()
     self._real.close()
 
@@ -179,14 +179,14 @@ _Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def _normal(shape: tuple[int, ...]) -> _Draw:
-  """Returns what draws standard normal rows of a shape, float32."""
+  """Return what draws standard normal rows of a shape, float32."""
   return lambda g, n: g.standard_normal((n, *shape), np.float32)
 
 
 def _drawn(
   batches: Stream, draw: _Draw, purpose: int, first: int | None = None
 ) -> np.ndarray:
-  """Draws this process's rows of some batches, block by block.
+  """Draw this process's rows of some batches, block by block.
 
   Args:
     batches: The stream.

@@ -36,7 +36,7 @@ class Order:
     self._permutation = functools.lru_cache(2)(self._permute)
 
   def samples(self, first: int, count: int) -> np.ndarray:
-    """Returns the samples of consecutive batches.
+    """Return the samples of consecutive batches.
 
     Args:
       first: Number of the first batch.
@@ -54,7 +54,7 @@ class Order:
     return np.concatenate(parts)
 
   def mirrored(self, first: int, count: int) -> np.ndarray:
-    """Returns which rows of consecutive batches are mirrored, half of them.
+    """Return which rows of consecutive batches are mirrored, half of them.
 
     Args:
       first: Number of the first batch.

@@ -11,7 +11,7 @@ _END = 2**62
 
 
 def read_ahead(read: Callable[[int], Any], *, start: int, threads: int) -> Any:
-  """Iterates over `read(start)`, `read(start + 1)`, ... for ever, in order.
+  """Iterate over `read(start)`, `read(start + 1)`, ... for ever, in order.
 
   Reading begins with the first `next`. What a thread raises is raised where
   its part would have come.

@@ -19,11 +19,11 @@ class Records(Protocol):
   """Records that can be read by their index, in threads."""
 
   def __len__(self) -> int:
-    """Returns their number."""
+    """Return their number."""
     ...
 
   def __getitem__(self, key: int, /) -> Mapping[str, Any]:
-    """Returns a record: "image" [H, W, C], uint8, and a "label" if any."""
+    """Return a record: "image" [H, W, C], uint8, and a "label" if any."""
     ...
 
 
@@ -48,11 +48,11 @@ class Images:
   where: str
 
   def __len__(self) -> int:
-    """Returns the number of images."""
+    """Return the number of images."""
     return len(self.records)
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads images by their index, as `Source.take` describes.
+    """Read images by their index, as `Source.take` describes.
 
     Raises:
       RunError: A record cannot be read.
@@ -71,7 +71,7 @@ class Images:
     return rows
 
   def read_all(self, threads: int) -> Dataset:
-    """Reads the whole source into memory.
+    """Read the whole source into memory.
 
     Args:
       threads: Threads that read at once.
@@ -101,7 +101,7 @@ class Images:
     )
 
   def _checked(self, label: list[int]) -> np.ndarray:
-    """Returns labels as an array, all of them in range."""
+    """Return labels as an array, all of them in range."""
     array = np.asarray(label, np.int32)
     if array.min() < 0 or array.max() >= self.num_classes:
       raise UsageError(

@@ -34,11 +34,11 @@ class Source(Protocol):
     ...
 
   def __len__(self) -> int:
-    """Returns the number of samples N."""
+    """Return the number of samples N."""
     ...
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples; several threads may call it at once.
+    """Read samples; several threads may call it at once.
 
     Args:
       index: Which samples, integers [n] in [0, N), in any order.
@@ -81,18 +81,18 @@ class Unlabelled:
     return self.source.shape
 
   def __len__(self) -> int:
-    """Returns the number of samples."""
+    """Return the number of samples."""
     return len(self.source)
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples without "cond"."""
+    """Read samples without "cond"."""
     rows = self.source.take(index)
     rows.pop("cond", None)
     return rows
 
 
 def without_labels(source: Source) -> Source:
-  """Returns a source without its labels; one in memory stays there.
+  """Return a source without its labels; one in memory stays there.
 
   Args:
     source: Any source.
@@ -108,7 +108,7 @@ def without_labels(source: Source) -> Source:
 
 
 def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
-  """Reads a random part of a source; what is in memory is returned whole.
+  """Read a random part of a source; what is in memory is returned whole.
 
   Args:
     source: Any source.
@@ -140,7 +140,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
 
 
 def digest(sources: Iterable[Source], num: int = 8) -> str:
-  """Tells sources apart by a few samples of each.
+  """Tell sources apart by a few samples of each.
 
   Args:
     sources: Any sources.

@@ -92,7 +92,7 @@ class Watch:
     self._log.close()
 
   def _line(self, step: int, scalars: Mapping[str, float]) -> str:
-    """Says what the average scores in the fewest calls."""
+    """Say what the average scores in the fewest calls."""
     prefix = _column(self._evaluator.ema, self._options.nfe[0], "")
     values = "  ".join(
       f"{k.removeprefix(prefix)} {v:.4g}"

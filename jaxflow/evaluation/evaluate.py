@@ -46,7 +46,7 @@ def evaluate(
   seed: int = 0,
   batch_size: int = 256,
 ) -> dict[str, Score]:
-  """Compares generated samples, and fresh real ones, with held-out data.
+  """Compare generated samples, and fresh real ones, with held-out data.
 
   Beside each number stands what a perfect sampler would score: that of as many
   random samples of the training data, with the shares of its classes.
@@ -125,7 +125,7 @@ def evaluate(
 def _shuffled(
   generator: np.random.Generator, dataset: Dataset, num: int
 ) -> tuple[NDArray, NDArray | None]:
-  """Returns at most num random samples [n, ...] and their classes [n]."""
+  """Return at most num random samples [n, ...] and their classes [n]."""
   data = np.asarray(dataset.data)
   label = None if dataset.label is None else np.asarray(dataset.label)
   rows = random_subset(generator, len(data), num, label)

@@ -77,7 +77,7 @@ class Evaluator:
     field: str,
     say: Callable[[str], None] = lambda line: None,
   ) -> Self:
-    """Looks at real data, and checks that all metrics can be computed.
+    """Look at real data, and check that all metrics can be computed.
 
     Args:
       run: The run.
@@ -172,7 +172,7 @@ class Evaluator:
     partial: Partial | None = None,
     interrupted: Callable[[], bool] = lambda: False,
   ) -> Drawn | None:
-    """Generates samples and looks at them.
+    """Generate samples and look at them.
 
     Args:
       state: The run's state.
@@ -207,14 +207,14 @@ class Evaluator:
 
   @functools.cached_property
   def _stream(self) -> Callable[..., Any]:
-    """Makes each sampler once."""
+    """Make each sampler once."""
     return functools.cache(
       lambda nfe, field: streamer(self.run, nfe, field, self.mesh)
     )
 
 
 def check_fields(config: Config) -> None:
-  """Raises UsageError if a field is wrong that needs no data to be judged."""
+  """Raise UsageError if a field is wrong that needs no data to be judged."""
   options, during = config.evaluation, config.evaluation.during
   if options.split not in _OTHER:
     raise UsageError(f"evaluation.split={options.split!r}: give train or test")
@@ -255,7 +255,7 @@ def _see(
   weights: list[str],
   mesh: jax.sharding.Mesh,
 ) -> tuple[Drawn, np.ndarray | None]:
-  """Looks at `num` samples of a split, or at all; returns their labels too."""
+  """Look at `num` samples of a split, or at all; return their labels too."""
   options = config.evaluation
   source = processes.together(lambda: load_data(config, split))
   index = choose(source, num or len(source), config.seed)
@@ -270,7 +270,7 @@ def _see(
 
 
 def _names(metrics: str) -> tuple[str, ...] | None:
-  """Returns the names of a list with commas, None for an empty one.
+  """Return the names of a list with commas, None for an empty one.
 
   What is of a velocity, not of samples, is left out.
   """
@@ -282,7 +282,7 @@ def _names(metrics: str) -> tuple[str, ...] | None:
 def _like(
   labels: np.ndarray | None, num: int, num_classes: int, seed: int
 ) -> np.ndarray | None:
-  """Returns labels [num] with the shares that classes have in the reference."""
+  """Return labels [num] with the shares that classes have in the reference."""
   if not num_classes or labels is None:
     return None
   generator = np.random.default_rng(seed)

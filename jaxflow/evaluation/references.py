@@ -37,12 +37,12 @@ class Stored:
     return self.about.get("split")
 
   def describe(self) -> dict[str, Any]:
-    """Returns what an evaluation says of its reference."""
+    """Return what an evaluation says of its reference."""
     num = self.about.get("num")
     return {"file": self.path, "num": num, "about": dict(self.about)}
 
   def over(self, reference: Drawn) -> Drawn:
-    """Puts the statistics in the place of what the network saw.
+    """Put the statistics in the place of what the network saw.
 
     Args:
       reference: Real samples; rows are kept of as many as both have.
@@ -74,7 +74,7 @@ class Stored:
 def read_reference(
   config: Config, network: FeatureNetwork | None
 ) -> Stored | None:
-  """Reads the statistics that a config names; None where it names none.
+  """Read the statistics that a config names; None where it names none.
 
   Args:
     config: The config.

@@ -75,7 +75,7 @@ def score(
   fresh: Drawn | None = None,
   **options: Any,
 ) -> dict[str, Score]:
-  """Compares generated samples, and fresh real ones, with a reference.
+  """Compare generated samples, and fresh real ones, with a reference.
 
   Args:
     generated: generated samples.
@@ -153,7 +153,7 @@ class Judge:
     return tuple(self._floor)
 
   def __call__(self, generated: Drawn) -> dict[str, Score]:
-    """Returns a Score by name, in the order of METRICS.
+    """Return a Score by name, in the order of METRICS.
 
     Args:
       generated: the samples to judge.
@@ -179,7 +179,7 @@ class Judge:
 
 
 def asks_class(name: str) -> bool:
-  """Says whether a metric asks for the class of a sample.
+  """Say whether a metric asks for the class of a sample.
 
   Example:
     >>> asks_class("accuracy_digits"), asks_class("fid")
@@ -189,7 +189,7 @@ def asks_class(name: str) -> bool:
 
 
 def of_velocity(name: str) -> bool:
-  """Says whether a number is of a velocity, not of samples.
+  """Say whether a number is of a velocity, not of samples.
 
   Example:
     >>> of_velocity("curvature"), of_velocity("recall")
@@ -199,7 +199,7 @@ def of_velocity(name: str) -> bool:
 
 
 def sees_images(name: str) -> bool:
-  """Says whether a metric is of what a network sees.
+  """Say whether a metric is of what a network sees.
 
   Example:
     >>> sees_images("fid"), sees_images("recall")
@@ -212,7 +212,7 @@ def sees_images(name: str) -> bool:
 
 
 def direction(name: str) -> str:
-  """Returns which direction of a number is better, "lower" or "higher".
+  """Return which direction of a number is better, "lower" or "higher".
 
   Args:
     name: Its name.
@@ -228,7 +228,7 @@ def direction(name: str) -> str:
 
 
 def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
-  """Renders evaluations as text, each value beside that of real data.
+  """Render evaluations as text, each value beside that of real data.
 
   An arrow says which direction is better. The number of fresh real samples
   follows that of generated ones where they differ.
@@ -272,14 +272,14 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 
 def _place(name: str) -> int:
-  """Returns where a number stands in the table."""
+  """Return where a number stands in the table."""
   if name in _OF_NETWORKS:
     return len(METRICS) + list(_OF_NETWORKS).index(name)
   return list(METRICS).index(_row(name))
 
 
 def _row(name: str) -> str:
-  """Returns the row of a metric of samples."""
+  """Return the row of a metric of samples."""
   row = row_of(name)
   if row is None:
     every = [*METRICS, *_OF_NETWORKS]
@@ -292,13 +292,13 @@ def _row(name: str) -> str:
 
 
 def _counts(score: Score) -> str:
-  """Writes the numbers of samples, one where they are equal."""
+  """Write the numbers of samples, one where they are equal."""
   counts = dict.fromkeys(n for n in (score.num, score.real_num) if n)
   return "/".join(map(str, counts))
 
 
 def _number(value: float | None, error: float | None) -> str:
-  """Writes a number and its standard error; small ones with a power of 10."""
+  """Write a number and its standard error; small ones with a power of 10."""
   if value is None:
     return ""
   style = ".4f" if abs(value) >= 1e-3 or value == 0 else ".2e"

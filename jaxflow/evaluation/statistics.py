@@ -41,7 +41,7 @@ _ASYMMETRY = 1e-4
 def write_statistics(
   path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
 ) -> None:
-  """Writes statistics in one step.
+  """Write statistics in one step.
 
   Args:
     path: An .npz file; one of that name is replaced.
@@ -89,7 +89,7 @@ def write_statistics(
 def read_statistics(
   path: pathlib.Path, network: str, *, field: str
 ) -> tuple[Drawn, dict[str, Any]]:
-  """Reads statistics, ours or published ones.
+  """Read statistics, ours or published ones.
 
   Args:
     path: An .npz file.
@@ -154,7 +154,7 @@ def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:
 def _checked(
   arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
-  """Returns the moments under two keys, or raises UsageError."""
+  """Return the moments under two keys, or raise UsageError."""
   mean, covariance = (arrays[key] for key in keys)
   size = mean.size
   kinds = {mean.dtype.kind, covariance.dtype.kind}

@@ -24,7 +24,7 @@ def save_grid(
   columns: int | None = None,
   labels: Sequence[object] | None = None,
 ) -> None:
-  """Writes images as one PNG, row by row from the upper left.
+  """Write images as one PNG, row by row from the upper left.
 
   Small images are enlarged by a whole factor with sharp pixels, so that each is
   at least 32 pixels wide and high. Cells have 2 white pixels between and round
@@ -75,7 +75,7 @@ def save_points(
   path: str | os.PathLike[str],
   reference: ArrayLike | None = None,
 ) -> None:
-  """Writes a scatter of points in the plane as a PNG.
+  """Write a scatter of points in the plane as a PNG.
 
   Args:
     points: samples, [N, 2].
@@ -110,7 +110,7 @@ def save_points(
 
 
 def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
-  """Turns [N, H, W, 1 or 3] in [-1, 1] into enlarged bytes [N, H', W', 3]."""
+  """Turn [N, H, W, 1 or 3] in [-1, 1] into enlarged bytes [N, H', W', 3]."""
   array = np.asarray(images, np.float64)
   if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
     raise UsageError(
@@ -124,7 +124,7 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
 
 
 def _plane(name: str, points: ArrayLike) -> NDArray[np.float64]:
-  """Returns the coordinates [2, N] of points [N, 2]."""
+  """Return the coordinates [2, N] of points [N, 2]."""
   if np.ndim(points) != 2 or np.shape(points)[1] != 2:
     raise UsageError(f"{name} has shape {np.shape(points)}; give [N, 2]")
   return as_points(name, points).T

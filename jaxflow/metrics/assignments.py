@@ -11,7 +11,7 @@ from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 
 def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
-  """Computes the exact Wasserstein-2 distance of two sets of points.
+  """Compute the exact Wasserstein-2 distance of two sets of points.
 
   W_2^2 = min over assignments of mean |x_i - y_assigned(i)|^2, over as many
   points of either set. Its bias falls as slowly as num^(-1/D) in D > 4
@@ -61,7 +61,7 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
 
 
 def _highest(limits: Points) -> Points:
-  """Finds the highest v <= 0 with v_j - v_i <= limits_ij: shortest paths."""
+  """Find the highest v <= 0 with v_j - v_i <= limits_ij: shortest paths."""
   v = np.zeros(len(limits))
   enough = 1e-9 * np.abs(limits).max()
   for _ in range(len(limits)):

@@ -13,7 +13,7 @@ from jaxflow.types import Array, ModelFn, PyTree
 def full_batches(
   rows: NDArray, cond: PyTree, batch_size: int
 ) -> Iterator[tuple[NDArray[np.intp], Array, PyTree]]:
-  """Cuts samples into batches; the last is filled up from the beginning.
+  """Cut samples into batches; the last is filled up from the beginning.
 
   Args:
     rows: Samples, [N, ...].
@@ -40,7 +40,7 @@ def full_batches(
 
 
 def as_argument(velocity_fn: ModelFn) -> ModelFn:
-  """Wraps a function so that a program can have it as an argument."""
+  """Wrap a function so that a program can have it as an argument."""
   if isinstance(velocity_fn, jax.tree_util.Partial):
     return velocity_fn
   return jax.tree_util.Partial(velocity_fn)

@@ -31,7 +31,7 @@ class Likelihood:
     return mean_of(self.nats)
 
   def bits_per_dimension(self, levels: int) -> Estimate:
-    """Bounds the bits per number of data that were quantised.
+    """Bound the bits per number of data that were quantised.
 
     Data x on `levels` equidistant levels from -1 to 1, a gap = 2 / (levels - 1)
     apart, are made continuous by uniform noise u of one gap (`dequantise`).
@@ -65,7 +65,7 @@ class Likelihood:
 
 
 def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:
-  """Adds uniform noise of one gap to data on levels from -1 to 1.
+  """Add uniform noise of one gap to data on levels from -1 to 1.
 
   Args:
     key: Source of randomness.
@@ -89,7 +89,7 @@ def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:
 
 
 def _gap(levels: int) -> float:
-  """Returns how far apart levels from -1 to 1 are."""
+  """Return how far apart levels from -1 to 1 are."""
   if levels < 2:
     raise UsageError(f"levels={levels}: give at least 2")
   return 2 / (levels - 1)

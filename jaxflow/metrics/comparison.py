@@ -24,7 +24,7 @@ def compare(
   k: int = 3,
   seed: int = 0,
 ) -> dict[str, Estimate]:
-  """Computes metrics of generated samples against real ones.
+  """Compute metrics of generated samples against real ones.
 
   Args:
     generated: the samples to judge.
@@ -79,14 +79,14 @@ def compare(
 
 
 def _networks(drawn: Drawn) -> set[str]:
-  """Collects the names of the networks that have seen a set."""
+  """Collect the names of the networks that have seen a set."""
   fields = drawn.features, drawn.moments, drawn.confidences, drawn.logits
   names = {name.removesuffix("_spatial") for field in fields for name in field}
   return names
 
 
 def _applicable(sides: Mapping[str, Sides]) -> dict[str, tuple[str, str]]:
-  """Finds row and network of every metric whose needs are met, by name."""
+  """Find row and network of every metric whose needs are met, by name."""
   seen = any(
     NEEDS["features"].count(side) for network, side in sides.items() if network
   )
@@ -105,7 +105,7 @@ def _applicable(sides: Mapping[str, Sides]) -> dict[str, tuple[str, str]]:
 
 
 def _asked(name: str, sides: Mapping[str, Sides]) -> tuple[str, str]:
-  """Finds row and network of a metric by its name."""
+  """Find row and network of a metric by its name."""
   row = row_of(name)
   if row is None:
     every = [
@@ -130,13 +130,13 @@ def _asked(name: str, sides: Mapping[str, Sides]) -> tuple[str, str]:
 
 
 def _missing(metric: Metric, sides: Sides) -> Need | None:
-  """Returns the first need that is not met."""
+  """Return the first need that is not met."""
   needs = [NEEDS[need] for need in metric.needs]
   return next((need for need in needs if not need.count(sides)), None)
 
 
 def _computed(name: str, metric: Metric, sides: Sides) -> Estimate:
-  """Computes one metric, with its name in every complaint."""
+  """Compute one metric, with its name in every complaint."""
   if short := _samples_short(metric, sides):
     least = metric.least + metric.neighbours * sides.k
     raise UsageError(
@@ -158,7 +158,7 @@ def _computed(name: str, metric: Metric, sides: Sides) -> Estimate:
 
 
 def _samples_short(metric: Metric, sides: Sides) -> int:
-  """Counts the samples that a metric lacks."""
+  """Count the samples that a metric lacks."""
   num = min(NEEDS[need].count(sides) for need in metric.needs)
   return max(0, metric.least + metric.neighbours * sides.k - num)
 
@@ -166,7 +166,7 @@ def _samples_short(metric: Metric, sides: Sides) -> int:
 def _check_finite(
   which: str, drawn: Drawn, kind: type[NotFiniteError] | type[UsageError]
 ) -> None:
-  """Raises where a row is not finite."""
+  """Raise where a row is not finite."""
   for name, rows in drawn.rows().items():
     flat = np.asarray(rows).reshape(len(rows), -1)
     broken = np.count_nonzero(~np.isfinite(flat).all(axis=1))

@@ -46,7 +46,7 @@ class Confidences:
 
   @classmethod
   def empty(cls, classes: int, *, splits: int = _SPLITS) -> "Confidences":
-    """Makes the sums of no sample."""
+    """Make the sums of no sample."""
     return cls(
       counts=np.zeros(splits),
       sums=np.zeros((splits, classes)),
@@ -54,14 +54,14 @@ class Confidences:
     )
 
   def arrays(self) -> dict[str, NDArray[np.float64]]:
-    """Returns the three sums by name."""
+    """Return the three sums by name."""
     return {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
     }
 
   def update(self, logits: ArrayLike, index: ArrayLike) -> "Confidences":
-    """Adds samples.
+    """Add samples.
 
     Args:
       logits: finite, [B, C].
@@ -91,7 +91,7 @@ class Confidences:
     return self.merge(added)
 
   def merge(self, other: "Confidences") -> "Confidences":
-    """Joins the sums of two sets of samples."""
+    """Join the sums of two sets of samples."""
     mine, others = self.arrays(), other.arrays()
     if self.sums.shape != other.sums.shape:
       raise UsageError(
@@ -102,7 +102,7 @@ class Confidences:
 
 
 def inception_score(confidences: Confidences) -> Estimate:
-  """Computes the Inception score, eq. (1), as the mean over the splits.
+  """Compute the Inception score, eq. (1), as the mean over the splits.
 
   Args:
     confidences: sums over at least one sample a split.

@@ -18,7 +18,7 @@ _DIRECTIONS_AT_ONCE = 64
 def sliced_wasserstein(
   a: ArrayLike, b: ArrayLike, *, projections: int = 256, seed: int = 0
 ) -> Estimate:
-  """Computes the sliced Wasserstein-2 distance of two sets of samples.
+  """Compute the sliced Wasserstein-2 distance of two sets of samples.
 
   SW_2(a, b) = sqrt(mean over directions of W_2(a . direction,
   b . direction)^2), with directions drawn uniformly from the unit sphere and
@@ -71,7 +71,7 @@ def sliced_wasserstein(
 
 
 def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
-  """Computes the energy distance of two sets of samples.
+  """Compute the energy distance of two sets of samples.
 
   2 E|x - y| - E|x - x'| - E|y - y'| with x, x' from a and y, y' from b. This
   is the V-statistic: the expectations run over all pairs, a point with itself
@@ -109,7 +109,7 @@ def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
 
 
 def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
-  """Moves each row of a to that of b at the least cost.
+  """Move each row of a to that of b at the least cost.
 
   Args:
     a: numbers of each projection, [P, N].
@@ -137,7 +137,7 @@ def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
 
 
 def _potential(x: Points, goal: Points, order: NDArray[np.intp]) -> Points:
-  """Integrates 2 (x - goal) over sorted x [P, N]; undoes the sorting."""
+  """Integrate 2 (x - goal) over sorted x [P, N]; undo the sorting."""
   apart = x - goal
   slopes = apart[:, 1:] + apart[:, :-1]
   result = np.zeros_like(x)
@@ -148,7 +148,7 @@ def _potential(x: Points, goal: Points, order: NDArray[np.intp]) -> Points:
 
 
 def _mean_distances(a: Points, b: Points) -> tuple[Points, Points]:
-  """Averages the distances of each point to all others: [N] and [M]."""
+  """Average the distances of each point to all others: [N] and [M]."""
   rows, columns = np.zeros(len(a)), np.zeros(len(b))
   for some, distances in distance_chunks(a, b):
     rows[some] = distances.mean(axis=1)

@@ -58,7 +58,7 @@ class Estimate:
 
 
 def mean_of(values: ArrayLike) -> Estimate:
-  """Averages independent numbers.
+  """Average independent numbers.
 
   Args:
     values: one for each sample, [N].
@@ -75,7 +75,7 @@ def mean_of(values: ArrayLike) -> Estimate:
 
 
 def delta(value: float, *influences: ArrayLike) -> Estimate:
-  """Puts the error of eq. (1) beside a number.
+  """Put the error of eq. (1) beside a number.
 
   Args:
     value: the number.
@@ -96,7 +96,7 @@ def delta(value: float, *influences: ArrayLike) -> Estimate:
 
 
 def root(squared: Estimate) -> Estimate:
-  """Takes the root of a squared distance: error / (2 root).
+  """Take the root of a squared distance: error / (2 root).
 
   Example:
     >>> root(Estimate(value=4.0, error=0.4))
@@ -115,7 +115,7 @@ def bootstrap(
   replicates: int = 200,
   seed: int = 0,
 ) -> float:
-  """Computes a standard error by drawing the samples anew from themselves.
+  """Compute a standard error by drawing the samples anew from themselves.
 
   Args:
     statistic: from how often each sample was drawn, [N] with sum N.
@@ -146,7 +146,7 @@ def bootstrap(
 def blocks_of(
   generator: np.random.Generator, num: int, blocks: int
 ) -> NDArray[np.intp]:
-  """Splits samples at random into disjoint blocks of one size.
+  """Split samples at random into disjoint blocks of one size.
 
   Args:
     generator: the source of randomness.

@@ -45,7 +45,7 @@ def frechet_distance(
   rows_a: ArrayLike | None = None,
   rows_b: ArrayLike | None = None,
 ) -> Estimate:
-  """Computes the Frechet distance of the Gaussians with these moments.
+  """Compute the Frechet distance of the Gaussians with these moments.
 
   Args:
     a: Moments of two samples or more, of D numbers.
@@ -96,7 +96,7 @@ def frechet_distance(
 
 
 def _factor(matrix: Matrix) -> Matrix:
-  """Returns L with L L^T = matrix, [D, D], symmetric and not negative."""
+  """Return L with L L^T = matrix, [D, D], symmetric and not negative."""
   try:
     return np.asarray(np.linalg.cholesky(matrix), np.float64)
   except np.linalg.LinAlgError:
@@ -108,7 +108,7 @@ def _factor(matrix: Matrix) -> Matrix:
 def _variance(
   moments: Moments, apart: Matrix, factor: Matrix, rows: ArrayLike | None
 ) -> float:
-  """Computes the variance of eq. (2).
+  """Compute the variance of eq. (2).
 
   Args:
     moments: of the set whose samples move.

@@ -26,7 +26,7 @@ _MEDIAN_ROWS = 500
 def kernel_distance(
   a: ArrayLike, b: ArrayLike, *, blocks: int | None = None, seed: int = 0
 ) -> Estimate:
-  """Computes the kernel Inception distance (KID) of two sets of features.
+  """Compute the kernel Inception distance (KID) of two sets of features.
 
   Eq. (1) with k(x, y) = (x . y / D + 1)^3, averaged over blocks: disjoint parts
   of both sets, drawn at random. The blocks are independent, so their deviation
@@ -79,7 +79,7 @@ def kernel_distance(
 def gaussian_discrepancy(
   a: ArrayLike, b: ArrayLike, *, bandwidth: float | None = None
 ) -> Estimate:
-  """Computes eq. (1) with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
+  """Compute eq. (1) with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
 
   The influence of a sample is twice its mean kernel with its own set less that
   with the other set.
@@ -128,7 +128,7 @@ def gaussian_discrepancy(
 
 
 def _unbiased(a: Points, b: Points) -> float:
-  """Computes eq. (1) of the polynomial kernel, [n, D] and [m, D]."""
+  """Compute eq. (1) of the polynomial kernel, [n, D] and [m, D]."""
   size = a.shape[1]
 
   def kernel(x: Points, y: Points) -> Points:
@@ -146,7 +146,7 @@ def _unbiased(a: Points, b: Points) -> float:
 def _mean_kernels(
   a: Points, b: Points, bandwidth: float
 ) -> tuple[Points, Points]:
-  """Averages the Gaussian kernel of each point over all others: [N], [M]."""
+  """Average the Gaussian kernel of each point over all others: [N], [M]."""
   rows, columns = np.zeros(len(a)), np.zeros(len(b))
   for some, distances in distance_chunks(a, b):
     values = np.exp(-0.5 * np.square(distances / bandwidth))
@@ -156,7 +156,7 @@ def _mean_kernels(
 
 
 def _median_distance(points: Points) -> float:
-  """Returns the median distance of different points among some of [N, D]."""
+  """Return the median distance of different points among some of [N, D]."""
   from scipy.spatial.distance import pdist
 
   num = min(len(points), _MEDIAN_ROWS)

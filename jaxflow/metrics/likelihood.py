@@ -62,7 +62,7 @@ def negative_log_likelihood(
   batch_size: int = 256,
   cond: PyTree = None,
 ) -> Likelihood:
-  """Integrates eq. (1) for every sample.
+  """Integrate eq. (1) for every sample.
 
   Args:
     velocity_fn: A network of the velocity, called with s = t. A
@@ -138,7 +138,7 @@ def _integrate(
   solver: Solver,
   exact: bool,
 ) -> Array:
-  """Computes eq. (1) for points `[B, ...]` and probes `[P, B, ...]`."""
+  """Compute eq. (1) for points `[B, ...]` and probes `[P, B, ...]`."""
   shape, rows = x.shape, len(x)
 
   def augmented(state: Array, t: Array) -> Array:
@@ -163,7 +163,7 @@ def _integrate(
 
 
 def _probes(law: Law, num: int, keys: Array, x: Array) -> Array:
-  """Draws probes `[P, B, ...]` for points `[B, ...]`, row i with key i."""
+  """Draw probes `[P, B, ...]` for points `[B, ...]`, row i with key i."""
   shape = x.shape[1:]
   if law == "exact":
     size = math.prod(shape)
@@ -182,7 +182,7 @@ def _check(
   probes: int,
   batch_size: int,
 ) -> None:
-  """Raises where an argument of `negative_log_likelihood` is wrong."""
+  """Raise where an argument of `negative_log_likelihood` is wrong."""
   if rows.ndim < 2 or not rows.size or not np.isfinite(rows).all():
     raise UsageError(
       f"data of shape {rows.shape}: give finite samples, [N, ...]"

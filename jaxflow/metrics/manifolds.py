@@ -46,7 +46,7 @@ class Manifolds:
 def manifolds(
   real: ArrayLike, fake: ArrayLike, k: int = 3, *, seed: int = 0
 ) -> Manifolds:
-  """Computes precision, recall, density and coverage from the same distances.
+  """Compute precision, recall, density and coverage from the same distances.
 
   The published numbers of (1) and (2) use features of a VGG-16 and k = 3, those
   of (3) and (4) k = 5; this takes whatever it is given, so numbers on pixels
@@ -116,7 +116,7 @@ def manifolds(
 def _shares(
   real: Points, fake: Points, k: int
 ) -> tuple[float, float, float, float]:
-  """Computes eqs. (1) to (4) for [N, D] and [M, D]."""
+  """Compute eqs. (1) to (4) for [N, D] and [M, D]."""
   real_radii, fake_radii = _radii(real, k), _radii(fake, k)
   around = np.zeros(len(fake), np.intp)
   held = np.zeros(len(real), bool)
@@ -134,7 +134,7 @@ def _shares(
 
 
 def _radii(points: Points, k: int) -> Points:
-  """Finds each point's distance to its k-th nearest other point, [N]."""
+  """Find each point's distance to its k-th nearest other point, [N]."""
   # Entry 0 of a sorted row is the point itself, at distance zero.
   return np.concatenate(
     [

@@ -39,7 +39,7 @@ class Mixture(Protocol):
 def mode_coverage(
   samples: ArrayLike, mixture: Mixture, *, share: float = 0.5, seed: int = 0
 ) -> Estimate:
-  """Computes the share of modes that get their part of the samples.
+  """Compute the share of modes that get their part of the samples.
 
   A mode counts when at least `share` of the N * weight samples expected there
   hit it.
@@ -81,7 +81,7 @@ def mode_coverage(
 
 
 def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
-  """Computes the share of samples within 3 standard deviations of a mode.
+  """Compute the share of samples within 3 standard deviations of a mode.
 
   Args:
     samples: points, [N, D].
@@ -110,7 +110,7 @@ def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
 def _assign(
   samples: ArrayLike, mixture: Mixture
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-  """Finds the nearest mode of each sample [N] and whether it hits it [N]."""
+  """Find the nearest mode of each sample [N] and whether it hits it [N]."""
   from sklearn.metrics import pairwise_distances
 
   points, means = as_pair("samples", samples, "means", mixture.means)

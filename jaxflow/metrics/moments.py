@@ -40,7 +40,7 @@ class Moments:
 
   @classmethod
   def of(cls, rows: ArrayLike) -> "Moments":
-    """Reduces rows that are at hand.
+    """Reduce rows that are at hand.
 
     Args:
       rows: Samples [n, ...], n >= 1, flattened to [n, D].
@@ -63,7 +63,7 @@ class Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-  """Joins the moments of two sets of samples.
+  """Join the moments of two sets of samples.
 
   Example:
     >>> merge(Moments.of([[0.0]]), Moments.of([[2.0]])).mean.tolist()

@@ -13,7 +13,7 @@ _WORKING_MEMORY_MIB = 256
 
 
 def as_points(name: str, samples: ArrayLike) -> Points:
-  """Flattens samples to one float64 row each.
+  """Flatten samples to one float64 row each.
 
   Args:
     name: what the samples are called in an error message.
@@ -44,7 +44,7 @@ def as_points(name: str, samples: ArrayLike) -> Points:
 def as_pair(
   name_a: str, a: ArrayLike, name_b: str, b: ArrayLike
 ) -> tuple[Points, Points]:
-  """Flattens two sets of samples that must have the same width.
+  """Flatten two sets of samples that must have the same width.
 
   Args:
     name_a: what the first set is called in an error message.
@@ -74,7 +74,7 @@ def as_pair(
 
 
 def centred(a: Points, b: Points) -> tuple[Points, Points]:
-  """Moves two sets together so that their pooled mean is the origin.
+  """Move two sets together so that their pooled mean is the origin.
 
   Fast pairwise distances come from |x|^2 + |y|^2 - 2 x.y, which loses digits
   when the points lie far from the origin. Distances do not change.
@@ -96,7 +96,7 @@ def centred(a: Points, b: Points) -> tuple[Points, Points]:
 
 
 def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
-  """Computes Euclidean distances, some rows at a time.
+  """Compute Euclidean distances, some rows at a time.
 
   Args:
     a: points, [N, D].

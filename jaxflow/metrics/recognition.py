@@ -22,7 +22,7 @@ class Recognizer:
   """
 
   def __init__(self, data: ArrayLike, label: ArrayLike, k: int = 3):
-    """Remembers the real data.
+    """Remember the real data.
 
     Args:
       data: real samples of the training split, [N, ...].
@@ -42,7 +42,7 @@ class Recognizer:
     self._classifier.fit(points, _as_labels(label, points))
 
   def recognised(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
-    """Computes the share of samples that are seen as the class asked for.
+    """Compute the share of samples that are seen as the class asked for.
 
     Args:
       samples: samples of the shape of the data, [M, ...].
@@ -71,7 +71,7 @@ class Recognizer:
 
 
 def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
-  """Computes the share of samples that a network sees as the class asked for.
+  """Compute the share of samples that a network sees as the class asked for.
 
   Args:
     logits: of the network, [N, C].
@@ -92,7 +92,7 @@ def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
 
 
 def _as_labels(label: ArrayLike, points: Points) -> NDArray[np.generic]:
-  """Checks that there is one label [N] for each of the points [N, D]."""
+  """Check that there is one label [N] for each of the points [N, D]."""
   labels = np.asarray(label)
   if labels.shape != (len(points),):
     raise UsageError(

@@ -85,7 +85,7 @@ class Need:
 
 
 def _moments(suffix: str = "") -> Callable[[Sides], int]:
-  """Counts the samples that moments of that name were taken of."""
+  """Count the samples that moments of that name were taken of."""
 
   def count(sides: Sides) -> int:
     both = sides.generated.moments, sides.reference.moments
@@ -96,12 +96,12 @@ def _moments(suffix: str = "") -> Callable[[Sides], int]:
 
 
 def _rows(sides: Sides) -> int:
-  """Counts samples, or features of a network."""
+  """Count samples, or features of a network."""
   return min(map(_length, sides.rows))
 
 
 def _few_numbers(sides: Sides) -> int:
-  """Counts samples, if each is a point of few numbers."""
+  """Count samples, if each is a point of few numbers."""
   both = sides.rows
   if any(rows is None or np.prod(rows.shape[1:]) > FEW for rows in both):
     return 0
@@ -109,7 +109,7 @@ def _few_numbers(sides: Sides) -> int:
 
 
 def _classes(sides: Sides) -> int:
-  """Counts labelled samples, if the reference has two classes."""
+  """Count labelled samples, if the reference has two classes."""
   labels = sides.generated.label, sides.reference.label
   if labels[1] is None or len(np.unique(labels[1])) < 2:
     return 0
@@ -117,18 +117,18 @@ def _classes(sides: Sides) -> int:
 
 
 def _mixture(sides: Sides) -> int:
-  """Counts generated samples, if the mixture is known."""
+  """Count generated samples, if the mixture is known."""
   return _length(sides.generated.samples) if sides.mixture is not None else 0
 
 
 def _confidences(sides: Sides) -> int:
-  """Counts the samples that a network's confidences were summed over."""
+  """Count the samples that a network's confidences were summed over."""
   found = sides.generated.confidences.get(sides.network)
   return 0 if found is None else int(found.counts.sum())
 
 
 def _length(rows: NDArray | None) -> int:
-  """Counts rows, none for None."""
+  """Count rows, none for None."""
   return 0 if rows is None else len(rows)
 
 

@@ -10,7 +10,7 @@ Indices = NDArray[np.intp]
 def proportional_subset(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Indices:
-  """Picks rows so that every class keeps its share, to within one row.
+  """Pick rows so that every class keeps its share, to within one row.
 
   Args:
     generator: the source of randomness.
@@ -38,7 +38,7 @@ def random_subset(
   num: int,
   label: Labels | None = None,
 ) -> Indices:
-  """Picks rows in random order, so that the first of them are a fair choice.
+  """Pick rows in random order, so that the first of them are a fair choice.
 
   Args:
     generator: the source of randomness.
@@ -65,7 +65,7 @@ def random_subset(
 def repeated_labels(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Labels:
-  """Repeats labels until there are enough, with the shares of the classes.
+  """Repeat labels until there are enough, with the shares of the classes.
 
   Args:
     generator: the source of randomness.

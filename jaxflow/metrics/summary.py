@@ -59,7 +59,7 @@ class Drawn:
     return max(map(len, self.rows().values()), default=0)
 
   def rows(self) -> dict[str, NDArray]:
-    """Returns all that has one row for each of the first K, by name."""
+    """Return all that has one row for each of the first K, by name."""
     found = {"samples": self.samples, "labels": self.label}
     for kind in ("features", "logits"):
       named = getattr(self, kind)

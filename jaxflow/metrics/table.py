@@ -50,7 +50,7 @@ class Metric:
 
 
 def _recognised(sides: Sides) -> Estimate:
-  """Asks a classifier of the reference about generated samples."""
+  """Ask a classifier of the reference about generated samples."""
   generated, reference = sides.points
   label, known = sides.generated.label, sides.reference.label
   recognizer = Recognizer(reference, cast(NDArray, known), sides.k)
@@ -58,13 +58,13 @@ def _recognised(sides: Sides) -> Estimate:
 
 
 def _accuracy(sides: Sides) -> Estimate:
-  """Asks a network about generated samples."""
+  """Ask a network about generated samples."""
   logits = sides.generated.logits[sides.network]
   return class_accuracy(logits, cast(NDArray, sides.generated.label))
 
 
 def _frechet(sides: Sides, suffix: str = "") -> Estimate:
-  """Compares moments; spatial features are not kept, so have no rows."""
+  """Compare moments; spatial features are not kept, so have no rows."""
   name = f"{sides.network}{suffix}"
   rows = (None, None) if suffix else sides.rows
   return frechet_distance(
@@ -76,23 +76,23 @@ def _frechet(sides: Sides, suffix: str = "") -> Estimate:
 
 
 def _kid(sides: Sides) -> Estimate:
-  """Compares features of a network."""
+  """Compare features of a network."""
   return kernel_distance(*sides.points, seed=sides.seed)
 
 
 def _inception_score(sides: Sides) -> Estimate:
-  """Reads the sums of a network's confidences."""
+  """Read the sums of a network's confidences."""
   return inception_score(sides.generated.confidences[sides.network])
 
 
 def _mode_coverage(sides: Sides) -> Estimate:
-  """Compares generated samples with the known mixture."""
+  """Compare generated samples with the known mixture."""
   samples, mixture = cast(NDArray, sides.generated.samples), sides.mixture
   return mode_coverage(samples, cast(Mixture, mixture), seed=sides.seed)
 
 
 def _high_quality(sides: Sides) -> Estimate:
-  """Compares generated samples with the known mixture."""
+  """Compare generated samples with the known mixture."""
   samples, mixture = cast(NDArray, sides.generated.samples), sides.mixture
   return high_quality(samples, cast(Mixture, mixture))
 
@@ -194,7 +194,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def row_of(name: str) -> str | None:
-  """Returns the name of the row that a number belongs to, None for no row.
+  """Return the name of the row that a number belongs to, None for no row.
 
   Example:
     >>> row_of("fd_digits"), row_of("fid"), row_of("fidd")

@@ -54,7 +54,7 @@ class Trajectories:
   truncation: NDArray[np.float64]
 
   def estimates(self) -> dict[str, Estimate]:
-    """Averages over trajectories, and the truncation also over steps.
+    """Average over trajectories, and the truncation also over steps.
 
     Example:
       >>> rows = np.array([1.0, 3.0])
@@ -81,7 +81,7 @@ def trajectories(
   batch_size: int = 256,
   cond: PyTree = None,
 ) -> Trajectories:
-  """Follows a velocity finely, and takes the steps of a solver beside it.
+  """Follow a velocity finely, and take the steps of a solver beside it.
 
   The fine trajectory takes `substeps` Heun steps between two times; its own
   error falls with their square.
@@ -148,7 +148,7 @@ def trajectories(
 
 
 def _refined(grid: NDArray, substeps: int) -> NDArray:
-  """Puts equal parts between times, `[steps, substeps + 1]`."""
+  """Put equal parts between times, `[steps, substeps + 1]`."""
   parts = np.linspace(0, 1, substeps + 1)
   return grid[:-1, None] * (1 - parts) + grid[1:, None] * parts
 
@@ -157,7 +157,7 @@ def _refined(grid: NDArray, substeps: int) -> NDArray:
 def _follow(
   velocity_fn: ModelFn, x: Array, times: Array, cond: PyTree, *, solver: Solver
 ) -> tuple[Array, Array, Array]:
-  """Computes eqs. (1) and (2), `[B]`, and (3), `[steps, B]`."""
+  """Compute eqs. (1) and (2), `[B]`, and (3), `[steps, B]`."""
   rows = len(x)
 
   def velocity(point: Array, t: Array) -> Array:
@@ -199,5 +199,5 @@ def _follow(
 
 
 def _squared(x: Array) -> Array:
-  """Returns squared norms, `[B, ...] -> [B]`."""
+  """Return squared norms, `[B, ...] -> [B]`."""
   return jnp.square(x).reshape(len(x), -1).sum(axis=1)

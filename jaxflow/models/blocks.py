@@ -43,7 +43,7 @@ class Blocks(nnx.Module):
   def __call__(
     self, x: Array, c: Array, key: Array | None, part: slice | None = None
   ) -> Array:
-    """Returns the tokens [B, T, width] after all blocks, or a part of them."""
+    """Return the tokens [B, T, width] after all blocks, or a part of them."""
     part = part or slice(None)
     keys = None if key is None else jax.random.split(key, self.depth)
     if self.scan:
@@ -70,7 +70,7 @@ class Blocks(nnx.Module):
 
 
 def stack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
-  """Converts the parameters of unrolled blocks to those of scanned ones.
+  """Convert the parameters of unrolled blocks to those of scanned ones.
 
   Args:
     blocks: {"block_0": ..., "block_1": ...}: `params["blocks"]` of a network.
@@ -89,7 +89,7 @@ def stack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
 
 
 def unstack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
-  """Converts the parameters of scanned blocks to those of unrolled ones.
+  """Convert the parameters of scanned blocks to those of unrolled ones.
 
   Example:
     >>> import jax.numpy as jnp

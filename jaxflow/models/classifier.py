@@ -51,7 +51,7 @@ class Classifier:
   seed: int
 
   def extractor(self, data: str, params: PyTree) -> Extractor:
-    """Returns it as an extractor of trained parameters, `<data>_classifier`.
+    """Return it as an extractor of trained parameters, `<data>_classifier`.
 
     Args:
       data: Name of the data set that it was trained on.
@@ -93,7 +93,7 @@ class ConvClassifier(nnx.Module):
     self.output = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features [B, 64] and logits [B, num_classes]."""
+    """Return features [B, 64] and logits [B, num_classes]."""
     last = self.trunk(x)[-1]
     features = rectify(self.hidden(last.reshape(len(x), -1)))
     return {"features": features, "classes": self.output(features)}
@@ -108,7 +108,7 @@ def classifier(
   train_steps: int = 1600,
   seed: int = 0,
 ) -> Classifier:
-  """Makes a classifier of the data set that a run is evaluated on.
+  """Make a classifier of the data set that a run is evaluated on.
 
   Its seed is its own, so that runs of different seeds meet the same one.
 
@@ -176,7 +176,7 @@ def classifier(
 
 
 def classifier_name(data: str) -> str:
-  """Returns what the classifier of a data set is called, in files too.
+  """Return what the classifier of a data set is called, in files too.
 
   Example:
     >>> classifier_name("imagenette/160px")

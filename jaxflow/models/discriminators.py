@@ -41,7 +41,7 @@ class Judge(Protocol):
   def __call__(
     self, params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
   ) -> Array:
-    """Returns the logits [B], or [B, heads], of samples."""
+    """Return the logits [B], or [B, heads], of samples."""
     ...
 
 
@@ -71,7 +71,7 @@ class LabelLogit(nnx.Module):
     )
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
-    """Returns the logits [B] of activations [B, ..., width], float32."""
+    """Return the logits [B] of activations [B, ..., width], float32."""
     batch, width = x.shape[0], x.shape[-1]
     phi = x.astype(jnp.float32).reshape(batch, -1, width).mean(axis=1)
     logits = self.output(phi)[:, 0]
@@ -88,7 +88,7 @@ class ConvDiscriminator(nnx.Module):
     self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
-    """Returns the logits [B]."""
+    """Return the logits [B]."""
     return self.logit(self.trunk(x)[-1], cond)
 
 
@@ -113,7 +113,7 @@ class FeatureHeads(nnx.Module):
       setattr(self, f"logit_{i}", logit)
 
   def __call__(self, features: tuple[Array, ...], cond: PyTree) -> Array:
-    """Returns the logits [B, heads] of features [B, ..., c]."""
+    """Return the logits [B, heads] of features [B, ..., c]."""
     logits = []
     for i, x in enumerate(features):
       x = getattr(self, f"norm_{i}")(x)
@@ -131,7 +131,7 @@ def conv_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Makes a small convolutional discriminator; of points, an MLP.
+  """Make a small convolutional discriminator; of points, an MLP.
 
   Args:
     data_shape: Shape of one sample: (H, W, C), or (D,) for points.
@@ -189,7 +189,7 @@ def projected_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Makes small heads on the layers of a frozen feature network.
+  """Make small heads on the layers of a frozen feature network.
 
   Args:
     data_shape: Shape of one sample.

@@ -119,7 +119,7 @@ class DiT(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
     if self.heads == 1:
       return self._image(project(self, self.blocks(x, c, key), c))
@@ -134,7 +134,7 @@ class DiT(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the tokens [B, rows, columns, width] after every block."""
+    """Return the tokens [B, rows, columns, width] after every block."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
     rows, columns = (side // self.patch_size for side in self.data_shape[:2])
     layers = []
@@ -189,7 +189,7 @@ def dit(
   scan_layers: bool = False,
   remat: bool = False,
 ) -> Network:
-  """Makes a Diffusion Transformer.
+  """Make a Diffusion Transformer.
 
   Parameters, times, their embeddings, the statistics of layer norms and the
   output are float32 whatever `dtype` is.

@@ -54,7 +54,7 @@ class Extractor:
 
 
 def digest(params: PyTree) -> str:
-  """Returns a hash of names, shapes and values, 64 hexadecimal digits.
+  """Return a hash of names, shapes and values, 64 hexadecimal digits.
 
   Args:
     params: A nested dict of arrays.

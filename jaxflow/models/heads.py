@@ -33,13 +33,13 @@ class Head(nnx.Module):
     )
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
-    """Returns the patches [B, T, pixels] of tokens [B, T, width], float32."""
+    """Return the patches [B, T, pixels] of tokens [B, T, width], float32."""
     if self.blocks is not None:
       x = self.blocks(x, c, key)
     return project(self, x, c)
 
 
 def project(module: Any, x: Array, c: Array) -> Array:
-  """Applies the norm, modulation and output layer of a module to tokens."""
+  """Apply the norm, modulation and output layer of a module to tokens."""
   shift, scale = module.modulation(c)
   return module.output(modulate(module.norm(x), shift, scale))

@@ -36,7 +36,7 @@ class LogWeight:
 
 
 def log_weight(*, channels: int = 128) -> LogWeight:
-  """Makes the log-weight of eq. (1).
+  """Make the log-weight of eq. (1).
 
   Args:
     channels: Number of cosines and sines of t together, even.

@@ -62,7 +62,7 @@ class MLP(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     del key
     x = self.hidden(xt, t, s, cond)[-1][:, 0]
     outputs = jnp.split(self.output(x.astype(jnp.float32)), self.heads, axis=1)
@@ -72,7 +72,7 @@ class MLP(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the activations [B, 1, width] of every hidden layer."""
+    """Return the activations [B, 1, width] of every hidden layer."""
     if xt.shape[1:] != self.data_shape:
       raise UsageError(
         f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
@@ -112,7 +112,7 @@ def mlp(
   zero_output: bool = False,
   dtype: str = "float32",
 ) -> Network:
-  """Makes a multilayer perceptron with SiLU units.
+  """Make a multilayer perceptron with SiLU units.
 
   Args:
     data_shape: Shape of one sample: (D,) for points, (H, W, C) for images.

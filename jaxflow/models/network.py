@@ -34,7 +34,7 @@ class Apply(Protocol):
     cond: PyTree,
     key: Array | None = None,
   ) -> Any:
-    """Returns the prediction at `xt`, of its shape; of heads, a tuple."""
+    """Return the prediction at `xt`, of its shape; of heads, a tuple."""
     ...
 
 
@@ -55,7 +55,7 @@ class Network:
 
 
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-  """Turns a maker of an NNX module into a pair of pure functions.
+  """Turn a maker of an NNX module into a pair of pure functions.
 
   The module must hold parameters only (no BatchNorm, no random state) and be
   callable as `module(xt, t, s, cond, key)`; one that shows its activations has
@@ -107,7 +107,7 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 def module_of(
   make_module: Callable[[nnx.Rngs], nnx.Module],
 ) -> Callable[[PyTree], Any]:
-  """Returns what makes the module that has given parameters."""
+  """Return what makes the module that has given parameters."""
   graph = abstract_graph(make_module)
   # A merge inside the traced function, with fresh variables, is what lets
   # forward mode pass through it.
@@ -115,14 +115,14 @@ def module_of(
 
 
 def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
-  """Returns the structure of a module without allocating its parameters."""
+  """Return the structure of a module without allocating its parameters."""
   return abstract_module(make_module)[0]
 
 
 def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
-  """Returns structure and parameters' shapes of a module, allocating none."""
+  """Return structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
   graph, state = nnx.split(abstract)
   return graph, dict(nnx.to_pure_dict(state))
@@ -140,14 +140,14 @@ class _Keys:
     self._count = 0
 
   def params(self) -> Array:
-    """Returns the next key."""
+    """Return the next key."""
     key = jax.random.fold_in(self._key, self._count)
     self._count += 1
     return key
 
 
 def rngs_of(key: Array) -> nnx.Rngs:
-  """Returns the keys of initial values as layers take them.
+  """Return the keys of initial values as layers take them.
 
   Example:
     >>> keys = [make(jax.random.key(0)) for make in (rngs_of, nnx.Rngs)]
@@ -160,12 +160,12 @@ def rngs_of(key: Array) -> nnx.Rngs:
 def init_parameters(
   make_module: Callable[[nnx.Rngs], Any], key: Array
 ) -> dict[str, Any]:
-  """Returns the initial parameters of a module as a nested dict of arrays."""
+  """Return the initial parameters of a module as a nested dict of arrays."""
   return dict(nnx.to_pure_dict(nnx.state(make_module(rngs_of(key)))))
 
 
 def compute_dtype(dtype: Any) -> jnp.dtype:
-  """Returns the type of a network's arithmetic: float32 or bfloat16.
+  """Return the type of a network's arithmetic: float32 or bfloat16.
 
   Example:
     >>> compute_dtype("bfloat16").name

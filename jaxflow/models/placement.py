@@ -12,7 +12,7 @@ _ROWS = ("data", "fsdp")
 
 
 def by_rows(x: Array, rows: int | None = None) -> Array:
-  """Keeps `x` split along its first axis over the mesh in force, if any.
+  """Keep `x` split along its first axis over the mesh in force, if any.
 
   Its other axes are left to the compiler. Where parameters are split too, the
   compiler may else gather the activations of all rows on every device and leave

@@ -72,7 +72,7 @@ PROTOCOLS = {
 
 
 def prepare(images: Array, protocol: Protocol) -> Array:
-  """Brings images to a network as a protocol says.
+  """Bring images to a network as a protocol says.
 
   Args:
     images: [B, H, W, C] in [-1, 1]; what is outside is clipped.
@@ -92,7 +92,7 @@ def prepare(images: Array, protocol: Protocol) -> Array:
 
 
 def quantise(images: Array) -> Array:
-  """Computes eq. (1): whole numbers 0 to 255, float32, of images in [-1, 1].
+  """Compute eq. (1): whole numbers 0 to 255, float32, of images in [-1, 1].
 
   Example:
     >>> quantise(jnp.array([-1.5, -1.0, 0.0, 0.999, 1.0])).tolist()
@@ -103,7 +103,7 @@ def quantise(images: Array) -> Array:
 
 
 def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
-  """Resizes images [B, H, W, C] to squares, bilinearly, by eq. (2) or (3).
+  """Resize images [B, H, W, C] to squares, bilinearly, by eq. (2) or (3).
 
   Args:
     images: Images of any height and width.
@@ -129,7 +129,7 @@ def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
 
 
 def rgb(images: Array, name: str) -> Array:
-  """Returns colour images [B, H, W, 3]; gray ones, [B, H, W, 1], are repeated.
+  """Return colour images [B, H, W, 3]; gray ones, [B, H, W, 1], are repeated.
 
   Args:
     images: The images.
@@ -151,7 +151,7 @@ def rgb(images: Array, name: str) -> Array:
 
 
 def _interpolation(before: int, after: int, half_pixel: bool) -> np.ndarray:
-  """Returns the matrix [after, before] of a linear interpolation."""
+  """Return the matrix [after, before] of a linear interpolation."""
   place = np.arange(after) * (before / after)
   if half_pixel:
     place = (np.arange(after) + 0.5) * (before / after) - 0.5

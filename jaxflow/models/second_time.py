@@ -16,7 +16,7 @@ from jaxflow.types import PyTree
 def with_second_time(
   params: PyTree, fresh: PyTree, *, data_shape: tuple[int, ...]
 ) -> PyTree:
-  """Returns the parameters of the network of two times.
+  """Return the parameters of the network of two times.
 
   Args:
     params: Parameters of `dit`, `mlp` or `unet` with `second_time=False`.

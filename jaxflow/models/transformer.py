@@ -25,7 +25,7 @@ _zeros = nnx.initializers.zeros
 
 
 def layer_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  """Makes a layer norm without weights; its statistics are float32."""
+  """Make a layer norm without weights; its statistics are float32."""
   return nnx.LayerNorm(
     width,
     epsilon=1e-6,
@@ -45,7 +45,7 @@ class TokenLinear(nnx.Linear):
   """
 
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
-    """Returns [B, T, features]."""
+    """Return [B, T, features]."""
     rows = len(inputs)
     flat = by_rows(inputs.reshape(-1, inputs.shape[-1]), rows)
     output = by_rows(super().__call__(flat, out_sharding), rows)
@@ -62,13 +62,13 @@ class Modulation(nnx.Module):
     )
 
   def __call__(self, c: Array) -> list[Array]:
-    """Returns the vectors in the order in which blocks unpack them."""
+    """Return the vectors in the order in which blocks unpack them."""
     vectors = by_rows(self.linear(jax.nn.silu(by_rows(c))))[:, None, :]
     return jnp.split(vectors, self.parts, axis=-1)
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-  """Computes `x * (1 + scale) + shift`; x [B, T, D], the others [B, 1, D]."""
+  """Compute `x * (1 + scale) + shift`; x [B, T, D], the others [B, 1, D]."""
   return x * (1 + scale) + shift
 
 
@@ -85,7 +85,7 @@ class Attention(nnx.Module):
     )
 
   def __call__(self, x: Array) -> Array:
-    """Returns the attended tokens [B, T, width]."""
+    """Return the attended tokens [B, T, width]."""
     batch, tokens, width = x.shape
     # Heads come first, so that devices may share them out.
     heads = (batch, tokens, self.num_heads, 3, width // self.num_heads)
@@ -121,7 +121,7 @@ class Block(nnx.Module):
     self.dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
-    """Returns the tokens [B, T, width] after one block, in the type of x.
+    """Return the tokens [B, T, width] after one block, in the type of x.
 
     Args:
       x: Tokens [B, T, width].

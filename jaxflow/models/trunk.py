@@ -55,7 +55,7 @@ class Trunk(nnx.Module):
       before = self.width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
-    """Returns the activations [B, h, w, c], or [B, 1, c], of every level."""
+    """Return the activations [B, h, w, c], or [B, 1, c], of every level."""
     if x.shape[1:] != self.data_shape:
       raise UsageError(
         f"data_shape={self.data_shape}: the network was given {x.shape[1:]}"
@@ -74,12 +74,12 @@ class Trunk(nnx.Module):
 
 
 def rectify(x: Array) -> Array:
-  """Computes a leaky rectifier of slope 0.2 below zero."""
+  """Compute a leaky rectifier of slope 0.2 below zero."""
   return jax.nn.leaky_relu(x, 0.2)
 
 
 def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Makes a group norm of up to eight groups; its statistics are float32.
+  """Make a group norm of up to eight groups; its statistics are float32.
 
   A group has four channels or more: of one place, one channel would leave 0.
   """
@@ -97,7 +97,7 @@ def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
 def check_trunk(
   data_shape: tuple[int, ...], width: int, depth: int, norm: str
 ) -> None:
-  """Raises UsageError if no trunk can have these options."""
+  """Raise UsageError if no trunk can have these options."""
   if len(data_shape) not in (1, 3) or min(data_shape) < 1:
     raise UsageError(
       f"data_shape={tuple(data_shape)}: give (height, width, channels), or "

@@ -113,7 +113,7 @@ class UNet(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
     output = self.output(jax.nn.silu(self.norm(x)))
     predictions = tuple(jnp.split(output, self.heads, axis=-1))
@@ -122,7 +122,7 @@ class UNet(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the images [B, h, w, c] after every block."""
+    """Return the images [B, h, w, c] after every block."""
     return tuple(self._activations(xt, t, s, cond, None))
 
   def _activations(
@@ -199,7 +199,7 @@ def unet(
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:
-  """Makes a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
+  """Make a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
 
   Parameters, times, their embeddings, the statistics of group norms and the
   output are float32 whatever `dtype` is.

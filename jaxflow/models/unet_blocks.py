@@ -33,7 +33,7 @@ _zeros = nnx.initializers.zeros
 
 
 def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Makes a group norm of up to 32 groups; its statistics are float32.
+  """Make a group norm of up to 32 groups; its statistics are float32.
 
   A group has four channels or more, as published; where these do not divide
   the channels, there are fewer groups.
@@ -54,7 +54,7 @@ def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
 def convolution(
   before: int, width: int, dtype: Any, rngs: nnx.Rngs, *, zero: bool = False
 ) -> nnx.Conv:
-  """Makes a 3 x 3 convolution that keeps the sides."""
+  """Make a 3 x 3 convolution that keeps the sides."""
   init = _zeros if zero else _xavier
   return nnx.Conv(
     before, width, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
@@ -62,7 +62,7 @@ def convolution(
 
 
 def halve(x: Array) -> Array:
-  """Averages every 2 x 2 pixels of images [B, H, W, C].
+  """Average every 2 x 2 pixels of images [B, H, W, C].
 
   Example:
     >>> halve(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
@@ -74,7 +74,7 @@ def halve(x: Array) -> Array:
 
 
 def double(x: Array) -> Array:
-  """Repeats every pixel of images [B, H, W, C] as 2 x 2 pixels.
+  """Repeat every pixel of images [B, H, W, C] as 2 x 2 pixels.
 
   Example:
     >>> double(jnp.ones((1, 1, 3, 1))).shape
@@ -95,7 +95,7 @@ class Embedder(nnx.Module):
     self.output = nnx.Linear(width, width, kernel_init=_xavier, rngs=rngs)
 
   def __call__(self, features: Array) -> Array:
-    """Returns the vectors."""
+    """Return the vectors."""
     return self.output(jax.nn.silu(self.hidden(features)))
 
 
@@ -112,7 +112,7 @@ class SelfAttention(nnx.Module):
     )
 
   def __call__(self, x: Array) -> Array:
-    """Returns what images [B, H, W, width] gain."""
+    """Return what images [B, H, W, width] gain."""
     batch, height, breadth, width = x.shape
     qkv = self.qkv(self.norm(x)).reshape(batch, height * breadth, 3, 1, width)
     # The fused kernels have no forward-mode derivative; XLA's attention has.
@@ -157,7 +157,7 @@ class UNetBlock(nnx.Module):
     self.dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
-    """Returns images [B, H', W', width], in the type of x.
+    """Return images [B, H', W', width], in the type of x.
 
     Args:
       x: Images [B, H, W, before].

@@ -31,7 +31,7 @@ def layers(
   num_blocks: int,
   attention_resolutions: tuple[int, ...],
 ) -> tuple[list[Layer], list[Layer]]:
-  """Returns the blocks of the encoder and those of the decoder.
+  """Return the blocks of the encoder and those of the decoder.
 
   Example:
     >>> encoder, decoder = layers(8, 4, (1, 2), 1, (8,))
@@ -72,7 +72,7 @@ def check_levels(
   multipliers: tuple[int, ...],
   attention_resolutions: tuple[int, ...],
 ) -> None:
-  """Raises UsageError unless images can be halved to these levels.
+  """Raise UsageError unless images can be halved to these levels.
 
   Args:
     data_shape: Shape (H, W, C) of one image.

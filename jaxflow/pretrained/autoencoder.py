@@ -93,7 +93,7 @@ def autoencoder(
   latent_channels: int = 4,
   dtype: str = "float32",
 ) -> Autoencoder:
-  """Makes an autoencoder; by default that of Stable Diffusion 1.
+  """Make an autoencoder; by default that of Stable Diffusion 1.
 
   Args:
     width: Channels at full size, a multiple of 32.

@@ -43,7 +43,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: pathlib.Path, *, field: str) -> Tensors:
-  """Reads all tensors of an autoencoder's file.
+  """Read all tensors of an autoencoder's file.
 
   Args:
     path: A .safetensors file, a file of `torch.save` (.bin, .pth), an .npz
@@ -110,7 +110,7 @@ def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
 
 
 def of_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
-  """Returns the tensors of some parts.
+  """Return the tensors of some parts.
 
   Args:
     tensors: By their published names.
@@ -130,7 +130,7 @@ def from_tensors(
   dtype: str = "float32",
   parts: Collection[str] = (*ENCODER, *DECODER),
 ) -> tuple[Autoencoder, PyTree]:
-  """Makes the autoencoder whose tensors these are.
+  """Make the autoencoder whose tensors these are.
 
   Its widths, layers and channels are read from the decoder's tensors.
 
@@ -160,7 +160,7 @@ def from_tensors(
 
 
 def published_name(place: list[str]) -> str:
-  """Returns the name that diffusers gives to the parameter of a place.
+  """Return the name that diffusers gives to the parameter of a place.
 
   Example:
     >>> published_name(["encoder", "mid_block", "resnets_1", "norm1", "scale"])
@@ -173,7 +173,7 @@ def published_name(place: list[str]) -> str:
 
 
 def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
-  """Reads the options of `autoencoder` from the shapes of a decoder."""
+  """Read the options of `autoencoder` from the shapes of a decoder."""
 
   def shape_of(name: str) -> tuple[int, ...]:
     shape = tensors[name].shape
@@ -227,7 +227,7 @@ def _check_names(
 def _converted(
   name: str, array: np.ndarray, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
-  """Returns a tensor in our layout."""
+  """Return a tensor in our layout."""
   axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
   expected = tuple(shape[axes.index(i)] for i in range(len(shape)))
   # Attention's maps were 1 x 1 convolutions at first.

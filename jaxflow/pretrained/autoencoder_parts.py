@@ -32,7 +32,7 @@ class Residual(nnx.Module):
       self.conv_shortcut = _conv(before, width, 1, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H, W, width]."""
+    """Return [B, H, W, width]."""
     hidden = self.conv1(jax.nn.silu(self.norm1(x)))
     hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
     shortcut = getattr(self, "conv_shortcut", None)
@@ -49,7 +49,7 @@ class Attention(nnx.Module):
     )
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H, W, width]."""
+    """Return [B, H, W, width]."""
     batch, height, width, channels = x.shape
     tokens = self.group_norm(x).reshape(batch, height * width, 1, channels)
     # The fused kernels stop at fewer channels a head than these have.
@@ -71,7 +71,7 @@ class Middle(nnx.Module):
     self.resnets_1 = Residual(width, width, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H, W, width]."""
+    """Return [B, H, W, width]."""
     return self.resnets_1(self.attentions_0(self.resnets_0(x)))
 
 
@@ -88,7 +88,7 @@ class Resampling(nnx.Module):
       self.conv = _conv(width, width, 3, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
+    """Return [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
     if not self.down:
       x = x.repeat(2, axis=1).repeat(2, axis=2)
     return self.conv(x)
@@ -116,7 +116,7 @@ class Level(nnx.Module):
       setattr(self, resampling, Resampling(width, down, dtype, rngs))
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     for i in range(self.layers):
       x = getattr(self, f"resnets_{i}")(x)
     return x if self.resampling is None else getattr(self, self.resampling)(x)
@@ -146,7 +146,7 @@ class Encoder(nnx.Module):
     self.conv_out = _conv(before, 2 * latent_channels, 3, dtype, rngs)
 
   def __call__(self, images: Array) -> Array:
-    """Returns mean and log-variance, one after the other."""
+    """Return mean and log-variance, one after the other."""
     x = self.conv_in(images)
     for i in range(self.levels):
       x = getattr(self, f"down_blocks_{i}")(x)
@@ -178,7 +178,7 @@ class Decoder(nnx.Module):
     self.conv_out = _conv(before, 3, 3, dtype, rngs)
 
   def __call__(self, latents: Array) -> Array:
-    """Returns the images."""
+    """Return the images."""
     x = self.mid_block(self.conv_in(latents))
     for i in range(self.levels):
       x = getattr(self, f"up_blocks_{i}")(x)

@@ -80,7 +80,7 @@ class Block(nnx.Module):
     self.bn2 = _norm(width)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     hidden = x
     if self.expands:
       hidden = jax.nn.relu6(self.bn0(self.expand_conv(hidden)))
@@ -109,7 +109,7 @@ class EfficientNetLite0(nnx.Module):
     self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features and logits of prepared images."""
+    """Return features and logits of prepared images."""
     x = jax.nn.relu6(self.bn0(self.conv_stem(x)))
     for i in range(self.blocks):
       x = getattr(self, f"blocks_{i}")(x)
@@ -119,7 +119,7 @@ class EfficientNetLite0(nnx.Module):
 
 
 def efficientnet_lite0(*, file: str | None = None) -> Extractor:
-  """Makes the extractor "efficientnet_lite0".
+  """Make the extractor "efficientnet_lite0".
 
   Args:
     file: Local path of efficientnet-lite0-57934424.pth; None for the one in
@@ -154,7 +154,7 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
 
 
 def _installed() -> str:
-  """Returns the path of the package's file; the package is not imported."""
+  """Return the path of the package's file; the package is not imported."""
   found = importlib.util.find_spec(_PACKAGE)
   if found is None or found.origin is None:
     raise UsageError(
@@ -164,7 +164,7 @@ def _installed() -> str:
 
 
 def _published_name(place: list[str]) -> str:
-  """Returns the name of a parameter in the published file.
+  """Return the name of a parameter in the published file.
 
   Example:
     >>> _published_name(["blocks_0", "bn1", "running_mean"])

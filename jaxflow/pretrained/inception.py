@@ -72,7 +72,7 @@ class Inception(nnx.Module):
     self.fc = nnx.Linear(2048, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features, spatial features and logits of prepared images."""
+    """Return features, spatial features and logits of prepared images."""
     x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))
     x = largest(self.Conv2d_2b_3x3(x), stride=2)
     x = largest(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), stride=2)
@@ -87,7 +87,7 @@ class Inception(nnx.Module):
 
 
 def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
-  """Makes the extractor of published scores, named "inception".
+  """Make the extractor of published scores, named "inception".
 
   Args:
     file: Local path of pytorch-fid's pt_inception-2015-12-05-6726825d.pth.
@@ -117,7 +117,7 @@ def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
 def inception_of(
   params: PyTree, *, name: str, protocol: str = "adm"
 ) -> Extractor:
-  """Makes an extractor of any weights of this network.
+  """Make an extractor of any weights of this network.
 
   Args:
     params: The weights, in the tree of `Inception`.

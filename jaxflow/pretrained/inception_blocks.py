@@ -39,7 +39,7 @@ class Basic(nnx.Module):
     self.bn = FrozenNorm(width, eps=1e-3)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     return nnx.relu(self.bn(self.conv(x)))
 
 
@@ -54,7 +54,7 @@ class Mixed(nnx.Module):
     stride: int = 1,
     rngs: nnx.Rngs,
   ) -> None:
-    """Adds a chain, `name` or `name_1`, `name_2`, ...; `stride` is the last's.
+    """Add a chain, `name` or `name_1`, `name_2`, ...; `stride` is the last's.
 
     Strided layers are not padded.
     """
@@ -72,7 +72,7 @@ class Mixed(nnx.Module):
       before = width
 
   def chain(self, name: str, x: Array) -> Array:
-    """Returns what a chain makes of its input."""
+    """Return what a chain makes of its input."""
     if hasattr(self, name):
       return getattr(self, name)(x)
     i = 1
@@ -93,7 +93,7 @@ class BlockA(Mixed):
     self.add("branch_pool", before, (pool, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 224 + pool]."""
+    """Return [B, h, w, 224 + pool]."""
     names = ("branch1x1", "branch5x5", "branch3x3dbl")
     branches = [self.chain(name, x) for name in names]
     branches.append(self.chain("branch_pool", average(x)))
@@ -109,7 +109,7 @@ class BlockB(Mixed):
     self.add("branch3x3dbl", before, *double, stride=2, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 480 + before]."""
+    """Return [B, h, w, 480 + before]."""
     branches = [self.chain(name, x) for name in ("branch3x3", "branch3x3dbl")]
     return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
 
@@ -126,7 +126,7 @@ class BlockC(Mixed):
     self.add("branch_pool", before, (192, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 768]; its first 192 channels are of branch1x1."""
+    """Return [B, h, w, 768]; its first 192 channels are of branch1x1."""
     names = ("branch1x1", "branch7x7", "branch7x7dbl")
     branches = [self.chain(name, x) for name in names]
     branches.append(self.chain("branch_pool", average(x)))
@@ -143,7 +143,7 @@ class BlockD(Mixed):
     self.add("branch7x7x3", before, *double, stride=2, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 512 + before]."""
+    """Return [B, h, w, 512 + before]."""
     branches = [self.chain(name, x) for name in ("branch3x3", "branch7x7x3")]
     return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
 
@@ -164,7 +164,7 @@ class BlockE(Mixed):
     self.add("branch_pool", before, (192, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 2048]."""
+    """Return [B, h, w, 2048]."""
     single = self.branch3x3_1(x)
     double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
     pooled = largest(x, stride=1) if self.by_maximum else average(x)
@@ -182,7 +182,7 @@ class BlockE(Mixed):
 
 
 def average(x: Array) -> Array:
-  """Averages 3 x 3 pixels, of which those outside do not count.
+  """Average 3 x 3 pixels, of which those outside do not count.
 
   Example:
     >>> average(jnp.ones((1, 2, 2, 1))).ravel().tolist()
@@ -194,7 +194,7 @@ def average(x: Array) -> Array:
 
 
 def largest(x: Array, *, stride: int) -> Array:
-  """Takes the largest of 3 x 3 pixels; padded where the stride is 1.
+  """Take the largest of 3 x 3 pixels; padded where the stride is 1.
 
   Example:
     >>> largest(jnp.arange(9.0).reshape(1, 3, 3, 1), stride=2).ravel().tolist()

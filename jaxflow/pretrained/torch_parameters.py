@@ -37,7 +37,7 @@ class FrozenNorm(nnx.Module):
     self.running_var = nnx.Param(jax.numpy.ones(width))
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H, W, width]."""
+    """Return [B, H, W, width]."""
     scale = self.weight[...] * jax.lax.rsqrt(self.running_var[...] + self.eps)
     offset = self.bias[...] - self.running_mean[...] * scale
     # Rank promotion is refused in the tests.
@@ -54,7 +54,7 @@ def convolution(
   groups: int = 1,
   rngs: nnx.Rngs,
 ) -> nnx.Conv:
-  """Makes a convolution without bias, in full float32 on every machine."""
+  """Make a convolution without bias, in full float32 on every machine."""
   return nnx.Conv(
     before,
     width,
@@ -69,7 +69,7 @@ def convolution(
 
 
 def module_with(make_module: Callable[[nnx.Rngs], Any], params: PyTree) -> Any:
-  """Returns the module that has given parameters.
+  """Return the module that has given parameters.
 
   Args:
     make_module: Builds the module; a function of a module, not a lambda.
@@ -91,7 +91,7 @@ def read_parameters(
   sha256: str,
   source: str,
 ) -> PyTree:
-  """Reads the parameters of a module from a published file.
+  """Read the parameters of a module from a published file.
 
   Args:
     file: Path of a file of `torch.save`, or an .npz file with its names.
@@ -122,14 +122,14 @@ def read_parameters(
 
 
 def _place(place: list[str]) -> list[str]:
-  """Calls a kernel what PyTorch calls it."""
+  """Call a kernel what PyTorch calls it."""
   return ["weight" if part == "kernel" else part for part in place]
 
 
 def _ours(
   file: str, name: str, tensor: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """Returns a tensor in our layout."""
+  """Return a tensor in our layout."""
   axes = _AXES[len(shape)]
   theirs = tuple(shape[axes.index(i)] for i in range(len(shape)))
   if tensor.shape != theirs:

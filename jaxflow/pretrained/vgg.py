@@ -70,7 +70,7 @@ class VGG(nnx.Module):
       before = width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
-    """Returns the features [B, h, w, c] of every stage."""
+    """Return the features [B, h, w, c] of every stage."""
     x = self._scaled(x).astype(self.dtype)
     names = iter(_convolutions(self.stages))
     features = []
@@ -109,7 +109,7 @@ def vgg16(
   dtype: str = "float32",
   stages: Stages = VGG16_STAGES,
 ) -> Features:
-  """Makes VGG16's features of images in [-1, 1], [B, H, W, 3] or gray.
+  """Make VGG16's features of images in [-1, 1], [B, H, W, 3] or gray.
 
   Args:
     file: Local path of torchvision's vgg16-397923af.pth, or of an .npz file
@@ -150,7 +150,7 @@ def vgg16(
 def read_lpips_weights(
   file: str, *, sha256: str = LPIPS_SHA256, stages: Stages = VGG16_STAGES
 ) -> tuple[Array, ...]:
-  """Reads the weights of the channels, for `perceptual.lpips`.
+  """Read the weights of the channels, for `perceptual.lpips`.
 
   Args:
     file: Local path of LPIPS's lpips/weights/v0.1/vgg.pth, or of an .npz file
@@ -180,7 +180,7 @@ def read_lpips_weights(
 
 
 def _convolutions(stages: Stages) -> list[tuple[str, int]]:
-  """Returns name and width of each: torchvision counts every operation."""
+  """Return name and width of each: torchvision counts every operation."""
   layers, index = [], 0
   for stage in stages:
     for width in stage:
@@ -191,7 +191,7 @@ def _convolutions(stages: Stages) -> list[tuple[str, int]]:
 
 
 def _read_vgg(file: str, sha256: str, shapes: PyTree) -> PyTree:
-  """Reads parameters of given shapes."""
+  """Read parameters of given shapes."""
 
   def name_of(layer: str, part: str) -> str:
     return f"{layer.replace('_', '.')}.{part}"

@@ -77,7 +77,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: TrainState, data_state: Any) -> None:
-    """Save a step; returns while the files are still being written.
+    """Save a step; return while the files are still being written.
 
     Raises:
       RunError: If this step, or the one before, cannot be written.

@@ -12,7 +12,7 @@ from jaxflow.errors import UsageError
 def begin(
   folder: pathlib.Path, file: str, description: Mapping[str, Any]
 ) -> bool:
-  """Writes the description of a folder that has none.
+  """Write the description of a folder that has none.
 
   Args:
     folder: The folder, which is made; --out of a command.
@@ -43,7 +43,7 @@ def begin(
 
 
 def write(path: pathlib.Path, description: Mapping[str, Any]) -> None:
-  """Writes a description, replacing the file in one step.
+  """Write a description, replacing the file in one step.
 
   Args:
     path: The file.
@@ -62,7 +62,7 @@ def read(
   command: str,
   field: str,
 ) -> dict[str, Any]:
-  """Reads the description of a folder.
+  """Read the description of a folder.
 
   Args:
     folder: The folder.
@@ -93,7 +93,7 @@ def read(
 
 
 def spans(num: int, size: int) -> list[tuple[int, int]]:
-  """Returns the first row of every shard, and the row after its last.
+  """Return the first row of every shard, and the row after its last.
 
   Args:
     num: Rows of all shards.

@@ -54,7 +54,7 @@ class LatentFolder:
 
   @classmethod
   def create(cls, folder: pathlib.Path, description: Mapping[str, Any]) -> Self:
-    """Writes the description, or finds the same one in the folder.
+    """Write the description, or find the same one in the folder.
 
     Raises:
       UsageError: If the folder holds other latents, other files, or cannot be
@@ -69,7 +69,7 @@ class LatentFolder:
 
   @classmethod
   def open(cls, folder: pathlib.Path, *, field: str) -> Self:
-    """Reads the description of a folder; `field` names it in messages.
+    """Read the description of a folder; `field` names it in messages.
 
     Raises:
       UsageError: If the folder holds no latents.
@@ -80,15 +80,15 @@ class LatentFolder:
     return cls(folder, description)
 
   def split(self, name: str) -> Shards:
-    """Returns the shards of a split."""
+    """Return the shards of a split."""
     return Shards(self.folder, self.description, name)
 
   def command(self) -> str:
-    """Returns the command that makes what is missing."""
+    """Return the command that makes what is missing."""
     return encode_command(self.folder, self.description)
 
   def write_decoder(self, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes the weights that make images of latents, once.
+    """Write the weights that make images of latents, once.
 
     Args:
       tensors: Arrays by their published names.
@@ -111,7 +111,7 @@ class LatentFolder:
       ) from error
 
   def finish(self) -> None:
-    """Adds the statistics of the training latents to the description.
+    """Add the statistics of the training latents to the description.
 
     Raises:
       RunError: If it cannot be written, or a channel is constant.
@@ -155,7 +155,7 @@ def _check_same(
 
 
 def _images_of(description: Mapping[str, Any]) -> str:
-  """Names an image set: where it lies, and the digest of its images."""
+  """Name an image set: where it lies, and the digest of its images."""
   places = [
     f"--{name}={description[name]}"
     for name in ("raw_dir", "data_dir")

@@ -45,7 +45,7 @@ class Shards:
     return descriptions.spans(count, self.description["shard_size"])
 
   def missing(self) -> list[int]:
-    """Returns the numbers of the shards that are not there."""
+    """Return the numbers of the shards that are not there."""
     return [i for i in range(len(self.shards)) if not self._file(i).exists()]
 
   def write(
@@ -55,7 +55,7 @@ class Shards:
     std: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
@@ -90,7 +90,7 @@ class Shards:
       ) from error
 
   def map(self, shard: int, *, field: str) -> np.ndarray:
-    """Returns the records of a shard, read from disk where they are touched.
+    """Return the records of a shard, read from disk where they are touched.
 
     Args:
       shard: Its number.
@@ -126,7 +126,7 @@ class Shards:
 
 
 def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and deviation [c] of every channel of drawn latents.
+  """Return mean and deviation [c] of every channel of drawn latents.
 
   Of mean + std * eps with unit noise eps: the variance of the means and the
   mean of the variances together.
@@ -145,7 +145,7 @@ def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_command(folder: pathlib.Path, description: Mapping[str, Any]) -> str:
-  """Returns the command that makes the missing shards, quoted for a shell.
+  """Return the command that makes the missing shards, quoted for a shell.
 
   Args:
     folder: The folder.

@@ -33,7 +33,7 @@ class LatentSpace:
 
   @classmethod
   def of(cls, latents: LatentFolder, *, field: str) -> Self:
-    """Reads the space of a folder whose shards are all there.
+    """Read the space of a folder whose shards are all there.
 
     Args:
       latents: The folder.
@@ -62,7 +62,7 @@ class LatentSpace:
     )
 
   def normalise(self, latents: np.ndarray) -> np.ndarray:
-    """Returns the samples that latents are.
+    """Return the samples that latents are.
 
     Args:
       latents: Latents [n, h, w, c], in the units of the autoencoder.
@@ -73,7 +73,7 @@ class LatentSpace:
     return (latents - self.mean) * (self.scale / self.std)
 
   def restore(self, samples: np.ndarray) -> np.ndarray:
-    """Returns the latents that samples stand for.
+    """Return the latents that samples stand for.
 
     Args:
       samples: Samples [n, h, w, c], of deviation `scale`.
@@ -120,11 +120,11 @@ class Latents:
     self._shards = [shards.map(i, field=field) for i in range(count)]
 
   def __len__(self) -> int:
-    """Returns the number of samples."""
+    """Return the number of samples."""
     return self._count
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples, as `Source.take` describes, and their "std"."""
+    """Read samples, as `Source.take` describes, and their "std"."""
     which = np.searchsorted(self._starts, index, side="right") - 1
     rows = np.empty(len(index), self._shards[0].dtype)
     for shard in np.unique(which):
@@ -141,7 +141,7 @@ class Latents:
 
 
 def open_latents(data_dir: str | None) -> LatentFolder:
-  """Opens the folder that a config names.
+  """Open the folder that a config names.
 
   Args:
     data_dir: The folder, or None.

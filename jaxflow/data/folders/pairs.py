@@ -54,7 +54,7 @@ class Pairs:
 
   @classmethod
   def create(cls, folder: pathlib.Path, description: Mapping[str, Any]) -> Self:
-    """Writes the description, or finds the same one in the folder.
+    """Write the description, or find the same one in the folder.
 
     Raises:
       UsageError: If the folder holds other pairs, other files, or cannot be
@@ -69,7 +69,7 @@ class Pairs:
 
   @classmethod
   def open(cls, folder: pathlib.Path, *, field: str) -> Self:
-    """Reads the description of a folder; `field` names it in messages.
+    """Read the description of a folder; `field` names it in messages.
 
     Raises:
       UsageError: If the folder holds no pairs.
@@ -93,7 +93,7 @@ class Pairs:
     return descriptions.spans(description["num"], description["shard_size"])
 
   def missing(self) -> list[int]:
-    """Returns the numbers of the shards that are not there."""
+    """Return the numbers of the shards that are not there."""
     return [i for i in range(len(self.shards)) if not self._file(i).exists()]
 
   def write(
@@ -103,7 +103,7 @@ class Pairs:
     data: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
@@ -133,7 +133,7 @@ class Pairs:
       ) from error
 
   def load(self, *, field: str) -> Dataset:
-    """Reads all pairs into memory.
+    """Read all pairs into memory.
 
     Args:
       field: The flag or config field that names the folder, for messages.
@@ -161,7 +161,7 @@ class Pairs:
     )
 
   def command(self) -> str:
-    """Returns the command that makes the missing shards, for a shell."""
+    """Return the command that makes the missing shards, for a shell."""
     flags = [f"--{name}={self.description[name]}" for name in _FLAGS]
     grid = self.description["grid"]
     # A grid of another name than the teacher's was asked for.
@@ -197,7 +197,7 @@ class Pairs:
 
 
 def identity(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what decides the pairs: not where the teacher's folder lies.
+  """Return what decides the pairs: not where the teacher's folder lies.
 
   Example:
     >>> identity({"workdir": "a", "num": 3, "config": {"train": {}}})
@@ -209,7 +209,7 @@ def identity(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_of(description: Mapping[str, Any]) -> str:
-  """Names the teacher of pairs: its folder, and the hash of its weights.
+  """Name the teacher of pairs: its folder, and the hash of its weights.
 
   Example:
     >>> teacher_of({"workdir": "runs/a", "parameters": "5eed"})

@@ -65,7 +65,7 @@ class ScikitDigits(tfds.core.GeneratorBasedBuilder):
 
 
 def load(split: str, data_dir: str | None) -> Dataset:
-  """Reads one split; values 0..16 become [-1, 1].
+  """Read one split; values 0..16 become [-1, 1].
 
   Args:
     split: "train" or "test".

@@ -13,7 +13,7 @@ _LIMIT = 4.0
 
 
 def unreachable(addresses: Iterable[str]) -> str | None:
-  """Returns a host that cannot be reached, or None.
+  """Return a host that cannot be reached, or None.
 
   Opens and closes a connection to each host, or to the proxy of the
   environment, at once.

@@ -76,7 +76,7 @@ class IdxImages(tfds.core.GeneratorBasedBuilder):
 
 
 def load(name: str, split: str, raw_dir: str, data_dir: str | None) -> Dataset:
-  """Reads one split; values 0..255 become [-1, 1].
+  """Read one split; values 0..255 become [-1, 1].
 
   Args:
     name: What the data set is called.

@@ -28,7 +28,7 @@ _REMEDY = (
 
 
 def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Reads the images and labels of one split, and checks them.
+  """Read the images and labels of one split, and check them.
 
   Args:
     raw_dir: Folder with the four IDX files, plain or .gz.
@@ -57,7 +57,7 @@ def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fingerprint(raw_dir: str) -> str:
-  """Hashes the contents of the four files: 16 hexadecimal digits.
+  """Hash the contents of the four files: 16 hexadecimal digits.
 
   Args:
     raw_dir: Folder with the four IDX files, plain or .gz.

@@ -27,7 +27,7 @@ def image_info(
   homepage: str,
   citation: str,
 ) -> tfds.core.DatasetInfo:
-  """Describes a set of small uint8 images in ten classes.
+  """Describe a set of small uint8 images in ten classes.
 
   Args:
     builder: The builder described.
@@ -64,7 +64,7 @@ def image_info(
 def read_images(
   make_builder: Callable[[], tfds.core.DatasetBuilder], split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Prepares the set if it is not yet, and reads one split of it.
+  """Prepare the set if it is not yet, and read one split of it.
 
   Any number of processes may call this at once: each prepares in a folder of
   its own, the first to finish moves it into place, and all read that one.
@@ -89,7 +89,7 @@ def read_images(
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-  """Returns whether a set is on disk; raises UsageError if half of it is."""
+  """Return whether a set is on disk; raise UsageError if half of it is."""
   if not builder.data_path.exists():
     return False
   # TFDS moves only finished folders here: one without its description was
@@ -100,7 +100,7 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def damaged(builder: tfds.core.DatasetBuilder) -> str:
-  """Returns what to say of a prepared set that cannot be read."""
+  """Return what to say of a prepared set that cannot be read."""
   return (
     f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
     " damaged; delete that folder to have it prepared again"

@@ -16,14 +16,14 @@ _NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
 
 
 def names() -> list[str]:
-  """Returns the names of all sets of TFDS, of images or not."""
+  """Return the names of all sets of TFDS, of images or not."""
   return tfds.list_builders(with_community_datasets=False)
 
 
 def find(
   name: str, data_dir: str | None, **options: Any
 ) -> tfds.core.DatasetBuilder | None:
-  """Returns the builder of a set, from TFDS or from prepared files.
+  """Return the builder of a set, from TFDS or from prepared files.
 
   Args:
     name: Its name, also with a config and a version.
@@ -47,7 +47,7 @@ def find(
 
 
 def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
-  """Prepares a set that is not there, or says at once why it cannot be.
+  """Prepare a set that is not there, or say at once why it cannot be.
 
   Args:
     builder: Its builder.
@@ -89,7 +89,7 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
 
 
 def remedy(builder: tfds.core.DatasetBuilder) -> str:
-  """Says how to get a set that is not prepared."""
+  """Say how to get a set that is not prepared."""
   root, name = str(builder.data_dir_root), builder.name
   if builder.builder_config:
     name = f"{name}/{builder.builder_config.name}"

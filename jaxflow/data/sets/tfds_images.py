@@ -26,7 +26,7 @@ def load(
   threads: int,
   download: bool,
 ) -> Source | None:
-  """Opens one split; values 0..255 become [-1, 1].
+  """Open one split; values 0..255 become [-1, 1].
 
   Args:
     name: Name of the set in TFDS, also with a config and a version.
@@ -70,7 +70,7 @@ def load(
 def _described(
   builder: tfds.core.DatasetBuilder, name: str, size: int | None
 ) -> tuple[tuple[int, int, int], int]:
-  """Returns the shape of one image, and the number of classes."""
+  """Return the shape of one image, and the number of classes."""
   features: Any = builder.info.features
   image = features["image"] if "image" in features else None
   shape = getattr(image, "shape", ())
@@ -94,7 +94,7 @@ def _described(
 
 
 def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
-  """Returns what TFDS calls a split."""
+  """Return what TFDS calls a split."""
   there = list(builder.info.splits)
   choices = [split]
   if split == "test":

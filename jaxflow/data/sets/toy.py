@@ -28,7 +28,7 @@ class Mixture:
   weights: np.ndarray
 
   def log_density(self, points: np.ndarray) -> np.ndarray:
-    """Computes the logarithm of the density.
+    """Compute the logarithm of the density.
 
     Args:
       points: Points [N, D].
@@ -51,7 +51,7 @@ class Mixture:
     return np.asarray(logsumexp(each + logs[None], axis=1))
 
   def sample(self, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws independent samples; the same seed gives the same samples.
+    """Draw independent samples; the same seed gives the same samples.
 
     Args:
       num: Number of samples N.
@@ -105,7 +105,7 @@ def ring(
   radius: float = 1.0,
   std: float = 0.1,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws from `ring_mixture`: samples and the component of each.
+  """Draw from `ring_mixture`: samples and the component of each.
 
   Args:
     num: Number of samples N.
