@@ -12,7 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, Batch
 
 
@@ -144,7 +144,7 @@ def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
   check_pairs(pairs)
   check_pairs(real)
   return jax.tree.map(
-    lambda a, b: jnp.where(over(synthetic, b), a, b), dict(pairs), dict(real)
+    lambda a, b: jnp.where(expand(synthetic, b), a, b), dict(pairs), dict(real)
   )
 
 

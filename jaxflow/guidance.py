@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
 
 
@@ -118,7 +118,7 @@ def classifier_free(
     The guided network; it costs two forwards.
 
   Example:
-    >>> net = lambda xt, t, s, cond: over(1.0 * (cond < 5), xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(1.0 * (cond < 5), xt) * xt
     >>> t = jnp.array([1.0])
     >>> guided = classifier_free(net, scale=3.0, num_classes=5)
     >>> guided(jnp.array([[1.0]]), t, t, jnp.array([2])).tolist()
@@ -135,7 +135,7 @@ def classifier_free(
       (xt, t, s, null(cond, num_classes)),
     )
     with_label, without = rows.split(model_fn(*twice), (2, 1))
-    return without + over(weight, xt) * (with_label - without)
+    return without + expand(weight, xt) * (with_label - without)
 
   def everywhere(xt, t, s, cond):
     return guide(jnp.full_like(t, scale), xt, t, s, cond)
@@ -188,7 +188,7 @@ def inputs(
   }
 
 
-def told(
+def fix_guidance(
   model_fn: Callable[..., Any],
   *,
   omega: float,
@@ -209,7 +209,7 @@ def told(
   Example:
     >>> net = lambda xt, t, s, cond: cond["omega"]
     >>> t = jnp.array([0.5])
-    >>> told(net, omega=2.0)(None, t, t, None).tolist()
+    >>> fix_guidance(net, omega=2.0)(None, t, t, None).tolist()
     [2.0]
   """
 

@@ -161,11 +161,11 @@ def coefficients(path: Path, t: Array) -> Coefficients:
   return Coefficients(alpha, sigma, d_alpha, d_sigma)
 
 
-def over(x: Array, like: Array) -> Array:
+def expand(x: Array, like: Array) -> Array:
   """Reshape per-sample numbers `[B]` so that they scale samples `[B, ...]`.
 
   Example:
-    >>> over(jnp.ones(3), like=jnp.ones((3, 8, 8, 1))).shape
+    >>> expand(jnp.ones(3), like=jnp.ones((3, 8, 8, 1))).shape
     (3, 1, 1, 1)
   """
   return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
@@ -189,7 +189,9 @@ def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
     >>> x.tolist()
     [[0.25, 0.25]]
   """
-  return over(path.alpha(t), data) * data + over(path.sigma(t), data) * noise
+  return (
+    expand(path.alpha(t), data) * data + expand(path.sigma(t), data) * noise
+  )
 
 
 def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
@@ -211,7 +213,7 @@ def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
     [[1.0, 1.0]]
   """
   c = coefficients(path, t)
-  return over(c.d_alpha, data) * data + over(c.d_sigma, data) * noise
+  return expand(c.d_alpha, data) * data + expand(c.d_sigma, data) * noise
 
 
 def log_snr(path: Path, t: Array) -> Array:

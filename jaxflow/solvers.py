@@ -12,7 +12,7 @@ References:
 from collections.abc import Callable
 from typing import Protocol
 
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
 
 # Network calls of one step.
@@ -49,7 +49,7 @@ def euler(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     >>> euler(lambda x, t: x, jnp.array([1.0]), t, s).tolist()
     [0.5]
   """
-  return xt + over(s - t, xt) * velocity(xt, t)
+  return xt + expand(s - t, xt) * velocity(xt, t)
 
 
 def midpoint(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
@@ -62,7 +62,7 @@ def midpoint(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     [0.625]
   """
   middle = euler(velocity, xt, t, (t + s) / 2)
-  return xt + over(s - t, xt) * velocity(middle, (t + s) / 2)
+  return xt + expand(s - t, xt) * velocity(middle, (t + s) / 2)
 
 
 def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
@@ -77,8 +77,8 @@ def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     [0.625]
   """
   first = velocity(xt, t)
-  second = velocity(xt + over(s - t, xt) * first, s)
-  return xt + over((s - t) / 2, xt) * (first + second)
+  second = velocity(xt + expand(s - t, xt) * first, s)
+  return xt + expand((s - t) / 2, xt) * (first + second)
 
 
 def step(

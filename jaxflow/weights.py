@@ -120,7 +120,7 @@ def scaled_huber(scale: float = 0.00054) -> Distance:
   return lambda a, b: huber(scale * math.sqrt(a[0].size))(a, b)
 
 
-def shortened(x: Array, *, limit: float) -> tuple[Array, Array]:
+def clip_norm(x: Array, *, limit: float) -> tuple[Array, Array]:
   """Limit the Euclidean norm of each sample, and return the norm it had.
 
   Args:
@@ -131,7 +131,7 @@ def shortened(x: Array, *, limit: float) -> tuple[Array, Array]:
     Samples of the shape of `x`, and the norms `[B]` of those given.
 
   Example:
-    >>> x, norm = shortened(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
+    >>> x, norm = clip_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
     >>> [[round(value, 6) for value in row] for row in x.tolist()]
     [[0.6, 0.8], [0.0, 1.0]]
   """

@@ -66,8 +66,8 @@ def programs(model, nfe, rows):
   params = jax.eval_shape(model.network.init, jax.random.key(0))
   given = {"nfe": nfe, "rows": rows, "field": "--nfe"}
   return (
-    compilation.sampler_call(model, params, mesh, **given),
-    compilation.network_call(model, params, mesh, **given),
+    compilation.sampler_program(model, params, mesh, **given),
+    compilation.network_program(model, params, mesh, **given),
   )
 
 
@@ -121,7 +121,7 @@ def test_sampler_multiplies_no_more_than_its_network_calls():
   # What does not change from call to call is multiplied once.
   assert 2 * network < three <= 3 * network
   program = programs(model, 1, 8)[0]
-  noise, key, label = compilation.inputs_of(program, jax.random.key(1))
+  noise, key, label = compilation.example_inputs(program, jax.random.key(1))
   assert abs(float(noise.std()) - 1) < 0.5
   assert label.tolist() == [0] * 8
   report = compilation.compile_program(program)

@@ -157,7 +157,9 @@ class ImageJudge:
       found.append(self(train.data[rows][None], train.label[rows]))
     return {k: np.concatenate([x[k] for x in found]) for k in found[0]}
 
-  def _see(self, images: np.ndarray, label: np.ndarray) -> metrics.Drawn:
+  def _see(
+    self, images: np.ndarray, label: np.ndarray
+  ) -> metrics.SampleSummary:
     """Show images to the classifier."""
     params = {self._network.name: self._network.params}
     collector = evaluation.Collector(kept=len(images))

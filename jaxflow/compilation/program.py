@@ -25,7 +25,7 @@ class Program:
   name: str
   function: Any
   arguments: tuple[PyTree, ...]
-  kept: dict[str, PyTree]
+  resident: dict[str, PyTree]
   steps: int = 1
   rows: int
   notes: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Program:
       >>> x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
       >>> function = jax.jit(jnp.sin)
       >>> sine = Program(
-      ...   name="sine", function=function, arguments=(x,), kept={}, rows=2
+      ...   name="sine", function=function, arguments=(x,), resident={}, rows=2
       ... )
       >>> "stablehlo.sine" in sine.lower("tpu").as_text()
       True

@@ -59,7 +59,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
-  kept = {
+  resident = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
     "optimizer": state.opt_state,
@@ -71,7 +71,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     name="training step",
     function=run.jitted_step(state, mesh),
     arguments=(state, batch),
-    kept=kept,
+    resident=resident,
     steps=steps,
     rows=run.model.config.train.batch_size,
   )
@@ -99,7 +99,7 @@ def sampler(run: Run, mesh: Mesh) -> Program:
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
     function=jax.jit(draw, out_shardings=where),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
     notes=_undivided("sample.batch_size", rows, mesh),
   )
@@ -133,10 +133,10 @@ def evaluation_step(
   rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
-  kept = {"parameters": params, "feature networks": seen, "batch": inputs}
+  resident = {"parameters": params, "feature networks": seen, "batch": inputs}
   decode = None
   if decoder is not None:
-    kept["decoder"], decode = decoder
+    resident["decoder"], decode = decoder
     seen = seen | {"decoder": decoder[0]}
   weights = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
@@ -153,7 +153,7 @@ def evaluation_step(
     name="evaluation step",
     function=jax.jit(evaluate, out_shardings=where),
     arguments=(params, weights, *inputs),
-    kept=kept,
+    resident=resident,
     rows=rows,
     notes=_undivided(field, rows, mesh),
   )

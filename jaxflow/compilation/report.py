@@ -51,7 +51,7 @@ class Report:
   """
 
   name: str
-  kept: dict[str, int]
+  resident: dict[str, int]
   total: int
   limit: int | None
   arguments: int | None
@@ -80,9 +80,9 @@ class Report:
     return None if self.arguments is None else self.total - self.arguments
 
   @property
-  def sent(self) -> float:
+  def bytes_sent(self) -> float:
     """Bytes that leave a device in one step, of all collectives."""
-    return sum(c.count * c.sent for c in self.collectives) / self.steps
+    return sum(c.count * c.bytes_sent for c in self.collectives) / self.steps
 
 
 def compile_program(
@@ -114,19 +114,19 @@ def compile_program(
     ...   name="square",
     ...   function=jax.jit(lambda x: x @ x),
     ...   arguments=(x,),
-    ...   kept={"x": x},
+    ...   resident={"x": x},
     ...   rows=2,
     ... )
     >>> report = compile_program(square)
-    >>> report.flops, report.kept
+    >>> report.flops, report.resident
     (16.0, {'x': 16})
   """
   if limit is None and chip is not None:
-    limit = chip.usable
-  kept = {k: bytes_per_device(v) for k, v in program.kept.items()}
+    limit = chip.usable_hbm
+  resident = {k: bytes_per_device(v) for k, v in program.resident.items()}
   known = {
     "name": program.name,
-    "kept": {k: v for k, v in kept.items() if v},
+    "resident": {k: v for k, v in resident.items() if v},
     "steps": program.steps,
     "rows": program.rows,
   }
@@ -142,7 +142,7 @@ def compile_program(
     return Report(
       **known,
       total=_size(found[1]),
-      limit=_size(found[2]) if found[2] else chip and chip.usable,
+      limit=_size(found[2]) if found[2] else chip and chip.usable_hbm,
       arguments=None,
       flops=math.nan,
       collectives=[],

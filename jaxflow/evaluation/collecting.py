@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from jaxflow.errors import NotFiniteError
 from jaxflow.metrics.confidences import Confidences
-from jaxflow.metrics.moments import Moments, merge
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.parallel import processes
 
 T = TypeVar("T")
@@ -97,9 +97,9 @@ class Collector:
       _join(self._confidences, {name: part}, Confidences.merge)
     else:
       name = name if kind == "features" else f"{name}_spatial"
-      _join(self._moments, {name: Moments.of(rows)}, merge)
+      _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
-  def drawn(self, label: NDArray | None = None) -> Drawn:
+  def drawn(self, label: NDArray | None = None) -> SampleSummary:
     """Return what metrics read, joined over all processes.
 
     Args:
@@ -111,7 +111,7 @@ class Collector:
     broken, moments, confidences = {}, {}, {}
     for arrays in processes.each(self._sums()):
       _join(broken, _broken_of(arrays), operator.add)
-      _join(moments, _of_sums("moments", arrays), merge)
+      _join(moments, _of_sums("moments", arrays), Moments.merge)
       _join(confidences, _of_sums("confidences", arrays), Confidences.merge)
     for key, lost in broken.items():
       if lost:
@@ -119,7 +119,7 @@ class Collector:
         raise NotFiniteError(f"{lost} of {self.seen} {what} are not finite")
     rows = {k: np.concatenate(v) for k, v in self._rows.items()}
     kept = len(rows["samples"]) if "samples" in rows else 0
-    return Drawn(
+    return SampleSummary(
       num=self.seen,
       samples=rows.get("samples"),
       label=None if label is None else np.asarray(label)[:kept],

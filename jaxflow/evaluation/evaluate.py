@@ -13,7 +13,7 @@ from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.evaluation.scores import Score, score
 from jaxflow.metrics.mixtures import Mixture
 from jaxflow.metrics.subsets import random_subset, repeated_labels
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 
 # (key, num, cond) -> [num, ...]; cond holds the labels [num] or is None.
 Sampler = Callable[[jax.Array, int, jax.Array | None], ArrayLike]
@@ -102,7 +102,7 @@ def evaluate(
   params = {network.name: network.params for network in networks}
   look = jax.jit(extraction(networks))
 
-  def see(array: Any, label: Any) -> Drawn:
+  def see(array: Any, label: Any) -> SampleSummary:
     collector = Collector(kept=len(array))
     for start in range(0, len(array), batch_size):
       index = np.arange(start, start + batch_size) % len(array)

@@ -25,7 +25,7 @@ from jaxflow.evaluation.streams import (
   make_look,
   real_batches,
 )
-from jaxflow.metrics import Drawn
+from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import streamer
@@ -47,7 +47,7 @@ class Evaluator:
     kept: Of how many of them everything is kept.
     look: What feature networks make of a batch.
     judge: Compares what is drawn with real data.
-    judging: How many seconds it took to judge fresh real data.
+    floor_seconds: How many seconds it took to judge fresh real data.
     labels: Classes of generated samples [num], or None.
     about: What is to be known of the numbers, for JSON.
     say: Prints a line.
@@ -59,7 +59,7 @@ class Evaluator:
   kept: int
   look: Look
   judge: evaluation.Judge
-  judging: float
+  floor_seconds: float
   labels: np.ndarray | None
   about: Mapping[str, Any]
   say: Callable[[str], None]
@@ -115,7 +115,7 @@ class Evaluator:
     # Of what a file stands for, rows alone are looked at.
     reference, real_labels = see(options.split, kept if stored else None)
     if stored is not None:
-      reference = stored.over(reference)
+      reference = stored.replace_in(reference)
     fresh, _ = see(_OTHER[options.split], num)
     began = time.perf_counter()
     try:
@@ -135,7 +135,7 @@ class Evaluator:
       kept=kept,
       look=look,
       judge=judge,
-      judging=time.perf_counter() - began,
+      floor_seconds=time.perf_counter() - began,
       labels=_like(real_labels, num, run.model.num_classes, config.seed),
       say=say,
       about={
@@ -171,7 +171,7 @@ class Evaluator:
     ema: str | None = None,
     partial: Partial | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-  ) -> Drawn | None:
+  ) -> SampleSummary | None:
     """Generate samples and look at them.
 
     Args:
@@ -254,7 +254,7 @@ def _see(
   look: Look,
   weights: list[str],
   mesh: jax.sharding.Mesh,
-) -> tuple[Drawn, np.ndarray | None]:
+) -> tuple[SampleSummary, np.ndarray | None]:
   """Look at `num` samples of a split, or at all; return their labels too."""
   options = config.evaluation
   source = processes.together(lambda: load_data(config, split))

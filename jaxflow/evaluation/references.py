@@ -9,7 +9,7 @@ from jaxflow import evaluation
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import FeatureNetwork
-from jaxflow.metrics import Drawn
+from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 
 FIELD = "evaluation.reference"
@@ -28,7 +28,7 @@ class Stored:
 
   path: str
   network: str
-  drawn: Drawn
+  drawn: SampleSummary
   about: Mapping[str, Any]
 
   @property
@@ -41,7 +41,7 @@ class Stored:
     num = self.about.get("num")
     return {"file": self.path, "num": num, "about": dict(self.about)}
 
-  def over(self, reference: Drawn) -> Drawn:
+  def replace_in(self, reference: SampleSummary) -> SampleSummary:
     """Put the statistics in the place of what the network saw.
 
     Args:
@@ -57,7 +57,7 @@ class Stored:
         f"{FIELD}={self.path!r} has {found} numbers a sample, and the network "
         f"{self.network!r} gives {size}: give statistics of this network"
       )
-    kept = min([reference.kept, *map(len, self.drawn.features.values())])
+    kept = min([reference.num_rows, *map(len, self.drawn.features.values())])
     first = slice(kept)
     return dataclasses.replace(
       reference,

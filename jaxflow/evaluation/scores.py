@@ -16,7 +16,7 @@ from jaxflow.errors import UsageError
 from jaxflow.evaluation.text_tables import render
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import METRICS, NETWORK, row_of
 
 _LONGEST = 28  # Longer names of metrics are folded.
@@ -70,9 +70,9 @@ class Score:
 
 
 def score(
-  generated: Drawn,
-  reference: Drawn,
-  fresh: Drawn | None = None,
+  generated: SampleSummary,
+  reference: SampleSummary,
+  fresh: SampleSummary | None = None,
   **options: Any,
 ) -> dict[str, Score]:
   """Compare generated samples, and fresh real ones, with a reference.
@@ -93,7 +93,9 @@ def score(
   Example:
     >>> import numpy as np
     >>> draw = np.random.default_rng(0).standard_normal
-    >>> sets = [Drawn(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)]
+    >>> sets = [
+    ...   SampleSummary(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)
+    ... ]
     >>> found = score(*sets, names=["sliced_wasserstein"])
     >>> found["sliced_wasserstein"].value > 3.5
     True
@@ -123,7 +125,8 @@ class Judge:
     >>> import numpy as np
     >>> draw = np.random.default_rng(0).standard_normal
     >>> near, far, real, fresh = (
-    ...   Drawn(num=99, samples=draw((99, 2)) + x) for x in (1, 4, 0, 0))
+    ...   SampleSummary(num=99, samples=draw((99, 2)) + x)
+    ...   for x in (1, 4, 0, 0))
     >>> judge = Judge(real, fresh, names=["energy_distance"])
     >>> [judge(x)["energy_distance"].value > 5 for x in (near, far)]
     [False, True]
@@ -131,8 +134,8 @@ class Judge:
 
   def __init__(
     self,
-    reference: Drawn,
-    fresh: Drawn | None,
+    reference: SampleSummary,
+    fresh: SampleSummary | None,
     *,
     names: Sequence[str] | None = None,
     **options: Any,
@@ -152,7 +155,7 @@ class Judge:
     """What it computes, where the floor is known."""
     return tuple(self._floor)
 
-  def __call__(self, generated: Drawn) -> dict[str, Score]:
+  def __call__(self, generated: SampleSummary) -> dict[str, Score]:
     """Return a Score by name, in the order of METRICS.
 
     Args:

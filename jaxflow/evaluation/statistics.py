@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import replace_file
 from jaxflow.metrics.moments import Moments
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
@@ -39,7 +39,10 @@ _ASYMMETRY = 1e-4
 
 
 def write_statistics(
-  path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
+  path: pathlib.Path,
+  drawn: SampleSummary,
+  network: str,
+  about: Mapping[str, Any],
 ) -> None:
   """Write statistics in one step.
 
@@ -55,7 +58,7 @@ def write_statistics(
   Example:
     >>> import tempfile
     >>> rows = np.random.default_rng(0).standard_normal((9, 2))
-    >>> drawn = Drawn(num=9, features={"net": rows},
+    >>> drawn = SampleSummary(num=9, features={"net": rows},
     ...               moments={"net": Moments.of(rows)})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   path = pathlib.Path(folder) / "stats.npz"
@@ -88,7 +91,7 @@ def write_statistics(
 
 def read_statistics(
   path: pathlib.Path, network: str, *, field: str
-) -> tuple[Drawn, dict[str, Any]]:
+) -> tuple[SampleSummary, dict[str, Any]]:
   """Read statistics, ours or published ones.
 
   Args:
@@ -144,7 +147,7 @@ def read_statistics(
         "stats"
       )
     features[network] = rows
-  return Drawn(num=num, features=features, moments=moments), about
+  return SampleSummary(num=num, features=features, moments=moments), about
 
 
 def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:

@@ -125,7 +125,7 @@ def collect(
   partial: Partial | None = None,
   progress: Progress | None = None,
   interrupted: Callable[[], bool] = lambda: False,
-) -> metrics.Drawn | None:
+) -> metrics.SampleSummary | None:
   """Collect a stream of batches.
 
   Args:

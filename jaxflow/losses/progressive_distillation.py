@@ -18,7 +18,7 @@ References:
 import jax
 
 from jaxflow import couplings, flow_maps, guidance, paths, predictions, weights
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import TripleSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
@@ -82,7 +82,7 @@ def progressive_distillation_loss(
   xs = step(step(xt, t, m, cond), m, s, cond)
   ratio = path.sigma(s) / path.sigma(t)
   scale = path.alpha(s) - ratio * path.alpha(t)
-  target = (xs - over(ratio, xt) * xt) / over(scale, xt)
+  target = (xs - expand(ratio, xt) * xt) / expand(scale, xt)
 
   denoiser = predictions.as_prediction(
     model_fn, path, source=prediction, target="data", sigma_data=sigma_data

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, delta, root
+from jaxflow.metrics.estimates import Estimate, jackknife, square_root
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 
@@ -56,8 +56,8 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
   paid = np.diag(cost)
   limits = cost - paid[:, None]
   of_b = (_highest(limits) - _highest(limits.T)) / 2
-  squared = delta(float(paid.mean()), paid - of_b, of_b)
-  return dataclasses.replace(root(squared), num=num)
+  squared = jackknife(float(paid.mean()), paid - of_b, of_b)
+  return dataclasses.replace(square_root(squared), num=num)
 
 
 def _highest(limits: Points) -> Points:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, delta, root
+from jaxflow.metrics.estimates import Estimate, jackknife, square_root
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _DIRECTIONS_AT_ONCE = 64
@@ -65,8 +65,10 @@ def sliced_wasserstein(
     total += squared.sum()
     of_a += potential_a.sum(axis=0)
     of_b += potential_b.sum(axis=0)
-  return root(
-    delta(float(total / projections), of_a / projections, of_b / projections)
+  return square_root(
+    jackknife(
+      float(total / projections), of_a / projections, of_b / projections
+    )
   )
 
 
@@ -103,7 +105,7 @@ def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
   within_a, within_b = _mean_distances(a, a)[0], _mean_distances(b, b)[0]
   value = 2 * from_a.mean() - within_a.mean() - within_b.mean()
   # Rounding alone can bring the difference of equal sets below zero.
-  return delta(
+  return jackknife(
     max(0.0, float(value)), 2 * (from_a - within_a), 2 * (from_b - within_b)
   )
 

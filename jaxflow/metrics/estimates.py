@@ -71,10 +71,10 @@ def mean_of(values: ArrayLike) -> Estimate:
     Estimate(value=2.0, error=1.0, degrees=None)
   """
   array = np.asarray(values, np.float64)
-  return delta(float(array.mean()), array)
+  return jackknife(float(array.mean()), array)
 
 
-def delta(value: float, *influences: ArrayLike) -> Estimate:
+def jackknife(value: float, *influences: ArrayLike) -> Estimate:
   """Put the error of eq. (1) beside a number.
 
   Args:
@@ -85,7 +85,7 @@ def delta(value: float, *influences: ArrayLike) -> Estimate:
     The number with its error, None where a set has fewer than two samples.
 
   Example:
-    >>> delta(5.0, [1.0, 3.0], [2.0, 2.0])
+    >>> jackknife(5.0, [1.0, 3.0], [2.0, 2.0])
     Estimate(value=5.0, error=1.0, degrees=None)
   """
   sets = [np.asarray(influence, np.float64) for influence in influences]
@@ -95,11 +95,11 @@ def delta(value: float, *influences: ArrayLike) -> Estimate:
   return Estimate(value=value, error=math.sqrt(math.fsum(variances)))
 
 
-def root(squared: Estimate) -> Estimate:
+def square_root(squared: Estimate) -> Estimate:
   """Take the root of a squared distance: error / (2 root).
 
   Example:
-    >>> root(Estimate(value=4.0, error=0.4))
+    >>> square_root(Estimate(value=4.0, error=0.4))
     Estimate(value=2.0, error=0.1, degrees=None)
   """
   value = math.sqrt(max(0.0, squared.value))
@@ -143,7 +143,7 @@ def bootstrap(
   return float(np.std(values, ddof=1))
 
 
-def blocks_of(
+def random_blocks(
   generator: np.random.Generator, num: int, blocks: int
 ) -> NDArray[np.intp]:
   """Split samples at random into disjoint blocks of one size.
@@ -157,7 +157,7 @@ def blocks_of(
     Which samples, [blocks, num // blocks]; what is left over is in none.
 
   Example:
-    >>> blocks_of(np.random.default_rng(0), 7, 2).shape
+    >>> random_blocks(np.random.default_rng(0), 7, 2).shape
     (2, 3)
   """
   size = num // blocks

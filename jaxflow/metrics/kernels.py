@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, blocks_of, delta, mean_of
+from jaxflow.metrics.estimates import (
+  Estimate,
+  jackknife,
+  mean_of,
+  random_blocks,
+)
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _LARGEST_BLOCK = 1000
@@ -65,7 +70,7 @@ def kernel_distance(
     )
   generator = np.random.default_rng(seed)
   parts = [
-    blocks_of(generator, len(points), blocks)[:, :_LARGEST_BLOCK]
+    random_blocks(generator, len(points), blocks)[:, :_LARGEST_BLOCK]
     for points in (a, b)
   ]
   values = [
@@ -76,7 +81,7 @@ def kernel_distance(
   return Estimate(value=found.value, error=found.error, degrees=blocks - 1)
 
 
-def gaussian_discrepancy(
+def gaussian_mmd(
   a: ArrayLike, b: ArrayLike, *, bandwidth: float | None = None
 ) -> Estimate:
   """Compute eq. (1) with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
@@ -101,7 +106,7 @@ def gaussian_discrepancy(
     Gretton et al. 2012, eq. 3 and section 8 for the median.
 
   Example:
-    >>> found = gaussian_discrepancy([[0.0]] * 2, [[1.0]] * 2, bandwidth=1.0)
+    >>> found = gaussian_mmd([[0.0]] * 2, [[1.0]] * 2, bandwidth=1.0)
     >>> round(found.value, 4)  # 2 - 2 exp(-1 / 2)
     0.7869
   """
@@ -124,7 +129,9 @@ def gaussian_discrepancy(
     for x in (a, b)
   )
   value = within_a.mean() + within_b.mean() - 2 * from_a.mean()
-  return delta(float(value), 2 * (within_a - from_a), 2 * (within_b - from_b))
+  return jackknife(
+    float(value), 2 * (within_a - from_a), 2 * (within_b - from_b)
+  )
 
 
 def _unbiased(a: Points, b: Points) -> float:

@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.metrics.batches import as_argument, full_batches
-from jaxflow.metrics.bits import Likelihood
+from jaxflow.metrics.bits_per_dimension import Likelihood
 from jaxflow.paths import Path
 from jaxflow.solvers import Solver, heun
 from jaxflow.types import Array, ModelFn, PyTree
@@ -123,7 +123,7 @@ def negative_log_likelihood(
   broken = np.count_nonzero(~np.isfinite(nats))
   if broken:
     raise RunError(f"{broken} of {len(rows)} likelihoods are not finite")
-  return Likelihood(nats=nats, size=size)
+  return Likelihood(nll=nats, size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "exact"))

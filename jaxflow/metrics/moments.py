@@ -61,19 +61,17 @@ class Moments:
     centred = array - mean
     return cls(len(array), mean, centred.T @ centred)
 
+  def merge(self, other: "Moments") -> "Moments":
+    """Return the moments of both sets of samples together.
 
-def merge(a: Moments, b: Moments) -> Moments:
-  """Join the moments of two sets of samples.
-
-  Example:
-    >>> merge(Moments.of([[0.0]]), Moments.of([[2.0]])).mean.tolist()
-    [1.0]
-  """
-  count, apart = a.count + b.count, b.mean - a.mean
-  return Moments(
-    count,
-    a.mean + apart * (b.count / count),
-    a.scatter
-    + b.scatter
-    + np.outer(apart, apart) * (a.count * b.count / count),
-  )
+    Example:
+      >>> Moments.of([[0.0]]).merge(Moments.of([[2.0]])).mean.tolist()
+      [1.0]
+    """
+    count, apart = self.count + other.count, other.mean - self.mean
+    between = np.outer(apart, apart) * (self.count * other.count / count)
+    return Moments(
+      count,
+      self.mean + apart * (other.count / count),
+      self.scatter + other.scatter + between,
+    )

@@ -17,7 +17,7 @@ from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.points import as_pair
 
 
-def nearest(
+def nearest_neighbours(
   samples: ArrayLike, train: ArrayLike, *, k: int = 3
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
   """Find the nearest training samples by Euclidean distance.
@@ -34,7 +34,8 @@ def nearest(
     UsageError: the shapes differ, a number is not finite, or k does not fit.
 
   Example:
-    >>> index, distance = nearest([[0.0]], [[5.0], [1.0], [-2.0]], k=2)
+    >>> train = [[5.0], [1.0], [-2.0]]
+    >>> index, distance = nearest_neighbours([[0.0]], train, k=2)
     >>> index.tolist(), distance.tolist()
     ([[1, 2]], [[1.0, 2.0]])
   """
@@ -71,7 +72,8 @@ def memorisation(
     and of the held-out ones that say what is near, as if the laws were equal.
 
   Raises:
-    UsageError: as of `nearest`, or the quantile is not between 0 and 1.
+    UsageError: the shapes differ, a number is not finite, or the quantile is
+      not between 0 and 1.
 
   Example:
     >>> real = np.arange(200.0)
@@ -80,8 +82,8 @@ def memorisation(
   """
   if not 0 < quantile < 1:
     raise UsageError(f"quantile={quantile}: give a number between 0 and 1")
-  _, of_real = nearest(held_out, train, k=1)
-  _, of_samples = nearest(samples, train, k=1)
+  _, of_real = nearest_neighbours(held_out, train, k=1)
+  _, of_samples = nearest_neighbours(samples, train, k=1)
   share = float(np.mean(of_samples < np.quantile(of_real, quantile)))
   variance = share * (1 - share) / len(of_samples)
   variance += quantile * (1 - quantile) / len(of_real)

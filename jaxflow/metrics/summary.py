@@ -11,7 +11,7 @@ from jaxflow.metrics.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawn:
+class SampleSummary:
   """N samples: the first K of them as they are, all of them as sums.
 
   Attributes:
@@ -29,7 +29,7 @@ class Drawn:
 
   Example:
     >>> import numpy as np
-    >>> Drawn(num=3, samples=np.zeros((3, 2))).kept
+    >>> SampleSummary(num=3, samples=np.zeros((3, 2))).num_rows
     3
   """
 
@@ -47,15 +47,15 @@ class Drawn:
     if self.num < 1:
       raise UsageError(f"num={self.num}: give at least 1 sample")
     counts = {name: len(rows) for name, rows in self.rows().items()}
-    if len(set(counts.values())) > 1 or self.kept > self.num:
+    if len(set(counts.values())) > 1 or self.num_rows > self.num:
       parts = ", ".join(f"{count} {name}" for name, count in counts.items())
       raise UsageError(
         f"num={self.num}: {parts}; keep as many of each, and at most num"
       )
 
   @property
-  def kept(self) -> int:
-    """K."""
+  def num_rows(self) -> int:
+    """K, the number of samples that are kept as rows."""
     return max(map(len, self.rows().values()), default=0)
 
   def rows(self) -> dict[str, NDArray]:

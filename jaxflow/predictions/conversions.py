@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
   Prediction,
@@ -97,7 +97,7 @@ def on_path(
     ValueError: If the inverse of the source's noise level is not known.
 
   Example:
-    >>> net = lambda xt, t, s, cond: xt / over(t, xt)         # all data are 0
+    >>> net = lambda xt, t, s, cond: xt / expand(t, xt)         # all data are 0
     >>> on_linear = on_path(net, source=paths.VarianceExploding(),
     ...                     target=paths.Linear())
     >>> t = jnp.array([0.5])
@@ -122,7 +122,7 @@ def on_path(
     at, end = time_of(t), time_of(s)
     # alpha / alpha~ = sigma / sigma~, of which either may be 0 / 0.
     scale = _norm(source, at) / _norm(target, t)
-    x = over(scale, xt) * xt
+    x = expand(scale, xt) * xt
     value = model_fn(x, at, end, cond)
     data, noise = (
       convert(source, value, x, at, source=prediction, target=kind)

@@ -20,7 +20,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.types import Array, ModelFn
 
 Prediction = Literal["data", "noise", "velocity", "v", "score"]
@@ -94,7 +94,7 @@ def convert(
   det = alpha * b - sigma * a
   from_xt = (p * b - q * a) / det
   from_value = (q * alpha - p * sigma) / det
-  return over(from_xt, xt) * xt + over(from_value, xt) * value
+  return expand(from_xt, xt) * xt + expand(from_value, xt) * value
 
 
 def as_prediction(
@@ -150,7 +150,7 @@ def edm_inputs(
     ([[2.0]], [0.0])
   """
   c_in = 1 / jnp.sqrt(t**2 + sigma_data**2)
-  return over(c_in, xt) * xt, jnp.log(t) / 4, jnp.log(s) / 4
+  return expand(c_in, xt) * xt, jnp.log(t) / 4, jnp.log(s) / 4
 
 
 def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
@@ -178,6 +178,6 @@ def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
     value = model_fn(*edm_inputs(xt, t, s, sigma_data), cond)
     c_skip = sigma_data**2 / total
     c_out = t * sigma_data / jnp.sqrt(total)
-    return over(c_skip, xt) * xt + over(c_out, xt) * value
+    return expand(c_skip, xt) * xt + expand(c_out, xt) * value
 
   return denoiser

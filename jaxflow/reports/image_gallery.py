@@ -95,7 +95,9 @@ def _neighbours(subject: Subject, picture: decoding.Picture) -> Picture:
   except UsageError as error:
     return Picture(title=title, text=f"left out: {error}")
   samples = subject.samples[:_COLUMNS]
-  index, distance = metrics.nearest(samples, train, k=min(3, len(train)))
+  index, distance = metrics.nearest_neighbours(
+    samples, train, k=min(3, len(train))
+  )
   names = ["nearest", "second", "third"][: index.shape[1]]
   file = subject.folder / "nearest.png"
   figures.save_matrix(

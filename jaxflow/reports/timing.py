@@ -74,10 +74,10 @@ def measure(
   """
   begin = time.perf_counter()
   make = functools.partial(_compiled, rows=rows, mesh=mesh)
-  samplers = [make(compilation.sampler_call, entry) for entry in entries]
+  samplers = [make(compilation.sampler_program, entry) for entry in entries]
   firsts = {entry.contestant.role: entry for entry in reversed(entries)}
   networks = {
-    role: make(compilation.network_call, entry)
+    role: make(compilation.network_program, entry)
     for role, entry in firsts.items()
   }
   programs = dict(enumerate(samplers)) | networks
@@ -143,7 +143,7 @@ def _compiled(
       f"--batch={rows}: takes {report.total} bytes of a device, which has "
       f"{report.limit}; give a smaller one"
     )
-  inputs = compilation.inputs_of(program, jax.random.key(0))
+  inputs = compilation.example_inputs(program, jax.random.key(0))
   return Compiled(report=report, call=lambda: executable(params, *inputs))
 
 

@@ -112,5 +112,3 @@ def drawer(
     return np.concatenate([processes.gather(x)[:n] for _, n, x in batches])
 
   return draw
-
-

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from jaxflow.runs import model as build
 from jaxflow import models, paths
 from jaxflow.config import Config
 from jaxflow.errors import UsageError
+from jaxflow.runs import model as build
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree

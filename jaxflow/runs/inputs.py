@@ -7,15 +7,15 @@ import pathlib
 import jax
 
 from jaxflow import data, paths, rows
-from jaxflow.runs.model import Model
 from jaxflow.commands.pairs import parameters_hash
 from jaxflow.config import Config
-from jaxflow.data.folders import pairs as pairs_lib
 from jaxflow.data.devices import ResumableIterator
+from jaxflow.data.folders import pairs as pairs_lib
 from jaxflow.data.loading import reading_threads
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
+from jaxflow.runs.model import Model
 from jaxflow.types import PyTree
 
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxflow.predictions import conversions
-from jaxflow import guidance, predictions, sampling, sampling, solvers
-from jaxflow.config import registry
-from jaxflow.config import Config
+from jaxflow import guidance, predictions, sampling, solvers
+from jaxflow.config import Config, registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network
 from jaxflow.paths import Path
-from jaxflow.predictions import Prediction
+from jaxflow.predictions import Prediction, conversions
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 

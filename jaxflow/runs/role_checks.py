@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from jaxflow.runs import model as build
 from jaxflow import models, pretrained
 from jaxflow.config import registry
 from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
+from jaxflow.runs import model as build
 
 
 def check_features(

@@ -9,13 +9,18 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 
-from jaxflow.runs import model as build
 from jaxflow import models, pretrained
 from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.paths import Path
-from jaxflow.runs.role_checks import check_equal, check_features, check_weights, feature_networks
+from jaxflow.runs import model as build
+from jaxflow.runs.role_checks import (
+  check_equal,
+  check_features,
+  check_weights,
+  feature_networks,
+)
 from jaxflow.types import Array, PyTree
 
 

@@ -10,16 +10,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxflow.runs import model as build
 from jaxflow import data
-from jaxflow.config import registry
-from jaxflow.config import Config
+from jaxflow.config import Config, registry
 from jaxflow.config.files import load_config
 from jaxflow.errors import UsageError
+from jaxflow.parallel import sharding
+from jaxflow.runs import model as build
 from jaxflow.runs.roles import Roles
 from jaxflow.training import ema, optimizers
-from jaxflow.parallel import sharding
-from jaxflow.training.adversary import Opponent, Turns, count_updates, discriminator_loss_fn
+from jaxflow.training.adversary import (
+  Opponent,
+  Turns,
+  count_updates,
+  discriminator_loss_fn,
+)
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state

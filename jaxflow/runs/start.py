@@ -4,13 +4,13 @@ import pathlib
 
 import jax
 
-from jaxflow.parallel import processes
-from jaxflow.runs.initial_weights import check_same_network
-from jaxflow.runs.inputs import Inputs
 from jaxflow.config import Config
 from jaxflow.config import resolve as resolve_config
 from jaxflow.config.files import check_same_run, load_config
 from jaxflow.errors import UsageError
+from jaxflow.parallel import processes
+from jaxflow.runs.initial_weights import check_same_network
+from jaxflow.runs.inputs import Inputs
 from jaxflow.runs.run import Run, load
 from jaxflow.training.checkpoints import saved_steps
 from jaxflow.training.state import TrainState

@@ -11,7 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, interpolate, over, start
+from jaxflow.paths import Path, expand, interpolate, start
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 
@@ -195,7 +195,7 @@ def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:
   # below zero.
   high, low = path.sigma(t), ratio * path.sigma(s)
   std = jnp.sqrt((high - low) * (high + low))
-  return over(ratio, data) * data + over(std, data) * noise
+  return expand(ratio, data) * data + expand(std, data) * noise
 
 
 def _rows(interval: Array, x: Array) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from jaxflow.times.pairs import (
 )
 from jaxflow.times.walks import (
   AdjacentTriple,
-  Starts,
+  StartTimes,
   TrajectorySampler,
   TrajectoryTimes,
   TripleSampler,
@@ -50,7 +50,7 @@ __all__ = [
   "PairSampler",
   "Quantiles",
   "SortedPair",
-  "Starts",
+  "StartTimes",
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",

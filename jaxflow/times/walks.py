@@ -114,13 +114,13 @@ class TrajectoryTimes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Starts:
+class StartTimes:
   """The times at which the steps, pairs or walks of another law start.
 
   Example:
     >>> from jaxflow.times import uniform_grid
     >>> walks = TrajectoryTimes(grid=uniform_grid, num_points=2)
-    >>> Starts(sample_times=walks)(jax.random.key(0), 3).tolist()
+    >>> StartTimes(sample_times=walks)(jax.random.key(0), 3).tolist()
     [1.0, 1.0, 1.0]
   """
 

@@ -18,17 +18,17 @@ class Likelihood:
   """Negative log-likelihoods of samples.
 
   Attributes:
-    nats: of each sample, [N].
+    nll: negative log-likelihood of each sample in nats, [N].
     size: how many numbers a sample has.
   """
 
-  nats: NDArray[np.float64]
+  nll: NDArray[np.float64]
   size: int
 
   @property
   def mean(self) -> Estimate:
     """Their mean, with the error over samples and their probes."""
-    return mean_of(self.nats)
+    return mean_of(self.nll)
 
   def bits_per_dimension(self, levels: int) -> Estimate:
     """Bound the bits per number of data that were quantised.
@@ -56,12 +56,12 @@ class Likelihood:
 
     Example:
       >>> # Uniform on [-1, 1] with 2 levels: cells are twice as wide.
-      >>> found = Likelihood(nats=np.full(3, math.log(4.0)), size=1)
+      >>> found = Likelihood(nll=np.full(3, math.log(4.0)), size=1)
       >>> round(found.bits_per_dimension(2).value, 6)
       1.0
     """
     gap = _gap(levels)
-    return mean_of((self.nats / self.size - math.log(gap)) / math.log(2))
+    return mean_of((self.nll / self.size - math.log(gap)) / math.log(2))
 
 
 def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:

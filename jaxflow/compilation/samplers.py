@@ -14,7 +14,7 @@ from jaxflow.runs.model import Model
 from jaxflow.types import PyTree
 
 
-def sampler_call(
+def sampler_program(
   model: Model, params: PyTree, mesh: Mesh, *, nfe: int, rows: int, field: str
 ) -> Program:
   """Return the sampler, from noise to samples.
@@ -41,12 +41,12 @@ def sampler_call(
     name=f"sampler, {nfe} call{'s' if nfe > 1 else ''}",
     function=jax.jit(sampler, out_shardings=where),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
   )
 
 
-def network_call(
+def network_program(
   model: Model, params: PyTree, mesh: Mesh, *, nfe: int, rows: int, field: str
 ) -> Program:
   """Return one network call, as the sampler makes it.
@@ -56,7 +56,7 @@ def network_call(
   calls differ (guidance in an interval of times), it is the largest.
 
   Args:
-    model: As of `sampler_call`, and the other arguments too.
+    model: As of `sampler_program`, and the other arguments too.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
@@ -93,12 +93,12 @@ def network_call(
       sharding.over(mesh, model.network.apply), out_shardings=where
     ),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
   )
 
 
-def inputs_of(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
+def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
   """Return arrays for all that a program takes after its parameters.
 
   Args:

@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, blocks_of
+from jaxflow.metrics.estimates import Estimate, random_blocks
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _BLOCKS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifolds:
+class PrecisionRecall:
   """Eqs. (1) to (4) of two sets; all but density lie in [0, 1]."""
 
   precision: Estimate
@@ -43,9 +43,9 @@ class Manifolds:
   coverage: Estimate
 
 
-def manifolds(
+def precision_recall(
   real: ArrayLike, fake: ArrayLike, k: int = 3, *, seed: int = 0
-) -> Manifolds:
+) -> PrecisionRecall:
   """Compute precision, recall, density and coverage from the same distances.
 
   The published numbers of (1) and (2) use features of a VGG-16 and k = 3, those
@@ -71,7 +71,7 @@ def manifolds(
 
   Example:
     >>> real, fake = [[0.0], [1.0], [2.0], [3.0]], [[1.0], [1.6], [9.0]]
-    >>> found = manifolds(real, fake, k=1)
+    >>> found = precision_recall(real, fake, k=1)
     >>> round(found.precision.value, 3), found.recall.value
     (0.667, 0.75)
     >>> round(found.density.value, 3), found.coverage.value
@@ -86,9 +86,9 @@ def manifolds(
     )
   values = _shares(real, fake, k)
   blocks = min(_BLOCKS, smallest // (2 * (k + 1)))
-  names = [field.name for field in dataclasses.fields(Manifolds)]
+  names = [field.name for field in dataclasses.fields(PrecisionRecall)]
   if blocks < 2:
-    return Manifolds(
+    return PrecisionRecall(
       **{
         name: Estimate(value=value, error=None, num=len(fake))
         for name, value in zip(names, values, strict=True)
@@ -96,14 +96,14 @@ def manifolds(
     )
   generator = np.random.default_rng(seed)
   rows_real, rows_fake = (
-    blocks_of(generator, len(points), blocks) for points in (real, fake)
+    random_blocks(generator, len(points), blocks) for points in (real, fake)
   )
   found = [
     _shares(real[some], fake[others], k)
     for some, others in zip(rows_real, rows_fake, strict=True)
   ]
   errors = np.std(found, axis=0, ddof=1) / math.sqrt(blocks)
-  return Manifolds(
+  return PrecisionRecall(
     **{
       name: Estimate(
         value=value, error=float(error), degrees=blocks - 1, num=len(fake)

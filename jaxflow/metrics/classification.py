@@ -8,15 +8,16 @@ from jaxflow.metrics.estimates import Estimate, mean_of
 from jaxflow.metrics.points import Points, as_points
 
 
-class Recognizer:
+class NeighbourClassifier:
   """A k-nearest-neighbour classifier of real data.
 
   Its accuracy on real data that it was not trained on is the ceiling of what
   generated samples can be expected to reach.
 
   Example:
-    >>> recognizer = Recognizer([[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1], k=1)
-    >>> found = recognizer.recognised([[0.2], [4.9], [4.8]], [0, 1, 0])
+    >>> data, label = [[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1]
+    >>> classifier = NeighbourClassifier(data, label, k=1)
+    >>> found = classifier.accuracy([[0.2], [4.9], [4.8]], [0, 1, 0])
     >>> round(found.value, 3), round(found.error, 3)
     (0.667, 0.333)
   """
@@ -41,7 +42,7 @@ class Recognizer:
     self._classifier = KNeighborsClassifier(k)
     self._classifier.fit(points, _as_labels(label, points))
 
-  def recognised(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
+  def accuracy(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
     """Compute the share of samples that are seen as the class asked for.
 
     Args:
@@ -55,8 +56,8 @@ class Recognizer:
       UsageError: the lengths or the shapes differ, or a sample is not finite.
 
     Example:
-      >>> known = Recognizer([[0.0], [5.0]], [0, 1], k=1)
-      >>> known.recognised([[4.0]], [1]).value
+      >>> known = NeighbourClassifier([[0.0], [5.0]], [0, 1], k=1)
+      >>> known.accuracy([[4.0]], [1]).value
       1.0
     """
     points = as_points("samples", samples)

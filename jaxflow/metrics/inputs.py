@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.manifolds import Manifolds, manifolds
 from jaxflow.metrics.mixtures import Mixture
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
+from jaxflow.metrics.summary import SampleSummary
 
 # Points of more numbers are too thin for an optimal assignment to mean much.
 FEW = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sides:
+class MetricInputs:
   """Both sets, as seen through one network or none.
 
   Attributes:
@@ -29,8 +29,8 @@ class Sides:
     seed: of directions, blocks and groups.
   """
 
-  generated: Drawn
-  reference: Drawn
+  generated: SampleSummary
+  reference: SampleSummary
   network: str = ""
   mixture: Mixture | None = None
   k: int = 3
@@ -61,14 +61,16 @@ class Sides:
     return generated, reference
 
   @functools.cached_property
-  def manifolds(self) -> Manifolds:
+  def precision_recall(self) -> PrecisionRecall:
     """Precision, recall, density and coverage, computed once for all four.
 
     Their balls grow where samples are fewer: both sets are cut to one number.
     """
     generated, reference = self.points
     num = min(len(generated), len(reference))
-    return manifolds(reference[:num], generated[:num], self.k, seed=self.seed)
+    return precision_recall(
+      reference[:num], generated[:num], self.k, seed=self.seed
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,49 +83,49 @@ class Need:
   """
 
   text: str
-  count: Callable[[Sides], int]
+  count: Callable[[MetricInputs], int]
 
 
-def _moments(suffix: str = "") -> Callable[[Sides], int]:
+def _moments(suffix: str = "") -> Callable[[MetricInputs], int]:
   """Count the samples that moments of that name were taken of."""
 
-  def count(sides: Sides) -> int:
-    both = sides.generated.moments, sides.reference.moments
-    name = f"{sides.network}{suffix}"
+  def count(inputs: MetricInputs) -> int:
+    both = inputs.generated.moments, inputs.reference.moments
+    name = f"{inputs.network}{suffix}"
     return min(part[name].count if name in part else 0 for part in both)
 
   return count
 
 
-def _rows(sides: Sides) -> int:
+def _rows(inputs: MetricInputs) -> int:
   """Count samples, or features of a network."""
-  return min(map(_length, sides.rows))
+  return min(map(_length, inputs.rows))
 
 
-def _few_numbers(sides: Sides) -> int:
+def _few_numbers(inputs: MetricInputs) -> int:
   """Count samples, if each is a point of few numbers."""
-  both = sides.rows
+  both = inputs.rows
   if any(rows is None or np.prod(rows.shape[1:]) > FEW for rows in both):
     return 0
   return min(map(_length, both))
 
 
-def _classes(sides: Sides) -> int:
+def _classes(inputs: MetricInputs) -> int:
   """Count labelled samples, if the reference has two classes."""
-  labels = sides.generated.label, sides.reference.label
+  labels = inputs.generated.label, inputs.reference.label
   if labels[1] is None or len(np.unique(labels[1])) < 2:
     return 0
   return min(map(_length, labels))
 
 
-def _mixture(sides: Sides) -> int:
+def _mixture(inputs: MetricInputs) -> int:
   """Count generated samples, if the mixture is known."""
-  return _length(sides.generated.samples) if sides.mixture is not None else 0
+  return _length(inputs.generated.samples) if inputs.mixture is not None else 0
 
 
-def _confidences(sides: Sides) -> int:
+def _confidences(inputs: MetricInputs) -> int:
   """Count the samples that a network's confidences were summed over."""
-  found = sides.generated.confidences.get(sides.network)
+  found = inputs.generated.confidences.get(inputs.network)
   return 0 if found is None else int(found.counts.sum())
 
 
@@ -146,11 +148,11 @@ NEEDS: Mapping[str, Need] = {
   "confidences": Need(text="the network's confidences", count=_confidences),
   "logits": Need(
     text="the network's logits",
-    count=lambda sides: _length(sides.generated.logits.get(sides.network)),
+    count=lambda inputs: _length(inputs.generated.logits.get(inputs.network)),
   ),
   "labels": Need(
     text="labels of the samples",
-    count=lambda sides: _length(sides.generated.label),
+    count=lambda inputs: _length(inputs.generated.label),
   ),
   "classes": Need(
     text="labels of both sets, of two classes or more", count=_classes
