@@ -1,9 +1,8 @@
 """One step of the probability-flow ODE `dx/dt = velocity(x, t)`, from t to s.
 
-A solver receives the velocity as a function and takes one step. It is written
-once for a sample (x `[...]`, t and s scalars) and for a batch (x `[B, ...]`,
-t and s `[B]`, each row with times of its own): `jax.vmap` over the first form
-equals the second.
+A solver takes one step along a velocity, which is a function. It accepts a
+sample (x `[...]`, t and s scalars) or a batch (x `[B, ...]`, t and s `[B]`).
+`jax.vmap` over the first form equals the second.
 
 References:
   Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, II.1.
@@ -14,6 +13,16 @@ from typing import Protocol
 
 from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
+
+__all__ = [
+  "EVALUATIONS",
+  "Solver",
+  "Velocity",
+  "euler",
+  "heun",
+  "midpoint",
+  "step",
+]
 
 # Network calls of one step.
 EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}
@@ -38,7 +47,7 @@ def euler(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     velocity: `(x, t) -> dx/dt`.
     xt: The point at t, `[...]` or `[B, ...]`.
     t: Present time, scalar or `[B]`.
-    s: Time to go to, like t; smaller towards data.
+    s: Target time, like t; smaller towards data.
 
   Returns:
     The point at s, like `xt`.
@@ -68,7 +77,7 @@ def midpoint(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
 def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
   """Take one Heun step: order 2, two evaluations. Arguments as `euler`.
 
-  The second slope is taken at s: not for a velocity that is singular there.
+  It evaluates the velocity at s, so the velocity must not be singular there.
 
   Example:
     >>> import jax.numpy as jnp
@@ -91,7 +100,7 @@ def step(
     model_fn: A network that predicts the velocity at s == t.
     xt: Points `[B, ...]`.
     t: Times `[B]`.
-    s: Times to go to `[B]`.
+    s: Target times `[B]`.
     cond: The condition, or None.
 
   Returns:

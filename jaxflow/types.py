@@ -5,6 +5,15 @@ from typing import Any
 
 import jax
 
+__all__ = [
+  "Array",
+  "Batch",
+  "FlowMap",
+  "LossOutput",
+  "ModelFn",
+  "PyTree",
+]
+
 Array = jax.Array
 PyTree = Any
 

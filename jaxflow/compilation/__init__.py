@@ -5,7 +5,7 @@ The result says how much memory, arithmetic and communication a device needs.
 
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
-from jaxflow.compilation.flops import matmul_flops
+from jaxflow.compilation.loops import matmul_flops
 from jaxflow.compilation.program import Program
 from jaxflow.compilation.programs import Decoder, programs
 from jaxflow.compilation.report import Report, compile_program

@@ -1,14 +1,14 @@
-"""A sampler of so many samples, and the network call that it makes."""
+"""Programs of a sampler with a given NFE, and of its network call."""
 
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxflow.compilation.program import Program
-from jaxflow.compilation.programs import sampler_inputs
+from jaxflow.compilation.programs import placement, sampler_inputs
 from jaxflow.parallel import sharding
 from jaxflow.runs.model import Model
 from jaxflow.types import PyTree
@@ -20,21 +20,21 @@ def sampler_program(
   """Return the sampler, from noise to samples.
 
   Args:
-    model: What samples.
-    params: Its parameters, or their shapes.
+    model: The model.
+    params: Parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
-    rows: Samples at a time; every device draws all of them where the mesh does
-      not divide them.
-    field: The flag or config field that asks for `nfe`, for messages.
+    rows: Number of samples; if the mesh does not divide it, every device draws
+      all samples.
+    field: Name of `nfe` in error messages.
 
   Returns:
     The program, `(params, noise, key, labels) -> samples`.
 
   Raises:
-    UsageError: If no number of steps makes `nfe` calls.
+    UsageError: No number of steps makes `nfe` calls.
   """
-  where = _where(rows, mesh)
+  where = placement(rows, mesh)
   sampler = sharding.over(mesh, model.make_sampler(nfe, field))
   inputs = sampler_inputs(model, rows, where)
   return Program(
@@ -49,26 +49,26 @@ def sampler_program(
 def network_program(
   model: Model, params: PyTree, mesh: Mesh, *, nfe: int, rows: int, field: str
 ) -> Program:
-  """Return one network call, as the sampler makes it.
+  """Return the network call that the sampler makes.
 
-  What the sampler hands to its network is read from its trace: a guided one
-  calls it with twice the rows, another network has guidance as an input. Where
-  calls differ (guidance in an interval of times), it is the largest.
+  The inputs come from a trace of the sampler: with guidance they may have twice
+  the rows or a guidance scale. If calls differ, as for guidance in an interval
+  of times, the largest call counts.
 
   Args:
-    model: As of `sampler_program`, and the other arguments too.
-    params: Its parameters, or their shapes.
+    model: The model.
+    params: Parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
-    rows: Samples at a time.
-    field: The flag or config field that asks for `nfe`.
+    rows: Number of samples.
+    field: Name of `nfe` in error messages.
 
   Returns:
     The program, `(params, xt, t, s, cond) -> prediction`.
   """
   seen: list[tuple[Any, ...]] = []
 
-  def note(params, xt, t, s, cond, key=None):
+  def record(params, xt, t, s, cond, key=None):
     seen.append(
       jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)),
@@ -77,11 +77,13 @@ def network_program(
     )
     return model.network.apply(params, xt, t, s, cond, key)
 
-  network = dataclasses.replace(model.network, apply=note)
-  noted = dataclasses.replace(model, network=network)
-  where = _where(rows, mesh)
+  network = dataclasses.replace(model.network, apply=record)
+  recorded = dataclasses.replace(model, network=network)
+  where = placement(rows, mesh)
   jax.eval_shape(
-    noted.make_sampler(nfe, field), params, *sampler_inputs(model, rows, where)
+    recorded.make_sampler(nfe, field),
+    params,
+    *sampler_inputs(model, rows, where),
   )
   call = max(seen, key=lambda given: given[0].shape[0])
   inputs = jax.tree.map(
@@ -99,15 +101,14 @@ def network_program(
 
 
 def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
-  """Return arrays for all that a program takes after its parameters.
+  """Return example arrays for a program's arguments after its parameters.
 
   Args:
-    program: One of this module.
+    program: A program of this module.
     key: Random key.
 
   Returns:
-    Unit noise for samples, 0.5 for times, the first class for labels, where the
-    program wants them.
+    Unit noise for samples, 0.5 for times, 0 for labels, sharded as requested.
   """
   shapes = program.arguments[1:]
 
@@ -123,10 +124,3 @@ def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
   shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
   make = jax.jit(lambda: jax.tree.map(value, shapes), out_shardings=shardings)
   return make()
-
-
-def _where(rows: int, mesh: Mesh) -> NamedSharding:
-  """Return where samples lie: split, if the mesh divides them."""
-  if rows % sharding.row_shards(mesh):
-    return sharding.replicated(mesh)
-  return sharding.row_sharding(mesh)

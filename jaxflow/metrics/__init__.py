@@ -1,7 +1,7 @@
 """Metrics: functions of arrays, and the table of all of them.
 
-scikit-learn and scipy take two seconds to import, longer than many a command:
-functions import of them what they call.
+Functions import scikit-learn and scipy themselves: these take two seconds to
+import, longer than many commands run.
 """
 
 from jaxflow.metrics.assignments import wasserstein

@@ -1,4 +1,4 @@
-"""Every metric that two sets of samples allow, or those that are asked for."""
+"""Compare generated samples with real ones by the metrics of the table."""
 
 import dataclasses
 import difflib
@@ -29,19 +29,19 @@ def compare(
   Args:
     generated: the samples to judge.
     reference: real samples.
-    names: of metrics, as in METRICS, with the name of a network in the place of
-      "<network>"; None for all that the sets allow.
-    mixture: the true distribution of the data, where it is known.
+    names: names of METRICS, with a network's name in place of "<network>"; None
+      for every metric whose needs are met.
+    mixture: the true distribution of the data, or None.
     k: number of neighbours in precision, recall, density, coverage and the
       classifier of `recognised`.
-    seed: of directions, blocks, groups and bootstraps.
+    seed: seed of random directions, blocks and bootstraps.
 
   Returns:
     An estimate by name, in the order of METRICS.
 
   Raises:
-    UsageError: a name is unknown, the sets do not have what a metric needs or
-      not enough of it, sizes differ, or the reference is not finite.
+    UsageError: a name is unknown, a metric's needs are not met, there are too
+      few samples, shapes differ, or the reference is not finite.
     NotFiniteError: a generated sample, or a metric, is not finite.
 
   Example:
@@ -70,10 +70,10 @@ def compare(
   if names is None:
     chosen = _applicable(inputs)
   else:
-    chosen = {name: _asked(name, inputs) for name in names}
+    chosen = {name: _find(name, inputs) for name in names}
   order = list(METRICS)
   return {
-    name: _computed(name, METRICS[row], inputs[network])
+    name: _compute(name, METRICS[row], inputs[network])
     for name, (row, network) in sorted(
       chosen.items(), key=lambda item: order.index(item[1][0])
     )
@@ -81,7 +81,7 @@ def compare(
 
 
 def _networks(drawn: SampleSummary) -> set[str]:
-  """Collect the names of the networks that have seen a set."""
+  """Collect the names of the networks whose outputs a summary holds."""
   fields = drawn.features, drawn.moments, drawn.confidences, drawn.logits
   names = {name.removesuffix("_spatial") for field in fields for name in field}
   return names
@@ -90,7 +90,7 @@ def _networks(drawn: SampleSummary) -> set[str]:
 def _applicable(
   inputs: Mapping[str, MetricInputs],
 ) -> dict[str, tuple[str, str]]:
-  """Find row and network of every metric whose needs are met, by name."""
+  """Return {name: (row, network)} of every metric whose needs are met."""
   seen = any(
     NEEDS["features"].count(side) for network, side in inputs.items() if network
   )
@@ -99,7 +99,7 @@ def _applicable(
     named = NETWORK in row
     networks = [n for n in inputs if n] if named else [metric.network]
     for network in networks:
-      # Of two names for one number the first is its own.
+      # Two rows may give the same number: the first name counts.
       number = metric.compute, network
       fits = _samples_short(metric, inputs[network]) == 0
       if (
@@ -110,8 +110,8 @@ def _applicable(
   return found
 
 
-def _asked(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
-  """Find row and network of a metric by its name."""
+def _find(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
+  """Return row and network of a metric; raise UsageError if it cannot be."""
   row = row_of(name)
   if row is None:
     every = [
@@ -141,8 +141,8 @@ def _missing(metric: Metric, inputs: MetricInputs) -> Need | None:
   return next((need for need in needs if not need.count(inputs)), None)
 
 
-def _computed(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
-  """Compute one metric, with its name in every complaint."""
+def _compute(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
+  """Compute one metric; begin every error message with its name."""
   if short := _samples_short(metric, inputs):
     least = metric.min_samples + metric.neighbours * inputs.k
     raise UsageError(
@@ -164,7 +164,7 @@ def _computed(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
 
 
 def _samples_short(metric: Metric, inputs: MetricInputs) -> int:
-  """Count the samples that a metric lacks."""
+  """Return how many samples a metric still needs."""
   num = min(NEEDS[need].count(inputs) for need in metric.needs)
   return max(0, metric.min_samples + metric.neighbours * inputs.k - num)
 
@@ -174,7 +174,7 @@ def _check_finite(
   drawn: SampleSummary,
   kind: type[NotFiniteError] | type[UsageError],
 ) -> None:
-  """Raise where a row is not finite."""
+  """Raise `kind` if any row is not finite."""
   for name, rows in drawn.rows().items():
     flat = np.asarray(rows).reshape(len(rows), -1)
     broken = np.count_nonzero(~np.isfinite(flat).all(axis=1))

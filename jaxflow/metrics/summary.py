@@ -1,4 +1,4 @@
-"""What is kept of a set of samples, generated or real, for all metrics."""
+"""The summary of a set of samples from which all metrics are computed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,20 +12,21 @@ from jaxflow.metrics.moments import Moments
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleSummary:
-  """N samples: the first K of them as they are, all of them as sums.
+  """N generated or real samples: K of them as rows, all of them as sums.
 
   Attributes:
-    num: N.
-    samples: the first K, [K, ...], or None.
-    label: classes of these, whole numbers [K], or None.
-    features: of these, by network, [K, D].
-    moments: of all N, by network; of spatial features under
-      "<network>_spatial".
-    confidences: of all N, by network.
-    logits: of the first K, by network that knows the data's classes, [K, C].
+    num: number of samples N.
+    samples: the first K samples, [K, ...], or None.
+    label: their classes, whole numbers [K], or None.
+    features: their features by network, [K, D].
+    moments: moments of all N samples' features by network; those of spatial
+      features have the key "<network>_spatial".
+    confidences: class probabilities of all N samples by network.
+    logits: logits of the first K samples, [K, C], by network that was trained
+      on the data's classes.
 
   Raises:
-    UsageError: there is no sample, K differs or is above N.
+    UsageError: N < 1, K > N, or numbers of rows differ.
 
   Example:
     >>> import numpy as np
@@ -59,7 +60,7 @@ class SampleSummary:
     return max(map(len, self.rows().values()), default=0)
 
   def rows(self) -> dict[str, NDArray]:
-    """Return all that has one row for each of the first K, by name."""
+    """Return every array with one row for each of the K samples, by name."""
     found = {"samples": self.samples, "labels": self.label}
     for kind in ("features", "logits"):
       named = getattr(self, kind)

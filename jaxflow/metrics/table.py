@@ -1,8 +1,10 @@
-"""Every metric of samples: a function of arrays, and a row of METRICS.
+"""METRICS: every metric of samples is one row; add a metric here.
 
-The name of a metric that looks through a network ends in the network's name:
-`fd_<network>` is one row and `fd_digits` a number. Those of the true Inception
-have the short names of the literature.
+1. Write a function of arrays that returns an `Estimate`, in a file of its own.
+2. Write a row: `compute` takes the arrays from `MetricInputs`, `needs` names
+   the entries of `inputs.NEEDS` that the metric requires.
+3. A name with "<network>" stands for one number per feature network, such as
+   `fd_digits`. Metrics of the published Inception have the usual short names.
 """
 
 import dataclasses
@@ -27,17 +29,18 @@ NETWORK = "<network>"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-  """A number of two sets of samples.
+  """One row of the table.
 
   Attributes:
-    compute: the number, from both sets as seen through one network or none.
-    needs: what must be there, entries of `inputs.NEEDS`; the first is the space
-      that the metric looks at.
-    better: which direction.
-    least: how many samples of each set it takes.
-    neighbours: it takes k more.
-    network: the network of a name that names none.
-    instead: left out, unless asked for, where a network sees the samples.
+    compute: computes the metric from its inputs.
+    needs: required inputs, entries of `inputs.NEEDS`; the first names the space
+      in which samples are compared.
+    better: the direction of improvement.
+    min_samples: minimal number of samples in each set.
+    neighbours: whether `min_samples` grows by k.
+    network: the network of a name without "<network>".
+    skip_with_network: skip the metric, unless it is named, if there are
+      features of a network.
   """
 
   compute: Callable[[MetricInputs], Estimate]
@@ -50,7 +53,7 @@ class Metric:
 
 
 def _recognised(inputs: MetricInputs) -> Estimate:
-  """Ask a classifier of the reference about generated samples."""
+  """Compute the accuracy of a classifier of the reference."""
   generated, reference = inputs.points
   label, known = inputs.generated.label, inputs.reference.label
   classifier = NeighbourClassifier(reference, cast(NDArray, known), inputs.k)
@@ -58,13 +61,13 @@ def _recognised(inputs: MetricInputs) -> Estimate:
 
 
 def _accuracy(inputs: MetricInputs) -> Estimate:
-  """Ask a network about generated samples."""
+  """Compute the accuracy of a network's logits."""
   logits = inputs.generated.logits[inputs.network]
   return class_accuracy(logits, cast(NDArray, inputs.generated.label))
 
 
 def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
-  """Compare moments; spatial features are not kept, so have no rows."""
+  """Compare moments; spatial features are not kept as rows."""
   name = f"{inputs.network}{suffix}"
   rows = (None, None) if suffix else inputs.rows
   return frechet_distance(
@@ -76,23 +79,23 @@ def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
 
 
 def _kid(inputs: MetricInputs) -> Estimate:
-  """Compare features of a network."""
+  """Compute the kernel distance of features."""
   return kernel_distance(*inputs.points, seed=inputs.seed)
 
 
 def _inception_score(inputs: MetricInputs) -> Estimate:
-  """Read the sums of a network's confidences."""
+  """Compute the score of a network's confidences."""
   return inception_score(inputs.generated.confidences[inputs.network])
 
 
 def _mode_coverage(inputs: MetricInputs) -> Estimate:
-  """Compare generated samples with the known mixture."""
+  """Compute the mode coverage of generated samples."""
   samples, mixture = cast(NDArray, inputs.generated.samples), inputs.mixture
   return mode_coverage(samples, cast(Mixture, mixture), seed=inputs.seed)
 
 
 def _high_quality(inputs: MetricInputs) -> Estimate:
-  """Compare generated samples with the known mixture."""
+  """Compute the share of generated samples near a mode."""
   samples, mixture = cast(NDArray, inputs.generated.samples), inputs.mixture
   return high_quality(samples, cast(Mixture, mixture))
 
@@ -190,11 +193,11 @@ METRICS: Mapping[str, Metric] = {
     compute=_high_quality, needs=("mixture",), better="higher"
   ),
 }
-"""Every metric, in the order of printing."""
+"""Every metric, in the order in which they are printed."""
 
 
 def row_of(name: str) -> str | None:
-  """Return the name of the row that a number belongs to, None for no row.
+  """Return the key in METRICS of a metric's name, or None.
 
   Example:
     >>> row_of("fd_digits"), row_of("fid"), row_of("fidd")

@@ -1,13 +1,13 @@
-"""Networks of one path as networks of another.
+"""Conversion of a network from one path to another.
 
-All paths carry the same family of marginals, up to scale. Points of the same
-noise level, in data units, correspond:
+All paths have the same marginal distributions, up to scale. Points of the same
+noise level correspond:
 
   level = sigma(t) / alpha(t) = sigma~(t~) / alpha~(t~)                   (1)
   x~ = (alpha~(t~) / alpha(t)) x                                          (2)
 
-Data and noise predictions stay as they are; velocity, v and score follow from
-them (`predictions.convert`), so that a network of any path is one of any other
+Data and noise predictions are unchanged; velocity, v and score follow from them
+(`predictions.convert`). So a network of any path becomes a network of any other
 (`on_path`). The level is the time of the variance-exploding path.
 
 References:
@@ -79,15 +79,15 @@ def on_path(
 ) -> ModelFn:
   """Use a network of one path as velocity network on another, eq. (1)-(2).
 
-  Noise levels that the source does not reach are taken as its nearest; so are
-  times where its prediction says nothing of the velocity (data without noise,
-  noise or score without data), from a thousandth of the path away.
+  Noise levels outside of the source's range are clipped to it. The range leaves
+  out a thousandth of the path at an end where the prediction does not determine
+  the velocity: data without noise, noise or score without data.
 
   Args:
     model_fn: A network of `source`.
     source: The path that it was trained on.
     target: The path of the result.
-    prediction: What it predicts.
+    prediction: Its prediction.
     sigma_data: Standard deviation of the data, for the prediction "edm".
 
   Returns:

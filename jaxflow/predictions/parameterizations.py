@@ -1,4 +1,4 @@
-"""Raw networks behind the scales that make them networks of a path.
+"""Scalings that turn raw networks into velocity networks of a path.
 
 On the angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the
 standard deviation of the data, c = cos t, s = sin t, F the raw network and u
