@@ -46,7 +46,7 @@ A, B = 0.3, 0.2
 
 
 def apply_fn(params, xt, t, s, cond, key=None):
-  """The velocity whose jump from t = 1 to 0 ends at `params`."""
+  """Return the velocity whose jump from t = 1 to 0 ends at `params`."""
   return xt - params
 
 
@@ -55,7 +55,7 @@ def judge(params, frozen):
 
 
 def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
-  """The jitted step of the tiny game, and its first state."""
+  """Return the jitted step of the tiny game, and its first state."""
   optimizer = optimizer or optax.sgd(RATE)
   loss_fn = make_loss_fn(
     METHODS["insta_flow"],
@@ -108,7 +108,7 @@ MEANS = (0.5, 0.4, 0.7, 0.6, 0.2)
 
 
 def by_hand(means, *, start, turns):
-  """The parameters after every step, and the average of the generator's."""
+  """Return the parameters after each step, and the generator's average."""
   a, b, average, updates = A, B, A, 0
   for step, x in enumerate(means):
     on = step >= start
@@ -254,7 +254,7 @@ POINTS = models.mlp(data_shape=(2,), width=32, depth=1, time_features=8)
 
 
 def two_dimensional(*, frozen=None, features=None, **changes):
-  """A generator of points that sees data through a discriminator only."""
+  """Return a generator that sees data through a discriminator only."""
   if features is None:
     network = models.conv_discriminator(data_shape=(2,), width=32, depth=1)
   else:
@@ -305,7 +305,7 @@ def two_dimensional(*, frozen=None, features=None, **changes):
 
 
 def shifted(steps, rows, seed):
-  """Data ~ N((2, -1), 0.3^2), and noise that knows nothing of them."""
+  """Draw data ~ N((2, -1), 0.3^2), and independent noise."""
   generator = np.random.default_rng(seed)
   data = generator.standard_normal((steps, 1, rows, 2))
   noise = generator.standard_normal((steps, 1, rows, 2))
@@ -386,7 +386,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-  """A trained teacher on the path of the student."""
+  """Return a trained teacher on the path of the student."""
   folder = tmp_path_factory.mktemp("runs")
   path = "path.name=variance_exploding"
   return tiny.train(folder, "flow", "flow_matching", path)

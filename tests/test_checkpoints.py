@@ -25,7 +25,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with finished runs: `flow` (40 steps) and its student `whole`."""
+  """Return a folder with the run `flow` (40 steps), its student `whole`."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "flow", "flow_matching")
   tiny.train(path, "whole", *distil(path))
@@ -129,7 +129,7 @@ UNINTERRUPTED = "flow_matching", *LONG[:2], "checkpoint.every=1000"
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
-  """A run of 1,000 steps that nothing interrupted."""
+  """Return a run of 1,000 steps that nothing interrupted."""
   path = tmp_path_factory.mktemp("long")
   return tiny.train(path, "whole", *UNINTERRUPTED)
 

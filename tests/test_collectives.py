@@ -36,7 +36,7 @@ OPTIONS = {"mean_flow": GUIDED, "shortcut": BOOTSTRAP_GUIDED}
 
 
 def first_rows(key):
-  """The names of the rows whose key no row before them has."""
+  """Return the names of the rows whose key no row before them has."""
   seen, names = [], []
   for name, row in METHODS.items():
     if key(row) not in seen:

@@ -24,7 +24,7 @@ CLASSES = "data.conditional=True"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with finished runs: `plain`, and `labelled` with classes."""
+  """Return a folder with the runs `plain` and, with classes, `labelled`."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.sample_every=20")
   flags = CLASSES, "loss.label_dropout=0.5", "train.steps=20"
@@ -313,7 +313,7 @@ def test_failed_start_leaves_a_workdir_for_the_next(tmp_path):
 
 
 def test_resume_takes_what_may_change(tmp_path):
-  """The dispatch is cut so that every boundary is still met."""
+  """Return the dispatch is cut so that every boundary is still met."""
   flags = "train.steps=15", "train.log_every=5", "checkpoint.every=15"
   tiny.train(tmp_path, "run", "flow_matching", *flags)
   flags = "train.steps=40", "train.steps_per_dispatch=20", "train.log_every=20"

@@ -77,14 +77,14 @@ def test_host_devices_cannot_grow():
 )
 def test_chips_add_up_to_published_pods(name, chips, peak, all_reduce):
   chip = CHIPS[name]
-  assert chips * chip.flops == pytest.approx(peak, rel=0.03)
+  assert chips * chip.peak_flops == pytest.approx(peak, rel=0.03)
   assert chips * chip.link_bandwidth == pytest.approx(all_reduce, rel=0.15)
 
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_programs_may_not_use_more_than_there_is(name):
   chip = CHIPS[name]
-  assert 0.95 * chip.hbm < chip.usable <= chip.hbm
+  assert 0.95 * chip.hbm < chip.usable_hbm <= chip.hbm
 
 
 def test_times_of_a_chip():
@@ -219,7 +219,7 @@ def compiled(function, *arguments):
 
 
 def test_flops_of_loops_and_derivatives():
-  """A scan of 5 products; of its gradient, 3 times as many."""
+  """Return a scan of 5 products; of its gradient, 3 times as many."""
 
   def chain(x, weights):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
@@ -265,7 +265,7 @@ def test_a_sum_over_eight_devices():
   (found,) = collectives(compiled(summed, jnp.ones((8, n))))
   assert (found.kind, found.group, found.count) == ("all-reduce", 8, 3)
   assert found.bytes == 4 * n
-  assert found.sent == 2 * 7 / 8 * 4 * n
+  assert found.bytes_sent == 2 * 7 / 8 * 4 * n
 
 
 def small(shape=(2,), batch_size=256):
@@ -302,11 +302,11 @@ def test_a_training_step_sums_its_gradient(reports):
 def test_memory_and_flops_of_a_training_step(reports):
   (step, sampler, _), params = reports
   size = 4 * sum(x.size for x in params)
-  assert step.kept["parameters"] == step.kept["averages"] == size
+  assert step.resident["parameters"] == step.resident["averages"] == size
   # Two moments, a count or two.
-  assert 2 * size <= step.kept["optimizer"] <= 2 * size + 16
+  assert 2 * size <= step.resident["optimizer"] <= 2 * size + 16
   # Two steps of 8 points each on a device.
-  assert step.kept["batch"] == 2 * 8 * 2 * 4
+  assert step.resident["batch"] == 2 * 8 * 2 * 4
   assert step.fits and step.total <= 10**6
   # Forward and backward; what sees the data alone has no gradient to hand on.
   ratio = step.flops / (sampler.flops / sampler.rows * step.rows)
@@ -334,7 +334,7 @@ def test_an_evaluation_step_holds_what_networks_see():
     apply=lambda w, x: {"features": x.reshape(len(x), -1) @ w},
   )
   program = evaluation_step(run, mesh, networks=[network])
-  assert program.kept["feature networks"] == {"linear": network.params}
+  assert program.resident["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
   rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)
@@ -357,8 +357,8 @@ def test_an_evaluation_step_shows_networks_what_latents_decode_to():
   *_, program = programs(
     run, mesh, steps=1, networks=[network], decoder=(shapes, decode)
   )
-  assert program.kept["decoder"] == shapes
-  assert program.kept["feature networks"] == {"linear": network.params}
+  assert program.resident["decoder"] == shapes
+  assert program.resident["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
   rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)

@@ -42,7 +42,7 @@ def file(tmp_path_factory):
 
 
 def test_devices_that_are_not_there(file):
-  """A process of its own: it makes four devices before JAX starts."""
+  """Return a process of its own: it makes four devices before JAX starts."""
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
   arguments = ["--topology=host:4", f"--config={file}:mean_flow"]

@@ -41,7 +41,7 @@ ROLES = {"target_fn": "target", "teacher": "teacher", "progress": "progress"}
 
 
 def distinct_rows():
-  """The rows by name, without those that only the data tell from another."""
+  """Return the rows by name; one of those that differ only in the data."""
   seen, rows = [], {}
   for name, row in METHODS.items():
     same = row.loss, row.flow_map, row.sampler, row.needs, dict(row.config)
@@ -78,14 +78,14 @@ def sample_times_of(method, size=SIZE):
 
 
 def some_times(method, key):
-  """Times `[SIZE]`, or pairs, in the middle of training; None if fixed."""
+  """Return times `[SIZE]`, or pairs, in mid-training; None if fixed."""
   if "sample_times" not in accepted(method):
     return None
   return times.at(sample_times_of(method), jnp.asarray(0.5))(key, SIZE)
 
 
 def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
-  """The keyword arguments of a loss, without its other networks."""
+  """Return the keyword arguments of a loss, without its other networks."""
   path = path_of(method)
   ends = {"t_min": path.t_min, "t_max": path.t_max}
   options = registry.make_options(
@@ -112,7 +112,7 @@ def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
 
 
 def log_weights_of(options):
-  """The learned weights among the options of a loss."""
+  """Return the learned weights among the options of a loss."""
   return {k: v for k, v in options.items() if isinstance(v, models.LogWeight)}
 
 
@@ -125,13 +125,13 @@ def network_of(method, *, num_classes=NUM_CLASSES, width=16, **options):
 
 
 def exact_velocity(path):
-  """The velocity of the ring, as a network."""
+  """Return the velocity of the ring, as a network."""
   ring = data.toy.ring_mixture()
   return oracle.Mixture(path, ring.weights, ring.means, ring.stds).velocity
 
 
 def loss_of(method, **network_options):
-  """A loss of (params, key, batch), and parameters for it."""
+  """Return a loss of (params, key, batch), and parameters for it."""
   network = network_of(method, **network_options)
   options = options_of(method)
   keys = jax.random.split(jax.random.key(0))
@@ -220,7 +220,7 @@ def test_jit_keys_and_shape(method):
 
 
 def ends_of_time(method):
-  """Times at the ends of the path, as the method's sampler returns them."""
+  """Return times at the ends of the path, as the method samples them."""
   if "sample_times" not in accepted(method):
     return []
   path = path_of(method)
@@ -265,7 +265,7 @@ def test_finite_at_both_ends_of_time(method, dtype):
 
 
 def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
-  """A training step and its first state, with a teacher in the state."""
+  """Return a training step and its first state, with a teacher in the state."""
   path = path_of(method)
   emas = {
     name: registry.make("ema", law, field="ema", batch_size=size, steps=steps)

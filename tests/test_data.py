@@ -43,7 +43,7 @@ def message(error):
 
 
 def numbered(num, *, label=True):
-  """A data set whose sample i holds i, so that batches can be read."""
+  """Return a data set whose sample i holds i, so that batches can be read."""
   data = np.arange(num, dtype=np.float32)[:, None]
   if not label:
     return jdata.from_arrays(data)
@@ -320,7 +320,7 @@ def idx_bytes(array):
 
 
 def write_idx(folder, *, seed=0, compress=True, train=30, test=20):
-  """Writes a random set and returns {split: (images, labels)}."""
+  """Write a random set and return {split: (images, labels)}."""
   generator = np.random.default_rng(seed)
   written = {}
   for split, prefix, num in (("train", "train", train), ("test", "t10k", test)):

@@ -57,7 +57,7 @@ def make(case, **options):
 
 
 def trunk(p, x, groups):
-  """The levels of a trunk; group norms of `groups[i]` groups, 0 for none."""
+  """Return the levels of a trunk; `groups[i]` is 0 for no group norm."""
   if x.ndim == 4:
     x = plain.leaky(plain.conv(p["input"], x))
   levels = []

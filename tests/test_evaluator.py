@@ -509,7 +509,7 @@ def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
     "during.metrics=recall",
   )
   made, state = evaluator_of(trained_run, sharding.make_mesh(), *changes)
-  made = dataclasses.replace(made, judging=1.5)
+  made = dataclasses.replace(made, floor_seconds=1.5)
 
   def draw(self, *arguments, **options):
     clock.now += 2.0  # Twice an evaluation: average and parameters.

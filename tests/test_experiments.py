@@ -220,7 +220,7 @@ def test_parts_of_a_page_are_filled_and_missed():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-  """The same two networks as fits and, the second, as a run."""
+  """Return the same two networks as fits and, the second, as a run."""
   folder = tmp_path_factory.mktemp("fits")
   # Adam divides a gradient of zero by its own rounding error, unless it is told
   # how small a gradient may be.

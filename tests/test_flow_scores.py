@@ -18,7 +18,7 @@ LABELS = np.arange(4)
 
 
 def run_of(**sample):
-  """A tiny untrained network of points with labels, sampled so."""
+  """Return a tiny untrained network of points with labels, sampled so."""
   config = configs.default_config("flow_matching", data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8)
   config.evaluation.flow.update(num=4, steps=2)
@@ -38,7 +38,7 @@ def params():
 
 
 def velocity(run, params, t):
-  """The velocity of four points at a time, as the run is sampled."""
+  """Return the velocity of four points at a time, as the run is sampled."""
   points, times = jnp.ones((4, 2)), jnp.full(4, t)
   return run.model.sampled(run.plan.sample)(params)(
     points, times, times, LABELS

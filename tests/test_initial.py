@@ -17,7 +17,7 @@ from jaxflow.runs.restoring import load
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a run `plain`, with checkpoints at 10 and 20."""
+  """Return a folder with a run `plain`, with checkpoints at 10 and 20."""
   path = tmp_path_factory.mktemp("runs")
   flags = "train.steps=20", "checkpoint.every=10"
   tiny.train(path, "plain", "flow_matching", *flags)
@@ -149,7 +149,7 @@ def test_init_goes_before_the_teacher(folder, tmp_path):
 
 
 def test_a_second_time_starts_without_effect(folder, tmp_path):
-  """The network of two times is the source's, whatever s is."""
+  """Return the network of two times is the source's, whatever s is."""
   frozen(folder, tmp_path, "mean_flow")
   mesh = sharding.make_mesh()
   (one, source), (two, state) = (

@@ -34,7 +34,7 @@ CLASSES = 3
 
 
 def gray(split, raw_dir, data_dir):
-  """A set of random gray images in three classes."""
+  """Return a set of random gray images in three classes."""
   draw = np.random.default_rng(len(split))
   images = draw.uniform(-1, 1, (COUNTS[split], 8, 8, 1)).astype(np.float32)
   label = np.arange(len(images)) % CLASSES
@@ -403,7 +403,7 @@ def test_images_are_made_square():
 
 @pytest.fixture(scope="module")
 def trained(world):
-  """A run of two steps on latents, with a picture."""
+  """Return a run of two steps on latents, with a picture."""
   return tiny.train(
     world,
     "run",
@@ -505,7 +505,7 @@ def test_the_shipped_config(world):
 
 
 def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
-  """The latents have the deviation 0.5."""
+  """Return the latents have the deviation 0.5."""
   options = ["data.name=latents", f"data.data_dir={world / 'out'}"]
   arguments = tiny.train_command(
     *(tmp_path, "run", "moment_matching", *options),

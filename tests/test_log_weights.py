@@ -108,7 +108,7 @@ def test_first_gradient_is_the_excess_over_one():
 
 
 def given_errors(model_fn, key, batch, *, log_weight):
-  """A loss whose errors nothing can change."""
+  """Return a loss whose errors nothing can change."""
   del model_fn, key
   loss = weights.learned(batch["data"][:, 0], log_weight(batch["t"]))
   return loss, {}
@@ -148,7 +148,7 @@ def test_step_that_is_not_finite_leaves_the_weight():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Runs `plain`, of flow matching, and `weighted`, of a learned weight."""
+  """Run `plain`, of flow matching, and `weighted`, of a learned weight."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.steps=10")
   tiny.train(path, "weighted", ROW, "train.steps=20", "checkpoint.every=10")

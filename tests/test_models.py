@@ -70,7 +70,7 @@ def waves(t, features):
 
 
 def reference_dit(params, xt, t, s, label, heads=2, patch=2):
-  """The Diffusion Transformer in NumPy, float64, token by token."""
+  """Return the Diffusion Transformer in NumPy, float64, token by token."""
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   batch, height, breadth, channels = xt.shape
   corners = [

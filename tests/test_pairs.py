@@ -31,7 +31,7 @@ OPTIONS = commands.PairOptions(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Runs `plain` and `labelled`, and 100 pairs of each in 3 shards."""
+  """Run `plain` and `labelled`, and 100 pairs of each in 3 shards."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.steps=20")
   flags = CLASSES, "loss.label_dropout=0.5", "train.steps=20"

@@ -27,7 +27,7 @@ def pair(shape=SHAPE, batch=2):
 
 
 def torch_arrays():
-  """A tiny VGG and its weights of channels, as PyTorch lays them out."""
+  """Return a tiny VGG and its weights of channels, as PyTorch lays them out."""
   noise = np.random.default_rng(1)
   arrays, before = {}, 3
   # Convolution, rectifier, halving, convolution, rectifier, convolution.

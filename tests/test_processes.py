@@ -114,7 +114,7 @@ RUNS.append(("fsdp", "consistency_trajectory"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a teacher, the same for all workers of a test run."""
+  """Return a folder with a teacher, the same for all workers of a test run."""
   folder = tmp_path_factory.getbasetemp() / "jobs"
   if "PYTEST_XDIST_WORKER" in os.environ:
     folder = folder.parents[1] / "jobs"
@@ -124,7 +124,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-  """The folder, with every method trained on every machine."""
+  """Return the folder, with every method trained on every machine."""
   once(folder, "trained", lambda: train_all(folder))
   return folder
 
@@ -260,7 +260,7 @@ def test_limit_is_far_below_a_wrong_program(trained, method):
 
 
 def test_training_moved_the_parameters(trained):
-  """The comparison above could not fail otherwise."""
+  """Return the comparison above could not fail otherwise."""
   end = tiny.state_of(trained / "two-data-mean_flow").params["output"]["kernel"]
   other = tiny.state_of(trained / "teacher").params["output"]["kernel"]
   assert np.linalg.norm(end - other) > 0.1 * np.linalg.norm(other)

@@ -363,7 +363,7 @@ def test_cifar10_has_the_published_fields(method):
 
 
 def commands_of(file, name):
-  """The flags of a docstring's `jaxflow NAME` commands."""
+  """Return the flags of a docstring's `jaxflow NAME` commands."""
   text = ast.get_docstring(ast.parse((FOLDER / f"{file}.py").read_text()))
   lines = text.replace("\\\n", " ").splitlines()
   found = [x.split()[2:] for x in lines if x.startswith(f"  jaxflow {name} ")]
@@ -462,7 +462,7 @@ def resolved(config):
 
 
 def shrunk(config):
-  """The config with a network that is traced in no time."""
+  """Return the config with a network that is traced in no time."""
   config = type(config)(config.to_dict())
   kept = ("second_time", "heads", "guidance_inputs")
   kept = {k: v for k, v in config.model.items() if k in kept}

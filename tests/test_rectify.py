@@ -34,7 +34,7 @@ def command(folder, *flags, method="reflow", workdir="new"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with two rounds, `new`, and a teacher, `plain`."""
+  """Return a folder with two rounds, `new`, and a teacher, `plain`."""
   path = tmp_path_factory.mktemp("rounds")
   tiny.train(path, "plain", "flow_matching", "train.steps=10")
   result = tiny.run(*command(path))
@@ -67,7 +67,7 @@ def test_every_round_follows_on_the_last(folder):
 
 
 def test_round_0_is_flow_matching(folder):
-  """The mean losses of both, of 10 batches with noise of their own."""
+  """Return the mean losses of both, of 10 batches with noise of their own."""
   losses = [
     float(tiny.rows(workdir)[0]["loss"])
     for workdir in (folder / "new" / "round_0", folder / "plain")

@@ -26,7 +26,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A teacher, and its student with a field that must be escaped."""
+  """Return a teacher, and its student with a field that must be escaped."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "teacher", "flow_matching", "train.steps=20")
   tiny.train(
@@ -49,7 +49,7 @@ def plan_of(workdir):
 
 @pytest.fixture(scope="module")
 def benched(folder):
-  """What measuring the student said and returned."""
+  """Measure the student; return the printed text and the result."""
   lines = []
   costs = bench(
     folder / "student", nfe=(1, 2), batch=(3, 8), seconds=0, say=lines.append

@@ -49,7 +49,7 @@ def drawn(run, nfe):
 
 
 def expected(sampler, network, path, noise, times, key, label):
-  """The same samples, put together by hand."""
+  """Return the same samples, put together by hand."""
   x = paths.start(path, noise)
   return sampler(network, x, times, label, path=path, key=key)
 

@@ -109,7 +109,7 @@ DIT = functools.partial(
 
 @functools.cache
 def forward(scan):
-  """A network, its parameters other than at the start, and its arguments."""
+  """Return a network, parameters off their initial values, arguments."""
   network = DIT(scan_layers=scan)
   params = jax.tree.map(
     lambda x: jax.random.normal(jax.random.key(x.size), x.shape) * 0.05,

@@ -29,7 +29,7 @@ def values(*rows):
 
 
 def flow_matching(optimizer, sample_times, emas=None):
-  """A jitted step of flow matching on points, and its first state."""
+  """Return a jitted step of flow matching on points, and its first state."""
   network = models.mlp(width=16, depth=1, time_features=8)
   options = {"path": paths.Linear(), "sample_times": sample_times}
   loss_fn = make_loss_fn(METHODS["flow_matching"], network.apply, options)

@@ -47,10 +47,10 @@ PEAKS = {
   "NVIDIA L4": 121e12,
   "NVIDIA L40": 181e12,
   "NVIDIA L40S": 362e12,
-  "TPU v4": CHIPS["v4"].flops,
-  "TPU v5 lite": CHIPS["v5e"].flops,
-  "TPU v5": CHIPS["v5p"].flops,
-  "TPU v6 lite": CHIPS["v6e"].flops,
+  "TPU v4": CHIPS["v4"].peak_flops,
+  "TPU v5 lite": CHIPS["v5e"].peak_flops,
+  "TPU v5": CHIPS["v5p"].peak_flops,
+  "TPU v6 lite": CHIPS["v6e"].peak_flops,
 }
 
 

@@ -68,7 +68,7 @@ REPAIRS = {
 
 
 def train(bench: Bench) -> dict[str, Fits]:
-  """Trains the flow, and every repair of it for as many steps."""
+  """Train the flow, and every repair of it for as many steps."""
   settings = bench.settings
 
   def config(method: str, *changes):
@@ -108,7 +108,7 @@ def train(bench: Bench) -> dict[str, Fits]:
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Judges all networks by contrast and by distance."""
+  """Judge all networks by contrast and by distance."""
   settings = bench.settings
   networks = train(bench)
   judge = ImageJudge(
@@ -151,7 +151,7 @@ def measure(bench: Bench) -> list[Row]:
 def _fresh(
   real: data.Dataset, label: np.ndarray, seeds: tuple[int, ...]
 ) -> np.ndarray:
-  """Returns real images [S, N, ...] of the classes [N], with repetition."""
+  """Return real images [S, N, ...] of the classes [N], with repetition."""
   every = []
   for seed in seeds:
     generator = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def _fresh(
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of one call, of a few, and of the repairs."""
+  """Check the claims about one call, of a few, and of the repairs."""
   settings = results.about["settings"]
   far, most, restored = (
     settings[name] for name in ("far_below", "most", "restored")
@@ -175,7 +175,7 @@ def claims(results: Results) -> list[Claim]:
     return results.values(metric, method=REAL)
 
   def regains(metric: str, what: str, calls: int) -> Check:
-    """What of the way from one call to the data so many calls go."""
+    """Check the share of the way to the data that `calls` calls go."""
     start = flow(metric, 1)
     way = real(metric) - start
     gone = flow(metric, calls) - start
@@ -251,7 +251,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws contrast and distance over the number of calls."""
+  """Draw contrast and distance over the number of calls."""
   figure, axes = panels(2, width=5.2, height=3.9, columns=2)
   calls = results.about["settings"]["calls"]
   names = {

@@ -77,7 +77,7 @@ QUICK = {
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains and judges every row on every data set."""
+  """Train and judge every row on every data set."""
   rows = []
   for name, (changes, steps, num) in bench.settings["data"].items():
     judge = ImageJudge(
@@ -129,7 +129,7 @@ class Board:
     self._budget = steps * flops_of_step(baseline, {})
 
   def row(self, method: str, judge: ImageJudge) -> tuple[Row, np.ndarray]:
-    """Trains a row and judges it; returns 20 one-call samples as well."""
+    """Train a row and judge it; return 20 one-call samples as well."""
     settings = self._bench.settings
     config = self._config(method)
     start = origin(config)
@@ -177,7 +177,7 @@ class Board:
     return config
 
   def _start(self, method: str) -> Fits:
-    """Trains what others start from, with its share of the budget."""
+    """Train what others start from, with its share of the budget."""
     if method not in self._starts:
       config = self._config(method)
       self._set_steps(config, self._bench.settings["start_share"], {})
@@ -192,7 +192,7 @@ class Board:
     return self._pairs
 
   def _share_of_pairs(self) -> float:
-    """Returns what pairs cost, as a share of the budget."""
+    """Return what pairs cost, as a share of the budget."""
     pairs, settings = self._bench.settings["pairs"], self._bench.settings
     calls = pairs["num"] * pairs["nfe"] * (1 + (pairs["guidance"] != 1))
     return calls / (3 * settings["batch_size"]) / self._steps
@@ -200,7 +200,7 @@ class Board:
   def _set_steps(
     self, config: Config, share: float, others: dict[str, Any]
   ) -> None:
-    """Gives a config the steps that a share of the budget buys."""
+    """Give a config the steps that a share of the budget buys."""
     chunk = config.train.steps_per_dispatch
     paid = self._budget * share / flops_of_step(config, others)
     config.train.steps = max(chunk, int(paid / chunk) * chunk)
@@ -209,7 +209,7 @@ class Board:
 
 
 def origin(config: Config) -> str:
-  """Returns the row that a config starts from, "" for none.
+  """Return the row that a config starts from, "" for none.
 
   The config file names a run of it, as teacher, as first weights or for its
   features; pairs are made by the same.
@@ -242,7 +242,7 @@ def flops_of_step(config: Config, others: dict[str, Any]) -> float:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests the order of published tables."""
+  """Check the claim about the order of published tables."""
   settings = results.about["settings"]
 
   def better(left: str, right: str, factor: float = 1.0) -> list[Check]:
@@ -298,7 +298,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the distance of every row at each number of calls."""
+  """Draw the distance of every row at each number of calls."""
   from matplotlib.ticker import LogLocator
 
   settings = results.about["settings"]

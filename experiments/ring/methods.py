@@ -28,7 +28,7 @@ class Methods:
   starts: dict[str, Fits] = dataclasses.field(default_factory=dict)
 
   def train(self, method: str) -> list[tuple[Fits, Sequence[int], str]]:
-    """Trains a method; returns networks, for which calls, and on what built.
+    """Train a method; return networks, for which calls, and on what built.
 
     A method of stages has several networks: each teaches the next.
     """
@@ -47,7 +47,7 @@ class Methods:
     return found
 
   def _config(self, method: str, steps: int, changes: dict[str, Any]) -> Config:
-    """Returns a method's config with the network of this experiment."""
+    """Return a method's config with the network of this experiment."""
     settings = self.bench.settings
     return self.bench.config(
       f"ring:{method}",
@@ -57,7 +57,7 @@ class Methods:
     )
 
   def _others(self, config: Config) -> dict[str, Any]:
-    """Returns what a config builds on, as arguments of `fit`."""
+    """Return what a config builds on, as arguments of `fit`."""
     others: dict[str, Any] = {}
     for role in ("teacher", "init"):
       folder = config.get(role, {}).get("workdir", "")
@@ -72,7 +72,7 @@ class Methods:
     return others
 
   def _start(self, name: str) -> Fits:
-    """Returns networks that others build on."""
+    """Return networks that others build on."""
     if name not in self.starts:
       settings = self.bench.settings
       method, changes = settings["starts"][name]

@@ -94,7 +94,7 @@ HEUN = "score model, Heun on Karras times"
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains and measures the report, then all methods and the baselines."""
+  """Train and measure the report, then all methods and the baselines."""
   mixture = data.known_mixture("ring")
   judge = PlaneJudge(mixture)
   num = bench.settings["num"]
@@ -114,7 +114,7 @@ def _row(model: str, calls: int, numbers, built_on: str = "") -> Row:
 
 
 def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures the score model and its consistency model."""
+  """Measure the score model and its consistency model."""
   settings = bench.settings
   num, steps = settings["num"], settings["steps"]
   teacher = bench.fit(TEACHER, teacher_config(bench, steps=steps))
@@ -152,7 +152,7 @@ def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
-  """Times jitted samplers; milliseconds a call, the median of each seed."""
+  """Time jitted samplers; milliseconds a call, the median of each seed."""
   calls = {}
   for size in bench.settings["batches"]:
     noise = jax.random.normal(jax.random.key(0), (size, 2))
@@ -178,7 +178,7 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
 
 
 def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
-  """Distils the report's consistency model with a decay of the target."""
+  """Distil the report's consistency model with a decay of the target."""
   config = student_config(
     bench,
     {"ema": {"target": {"name": "constant", "decay": decay}}},
@@ -188,12 +188,12 @@ def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
 
 
 def _with_target(decay: float) -> str:
-  """Returns the name of the consistency model with such a target."""
+  """Return the name of the consistency model with such a target."""
   return f"{STUDENT}, target EMA {decay:g}"
 
 
 def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
-  """Writes the four figures of the report, of the first seed."""
+  """Write the four figures of the report, of the first seed."""
   folder, num = bench.figures, bench.settings["num"]
   real = data.known_mixture("ring").sample(num, seed=1)[0]
   save_points(
@@ -223,7 +223,7 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
 
 
 def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures every method, after equally many steps of its own."""
+  """Measure every method, after equally many steps of its own."""
   rows, methods = [], Methods(bench=bench)
   for method in bench.settings["methods"]:
     for fits, every, built_on in methods.train(method):
@@ -236,7 +236,7 @@ def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures a VAE and a flow, trained as the methods are."""
+  """Measure a VAE and a flow, trained as the methods are."""
   settings = bench.settings
   config = bench.config("ring:flow_matching")
   steps, rows = settings["methods_steps"], []
@@ -261,7 +261,7 @@ def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests the report's three claims, and the classical baselines."""
+  """Check the report's three claims, and the classical baselines."""
   settings = results.about["settings"]
 
   def of(metric, model, calls):
@@ -346,7 +346,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the distance of all methods by their number of calls."""
+  """Draw the distance of all methods by their number of calls."""
   rows = [
     row
     for row in results.rows
@@ -381,7 +381,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
 
 
 def _dots(axes, rows: Sequence, models: Sequence[str]) -> None:
-  """Draws rows of one number of calls, with bars of one deviation."""
+  """Draw rows of one number of calls, with bars of one deviation."""
   calls = rows[0]["labels"]["calls"]
   numbers = [row["numbers"]["sliced_wasserstein"] for row in rows]
   axes.errorbar(

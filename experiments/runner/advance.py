@@ -17,7 +17,7 @@ Trained = tuple[dict[int, list[TrainState]], dict[str, np.ndarray], float]
 
 
 def _step(run: Run) -> Callable:
-  """Returns `(seed, state, batch) -> (state, metrics)`."""
+  """Return `(seed, state, batch) -> (state, metrics)`."""
   loss_fn = run.loss_fn()
 
   def step(seed, state, batch):
@@ -36,7 +36,7 @@ def together(
   chunk: int,
   snapshots: Sequence[int],
 ) -> Trained:
-  """Trains all seeds in one program.
+  """Train all seeds in one program.
 
   Args:
     run: The run.
@@ -84,7 +84,7 @@ def in_turn(
   chunk: int,
   snapshots: Sequence[int],
 ) -> Trained:
-  """Trains one seed after the other with one program, as `together` does."""
+  """Train one seed after the other with one program, as `together` does."""
   step = jax.jit(_step(run), donate_argnums=1)
   steps = run.model.config.train.steps
   kept: dict[int, list[TrainState]] = {}

@@ -39,7 +39,7 @@ class Bench:
     return tuple(range(self.settings["seeds"]))
 
   def config(self, name: str, *changes: Mapping[str, Any]) -> Config:
-    """Returns the config of a method, with changes.
+    """Return the config of a method, with changes.
 
     Args:
       name: Data set and method, "ring:mean_flow": a file of `configs/` and what
@@ -53,7 +53,7 @@ class Bench:
     return config
 
   def fit(self, title: str, config: Config, **others: Any) -> Fits:
-    """Trains a config on all seeds, or finds it trained.
+    """Train a config on all seeds, or find it trained.
 
     Args:
       title: What to print.

@@ -54,7 +54,7 @@ class Fits:
     return np.array([_broken(state) for state in self.states])
 
   def at(self, steps: int) -> Self:
-    """Returns the networks as they were after so many steps.
+    """Return the networks as they were after so many steps.
 
     Args:
       steps: The number of all steps, or one of `fit`'s `snapshots`.
@@ -69,7 +69,7 @@ class Fits:
     )
 
   def changed(self, fields: Mapping[str, Any]) -> Self:
-    """Returns the same networks, sampled in another way.
+    """Return the same networks, sampled in another way.
 
     Args:
       fields: Fields of the config to change, as nested mappings.
@@ -82,7 +82,7 @@ class Fits:
     )
 
   def mapped(self, function: Callable[[PyTree], PyTree]) -> Self:
-    """Returns networks with other parameters: rounded, for instance.
+    """Return networks with other parameters: rounded, for instance.
 
     Args:
       function: Makes parameters of parameters, of the same shapes and types.
@@ -99,7 +99,7 @@ class Fits:
     return dataclasses.replace(self, states=states, key="")
 
   def params(self, average: str | None = None) -> list[PyTree]:
-    """Returns the parameters of every seed.
+    """Return the parameters of every seed.
 
     Args:
       average: Name of an EMA, or "online"; default: the one that is sampled.
@@ -110,7 +110,7 @@ class Fits:
   def sample(
     self, num: int, nfe: int, *, label: int | None = None, seed: int = 0
   ) -> np.ndarray:
-    """Draws samples of every seed, [S, num, ...], each from its own noise.
+    """Draw samples of every seed, [S, num, ...], each from its own noise.
 
     Args:
       num: Samples a seed.
@@ -132,14 +132,14 @@ class Fits:
     return np.stack(found)
 
   def networks(self, average: str | None = None) -> list[ModelFn]:
-    """Returns the network of every seed, its parameters as arguments."""
+    """Return the network of every seed, its parameters as arguments."""
     apply = self.run.model.network.apply
     return [
       jax.tree_util.Partial(apply, params) for params in self.params(average)
     ]
 
   def velocities(self) -> list[ModelFn]:
-    """Returns the velocity of every seed, as the run is sampled."""
+    """Return the velocity of every seed, as the run is sampled."""
     velocity_of = self.run.model.sampled()
 
     def velocity(params, *inputs):

@@ -48,7 +48,7 @@ def fit(
   together: bool = True,
   loss: Callable[..., LossOutput] | None = None,
 ) -> Fits:
-  """Trains a config on several seeds.
+  """Train a config on several seeds.
 
   Args:
     config: As `jaxflow.config.default_config` makes it; its seed is not read.
@@ -132,7 +132,7 @@ def fit(
 
 
 def _with_loss(run: Run, loss: Callable[..., LossOutput] | None) -> Run:
-  """Returns a run that is trained by another loss, if one is given."""
+  """Return a run that is trained by another loss, if one is given."""
   if loss is None:
     return run
   method = dataclasses.replace(run.model.method, loss=loss)
@@ -141,7 +141,7 @@ def _with_loss(run: Run, loss: Callable[..., LossOutput] | None) -> Run:
 
 
 def _chunk(config: Config, snapshots: Sequence[int]) -> int:
-  """Returns the steps of a dispatch, a divisor of all boundaries."""
+  """Return the steps of a dispatch, a divisor of all boundaries."""
   options = config.train
   return steps_per_dispatch(
     options.steps_per_dispatch, options.steps, *snapshots
@@ -154,7 +154,7 @@ def _first_state(
   init: tuple[Run, TrainState] | None,
   **others: tuple[Run, TrainState] | None,
 ) -> TrainState:
-  """Returns the state from which a seed starts."""
+  """Return the state from which a seed starts."""
   config = run.model.config
   given = {
     name: other[0].select(other[1], config[name].ema, f"{name}.ema")

@@ -21,7 +21,7 @@ def _part(state: TrainState) -> list:
 
 
 def write(path: pathlib.Path, fits: Fits) -> None:
-  """Keeps states and log in one file."""
+  """Keep states and log in one file."""
   every = {fits.config.train.steps: fits.states, **fits.earlier}
   arrays = {
     f"{steps}/{i}/{n}": np.asarray(x)
@@ -41,7 +41,7 @@ def read(
   key: str,
   snapshots: Sequence[int],
 ) -> Fits:
-  """Returns what `write` has kept.
+  """Return what `write` has kept.
 
   Args:
     path: The file.

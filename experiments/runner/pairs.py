@@ -9,7 +9,7 @@ from jaxflow.commands.pairs import Options, make_draw, solving
 
 
 def make_pairs(teacher: Fits, options: Options) -> list[data.Dataset]:
-  """Solves the teacher's ODE from fresh noise; one set of pairs a seed.
+  """Solve the teacher's ODE from fresh noise; one set of pairs a seed.
 
   Classes come in turn; each seed has noise of its own.
 

@@ -73,7 +73,7 @@ class Study:
     return pathlib.Path(__file__).parents[1] / self.name
 
   def main(self) -> None:
-    """Runs the experiment from the command line."""
+    """Run the experiment from the command line."""
     parser = argparse.ArgumentParser(description=self.question)
     parser.add_argument(
       "--workdir",
@@ -102,7 +102,7 @@ class Study:
       sys.exit("interrupted: the same command goes on with the next network")
 
   def run(self, workdir: pathlib.Path, *, quick: bool) -> Results:
-    """Measures, judges and prints; writes what is kept of the full form.
+    """Measure, judge and print; write what is kept of the full form.
 
     Args:
       workdir: Where trained networks are kept.
@@ -138,7 +138,7 @@ class Study:
     return results
 
   def _about(self, bench: Bench, seconds: float) -> dict[str, Any]:
-    """Returns how the numbers came about."""
+    """Return how the numbers came about."""
     return {
       "command": f"python -m experiments.{self.name}.run",
       "settings": bench.settings,

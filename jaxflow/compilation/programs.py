@@ -1,4 +1,4 @@
-"""The programs of a run from shapes: training, sampling, evaluation."""
+"""The programs of a run, from shapes: training, sampling, evaluation."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,13 +31,9 @@ def programs(
   Args:
     run: The run.
     mesh: The devices.
-    steps: Training steps a dispatch.
-    networks: What sees the samples of an evaluation.
-    decoder: What makes images of samples, for `networks`; None where they see
-      the samples.
-
-  Returns:
-    The three, in this order.
+    steps: Training steps per dispatch.
+    networks: Feature networks of the evaluation.
+    decoder: Decoder from latents to the images that `networks` take, or None.
   """
   return [
     training_step(run, mesh, steps=steps),
@@ -52,14 +48,11 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   Args:
     run: The run.
     mesh: The devices.
-    steps: Steps a dispatch.
-
-  Returns:
-    The program; it holds no arrays.
+    steps: Steps per dispatch.
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
-  kept = {
+  resident = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
     "optimizer": state.opt_state,
@@ -71,24 +64,21 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
     name="training step",
     function=run.jitted_step(state, mesh),
     arguments=(state, batch),
-    kept=kept,
+    resident=resident,
     steps=steps,
     rows=run.plan.train.batch_size,
   )
 
 
 def sampler(run: Run, mesh: Mesh) -> Program:
-  """Return the sampler of fewest network calls, a whole batch of samples.
-
-  `jaxflow sample` and `jaxflow evaluate` draw as many at a time if they are
-  asked for no fewer.
+  """Return the sampler with the fewest network calls, for a full batch.
 
   Args:
     run: The run.
     mesh: The devices.
 
   Returns:
-    The program, of `sample.batch_size` samples.
+    The program of `sample.batch_size` samples.
   """
   draw, calls = _drawer(run, mesh)
   ema = run.plan.sample.ema
@@ -99,7 +89,7 @@ def sampler(run: Run, mesh: Mesh) -> Program:
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
     function=jax.jit(draw, out_shardings=where),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
     notes=_undivided("sample.batch_size", rows, mesh),
   )
@@ -112,19 +102,18 @@ def evaluation_step(
   networks: Sequence[FeatureNetwork] = (),
   decoder: Decoder | None = None,
 ) -> Program:
-  """Return the sampler followed by what feature networks see of its samples.
+  """Return the sampler followed by the feature networks.
 
-  Features leave the devices row by row; each host reduces those of its own.
+  Features leave the devices row by row; each host reduces its own rows.
 
   Args:
     run: The run.
     mesh: The devices.
     networks: The feature networks.
-    decoder: Weights or their shapes, and `(weights, samples) -> images`, where
-      samples are latents.
+    decoder: Decoder of latents, or None.
 
   Returns:
-    The program, of `evaluation.batch_size` samples.
+    The program of `evaluation.batch_size` samples.
   """
   draw, _ = _drawer(run, mesh)
   ema = run.plan.sample.ema
@@ -132,10 +121,10 @@ def evaluation_step(
   rows, where = _rows(run.plan.evaluation.batch_size, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
-  kept = {"parameters": params, "feature networks": seen, "batch": inputs}
+  resident = {"parameters": params, "feature networks": seen, "batch": inputs}
   decode = None
   if decoder is not None:
-    kept["decoder"], decode = decoder
+    resident["decoder"], decode = decoder
     seen = seen | {"decoder": decoder[0]}
   weights = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
@@ -152,7 +141,7 @@ def evaluation_step(
     name="evaluation step",
     function=jax.jit(evaluate, out_shardings=where),
     arguments=(params, weights, *inputs),
-    kept=kept,
+    resident=resident,
     rows=rows,
     notes=_undivided("evaluation.batch_size", rows, mesh),
   )
@@ -170,14 +159,11 @@ def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
     return sharding.with_mesh(mesh, sampler), sample.nfe
 
 
-def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:
-  """Return how many samples are drawn at a time, and where they lie.
-
-  They are split where the mesh divides them, as `jaxflow sample` does it.
-  """
+def placement(rows: int, mesh: Mesh) -> NamedSharding:
+  """Return the sharding of samples: split if the mesh divides them."""
   if rows % sharding.row_shards(mesh):
-    return rows, sharding.replicated(mesh)
-  return rows, sharding.row_sharding(mesh)
+    return sharding.replicated(mesh)
+  return sharding.row_sharding(mesh)
 
 
 def _undivided(name: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
@@ -197,12 +183,12 @@ def sampler_inputs(
   """Return the shapes of noise, key and labels.
 
   Args:
-    model: What samples.
-    rows: Samples at a time.
-    where: How they are split over devices.
+    model: The model.
+    rows: Number of samples.
+    where: Sharding of the samples.
 
   Returns:
-    What a sampler takes after its parameters; labels are None without classes.
+    A sampler's arguments after its parameters; labels are None without classes.
   """
   shape = (rows, *model.shape)
   noise = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)

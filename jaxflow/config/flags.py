@@ -186,7 +186,7 @@ def _written(value: Any) -> str:
 
 
 def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
-  """A scalar given to a tuple field silently becomes a tuple of one."""
+  """Refuse a scalar for a tuple: it silently becomes a tuple of one."""
   for field, old in before.items():
     new = after[field]
     if not isinstance(old, list) or new == old:

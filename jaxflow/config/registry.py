@@ -148,7 +148,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   "log_weight": {**_NONE, "sinusoidal": models.log_weight},
   # Where the generator starts that a discriminator judges: as the loss draws
   # its times, at noise alone, or by a law.
-  "starts": {"loss": times.Starts, "t_max": _at_the_end, **_LAWS},
+  "starts": {"loss": times.StartTimes, "t_max": _at_the_end, **_LAWS},
   "weight": {
     "uniform": _value(weights.uniform),
     "snr": _value(weights.snr),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 
 __all__ = ["read_statistics", "write_statistics"]
 
@@ -41,7 +41,10 @@ _ASYMMETRY = 1e-4
 
 
 def write_statistics(
-  path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
+  path: pathlib.Path,
+  drawn: SampleSummary,
+  network: str,
+  about: Mapping[str, Any],
 ) -> None:
   """Write statistics in one step.
 
@@ -57,7 +60,7 @@ def write_statistics(
   Example:
     >>> import tempfile
     >>> rows = np.random.default_rng(0).standard_normal((9, 2))
-    >>> drawn = Drawn(num=9, features={"net": rows},
+    >>> drawn = SampleSummary(num=9, features={"net": rows},
     ...               moments={"net": Moments.of(rows)})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   path = pathlib.Path(folder) / "stats.npz"
@@ -140,7 +143,7 @@ def read_statistics(
         "stats"
       )
     features[network] = rows
-  return Drawn(num=num, features=features, moments=moments), about
+  return SampleSummary(num=num, features=features, moments=moments), about
 
 
 def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:

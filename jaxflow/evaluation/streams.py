@@ -46,7 +46,7 @@ class Partial:
     self._saved = time.monotonic()
 
   def load(self, collector: evaluation.Collector) -> None:
-    """Goes on where an earlier process stopped, if all have kept as much."""
+    """Go on where an earlier process stopped, if all have kept as much."""
     try:
       with open(self._path, "rb") as raw, np.load(raw) as file:
         arrays = {name: file[name] for name in file.files}
@@ -58,7 +58,7 @@ class Partial:
       collector.load(arrays)
 
   def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
-    """Writes what there is, if the last writing is some time ago or `now`.
+    """Write what there is, if the last writing is some time ago or `now`.
 
     Work that took less than that is not worth a file.
     """
@@ -77,7 +77,7 @@ class Partial:
       ) from error
 
   def remove(self) -> None:
-    """Removes the files of work that is done."""
+    """Remove the files of work that is done."""
     self._path.unlink(missing_ok=True)
 
 
@@ -95,12 +95,12 @@ class Progress:
     self._last = time.monotonic()
 
   def begin(self, seen: int) -> None:
-    """Says where work goes on that was stopped."""
+    """Say where work goes on that was stopped."""
     if seen:
       self._say(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
 
   def __call__(self, seen: int) -> None:
-    """Notes that so many samples are done."""
+    """Note that so many samples are done."""
     if time.monotonic() - self._last > _SAY_EVERY:
       self._say(f"{self._what}: {seen:,} of {self._total:,} samples")
       self._last = time.monotonic()
@@ -121,7 +121,7 @@ def collect(
   partial: Partial | None = None,
   progress: Progress | None = None,
   interrupted: Callable[[], bool] = lambda: False,
-) -> metrics.Drawn | None:
+) -> metrics.SampleSummary | None:
   """Collect a stream of batches.
 
   Args:

@@ -1,6 +1,6 @@
-"""Figures: images, points in the plane, curves, as small PNG files.
+"""Figures of images, points in the plane and curves, as small PNG files.
 
-matplotlib is imported by the functions that draw.
+Functions import matplotlib themselves, because its import is slow.
 """
 
 from jaxflow.figures.curves import read_log, save_curves

@@ -1,4 +1,4 @@
-"""Pictures of points in the plane: densities, trajectories, a one-step map."""
+"""Pictures of points in the plane: densities, trajectories, one-step maps."""
 
 import os
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ _BINS = 50
 def save_density(
   samples: ArrayLike, data: ArrayLike, path: str | os.PathLike[str]
 ) -> None:
-  """Write the densities of samples and of data, in the same colours.
+  """Draw the densities of samples and data on one colour scale.
 
   Args:
     samples: points, [N, 2].
     data: real points, [M, 2].
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [N, 2] or not finite.
@@ -43,7 +43,7 @@ def save_density(
     "samples": _plane("samples", samples),
     "data": _plane("data", data),
   }
-  # Of the data: some wild samples must not squeeze the rest into a corner.
+  # The data set the limits: outliers among the samples must not.
   low, high = parts["data"].min(axis=0), parts["data"].max(axis=0)
   margin = 0.15 * (high - low).max() + 1e-9
   edges = [
@@ -78,7 +78,7 @@ def save_trajectories(
   Args:
     points: where they are, [T, N, 2].
     times: when, [T], t = 0 at the data.
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [T, N, 2] or not finite, or there are not as
@@ -126,7 +126,7 @@ def save_arrows(
   Args:
     noise: where they begin, [N, 2].
     samples: where they end, [N, 2].
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [N, 2] or not finite, or not as many.

@@ -36,7 +36,7 @@ def edm_skip(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
     value = model_fn(*predictions.edm_inputs(xt, t, s, sigma_data), cond)
     c_skip = sigma_data**2 / ((t - s) ** 2 + sigma_data**2)
     c_out = (t - s) * sigma_data / jnp.sqrt(t**2 + sigma_data**2)
-    return over(c_skip, xt) * xt + over(c_out, xt) * value
+    return expand(c_skip, xt) * xt + expand(c_out, xt) * value
 
   return flow_map
 
@@ -64,7 +64,7 @@ def edm_denoiser(
     noisy = t > 0
     # Selected before the logarithm: behind it, the gradient would be NaN.
     safe = jnp.where(noisy, t, 1)
-    return jnp.where(over(noisy, xt), denoiser(xt, safe, safe, cond), xt)
+    return jnp.where(expand(noisy, xt), denoiser(xt, safe, safe, cond), xt)
 
   return flow_map
 
@@ -92,7 +92,7 @@ def trajectory(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   denoiser = predictions.edm_denoiser(model_fn, sigma_data=sigma_data)
 
   def flow_map(xt, t, s, cond):
-    kept = over(s / t, xt)
+    kept = expand(s / t, xt)
     return kept * xt + (1 - kept) * denoiser(xt, t, s, cond)
 
   return flow_map
@@ -109,7 +109,7 @@ def linear_skip(model_fn: ModelFn, *, t_max: float) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    c = over(jnp.clip((t - s) / (t_max - s), 0, 1), xt)
+    c = expand(jnp.clip((t - s) / (t_max - s), 0, 1), xt)
     return (1 - c) * xt + c * model_fn(xt, t, s, cond)
 
   return flow_map
@@ -128,7 +128,7 @@ def hard_boundary(model_fn: ModelFn) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    return jnp.where(over(t <= s, xt), xt, model_fn(xt, t, s, cond))
+    return jnp.where(expand(t <= s, xt), xt, model_fn(xt, t, s, cond))
 
   return flow_map
 

@@ -35,7 +35,7 @@ def average_velocity(model_fn: Velocity) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    return xt - over(t - s, xt) * model_fn(xt, t, s, cond)
+    return xt - expand(t - s, xt) * model_fn(xt, t, s, cond)
 
   return flow_map
 
@@ -48,7 +48,7 @@ def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: over(t - s, xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(t - s, xt) * xt
     >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
     >>> jump = dyadic_velocity(net, num_steps=4)
     >>> jump(jnp.ones((2, 1)), t, s, None).tolist()
@@ -78,14 +78,16 @@ def guided_velocity(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: (over(cond["omega"], xt) * xt, xt)
+    >>> net = lambda xt, t, s, cond: (expand(cond["omega"], xt) * xt, xt)
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> jump = guided_velocity(net, omega=2.0)
     >>> jump(jnp.array([[3.0]]), t, s, None).tolist()
     [[0.0]]
   """
-  told = guidance.told(model_fn, omega=omega, t_start=t_start, t_end=t_end)
-  return average_velocity(lambda xt, t, s, cond: told(xt, t, s, cond)[0])
+  guided = guidance.fix_guidance(
+    model_fn, omega=omega, t_start=t_start, t_end=t_end
+  )
+  return average_velocity(lambda xt, t, s, cond: guided(xt, t, s, cond)[0])
 
 
 def ode_step(
@@ -120,12 +122,12 @@ def guided_step(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: over(cond["omega"], xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(cond["omega"], xt) * xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> guided_step(net, omega=2.0)(jnp.array([[3.0]]), t, s, None).tolist()
     [[0.0]]
   """
-  return ode_step(guidance.told(model_fn, omega=omega), solver=solver)
+  return ode_step(guidance.fix_guidance(model_fn, omega=omega), solver=solver)
 
 
 def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
@@ -151,6 +153,6 @@ def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
     data = denoiser(xt, t, t, cond)
     ratio = path.sigma(s) / path.sigma(t)
     scale = path.alpha(s) - ratio * path.alpha(t)
-    return over(ratio, xt) * xt + over(scale, xt) * data
+    return expand(ratio, xt) * xt + expand(scale, xt) * data
 
   return flow_map

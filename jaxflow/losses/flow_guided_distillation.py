@@ -95,8 +95,8 @@ def flow_guided_distillation_loss(
   s = jnp.full_like(t, path.t_min)
   u, v = rows.split(model_fn(x, t, s, twice), (2, 1))
 
-  xm = jax.lax.stop_gradient(fresh - over(1 - m, v) * v)
-  end = jax.lax.stop_gradient(xm - over(m, v) * teacher(xm, m, m, cond))
+  xm = jax.lax.stop_gradient(fresh - expand(1 - m, v) * v)
+  end = jax.lax.stop_gradient(xm - expand(m, v) * teacher(xm, m, m, cond))
   raw = distance(noise - u, data)
   guided = weights.l2(fresh - v, end)
   metrics = {"raw": raw.mean(), "guided": guided.mean()}

@@ -91,8 +91,8 @@ def flow_matching_loss(
     path, model_fn(xt, t, t, cond), xt, t, source=prediction, target=space
   )
   a, b = predictions.row(path, t, space)
-  error = value - (over(a, data) * data + over(b, data) * noise)
+  error = value - (expand(a, data) * data + expand(b, data) * noise)
   if space == "score":
-    error = over(path.sigma(t), error) * error
+    error = expand(path.sigma(t), error) * error
   raw = weights.sample_mean(error**2)
   return weight(path, t, t) * raw, {"raw": raw.mean()}

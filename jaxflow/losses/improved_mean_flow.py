@@ -134,8 +134,8 @@ def improved_mean_flow_loss(
   if has_labels:
     points = xt, t, cond
     v_y, v_0, w = _head_velocities(model_fn, points, v_f, block, num_classes)
-    labelled = over(cond["label"] != num_classes, xt)
-    guided = v_g + over(1 - 1 / w, xt) * (v_y - v_0)
+    labelled = expand(cond["label"] != num_classes, xt)
+    guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
     tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)
   else:
@@ -152,8 +152,8 @@ def improved_mean_flow_loss(
     ),
     has_aux=True,
   )
-  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
-  error_i = weights.l2_sum(u_i + over(t_i - s_i, du) * du, v_g_i)
+  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  error_i = weights.l2_sum(u_i + expand(t_i - s_i, du) * du, v_g_i)
   error_f = weights.l2_sum(u_f, v_g_f)
   error = rows.merge(error_i, error_f, block)
   error_v = rows.merge(

@@ -134,10 +134,10 @@ def mean_flow_loss(
     )
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
     inside = (guidance_start <= t) & (t <= guidance_end)
-    v_g = jnp.where(over(inside, v), v_g, v)
+    v_g = jnp.where(expand(inside, v), v_g, v)
   if v_g is not v and num_classes and cond is not None:
     has_label = guidance.labels(cond) != num_classes
-    v_g = jnp.where(over(has_label, v), v_g, v)
+    v_g = jnp.where(expand(has_label, v), v_g, v)
   # The target is a constant: a gradient through it would double the cost and
   # minimise another objective.
   v_i, v_f = rows.split(jax.lax.stop_gradient(v_g), block)
@@ -148,8 +148,8 @@ def mean_flow_loss(
     (xt_i, t_i, s_i),
     (v_i, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
   )
-  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
-  error_i = weights.l2_sum(u_i, v_i - over(t_i - s_i, du) * du)
+  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  error_i = weights.l2_sum(u_i, v_i - expand(t_i - s_i, du) * du)
   error_f = weights.l2_sum(u_f, v_f)
 
   error = rows.merge(error_i, error_f, block)

@@ -85,7 +85,7 @@ def progressive_distillation_loss(
   xs = step(step(xt, t, m, cond), m, s, cond)
   ratio = path.sigma(s) / path.sigma(t)
   scale = path.alpha(s) - ratio * path.alpha(t)
-  target = (xs - over(ratio, xt) * xt) / over(scale, xt)
+  target = (xs - expand(ratio, xt) * xt) / expand(scale, xt)
 
   denoiser = predictions.as_prediction(
     model_fn, path, source=prediction, target="data", sigma_data=sigma_data

@@ -151,7 +151,7 @@ def _two_steps(
 
   m = (t + s) / 2
   v1 = q(xt, t, m, cond)
-  v2 = q(bounded(xt - over(t - m, xt) * v1), m, s, cond)
+  v2 = q(bounded(xt - expand(t - m, xt) * v1), m, s, cond)
   return bounded((v1 + v2) / 2)
 
 
@@ -171,7 +171,7 @@ def _guided(
     of_twins, of_others = rows.split(q(*points), both)
     labelled, unlabelled = rows.split(of_twins, (2, 1))
     scale = jnp.where(time - to <= 1 / num_steps, omega, 1).astype(x.dtype)
-    value = unlabelled + over(scale, x) * (labelled - unlabelled)
+    value = unlabelled + expand(scale, x) * (labelled - unlabelled)
     return rows.merge(value, of_others, (every, 1))
 
   return guided

@@ -1,4 +1,4 @@
-"""What a metric is given of two sets, and whether what it needs is there."""
+"""The inputs of a metric, and the check that its needs are met."""
 
 import dataclasses
 import functools
@@ -8,29 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.manifolds import Manifolds, manifolds
 from jaxflow.metrics.mixtures import Mixture
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
+from jaxflow.metrics.summary import SampleSummary
 
-# Points of more numbers are too thin for an optimal assignment to mean much.
-FEW = 8
+# In more dimensions the exact Wasserstein distance is mostly bias.
+MAX_DIMENSIONS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sides:
-  """Both sets, as seen through one network or none.
+class MetricInputs:
+  """Both sets of samples, and one feature network or none.
 
   Attributes:
     generated: generated samples, or fresh real ones in their place.
     reference: real samples.
     network: name of the network, "" for the samples themselves.
-    mixture: the true distribution of the data, where it is known.
+    mixture: the true distribution of the data, or None.
     k: number of neighbours.
-    seed: of directions, blocks and groups.
+    seed: seed of random directions and blocks.
   """
 
-  generated: Drawn
-  reference: Drawn
+  generated: SampleSummary
+  reference: SampleSummary
   network: str = ""
   mixture: Mixture | None = None
   k: int = 3
@@ -38,7 +38,7 @@ class Sides:
 
   @property
   def rows(self) -> tuple[NDArray | None, NDArray | None]:
-    """What is kept of either: features of the network, or samples."""
+    """The kept features of the network, or the kept samples, of both sets."""
     generated, reference = self.generated, self.reference
     if not self.network:
       return generated.samples, reference.samples
@@ -49,7 +49,7 @@ class Sides:
 
   @property
   def points(self) -> tuple[NDArray, NDArray]:
-    """The same, where both are there and of one shape."""
+    """The rows of both sets; raises UsageError unless their shapes agree."""
     generated, reference = self.rows
     if generated is None or reference is None:
       raise UsageError("no rows are kept; keep some of both sets")
@@ -61,74 +61,78 @@ class Sides:
     return generated, reference
 
   @functools.cached_property
-  def manifolds(self) -> Manifolds:
+  def precision_recall(self) -> PrecisionRecall:
     """Precision, recall, density and coverage, computed once for all four.
 
-    Their balls grow where samples are fewer: both sets are cut to one number.
+    Balls are larger for fewer samples, so both sets are cut to the same number.
     """
     generated, reference = self.points
     num = min(len(generated), len(reference))
-    return manifolds(reference[:num], generated[:num], self.k, seed=self.seed)
+    return precision_recall(
+      reference[:num], generated[:num], self.k, seed=self.seed
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Need:
-  """Something that must be there.
+  """An input that a metric needs.
 
   Attributes:
-    text: what, as in "needs ...".
-    count: how many samples of the smaller set have it, 0 for none.
+    text: description that completes "needs ...".
+    count: returns the number of samples, of the smaller set, that have it.
   """
 
   text: str
-  count: Callable[[Sides], int]
+  count: Callable[[MetricInputs], int]
 
 
-def _moments(suffix: str = "") -> Callable[[Sides], int]:
-  """Counts the samples that moments of that name were taken of."""
+def _moments(suffix: str = "") -> Callable[[MetricInputs], int]:
+  """Return the function that counts the samples of the moments."""
 
-  def count(sides: Sides) -> int:
-    both = sides.generated.moments, sides.reference.moments
-    name = f"{sides.network}{suffix}"
+  def count(inputs: MetricInputs) -> int:
+    both = inputs.generated.moments, inputs.reference.moments
+    name = f"{inputs.network}{suffix}"
     return min(part[name].count if name in part else 0 for part in both)
 
   return count
 
 
-def _rows(sides: Sides) -> int:
-  """Counts samples, or features of a network."""
-  return min(map(_length, sides.rows))
+def _rows(inputs: MetricInputs) -> int:
+  """Count the kept rows."""
+  return min(map(_length, inputs.rows))
 
 
-def _few_numbers(sides: Sides) -> int:
-  """Counts samples, if each is a point of few numbers."""
-  both = sides.rows
-  if any(rows is None or np.prod(rows.shape[1:]) > FEW for rows in both):
+def _few_numbers(inputs: MetricInputs) -> int:
+  """Count the kept rows if their dimension is small, otherwise return 0."""
+  both = inputs.rows
+  if any(
+    rows is None or np.prod(rows.shape[1:]) > MAX_DIMENSIONS for rows in both
+  ):
     return 0
   return min(map(_length, both))
 
 
-def _classes(sides: Sides) -> int:
-  """Counts labelled samples, if the reference has two classes."""
-  labels = sides.generated.label, sides.reference.label
+def _classes(inputs: MetricInputs) -> int:
+  """Count labelled samples if the reference has two classes, else return 0."""
+  labels = inputs.generated.label, inputs.reference.label
   if labels[1] is None or len(np.unique(labels[1])) < 2:
     return 0
   return min(map(_length, labels))
 
 
-def _mixture(sides: Sides) -> int:
-  """Counts generated samples, if the mixture is known."""
-  return _length(sides.generated.samples) if sides.mixture is not None else 0
+def _mixture(inputs: MetricInputs) -> int:
+  """Count generated samples if the mixture is known, else return 0."""
+  return _length(inputs.generated.samples) if inputs.mixture is not None else 0
 
 
-def _confidences(sides: Sides) -> int:
-  """Counts the samples that a network's confidences were summed over."""
-  found = sides.generated.confidences.get(sides.network)
+def _confidences(inputs: MetricInputs) -> int:
+  """Count the samples in the sums of a network's confidences."""
+  found = inputs.generated.confidences.get(inputs.network)
   return 0 if found is None else int(found.counts.sum())
 
 
 def _length(rows: NDArray | None) -> int:
-  """Counts rows, none for None."""
+  """Return the number of rows, 0 for None."""
   return 0 if rows is None else len(rows)
 
 
@@ -136,7 +140,7 @@ NEEDS: Mapping[str, Need] = {
   "samples": Need(text="samples of both sets", count=_rows),
   "features": Need(text="features of both sets", count=_rows),
   "few numbers": Need(
-    text=f"samples of at most {FEW} numbers each", count=_few_numbers
+    text=f"samples of at most {MAX_DIMENSIONS} numbers each", count=_few_numbers
   ),
   "moments": Need(text="moments of both sets", count=_moments()),
   "spatial moments": Need(
@@ -146,15 +150,15 @@ NEEDS: Mapping[str, Need] = {
   "confidences": Need(text="the network's confidences", count=_confidences),
   "logits": Need(
     text="the network's logits",
-    count=lambda sides: _length(sides.generated.logits.get(sides.network)),
+    count=lambda inputs: _length(inputs.generated.logits.get(inputs.network)),
   ),
   "labels": Need(
     text="labels of the samples",
-    count=lambda sides: _length(sides.generated.label),
+    count=lambda inputs: _length(inputs.generated.label),
   ),
   "classes": Need(
     text="labels of both sets, of two classes or more", count=_classes
   ),
   "mixture": Need(text="data whose mixture is known", count=_mixture),
 }
-"""What metrics ask for, by name."""
+"""The needs of metrics, by the names in `Metric.needs`."""

@@ -9,31 +9,33 @@ from toy_points import RING, blobs, ring
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics import (
-  Recognizer,
+  NeighbourClassifier,
   class_accuracy,
   high_quality,
   mode_coverage,
 )
 
 
-class TestRecognizer:
+class TestNeighbourClassifier:
   def test_separable_blobs_are_told_apart_exactly(self):
     train, test = blobs(0, 20), blobs(1, 10)
-    recognizer = Recognizer(train.data, train.label)
-    assert recognizer.recognised(test.data, test.label).value == 1
+    classifier = NeighbourClassifier(train.data, train.label)
+    assert classifier.accuracy(test.data, test.label).value == 1
     # Only the ten of class 0 move to their own neighbour's label.
     wrong = np.where(test.label == 0, 1, test.label)
-    seen = recognizer.recognised(test.data, wrong)
+    seen = classifier.accuracy(test.data, wrong)
     assert seen.value == pytest.approx(2 / 3)
     assert seen.error == pytest.approx(math.sqrt(2 / 9 / 29))
 
   def test_bad_requests_are_named(self):
     with pytest.raises(UsageError, match="label has shape"):
-      Recognizer(np.zeros((3, 2)), [0, 1])
+      NeighbourClassifier(np.zeros((3, 2)), [0, 1])
     with pytest.raises(UsageError, match="k is 4"):
-      Recognizer(np.zeros((3, 2)), [0, 1, 1], k=4)
+      NeighbourClassifier(np.zeros((3, 2)), [0, 1, 1], k=4)
     with pytest.raises(UsageError, match="3 numbers each and the data 2"):
-      Recognizer(np.zeros((3, 2)), [0, 1, 1]).recognised(np.zeros((1, 3)), [0])
+      NeighbourClassifier(np.zeros((3, 2)), [0, 1, 1]).accuracy(
+        np.zeros((1, 3)), [0]
+      )
 
 
 class TestMixture:

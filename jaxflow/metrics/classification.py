@@ -1,4 +1,4 @@
-"""Does a classifier trained on real data see the class that was asked for."""
+"""Accuracy: whether a classifier finds the class that a sample was given."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,26 +8,26 @@ from jaxflow.metrics.estimates import Estimate, mean_of
 from jaxflow.metrics.points import Points, as_points
 
 
-class Recognizer:
+class NeighbourClassifier:
   """A k-nearest-neighbour classifier of real data.
 
-  Its accuracy on real data that it was not trained on is the ceiling of what
-  generated samples can be expected to reach.
+  Its accuracy on held-out real data is the ceiling for generated samples.
 
   Example:
-    >>> recognizer = Recognizer([[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1], k=1)
-    >>> found = recognizer.recognised([[0.2], [4.9], [4.8]], [0, 1, 0])
+    >>> data, label = [[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1]
+    >>> classifier = NeighbourClassifier(data, label, k=1)
+    >>> found = classifier.accuracy([[0.2], [4.9], [4.8]], [0, 1, 0])
     >>> round(found.value, 3), round(found.error, 3)
     (0.667, 0.333)
   """
 
   def __init__(self, data: ArrayLike, label: ArrayLike, k: int = 3):
-    """Remembers the real data.
+    """Fit the classifier.
 
     Args:
       data: real samples of the training split, [N, ...].
       label: their classes, whole numbers, [N].
-      k: number of neighbours that vote, from 1 to N.
+      k: number of voting neighbours, from 1 to N.
 
     Raises:
       UsageError: the lengths differ, a sample is not finite, or k is out of
@@ -41,22 +41,22 @@ class Recognizer:
     self._classifier = KNeighborsClassifier(k)
     self._classifier.fit(points, _as_labels(label, points))
 
-  def recognised(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
-    """Computes the share of samples that are seen as the class asked for.
+  def accuracy(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
+    """Compute the share of samples that are classified as labelled.
 
     Args:
       samples: samples of the shape of the data, [M, ...].
-      label: the class that each was asked for, [M].
+      label: the class for which each was generated, [M].
 
     Returns:
-      A share in [0, 1], with the error of a binomial law.
+      A share in [0, 1], with its binomial error.
 
     Raises:
       UsageError: the lengths or the shapes differ, or a sample is not finite.
 
     Example:
-      >>> known = Recognizer([[0.0], [5.0]], [0, 1], k=1)
-      >>> known.recognised([[4.0]], [1]).value
+      >>> known = NeighbourClassifier([[0.0], [5.0]], [0, 1], k=1)
+      >>> known.accuracy([[4.0]], [1]).value
       1.0
     """
     points = as_points("samples", samples)
@@ -71,14 +71,14 @@ class Recognizer:
 
 
 def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
-  """Computes the share of samples that a network sees as the class asked for.
+  """Compute the share of samples that a network classifies as labelled.
 
   Args:
-    logits: of the network, [N, C].
-    label: the class that each was asked for, whole numbers, [N].
+    logits: logits of the network, [N, C].
+    label: the class for which each was generated, whole numbers, [N].
 
   Returns:
-    A share in [0, 1], with the error of a binomial law.
+    A share in [0, 1], with its binomial error.
 
   Raises:
     UsageError: the lengths differ, or a logit is not finite.
@@ -92,7 +92,7 @@ def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
 
 
 def _as_labels(label: ArrayLike, points: Points) -> NDArray[np.generic]:
-  """Checks that there is one label [N] for each of the points [N, D]."""
+  """Return the labels [N]; raise UsageError unless each point has one."""
   labels = np.asarray(label)
   if labels.shape != (len(points),):
     raise UsageError(

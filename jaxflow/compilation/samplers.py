@@ -1,14 +1,14 @@
-"""A sampler of so many samples, and the network call that it makes."""
+"""Programs of a sampler with a given NFE, and of its network call."""
 
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from jaxflow.compilation.program import Program
-from jaxflow.compilation.programs import sampler_inputs
+from jaxflow.compilation.programs import placement, sampler_inputs
 from jaxflow.parallel import sharding
 from jaxflow.plans import Plan
 from jaxflow.types import PyTree
@@ -31,7 +31,7 @@ def sampler_call(
     The program, `(params, noise, key, labels) -> samples`.
 
   Raises:
-    UsageError: If no number of steps makes `nfe` calls.
+    UsageError: No number of steps makes `nfe` calls.
   """
   where = _where(rows, mesh)
   sampler = sharding.with_mesh(mesh, plan.model.make_sampler(plan.sample, nfe))
@@ -40,7 +40,7 @@ def sampler_call(
     name=f"sampler, {nfe} call{'s' if nfe > 1 else ''}",
     function=jax.jit(sampler, out_shardings=where),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
   )
 
@@ -48,11 +48,11 @@ def sampler_call(
 def network_call(
   plan: Plan, params: PyTree, mesh: Mesh, *, nfe: int, rows: int
 ) -> Program:
-  """Return one network call, as the sampler makes it.
+  """Return the network call that the sampler makes.
 
-  What the sampler hands to its network is read from its trace: a guided one
-  calls it with twice the rows, another network has guidance as an input. Where
-  calls differ (guidance in an interval of times), it is the largest.
+  The inputs come from a trace of the sampler: with guidance they may have twice
+  the rows or a guidance scale. If calls differ, as for guidance in an interval
+  of times, the largest call counts.
 
   Args:
     plan: As of `sampler_call`, and the other arguments too.
@@ -67,7 +67,7 @@ def network_call(
   model = plan.model
   seen: list[tuple[Any, ...]] = []
 
-  def note(params, xt, t, s, cond, key=None):
+  def record(params, xt, t, s, cond, key=None):
     seen.append(
       jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)),
@@ -76,9 +76,9 @@ def network_call(
     )
     return model.network.apply(params, xt, t, s, cond, key)
 
-  network = dataclasses.replace(model.network, apply=note)
-  noted = dataclasses.replace(model, network=network)
-  where = _where(rows, mesh)
+  network = dataclasses.replace(model.network, apply=record)
+  recorded = dataclasses.replace(model, network=network)
+  where = placement(rows, mesh)
   jax.eval_shape(
     noted.make_sampler(plan.sample, nfe),
     params,
@@ -94,21 +94,20 @@ def network_call(
       sharding.with_mesh(mesh, model.network.apply), out_shardings=where
     ),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
   )
 
 
-def inputs_of(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
-  """Return arrays for all that a program takes after its parameters.
+def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
+  """Return example arrays for a program's arguments after its parameters.
 
   Args:
-    program: One of this module.
+    program: A program of this module.
     key: Random key.
 
   Returns:
-    Unit noise for samples, 0.5 for times, the first class for labels, where the
-    program wants them.
+    Unit noise for samples, 0.5 for times, 0 for labels, sharded as requested.
   """
   shapes = program.arguments[1:]
 
@@ -124,10 +123,3 @@ def inputs_of(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
   shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
   make = jax.jit(lambda: jax.tree.map(value, shapes), out_shardings=shardings)
   return make()
-
-
-def _where(rows: int, mesh: Mesh) -> NamedSharding:
-  """Return where samples lie: split, if the mesh divides them."""
-  if rows % sharding.row_shards(mesh):
-    return sharding.replicated(mesh)
-  return sharding.row_sharding(mesh)

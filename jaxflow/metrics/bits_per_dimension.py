@@ -1,4 +1,4 @@
-"""What likelihoods are reported in: nats, and bits of quantised data."""
+"""Likelihoods in nats, and in bits per dimension of quantised data."""
 
 import dataclasses
 import math
@@ -15,40 +15,41 @@ from jaxflow.types import Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Likelihood:
-  """Negative log-likelihoods of samples.
+  """Negative log-likelihoods of N samples.
 
   Attributes:
-    nats: of each sample, [N].
-    size: how many numbers a sample has.
+    nll: negative log-likelihood of each sample in nats, [N].
+    size: number of elements D of a sample.
   """
 
-  nats: NDArray[np.float64]
+  nll: NDArray[np.float64]
   size: int
 
   @property
   def mean(self) -> Estimate:
-    """Their mean, with the error over samples and their probes."""
-    return mean_of(self.nats)
+    """The mean in nats; its error is over samples and probes."""
+    return mean_of(self.nll)
 
   def bits_per_dimension(self, levels: int) -> Estimate:
-    """Bounds the bits per number of data that were quantised.
+    """Compute an upper bound of the bits per dimension of quantised data.
 
-    Data x on `levels` equidistant levels from -1 to 1, a gap = 2 / (levels - 1)
-    apart, are made continuous by uniform noise u of one gap (`dequantise`).
-    With P(x) the mass of the model in the cell of x, by Jensen's inequality,
+    The data x lie on equidistant levels from -1 to 1, with
+    gap = 2 / (levels - 1). Uniform noise u of one gap makes them continuous
+    (`dequantise`). P(x) is the model's mass in the cell of x. By Jensen's
+    inequality,
 
       -log P(x) = -log(gap^D E p(x + u)) <= E[-log p(x + u)] - D log gap,
 
     so the bits per dimension are at most (nats / D - log gap) / log 2.
 
     Args:
-      levels: how many, at least 2; 256 for 8 bits.
+      levels: number of levels, at least 2; 256 for 8 bits.
 
     Returns:
       The bound, with the error of the mean.
 
     Raises:
-      UsageError: there are fewer than two levels.
+      UsageError: levels < 2.
 
     References:
       Theis, van den Oord, Bethge 2016, A note on the evaluation of generative
@@ -56,27 +57,27 @@ class Likelihood:
 
     Example:
       >>> # Uniform on [-1, 1] with 2 levels: cells are twice as wide.
-      >>> found = Likelihood(nats=np.full(3, math.log(4.0)), size=1)
+      >>> found = Likelihood(nll=np.full(3, math.log(4.0)), size=1)
       >>> round(found.bits_per_dimension(2).value, 6)
       1.0
     """
     gap = _gap(levels)
-    return mean_of((self.nats / self.size - math.log(gap)) / math.log(2))
+    return mean_of((self.nll / self.size - math.log(gap)) / math.log(2))
 
 
 def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:
-  """Adds uniform noise of one gap to data on levels from -1 to 1.
+  """Add uniform noise, one gap wide, to data on levels from -1 to 1.
 
   Args:
     key: Source of randomness.
     data: [N, ...].
-    levels: How many there are, at least 2.
+    levels: Number of levels, at least 2.
 
   Returns:
     Data plus noise from U(-gap / 2, gap / 2), like `data`.
 
   Raises:
-    UsageError: There are fewer than two levels.
+    UsageError: levels < 2.
 
   Example:
     >>> x = dequantise(jax.random.key(0), jnp.zeros((100, 2)), 3)
@@ -89,7 +90,7 @@ def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:
 
 
 def _gap(levels: int) -> float:
-  """Returns how far apart levels from -1 to 1 are."""
+  """Return the distance between neighbouring levels from -1 to 1."""
   if levels < 2:
     raise UsageError(f"levels={levels}: give at least 2")
   return 2 / (levels - 1)

@@ -1,17 +1,16 @@
-"""Are samples plausible, and do they cover the data: counts of neighbours.
+"""Precision, recall, density and coverage, by nearest neighbours.
 
-Round each point of a set lies a closed ball, with the distance to the point's
-k-th nearest other point of the set as radius. The union of the balls stands for
-where the set's law has mass:
+Every point of a set has a closed ball around it. Its radius is the distance to
+the point's k-th nearest other point of the set. The union of the balls
+approximates the support of the distribution:
 
   precision   share of fake samples in a real ball                        (1)
   recall      share of real samples in a fake ball                        (2)
-  density     mean number of real balls round a fake sample, over k       (3)
-  coverage    share of real balls with a fake sample in it                (4)
+  density     mean number of real balls around a fake sample, over k      (3)
+  coverage    share of real balls that contain a fake sample              (4)
 
-A sample changes the balls of its neighbours, so influences do not tell the
-errors. They come from blocks: disjoint parts of both sets, whose numbers are
-independent and have 1 / blocks of the samples.
+A sample changes the balls of its neighbours, so influences give no errors. The
+errors come from random disjoint blocks of both sets instead.
 
 References:
   Kynkaanniemi et al., Improved precision and recall metric for assessing
@@ -27,15 +26,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, blocks_of
+from jaxflow.metrics.estimates import Estimate, random_blocks
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _BLOCKS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifolds:
-  """Eqs. (1) to (4) of two sets; all but density lie in [0, 1]."""
+class PrecisionRecall:
+  """Eqs. (1) to (4) for two sets; all but density lie in [0, 1]."""
 
   precision: Estimate
   recall: Estimate
@@ -43,25 +42,24 @@ class Manifolds:
   coverage: Estimate
 
 
-def manifolds(
+def precision_recall(
   real: ArrayLike, fake: ArrayLike, k: int = 3, *, seed: int = 0
-) -> Manifolds:
-  """Computes precision, recall, density and coverage from the same distances.
+) -> PrecisionRecall:
+  """Compute precision, recall, density and coverage, eqs. (1) to (4).
 
-  The published numbers of (1) and (2) use features of a VGG-16 and k = 3, those
-  of (3) and (4) k = 5; this takes whatever it is given, so numbers on pixels
-  compare only with numbers on pixels. Read them together: samples far from each
-  other have large balls, so noise can reach full recall at no precision.
-  Distances are computed some rows at a time.
+  Published numbers of (1) and (2) use VGG-16 features and k = 3, those of (3)
+  and (4) use k = 5. Compare only numbers of the same features. Read the four
+  together: samples far from each other have large balls, so noise can have full
+  recall without any precision.
 
   Args:
     real: samples, [N, ...] with N > k, flattened to [N, D].
     fake: samples of the same shape, [M, ...] with M > k.
-    k: which nearest neighbour sets the radius, at least 1.
-    seed: of the blocks, on which only the errors depend.
+    k: rank of the neighbour that sets the radius, at least 1.
+    seed: seed of the blocks; only the errors depend on it.
 
   Returns:
-    The four numbers; their errors are None for fewer than 4 (k + 1) samples.
+    The four numbers; errors are None for fewer than 4 (k + 1) samples.
 
   Raises:
     UsageError: the shapes differ, a sample is not finite, or k is out of range.
@@ -71,7 +69,7 @@ def manifolds(
 
   Example:
     >>> real, fake = [[0.0], [1.0], [2.0], [3.0]], [[1.0], [1.6], [9.0]]
-    >>> found = manifolds(real, fake, k=1)
+    >>> found = precision_recall(real, fake, k=1)
     >>> round(found.precision.value, 3), found.recall.value
     (0.667, 0.75)
     >>> round(found.density.value, 3), found.coverage.value
@@ -86,9 +84,9 @@ def manifolds(
     )
   values = _shares(real, fake, k)
   blocks = min(_BLOCKS, smallest // (2 * (k + 1)))
-  names = [field.name for field in dataclasses.fields(Manifolds)]
+  names = [field.name for field in dataclasses.fields(PrecisionRecall)]
   if blocks < 2:
-    return Manifolds(
+    return PrecisionRecall(
       **{
         name: Estimate(value=value, error=None, num=len(fake))
         for name, value in zip(names, values, strict=True)
@@ -96,14 +94,14 @@ def manifolds(
     )
   generator = np.random.default_rng(seed)
   rows_real, rows_fake = (
-    blocks_of(generator, len(points), blocks) for points in (real, fake)
+    random_blocks(generator, len(points), blocks) for points in (real, fake)
   )
   found = [
     _shares(real[some], fake[others], k)
     for some, others in zip(rows_real, rows_fake, strict=True)
   ]
   errors = np.std(found, axis=0, ddof=1) / math.sqrt(blocks)
-  return Manifolds(
+  return PrecisionRecall(
     **{
       name: Estimate(
         value=value, error=float(error), degrees=blocks - 1, num=len(fake)
@@ -116,7 +114,7 @@ def manifolds(
 def _shares(
   real: Points, fake: Points, k: int
 ) -> tuple[float, float, float, float]:
-  """Computes eqs. (1) to (4) for [N, D] and [M, D]."""
+  """Compute eqs. (1) to (4) for [N, D] and [M, D]."""
   real_radii, fake_radii = _radii(real, k), _radii(fake, k)
   around = np.zeros(len(fake), np.intp)
   held = np.zeros(len(real), bool)
@@ -134,8 +132,8 @@ def _shares(
 
 
 def _radii(points: Points, k: int) -> Points:
-  """Finds each point's distance to its k-th nearest other point, [N]."""
-  # Entry 0 of a sorted row is the point itself, at distance zero.
+  """Find each point's distance to its k-th nearest other point, [N]."""
+  # Entry 0 is the point itself, at distance zero.
   return np.concatenate(
     [
       np.partition(distances, k, axis=1)[:, k]
