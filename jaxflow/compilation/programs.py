@@ -83,7 +83,8 @@ def sampler(run: Run, mesh: Mesh) -> Program:
   draw, calls = _drawer(run, mesh)
   ema = run.plan.sample.ema
   params = run.select(run.sampling_template(mesh, ema), ema)
-  rows, where = _rows(run.plan.sample.batch_size, mesh)
+  rows = run.plan.sample.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
@@ -118,7 +119,8 @@ def evaluation_step(
   draw, _ = _drawer(run, mesh)
   ema = run.plan.sample.ema
   params = run.select(run.sampling_template(mesh, ema), ema)
-  rows, where = _rows(run.plan.evaluation.batch_size, mesh)
+  rows = run.plan.evaluation.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
   resident = {"parameters": params, "feature networks": seen, "batch": inputs}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxflow import predictions
 from jaxflow.options import DataScale, Predicts
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import FlowMap, ModelFn
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from jaxflow import guidance, predictions, solvers
 from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, weights
 from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
