@@ -214,7 +214,7 @@ def _see(
   weights: list[str],
   mesh: jax.sharding.Mesh,
 ) -> tuple[SampleSummary, np.ndarray | None]:
-  """Return a summary of `num` samples of a split, or of all, and their labels."""
+  """Return a summary of samples of a split, and their labels."""
   source = processes.together(lambda: load_data(plan.data, split))
   index = choose(source, num or len(source), plan.seed)
   labels = processes.together(lambda: labels_of(source, index))
