@@ -52,6 +52,9 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
+  seed = jax.ShapeDtypeStruct(
+    (), jnp.uint32, sharding=sharding.replicated(mesh)
+  )
   resident = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
@@ -63,7 +66,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   return Program(
     name="training step",
     function=run.jitted_step(state, mesh),
-    arguments=(state, batch),
+    arguments=(seed, state, batch),
     resident=resident,
     steps=steps,
     rows=run.plan.train.batch_size,
