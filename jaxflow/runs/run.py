@@ -214,7 +214,7 @@ class Run:
   def jitted_step(
     self, template: TrainState, mesh: Mesh
   ) -> Callable[
-    [Array, TrainState, Batch], tuple[TrainState, dict[str, Array]]
+    [Any, TrainState, Batch], tuple[TrainState, dict[str, Array]]
   ]:
     """Return the jitted training step over a mesh; it donates the state.
 
