@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from jaxflow.errors import UsageError
+from jaxflow.figures.planes import save_points
 from jaxflow.files import replace_file
 from jaxflow.metrics.points import as_points
 
