@@ -108,7 +108,7 @@ def moved(run, mesh):
   }
   if "pairs" in run.model.method.needs:
     batch["noise"] = batch["data"]
-  lowered = run.jitted_step(state, mesh).lower(state, batch)
+  lowered = run.jitted_step(state, mesh).lower(jnp.uint32(0), state, batch)
   program = lowered.compile(compiler_options=fast_compile.OPTIONS).as_text()
   found = collections.defaultdict(set)
   for result, kind in COLLECTIVE.findall(program):

@@ -12,9 +12,10 @@ from jaxflow.metrics import (
   Confidences,
   Estimate,
   Moments,
+  SampleSummary,
   Score,
   compare,
-  manifolds,
+  precision_recall,
   score,
   table,
 )

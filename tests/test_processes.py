@@ -213,7 +213,7 @@ def changed_batches(change):
 def trees(workdir):
   """What a run trained: its network, averages and adversary."""
   state = tiny.state_of(workdir)
-  steps = load_config(workdir, field="--workdir").train.steps
+  steps = load_config(workdir).train.steps
   assert int(state.step) == steps and int(state.skipped) == 0
   found = {"params": state.params, **state.ema}
   if state.adversary is not None:

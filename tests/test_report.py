@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from jaxflow import data
-from jaxflow.config import load_config, make_plan
+from jaxflow.config import load_config, make_plan, update
 from jaxflow.errors import UsageError
 from jaxflow.figures import curves
 from jaxflow.parallel import sharding
@@ -64,7 +64,7 @@ def test_bench_measures_the_run_and_its_teacher(folder, benched):
   assert (stored["method"], stored["step"]) == ("consistency_distillation", 20)
   assert stored["device"] == {"kind": "cpu", "platform": "cpu", "count": 8}
   assert stored["jax"] == jax.__version__
-  assert stored["judged"] == 500
+  assert stored["compared"] == 500
   assert len(stored["rows"]) == len(costs) == 2 * 2 * 2
   for cost in costs:
     assert 0 < cost.latency.median <= cost.latency.p95
@@ -102,6 +102,31 @@ def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
   distance = DataDistance.of(run.plan, mesh, num=100)
   other = other_run(folder / "teacher", run.model, mesh)
   assert distance(teacher, 1) == distance(other, 1)
+
+
+def test_every_solver_samples_as_its_config_says(folder):
+  mesh = sharding.make_mesh()
+  other = other_run(folder / "teacher", plan_of(folder / "teacher").model, mesh)
+  found = other.by_solver()
+  assert list(found) == ["euler", "midpoint", "heun", "dpm_solver"]
+  noise, key = jax.random.normal(jax.random.key(0), (5, 2)), jax.random.key(1)
+  drawn = []
+  for name, sampled in found.items():
+    changes = {"flow_map": {"solver": {"name": name}}}
+    if name == "dpm_solver":
+      changes = {"sample": {"sampler": {"name": name}}}
+    config = load_config(folder / "teacher").copy_and_resolve_references()
+    with config.unlocked(), config.ignore_type():
+      update(config, changes)
+    plan = make_plan(config)
+    assert sampled.plan.sample.solver == plan.sample.solver == name
+    mine, its = (
+      x.model.make_sampler(x.sample, 4)(sampled.params, noise, key, None)
+      for x in (sampled.plan, plan)
+    )
+    np.testing.assert_array_equal(mine, its)
+    drawn.append(np.asarray(mine))
+  assert len({x.tobytes() for x in drawn}) == 4
 
 
 def test_bench_beside_another_run(folder):

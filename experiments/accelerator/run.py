@@ -106,7 +106,7 @@ def seconds(plan: Plan, steps: int) -> float:
   laps = []
   for _ in range(steps + 2):
     start = time.perf_counter()
-    state, metrics = step(state, batch)
+    state, metrics = step(jnp.uint32(0), state, batch)
     jax.block_until_ready(metrics)
     laps.append(time.perf_counter() - start)
   return statistics.median(laps[2:])

@@ -223,7 +223,7 @@ def origin(config: Config) -> str:
 
 
 def flops_of_step(config: Config, others: dict[str, Any]) -> float:
-  """Returns the FLOPs of the matrix products of one training step."""
+  """Return the FLOPs of the matrix products of one training step."""
   source = load_data(data_plan(config), "train")
   configs = {
     k: others[k].config for k in ("teacher", "features") if k in others

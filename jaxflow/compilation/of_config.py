@@ -56,7 +56,7 @@ def compile_config(
   notes += _straddling_blocks(plan, sharding.row_shards(mesh))
   name = f"{plan.model.name} on {plan.data.name}"
   hosts = len({device.process_index for device in devices})
-  say(compilation.header(name, topology, dict(mesh.shape), hosts))
+  say(compilation.report_header(name, topology, dict(mesh.shape), hosts))
   for note in notes:
     say(f"note: {note}")
   limit = None if hbm is None else int(hbm * GIB)
@@ -71,7 +71,7 @@ def compile_config(
       program, chip=topology.chip, limit=limit
     )
     fit &= report.fits
-    say("\n" + compilation.table(report, topology))
+    say("\n" + compilation.report_table(report, topology))
   return fit
 
 

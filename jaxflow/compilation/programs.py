@@ -52,6 +52,9 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
+  seed = jax.ShapeDtypeStruct(
+    (), jnp.uint32, sharding=sharding.replicated(mesh)
+  )
   resident = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
@@ -63,7 +66,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   return Program(
     name="training step",
     function=run.jitted_step(state, mesh),
-    arguments=(state, batch),
+    arguments=(seed, state, batch),
     resident=resident,
     steps=steps,
     rows=run.plan.train.batch_size,
@@ -83,7 +86,8 @@ def sampler(run: Run, mesh: Mesh) -> Program:
   draw, calls = _drawer(run, mesh)
   ema = run.plan.sample.ema
   params = run.select(run.sampling_template(mesh, ema), ema)
-  rows, where = _rows(run.plan.sample.batch_size, mesh)
+  rows = run.plan.sample.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
@@ -118,7 +122,8 @@ def evaluation_step(
   draw, _ = _drawer(run, mesh)
   ema = run.plan.sample.ema
   params = run.select(run.sampling_template(mesh, ema), ema)
-  rows, where = _rows(run.plan.evaluation.batch_size, mesh)
+  rows = run.plan.evaluation.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
   resident = {"parameters": params, "feature networks": seen, "batch": inputs}

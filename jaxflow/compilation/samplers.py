@@ -14,7 +14,7 @@ from jaxflow.plans import Plan
 from jaxflow.types import PyTree
 
 
-def sampler_call(
+def sampler_program(
   plan: Plan, params: PyTree, mesh: Mesh, *, nfe: int, rows: int
 ) -> Program:
   """Return the sampler, from noise to samples.
@@ -33,7 +33,7 @@ def sampler_call(
   Raises:
     UsageError: No number of steps makes `nfe` calls.
   """
-  where = _where(rows, mesh)
+  where = placement(rows, mesh)
   sampler = sharding.with_mesh(mesh, plan.model.make_sampler(plan.sample, nfe))
   inputs = sampler_inputs(plan.model, rows, where)
   return Program(
@@ -45,7 +45,7 @@ def sampler_call(
   )
 
 
-def network_call(
+def network_program(
   plan: Plan, params: PyTree, mesh: Mesh, *, nfe: int, rows: int
 ) -> Program:
   """Return the network call that the sampler makes.
@@ -55,7 +55,7 @@ def network_call(
   of times, the largest call counts.
 
   Args:
-    plan: As of `sampler_call`, and the other arguments too.
+    plan: As of `sampler_program`, and the other arguments too.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
@@ -80,7 +80,7 @@ def network_call(
   recorded = dataclasses.replace(model, network=network)
   where = placement(rows, mesh)
   jax.eval_shape(
-    noted.make_sampler(plan.sample, nfe),
+    recorded.make_sampler(plan.sample, nfe),
     params,
     *sampler_inputs(model, rows, where),
   )

@@ -213,8 +213,8 @@ def _see(
   look: Look,
   weights: list[str],
   mesh: jax.sharding.Mesh,
-) -> tuple[Drawn, np.ndarray | None]:
-  """Looks at `num` samples of a split, or at all; returns their labels too."""
+) -> tuple[SampleSummary, np.ndarray | None]:
+  """Return a summary of samples of a split, and their labels."""
   source = processes.together(lambda: load_data(plan.data, split))
   index = choose(source, num or len(source), plan.seed)
   labels = processes.together(lambda: labels_of(source, index))

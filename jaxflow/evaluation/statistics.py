@@ -88,7 +88,7 @@ def write_statistics(
 
 def read_statistics(
   path: pathlib.Path, network: str
-) -> tuple[Drawn, dict[str, Any]]:
+) -> tuple[SampleSummary, dict[str, Any]]:
   """Read statistics, ours or published ones.
 
   Args:

@@ -1,4 +1,4 @@
-"""Pictures of samples: a grid of images, a scatter plot of points."""
+"""Grids of sample images as PNG files."""
 
 import math
 import os
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from jaxflow.errors import UsageError
+from jaxflow.figures.planes import save_points
 from jaxflow.files import replace_file
 from jaxflow.metrics.points import as_points
 
@@ -67,45 +68,6 @@ def save_grid(
     if labels is not None:
       pen.text((left, top), str(labels[index]), fill="black")
   replace_file(path, lambda file: sheet.save(file, format="PNG"))
-
-
-def save_points(
-  points: ArrayLike,
-  path: str | os.PathLike[str],
-  reference: ArrayLike | None = None,
-) -> None:
-  """Write a scatter plot of points in the plane as a PNG.
-
-  Args:
-    points: samples, [N, 2].
-    path: file to write or replace; missing folders are created.
-    reference: real points, drawn in grey below the samples, [M, 2].
-
-  Raises:
-    UsageError: the points are not [N, 2] or not finite.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
-    ...   with Image.open(f"{folder}/points.png") as picture:
-    ...     picture.size
-    (600, 600)
-  """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
-  axes = figure.add_subplot()
-  if reference is not None:
-    x, y = _plane("reference", reference)
-    axes.scatter(x, y, s=4, color="0.75", label="real data")
-  x, y = _plane("points", points)
-  axes.scatter(x, y, s=4, color="tab:blue", label="samples")
-  axes.set_aspect("equal", adjustable="datalim")
-  axes.legend(loc="upper right")
-  replace_file(path, lambda file: canvas.print_png(file))
 
 
 def _pixels(images: ArrayLike) -> NDArray[np.uint8]:

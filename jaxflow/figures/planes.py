@@ -1,4 +1,4 @@
-"""Pictures of points in the plane: densities, trajectories, one-step maps."""
+"""Pictures of points in the plane: scatter plots, densities, trajectories."""
 
 import os
 from typing import TYPE_CHECKING
@@ -14,6 +14,42 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
 
 _BINS = 50
+
+
+def save_points(
+  points: ArrayLike,
+  path: str | os.PathLike[str],
+  reference: ArrayLike | None = None,
+) -> None:
+  """Write a scatter plot of points in the plane as a PNG.
+
+  Args:
+    points: samples, [N, 2].
+    path: PNG file to write or replace.
+    reference: real points, drawn in grey below the samples, [M, 2].
+
+  Raises:
+    UsageError: the points are not [N, 2] or not finite.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
+    ...   pathlib.Path(folder, "points.png").stat().st_size > 0
+    True
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6, 6), layout="constrained")
+  axes = figure.add_subplot()
+  if reference is not None:
+    real = _plane("reference", reference)
+    axes.scatter(*real.T, s=4, color="0.75", label="real data")
+  samples = _plane("points", points)
+  axes.scatter(*samples.T, s=4, color="tab:blue", label="samples")
+  axes.set_aspect("equal", adjustable="datalim")
+  axes.legend(loc="upper right")
+  save_figure(figure, path)
 
 
 def save_density(

@@ -1,4 +1,4 @@
-"""Flow maps along circles, on which paths of unit variance lie.
+"""Flow maps along circles, for paths of unit variance.
 
 References:
   Lu, Song 2024 (arXiv:2410.11081), section 3 for the trigonometric jump; Zhou
@@ -40,7 +40,7 @@ def rotation(model_fn: ModelFn, *, path: Path) -> FlowMap:
     xs = [(alpha_t alpha_s + sigma_t sigma_s) xt
           - (alpha_s sigma_t - alpha_t sigma_s) sqrt(q) F(xt, t, s)] / q,
 
-  on the trigonometric path the jump of `trigonometric`.
+  which is the jump of `trigonometric` on the trigonometric path.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt

@@ -1,8 +1,8 @@
-"""Flow maps that blend the point with what the network makes of it.
+"""Flow maps that blend the point with the output of the network.
 
-The consistency skips are trained only for `s = path.t_min`; at t = s each is
-the identity by construction, which is the boundary condition of a consistency
-model. The EDM denoiser has it at t = 0.
+At t = s they are the identity by construction, which is the boundary condition
+of a consistency model. The EDM denoiser satisfies it at t = 0 only. Consistency
+skips are trained only for `s = path.t_min`.
 
 References:
   Song et al. 2023 (arXiv:2303.01469), eq. 5 and appendix C for the EDM skip;
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxflow import predictions
 from jaxflow.options import DataScale, Predicts
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import FlowMap, ModelFn
 
 
@@ -48,8 +48,8 @@ def edm_denoiser(
 ) -> FlowMap:
   """Precondition a raw network as a denoiser on the EDM path, whatever s is.
 
-  `predictions.edm_denoiser`, which is the identity at t = 0: there, where
-  ln(t) is infinite, the network does not count.
+  This is `predictions.edm_denoiser`, and the identity at t = 0, where ln(t) is
+  infinite.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
@@ -62,7 +62,7 @@ def edm_denoiser(
   def flow_map(xt, t, s, cond):
     del s
     noisy = t > 0
-    # Selected before the logarithm: behind it, the gradient would be NaN.
+    # Replaced before the logarithm, or the gradient would be NaN.
     safe = jnp.where(noisy, t, 1)
     return jnp.where(expand(noisy, xt), denoiser(xt, safe, safe, cond), xt)
 
@@ -116,9 +116,9 @@ def linear_skip(model_fn: ModelFn, *, t_max: float) -> FlowMap:
 
 
 def hard_boundary(model_fn: ModelFn) -> FlowMap:
-  """Use the network everywhere but at t <= s, where the point stays.
+  """Use the network where t > s, and the identity elsewhere.
 
-  Not differentiable in t there: for discrete-time losses only.
+  It is not differentiable at t = s: use it in discrete-time losses only.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt
@@ -134,7 +134,7 @@ def hard_boundary(model_fn: ModelFn) -> FlowMap:
 
 
 def free(model_fn: ModelFn) -> FlowMap:
-  """Use the network as it is; the boundary must come from a boundary loss.
+  """Return the network itself; a boundary loss must teach the boundary.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from jaxflow import guidance, predictions, solvers
 from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 
@@ -23,8 +23,8 @@ Time = Annotated[float, Sampling()]
 def average_velocity(model_fn: Velocity) -> FlowMap:
   """Jump along the average velocity: `xs = xt - (t - s) F(xt, t, s)`.
 
-  MeanFlow, shortcut models and, with s = t_min on the linear path, consistency
-  models of a flow.
+  This is the flow map of MeanFlow and shortcut models. On the linear path with
+  s = t_min it is that of consistency models.
 
   Example:
     >>> import jax.numpy as jnp
@@ -43,8 +43,8 @@ def average_velocity(model_fn: Velocity) -> FlowMap:
 def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
   """Jump along an average velocity that was trained on halved steps.
 
-  Steps of up to `1 / num_steps` are taken along the velocity, at s = t. Sample
-  with a power of two of equal steps, the gaps that were trained.
+  Steps of at most `1 / num_steps` use the velocity at s = t. Sample with equal
+  steps whose number is a power of two: only these gaps were trained.
 
   Example:
     >>> import jax.numpy as jnp
@@ -70,8 +70,8 @@ def guided_velocity(
     model_fn: `(xt, t, s, cond) -> (average velocity, ...)`; its `cond` is that
       of `guidance.inputs`.
     omega: Guidance scale; 1 is none.
-    t_start: Smallest t that is guided.
-    t_end: Largest t that is guided.
+    t_start: Start of the guidance interval.
+    t_end: End of the guidance interval.
 
   Returns:
     A flow map, whose condition is labels or None.
@@ -117,8 +117,8 @@ def guided_step(
 ) -> FlowMap:
   """Take a solver step along a velocity that has guidance as an input.
 
-  `ode_step` of a network whose `cond` is that of `guidance.inputs`; the
-  condition of the flow map is labels or None.
+  The network's `cond` is that of `guidance.inputs`; the condition of the flow
+  map is labels or None.
 
   Example:
     >>> import jax.numpy as jnp
@@ -133,8 +133,8 @@ def guided_step(
 def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
   """Take one step that is exact for a constant denoiser (DDIM).
 
-  `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, D the data that the
-  velocity means; on the linear and the variance-exploding path an Euler step.
+  `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, with D the denoiser. On
+  the linear and the variance-exploding path it is an Euler step.
 
   Example:
     >>> import jax.numpy as jnp

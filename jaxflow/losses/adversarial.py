@@ -1,4 +1,4 @@
-"""What a discriminator and the generator that it judges minimise, from logits.
+"""Adversarial losses of a discriminator and a generator, from logits.
 
 With the logits l of real and of generated samples, larger for real,
 

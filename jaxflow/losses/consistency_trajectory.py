@@ -1,9 +1,8 @@
 """Consistency trajectory models: jump from any time t to any earlier time s.
 
-A teacher walks from t to u; to jump from t to s, and to walk and then jump from
-u to s, must give one point. Both are finished to data by the target network,
-whose weights are fixed, so that points are compared where distances mean
-something:
+A teacher walks from t to u. A jump from t to s must give the same point as the
+walk followed by a jump from u to s. The target network, with fixed weights,
+carries both points on to data, where their distance is meaningful:
 
   G(x, t, s) = (s / t) x + (1 - s / t) g(x, t, s)                         (1)
   xu = h steps of the teacher from xt, t -> u                             (2)

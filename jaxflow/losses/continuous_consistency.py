@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, paths, weights
 from jaxflow.options import Amount, Share
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
@@ -108,7 +108,8 @@ def continuous_consistency_loss(
   else:
     v = teacher(xt, t, t, cond)
 
-  cos2, cos_sin = (expand(jnp.cos(t) * x, xt) for x in (jnp.cos(t), jnp.sin(t)))
+  cos, sin = jnp.cos(t), jnp.sin(t)
+  cos2, cos_sin = expand(cos * cos, xt), expand(cos * sin, xt)
   u, du = jax.jvp(
     lambda xt, t: model_fn(xt, t, t_min, cond),
     (xt, t),

@@ -1,7 +1,7 @@
 """Consistency distillation and training in continuous time.
 
-The limit of many grid points: the consistency function f, the flow map to
-t_min, shall not change along a trajectory. With v the velocity of the sample
+In the limit of many grid points, the consistency function f, the flow map to
+t_min, must be constant along a trajectory. With v the velocity of the sample
 (training) or of a teacher (distillation),
 
   xt = alpha(t) data + sigma(t) noise                                     (1)

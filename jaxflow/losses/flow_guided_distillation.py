@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, paths, rows, weights
 from jaxflow.options import Amount, Range
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import TimeSampler
 from jaxflow.types import Array, LossOutput, ModelFn, Pairs, Teacher
 

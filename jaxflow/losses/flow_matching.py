@@ -22,7 +22,7 @@ import jax
 
 from jaxflow import couplings, guidance, paths, predictions, weights
 from jaxflow.options import LabelDropout, Predicts
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
 from jaxflow.times import TimeSampler, at
 from jaxflow.types import Array, Batch, LossOutput, ModelFn

@@ -1,8 +1,8 @@
 """Improved MeanFlow: regress the velocity, with guidance as an input.
 
 The network has two heads, the average velocity u over [s, t] and the velocity
-v^ at t, and is told a guidance scale omega and the interval of times in which
-it holds. With y the label, 0 the null label, v the velocity of the path:
+v^ at t. Its inputs include a guidance scale omega and the interval of times in
+which it applies. With y the label, 0 the null label and v the path's velocity:
 
   w = omega if t_start <= t <= t_end else 1                               (1)
   v_0 = F_v(xt, t, t, {0, 1, [0, 1]}),  v_y = F_v(xt, t, t, {y, w, [0, 1]})
@@ -35,7 +35,7 @@ import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, weights
 from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, weights
 from jaxflow.options import Amount, BelowOne, Guides, LabelDropout
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 

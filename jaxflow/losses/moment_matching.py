@@ -1,4 +1,4 @@
-"""Inductive moment matching: jumps from two near times must agree in law.
+"""Inductive moment matching: jumps from two near times match in distribution.
 
 Groups of M consecutive rows share times s <= r <= t. With the same noise at t
 and r, and f the flow map,

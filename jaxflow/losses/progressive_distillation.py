@@ -21,7 +21,7 @@ import jax
 
 from jaxflow import couplings, flow_maps, guidance, paths, predictions, weights
 from jaxflow.options import DataScale, LabelDropout, Predicts
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import TripleSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 

@@ -36,7 +36,7 @@ from jaxflow.options import (
   Layout,
   SharedWithFlowMap,
 )
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler, dyadic
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 

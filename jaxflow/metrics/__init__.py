@@ -15,9 +15,9 @@ from jaxflow.metrics.frechet import frechet_distance
 from jaxflow.metrics.kernels import gaussian_mmd, kernel_distance
 from jaxflow.metrics.likelihood import negative_log_likelihood
 from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.metrics.moments import Moments, merge
-from jaxflow.metrics.neighbours import memorisation, nearest
-from jaxflow.metrics.recognition import Recognizer, class_accuracy
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.neighbours import memorisation, nearest_neighbours
+from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
 from jaxflow.metrics.scores import (
   Judge,
   Score,
@@ -42,7 +42,9 @@ __all__ = [
   "Metric",
   "Mixture",
   "Moments",
-  "Recognizer",
+  "NeighbourClassifier",
+  "PrecisionRecall",
+  "SampleSummary",
   "Score",
   "Trajectories",
   "asks_class",
@@ -61,6 +63,7 @@ __all__ = [
   "nearest_neighbours",
   "negative_log_likelihood",
   "of_velocity",
+  "precision_recall",
   "random_subset",
   "repeated_labels",
   "score",

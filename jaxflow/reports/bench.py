@@ -7,7 +7,7 @@
            of the run
   device   kind, platform and number of the devices
   jax      version
-  judged   number of samples whose sliced Wasserstein distance was measured;
+  compared number of samples whose sliced Wasserstein distance was measured;
            null where the data were not there
   rows     a mapping for each model, NFE and batch: the fields of
            `reports.Cost`; times in seconds, memory in bytes
@@ -76,8 +76,8 @@ def bench(
   for size in batch:
     if size < 1:
       raise UsageError(f"batch={size}: give at least 1")
-  student, rival, mesh = _restored(workdir, nfe, teacher)
-  if teacher_nfe and rival is None:
+  student, teacher_run, mesh = _restored(workdir, nfe, teacher)
+  if teacher_nfe and teacher_run is None:
     raise UsageError(
       f"teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
       "teacher; give one, teacher=FOLDER"
@@ -87,30 +87,20 @@ def bench(
   counts = nfe or tuple(count for count in NFE if student.allows(count))
   counts = counts or (plan.sample.nfe,)
   samplers = [_scored(student, count, distance, workdir) for count in counts]
-  if rival is not None:
+  if teacher_run is not None:
     for count in teacher_nfe or counts:
-      best = _best(rival, count, distance, teacher, say)
+      best = _best(teacher_run, count, distance, teacher, say)
       if best is not None:
         samplers.append(best)
       elif teacher_nfe:
         with named(nfe="teacher_nfe"):
-          rival.plan.model.make_sampler(rival.plan.sample, count)
+          teacher_run.plan.model.make_sampler(teacher_run.plan.sample, count)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
   for size in batch or BATCH:
     costs += sampler_costs(samplers, size, mesh, seconds=seconds, say=say)
-  first = mesh.devices.flat[0]
-  kind, platform = first.device_kind, first.platform
-  header = {
-    "schema": 1,
-    "method": plan.model.name,
-    "data": plan.data.name,
-    "step": int(student.state.step),
-    "device": {"kind": kind, "platform": platform, "count": mesh.size},
-    "jax": jax.__version__,
-    "judged": None if distance is None else len(distance.reference),
-  }
+  header = _header(student, distance, mesh)
   processes.once(lambda: _write(workdir, header, costs))
   return costs
 
@@ -124,14 +114,14 @@ def _restored(
   for count in nfe:
     run.model.make_sampler(sample, count)
   mesh = sharding.fitting_mesh(run.plan.mesh)
-  rival = None
+  teacher_run = None
   if teacher is not None:
     with named(workdir="teacher"):
-      rival = other_run(teacher, run.model, mesh)
-  roles = () if rival else ("teacher",)
+      teacher_run = other_run(teacher, run.model, mesh)
+  roles = () if teacher_run else ("teacher",)
   state = restore(run, workdir, mesh=mesh, ema=sample.ema, roles=roles)
   student = SampledRun(role="run", run=run, state=state)
-  return student, rival or teacher_of(student), mesh
+  return student, teacher_run or teacher_of(student), mesh
 
 
 def _distance(
@@ -199,6 +189,23 @@ def _scored(
     near = Quality(value=distance(sampled, nfe), real=distance.real)
     scores = scores | {"sliced_wasserstein": near}
   return TimedSampler(sampled=sampled, nfe=nfe, scores=scores)
+
+
+def _header(
+  student: SampledRun, distance: DataDistance | None, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+  """Return all of `bench.json` but its rows."""
+  first = mesh.devices.flat[0]
+  kind, platform = first.device_kind, first.platform
+  return {
+    "schema": 1,
+    "method": student.plan.model.name,
+    "data": student.plan.data.name,
+    "step": int(student.state.step),
+    "device": {"kind": kind, "platform": platform, "count": mesh.size},
+    "jax": jax.__version__,
+    "compared": None if distance is None else len(distance.reference),
+  }
 
 
 def _write(

@@ -72,7 +72,9 @@ def _save_neighbours(given: GallerySamples, file: pathlib.Path) -> str:
   """Set the nearest training samples under each sample."""
   train, _ = given.real
   samples = given.samples[:_COLUMNS]
-  index, distance = metrics.nearest(samples, train, k=min(3, len(train)))
+  index, distance = metrics.nearest_neighbours(
+    samples, train, k=min(3, len(train))
+  )
   names = ["nearest", "second", "third"][: index.shape[1]]
   shown = [given.picture(x) for x in (samples, *(train[i] for i in index.T))]
   figures.save_matrix(

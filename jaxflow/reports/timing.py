@@ -73,9 +73,11 @@ def sampler_costs(
   """
   begin = time.perf_counter()
   make = functools.partial(_compiled, batch=batch, mesh=mesh)
-  compiled = [make(compilation.sampler_call, x) for x in samplers]
+  compiled = [make(compilation.sampler_program, x) for x in samplers]
   firsts = {x.sampled.role: x for x in reversed(samplers)}
-  networks = {k: make(compilation.network_call, x) for k, x in firsts.items()}
+  networks = {
+    k: make(compilation.network_program, x) for k, x in firsts.items()
+  }
   programs = dict(enumerate(compiled)) | networks
   spent = time.perf_counter() - begin
   say(f"batch {batch}: {len(programs)} programs compiled in {spent:.0f} s")
@@ -134,5 +136,5 @@ def _compiled(
       f"batch={batch}: takes {report.total} bytes of a device, which has "
       f"{report.limit}; give a smaller one"
     )
-  inputs = compilation.inputs_of(program, jax.random.key(0))
+  inputs = compilation.example_inputs(program, jax.random.key(0))
   return _Compiled(report=report, call=lambda: executable(params, *inputs))

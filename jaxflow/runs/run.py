@@ -114,13 +114,17 @@ class Run:
     )
     return named(last_layer="loss.last_layer")(loss_fn)
 
-  def train_step(self) -> TrainStep:
-    """Return the training step."""
+  def train_step(self, seed: Any = None) -> TrainStep:
+    """Return the training step.
+
+    Args:
+      seed: Seed of its random keys, which may be traced; default: the plan's.
+    """
     return make_train_step(
       self.loss_fn(),
       self.optimizer,
       self.plan.emas,
-      seed=self.plan.seed,
+      seed=self.plan.seed if seed is None else seed,
       opponent=self.opponent,
     )
 
@@ -209,19 +213,30 @@ class Run:
 
   def jitted_step(
     self, template: TrainState, mesh: Mesh
-  ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  ) -> Callable[[Any, TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Return the jitted training step over a mesh; it donates the state.
+
+    The seed is an argument, so runs that differ in it share one program in
+    JAX's cache of compiled programs.
 
     Args:
       template: The shapes of the state, as `template` gives them.
       mesh: The devices.
+
+    Returns:
+      `(seed, state, batch) -> (state, metrics)`.
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
+    everywhere = sharding.replicated(mesh)
+
+    def step(seed, state, batch):
+      return self.train_step(seed)(state, batch)
+
     return jax.jit(
-      sharding.with_mesh(mesh, self.train_step()),
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh)),
+      sharding.with_mesh(mesh, step),
+      donate_argnums=1,
+      in_shardings=(everywhere, shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, everywhere),
     )
 
   def check_average(self, ema: str) -> None:

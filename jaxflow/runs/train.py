@@ -401,7 +401,9 @@ def _checked_step(
 
   A dispatch of any length has this trace for its body: JAX keeps it.
   """
-  step = run.jitted_step(template, mesh)
+  step = functools.partial(
+    run.jitted_step(template, mesh), np.uint32(run.plan.seed)
+  )
   try:
     jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
   except UsageError:

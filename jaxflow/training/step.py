@@ -124,7 +124,7 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   emas: Mapping[str, ema_lib.Law],
   *,
-  seed: int,
+  seed: int | Array,
   opponent: Opponent | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
