@@ -1,5 +1,6 @@
 """Scalars and samples for Weights & Biases."""
 
+import importlib
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -28,15 +29,14 @@ class WandbLog:
   Raises:
     UsageError: If wandb is not installed.
 
-  Example:
-    jaxflow.train(config, "runs/x", callbacks=[WandbLog("digits")])
+  Example: `jaxflow.train(config, "runs/x", callbacks=[WandbLog("digits")])`.
   """
 
   def __init__(
     self, project: str, *, name: str | None = None, mode: str | None = None
   ):
     try:
-      import wandb
+      wandb: Any = importlib.import_module("wandb")
     except ImportError as error:
       raise UsageError(
         "WandbLog needs the package wandb: pip install "
@@ -51,11 +51,11 @@ class WandbLog:
     folder, name, number = start.workdir, self._name, None
     if folder is not None:
       name = name or folder.name
-      number = _number(folder, new=not start.step)
+      number = self._number(folder / "wandb" / "run_id", new=not start.step)
     self._run = self._wandb.init(
       project=self._project,
       name=name,
-      mode=self._mode,  # pyright: ignore[reportArgumentType]
+      mode=self._mode,
       config=dict(start.config),
       dir=folder,
       id=number,
@@ -82,13 +82,9 @@ class WandbLog:
     if self._run is not None:
       self._run.finish()
 
-
-def _number(workdir: pathlib.Path, *, new: bool) -> str:
-  """Return the name by which wandb knows a run, and keep it in its workdir."""
-  from wandb.util import generate_id
-
-  path = workdir / "wandb" / "run_id"
-  if new or not path.exists():
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(generate_id())
-  return path.read_text().strip()
+  def _number(self, path: pathlib.Path, *, new: bool) -> str:
+    """Return the id of a run, and keep it in a file of the workdir."""
+    if new or not path.exists():
+      path.parent.mkdir(exist_ok=True)
+      path.write_text(self._wandb.util.generate_id())
+    return path.read_text().strip()
