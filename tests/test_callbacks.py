@@ -234,7 +234,9 @@ def test_without_wandb_the_message_names_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(UsageError, match=r'pip install "jaxflow-generative\[wan'):
     WandbLog("project")
-  result = tiny.run("train", "--config=ring:flow_matching", "--workdir=x", "--wandb=project")
+  result = tiny.run(
+    "train", "--config=ring:flow_matching", "--workdir=x", "--wandb=project"
+  )
   assert result.code == 2 and "jaxflow-generative[wandb]" in result.err
 
 
@@ -268,11 +270,7 @@ class FakeWandb:
   """What WandbLog uses of wandb."""
 
   def __init__(self):
-    self.sent, self.util, self.made = [], self, 0
-
-  def generate_id(self):
-    self.made += 1
-    return f"id{self.made}"
+    self.sent = []
 
   def Settings(self, **options):
     return options

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import secrets
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,7 @@ class WandbLog:
     folder, name, number = start.workdir, self._name, None
     if folder is not None:
       name = name or folder.name
-      number = self._number(folder / "wandb" / "run_id", new=not start.step)
+      number = _number(folder / "wandb" / "run_id", new=not start.step)
     self._run = self._wandb.init(
       project=self._project,
       name=name,
@@ -82,9 +83,10 @@ class WandbLog:
     if self._run is not None:
       self._run.finish()
 
-  def _number(self, path: pathlib.Path, *, new: bool) -> str:
-    """Return the id of a run, and keep it in a file of the workdir."""
-    if new or not path.exists():
-      path.parent.mkdir(exist_ok=True)
-      path.write_text(self._wandb.util.generate_id())
-    return path.read_text().strip()
+
+def _number(path: pathlib.Path, *, new: bool) -> str:
+  """Return the id of a run, and keep it in a file of its workdir."""
+  if new or not path.exists():
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(secrets.token_hex(4))
+  return path.read_text().strip()
