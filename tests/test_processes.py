@@ -19,7 +19,6 @@ import tiny
 
 from jaxflow import data, launch
 from jaxflow.commands import folders
-from jaxflow.config.files import load_config
 
 JOB = pathlib.Path(__file__).parent / "job.py"
 DEVICES = "--xla_force_host_platform_device_count="
@@ -212,8 +211,8 @@ def changed_batches(change):
 def trees(workdir):
   """What a run trained: its network, averages and adversary."""
   state = tiny.state_of(workdir)
-  steps = load_config(workdir, field="--workdir").train.steps
-  assert int(state.step) == steps and int(state.skipped) == 0
+  config = json.loads((workdir / "config.json").read_text())
+  assert int(state.step) == config["train"]["steps"] and int(state.skipped) == 0
   found = {"params": state.params, **state.ema}
   if state.adversary is not None:
     found["adversary"] = state.adversary.params
