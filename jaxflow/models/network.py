@@ -176,14 +176,14 @@ def module_of(
   return lambda params: nnx.merge(graph, params, copy=True)
 
 
-def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
+def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef[Any]:
   """Return the structure of a module without allocating its parameters."""
   return abstract_module(make_module)[0]
 
 
 def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
-) -> tuple[nnx.GraphDef, dict[str, Any]]:
+) -> tuple[nnx.GraphDef[Any], dict[str, Any]]:
   """Return structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
   graph, state = nnx.split(abstract)

@@ -18,6 +18,7 @@ References:
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -92,7 +93,11 @@ def double(x: Array) -> Array:
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
-RESAMPLE = {"keep": lambda x: x, "halve": halve, "double": double}
+RESAMPLE: dict[str, Callable[[Array], Array]] = {
+  "keep": lambda x: x,
+  "halve": halve,
+  "double": double,
+}
 """Changes of the sides of images, by name."""
 
 
@@ -100,7 +105,9 @@ class Embedder(nnx.Module):
   """Maps features of a time [B, features] to vectors [B, width], float32."""
 
   def __init__(self, features: int, width: int, *, rngs: nnx.Rngs):
-    self.hidden = nnx.Linear(features, width, kernel_init=_xavier, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(
+      features, width, kernel_init=_xavier, rngs=rngs
+    )
     self.output = nnx.Linear(width, width, kernel_init=_xavier, rngs=rngs)
 
   def __call__(self, features: Array) -> Array:
@@ -112,7 +119,7 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.norm = group_norm(width, dtype, rngs)
+    self.norm: TokenLinear = group_norm(width, dtype, rngs)
     self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
     )
@@ -146,13 +153,13 @@ class UNetBlock(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.resample = resample
-    self.norm_1 = group_norm(before, dtype, rngs)
-    self.conv_1 = convolution(before, width, dtype, rngs)
+    self.resample: nnx.GroupNorm = resample
+    self.norm_1: nnx.Conv = group_norm(before, dtype, rngs)
+    self.conv_1: nnx.Linear = convolution(before, width, dtype, rngs)
     self.embedding = nnx.Linear(
       embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.norm_2 = group_norm(width, dtype, rngs)
+    self.norm_2: nnx.Conv = group_norm(width, dtype, rngs)
     self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (

@@ -37,7 +37,7 @@ class Log:
     self._csv = workdir / f"{name}.csv"
     self._prefix = prefix
     self._rows = _rows_until(self._csv, start)
-    self.seconds = (
+    self.seconds: float = (
       float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
     )
     self._board = SummaryWriter(
@@ -71,7 +71,7 @@ class Log:
 class NoLog:
   """The log of a process that is not the one to write."""
 
-  seconds = 0.0
+  seconds: float = 0.0
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Write nothing."""
