@@ -65,8 +65,10 @@ def train(
       contract.
     loss: A loss in place of the method's, with the signature of those in
       `jaxflow.losses`; it gets the options that it names.
-    callbacks: Objects with any of `on_log(step, scalars)`,
-      `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`.
+    callbacks: Objects with any of `on_start(start)`, `on_log(step, scalars)`,
+      `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`; the main
+      process calls them. If one raises, training saves its state and ends
+      with a RunError. docs/logs.md says more.
     log: Takes each line of progress.
 
   Returns:
@@ -90,7 +92,7 @@ def train(
     network=network,
     loss=loss,
     callbacks=callbacks,
-    say=log,
+    log=log,
   )
   mesh = sharding.fitting_mesh(trained.run.plan.mesh)
   return TrainedRun(

@@ -63,8 +63,8 @@ def programs(plan, nfe, rows):
   params = jax.eval_shape(plan.model.network.init, jax.random.key(0))
   given = {"nfe": nfe, "rows": rows}
   return (
-    compilation.sampler_call(plan, params, mesh, **given),
-    compilation.network_call(plan, params, mesh, **given),
+    compilation.sampler_program(plan, params, mesh, **given),
+    compilation.network_program(plan, params, mesh, **given),
   )
 
 
@@ -118,7 +118,7 @@ def test_sampler_multiplies_no_more_than_its_network_calls():
   # What does not change from call to call is multiplied once.
   assert 2 * network < three <= 3 * network
   program = programs(plan, 1, 8)[0]
-  noise, key, label = compilation.inputs_of(program, jax.random.key(1))
+  noise, key, label = compilation.example_inputs(program, jax.random.key(1))
   assert abs(float(noise.std()) - 1) < 0.5
   assert label.tolist() == [0] * 8
   report = compilation.compile_program(program)

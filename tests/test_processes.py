@@ -18,7 +18,6 @@ import pytest
 import tiny
 
 from jaxflow import data
-from jaxflow.config.files import load_config
 from jaxflow.parallel import folders, launch
 
 JOB = pathlib.Path(__file__).parent / "job.py"
@@ -89,7 +88,9 @@ NETWORK = ("model.width=64", "model.time_features=64", "train.steps=20")
 TEACHER = ("flow_matching", *NETWORK)
 # Adam divides a gradient of zero by its own rounding error, unless it is told
 # how small a gradient may be.
-STEPS = ("optimizer.eps=1e-3", "checkpoint.every=20")
+# In ten steps more, two players can enlarge rounding a thousandfold: one CPU
+# made 1e-6 of it, another 3e-5.
+STEPS = ("optimizer.eps=1e-3", "train.steps=10")
 METHODS = {
   "mean_flow": (),
   "consistency_distillation": ("teacher.workdir={teacher}",),
@@ -99,11 +100,8 @@ METHODS = {
     # The two players take turns from the first step on: one program for each.
     "discriminator.start=0.0",
     "discriminator.optimizer.eps=1e-3",
-    # Two players enlarge what rounding began: in twenty steps with RAdam one
-    # CPU made 1e-6 of it and another 3e-5. Ten steps with Adam enlarge it
-    # little, and a wrong program still shows: both are tested below.
+    # RAdam hardly moves in so few steps.
     "discriminator.optimizer.name=adam",
-    "train.steps=10",
   ),
 }
 MESHES = {"data": (), "fsdp": ("mesh.fsdp=4",)}
@@ -182,9 +180,9 @@ def run_here(commands):
 
 
 def rounded(x):
-  """Move every value by 64 units in its last place, up or down."""
+  """Move every value by eight units in its last place, up or down."""
   signs = np.random.default_rng(0).choice([-1, 1], x.shape)
-  return (x * (1 + 64 * 2.0**-23 * signs)).astype(np.float32)
+  return (x * (1 + 8 * 2.0**-23 * signs)).astype(np.float32)
 
 
 def misread(x):
@@ -213,8 +211,8 @@ def changed_batches(change):
 def trees(workdir):
   """What a run trained: its network, averages and adversary."""
   state = tiny.state_of(workdir)
-  steps = load_config(workdir).train.steps
-  assert int(state.step) == steps and int(state.skipped) == 0
+  config = json.loads((workdir / "config.json").read_text())
+  assert int(state.step) == config["train"]["steps"] and int(state.skipped) == 0
   found = {"params": state.params, **state.ema}
   if state.adversary is not None:
     found["adversary"] = state.adversary.params
@@ -228,9 +226,9 @@ def distances(workdir, other):
   return {name: tiny.apart(found[name], x) for name, x in expected.items()}
 
 
-# Between rounding and a wrong program: the next two tests train both on the
-# machine that compares. One unit in the last place of the data gives 2e-7 at
-# most, 64 units 1e-6; the rows of a device misread give 2e-4 or more.
+# Between rounding and a wrong program: two tests train both on the machine that
+# compares. Other devices made 1.4e-7 at most; eight units in the last place of
+# all data, 4e-6; the rows of a device misread, 2e-4 or more.
 LIMIT = 1e-5
 
 
@@ -244,7 +242,7 @@ def test_two_processes_train_as_one_and_as_one_device(trained, mesh, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_limit_is_far_above_rounding(trained, method):
-  """Sums in another order differ by a few units, here are 64 in each step."""
+  """Devices add in another order: a unit or so. Here are eight each step."""
   far = distances(
     *(trained / f"{x}-data-{method}" for x in ("rounded", "eight"))
   )
@@ -299,16 +297,10 @@ def test_a_signal_to_one_process_stops_all_at_one_step(folder):
   main, _ = run(folder, "resumed", [line], count=2, devices=2)
   assert f"resumed at step {step}" in main.out
   tiny.train(folder, "straight", "flow_matching", *OFTEN, steps)
-  # How far rounding gets depends on the step at which the signal came.
-  with changed_batches(rounded):
-    tiny.train(folder, "straight_rounded", "flow_matching", *OFTEN, steps)
-  straight = trees(folder / "straight")["params"]
-  far, limit = (
-    tiny.apart(trees(folder / name)["params"], straight)
-    for name in ("stopped", "straight_rounded")
-  )
-  # Batches read twice or left out after the resumption give more than 1e-2.
-  assert far <= max(limit, LIMIT) < 1e-3
+  # However late the signal comes: after 3,950 steps, eight units in the last
+  # place of all data made 8e-7; a resumption elsewhere in the data, 3e-2.
+  stopped, straight = (trees(folder / x) for x in ("stopped", "straight"))
+  assert tiny.apart(stopped["params"], straight["params"]) <= LIMIT
 
 
 def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):

@@ -20,7 +20,7 @@ def sampler_program(
   """Return the sampler, from noise to samples.
 
   Args:
-    plan: What samples, and how.
+    plan: The plan of a run.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.
@@ -55,7 +55,7 @@ def network_program(
   of times, the largest call counts.
 
   Args:
-    plan: As of `sampler_program`, and the other arguments too.
+    plan: The plan; all arguments are those of `sampler_program`.
     params: Its parameters, or their shapes.
     mesh: The devices.
     nfe: Network calls per sample.

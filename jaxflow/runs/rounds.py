@@ -105,7 +105,7 @@ def rectify(
     say(f"round 0 of {rounds.rounds}: {previous}")
     own = {"pairs": "", "synthetic_share": 0.0}
     first = {"data": own, "init": {"workdir": ""}}
-    if not train(config_lib.changed(config, first), previous, say=say).finished:
+    if not train(config_lib.changed(config, first), previous, log=say).finished:
       return False
   for number in range(1, rounds.rounds + 1):
     share, folder = rounds.share(number), workdir / f"pairs_{number}"
@@ -118,7 +118,7 @@ def rectify(
       "data": {"pairs": str(folder), "synthetic_share": share},
       "init": {"workdir": str(previous), "ema": options.ema},
     }
-    if not train(config_lib.changed(config, fields), current, say=say).finished:
+    if not train(config_lib.changed(config, fields), current, log=say).finished:
       return False
     previous = current
   return True
