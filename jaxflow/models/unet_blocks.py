@@ -105,9 +105,7 @@ class Embedder(nnx.Module):
   """Maps features of a time [B, features] to vectors [B, width], float32."""
 
   def __init__(self, features: int, width: int, *, rngs: nnx.Rngs):
-    self.hidden: nnx.Linear = nnx.Linear(
-      features, width, kernel_init=_xavier, rngs=rngs
-    )
+    self.hidden = nnx.Linear(features, width, kernel_init=_xavier, rngs=rngs)
     self.output = nnx.Linear(width, width, kernel_init=_xavier, rngs=rngs)
 
   def __call__(self, features: Array) -> Array:
@@ -119,7 +117,7 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.norm: TokenLinear = group_norm(width, dtype, rngs)
+    self.norm: nnx.GroupNorm = group_norm(width, dtype, rngs)
     self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
     )
@@ -153,14 +151,14 @@ class UNetBlock(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.resample: nnx.GroupNorm = resample
-    self.norm_1: nnx.Conv = group_norm(before, dtype, rngs)
-    self.conv_1: nnx.Linear = convolution(before, width, dtype, rngs)
-    self.embedding = nnx.Linear(
+    self.resample = resample
+    self.norm_1: nnx.GroupNorm = group_norm(before, dtype, rngs)
+    self.conv_1: nnx.Conv = convolution(before, width, dtype, rngs)
+    self.embedding: nnx.Linear = nnx.Linear(
       embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.norm_2: nnx.Conv = group_norm(width, dtype, rngs)
-    self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
+    self.norm_2: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.conv_2: nnx.Conv = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
@@ -170,7 +168,7 @@ class UNetBlock(nnx.Module):
     self.attention = (
       SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
     )
-    self.dropout = nnx.Dropout(dropout)
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
     """Return images [B, H', W', width], in the type of x.
