@@ -16,7 +16,7 @@ from jaxflow import config as config_lib
 from jaxflow import data
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.during_training import missing_last, watcher
-from jaxflow.models import Network, check_network
+from jaxflow.models import Network
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
@@ -165,13 +165,6 @@ def _prepare(
   config, others = start.resolve(config, given, workdir, mesh)
   plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
   run = Run(plan)
-  if network is not None:
-    check_network(
-      network,
-      jax.eval_shape(network.init, jax.random.key(0)),
-      shape=plan.model.shape,
-      num_classes=plan.model.num_classes,
-    )
   inputs.check_mesh(plan, mesh)
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)
