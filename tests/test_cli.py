@@ -123,7 +123,9 @@ def test_examples_are_understood(tmp_path, monkeypatch):
   monkeypatch.chdir(REPOSITORY)
   for name in main.COMMANDS:
     command = main.command_of(name)
-    program, given, *arguments = shlex.split(command.example)
+    program, given, *arguments = shlex.split(
+      command.example.replace("\\\n", "")
+    )
     assert (program, given) == ("jaxflow", name)
     arguments = [x for x in arguments if not x.startswith("--config.")]
     values = command_flags.defined(command)
@@ -322,7 +324,7 @@ def test_wrong_command_line(refused, arguments, words):
     (
       "flow_matching",
       ["loss.prediction=noise"],
-      ["loss.prediction='noise'", "t=1", "path.name='linear'"],
+      ["loss.prediction='noise'", "t=1 of Linear", "another path"],
     ),
     ("flow_matching", ["sample.grid.name=log"], ["sample.grid", "t_min=0"]),
     ("flow_matching", ["ema.sampling.width=5"], ["ema.sampling", "width=5"]),

@@ -11,12 +11,12 @@ import pytest
 import tiny
 from PIL import Image
 
-from jaxflow import commands
-from jaxflow.config.files import load_config
+from jaxflow.config import load_config, make_plan
 from jaxflow.data import Dataset
+from jaxflow.errors import UsageError
+from jaxflow.evaluation import of_run
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
-from jaxflow.runs import start
+from jaxflow.runs import inputs, restoring, start
 from jaxflow.training import checkpoints, loop, step
 
 CLASSES = "data.conditional=True"
@@ -124,7 +124,7 @@ def test_console_line_tells_what_a_reader_needs(tmp_path):
 
 
 def test_skipped_steps_are_counted_in_the_log(tmp_path, monkeypatch):
-  load = runs.data.load
+  load = inputs.data.load
 
   def broken(*args, **kwargs):
     # A value that is finite, but whose square is not.
@@ -133,7 +133,7 @@ def test_skipped_steps_are_counted_in_the_log(tmp_path, monkeypatch):
     data[::400] = 1e30
     return Dataset(data, None, 0, dataset.name, dataset.split)
 
-  monkeypatch.setattr(runs.data, "load", broken)
+  monkeypatch.setattr(inputs.data, "load", broken)
   workdir = tiny.train(tmp_path, "run", "flow_matching")
   counts = [int(row["skipped"]) for row in tiny.rows(workdir)]
   # 41 of 16,384 rows are broken: about 4 % of the batches of 16.
@@ -187,7 +187,7 @@ def test_samples_come_from_the_average(folder, tmp_path, nfe):
   workdir = folder / "plain"
   drawn = sample(workdir, tmp_path / "a.npz", f"--nfe={nfe}", "--num=4")
   mesh = sharding.make_mesh()
-  run, state = runs.load(workdir, field="--workdir", mesh=mesh)
+  run, state = restoring.load(workdir, mesh=mesh)
   keys = [jax.random.fold_in(jax.random.key(0), i) for i in range(4)]
   noise = jax.numpy.stack(
     [jax.random.normal(jax.random.split(key)[0], (2,)) for key in keys]
@@ -255,14 +255,16 @@ def test_evaluation_prints_and_writes_every_score(folder):
 
 def test_evaluation_takes_its_calls_from_the_config(folder, monkeypatch):
   asked = []
-  monkeypatch.setitem(
-    commands.evaluate.__globals__,
-    "drawer",
-    lambda run, nfe, field, mesh: asked.append((nfe, field)),
-  )
-  with pytest.raises(TypeError):
-    commands.evaluate(folder / "plain")
-  assert asked == [(n, "evaluation.nfe") for n in (1, 2, 4)]
+
+  def drawer(run, nfe, mesh):
+    asked.append(nfe)
+    if nfe == 4:
+      raise UsageError("nfe=4: too many")
+
+  monkeypatch.setattr(of_run, "drawer", drawer)
+  with pytest.raises(UsageError, match=r"^evaluation\.nfe=4: too many"):
+    of_run.evaluate(folder / "plain")
+  assert asked == [1, 2, 4]
 
 
 def test_student_from_scratch_may_differ_from_its_teacher(folder, tmp_path):
@@ -285,17 +287,15 @@ def test_a_teacher_of_another_path_is_converted(folder, tmp_path):
     "train.steps=5",
     *flags,
   )
-  run = runs.Run.of(load_config(workdir, field="--workdir"))
+  plan = make_plan(load_config(workdir))
   state = tiny.state_of(workdir)
-  teacher = run.roles.teacher.prediction_fn(
-    state.frozen["teacher"], scale=1, field="", path=run.model.path
+  teacher = plan.roles.teacher.network_fn(
+    state.frozen["teacher"], path=plan.model.path
   )
   # Where both paths hold data and noise alike, x scales by sqrt(2) and the
   # velocity (noise - data) by pi / 2.
   x, t = jnp.ones((3, 2)), jnp.full(3, 0.5)
-  own = run.roles.teacher.prediction_fn(
-    state.frozen["teacher"], scale=1, field=""
-  )
+  own = plan.roles.teacher.network_fn(state.frozen["teacher"])
   data = x / 2**0.5 - t[:, None] * own(x / 2**0.5, t, t, None)
   noise = x * 2**0.5 - data
   np.testing.assert_allclose(

@@ -16,15 +16,21 @@ import torch_bytes
 from absl import flags
 from jaxflow.runs.model import make_model
 
-from jaxflow import commands, data
-from jaxflow.commands import compile as compiling
-from jaxflow.config import default_config, resolve, update
+from jaxflow import data
+from jaxflow.compilation import of_config
+from jaxflow.config import (
+  data_plan,
+  default_config,
+  make_plan,
+  resolve,
+  update,
+)
 from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation.of_run import evaluate
 from jaxflow.runs import decoding, inputs
-from jaxflow.runs import run as runs
 
 WIDTHS = (32, 64)
 TENSORS = plain.tensors(WIDTHS)
@@ -312,14 +318,14 @@ def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
   whole = dict(np.load(copy / "decoder.npz"))
   (copy / "decoder.npz").write_bytes(b"damaged")
   with pytest.raises(UsageError) as error:
-    decoding.make_picture(config)
+    decoding.make_picture(data_plan(config))
   line = str(error.value)
   assert "decoder.npz is damaged; delete it" in line
   assert f"with: {data.LatentFolder.open(copy).command()}" in line
   whole.popitem()
   np.savez(copy / "decoder.npz", **whole)
   with pytest.raises(UsageError, match=r"decoder\.npz is damaged; delete it"):
-    decoding.make_picture(config)
+    decoding.make_picture(data_plan(config))
 
 
 def test_folders_that_cannot_be_read(copy):
@@ -451,11 +457,11 @@ def test_samples_are_decoded(trained, world, tmp_path):
 
 
 def test_networks_are_compiled_with_the_decoder(world, copy, monkeypatch):
-  monkeypatch.setattr(compiling, "_networks", lambda *_: ("network",))
+  monkeypatch.setattr(of_config, "_networks", lambda *_: ("network",))
   config = default_config("flow_matching", data="latents", model="mlp")
   config.data.data_dir = str(world / "out")
   lines = []
-  networks, decoder = compiling._observers(config, lines.append)
+  networks, decoder = of_config._observers(config, lines.append)
   assert (networks, lines) == (("network",), [])
   params, decode = decoder
   samples = jax.ShapeDtypeStruct((5, 4, 4, 4), np.float32)
@@ -463,12 +469,12 @@ def test_networks_are_compiled_with_the_decoder(world, copy, monkeypatch):
   (copy / "decoder.npz").unlink()
   for folder in (str(copy), None):
     config.data.data_dir = folder
-    assert compiling._observers(config, lines.append) == ((), None)
+    assert of_config._observers(config, lines.append) == ((), None)
   for line in lines:
     assert line.startswith("note: evaluation step without networks")
   assert "decoder.npz" in lines[0] and "data.data_dir=None" in lines[1]
-  monkeypatch.setattr(compiling, "_networks", lambda *_: ())
-  assert compiling._observers(config, lines.append) == ((), None)
+  monkeypatch.setattr(of_config, "_networks", lambda *_: ())
+  assert of_config._observers(config, lines.append) == ((), None)
   assert len(lines) == 2
 
 
@@ -478,9 +484,9 @@ def test_latents_are_kept_in_arrays_only(trained, tmp_path):
   refused("sample", *flags, words=["--latents needs", ".npz"])
   config = default_config("flow_matching", data="ring", model="mlp")
   with pytest.raises(UsageError, match="'ring' are no latents; leave it out"):
-    decoding.make_latents(config)
+    decoding.make_latents(data_plan(config))
   points = np.zeros((3, 2))
-  assert decoding.make_picture(config)(points) is points
+  assert decoding.make_picture(data_plan(config))(points) is points
 
 
 def test_the_shipped_config(world):
@@ -493,12 +499,12 @@ def test_the_shipped_config(world):
     ],
     values,
   )
-  source = runs.load_data(config, "train")
+  source = inputs.load_data(data_plan(config), "train")
   config = resolve(
     config, shape=(32, 32, 4), num_classes=source.num_classes, teacher=None
   )
-  run = runs.Run.of(config)
-  params = jax.eval_shape(run.model.network.init, jax.random.key(0))
+  network = make_plan(config).model.network
+  params = jax.eval_shape(network.init, jax.random.key(0))
   # DiT-B/2 has 130 million.
   count = sum(x.size for x in jax.tree.leaves(params))
   assert 129e6 < count < 132e6
@@ -525,9 +531,10 @@ def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
     config.data.update(data_dir=str(world / "out"), shape=(4, 4, 4))
     update(config, changes)
     config.data.num_classes = 0
-    inputs.check_scale(make_model(config))
+    plan = make_plan(config)
+    inputs.check_scale(plan.model, plan.data)
 
 
 def test_evaluation_compares_latents(trained):
-  (row,) = commands.evaluate(trained, nfe=(1,))
+  (row,) = evaluate(trained, nfe=(1,))
   assert row["scores"]["sliced_wasserstein"].real > 0

@@ -15,18 +15,16 @@ import pytest
 import tiny
 from array_record.python.array_record_module import ArrayRecordReader
 
-from jaxflow import commands, data, paths
-from jaxflow.commands import pairs as pairs_command
-from jaxflow.config import default_config, registry, resolve
+from jaxflow import data, paths
+from jaxflow.config import default_config, make_plan, registry, resolve
 from jaxflow.errors import RunError, UsageError
 from jaxflow.models import Network
-from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
+from jaxflow.parallel import hashing, sharding
+from jaxflow.runs import pair_generation, restoring
+from jaxflow.runs.pair_generation import PairOptions, make_pairs
 
 CLASSES = "data.conditional=True"
-OPTIONS = commands.PairOptions(
-  num=100, nfe=4, shard_size=40, batch_size=24, seed=7
-)
+OPTIONS = PairOptions(num=100, nfe=4, shard_size=40, batch_size=24, seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def folder(tmp_path_factory):
 def make(workdir, out, options=OPTIONS, **changes):
   lines = []
   changes = {"say": lines.append, **changes}
-  assert commands.make_pairs(workdir, out, options, **changes)
+  assert make_pairs(workdir, out, options, **changes)
   return lines
 
 
@@ -75,7 +73,7 @@ def test_pairs_are_described_before_they_are_made(folder):
   config = json.loads((folder / "plain" / "config.json").read_text())
   assert found.pop("config") == config
   state = tiny.state_of(folder / "plain")
-  expected = pairs_command.parameters_hash(state.ema["sampling"])
+  expected = hashing.parameters_hash(state.ema["sampling"])
   assert found == {
     "workdir": str(folder / "plain"),
     "step": 20,
@@ -131,9 +129,8 @@ def test_pairs_of_a_gaussian_are_its_flow_map(monkeypatch):
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
   errors = []
   for nfe in (40, 80):
-    options = commands.PairOptions(nfe=nfe)
-    solving = pairs_command.solving(config, options)
-    draw = pairs_command.make_draw(solving, options)
+    options = PairOptions(nfe=nfe)
+    draw = pair_generation.make_draw(make_plan(config), options)
     noise, made = draw({}, np.arange(64, dtype=np.uint32), None)
     one = jnp.ones(64)
     expected = gaussian.flow_map(noise, one, 0 * one)
@@ -145,11 +142,11 @@ def test_pairs_of_a_gaussian_are_its_flow_map(monkeypatch):
 
 def test_pairs_are_guided(folder, tmp_path):
   """One Euler step by hand, with the parameters of the average."""
-  options = commands.PairOptions(num=16, nfe=1, solver="euler", guidance=3.0)
+  options = PairOptions(num=16, nfe=1, solver="euler", guidance=3.0)
   make(folder / "labelled", tmp_path / "pairs", options)
   found = read(tmp_path / "pairs")
   mesh = sharding.make_mesh()
-  run, state = runs.load(folder / "labelled", field="--workdir", mesh=mesh)
+  run, state = restoring.load(folder / "labelled", mesh=mesh)
   one, label = jnp.ones(16), jnp.asarray(found.label)
   with_label, without = (
     run.model.network.apply(state.ema["sampling"], found.noise, one, one, c)
@@ -162,7 +159,7 @@ def test_pairs_are_guided(folder, tmp_path):
 @pytest.mark.parametrize("method", ["mean_flow", "denoising"])
 def test_every_teacher_makes_pairs(tmp_path, method):
   workdir = tiny.train(tmp_path, "run", method, "train.steps=5")
-  make(workdir, tmp_path / "pairs", commands.PairOptions(num=8, nfe=4))
+  make(workdir, tmp_path / "pairs", PairOptions(num=8, nfe=4))
   found = read(tmp_path / "pairs")
   assert np.isfinite(found.data).all() and np.abs(found.data).max() < 30
 
@@ -174,9 +171,7 @@ def test_devices_and_batches_do_not_decide(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
       if name == "one":
         patch.setattr(sharding, "make_mesh", lambda **axes: one)
-      options = commands.PairOptions(
-        **{**vars(OPTIONS), "batch_size": batch_size}
-      )
+      options = PairOptions(**{**vars(OPTIONS), "batch_size": batch_size})
       make(folder / "labelled", tmp_path / name, options)
     found = read(tmp_path / name)
     assert found.noise.tobytes() == expected.noise.tobytes()
@@ -226,7 +221,7 @@ def test_sigterm_keeps_the_shards_that_are_done(folder, tmp_path):
 
   out = tmp_path / "pairs"
   arguments = folder / "plain", out, OPTIONS
-  assert not commands.make_pairs(*arguments, say=say)
+  assert not make_pairs(*arguments, say=say)
   assert lines[0].startswith("shard 1/3: 40 pairs, ")
   assert "interrupted: 1 of 3 shards" in lines[1]
   make(folder / "plain", out)
@@ -253,7 +248,8 @@ def test_command_makes_pairs(folder, tmp_path):
     (["--guidance=2"], ["--guidance=2.0", "unconditional"]),
     (["--ema=slow"], ["--ema='slow'", "sampling"]),
     (["--step=7"], ["--step=7", "[20]"]),
-    (["--grid=log"], ["sample.grid", "t_min=0"]),
+    (["--grid=log"], ["--grid with nfe=4", "t_min=0"]),
+    (["--grid=lg"], ["--grid='lg'", "did you mean 'log'?"]),
   ],
 )
 def test_wrong_options(folder, tmp_path, flags, words):
@@ -305,10 +301,10 @@ def test_a_student_makes_no_pairs(folder, tmp_path):
 
 
 def test_pairs_that_are_not_finite(folder, tmp_path, monkeypatch):
-  def broken(config, options):
+  def broken(plan, options):
     return lambda params, index, label: [np.full((len(index), 2), np.nan)] * 2
 
-  monkeypatch.setattr(pairs_command, "make_draw", broken)
+  monkeypatch.setattr(pair_generation, "make_draw", broken)
   with pytest.raises(RunError, match=r"shard 1 of .* is not finite"):
     make(folder / "plain", tmp_path / "pairs")
 
@@ -414,7 +410,7 @@ def test_a_generator_of_pairs_trains_on_pairs_only(folder, tmp_path):
 def test_a_run_keeps_its_pairs(folder, tmp_path):
   pairs = folder / "plain_pairs"
   tiny.train(tmp_path, "new", "reflow", f"data.pairs={pairs}", "train.steps=5")
-  make(folder / "plain", tmp_path / "b", commands.PairOptions(num=9, nfe=2))
+  make(folder / "plain", tmp_path / "b", PairOptions(num=9, nfe=2))
   refused(
     *train_command(tmp_path, tmp_path / "b"),
     words=["was made with data.pairs_digest="],

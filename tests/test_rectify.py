@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands, data
-from jaxflow.config import flags as config_flags
+import jaxflow
+from jaxflow import data
+from jaxflow.config import presets
+from jaxflow.runs import rounds
+from jaxflow.runs.pair_generation import PairOptions
+from jaxflow.runs.rounds import Rounds, rectify
 
-OPTIONS = commands.PairOptions(num=64, nfe=2, shard_size=64)
+OPTIONS = PairOptions(num=64, nfe=2, shard_size=64)
 
 
 def config_of(folder, method="reflow", **train):
   name = f"{tiny.config_file(folder)}:{method}"
-  config = config_flags.load_file(name)
+  config = presets.load_file(name)
   config.train.update(steps=10, sample_every=0, **train)
   return config
 
@@ -88,7 +92,7 @@ def test_a_finished_command_does_nothing(folder):
 def test_an_interrupted_command_goes_on(folder, tmp_path, at):
   """Ctrl-C amid round 0 or 1; then killed before the pairs of round 2."""
   config = config_of(tmp_path, log_every=5)
-  arguments = config, tmp_path / "new", commands.Rounds(rounds=2), OPTIONS
+  arguments = config, tmp_path / "new", Rounds(rounds=2), OPTIONS
   lines = []
 
   def say(line):
@@ -97,7 +101,7 @@ def test_an_interrupted_command_goes_on(folder, tmp_path, at):
     if line.startswith("step  5/10") and len(half) == at:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  assert not commands.rectify(*arguments, say=say)
+  assert not rectify(*arguments, say=say)
   assert "interrupted: saved step 5" in lines[-1]
   with pytest.MonkeyPatch.context() as patch:
     write = data.Pairs.write
@@ -109,9 +113,9 @@ def test_an_interrupted_command_goes_on(folder, tmp_path, at):
 
     patch.setattr(data.Pairs, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-      commands.rectify(*arguments, say=lines.append)
+      rectify(*arguments, say=lines.append)
   assert not (tmp_path / "new" / "round_2").exists()
-  assert commands.rectify(*arguments, say=lines.append)
+  assert rectify(*arguments, say=lines.append)
   for number in range(3):
     tiny.assert_same_bits(
       tiny.state_of(tmp_path / "new" / f"round_{number}"),
@@ -139,16 +143,14 @@ def test_rounds_make_paths_straight(tmp_path):
   config.train.steps_per_dispatch = 50
   config.checkpoint.every = 250
   config.optimizer.learning_rate = 3e-3
-  rounds = commands.Rounds(rounds=1, end=1.0)
-  options = commands.PairOptions(num=2048, nfe=20)
+  once = Rounds(rounds=1, end=1.0)
+  options = PairOptions(num=2048, nfe=20)
   workdir = tmp_path / "new"
-  assert commands.rectify(config, workdir, rounds, options, say=lambda x: None)
+  assert rectify(config, workdir, once, options, say=lambda x: None)
   gaps = []
   for number in (0, 1):
-    one, eight = (
-      commands.sample(workdir / f"round_{number}", num=500, nfe=n)[0]
-      for n in (1, 8)
-    )
+    run = jaxflow.load(workdir / f"round_{number}")
+    one, eight = (run.sample(500, nfe=n) for n in (1, 8))
     gaps.append(float(jnp.sqrt(np.square(one - eight).sum(1)).mean()))
   # One step of a flow on independent noise ends at the mean of the ring, at a
   # distance of about 1.
@@ -166,8 +168,16 @@ def test_rounds_make_paths_straight(tmp_path):
     ("reflow", ["--nfe=3"], ["--nfe=3", "multiple of 2"]),
     ("reflow", ["--guidance=2"], ["--guidance=2.0", "unconditional"]),
     ("reflow", ["--solver=rk"], ["--solver='rk'"]),
-    ("reflow", ["--config.data.pairs=x"], ["data.pairs: every", "leave it"]),
-    ("reflow", ["--config.init.workdir=x"], ["init.workdir: every round"]),
+    (
+      "reflow",
+      ["--config.data.pairs=x"],
+      ["--config.data.pairs: this command sets it", "leave it out"],
+    ),
+    (
+      "reflow",
+      ["--config.init.workdir=x"],
+      ["init.workdir: this command sets it"],
+    ),
     ("reflow", ["--config.train.batch_size=20"], ["batch_size=20", "use 24"]),
     ("reflow", ["--config.optimizer.name=s"], ["optimizer.name='s'"]),
     ("reflow", ["--teacher=no"], ["--teacher='no' holds no config.json"]),
@@ -198,17 +208,16 @@ def test_wrong_rounds(folder, tmp_path, method, flags, words):
 def test_shipped_configs_can_be_rectified(file, method):
   """They name pairs and first weights, which are those of one round."""
   path = pathlib.Path(__file__).parents[1] / "configs" / f"{file}.py"
-  config = config_flags.load_file(f"{path}:{method}")
+  config = presets.load_file(f"{path}:{method}")
   assert config.data.pairs and config.init.workdir
-  check = commands.rectify.__globals__["_check"]
-  check(config, commands.Rounds(), commands.PairOptions())
+  rounds._check(config, Rounds(), PairOptions())
 
 
 def test_other_rounds_in_the_workdir(folder, tmp_path):
   for flag, words in (
-    ("--rounds=3", "--rounds=2, not 3"),
-    ("--end=0.8", "--end=0.9, not 0.8"),
-    ("--num=65", "--num=64, not 65"),
+    ("--rounds=3", "rounds=2, not 3"),
+    ("--end=0.8", "end=0.9, not 0.8"),
+    ("--num=65", "num=64, not 65"),
   ):
     result = tiny.run(*command(folder, flag))
     assert result.code == 2 and words in result.err

@@ -16,7 +16,7 @@ from jaxflow.config.components import Config
 from jaxflow.config.models import Components, make_model
 from jaxflow.config.roles import make_roles
 from jaxflow.data import Source
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network
 from jaxflow.plans import (
@@ -193,8 +193,7 @@ def _sample(config: Config, model: Model, made: Components) -> SamplePlan:
         f"sample.guidance={scale}: guidance is an input of this network; set "
         "flow_map.omega, and sample.guidance to 1"
       )
-    with named(guidance="sample.guidance"):
-      model.check_guidance(guidance=scale)
+    model.check_guidance(**{"sample.guidance": scale})
   return SamplePlan(
     nfe=section.nfe,
     batch_size=section.batch_size,

@@ -1,6 +1,8 @@
 """Scalars and samples for Weights & Biases."""
 
+import importlib
 import pathlib
+import secrets
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -36,13 +38,12 @@ class WandbLog:
     self, project: str, *, name: str | None = None, mode: str | None = None
   ):
     try:
-      import wandb
+      self._wandb: Any = importlib.import_module("wandb")
     except ImportError as error:
       raise UsageError(
         "WandbLog needs the package wandb: pip install "
         '"jaxflow-generative[wandb]"'
       ) from error
-    self._wandb = wandb
     self._project, self._name, self._mode = project, name, mode
     self._run: Any = None
 
@@ -55,7 +56,7 @@ class WandbLog:
     self._run = self._wandb.init(
       project=self._project,
       name=name,
-      mode=self._mode,  # pyright: ignore[reportArgumentType]
+      mode=self._mode,
       config=dict(start.config),
       dir=folder,
       id=number,
@@ -85,10 +86,8 @@ class WandbLog:
 
 def _number(workdir: pathlib.Path, *, new: bool) -> str:
   """Return the name by which wandb knows a run, and keep it in its workdir."""
-  from wandb.util import generate_id
-
   path = workdir / "wandb" / "run_id"
   if new or not path.exists():
     path.parent.mkdir(exist_ok=True)
-    path.write_text(generate_id())
+    path.write_text(secrets.token_hex(4))
   return path.read_text().strip()
