@@ -93,7 +93,6 @@ class Fits:
     Args:
       steps: The number of all steps, or one of `fit`'s `snapshots`.
     """
-
     if steps == self.steps:
       return self
 
