@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = $(BIN)/python
 
-.PHONY: help install demo test lint format links experiments-quick clean
+.PHONY: help install demo test lint format links lowest experiments-quick clean
 
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint      check style, names and types"
 	@echo "make format    format the code"
 	@echo "make links     renumber the links from docs to code, and check all links"
+	@echo "make lowest    run tests with the lowest versions that pyproject.toml allows"
 	@echo "make experiments-quick   run every experiment in its short form"
 
 install: $(VENV)/installed
@@ -44,6 +45,9 @@ format: install
 
 links: install
 	$(RUN) docs/check_links.py --write
+
+lowest:
+	.ci/lowest
 
 experiments-quick: install
 	@for run in experiments/*/run.py; do \

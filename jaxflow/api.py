@@ -65,8 +65,10 @@ def train(
       contract.
     loss: A loss in place of the method's, with the signature of those in
       `jaxflow.losses`; it gets the options that it names.
-    callbacks: Objects with any of `on_log(step, scalars)`,
-      `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`.
+    callbacks: Objects with any of `on_start(start)`, `on_log(step, scalars)`,
+      `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`; the main
+      process calls them. If one raises, training saves its state and ends
+      with a RunError. docs/logs.md says more.
     log: Takes each line of progress.
 
   Returns:
@@ -76,21 +78,17 @@ def train(
     UsageError: If an argument or a field is wrong; nothing is written then.
     RunError: If training fails; the checkpoints stay.
   """
-  config = config.copy_and_resolve_references()
-  with config.unlocked(), config.ignore_type():
-    if data is not None:
-      config_lib.update(config, {"data": {"name": "given"}})
-    if network is not None:
-      config_lib.update(config, {"model": {"name": "given"}})
   sources = None if data is None else _sources(data)
   trained = train_config(
-    config.lock(),
+    config_lib.given(
+      config, data=data is not None, network=network is not None
+    ),
     _path(workdir),
     sources=sources,
     network=network,
     loss=loss,
     callbacks=callbacks,
-    say=log,
+    log=log,
   )
   mesh = sharding.fitting_mesh(trained.run.plan.mesh)
   return TrainedRun(

@@ -1,4 +1,4 @@
-"""How data meets noise: independently, or in the pairs that a batch carries.
+"""Couplings of data and noise: independent, or given pairs.
 
 References:
   Liu et al. 2022 (arXiv:2209.03003), section 2.2: rectification trains on the
@@ -6,14 +6,23 @@ References:
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, Batch
+
+__all__ = [
+  "Annealed",
+  "Coupling",
+  "Schedule",
+  "check_pairs",
+  "mix",
+  "noise_of",
+  "synthetic_share",
+]
 
 
 def noise_of(batch: Batch, key: Array) -> Array:
@@ -37,18 +46,25 @@ def noise_of(batch: Batch, key: Array) -> Array:
   return jax.random.normal(key, data.shape, jnp.result_type(data))
 
 
-Coupling = Callable[[Batch, Array], Array]
+class Coupling(Protocol):
+  """Noise for the data of a batch, by a random key."""
+
+  def __call__(self, batch: Batch, key: Array, /) -> Array:
+    """Return the noise `[B, ...]`."""
+    ...
+
+
 Schedule = Literal["linear", "cosine", "exponential"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Annealed:
-  """A coupling that goes from fresh noise to the noise of the pairs.
+  """A coupling that moves from fresh noise to the noise of given pairs.
 
-  `sqrt(1 - b^2) pair + b fresh` has unit variance; b = 1 is flow matching on
-  the data of the pairs, b = 0 is ReFlow. With u the share of the annealing
-  that is done, b is `max(0, 1 - u)`, `(1 + cos(pi u)) / 2` up to u = 1, or
-  `exp(-u)`, which does not end.
+  The noise `sqrt(1 - b^2) pair + b fresh` has unit variance. b = 1 is flow
+  matching on the data of the pairs, b = 0 is ReFlow. At the share u of the
+  annealing, b is `max(0, 1 - u)`, `(1 + cos(pi u)) / 2` up to u = 1, or
+  `exp(-u)`.
 
   Attributes:
     schedule: "linear", "cosine" or "exponential".
@@ -65,8 +81,8 @@ class Annealed:
   schedule: Schedule = "linear"
   end: float = 0.25
 
-  def __post_init__(self):
-    """Check that the annealing takes some time."""
+  def __post_init__(self) -> None:
+    """Raise ValueError unless end > 0."""
     if not self.end > 0:
       raise ValueError(f"end={self.end}: give a share of training above 0")
 
@@ -87,7 +103,7 @@ class Annealed:
   def at(self, progress: Array) -> Coupling:
     """Return the coupling at a share of training.
 
-    A batch may carry its `fresh_noise`.
+    A batch may contain the fresh noise as `fresh_noise`.
     """
 
     def noise_of(batch, key):
@@ -118,16 +134,16 @@ noise from which a teacher made each data point
 
 
 def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
-  """Take rows from pairs or from real data, each with noise of its own.
+  """Take each row from pairs or from real data, together with its noise.
 
-  Real rows keep independent noise, so a mixture trades straight paths for
+  Real rows have independent noise, so a mixture trades straight paths for
   fidelity.
 
   Args:
     synthetic: Mask `[B]` of the rows that are pairs, for instance
       `jax.random.bernoulli(key, share, (B,))`.
-    pairs: `data`, `noise` and whatever else `real` has.
-    real: The same fields; `noise` independent of `data`.
+    pairs: A batch of pairs with `data` and `noise`.
+    real: A batch with the same fields, `noise` independent of `data`.
 
   Returns:
     The mixed batch.
@@ -144,7 +160,7 @@ def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
   check_pairs(pairs)
   check_pairs(real)
   return jax.tree.map(
-    lambda a, b: jnp.where(over(synthetic, b), a, b), dict(pairs), dict(real)
+    lambda a, b: jnp.where(expand(synthetic, b), a, b), dict(pairs), dict(real)
   )
 
 

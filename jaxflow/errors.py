@@ -1,10 +1,21 @@
 """Errors whose message is all a user needs: value, argument and remedy."""
 
 import contextlib
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["NotFiniteError", "RunError", "UsageError", "named"]
+__all__ = [
+  "NotFiniteError",
+  "RunError",
+  "UsageError",
+  "did_you_mean",
+  "inside",
+  "named",
+]
+
+# Begins an error of another process of a job.
+_ELSEWHERE = r"((?:process \d+: )?)"
 
 
 class UsageError(ValueError):
@@ -42,13 +53,52 @@ def named(**names: str) -> Iterator[None]:
     ...
     jaxflow.errors.UsageError: --num=0: give at least 1
   """
+  # A name with dots is a field of a config already.
+  with _renamed(r"\w+(?![\w.])", lambda name: names.get(name, name)):
+    yield
+
+
+@contextlib.contextmanager
+def inside(section: str) -> Iterator[None]:
+  """Say which config section arguments come from, in usage errors.
+
+  Only a message that begins with `argument=value` is changed.
+
+  Args:
+    section: The section whose options are the arguments.
+
+  Raises:
+    UsageError: The error raised inside, with the section's name in front.
+
+  Example:
+    >>> with inside("optimizer"):
+    ...   raise UsageError("schedule='x' is unknown")
+    Traceback (most recent call last):
+    ...
+    jaxflow.errors.UsageError: optimizer.schedule='x' is unknown
+  """
+  with _renamed(r"[\w.]+(?==)", lambda name: f"{section}.{name}"):
+    yield
+
+
+@contextlib.contextmanager
+def _renamed(pattern: str, rename: Callable[[str], str]) -> Iterator[None]:
+  """Change the name with which a usage error begins."""
   try:
     yield
   except UsageError as error:
-    text = str(error)
-    # A name with dots is a field of a config already.
-    found = re.match(r"\w+(?![\w.])", text)
-    if found is None or found[0] not in names:
+    found = re.match(rf"{_ELSEWHERE}({pattern})(.*)", str(error), re.DOTALL)
+    if found is None or rename(found[2]) == found[2]:
       raise
-    renamed = names[found[0]] + text[found.end() :]
-    raise type(error)(renamed) from error
+    raise type(error)(found[1] + rename(found[2]) + found[3]) from error
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+  """Return a question that names the nearest choice, or "" if none is near.
+
+  Example:
+    >>> did_you_mean("rign", ["ring", "digits"])
+    "did you mean 'ring'? "
+  """
+  near = difflib.get_close_matches(name, list(choices), n=1)
+  return f"did you mean {near[0]!r}? " if near else ""

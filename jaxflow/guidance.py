@@ -19,8 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
+
+__all__ = [
+  "classifier_free",
+  "drop_labels",
+  "fix_guidance",
+  "inputs",
+  "labels",
+  "null",
+  "replace_labels",
+  "scale_law",
+]
 
 
 def labels(cond: PyTree) -> Array:
@@ -66,10 +77,10 @@ def drop_labels(
   Args:
     key: Random key.
     cond: The condition with labels `[B]`, or None (returned as it is).
-    rate: Share of all rows that lose their label, in [0, 1].
+    rate: Share of all rows whose label is dropped, in [0, 1].
     num_classes: The null label.
-    among: Mask `[B]` of the rows that may lose it; the rate among them is
-      raised so that `rate` stays the share of all rows.
+    among: Mask `[B]` of the rows whose label may be dropped. Their rate is
+      raised, so that `rate` remains the share of all rows.
 
   Returns:
     The condition.
@@ -107,7 +118,7 @@ def classifier_free(
   """Guide a network, eq. (1); both forwards run as one doubled batch.
 
   Args:
-    model_fn: A network that has seen the null label in training.
+    model_fn: A network that was also trained on the null label.
     scale: Guidance scale, or one for each row `[B]`; the number 1 returns
       `model_fn` itself.
     num_classes: The null label.
@@ -118,7 +129,7 @@ def classifier_free(
     The guided network; it costs two forwards.
 
   Example:
-    >>> net = lambda xt, t, s, cond: over(1.0 * (cond < 5), xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(1.0 * (cond < 5), xt) * xt
     >>> t = jnp.array([1.0])
     >>> guided = classifier_free(net, scale=3.0, num_classes=5)
     >>> guided(jnp.array([[1.0]]), t, t, jnp.array([2])).tolist()
@@ -128,14 +139,14 @@ def classifier_free(
     return model_fn
 
   def guide(weight, xt, t, s, cond):
-    # Each row beside its twin, so that no row changes its device.
+    # Each row is next to its copy, so that no row moves to another device.
     twice = jax.tree.map(
       lambda a, b: rows.merge(a, b, (2, 1)),
       (xt, t, s, cond),
       (xt, t, s, null(cond, num_classes)),
     )
     with_label, without = rows.split(model_fn(*twice), (2, 1))
-    return without + over(weight, xt) * (with_label - without)
+    return without + expand(weight, xt) * (with_label - without)
 
   def everywhere(xt, t, s, cond):
     return guide(jnp.full_like(t, scale), xt, t, s, cond)
@@ -168,16 +179,16 @@ def inputs(
   Args:
     label: Labels `[B]`, or None.
     t: Times `[B]`, for shape and type.
-    omega: Guidance scale, one or `[B]`.
-    t_start: Smallest time that is guided, likewise.
-    t_end: Largest time that is guided, likewise.
+    omega: Guidance scale, a number or `[B]`.
+    t_start: Start of the guidance interval, likewise.
+    t_end: End of the guidance interval, likewise.
 
   Returns:
     A dict of `label`, `omega`, `t_start`, `t_end`, `[B]` each.
 
   Example:
-    >>> told = inputs(jnp.array([3]), jnp.array([0.5]), omega=2.0)
-    >>> told["omega"].tolist(), told["t_end"].tolist()
+    >>> cond = inputs(jnp.array([3]), jnp.array([0.5]), omega=2.0)
+    >>> cond["omega"].tolist(), cond["t_end"].tolist()
     ([2.0], [1.0])
   """
   return {
@@ -188,7 +199,7 @@ def inputs(
   }
 
 
-def told(
+def fix_guidance(
   model_fn: Callable[..., Any],
   *,
   omega: float,
@@ -200,8 +211,8 @@ def told(
   Args:
     model_fn: A network whose `cond` is that of `inputs`.
     omega: Guidance scale.
-    t_start: Smallest time that is guided.
-    t_end: Largest time that is guided.
+    t_start: Start of the guidance interval.
+    t_end: End of the guidance interval.
 
   Returns:
     The network, whose condition is labels or None.
@@ -209,7 +220,7 @@ def told(
   Example:
     >>> net = lambda xt, t, s, cond: cond["omega"]
     >>> t = jnp.array([0.5])
-    >>> told(net, omega=2.0)(None, t, t, None).tolist()
+    >>> fix_guidance(net, omega=2.0)(None, t, t, None).tolist()
     [2.0]
   """
 

@@ -23,10 +23,27 @@ import jax.numpy as jnp
 
 from jaxflow.types import Array
 
+__all__ = [
+  "Coefficients",
+  "Linear",
+  "Path",
+  "Trigonometric",
+  "VarianceExploding",
+  "VariancePreserving",
+  "coefficients",
+  "expand",
+  "half_g2",
+  "interpolate",
+  "log_snr",
+  "noise_std",
+  "start",
+  "velocity",
+]
+
 
 @runtime_checkable
 class Path(Protocol):
-  """What joins data and noise: two coefficients on `[t_min, t_max]`."""
+  """Protocol of paths: coefficients of data and noise on `[t_min, t_max]`."""
 
   @property
   def t_min(self) -> float:
@@ -39,11 +56,11 @@ class Path(Protocol):
     ...
 
   def alpha(self, t: Array) -> Array:
-    """Coefficient of the data at times `t` [...]."""
+    """Return the coefficient of the data at times `t` [...]."""
     ...
 
   def sigma(self, t: Array) -> Array:
-    """Coefficient of the noise at times `t` [...]."""
+    """Return the coefficient of the noise at times `t` [...]."""
     ...
 
 
@@ -51,8 +68,8 @@ class Path(Protocol):
 class Linear:
   """The straight line: `alpha = 1 - t`, `sigma = noise_std t`, t in [0, 1].
 
-  `noise_std` is the standard deviation of the noise end, in data units; methods
-  that scale noise like the data set it to the data's own.
+  `noise_std` is the standard deviation of the noise in data units. Methods that
+  scale noise like the data set it to the data's standard deviation.
   """
 
   t_min: float = 0.0
@@ -161,11 +178,11 @@ def coefficients(path: Path, t: Array) -> Coefficients:
   return Coefficients(alpha, sigma, d_alpha, d_sigma)
 
 
-def over(x: Array, like: Array) -> Array:
-  """Reshape per-sample numbers `[B]` so that they scale samples `[B, ...]`.
+def expand(x: Array, like: Array) -> Array:
+  """Expand the shape of numbers `[B]`, so that they scale samples `[B, ...]`.
 
   Example:
-    >>> over(jnp.ones(3), like=jnp.ones((3, 8, 8, 1))).shape
+    >>> expand(jnp.ones(3), like=jnp.ones((3, 8, 8, 1))).shape
     (3, 1, 1, 1)
   """
   return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
@@ -189,7 +206,9 @@ def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
     >>> x.tolist()
     [[0.25, 0.25]]
   """
-  return over(path.alpha(t), data) * data + over(path.sigma(t), data) * noise
+  return (
+    expand(path.alpha(t), data) * data + expand(path.sigma(t), data) * noise
+  )
 
 
 def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
@@ -211,7 +230,7 @@ def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
     [[1.0, 1.0]]
   """
   c = coefficients(path, t)
-  return over(c.d_alpha, data) * data + over(c.d_sigma, data) * noise
+  return expand(c.d_alpha, data) * data + expand(c.d_sigma, data) * noise
 
 
 def log_snr(path: Path, t: Array) -> Array:
@@ -225,7 +244,7 @@ def log_snr(path: Path, t: Array) -> Array:
 
 
 def noise_std(path: Path) -> float:
-  """Return the standard deviation of a path's noise: 1 where it sets none.
+  """Return the standard deviation of a path's noise, 1 by default.
 
   Example:
     >>> noise_std(Linear(noise_std=0.5)), noise_std(VarianceExploding())

@@ -1,22 +1,31 @@
 """The static split of a batch into interval rows (s < t) and flow rows (s = t).
 
 Of every `m` consecutive rows the first `k` are interval rows; `block = (m, k)`.
-The batch axis is reshaped `[B] -> [B / m, m]` and the second axis is sliced, so
-under data sharding every device splits its own rows: nothing moves, and the
+The batch axis is reshaped `[B] -> [B / m, m]` and the second axis is sliced. So
+under data sharding every device splits its own rows, no data moves, and the
 share of interval rows does not depend on the number of devices.
 """
 
 import math
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxflow.options import RowBlock
 from jaxflow.types import Array
 
+__all__ = [
+  "Block",
+  "check_block",
+  "is_interval",
+  "merge",
+  "split",
+]
+
 Tree = TypeVar("Tree")
-Block = tuple[int, int]
+Block = Annotated[tuple[int, int], RowBlock()]
 
 
 def check_block(block: Block, batch_size: int) -> None:
@@ -66,7 +75,7 @@ def split(tree: Tree, block: Block) -> tuple[Tree, Tree]:
 
 
 def merge(interval: Array, flow: Array, block: Block) -> Array:
-  """Put `[B k / m, ...]` and `[B (m - k) / m, ...]` back in order, `[B, ...]`.
+  """Merge `[B k / m, ...]` and `[B (m - k) / m, ...]` in order, `[B, ...]`.
 
   Example:
     >>> merge(*split(jnp.arange(8), (4, 1)), (4, 1)).tolist()

@@ -1,9 +1,8 @@
 """One step of the probability-flow ODE `dx/dt = velocity(x, t)`, from t to s.
 
-A solver receives the velocity as a function and takes one step. It is written
-once for a sample (x `[...]`, t and s scalars) and for a batch (x `[B, ...]`,
-t and s `[B]`, each row with times of its own): `jax.vmap` over the first form
-equals the second.
+A solver takes one step along a velocity, which is a function. It accepts a
+sample (x `[...]`, t and s scalars) or a batch (x `[B, ...]`, t and s `[B]`).
+`jax.vmap` over the first form equals the second.
 
 References:
   Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, II.1.
@@ -12,8 +11,18 @@ References:
 from collections.abc import Callable
 from typing import Protocol
 
-from jaxflow.paths import over
+from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
+
+__all__ = [
+  "EVALUATIONS",
+  "Solver",
+  "Velocity",
+  "euler",
+  "heun",
+  "midpoint",
+  "step",
+]
 
 # Network calls of one step.
 EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}
@@ -38,7 +47,7 @@ def euler(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     velocity: `(x, t) -> dx/dt`.
     xt: The point at t, `[...]` or `[B, ...]`.
     t: Present time, scalar or `[B]`.
-    s: Time to go to, like t; smaller towards data.
+    s: Target time, like t; smaller towards data.
 
   Returns:
     The point at s, like `xt`.
@@ -49,7 +58,7 @@ def euler(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     >>> euler(lambda x, t: x, jnp.array([1.0]), t, s).tolist()
     [0.5]
   """
-  return xt + over(s - t, xt) * velocity(xt, t)
+  return xt + expand(s - t, xt) * velocity(xt, t)
 
 
 def midpoint(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
@@ -62,13 +71,13 @@ def midpoint(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     [0.625]
   """
   middle = euler(velocity, xt, t, (t + s) / 2)
-  return xt + over(s - t, xt) * velocity(middle, (t + s) / 2)
+  return xt + expand(s - t, xt) * velocity(middle, (t + s) / 2)
 
 
 def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
   """Take one Heun step: order 2, two evaluations. Arguments as `euler`.
 
-  The second slope is taken at s: not for a velocity that is singular there.
+  It evaluates the velocity at s, so the velocity must not be singular there.
 
   Example:
     >>> import jax.numpy as jnp
@@ -77,8 +86,8 @@ def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     [0.625]
   """
   first = velocity(xt, t)
-  second = velocity(xt + over(s - t, xt) * first, s)
-  return xt + over((s - t) / 2, xt) * (first + second)
+  second = velocity(xt + expand(s - t, xt) * first, s)
+  return xt + expand((s - t) / 2, xt) * (first + second)
 
 
 def step(
@@ -91,7 +100,7 @@ def step(
     model_fn: A network that predicts the velocity at s == t.
     xt: Points `[B, ...]`.
     t: Times `[B]`.
-    s: Times to go to `[B]`.
+    s: Target times `[B]`.
     cond: The condition, or None.
 
   Returns:

@@ -1,9 +1,11 @@
 """The types that every module shares."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+
+from jaxflow.options import InPairs, Role
 
 Array = jax.Array
 PyTree = Any
@@ -16,6 +18,17 @@ FlowMap = Callable[[Array, Array, Array, PyTree], Array]
 
 # "data" [B, ...]; optional "noise" [B, ...] of unit variance and "cond".
 Batch = Mapping[str, Any]
+
+# A batch that has "noise": a teacher made the data of it.
+Pairs = Annotated[Batch, InPairs()]
+
+# The network of another run, as one that predicts the velocity.
+Teacher = Annotated[ModelFn, Role("teacher")]
+
+# (samples [B, ...], cond) -> logits [B] or [B, heads].
+Discriminator = Annotated[
+  Callable[[Array, PyTree], Array], Role("discriminator")
+]
 
 # One number per sample [B], and scalar metrics.
 LossOutput = tuple[Array, dict[str, Array]]

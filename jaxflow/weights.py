@@ -12,7 +12,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,33 @@ from jaxflow import paths
 from jaxflow.paths import Path
 from jaxflow.types import Array
 
-Distance = Callable[[Array, Array], Array]
-Weight = Callable[[Path, Array, Array], Array]
-LogWeight = Callable[[Array], Array]
+
+class Distance(Protocol):
+  """How far the samples of two batches are from one another."""
+
+  def __call__(self, a: Array, b: Array, /) -> Array:
+    """Return the distance of every pair of samples, `[B]`."""
+    ...
+
+
+class Perceptual(Distance, Protocol):
+  """The same of what a network sees in them."""
+
+
+class Weight(Protocol):
+  """How much times t, s `[B]` on a path count."""
+
+  def __call__(self, path: Path, t: Array, s: Array, /) -> Array:
+    """Return the weights, `[B]`."""
+    ...
+
+
+class LogWeight(Protocol):
+  """How much times `[B]` count, learned; the logarithm."""
+
+  def __call__(self, t: Array, /) -> Array:
+    """Return the log-weights, `[B]`."""
+    ...
 
 
 def sample_mean(x: Array) -> Array:
@@ -80,7 +104,7 @@ def huber(c: float) -> Distance:
   """Make the pseudo-Huber distance `sqrt(||a - b||^2 + c^2) - c`.
 
   Args:
-    c: Where the square turns into a norm, >= 0; 0 is the norm itself, with
+    c: Transition from the square to the norm, >= 0; 0 is the norm itself, with
       gradient 0 at a = b.
 
   Returns:
@@ -120,18 +144,18 @@ def scaled_huber(scale: float = 0.00054) -> Distance:
   return lambda a, b: huber(scale * math.sqrt(a[0].size))(a, b)
 
 
-def shortened(x: Array, *, limit: float) -> tuple[Array, Array]:
-  """Limit the Euclidean norm of each sample, and return the norm it had.
+def clip_norm(x: Array, *, limit: float) -> tuple[Array, Array]:
+  """Clip the Euclidean norm of each sample; also return the norms.
 
   Args:
     x: Samples `[B, ...]`.
-    limit: Largest norm; 0 leaves all as they are.
+    limit: Largest norm; 0 disables clipping.
 
   Returns:
-    Samples of the shape of `x`, and the norms `[B]` of those given.
+    The clipped samples, and the original norms `[B]`.
 
   Example:
-    >>> x, norm = shortened(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
+    >>> x, norm = clip_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
     >>> [[round(value, 6) for value in row] for row in x.tolist()]
     [[0.6, 0.8], [0.0, 1.0]]
   """
@@ -145,7 +169,7 @@ def shortened(x: Array, *, limit: float) -> tuple[Array, Array]:
 def adaptive(error: Array, *, power: float, eps: float) -> Array:
   """Weight an error by its own size: `sg((error + eps)^-power) error`.
 
-  At power 1 the value is nearly 1 whatever the error: log the raw error too.
+  At power 1 the value is always nearly 1, so log the raw error too.
 
   Args:
     error: Summed squared errors `[B]`, >= 0.
@@ -165,7 +189,7 @@ def adaptive(error: Array, *, power: float, eps: float) -> Array:
 def learned(error: Array, log_weight: Array) -> Array:
   """Weight an error by a learned weight: `exp(w) error - w`.
 
-  Its minimum over w, at `w = -ln error`, makes every error weigh alike.
+  The minimum over w is at `w = -ln error`, so all errors get equal weight.
 
   Args:
     error: Errors `[B]`, >= 0.
@@ -182,7 +206,7 @@ def learned(error: Array, log_weight: Array) -> Array:
 
 
 def uniform(path: Path, t: Array, s: Array) -> Array:
-  """Weigh every time alike, `[B]`.
+  """Weigh all times equally, `[B]`.
 
   Example:
     >>> uniform(paths.Linear(), jnp.array([0.5]), jnp.array([0.0])).tolist()
@@ -242,7 +266,7 @@ def karras(sigma_data: float = 0.5) -> Weight:
 
 
 def inverse_gap(path: Path, t: Array, s: Array) -> Array:
-  """Weigh by `1 / (t - s)`, `[B]`; by 0 where s = t, which teaches nothing.
+  """Weigh by `1 / (t - s)`, `[B]`; by 0 where s = t, whose target is trivial.
 
   Example:
     >>> inverse_gap(paths.Linear(), jnp.array([0.5]), jnp.array([0.0])).tolist()

@@ -11,6 +11,10 @@ os.environ.setdefault(
   "--xla_force_host_platform_device_count=8 "
   "--xla_backend_optimization_level=0 "
   "--xla_llvm_disable_expensive_passes=true "
+  # Where collectives run at once, devices can wait for each other for ever: a
+  # busy machine of two cores hung within 50 dispatches of an adversarial step
+  # over fsdp=4, with eight threads or 64. So scheduled, it made 1,000.
+  "--xla_cpu_enable_concurrency_optimized_scheduler=false "
   # XLA ends a process one of whose 8 threads keeps the others waiting for 40 s:
   # on a busy machine that is no deadlock.
   "--xla_cpu_collective_call_terminate_timeout_seconds=600 "

@@ -19,7 +19,7 @@ def column(x):
 
 
 def derivative(function, t):
-  """Derivative of a function of time at every time, `[B]`."""
+  """Return the derivative of a function of time, `[B]`."""
   return jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 
 
@@ -32,17 +32,17 @@ class Gaussian:
   std: float
 
   def spread(self, t):
-    """Standard deviation of x at t, `[B]`."""
+    """Return the standard deviation of x at t, `[B]`."""
     return jnp.sqrt(
       (self.path.alpha(t) * self.std) ** 2 + self.path.sigma(t) ** 2
     )
 
   def centre(self, t):
-    """Mean of x at t, `[B, D]`."""
+    """Return the mean of x at t, `[B, D]`."""
     return column(self.path.alpha(t)) * jnp.asarray(self.mean, t.dtype)[None]
 
   def score(self, x, t, s=None, cond=None):
-    """Gradient of the log density of x at t."""
+    """Return the gradient of the log density of x at t."""
     return -(x - self.centre(t)) / column(self.spread(t)) ** 2
 
   def data(self, x, t, s=None, cond=None):
@@ -61,7 +61,7 @@ class Gaussian:
     return d_alpha * self.data(x, t) + d_sigma * self.noise(x, t)
 
   def flow_map(self, x, t, s, cond=None):
-    """The point at s of the trajectory through x at t."""
+    """Return the point at s of the trajectory through x at t."""
     ratio = column(self.spread(s) / self.spread(t))
     return self.centre(s) + ratio * (x - self.centre(t))
 
@@ -113,7 +113,7 @@ class Mixture:
     return jax.nn.softmax(logits, axis=1), variance, away
 
   def score(self, x, t, s=None, cond=None):
-    """Gradient of the log density of x at t."""
+    """Return the gradient of the log density of x at t."""
     posterior, variance, away = self.parts(x, t)
     return -((posterior / variance)[:, :, None] * away).sum(1)
 

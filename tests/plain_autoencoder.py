@@ -79,7 +79,7 @@ def tensors(widths=(32, 64, 64), layers=1, latent=4, seed=0):
 
 
 def with_old_names(found):
-  """The tensors under the names of older files."""
+  """Return the tensors under the names of older files."""
   renamed = {}
   for name, value in found.items():
     for new, old in OLD.items():

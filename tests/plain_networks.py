@@ -23,7 +23,7 @@ def linear(p, x):
 
 
 def conv(p, x, stride=1):
-  """A convolution whose output has ceil(size / stride) places a side."""
+  """Return a convolution whose output has ceil(size / stride) places a side."""
   kernel = p["kernel"]
   size = kernel.shape[0]
   batch, height, width, _ = x.shape
@@ -48,7 +48,7 @@ def leaky(x):
 
 
 def halve(x):
-  """The largest of every 2 x 2 pixels; an odd row or column is left out."""
+  """Pool the maximum of 2 x 2 pixels; drop an odd row or column."""
   height, width = (size // 2 * 2 for size in x.shape[1:3])
   x = x[:, :height, :width]
   corners = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]

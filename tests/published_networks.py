@@ -20,7 +20,7 @@ class Plain:
 
   @staticmethod
   def _shifted(x, size, stride, pads, fill=0.0):
-    """The image as each tap (i, j) of a kernel sees it."""
+    """Return the image as each tap (i, j) of a kernel sees it."""
     top, bottom, left, right = pads
     spread = ((0, 0), (0, 0), (top, bottom), (left, right))
     x = np.pad(x, spread, constant_values=fill)

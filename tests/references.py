@@ -33,7 +33,7 @@ class Case(NamedTuple):
   f32_error: dict[str, float]
 
   def network(self, role: str, **changes):
-    """The stub with the weights of a role, or None if the case has none."""
+    """Return the stub with the weights of a role, or None without any."""
     if role not in self.weights:
       return None
     return functools.partial(stub, self.weights[role] | changes)
@@ -88,7 +88,7 @@ def features(u):
 
 
 def stub(w, x, t, s, cond=None):
-  """The stub network; a term is present exactly when its weight is stored.
+  """Return the stub network; a term exists if its weight is stored.
 
   `cond` is labels, or a dict with `label`, `omega`, `t_start`, `t_end`. With a
   second head (`W3`) it returns a pair.
@@ -110,7 +110,7 @@ def stub(w, x, t, s, cond=None):
 
 
 def discriminator(w, x, label=None):
-  """The stub discriminator: logits `[B]`."""
+  """Return the stub discriminator: logits `[B]`."""
   pre = x.reshape(len(x), -1) @ w["D1"] + w["d1"][None]
   if "DE" in w:
     pre += w["DE"][label]
@@ -118,12 +118,12 @@ def discriminator(w, x, label=None):
 
 
 def feature_network(w, x):
-  """The stub of a perceptual distance: features `[B, n]`."""
+  """Return the stub of a perceptual distance: features `[B, n]`."""
   return jnp.tanh(x.reshape(len(x), -1) @ w["P"])
 
 
 def log_weight(w, t):
-  """The stub of a learned log-weight: `[B] -> [B]`."""
+  """Return the stub of a learned log-weight: `[B] -> [B]`."""
   return features(t) @ w["wl"]
 
 

@@ -29,7 +29,6 @@ from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs.run import Run
 from jaxflow.training import layers
 from jaxflow.training.adversary import (
   Opponent,
@@ -47,7 +46,7 @@ A, B = 0.3, 0.2
 
 
 def apply_fn(params, xt, t, s, cond, key=None):
-  """The velocity whose jump from t = 1 to 0 ends at `params`."""
+  """Return the velocity whose jump from t = 1 to 0 ends at `params`."""
   return xt - params
 
 
@@ -56,7 +55,7 @@ def judge(params, frozen):
 
 
 def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
-  """The jitted step of the tiny game, and its first state."""
+  """Return the jitted step of the tiny game, and its first state."""
   optimizer = optimizer or optax.sgd(RATE)
   loss_fn = make_loss_fn(
     METHODS["insta_flow"],
@@ -109,7 +108,7 @@ MEANS = (0.5, 0.4, 0.7, 0.6, 0.2)
 
 
 def by_hand(means, *, start, turns):
-  """The parameters after every step, and the average of the generator's."""
+  """Return the parameters after each step, and the generator's average."""
   a, b, average, updates = A, B, A, 0
   for step, x in enumerate(means):
     on = step >= start
@@ -255,7 +254,7 @@ POINTS = models.mlp(data_shape=(2,), width=32, depth=1, time_features=8)
 
 
 def two_dimensional(*, frozen=None, features=None, **changes):
-  """A generator of points that sees data through a discriminator only."""
+  """Return a generator that sees data through a discriminator only."""
   if features is None:
     network = models.conv_discriminator(data_shape=(2,), width=32, depth=1)
   else:
@@ -306,7 +305,7 @@ def two_dimensional(*, frozen=None, features=None, **changes):
 
 
 def shifted(steps, rows, seed):
-  """Data ~ N((2, -1), 0.3^2), and noise that knows nothing of them."""
+  """Draw data ~ N((2, -1), 0.3^2), and independent noise."""
   generator = np.random.default_rng(seed)
   data = generator.standard_normal((steps, 1, rows, 2))
   noise = generator.standard_normal((steps, 1, rows, 2))
@@ -387,7 +386,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-  """A trained teacher on the path of the student."""
+  """Return a trained teacher on the path of the student."""
   folder = tmp_path_factory.mktemp("runs")
   path = "path.name=variance_exploding"
   return tiny.train(folder, "flow", "flow_matching", path)
@@ -502,7 +501,7 @@ def test_a_term_needs_its_weight_and_its_network(tmp_path, flags, words):
   config = config_flags.parse(arguments, absl_flags.FlagValues())
   with pytest.raises(UsageError) as error:
     check_limits(config)
-    Run.of(resolve(config, shape=(2,), num_classes=0, teacher=None))
+    tiny.run_of(resolve(config, shape=(2,), num_classes=0, teacher=None))
   assert all(word in str(error.value) for word in words)
 
 
@@ -514,7 +513,7 @@ def test_layer_of_a_pattern():
   np.testing.assert_array_equal(new["b"]["kernel"], np.ones(3))
   assert new["a"]["kernel"] is params["a"]["kernel"]
   for pattern, words in (
-    (".*/kernel", ["matches 2 arrays", "a/kernel, b/kernel"]),
+    (".*/kernel", ["matches 2 arrays", "of a/kernel, b/kernel"]),
     ("b", ["matches no array", "b/kernel"]),
     ("(", ["no regular expression"]),
   ):
@@ -597,14 +596,14 @@ def test_weights_of_a_distance_are_read_once_and_kept(tmp_path):
       "file": str(file),
       "sha256": digest,
     }
-    run = Run.of(resolve(config, shape=(2,), num_classes=0, teacher=None))
+    run = tiny.run_of(resolve(config, shape=(2,), num_classes=0, teacher=None))
     if digest == 64 * "0":
       with pytest.raises(UsageError, match=r"weights\.npz"):
-        run.roles.frozen(jax.random.key(0), {})
+        run.plan.roles.frozen(jax.random.key(0), {})
       break
-    frozen = run.roles.frozen(jax.random.key(0), {})
+    frozen = run.plan.roles.frozen(jax.random.key(0), {})
     shapes = jax.tree.map(jnp.shape, frozen)
-    assert shapes == jax.tree.map(jnp.shape, run.roles.frozen_shapes())
+    assert shapes == jax.tree.map(jnp.shape, run.plan.roles.frozen_shapes())
     for i, weights in enumerate(frozen["distance"]):
       np.testing.assert_array_equal(weights, np.full(16, i + 1.0))
     file.rename(tmp_path / "gone.npz")

@@ -25,7 +25,7 @@ needs_safetensors = pytest.mark.skipif(
 
 
 def made(tensors, **options):
-  return autoencoder_files.from_tensors(tensors, where="--file=x", **options)
+  return autoencoder_files.from_tensors(tensors, **options)
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def default():
 def refused(tensors, *words, **options):
   with pytest.raises(UsageError) as error:
     made(tensors, **options)
-  for word in ("--file=x", *words):
+  for word in ("tensors: ", *words):
     assert word in str(error.value), error.value
 
 
@@ -126,7 +126,7 @@ def test_files_come_back(tmp_path, form):
     save_file(found, path)
   else:
     torch_bytes.save(path, found, form)
-  tensors = autoencoder_files.read_tensors(path, field="--autoencoder")
+  tensors = autoencoder_files.read_tensors(path)
   assert set(tensors) == set(SMALL)
   for name, array in tensors.items():
     np.testing.assert_array_equal(array, SMALL[name])
@@ -152,14 +152,14 @@ def test_attention_may_be_convolutions():
 def test_a_folder_of_diffusers(tmp_path):
   read = autoencoder_files.read_tensors
   with pytest.raises(UsageError, match="holds no diffusion_pytorch_model"):
-    read(tmp_path, field="--autoencoder")
+    read(tmp_path)
   torch_bytes.save(tmp_path / "diffusion_pytorch_model.bin", SMALL, "zip")
-  assert set(read(tmp_path, field="--autoencoder")) == set(SMALL)
+  assert set(read(tmp_path)) == set(SMALL)
 
 
 def test_a_decoder_alone():
   parts = autoencoder_files.DECODER
-  alone = autoencoder_files.of_parts(SMALL, parts)
+  alone = autoencoder_files.select_parts(SMALL, parts)
   model, params = made(alone, parts=parts)
   assert set(params) == {"decoder", "post_quant_conv"}
   shape = jax.eval_shape(model.decode, params, jnp.ones((1, 2, 2, 4))).shape
@@ -193,7 +193,7 @@ FIRST = "decoder.up_blocks.0.resnets.0.conv1.weight"
     ("encoder.conv_in.weight", (), "encoder.conv_in.weight has shape ()"),
   ],
 )
-def test_impossible_shapes_are_named_with_the_file(name, shape, words):
+def test_impossible_shapes_are_named(name, shape, words):
   refused(SMALL | {name: np.ones(shape, np.float32)}, words)
 
 
@@ -205,27 +205,27 @@ def test_values_that_are_no_numbers_are_named_with_the_file(tmp_path, values):
   path = tmp_path / "file.npz"
   np.savez(path, **SMALL | {"quant_conv.bias": values})
   with pytest.raises(
-    UsageError, match=r"--a=\S+npz: quant_conv\.bias has .*get"
+    UsageError, match=r"path=\S+npz: quant_conv\.bias has .*get"
   ):
-    autoencoder_files.read_tensors(path, field="--a")
+    autoencoder_files.read_tensors(path)
 
 
 def test_wrong_files_are_named(tmp_path):
   read = autoencoder_files.read_tensors
-  with pytest.raises(UsageError, match=r"--a=.*there is no such file; get"):
-    read(tmp_path / "none.bin", field="--a")
+  with pytest.raises(UsageError, match=r"path=.*there is no such file; get"):
+    read(tmp_path / "none.bin")
   path = tmp_path / "file.bin"
   path.write_bytes(b"no tensors")
-  with pytest.raises(UsageError, match=r"--a=.*cannot be read as tensors"):
-    read(path, field="--a")
+  with pytest.raises(UsageError, match=r"path=.*cannot be read as tensors"):
+    read(path)
 
 
 @needs_safetensors
 def test_a_damaged_safetensors_file(tmp_path):
   path = pathlib.Path(tmp_path / "file.safetensors")
   path.write_bytes(b"no tensors")
-  with pytest.raises(UsageError, match=r"--a=.*cannot be read as tensors"):
-    autoencoder_files.read_tensors(path, field="--a")
+  with pytest.raises(UsageError, match=r"path=.*cannot be read as tensors"):
+    autoencoder_files.read_tensors(path)
 
 
 def test_without_safetensors_the_extra_is_named(tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_without_safetensors_the_extra_is_named(tmp_path, monkeypatch):
   path.touch()
   monkeypatch.setitem(sys.modules, "safetensors", None)
   with pytest.raises(UsageError, match=r"jaxflow-generative\[latents\]"):
-    autoencoder_files.read_tensors(path, field="--a")
+    autoencoder_files.read_tensors(path)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands
 from jaxflow.config import default_config, resolve
 from jaxflow.config.presets import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
+from jaxflow.runs.train import train
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -25,7 +25,7 @@ REPOSITORY = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with finished runs: `flow` (40 steps) and its student `whole`."""
+  """Return a folder with the run `flow` (40 steps), its student `whole`."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "flow", "flow_matching")
   tiny.train(path, "whole", *distil(path))
@@ -81,17 +81,17 @@ def test_signals_save_and_the_same_command_goes_on(folder, tmp_path):
   handlers = [signal.getsignal(number) for number in signals.values()]
   lines = []
 
-  def say(line):
+  def log(line):
     lines.append(line)
     if line[:7] in signals:
       signal.raise_signal(signals[line[:7]])
 
   for last in (10, 30):
-    assert commands.train(config, tmp_path / "run", say=say) is False
+    assert not train(config, tmp_path / "run", log=log).finished
     assert f"saved step {last} in" in lines[-1]
     assert max(saved_steps(tmp_path / "run")) == last
   assert [signal.getsignal(n) for n in signals.values()] == handlers
-  assert commands.train(config, tmp_path / "run", say=say) is True
+  assert train(config, tmp_path / "run", log=log).finished
   assert_same_run(tmp_path / "run", folder / "flow")
 
 
@@ -114,7 +114,8 @@ def saved_steps(workdir):
 
 
 def wait_for_checkpoint(workdir, step, process):
-  deadline = time.monotonic() + 120
+  # Against a process that hangs only: one that ends is seen at once.
+  deadline = time.monotonic() + 900
   while not any(s >= step for s in saved_steps(workdir)):
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
@@ -128,7 +129,7 @@ UNINTERRUPTED = "flow_matching", *LONG[:2], "checkpoint.every=1000"
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
-  """A run of 1,000 steps that nothing interrupted."""
+  """Return a run of 1,000 steps that nothing interrupted."""
   path = tmp_path_factory.mktemp("long")
   return tiny.train(path, "whole", *UNINTERRUPTED)
 
@@ -260,7 +261,7 @@ def make_run(**changes):
   config.model.update(depth=2, width=64, time_features=8)
   config.model.update(changes)
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
-  return Run.of(config)
+  return tiny.run_of(config)
 
 
 def mesh_of(*, data=1, fsdp=1):
@@ -327,7 +328,7 @@ def test_step_that_is_not_saved(tmp_path):
   checkpoints = Checkpoints(tmp_path, read_only=True)
   template = run.template(mesh_of())
   assert checkpoints.restore(template, 2)[1] == {"position": 2}
-  with pytest.raises(UsageError, match=r"--step=3 .* give one of \[2, 4\]"):
+  with pytest.raises(UsageError, match=r"^step=3 .* give one of \[2, 4\]"):
     checkpoints.restore(template, 3)
   with pytest.raises(
     UsageError, match=r"hidden_0/bias is .8,. there, .16,. he"
@@ -349,14 +350,13 @@ def test_position_of_the_data_is_saved(folder):
 
 
 def test_fsdp_run_equals_a_replicated_one(tmp_path):
-  flags = "model.width=64", "model.depth=2", "train.steps=20"
+  # Adam divides a gradient of zero by its own rounding error, unless it is told
+  # how small a gradient may be.
+  eps = "optimizer.eps=1e-3"
+  flags = "model.width=64", "model.depth=2", "train.steps=20", eps
   a = tiny.train(tmp_path, "a", "flow_matching", *flags)
   b = tiny.train(tmp_path, "b", "flow_matching", *flags, "mesh.fsdp=8")
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-    tiny.state_of(a).params,
-    tiny.state_of(b).params,
-  )
+  assert tiny.apart(tiny.state_of(b).params, tiny.state_of(a).params) <= 1e-5
 
 
 def test_diverged_run_keeps_its_checkpoints(tmp_path):
@@ -369,7 +369,7 @@ def test_diverged_run_keeps_its_checkpoints(tmp_path):
     patch.setattr(sharding, "MIN_SHARDED_SIZE", 2**12)
     patch.setattr(Run, "loss_fn", lambda run: nan_loss)
     with pytest.raises(RunError) as error:
-      commands.train(config, workdir, say=lambda line: None)
+      train(config, workdir, log=lambda line: None)
   text = str(error.value)
   assert "40 steps in a row up to step 60 (limit 30, train.max_skipped)" in text
   assert f"last good checkpoint: {workdir / 'checkpoints'}/20" in text

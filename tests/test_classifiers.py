@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from jaxflow import data
-from jaxflow.config import default_config, resolve
+from jaxflow.config import data_plan, default_config, evaluation_plan, resolve
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation import classifiers
 from jaxflow.evaluation.networks import make_extractor
@@ -66,13 +66,20 @@ def config_of(name, folder, shape):
   return resolve(config, shape=shape, num_classes=0, teacher=None)
 
 
+def plans_of(config, **network):
+  """The plans of an evaluation, with this network, and of the data."""
+  if network:
+    with config.unlocked(), config.ignore_type():
+      config.evaluation.network = network
+  return evaluation_plan(config), data_plan(config)
+
+
 def test_digits_are_recognised(tmp_path):
   lines = []
   with tiny.quiet():
     config = config_of("digits", tmp_path / "data", SHAPE)
     extractor = make_extractor(
-      {"name": "classifier", "width": 8, "train_steps": 300},
-      config,
+      *plans_of(config, name="classifier", width=8, train_steps=300),
       tmp_path / "evaluation",
       say=lines.append,
     )
@@ -190,7 +197,7 @@ def test_batches_are_epochs():
 def test_no_network_is_none(tmp_path):
   config = config_of("ring", tmp_path, (2,))
   assert config.evaluation.network.to_dict() == {"name": "none"}
-  assert make_extractor(config.evaluation.network, config, tmp_path) is None
+  assert make_extractor(*plans_of(config), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -225,7 +232,7 @@ def test_no_network_is_none(tmp_path):
 def test_wrong_network(tmp_path, data_name, shape, specification, message):
   config = config_of(data_name, tmp_path, shape)
   with tiny.quiet(), pytest.raises(UsageError, match=message) as error:
-    make_extractor(specification, config, tmp_path)
+    make_extractor(*plans_of(config, **specification), tmp_path)
   assert "\n" not in str(error.value)
 
 

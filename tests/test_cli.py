@@ -39,7 +39,7 @@ jax.monitoring.register_event_duration_secs_listener(note_compilation)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a run without labels, `plain`, and one with, `labelled`."""
+  """Return a folder with runs without and with labels: plain, labelled."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.steps=20")
   tiny.train(path, "labelled", "flow_matching", "train.steps=20", CLASSES)

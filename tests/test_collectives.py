@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import tiny
 
 from jaxflow import rows
 from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs.run import Run
 
 # 14 x 16 pixels make 7 x 8 tokens. No other size here is a multiple of 7, so
 # an array has a multiple of 7 elements exactly if it holds pixels or tokens.
@@ -36,7 +36,7 @@ OPTIONS = {"mean_flow": GUIDED, "shortcut": BOOTSTRAP_GUIDED}
 
 
 def first_rows(key):
-  """The names of the rows whose key no row before them has."""
+  """Return the names of the rows whose key no row before them has."""
   seen, names = [], []
   for name, row in METHODS.items():
     if key(row) not in seen:
@@ -92,7 +92,7 @@ def make_run(method, loss, **network):
     if "path" in METHODS[method].config:
       with teacher.unlocked():
         teacher.path = METHODS[method].config["path"]
-  run = Run.of(config_of(method, loss, teacher))
+  run = tiny.run_of(config_of(method, loss, teacher))
   # Adam works element by element: it adds nothing here but time to compile.
   clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3))
   return dataclasses.replace(run, optimizer=clipped)
@@ -108,7 +108,7 @@ def moved(run, mesh):
   }
   if "pairs" in run.model.method.needs:
     batch["noise"] = batch["data"]
-  lowered = run.jitted_step(state, mesh).lower(state, batch)
+  lowered = run.jitted_step(state, mesh).lower(jnp.uint32(0), state, batch)
   program = lowered.compile(compiler_options=fast_compile.OPTIONS).as_text()
   found = collections.defaultdict(set)
   for result, kind in COLLECTIVE.findall(program):

@@ -24,7 +24,7 @@ from jaxflow.compilation import (
 )
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.programs import evaluation_step
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
@@ -77,14 +77,14 @@ def test_host_devices_cannot_grow():
 )
 def test_chips_add_up_to_published_pods(name, chips, peak, all_reduce):
   chip = CHIPS[name]
-  assert chips * chip.flops == pytest.approx(peak, rel=0.03)
+  assert chips * chip.peak_flops == pytest.approx(peak, rel=0.03)
   assert chips * chip.link_bandwidth == pytest.approx(all_reduce, rel=0.15)
 
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_programs_may_not_use_more_than_there_is(name):
   chip = CHIPS[name]
-  assert 0.95 * chip.hbm < chip.usable <= chip.hbm
+  assert 0.95 * chip.hbm < chip.usable_hbm <= chip.hbm
 
 
 def test_times_of_a_chip():
@@ -219,7 +219,7 @@ def compiled(function, *arguments):
 
 
 def test_flops_of_loops_and_derivatives():
-  """A scan of 5 products; of its gradient, 3 times as many."""
+  """Return a scan of 5 products; of its gradient, 3 times as many."""
 
   def chain(x, weights):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
@@ -265,19 +265,21 @@ def test_a_sum_over_eight_devices():
   (found,) = collectives(compiled(summed, jnp.ones((8, n))))
   assert (found.kind, found.group, found.count) == ("all-reduce", 8, 3)
   assert found.bytes == 4 * n
-  assert found.sent == 2 * 7 / 8 * 4 * n
+  assert found.bytes_sent == 2 * 7 / 8 * 4 * n
 
 
-def small(shape=(2,)):
+def small(shape=(2,), batch_size=256):
   config = default_config("flow_matching", data="ring", model="mlp")
   config.model.update(width=32, depth=1)
   config.train.update(batch_size=64, steps_per_dispatch=2)
-  return resolve(config, shape=shape, num_classes=0, teacher=None)
+  config.sample.batch_size = config.evaluation.batch_size = batch_size
+  config = resolve(config, shape=shape, num_classes=0, teacher=None)
+  return Run(make_plan(config))
 
 
 @pytest.fixture(scope="module")
 def reports():
-  run, mesh = Run.of(small()), sharding.make_mesh()
+  run, mesh = small(), sharding.make_mesh()
   made = [
     compile_program(p, options=fast_compile.OPTIONS, limit=10**6)
     for p in programs(run, mesh, steps=2)
@@ -300,11 +302,11 @@ def test_a_training_step_sums_its_gradient(reports):
 def test_memory_and_flops_of_a_training_step(reports):
   (step, sampler, _), params = reports
   size = 4 * sum(x.size for x in params)
-  assert step.kept["parameters"] == step.kept["averages"] == size
+  assert step.resident["parameters"] == step.resident["averages"] == size
   # Two moments, a count or two.
-  assert 2 * size <= step.kept["optimizer"] <= 2 * size + 16
+  assert 2 * size <= step.resident["optimizer"] <= 2 * size + 16
   # Two steps of 8 points each on a device.
-  assert step.kept["batch"] == 2 * 8 * 2 * 4
+  assert step.resident["batch"] == 2 * 8 * 2 * 4
   assert step.fits and step.total <= 10**6
   # Forward and backward; what sees the data alone has no gradient to hand on.
   ratio = step.flops / (sampler.flops / sampler.rows * step.rows)
@@ -313,9 +315,8 @@ def test_memory_and_flops_of_a_training_step(reports):
 
 @pytest.mark.parametrize(("size", "split"), [(24, True), (20, False)])
 def test_samples_are_drawn_as_the_commands_draw_them(size, split):
-  config = small()
-  config.sample.batch_size = config.evaluation.batch_size = size
-  step, *others = programs(Run.of(config), sharding.make_mesh(), steps=1)
+  run = small(batch_size=size)
+  step, *others = programs(run, sharding.make_mesh(), steps=1)
   assert step.rows == 64
   for program, field in zip(others, ("sample", "evaluation"), strict=True):
     noise = program.arguments[-3]
@@ -326,22 +327,22 @@ def test_samples_are_drawn_as_the_commands_draw_them(size, split):
 
 
 def test_an_evaluation_step_holds_what_networks_see():
-  run, mesh = Run.of(small((8, 8, 1))), sharding.make_mesh()
+  run, mesh = small((8, 8, 1)), sharding.make_mesh()
   network = SimpleNamespace(
     name="linear",
     params=np.zeros((64, 5), np.float32),
     apply=lambda w, x: {"features": x.reshape(len(x), -1) @ w},
   )
   program = evaluation_step(run, mesh, networks=[network])
-  assert program.kept["feature networks"] == {"linear": network.params}
+  assert program.resident["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
-  rows = run.model.config.evaluation.batch_size
+  rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)
   assert outputs["finite"].shape == (rows,)
 
 
 def test_an_evaluation_step_shows_networks_what_latents_decode_to():
-  run, mesh = Run.of(small((4, 4, 2))), sharding.make_mesh()
+  run, mesh = small((4, 4, 2)), sharding.make_mesh()
   shapes = {"up": jax.ShapeDtypeStruct((32, 64), jnp.float32)}
 
   def decode(weights, x):
@@ -356,10 +357,10 @@ def test_an_evaluation_step_shows_networks_what_latents_decode_to():
   *_, program = programs(
     run, mesh, steps=1, networks=[network], decoder=(shapes, decode)
   )
-  assert program.kept["decoder"] == shapes
-  assert program.kept["feature networks"] == {"linear": network.params}
+  assert program.resident["decoder"] == shapes
+  assert program.resident["feature networks"] == {"linear": network.params}
   outputs = jax.eval_shape(program.function, *program.arguments)
-  rows = run.model.config.evaluation.batch_size
+  rows = run.plan.evaluation.batch_size
   assert outputs["features/linear"].shape == (rows, 5)
   assert outputs["samples"].shape == (rows, 4, 4, 2)
 

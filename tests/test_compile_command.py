@@ -9,11 +9,13 @@ import sys
 import jax
 import pytest
 
-from jaxflow import cli
-from jaxflow.commands import compile as command
-from jaxflow.compilation import Topology
+import jaxflow
+from jaxflow import compilation
+from jaxflow.commands import main
+from jaxflow.compilation import Topology, of_config
 from jaxflow.config import default_config
 from jaxflow.methods import METHODS
+from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("process_as_before")
@@ -40,7 +42,7 @@ def file(tmp_path_factory):
 
 
 def test_devices_that_are_not_there(file):
-  """A process of its own: it makes four devices before JAX starts."""
+  """Return a process of its own: it makes four devices before JAX starts."""
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
   arguments = ["--topology=host:4", f"--config={file}:mean_flow"]
@@ -49,7 +51,7 @@ def test_devices_that_are_not_there(file):
     [sys.executable, "-m", "jaxflow", "compile", *arguments],
     capture_output=True,
     text=True,
-    cwd=pathlib.Path(cli.__file__).parents[2],
+    cwd=pathlib.Path(jaxflow.__file__).parents[1],
     env=environment,
   )
   assert result.returncode == 0, result.stderr
@@ -64,17 +66,17 @@ def test_devices_that_are_not_there(file):
 
 
 def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
-  whole = command.compilation.programs
+  whole = compilation.programs
 
   def sampler(*arguments, **options):
     return whole(*arguments, **options)[1:2]
 
-  monkeypatch.setattr(command.compilation, "programs", sampler)
+  monkeypatch.setattr(compilation, "programs", sampler)
   arguments = ["jaxflow", "compile", f"--config={file}:mean_flow"]
   arguments.append("--topology=host:8")
-  assert cli.run([*arguments, "--hbm=0.000001"]) == 1
+  assert main.run([*arguments, "--hbm=0.000001"]) == 1
   assert "does not fit" in capsys.readouterr().out
-  assert cli.run([*arguments, "--hbm=1"]) == 0
+  assert main.run([*arguments, "--hbm=1"]) == 0
   assert "of 1.00 GiB: fits" in capsys.readouterr().out
 
 
@@ -90,7 +92,7 @@ def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
 )
 def test_wrong_usage_is_one_line(file, arguments, problem, capsys):
   given = ["jaxflow", "compile", f"--config={file}:mean_flow", *arguments]
-  assert cli.run(given) == 2
+  assert main.run(given) == 2
   error = capsys.readouterr().err
   assert problem in error
   assert error.count("\n") == 1
@@ -104,17 +106,19 @@ def test_a_teacher_that_is_not_there_is_like_its_student(method):
   config = default_config(method, data="nothing_to_read", model="dit")
   config.data.shape, config.data.num_classes = (8, 8, 4), 10
   config.model.update(depth=3, width=32, num_heads=2)
-  config, notes = command.resolved(config)
-  state = Run.of(config).template(command.sharding.make_mesh())
+  plan, notes = of_config.assumed_plan(config)
+  state = Run(plan).template(sharding.make_mesh())
   assert len(notes) == len(state.frozen)
   assert jax.tree.leaves(state.params)
 
 
 def test_blocks_that_straddle_devices_are_told():
-  config = default_config("mean_flow", data="digits", model="dit")
+  config = default_config("mean_flow", data="digits", model="mlp")
+  config.data.shape, config.data.num_classes = (2,), 0
   config.train.batch_size = 1024
-  assert command.straddling(config, 256) == []
-  (note,) = command.straddling(config, 512)
+  plan, _ = of_config.assumed_plan(config)
+  assert of_config._straddling_blocks(plan, 256) == []
+  (note,) = of_config._straddling_blocks(plan, 512)
   assert "train.batch_size=2048" in note
 
 
@@ -144,7 +148,7 @@ def pod():
 
 def test_a_pod_that_is_not_there(pod, file, capsys):
   given = ["jaxflow", "compile", f"--config={file}:flow_matching"]
-  assert cli.run([*given, f"--topology={pod.name}"]) == 0
+  assert main.run([*given, f"--topology={pod.name}"]) == 0
   out = capsys.readouterr().out
   assert "8 chips on 2 host(s), a chip with 16 GiB, 197 TFLOP/s" in out
   assert "the compiler's estimate" in out
@@ -153,5 +157,5 @@ def test_a_pod_that_is_not_there(pod, file, capsys):
 def test_a_pod_that_cannot_be(file, capsys):
   pytest.importorskip("libtpu")
   given = ["jaxflow", "compile", f"--config={file}:flow_matching"]
-  assert cli.run([*given, "--topology=v5e:3x3"]) == 2
+  assert main.run([*given, "--topology=v5e:3x3"]) == 2
   assert "the TPU compiler refuses it" in capsys.readouterr().err

@@ -15,8 +15,8 @@ from jaxflow.compilation import (
   collectives,
   compile_program,
   matmul_flops,
-  rows,
-  table,
+  report_records,
+  report_table,
 )
 from jaxflow.compilation.chips import GIB
 from jaxflow.compilation.hlo import Module
@@ -88,14 +88,14 @@ def test_what_is_not_counted_is_told():
     name="walk",
     function=jax.jit(walk),
     arguments=tuple(jax.ShapeDtypeStruct(*shape) for shape in shapes),
-    kept={},
+    resident={},
     rows=1,
     notes=("a stand-in",),
   )
   report = compile_program(program, options=fast_compile.OPTIONS)
   # One round of the loop, and the larger branch.
   assert report.flops == (2 + 1) * PRODUCT
-  text = table(report, Topology.parse("host:8"))
+  text = report_table(report, Topology.parse("host:8"))
   assert "\n  note: a stand-in" in text
   assert "\n  note: 1 loop(s) of a length that the program computes" in text
   assert "\n  note: 1 conditional(s)" in text
@@ -136,7 +136,7 @@ class Refused:
 
 def refused(message, **options):
   program = Program(
-    name="sort", function=Refused(message), arguments=(), kept={}, rows=1
+    name="sort", function=Refused(message), arguments=(), resident={}, rows=1
   )
   return compile_program(program, chip=CHIPS["v5e"], **options)
 
@@ -145,11 +145,11 @@ def refused(message, **options):
 def test_the_limit_of_the_compiler_is_told(limit):
   report = refused(REFUSAL, limit=limit)
   assert not report.fits
-  assert (report.total, report.limit) == (60 * GIB, CHIPS["v5e"].usable)
-  text = table(report, Topology.parse("v5e:2x2"))
+  assert (report.total, report.limit) == (60 * GIB, CHIPS["v5e"].usable_hbm)
+  text = report_table(report, Topology.parse("v5e:2x2"))
   assert "60.00 GiB of 15.75 GiB: does not fit" in text
   # A file of results has no NaN.
-  (row,) = rows([report])
+  (row,) = report_records([report])
   assert row["flops"] is row["temporary"] is None
 
 

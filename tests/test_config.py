@@ -180,7 +180,7 @@ def test_config_survives_its_file(tmp_path):
   values = json.loads((tmp_path / "config.json").read_text())
   assert values["data"]["shape"] == [2]
   assert values["data"]["num_classes"] == 8
-  loaded = files.load_config(tmp_path, field="--workdir")
+  loaded = files.load_config(tmp_path)
   files.check_same_run(loaded, config, "w")
   assert loaded.data.shape == (2,)
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
@@ -192,9 +192,9 @@ def test_config_survives_its_file(tmp_path):
 def test_corrupt_config_is_named(tmp_path, content):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(UsageError) as error:
-    files.load_config(tmp_path, field="teacher.workdir")
+    files.load_config(tmp_path)
   text = message(error)
-  assert f"teacher.workdir={str(tmp_path)!r}" in text
+  assert f"workdir={str(tmp_path)!r}" in text
   assert "config.json cannot be read" in text
 
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,6 @@ from jaxflow.config import registry
 from jaxflow.methods import METHODS
 from jaxflow.metrics import distances
 from jaxflow.parallel import sharding
-from jaxflow.runs import model as build
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
@@ -41,7 +41,7 @@ ROLES = {"target_fn": "target", "teacher": "teacher", "progress": "progress"}
 
 
 def distinct_rows():
-  """The rows by name, without those that only the data tell from another."""
+  """Return the rows by name; one of those that differ only in the data."""
   seen, rows = [], {}
   for name, row in METHODS.items():
     same = row.loss, row.flow_map, row.sampler, row.needs, dict(row.config)
@@ -78,20 +78,19 @@ def sample_times_of(method, size=SIZE):
 
 
 def some_times(method, key):
-  """Times `[SIZE]`, or pairs, in the middle of training; None if fixed."""
+  """Return times `[SIZE]`, or pairs, in mid-training; None if fixed."""
   if "sample_times" not in accepted(method):
     return None
   return times.at(sample_times_of(method), jnp.asarray(0.5))(key, SIZE)
 
 
 def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
-  """The keyword arguments of a loss, without its other networks."""
+  """Return the keyword arguments of a loss, without its other networks."""
   path = path_of(method)
   ends = {"t_min": path.t_min, "t_max": path.t_max}
-  options = {
-    k: registry.make(k, v, field=k, **ends) if k in registry.KINDS else v
-    for k, v in method.config.get("loss", {}).items()
-  }
+  options = registry.make_options(
+    method.loss, method.config.get("loss", {}), field="loss", **ends
+  )
   options["path"] = path
   if "sample_times" in accepted(method):
     options["sample_times"] = sample_times_of(method, size)
@@ -113,7 +112,7 @@ def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
 
 
 def log_weights_of(options):
-  """The learned weights among the options of a loss."""
+  """Return the learned weights among the options of a loss."""
   return {k: v for k, v in options.items() if isinstance(v, models.LogWeight)}
 
 
@@ -126,13 +125,13 @@ def network_of(method, *, num_classes=NUM_CLASSES, width=16, **options):
 
 
 def exact_velocity(path):
-  """The velocity of the ring, as a network."""
+  """Return the velocity of the ring, as a network."""
   ring = data.toy.ring_mixture()
   return oracle.Mixture(path, ring.weights, ring.means, ring.stds).velocity
 
 
 def loss_of(method, **network_options):
-  """A loss of (params, key, batch), and parameters for it."""
+  """Return a loss of (params, key, batch), and parameters for it."""
   network = network_of(method, **network_options)
   options = options_of(method)
   keys = jax.random.split(jax.random.key(0))
@@ -172,7 +171,7 @@ def pairs_of(path, size, seed):
 
 
 def batch_of(method, size=SIZE, seed=0):
-  points, component = data.toy.ring(size, seed)
+  points, component = data.toy.ring_mixture().sample(size, seed)
   batch = {"data": jnp.asarray(points), "cond": jnp.asarray(component)}
   if "pairs" in method.needs:
     batch["data"], batch["noise"] = pairs_of(path_of(method), size, seed)
@@ -200,7 +199,8 @@ def test_jit_keys_and_shape(method):
 
   key = jax.random.key(1)
   value, metrics = compiled(params, key, batch_of(method))
-  assert value.shape == (SIZE,) and value.dtype == jnp.float32
+  chex.assert_shape(value, (SIZE,))
+  chex.assert_type(value, jnp.float32)
   assert all(jnp.shape(m) == () for m in metrics.values()) and metrics
   eager, eager_metrics = loss(params, key, batch_of(method))
   # A weight 1 / (t - s) enlarges the rounding of two nearly equal points.
@@ -220,7 +220,7 @@ def test_jit_keys_and_shape(method):
 
 
 def ends_of_time(method):
-  """Times at the ends of the path, as the method's sampler returns them."""
+  """Return times at the ends of the path, as the method samples them."""
   if "sample_times" not in accepted(method):
     return []
   path = path_of(method)
@@ -258,17 +258,14 @@ def test_finite_at_both_ends_of_time(method, dtype):
   sampled = some_times(method, jax.random.key(2))
   for given in [*ends_of_time(method), sampled]:
     (_, value), gradient = compute(params, given)
-    assert value.dtype == jnp.float32
-    assert jnp.isfinite(value).all()
-    for leaf in jax.tree.leaves(gradient):
-      assert leaf.dtype == jnp.float32
-      assert jnp.isfinite(leaf).all()
+    chex.assert_type(jax.tree.leaves((value, gradient)), jnp.float32)
+    chex.assert_tree_all_finite((value, gradient))
   # The last times are the method's own: there the gradient is not zero.
   assert optax.tree.norm(gradient) > 1e-4
 
 
 def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
-  """A training step and its first state, with a teacher in the state."""
+  """Return a training step and its first state, with a teacher in the state."""
   path = path_of(method)
   emas = {
     name: registry.make("ema", law, field="ema", batch_size=size, steps=steps)
@@ -368,10 +365,11 @@ def test_same_training_on_one_and_on_eight_devices(name):
     np.testing.assert_allclose(
       metrics["loss"], other_metrics["loss"], rtol=1e-5, atol=1e-5
     )
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+    chex.assert_trees_all_close(
       (end.params, end.loss_params, end.ema),
       (other.params, other.loss_params, other.ema),
+      rtol=1e-5,
+      atol=1e-5,
     )
 
 
@@ -395,12 +393,13 @@ def quality_of(name, method, network, num_classes):
   )
   steps = flow_maps.ode_step, flow_maps.guided_step
   calls = 20 if method.flow_map in steps else 1
-  draw = build.Model(options, method, path_of(method), network).make_sampler(
-    method.config.get("sample", {}).get("nfe", calls)
+  plan = config.make_plan(options, network=network)
+  draw = plan.model.make_sampler(
+    plan.sample, method.config.get("sample", {}).get("nfe", calls)
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
   labels = np.arange(2000) % num_classes if num_classes else None
-  fresh, _ = data.toy.ring(2000, seed=13)
+  fresh, _ = data.toy.ring_mixture().sample(2000, seed=13)
 
   def quality(params):
     samples = draw(params, noise, jax.random.key(12), labels)
@@ -428,7 +427,7 @@ def test_learns_the_ring(name):
     optimizer=optax.adam(optax.linear_schedule(3e-3, 0.0, total)),
     steps=total,
   )
-  points, component = data.toy.ring(total * size, seed=1)
+  points, component = data.toy.ring_mixture().sample(total * size, seed=1)
   batches = {"data": points}
   if num_classes:
     batches["cond"] = component

@@ -105,7 +105,7 @@ def test_angular_networks_are_finite_at_the_ends():
   x = jnp.ones((2, 3))
 
   def net(xt, t, s, cond):
-    return xt + paths.over(t, xt)
+    return xt + paths.expand(t, xt)
 
   for network in (
     parameterizations.trigonometric_from_edm(net, path=angular_path(0.5)),
@@ -121,7 +121,7 @@ def test_angular_networks_are_converted_ones_without_the_singular_ends(
   unit, x64
 ):
   def net(xt, t, s, cond):
-    return jnp.sin(xt) + paths.over(t, xt)
+    return jnp.sin(xt) + paths.expand(t, xt)
 
   path = angular_path(unit)
   t, x = jnp.array([0.2, 0.7, 1.3]), jnp.arange(6.0).reshape(3, 2) / 5

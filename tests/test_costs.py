@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxflow import compilation
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import leading_metric, read_rows
 from jaxflow.parallel import sharding
@@ -22,7 +22,6 @@ from jaxflow.reports import (
   save_tradeoff,
   shared_metric,
 )
-from jaxflow.runs import model as build
 
 LATENCY = Latency(median=1e-3, p95=2e-3, num=20)
 
@@ -49,25 +48,23 @@ def cost(**fields):
   return dataclasses.replace(base, **fields)
 
 
-def model_of(method, **changes):
+def plan_of(method, **changes):
   """A network without a bias on what is not multiplied, 8 classes."""
   config = default_config(method, data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8)
   for name, value in changes.items():
     section, field = name.split("__")
     config[section][field] = value
-  return build.make_model(
-    resolve(config, shape=(2,), num_classes=8, teacher=None)
-  )
+  return make_plan(resolve(config, shape=(2,), num_classes=8, teacher=None))
 
 
-def programs(model, nfe, rows):
+def programs(plan, nfe, rows):
   mesh = sharding.make_mesh()
-  params = jax.eval_shape(model.network.init, jax.random.key(0))
-  given = {"nfe": nfe, "rows": rows, "field": "--nfe"}
+  params = jax.eval_shape(plan.model.network.init, jax.random.key(0))
+  given = {"nfe": nfe, "rows": rows}
   return (
-    compilation.sampler_call(model, params, mesh, **given),
-    compilation.network_call(model, params, mesh, **given),
+    compilation.sampler_program(plan, params, mesh, **given),
+    compilation.network_program(plan, params, mesh, **given),
   )
 
 
@@ -93,47 +90,48 @@ def programs(model, nfe, rows):
   ],
 )
 def test_network_call_is_that_of_the_sampler(method, changes, rows_of_call):
-  model = model_of(method, **changes)
-  _, network = programs(model, 4, 8)
+  plan = plan_of(method, **changes)
+  _, network = programs(plan, 4, 8)
   xt, t, s, label = network.arguments[1:]
   assert xt.shape == (rows_of_call, 2)
   assert t.shape == s.shape == label.shape == (rows_of_call,)
 
 
 def test_network_call_of_a_network_that_is_told_its_guidance():
-  model = model_of("improved_mean_flow", loss__label_dropout=0.1)
-  *_, cond = programs(model, 1, 8)[1].arguments
+  plan = plan_of("improved_mean_flow", loss__label_dropout=0.1)
+  *_, cond = programs(plan, 1, 8)[1].arguments
   assert {k: v.shape for k, v in cond.items()} == dict.fromkeys(
     ("label", "omega", "t_start", "t_end"), (8,)
   )
 
 
 def test_sampler_multiplies_no_more_than_its_network_calls():
-  model = model_of("mean_flow")
-  params = model.network.init(jax.random.key(0))
+  plan = plan_of("mean_flow")
+  params = plan.model.network.init(jax.random.key(0))
   reports = [
     compilation.compile_program(program)
     for nfe in (1, 3)
-    for program in programs(model, nfe, 8)
+    for program in programs(plan, nfe, 8)
   ]
   one, network, three, _ = (report.flops for report in reports)
   assert one == network > 0
   # What does not change from call to call is multiplied once.
   assert 2 * network < three <= 3 * network
-  program = programs(model, 1, 8)[0]
-  noise, key, label = compilation.inputs_of(program, jax.random.key(1))
+  program = programs(plan, 1, 8)[0]
+  noise, key, label = compilation.example_inputs(program, jax.random.key(1))
   assert abs(float(noise.std()) - 1) < 0.5
   assert label.tolist() == [0] * 8
   report = compilation.compile_program(program)
   samples = report.executable(params, noise, key, label)
-  expected = model.make_sampler(1)(params, noise, key, label)
+  sampler = plan.model.make_sampler(plan.sample, 1)
+  expected = sampler(params, noise, key, label)
   np.testing.assert_allclose(samples, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_that_the_devices_do_not_divide_are_on_all_of_them():
-  model = model_of("mean_flow")
+  plan = plan_of("mean_flow")
   for rows, split in ((8, False), (3, True)):
-    noise = programs(model, 1, rows)[0].arguments[1]
+    noise = programs(plan, 1, rows)[0].arguments[1]
     assert noise.sharding.is_fully_replicated == split
     assert noise.dtype == jnp.float32
 

@@ -52,7 +52,7 @@ def test_adaptive_decay_of_0_keeps_the_parameters():
 
 
 def stage_of(num_points):
-  """The doubling curriculum while it has so many points."""
+  """Return the doubling curriculum while it has so many points."""
   pair = DOUBLING.at(jnp.asarray(np.log2((num_points - 1) / 10) / 8))
   assert pair.num_points == num_points
   return pair

@@ -43,7 +43,7 @@ def message(error):
 
 
 def numbered(num, *, label=True):
-  """A data set whose sample i holds i, so that batches can be read."""
+  """Return a data set whose sample i holds i, so that batches can be read."""
   data = np.arange(num, dtype=np.float32)[:, None]
   if not label:
     return jdata.from_arrays(data)
@@ -128,9 +128,8 @@ def test_mnist_needs_a_raw_dir():
 
 def test_ring_moments():
   num, components, radius, std = 40_000, 5, 2.0, 0.3
-  data, component = toy.ring(
-    num, seed=3, components=components, radius=radius, std=std
-  )
+  ring = toy.ring_mixture(components=components, radius=radius, std=std)
+  data, component = ring.sample(num, seed=3)
   assert data.dtype == np.float32
   assert component.dtype == np.int32
   # Each axis has mean 0 and variance radius^2 / 2 + std^2, for any number of
@@ -242,7 +241,8 @@ def test_digits_are_read_again_as_they_were(digits, data_dir):
 PREPARE = """
 import random, sys, time, warnings
 warnings.simplefilter("error")
-from jaxflow.data import digits, load
+from jaxflow.data import load
+from jaxflow.data.sets import digits
 random.seed(0)
 state = random.getstate()
 print("ready", flush=True)
@@ -320,7 +320,7 @@ def idx_bytes(array):
 
 
 def write_idx(folder, *, seed=0, compress=True, train=30, test=20):
-  """Writes a random set and returns {split: (images, labels)}."""
+  """Write a random set and return {split: (images, labels)}."""
   generator = np.random.default_rng(seed)
   written = {}
   for split, prefix, num in (("train", "train", train), ("test", "t10k", test)):
@@ -601,7 +601,7 @@ def test_prefetch_changes_neither_batches_nor_state(size):
     return jdata.Batches(numbered(10), batch_size=4, seed=4)
 
   plain = make()
-  stream = jdata.prefetch(make(), one_device(), size=size)
+  stream = jdata.Prefetch(make(), one_device(), size=size)
   assert stream.get_state() == plain.get_state()
   for _ in range(6):
     batch = next(stream)
@@ -614,7 +614,7 @@ def test_prefetch_changes_neither_batches_nor_state(size):
 def test_prefetch_resumes_after_the_batch_handed_out():
   def make():
     batches = jdata.Batches(numbered(10), batch_size=4, seed=4)
-    return jdata.prefetch(batches, one_device(), size=3)
+    return jdata.Prefetch(batches, one_device(), size=3)
 
   stream = make()
   drawn(stream, 4)
@@ -649,13 +649,13 @@ class Finite:
 
 
 def test_prefetch_hands_out_the_last_batches():
-  stream = jdata.prefetch(Finite(), one_device(), size=2)
+  stream = jdata.Prefetch(Finite(), one_device(), size=2)
   assert [int(batch[0]) for batch in stream] == [1, 2, 3]
 
 
 def test_prefetch_size():
   with pytest.raises(UsageError, match="size=0"):
-    jdata.prefetch(Finite(), one_device(), size=0)
+    jdata.Prefetch(Finite(), one_device(), size=0)
 
 
 TWO_DEVICES = """

@@ -57,7 +57,7 @@ def make(case, **options):
 
 
 def trunk(p, x, groups):
-  """The levels of a trunk; group norms of `groups[i]` groups, 0 for none."""
+  """Return the levels of a trunk; `groups[i]` is 0 for no group norm."""
   if x.ndim == 4:
     x = plain.leaky(plain.conv(p["input"], x))
   levels = []
@@ -203,7 +203,7 @@ def test_frozen_parameters_are_an_argument():
     ),
     (
       {"num_classes": -1},
-      "num_classes=-1: give 0 (unconditional) or more",
+      "num_classes=-1: give 0 or more",
     ),
     ({"dtype": "float16"}, "dtype=float16: give float32 or bfloat16"),
   ],

@@ -13,10 +13,10 @@ from jaxflow.metrics import (
   Confidences,
   energy_distance,
   estimates,
-  gaussian_discrepancy,
+  gaussian_mmd,
   inception_score,
   kernel_distance,
-  manifolds,
+  precision_recall,
   sliced_wasserstein,
   wasserstein,
 )
@@ -36,7 +36,7 @@ def pair(seed, *, shift, a=80, b=120):
 SMOOTH = {
   "sliced": lambda a, b: sliced_wasserstein(a, b, projections=32),
   "energy": energy_distance,
-  "mmd": lambda a, b: gaussian_discrepancy(a, b, bandwidth=1.0),
+  "mmd": lambda a, b: gaussian_mmd(a, b, bandwidth=1.0),
   "exact": wasserstein,
 }
 
@@ -44,7 +44,7 @@ SMOOTH = {
 @pytest.fixture(scope="module")
 def shares():
   draws = (pair(seed, shift=0.3, a=200, b=200) for seed in range(70))
-  return [manifolds(b, a) for a, b in draws]
+  return [precision_recall(b, a) for a, b in draws]
 
 
 class TestSlicedWasserstein:
@@ -151,14 +151,14 @@ class TestErrors:
     assert 0.7 < ratio < 1.6
 
   def test_blocks_are_disjoint_and_of_one_size(self):
-    rows = estimates.blocks_of(np.random.default_rng(0), 103, 10)
+    rows = estimates.random_blocks(np.random.default_rng(0), 103, 10)
     assert rows.shape == (10, 10) and len(np.unique(rows)) == 100
 
 
-class TestManifolds:
+class TestPrecisionRecall:
   @staticmethod
   def by_definition(real, fake, k):
-    """Loops over equations 1 to 4, distances by `math.dist`."""
+    """Loop over equations 1 to 4, distances by `math.dist`."""
 
     def radius(points, i):
       others = (math.dist(points[i], p) for j, p in enumerate(points) if j != i)
@@ -188,19 +188,19 @@ class TestManifolds:
   ):
     monkeypatch.setattr("jaxflow.metrics.points._WORKING_MEMORY_MIB", memory)
     real, fake = normal(1, 40, 2), 0.5 * normal(2, 30, 2) + 1.0
-    found = manifolds(real, fake, k)
+    found = precision_recall(real, fake, k)
     expected = self.by_definition(real, fake, k)
     numbers = found.precision, found.recall, found.density, found.coverage
     assert tuple(x.value for x in numbers) == expected
     assert 0 < min(expected)
 
   def test_few_samples_have_no_error(self):
-    found = manifolds(normal(1, 9, 2), normal(2, 9, 2))
+    found = precision_recall(normal(1, 9, 2), normal(2, 9, 2))
     assert found.density.error is None
 
   @staticmethod
   def both(real, fake, k=3):
-    found = manifolds(real, fake, k)
+    found = precision_recall(real, fake, k)
     return found.precision.value, found.recall.value
 
   def test_the_same_set_gives_one_and_far_sets_zero(self):
@@ -227,7 +227,7 @@ class TestKernelDistance:
     a, b = normal(1, 4, 5), normal(2, 6, 5) + 0.3
     found = kernel_distance(a, b, blocks=2, seed=3)
     generator = np.random.default_rng(3)
-    parts = (estimates.blocks_of(generator, len(x), 2) for x in (a, b))
+    parts = (estimates.random_blocks(generator, len(x), 2) for x in (a, b))
     values = []
     for first, second in zip(*parts, strict=True):
 
@@ -286,19 +286,19 @@ class TestGaussianDiscrepancy:
     expected = mean(itertools.permutations(a, 2))
     expected += mean(itertools.permutations(b, 2))
     expected -= 2 * mean(itertools.product(a, b))
-    found = gaussian_discrepancy(a, b, bandwidth=2.0)
+    found = gaussian_mmd(a, b, bandwidth=2.0)
     assert found.value == pytest.approx(expected, rel=1e-9)
 
   def test_bandwidth_is_the_median_distance_of_the_reference(self):
     a, b = normal(1, 7, 3), normal(2, 9, 3)
     median = np.median(cdist(b, b)[np.triu_indices(9, 1)])
-    expected = gaussian_discrepancy(a, b, bandwidth=median).value
-    assert gaussian_discrepancy(a, b).value == pytest.approx(expected)
+    expected = gaussian_mmd(a, b, bandwidth=median).value
+    assert gaussian_mmd(a, b).value == pytest.approx(expected)
 
   def test_has_no_bias_for_equal_laws(self):
     values = np.array(
       [
-        gaussian_discrepancy(*pair(seed, shift=0.0, a=20, b=30)).value
+        gaussian_mmd(*pair(seed, shift=0.0, a=20, b=30)).value
         for seed in range(300)
       ]
     )
@@ -306,9 +306,9 @@ class TestGaussianDiscrepancy:
 
   def test_bad_requests_are_named(self):
     with pytest.raises(UsageError, match="bandwidth is 0"):
-      gaussian_discrepancy(normal(0, 4, 2), np.zeros((4, 2)))
+      gaussian_mmd(normal(0, 4, 2), np.zeros((4, 2)))
     with pytest.raises(UsageError, match="sets of 1 and 4 samples"):
-      gaussian_discrepancy(normal(0, 1, 2), np.zeros((4, 2)))
+      gaussian_mmd(normal(0, 1, 2), np.zeros((4, 2)))
 
 
 class TestWasserstein:

@@ -44,13 +44,13 @@ def text_of(name):
 
 
 def sections(name):
-  """The text below each heading of a page."""
+  """Return the text below each heading of a page."""
   parts = re.split(r"^## (.+)$", text_of(name), flags=re.MULTILINE)
   return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def table_names(text):
-  """The names in the first column of a Markdown table of methods."""
+  """Return the names in the first column of a Markdown table of methods."""
   return re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)
 
 
@@ -185,7 +185,7 @@ def test_links(page):
 
 @pytest.fixture
 def page(tmp_path):
-  """A page beside a file of three lines."""
+  """Return a page beside a file of three lines."""
   (tmp_path / "code.py").write_text("a = 1\nb = 2\nb = 2 + a\n")
 
   def write(text):

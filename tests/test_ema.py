@@ -26,7 +26,7 @@ LAWS = {
 
 
 def averages(law, dtype):
-  """The average of a pytree after each update of the table's sequence."""
+  """Return the average after each update of the table's sequence."""
   values = jnp.asarray(TABLE["in/values"], dtype)
   count = jnp.arange(1, len(values))
 

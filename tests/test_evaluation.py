@@ -17,7 +17,7 @@ from jaxflow.figures import save_grid, save_points
 
 
 def replay(dataset):
-  """Makes a sampler that returns the data themselves, by class if asked."""
+  """Make a sampler that returns the data themselves, by class if asked."""
 
   def sampler(key, num, cond):
     rows = np.arange(num) if cond is None else np.empty(num, int)

@@ -17,8 +17,8 @@ from jaxflow.evaluation import during_training, streams
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
 from jaxflow.runs.drawing import streamer
+from jaxflow.runs.restoring import load, restore
 from jaxflow.training.checkpoints import Checkpoints
 
 DIGITS = '''\
@@ -62,16 +62,16 @@ def digits(tmp_path_factory):
 def evaluator_of(workdir, mesh, *changes):
   given = [f"--config.evaluation.{change}" for change in changes]
   config = config_of_run(workdir, given, ("evaluation",))
-  run, state = runs.load(workdir, field="--workdir", mesh=mesh, config=config)
-  options = config.evaluation
+  run = tiny.run_of(config)
+  options = run.plan.evaluation
+  state = restore(run, workdir, mesh=mesh)
   made = Evaluator.of(
     run,
     mesh,
     workdir / "evaluation",
     num=options.num,
     kept=options.kept,
-    metrics=options.metrics,
-    field="evaluation.metrics",
+    names=options.metrics,
   )
   return made, state
 
@@ -82,7 +82,7 @@ def test_devices_and_batches_change_nothing(digits):
   for devices, size in ((1, 256), (8, 50)):
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     made, state = evaluator_of(digits, mesh, f"batch_size={size}")
-    found.append(made.judge(made.draw(state, 2, "nfe")))
+    found.append(made.judge(made.draw(state, 2)))
   one, eight = found
   assert set(one) == set(eight) == NAMES
   for name, score in eight.items():
@@ -99,8 +99,8 @@ def test_devices_and_batches_change_nothing(digits):
 def test_a_sample_depends_on_its_number_alone(method, tmp_path):
   workdir = tiny.train(tmp_path, "run", method, "train.steps=5")
   mesh = sharding.make_mesh()
-  run, state = runs.load(workdir, field="--workdir", mesh=mesh)
-  stream = streamer(run, 3, "nfe", mesh)
+  run, state = load(workdir, mesh=mesh)
+  stream = streamer(run, 3, mesh)
   drawn = {
     size: np.concatenate(
       [
@@ -182,7 +182,7 @@ def test_only_what_is_named_is_computed(trained_run):
 def test_a_killed_evaluation_goes_on(digits, monkeypatch):
   mesh = sharding.make_mesh()
   made, state = evaluator_of(digits, mesh, "batch_size=64")
-  whole = made.draw(state, 1, "nfe")
+  whole = made.draw(state, 1)
   monkeypatch.setattr(streams, "_SAVE_EVERY", 0.0)
   seen = []
 
@@ -200,15 +200,15 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
     partial = streams.Partial(folder, {"work": 1})
     if dying:
       with pytest.raises(KeyboardInterrupt):
-        part.draw(state, 1, "nfe", partial=partial)
+        part.draw(state, 1, partial=partial)
       assert len(list(folder.iterdir())) == 1
     else:
-      drawn = part.draw(state, 1, "nfe", partial=partial)
+      drawn = part.draw(state, 1, partial=partial)
   # Five batches in all: none was drawn twice.
   assert len(seen) == 5 and len(list(folder.iterdir())) == 1
   # Another call, where the file is still there, draws nothing.
   partial = streams.Partial(folder, {"work": 1})
-  again = made.draw(state, 1, "nfe", partial=partial)
+  again = made.draw(state, 1, partial=partial)
   np.testing.assert_array_equal(again.samples, whole.samples)
   assert drawn.num == whole.num
   np.testing.assert_array_equal(drawn.samples, whole.samples)
@@ -261,7 +261,7 @@ class TestStatistics:
     mesh = sharding.make_mesh()
     plain, state = evaluator_of(digits, mesh)
     stored, _ = evaluator_of(digits, mesh, f"reference={stats}")
-    drawn = plain.draw(state, 1, "nfe")
+    drawn = plain.draw(state, 1)
     name = "fd_digits_classifier"
     a, b = (x.judge(drawn)[name] for x in (plain, stored))
     assert a.value == pytest.approx(b.value, rel=1e-6)
@@ -271,7 +271,7 @@ class TestStatistics:
   def test_published_files_are_read(self, digits, stats, tmp_path):
     mesh, metrics = sharding.make_mesh(), "metrics=fd_digits_classifier"
     plain, state = evaluator_of(digits, mesh, metrics)
-    drawn = plain.draw(state, 1, "nfe")
+    drawn = plain.draw(state, 1)
     (wanted,) = plain.judge(drawn).values()
     for keys in (("mu", "sigma"), ("ref_mu", "ref_sigma")):
       with np.load(stats) as file:
@@ -509,7 +509,7 @@ def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
     "during.metrics=recall",
   )
   made, state = evaluator_of(trained_run, sharding.make_mesh(), *changes)
-  made = dataclasses.replace(made, judging=1.5)
+  made = dataclasses.replace(made, floor_seconds=1.5)
 
   def draw(self, *arguments, **options):
     clock.now += 2.0  # Twice an evaluation: average and parameters.

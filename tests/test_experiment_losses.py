@@ -13,13 +13,13 @@ from jaxflow.losses import flow_matching_loss
 
 @functools.wraps(flow_matching_loss)
 def still(*arguments, **options):
-  """The method's loss without its gradient."""
+  """Return the method's loss without its gradient."""
   loss, metrics = flow_matching_loss(*arguments, **options)
   return jax.lax.stop_gradient(loss), metrics
 
 
 def distance(fits, params):
-  """The largest change of a parameter of the first seed."""
+  """Return the largest change of a parameter of the first seed."""
   changes = jax.tree.map(
     lambda a, b: np.abs(a - b).max(), fits.states[0].params, params
   )

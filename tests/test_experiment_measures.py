@@ -16,7 +16,7 @@ A = np.array([[0.0, -1.0], [2.0, 0.0]])
 
 
 def linear(x, t, s, cond):
-  """The field A x."""
+  """Return the field A x."""
   return x @ jnp.asarray(A.T, x.dtype)
 
 

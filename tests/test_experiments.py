@@ -220,27 +220,28 @@ def test_parts_of_a_page_are_filled_and_missed():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-  """The same two networks as fits and, the second, as a run."""
+  """Return the same two networks as fits and, the second, as a run."""
   folder = tmp_path_factory.mktemp("fits")
-  tiny.train(folder, "teacher", "flow_matching", "seed=1")
+  # Adam divides a gradient of zero by its own rounding error, unless it is told
+  # how small a gradient may be.
+  tiny.train(folder, "teacher", "flow_matching", "seed=1", "optimizer.eps=1e-3")
   config = load_file(f"{tiny.config_file(folder)}:flow_matching")
+  config.optimizer.eps = 1e-3
   return fit(config, (0, 1), folder=folder), folder
 
 
 def test_fits_are_what_jaxflow_trains(teacher):
   fits, folder = teacher
   run = tiny.state_of(folder / "teacher")
-  for a, b in zip(
-    jax.tree.leaves((fits.states[1].params, fits.states[1].ema)),
-    jax.tree.leaves((run.params, run.ema)),
-    strict=True,
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  fitted = fits.states[1]
+  assert tiny.apart(fitted.params, run.params) <= 1e-5
+  assert tiny.apart(fitted.ema, run.ema) <= 1e-5
 
 
 def test_fits_are_kept(teacher):
   fits, folder = teacher
   config = load_file(f"{tiny.config_file(folder)}:flow_matching")
+  config.optimizer.eps = 1e-3
   again = fit(config, (0, 1), folder=folder)
   assert again.seconds == fits.seconds
   np.testing.assert_array_equal(again.sample(8, 2), fits.sample(8, 2))
@@ -253,6 +254,7 @@ def test_students_side_by_side_are_students_in_turn(teacher):
   fits, folder = teacher
   file = tiny.config_file(folder)
   config = load_file(f"{file}:consistency_distillation")
+  config.optimizer.eps = 1e-3
   both, turns = (
     fit(config, (0, 1), teacher=fits, snapshots=(20,), together=together)
     for together in (True, False)
@@ -260,10 +262,8 @@ def test_students_side_by_side_are_students_in_turn(teacher):
   for steps in (20, 40):
     a, b = both.at(steps), turns.at(steps)
     assert int(a.states[0].step) == int(b.states[0].step) == steps
-    for x, y in zip(
-      jax.tree.leaves(a.params()), jax.tree.leaves(b.params()), strict=True
-    ):
-      np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    for x, y in zip(a.params(), b.params(), strict=True):
+      assert tiny.apart(x, y) <= 1e-5
   # Seed by seed: two teachers, two students.
   one, two = both.params()
   assert any(

@@ -46,7 +46,7 @@ class RandomWeights(dict):
 
 
 def of(ops, network, weights, x):
-  """What a network written once more makes of images [B, H, W, 3]."""
+  """Apply the plain reimplementation of a network to [B, H, W, 3]."""
 
   def weight(name, shape):
     return ops.tensor(weights(name, shape))
@@ -66,7 +66,7 @@ def noise(*shape):
 
 
 def distance(seen, expected):
-  """The largest error of any output, relative to its norm."""
+  """Return the largest error of any output, relative to its norm."""
   assert set(seen) == set(expected)
   return max(
     np.linalg.norm(seen[name] - expected[name]) / np.linalg.norm(expected[name])
@@ -187,14 +187,14 @@ def lite0():
 
 
 def published_weights():
-  """The published tensors by a reader of their own: PyTorch's."""
+  """Return the published tensors by a reader of their own: PyTorch's."""
   torch = pytest.importorskip("torch")
   tensors = torch.load(efficientnet._installed(), weights_only=True)
   return lambda name, shape: tensors[name].reshape(shape).numpy()
 
 
 def our_weights(params):
-  """The parameters of ours under their published names."""
+  """Return the parameters of ours under their published names."""
   named = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     place = [key.key for key in path]

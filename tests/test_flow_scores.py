@@ -6,25 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from jaxflow import config as configs
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import flow_scores
 from jaxflow.reports import plane_gallery
-from jaxflow.runs.run import Run
 
 FIELDS = ("straightness", "curvature", "truncation")
 LABELS = np.arange(4)
 
 
 def run_of(**sample):
-  """A tiny untrained network of points with labels, sampled so."""
+  """Return a tiny untrained network of points with labels, sampled so."""
   config = configs.default_config("flow_matching", data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8)
   config.evaluation.flow.update(num=4, steps=2)
   changes = {"loss": {"label_dropout": 0.1}, "sample": sample}
   configs.update(config, changes | {"sample": {"ema": "online"} | sample})
-  return Run.of(
+  return tiny.run_of(
     configs.resolve(config, shape=(2,), num_classes=8, teacher=None)
   )
 
@@ -38,9 +38,11 @@ def params():
 
 
 def velocity(run, params, t):
-  """The velocity of four points at a time, as the run is sampled."""
+  """Return the velocity of four points at a time, as the run is sampled."""
   points, times = jnp.ones((4, 2)), jnp.full(4, t)
-  return run.model.sampled()(params)(points, times, times, LABELS)
+  return run.model.sampled(run.plan.sample)(params)(
+    points, times, times, LABELS
+  )
 
 
 def trajectories(run, params):
@@ -50,9 +52,9 @@ def trajectories(run, params):
 
 
 def followed(run, params):
-  source = types.SimpleNamespace(run=run, params=params)
+  source = types.SimpleNamespace(plan=run.plan, params=params)
   noise = np.asarray(jax.random.normal(jax.random.key(1), (4, 2)))
-  return plane_gallery._follow(source, noise, LABELS)[0]
+  return plane_gallery._trajectories(source, noise, LABELS)[0]
 
 
 def test_a_velocity_is_guided_inside_the_interval_alone(params):
@@ -81,15 +83,12 @@ def test_trajectories_are_guided_as_the_samples(look, params):
 
 def test_a_picture_that_its_grid_cannot_give_is_left_out(params, tmp_path):
   run = run_of(grid={"name": "given", "values": (1.0, 0.0)})
-  subject = types.SimpleNamespace(
-    run=types.SimpleNamespace(run=run, params=params, role="run"),
-    teacher=None,
-    folder=tmp_path,
-    first=lambda num: (np.ones((4, 2)), LABELS),
+  given = types.SimpleNamespace(
+    source=types.SimpleNamespace(plan=run.plan, params=params, role="run"),
+    inputs=lambda num: (np.ones((4, 2)), LABELS),
   )
-  picture = plane_gallery._trajectories(subject)
-  assert picture.file is None
-  assert picture.text.startswith("left out: sample.grid={'name': 'given'")
+  with pytest.raises(UsageError, match=r"^sample\.grid={'name': 'given'"):
+    plane_gallery._save_trajectories(given, tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

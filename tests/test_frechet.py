@@ -14,7 +14,7 @@ def moments_of(rows):
 
 
 def mixed(seed, num, size, *, rank=None, shift=0.0):
-  """Draws from a Gaussian with a covariance of its own."""
+  """Draw from a Gaussian with a covariance of its own."""
   generator = np.random.default_rng(seed)
   mix = generator.standard_normal((rank or size, size))
   return generator.standard_normal((num, rank or size)) @ mix + shift

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from jaxflow import models
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
-from jaxflow.runs import model as build
 
 SHAPE = (4, 4, 1)
 small_dit = functools.partial(
@@ -136,13 +136,14 @@ def config_of(method, num_classes=10, **changes):
 
 
 def test_the_first_head_samples_with_the_configured_guidance():
-  model = build.make_model(
+  run = tiny.run_of(
     config_of("improved_mean_flow", flow_map__omega=3.0, flow_map__t_end=0.5)
   )
+  model = run.model
   params = randomised(model.network)
   noise = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
   label = jnp.array([0, 9])
-  x = model.make_sampler(1)(params, noise, jax.random.key(1), label)
+  x = run.make_sampler(1)(params, noise, jax.random.key(1), label)
   cond = {"label": label, "omega": 3.0 * jnp.ones(2)}
   cond |= {"t_start": jnp.zeros(2), "t_end": 0.5 * jnp.ones(2)}
   u, _ = model.network.apply(params, noise, jnp.ones(2), jnp.zeros(2), cond)
@@ -158,15 +159,12 @@ def test_the_first_head_samples_with_the_configured_guidance():
 )
 def test_guidance_that_cannot_be_learned(changes, message):
   with pytest.raises(UsageError, match=message):
-    build.make_model(config_of("improved_mean_flow", **changes))
+    tiny.run_of(config_of("improved_mean_flow", **changes))
 
 
 def test_guidance_of_the_sampler_is_not_for_guidance_inputs():
-  model = build.make_model(
-    config_of("improved_mean_flow", sample__guidance=2.0)
-  )
   with pytest.raises(UsageError, match=r"sample.guidance=2\.0: .*omega"):
-    model.make_sampler(1)
+    tiny.run_of(config_of("improved_mean_flow", sample__guidance=2.0))
 
 
 def test_times_are_told_which_rows_the_loss_bootstraps():
@@ -176,10 +174,10 @@ def test_times_are_told_which_rows_the_loss_bootstraps():
     loss__num_steps=8,
     flow_map__num_steps=8,
   )
-  pair = build.make_model(config).loss_options()["sample_times"]
+  pair = tiny.run_of(config).model.loss_options["sample_times"]
   assert (pair.block, pair.num_steps) == ((4, 2), 8)
 
 
 def test_trained_and_sampled_steps_must_agree():
   with pytest.raises(UsageError, match=r"flow_map.num_steps=128: .*=8"):
-    build.make_model(config_of("shortcut", loss__num_steps=8))
+    tiny.run_of(config_of("shortcut", loss__num_steps=8))

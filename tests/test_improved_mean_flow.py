@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 from jaxflow import losses, models, paths, times
-from jaxflow.paths import over
+from jaxflow.paths import expand
 
 LINEAR = paths.Linear()
 PAIRS = times.SortedPair(law=times.LogitNormal(mean=-0.4, std=1.0))
@@ -28,7 +28,7 @@ def network(x, t, s, cond):
 
 
 def points(size, seed=0):
-  """Data, noise and labels 0..5; 5 is the null label."""
+  """Draw data, noise and labels 0..5; 5 is the null label."""
   keys = jax.random.split(jax.random.key(seed), 3)
   return {
     "data": jax.random.normal(keys[0], (size, 2)),
@@ -75,11 +75,11 @@ def guided_heads(x, t, s, cond, *, share=0.4, wrong=False):
   now = jnp.where(inside, rate, 1)
   now = jnp.where(cond["label"] == 5, share, now)
   away = x - jnp.asarray(POINT, x.dtype)[None]
-  v = over(now / t, x) * away
+  v = expand(now / t, x) * away
   fall = (s / t) * (low / high) ** (rate - 1)
   here = t == s
-  u = over((1 - fall) / jnp.where(here, 1, t - s), x) * away
-  return jnp.where(over(here | wrong, x), v, u), v
+  u = expand((1 - fall) / jnp.where(here, 1, t - s), x) * away
+  return jnp.where(expand(here | wrong, x), v, u), v
 
 
 def test_residual_vanishes_with_guidance(x64):

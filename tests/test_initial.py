@@ -10,16 +10,14 @@ import pytest
 import tiny
 
 from jaxflow import models
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.parallel import sharding
-from jaxflow.runs import initial_weights
-from jaxflow.runs import model as build
-from jaxflow.runs import run as runs
+from jaxflow.runs.restoring import load
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with a run `plain`, with checkpoints at 10 and 20."""
+  """Return a folder with a run `plain`, with checkpoints at 10 and 20."""
   path = tmp_path_factory.mktemp("runs")
   flags = "train.steps=20", "checkpoint.every=10"
   tiny.train(path, "plain", "flow_matching", *flags)
@@ -123,7 +121,7 @@ def test_what_a_network_means():
       config.parameterization = {"name": "trigonometric_from_linear"}
       config.path.noise_std = noise_std
     own = resolve(config, shape=(2,), num_classes=0, teacher=None)
-    meaning[name] = initial_weights._meaning(build.make_model(own))
+    meaning[name] = make_plan(own).model.identity
   assert meaning["flow"] == meaning["wrapped"]
   assert meaning["flow"] != meaning["scaled"]
   assert meaning["edm"]["sigma_data"] == 0.5
@@ -151,12 +149,11 @@ def test_init_goes_before_the_teacher(folder, tmp_path):
 
 
 def test_a_second_time_starts_without_effect(folder, tmp_path):
-  """The network of two times is the source's, whatever s is."""
+  """Return the network of two times is the source's, whatever s is."""
   frozen(folder, tmp_path, "mean_flow")
   mesh = sharding.make_mesh()
   (one, source), (two, state) = (
-    runs.load(path, field="--workdir", mesh=mesh)
-    for path in (folder / "plain", tmp_path / "new")
+    load(path, mesh=mesh) for path in (folder / "plain", tmp_path / "new")
   )
   x = jax.random.normal(jax.random.key(0), (6, 2))
   t, s = jnp.linspace(0.2, 1, 6), jnp.linspace(0.1, 0.4, 6)

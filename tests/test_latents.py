@@ -39,7 +39,7 @@ CLASSES = 3
 
 
 def gray(split, raw_dir, data_dir):
-  """A set of random gray images in three classes."""
+  """Return a set of random gray images in three classes."""
   draw = np.random.default_rng(len(split))
   images = draw.uniform(-1, 1, (COUNTS[split], 8, 8, 1)).astype(np.float32)
   label = np.arange(len(images)) % CLASSES
@@ -163,7 +163,7 @@ def test_samples_are_the_plain_networks_normalised(world, split):
 def test_drawn_latents_have_the_scale(world):
   """Over all training latents, with noise: deviation 0.5 a channel."""
   source = load(world / "out")
-  stream = data.Drawn(data.Batches(source, batch_size=40, seed=0))
+  stream = data.SampledBatches(data.Batches(source, batch_size=40, seed=0))
   batches = [next(stream)["data"] for _ in range(200)]
   found = np.stack(batches).std((0, 1, 2, 3))
   # 128,000 values a channel; 200 draws of each deviation.
@@ -184,7 +184,9 @@ class Wide:
 
 
 def stream(**options):
-  return data.Drawn(data.Batches(Wide(), batch_size=8, seed=5, **options))
+  return data.SampledBatches(
+    data.Batches(Wide(), batch_size=8, seed=5, **options)
+  )
 
 
 def test_draws_depend_on_seed_and_number():
@@ -272,7 +274,7 @@ def test_wrong_flags(world, changes, words):
   ],
 )
 def test_other_latents_are_refused(world, changes, words):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   with pytest.raises(UsageError) as error:
     data.LatentFolder.create(world / "out", {**folder.description, **changes})
   assert words in str(error.value)
@@ -294,7 +296,7 @@ def test_other_images_of_the_same_counts_are_refused(world, which, monkeypatch):
 
 
 def test_commands_are_quoted_for_a_shell(world):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   spaced = {**folder.description, "raw_dir": "of me/'it'"}
   found = data.LatentFolder(pathlib.Path("my latents"), spaced).command()
   flags = shlex.split(found)
@@ -303,7 +305,7 @@ def test_commands_are_quoted_for_a_shell(world):
 
 
 def test_the_same_weights_may_lie_elsewhere(world):
-  folder = data.LatentFolder.open(world / "out", field="--out")
+  folder = data.LatentFolder.open(world / "out")
   moved = {**folder.description, "autoencoder": "moved", "raw_dir": "there"}
   found = data.LatentFolder.create(world / "out", moved)
   assert found.description == folder.description
@@ -318,7 +320,7 @@ def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
     decoding.make_picture(data_plan(config))
   line = str(error.value)
   assert "decoder.npz is damaged; delete it" in line
-  assert f"with: {data.LatentFolder.open(copy, field='').command()}" in line
+  assert f"with: {data.LatentFolder.open(copy).command()}" in line
   whole.popitem()
   np.savez(copy / "decoder.npz", **whole)
   with pytest.raises(UsageError, match=r"decoder\.npz is damaged; delete it"):
@@ -366,8 +368,8 @@ def test_half_precision(tmp_path):
   store = shards(tmp_path)
   mean = np.full((2, 2, 2, 1), 1 / 3)
   store.write(0, mean, mean / 100, None)
-  assert store.missing() == [1]
-  rows = store.map(0, field="--out")
+  assert store.files.missing() == [1]
+  rows = store.memory_map(0)
   assert isinstance(rows, np.memmap)
   # A mean and a deviation of 2 bytes for each of 4 values.
   assert rows.dtype.itemsize == 16
@@ -406,7 +408,7 @@ def test_images_are_made_square():
 
 @pytest.fixture(scope="module")
 def trained(world):
-  """A run of two steps on latents, with a picture."""
+  """Return a run of two steps on latents, with a picture."""
   return tiny.train(
     world,
     "run",
@@ -508,7 +510,7 @@ def test_the_shipped_config(world):
 
 
 def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
-  """The latents have the deviation 0.5."""
+  """Return the latents have the deviation 0.5."""
   options = ["data.name=latents", f"data.data_dir={world / 'out'}"]
   arguments = tiny.train_command(
     *(tmp_path, "run", "moment_matching", *options),

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(jaxflow.__file__).parent
 CORE = {
   *("types", "paths", "predictions", "times", "weights", "rows"),
   *("couplings", "solvers", "flow_maps", "guidance", "sampling", "losses"),
-  "methods",
+  *("methods", "options"),
 }
 
 
@@ -51,12 +51,12 @@ def layer(module):
 
 
 def own(module):
-  """The modules of jaxflow that a module imports."""
+  """Return the modules of jaxflow that a module imports."""
   return {name for name in imports(module) if name.split(".")[0] == "jaxflow"}
 
 
 def foreign(module):
-  """The top-level packages of others that a module imports."""
+  """Return the top-level packages of others that a module imports."""
   tops = {name.split(".")[0] for name in imports(module)}
   return tops - {"jaxflow"} - sys.stdlib_module_names
 
@@ -131,7 +131,7 @@ def test_package_stays_in_one_layer(package, layers):
 
 
 def docstrings(tree):
-  """The constant nodes that are docstrings."""
+  """Return the constant nodes that are docstrings."""
   owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
   for node in ast.walk(tree):
     if isinstance(node, owners) and ast.get_docstring(node) is not None:
@@ -171,7 +171,7 @@ def test_commands_wait_for_nothing_that_only_some_call():
 
 
 def loaded(modules):
-  """The top-level packages that are loaded after `import <modules>`."""
+  """Return the top-level packages that are loaded after `import <modules>`."""
   result = subprocess.run(
     [sys.executable, "-c", f"import sys, {modules}\nprint(*sys.modules)"],
     capture_output=True,

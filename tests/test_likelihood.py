@@ -26,7 +26,7 @@ STDS = np.array([0.4, 0.6])
 
 
 def grid(path, steps):
-  """Times that are dense near data, where the velocity bends."""
+  """Return times that are dense near data, where the velocity bends."""
   share = np.linspace(1, 0, steps + 1) ** 2
   return path.t_min + (path.t_max - path.t_min) * share
 
@@ -76,7 +76,7 @@ def test_gaussian_has_its_density_to_the_order(name, solver, order, x64):
   x = points(0, 5)
   coarse, fine = (
     np.abs(
-      nll(velocity, x, path, steps, solver=solver).nats - exact_nats(path, x)
+      nll(velocity, x, path, steps, solver=solver).nll - exact_nats(path, x)
     ).max()
     for steps in (64, 128)
   )
@@ -102,11 +102,11 @@ def test_mixture_has_its_density_within_the_error_of_the_probes(law, x64):
   expected = -np.log(parts.sum(axis=1))
   found = nll(velocity, x, path, 32, law=law, probes=2, batch_size=150)
   # The same samples: what differs is the noise of probes alone.
-  apart = found.nats - expected
+  apart = found.nll - expected
   assert abs(apart.mean()) < 3 * apart.std() / 20 + 2e-3
-  assert found.mean.error == pytest.approx(found.nats.std() / 20, rel=0.01)
+  assert found.mean.error == pytest.approx(found.nll.std() / 20, rel=0.01)
   exact = nll(velocity, x[:50], path, 128)
-  np.testing.assert_allclose(exact.nats, expected[:50], atol=1e-3)
+  np.testing.assert_allclose(exact.nll, expected[:50], atol=1e-3)
 
 
 def test_probes_belong_to_samples_and_conditions_to_rows():
@@ -121,13 +121,13 @@ def test_probes_belong_to_samples_and_conditions_to_rows():
   options = {"law": "gaussian", "probes": 3}
   whole = nll(velocity, x, path, 4, cond=cond, batch_size=10, **options)
   parts = nll(velocity, x, path, 4, cond=cond, batch_size=4, **options)
-  np.testing.assert_allclose(whole.nats, parts.nats, rtol=1e-5)
+  np.testing.assert_allclose(whole.nll, parts.nll, rtol=1e-5)
   other = nll(velocity, x, path, 4, cond=cond, seed=1, **options)
-  assert np.abs(whole.nats - other.nats)[1:].min() > 1e-6
+  assert np.abs(whole.nll - other.nll)[1:].min() > 1e-6
   # The divergence is 0.3 cond at any point, and its integral too.
   exact = nll(velocity, x, path, 4, cond=cond)
   still = nll(velocity, x, path, 4, cond=0 * cond)
-  assert exact.nats[0] == pytest.approx(still.nats[0], rel=1e-6)
+  assert exact.nll[0] == pytest.approx(still.nll[0], rel=1e-6)
   images = nll(
     lambda z, t, s, c: velocity(z.reshape(-1, 2), t, s, c).reshape(z.shape),
     x.reshape(10, 1, 2, 1),
@@ -135,7 +135,7 @@ def test_probes_belong_to_samples_and_conditions_to_rows():
     4,
     cond=cond,
   )
-  np.testing.assert_allclose(images.nats, exact.nats, rtol=1e-5)
+  np.testing.assert_allclose(images.nll, exact.nll, rtol=1e-5)
 
 
 def test_parameters_of_a_partial_are_arguments():
@@ -149,14 +149,14 @@ def test_parameters_of_a_partial_are_arguments():
   )
   # x(1) = x exp(c), and the integral of the divergence is 2 c.
   expected = (x**2).sum(1) / 2 * (math.e - 1) - 1
-  np.testing.assert_allclose(second.nats - first.nats, expected, rtol=1e-3)
+  np.testing.assert_allclose(second.nll - first.nll, expected, rtol=1e-3)
 
 
 def test_bits_of_quantised_data():
   # A law uniform over the 8 x 8 cells of two numbers on 8 levels has 3 bits
   # each: its density is 1 / (8 gap)^2.
   gap = 2 / 7
-  found = Likelihood(nats=np.full(5, 2 * math.log(8 * gap)), size=2)
+  found = Likelihood(nll=np.full(5, 2 * math.log(8 * gap)), size=2)
   bits = found.bits_per_dimension(8)
   assert bits.value == pytest.approx(3.0)
   assert bits.error == 0
@@ -186,6 +186,6 @@ def test_bad_requests_are_named():
   with pytest.raises(UsageError, match="finite samples"):
     nll(still, x * np.nan, path, 2)
   with pytest.raises(UsageError, match="levels=1"):
-    Likelihood(nats=np.zeros(3), size=1).bits_per_dimension(1)
+    Likelihood(nll=np.zeros(3), size=1).bits_per_dimension(1)
   with pytest.raises(RunError, match="3 of 3 likelihoods are not finite"):
     nll(lambda z, t, s, c: z + jnp.inf, x, path, 2)

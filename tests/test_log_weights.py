@@ -15,8 +15,8 @@ from jaxflow import models, paths, weights
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
 from jaxflow.runs.drawing import drawer
+from jaxflow.runs.restoring import load
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
@@ -108,7 +108,7 @@ def test_first_gradient_is_the_excess_over_one():
 
 
 def given_errors(model_fn, key, batch, *, log_weight):
-  """A loss whose errors nothing can change."""
+  """Return a loss whose errors nothing can change."""
   del model_fn, key
   loss = weights.learned(batch["data"][:, 0], log_weight(batch["t"]))
   return loss, {}
@@ -148,7 +148,7 @@ def test_step_that_is_not_finite_leaves_the_weight():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Runs `plain`, of flow matching, and `weighted`, of a learned weight."""
+  """Run `plain`, of flow matching, and `weighted`, of a learned weight."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.steps=10")
   tiny.train(path, "weighted", ROW, "train.steps=20", "checkpoint.every=10")
@@ -157,7 +157,7 @@ def folder(tmp_path_factory):
 
 def test_network_and_averages_hold_no_weight(folder):
   mesh = sharding.make_mesh()
-  run, state = runs.load(folder / "weighted", field="--workdir", mesh=mesh)
+  run, state = load(folder / "weighted", mesh=mesh)
   kernel = state.loss_params["log_weight"]["kernel"]
   assert kernel.shape == (128,) and (kernel != 0).any()
   network = jax.eval_shape(run.model.network.init, jax.random.key(0))
@@ -165,7 +165,7 @@ def test_network_and_averages_hold_no_weight(folder):
     assert jax.tree.structure(params) == jax.tree.structure(network)
   assert tiny.state_of(folder / "plain").loss_params == {}
 
-  draw = drawer(run, 1, "nfe", mesh)
+  draw = drawer(run, 1, mesh)
   other = jax.tree.map(lambda x: x + 1, state.loss_params)
   samples, same = (
     draw(s, jax.random.key(0), 4, None)

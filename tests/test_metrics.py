@@ -10,12 +10,12 @@ from jaxflow.errors import RunError, UsageError
 from jaxflow.metrics import (
   METRICS,
   Confidences,
-  Drawn,
   Estimate,
   Moments,
+  SampleSummary,
   Score,
   compare,
-  manifolds,
+  precision_recall,
   score,
   table,
 )
@@ -32,7 +32,7 @@ def moments_of(rows):
 
 
 def drawn(seed, *networks, num=60, shift=0.0, size=2):
-  """Makes labelled points that networks have seen."""
+  """Make labelled points that networks have seen."""
   generator = np.random.default_rng(seed)
   samples = generator.standard_normal((num, size)) + shift
   features = {n: generator.standard_normal((num, 5)) for n in networks}
@@ -40,7 +40,7 @@ def drawn(seed, *networks, num=60, shift=0.0, size=2):
   moments = {n: moments_of(x) for n, x in features.items()}
   moments |= {f"{n}_spatial": moments_of(x) for n, x in features.items()}
   sums = Confidences.empty(3)
-  return Drawn(
+  return SampleSummary(
     num=num,
     samples=samples,
     label=np.arange(num) % 3,
@@ -52,8 +52,10 @@ def drawn(seed, *networks, num=60, shift=0.0, size=2):
 
 
 def only(full, *fields):
-  """Keeps some fields of a set."""
-  return Drawn(num=full.num, **{name: getattr(full, name) for name in fields})
+  """Keep some fields of a set."""
+  return SampleSummary(
+    num=full.num, **{name: getattr(full, name) for name in fields}
+  )
 
 
 OF_SAMPLES = {
@@ -99,11 +101,11 @@ def test_statistics_of_a_file_are_enough_for_a_frechet_distance():
 def test_a_share_is_that_of_its_function():
   a, b = drawn(0, "net"), drawn(1, "net")
   found = compare(a, b, k=4)
-  expected = manifolds(b.features["net"], a.features["net"], 4)
+  expected = precision_recall(b.features["net"], a.features["net"], 4)
   for name in SHARES:
     assert found[f"{name}_net"] == getattr(expected, name)
   samples = compare(a, b, names=["density"])["density"]
-  assert samples == manifolds(b.samples, a.samples).density
+  assert samples == precision_recall(b.samples, a.samples).density
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_what_is_not_finite_is_said():
   with pytest.raises(UsageError, match="reference: 2 of 60 samples are not"):
     compare(good, bad)
   moments = {"net": Moments(9, np.zeros(2), np.full((2, 2), math.inf))}
-  broken = Drawn(num=9, moments=moments)
+  broken = SampleSummary(num=9, moments=moments)
   with pytest.raises(UsageError, match="'fd_net': moments are not finite"):
     compare(broken, broken, names=["fd_net"])
 
@@ -157,11 +159,11 @@ def test_wrong_sizes_are_said():
   with pytest.raises(UsageError, match=r"'recall_net'.*\(5,\).*\(4,\)"):
     compare(a, b, names=["recall_net"])
   with pytest.raises(UsageError, match="60 samples, 59 labels"):
-    Drawn(num=60, samples=a.samples, label=np.zeros(59))
+    SampleSummary(num=60, samples=a.samples, label=np.zeros(59))
   with pytest.raises(UsageError, match="num=59: 60 samples"):
-    Drawn(num=59, samples=a.samples)
+    SampleSummary(num=59, samples=a.samples)
   with pytest.raises(UsageError, match="num=0"):
-    Drawn(num=0)
+    SampleSummary(num=0)
 
 
 def test_the_floor_stands_beside_the_value():

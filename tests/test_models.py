@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def waves(t, features):
 
 
 def reference_dit(params, xt, t, s, label, heads=2, patch=2):
-  """The Diffusion Transformer in NumPy, float64, token by token."""
+  """Return the Diffusion Transformer in NumPy, float64, token by token."""
   p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   batch, height, breadth, channels = xt.shape
   corners = [
@@ -263,8 +264,8 @@ def test_layouts_share_initial_values_and_convert_both_ways():
   key = jax.random.key(0)
   unrolled = jit(small_dit().init)(key)["blocks"]
   scanned = jit(small_dit(scan_layers=True).init)(key)["blocks"]
-  jax.tree.map(np.testing.assert_array_equal, stack_blocks(unrolled), scanned)
-  jax.tree.map(np.testing.assert_array_equal, unstack_blocks(scanned), unrolled)
+  chex.assert_trees_all_equal(stack_blocks(unrolled), scanned)
+  chex.assert_trees_all_equal(unstack_blocks(scanned), unrolled)
   first, second = unrolled["block_0"], unrolled["block_1"]
   assert (first["expand"]["kernel"] != second["expand"]["kernel"]).any()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics import memorisation, nearest
+from jaxflow.metrics import memorisation, nearest_neighbours
 from jaxflow.reports import slerp
 
 RNG = np.random.default_rng(0)
@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 def test_nearest_is_the_brute_force_one():
   samples = RNG.standard_normal((20, 3, 2))
   train = RNG.standard_normal((50, 3, 2))
-  index, distance = nearest(samples, train, k=3)
+  index, distance = nearest_neighbours(samples, train, k=3)
   for i, sample in enumerate(samples):
     lengths = np.sqrt(((train - sample) ** 2).sum(axis=(1, 2)))
     order = np.argsort(lengths)[:3]
@@ -23,7 +23,7 @@ def test_nearest_is_the_brute_force_one():
 
 def test_wrong_number_of_neighbours():
   with pytest.raises(UsageError, match=r"k=3: give 1 to 2"):
-    nearest(np.zeros((1, 2)), np.zeros((2, 2)), k=3)
+    nearest_neighbours(np.zeros((1, 2)), np.zeros((2, 2)), k=3)
 
 
 def test_memorisation_of_copies_of_real_data_and_of_far_ones():

@@ -35,7 +35,7 @@ def gaussian(path):
 
 
 def batch_of(size, seed=0):
-  """Data of the oracle's law, with their noise."""
+  """Draw data of the oracle's law, with their noise."""
   data_key, noise_key = jax.random.split(jax.random.key(seed))
   unit = jax.random.normal(data_key, (size, 2))
   return {
@@ -45,7 +45,7 @@ def batch_of(size, seed=0):
 
 
 def within(path, low=0.05, high=0.95):
-  """Times strictly inside a path."""
+  """Draw times strictly inside a path."""
   span = path.t_max - path.t_min
   return times.Uniform(
     t_min=path.t_min + low * span, t_max=path.t_min + high * span
@@ -59,7 +59,7 @@ def z_score(samples):
 
 
 def perturbed(network):
-  """The network plus four features of its inputs, weighted by theta."""
+  """Return the network plus four features of its inputs, weighted by theta."""
 
   def model_fn(theta, x, t, s, cond):
     wave = jnp.stack([x[:, 0], x[:, 1] * t, jnp.sin(3 * t + s), s * 0 + 1])

@@ -18,7 +18,7 @@ INSIDE = times.Uniform(t_min=0.1, t_max=1.45)
 
 
 def jump(x, t, s, cond):
-  """The network whose consistency function is the exact flow map."""
+  """Return the network whose consistency function is the exact flow map."""
   end = EXACT.flow_map(x, t, jnp.zeros_like(t))
   return (jnp.cos(t)[:, None] * x - end) / jnp.sin(t)[:, None]
 

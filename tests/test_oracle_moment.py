@@ -34,7 +34,7 @@ def moment_matching(
 
 
 def rotating(x, t, s, cond):
-  """The network whose rotation is the exact flow map of one point."""
+  """Return the network whose rotation is the exact flow map of one point."""
   factor = [
     flow_maps.rotation(lambda *_, v=v: v * jnp.ones_like(x), path=LINEAR)
     for v in (0.0, 1.0)

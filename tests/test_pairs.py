@@ -29,7 +29,7 @@ OPTIONS = PairOptions(num=100, nfe=4, shard_size=40, batch_size=24, seed=7)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Runs `plain` and `labelled`, and 100 pairs of each in 3 shards."""
+  """Run `plain` and `labelled`, and 100 pairs of each in 3 shards."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "plain", "flow_matching", "train.steps=20")
   flags = CLASSES, "loss.label_dropout=0.5", "train.steps=20"
@@ -47,7 +47,7 @@ def make(workdir, out, options=OPTIONS, **changes):
 
 
 def read(folder):
-  return data.Pairs.open(folder, field="data.pairs").load(field="data.pairs")
+  return data.Pairs.open(folder).load()
 
 
 def command(workdir, out, *flags):
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
 
   def killed(self, shard, *arrays):
     if shard == 1:
-      (out / "pairs-00001-of-00003.array_record.part").write_bytes(b"half")
+      (out / ".pairs-00001-of-00003.array_record.1.tmp").write_bytes(b"half")
       raise KeyboardInterrupt
     write(self, shard, *arrays)
 
@@ -326,7 +326,7 @@ def test_methods_train_on_pairs(folder, tmp_path, method):
   assert result.code == 0, result.err
   assert "100 pairs, 8 device(s)" in result.out
   saved = json.loads((tmp_path / "new" / "config.json").read_text())
-  digest = data.Pairs.open(folder / "plain_pairs", field="x").digest
+  digest = data.Pairs.open(folder / "plain_pairs").digest
   assert saved["data"]["pairs_digest"] == digest
 
 
@@ -423,7 +423,7 @@ def test_a_run_keeps_its_pairs(folder, tmp_path):
 
 
 def test_the_command_is_quoted_for_a_shell(folder):
-  found = data.Pairs.open(folder / "plain_pairs", field="data.pairs")
+  found = data.Pairs.open(folder / "plain_pairs")
   spaced = {**found.description, "workdir": "runs of mine/'a'"}
   flags = shlex.split(data.Pairs(pathlib.Path("my pairs"), spaced).command())
   assert flags[:2] == ["jaxflow", "pairs"]

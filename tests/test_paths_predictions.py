@@ -27,7 +27,7 @@ PRECISIONS = [
 
 
 def table_of(name, dtype, times):
-  """The rows of one path, and a comparison at the scale of each sample."""
+  """Return the rows of one path, and a comparison relative to a sample."""
   table = {
     k.removeprefix(f"{name}/"): jnp.asarray(v[times], dtype)
     for k, v in references.table("conversions").items()

@@ -27,7 +27,7 @@ def pair(shape=SHAPE, batch=2):
 
 
 def torch_arrays():
-  """A tiny VGG and its weights of channels, as PyTorch lays them out."""
+  """Return a tiny VGG and its weights of channels, as PyTorch lays them out."""
   noise = np.random.default_rng(1)
   arrays, before = {}, 3
   # Convolution, rectifier, halving, convolution, rectifier, convolution.
@@ -197,7 +197,7 @@ def test_wrong_files_are_named(tmp_path):
     vgg16(file=file, stages=STAGES).parameters(jax.random.key(0))
   for text in (file, digest, vgg.VGG16_SHA256):
     assert text in str(error.value)
-  with pytest.raises(UsageError, match=r"it has no features\.10\.weight"):
+  with pytest.raises(UsageError, match=r"it has no features\.10\.bias"):
     vgg16(file=file, sha256=digest).parameters(jax.random.key(0))
   with pytest.raises(UsageError, match=r"no such file; get lpips/weights/v0.1"):
     read_lpips_weights(str(tmp_path / "none.pth"))

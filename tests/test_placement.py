@@ -31,7 +31,7 @@ def moved(keep, mesh, spec):
     (WIDTH, WIDTH), jnp.float32, sharding=NamedSharding(mesh, spec)
   )
   gradient = jax.grad(functools.partial(product, keep), argnums=(0, 1))
-  lowered = jax.jit(sharding.over(mesh, gradient)).lower(x, w)
+  lowered = jax.jit(sharding.with_mesh(mesh, gradient)).lower(x, w)
   compiled = lowered.compile(compiler_options=fast_compile.OPTIONS)
   found = collectives(Module.parse(compiled.as_text()))
   return {shape.dims for c in found for shape in c.shapes}
@@ -55,7 +55,7 @@ def test_other_axes_are_left_to_the_compiler():
   mesh = sharding.make_mesh(data=4, tensor=2)
   both = NamedSharding(mesh, PartitionSpec(sharding.ROWS, "tensor"))
   x = jax.device_put(jnp.ones((ROWS, WIDTH)), both)
-  kept = jax.jit(sharding.over(mesh, by_rows))(x)
+  kept = jax.jit(sharding.with_mesh(mesh, by_rows))(x)
   assert kept.sharding.is_equivalent_to(both, 2)
 
 
@@ -64,7 +64,7 @@ def test_a_sample_is_not_split_over_devices(samples, kept):
   """3 samples of 8 tokens are 24 rows, 3 on each of 8 devices."""
   linear = TokenLinear(16, 16, rngs=nnx.Rngs(0))
   x = jnp.ones((samples, 8, 16))
-  placed = sharding.over(sharding.make_mesh(), lambda x: linear(x))
+  placed = sharding.with_mesh(sharding.make_mesh(), lambda x: linear(x))
   text = jax.jit(placed).lower(x).as_text()
   assert ("sharding_constraint" in text) == kept
 
@@ -73,5 +73,5 @@ def test_rows_that_no_mesh_divides_are_left_alone():
   mesh = sharding.make_mesh()
   x = jnp.ones((3, WIDTH))
   assert by_rows(x) is x
-  text = jax.jit(sharding.over(mesh, by_rows)).lower(x).as_text()
+  text = jax.jit(sharding.with_mesh(mesh, by_rows)).lower(x).as_text()
   assert "sharding_constraint" not in text

@@ -29,7 +29,7 @@ def images(size, seed=0):
 
 
 def at(row, place):
-  """A row of numbers [n, ...] read between two of its places."""
+  """Return a row of numbers [n, ...] read between two of its places."""
   place = min(max(place, 0), len(row) - 1)
   low = math.floor(place)
   high = min(low + 1, len(row) - 1)
@@ -37,7 +37,7 @@ def at(row, place):
 
 
 def looped(image, side, *, half_pixel, part):
-  """The first pixels a side of a resized image, one after the other."""
+  """Return the first pixels a side of a resized image, one after the other."""
 
   def place(i, before):
     if half_pixel:

@@ -11,7 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-from jaxflow.runs.model import make_model
+import tiny
 
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
@@ -21,7 +21,6 @@ from jaxflow.config.presets import load_file
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.inputs import check_mesh
-from jaxflow.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -364,7 +363,7 @@ def test_cifar10_has_the_published_fields(method):
 
 
 def commands_of(file, name):
-  """The flags of a docstring's `jaxflow NAME` commands."""
+  """Return the flags of a docstring's `jaxflow NAME` commands."""
   text = ast.get_docstring(ast.parse((FOLDER / f"{file}.py").read_text()))
   lines = text.replace("\\\n", " ").splitlines()
   found = [x.split()[2:] for x in lines if x.startswith(f"  jaxflow {name} ")]
@@ -463,7 +462,7 @@ def resolved(config):
 
 
 def shrunk(config):
-  """The config with a network that is traced in no time."""
+  """Return the config with a network that is traced in no time."""
   config = type(config)(config.to_dict())
   kept = ("second_time", "heads", "guidance_inputs")
   kept = {k: v for k, v in config.model.items() if k in kept}
@@ -494,8 +493,8 @@ def test_a_step_and_the_samplers_can_be_made(file, method):
   """Of a small network, on batches of the published size."""
   config = resolved(shrunk(load(file, method)))
   check_limits(config)
-  check_mesh(config, sharding.make_mesh())
-  run = Run.of(config)
+  run = tiny.run_of(config)
+  check_mesh(run.plan, sharding.make_mesh())
   state = run.template(sharding.make_mesh())
   after, metrics = jax.eval_shape(
     run.train_step(), state, shapes_of_batch(config)
@@ -503,7 +502,7 @@ def test_a_step_and_the_samplers_can_be_made(file, method):
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
   assert metrics["loss"].shape == ()
   for nfe in {config.sample.nfe, *config.evaluation.nfe}:
-    run.model.make_sampler(nfe)
+    run.make_sampler(nfe)
 
 
 def count(tree):
@@ -511,7 +510,7 @@ def count(tree):
 
 
 def state_of(file, name):
-  return Run.of(resolved(load(file, name))).template(sharding.make_mesh())
+  return tiny.run_of(resolved(load(file, name))).template(sharding.make_mesh())
 
 
 @pytest.mark.parametrize(
@@ -551,7 +550,7 @@ def test_one_time_needs_one_embedding():
   counts = [
     count(
       jax.eval_shape(
-        make_model(load("imagenet256_latent", name)).network.init,
+        tiny.run_of(load("imagenet256_latent", name)).model.network.init,
         jax.random.key(0),
       )
     )

@@ -38,7 +38,7 @@ def command(folder, *flags, method="reflow", workdir="new"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A folder with two rounds, `new`, and a teacher, `plain`."""
+  """Return a folder with two rounds, `new`, and a teacher, `plain`."""
   path = tmp_path_factory.mktemp("rounds")
   tiny.train(path, "plain", "flow_matching", "train.steps=10")
   result = tiny.run(*command(path))
@@ -65,13 +65,13 @@ def test_every_round_follows_on_the_last(folder):
     assert config["init"] == {
       **{"workdir": previous, "ema": "sampling", "step": 10},
     }
-    pairs = data.Pairs.open(workdir / f"pairs_{number}", field="x")
+    pairs = data.Pairs.open(workdir / f"pairs_{number}")
     assert pairs.description["workdir"] == previous
     assert pairs.description["seed"] == number - 1
 
 
 def test_round_0_is_flow_matching(folder):
-  """The mean losses of both, of 10 batches with noise of their own."""
+  """Return the mean losses of both, of 10 batches with noise of their own."""
   losses = [
     float(tiny.rows(workdir)[0]["loss"])
     for workdir in (folder / "new" / "round_0", folder / "plain")

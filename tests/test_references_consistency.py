@@ -98,7 +98,7 @@ def test_target_is_the_data_where_s_is_0():
   def loss(scale):
     # F = scale c_in x, and ln(0) makes NaN of it and of its derivative.
     def net(x, time, s, cond):
-      return scale * (x + paths.over(0 * time + 0 * s, x))
+      return scale * (x + paths.expand(0 * time + 0 * s, x))
 
     value, _ = losses.consistency_loss(
       net,
@@ -133,10 +133,10 @@ def data_of(exact, size, seed=3):
 
 
 def exact_network(exact, weight=0.0):
-  """The flow map to t_min, with an error of the size `weight`."""
+  """Return the flow map to t_min, with an error of the size `weight`."""
 
   def net(x, t, s, cond):
-    return exact.flow_map(x, t, s) + weight * jnp.sin(x) * paths.over(t, x)
+    return exact.flow_map(x, t, s) + weight * jnp.sin(x) * paths.expand(t, x)
 
   return net
 
@@ -161,7 +161,7 @@ def test_gradient_vanishes_in_expectation_without_a_teacher(x64):
   size = 40_000
 
   def gradients(weight):
-    """The gradient of each sample by the weight of an error of f."""
+    """Return the gradient of each sample by the weight of an error of f."""
 
     def loss(weight, row):
       value, _ = losses.continuous_time_consistency_loss(

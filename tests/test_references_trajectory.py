@@ -13,7 +13,7 @@ from jaxflow.losses import adversarial
 
 
 def velocity_of(case, denoiser):
-  """The velocity of a raw EDM network."""
+  """Return the velocity of a raw EDM network."""
   hyper = case.hyper
   return predictions.as_prediction(
     predictions.edm_denoiser(denoiser, sigma_data=hyper["sigma_data"]),

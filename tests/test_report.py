@@ -1,7 +1,6 @@
 """`jaxflow bench` and `jaxflow report` on a run and on its student."""
 
 import csv
-import importlib
 import json
 import re
 
@@ -10,24 +9,24 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands
-from jaxflow.config.files import sampling_of
+from jaxflow import data
+from jaxflow.config import load_config, make_plan, update
+from jaxflow.errors import UsageError
 from jaxflow.figures import curves
 from jaxflow.parallel import sharding
-from jaxflow.reports import sample_distance, sampled_runs
-from jaxflow.runs import run as runs
-
-# Functions of the same names hide them in their package.
-bench, page = (
-  importlib.import_module(f"jaxflow.commands.{x}") for x in ("bench", "report")
-)
+from jaxflow.reports import page, quality
+from jaxflow.reports.bench import bench
+from jaxflow.reports.page import report
+from jaxflow.reports.quality import DataDistance, evaluated_scores
+from jaxflow.reports.sampled_runs import SampledRun, other_run, teacher_of
+from jaxflow.runs import restoring
 
 SCRIPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A teacher, and its student with a field that must be escaped."""
+  """Return a teacher, and its student with a field that must be escaped."""
   path = tmp_path_factory.mktemp("runs")
   tiny.train(path, "teacher", "flow_matching", "train.steps=20")
   tiny.train(
@@ -44,11 +43,15 @@ def folder(tmp_path_factory):
   return path
 
 
+def plan_of(workdir):
+  return make_plan(load_config(workdir))
+
+
 @pytest.fixture(scope="module")
 def benched(folder):
-  """What measuring the student said and returned."""
+  """Measure the student; return the printed text and the result."""
   lines = []
-  costs = commands.bench(
+  costs = bench(
     folder / "student", nfe=(1, 2), batch=(3, 8), seconds=0, say=lines.append
   )
   return lines, costs
@@ -61,7 +64,7 @@ def test_bench_measures_the_run_and_its_teacher(folder, benched):
   assert (stored["method"], stored["step"]) == ("consistency_distillation", 20)
   assert stored["device"] == {"kind": "cpu", "platform": "cpu", "count": 8}
   assert stored["jax"] == jax.__version__
-  assert stored["judged"] == 500
+  assert stored["compared"] == 500
   assert len(stored["rows"]) == len(costs) == 2 * 2 * 2
   for cost in costs:
     assert 0 < cost.latency.median <= cost.latency.p95
@@ -87,28 +90,47 @@ def test_bench_measures_the_run_and_its_teacher(folder, benched):
 
 def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
   mesh = sharding.make_mesh()
-  run, state = runs.load(
-    folder / "student",
-    field="--workdir",
-    mesh=mesh,
-    ema="sampling",
-    roles=("teacher",),
+  run, state = restoring.load(
+    folder / "student", mesh=mesh, ema="sampling", roles=("teacher",)
   )
   assert set(state.frozen) == {"teacher"} and state.opt_state == ()
-  student = sampled_runs.Contestant(
-    role="run", run=run, state=state, field="--nfe"
-  )
-  teacher = sampled_runs.teacher_of(student)
+  student = SampledRun(role="run", run=run, state=state)
+  teacher = teacher_of(student)
   tiny.assert_same_bits(
     teacher.params, tiny.state_of(folder / "teacher").ema["sampling"]
   )
-  near = sample_distance.Nearness.of(run.model.config, mesh, num=100)
-  other = sampled_runs.other_run(folder / "teacher", run.model.config, mesh)
-  assert near.distance(teacher, 1) == near.distance(other, 1)
+  distance = DataDistance.of(run.plan, mesh, num=100)
+  other = other_run(folder / "teacher", run.model, mesh)
+  assert distance(teacher, 1) == distance(other, 1)
+
+
+def test_every_solver_samples_as_its_config_says(folder):
+  mesh = sharding.make_mesh()
+  other = other_run(folder / "teacher", plan_of(folder / "teacher").model, mesh)
+  found = other.by_solver()
+  assert list(found) == ["euler", "midpoint", "heun", "dpm_solver"]
+  noise, key = jax.random.normal(jax.random.key(0), (5, 2)), jax.random.key(1)
+  drawn = []
+  for name, sampled in found.items():
+    changes = {"flow_map": {"solver": {"name": name}}}
+    if name == "dpm_solver":
+      changes = {"sample": {"sampler": {"name": name}}}
+    config = load_config(folder / "teacher").copy_and_resolve_references()
+    with config.unlocked(), config.ignore_type():
+      update(config, changes)
+    plan = make_plan(config)
+    assert sampled.plan.sample.solver == plan.sample.solver == name
+    mine, its = (
+      x.model.make_sampler(x.sample, 4)(sampled.params, noise, key, None)
+      for x in (sampled.plan, plan)
+    )
+    np.testing.assert_array_equal(mine, its)
+    drawn.append(np.asarray(mine))
+  assert len({x.tobytes() for x in drawn}) == 4
 
 
 def test_bench_beside_another_run(folder):
-  costs = commands.bench(
+  costs = bench(
     folder / "teacher",
     nfe=(1,),
     batch=(8,),
@@ -168,8 +190,7 @@ def test_evaluations_while_training_are_drawn(folder, tmp_path, monkeypatch):
   monkeypatch.setattr(
     curves, "save_figure", lambda figure, path: drawn.append(figure)
   )
-  monkeypatch.setattr(page.html, "picture", lambda *arguments: "")
-  page._curves(folder / "student", tmp_path)
+  page._save_curves(folder / "student", tmp_path / "curves.png")
   panels = {axes.get_ylabel(): axes for axes in drawn[0].axes if axes.axison}
   for name in ("sliced_wasserstein", "recall"):
     lines = {line.get_label(): line for line in panels[name].lines}
@@ -183,12 +204,11 @@ def test_evaluations_while_training_are_drawn(folder, tmp_path, monkeypatch):
 
 
 def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
-  config = runs.load_config(folder / "teacher", field="--workdir")
-  sampling = sampling_of(config)
+  plan = plan_of(folder / "teacher")
+  sampling = plan.sample.record
   assert set(sampling) == {"sample", "flow_map"}
   assert not {"nfe", "batch_size", "ema"} & set(sampling["sample"])
-  mesh = sharding.make_mesh()
-  other = sampled_runs.other_run(folder / "teacher", config, mesh)
+  other = other_run(folder / "teacher", plan.model, sharding.make_mesh())
   right = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
   guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
   heun = {**sampling, "flow_map": {"name": "ode_step", "solver": "heun"}}
@@ -203,13 +223,12 @@ def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
   ):
     row = right | change | {"scores": {"fid": score}}
     (tmp_path / "evaluation.json").write_text(json.dumps({"rows": [row]}))
-    entry = bench._entry(other, 1, None, tmp_path)
-    assert ("fid" in entry.scores) == found, change
+    assert ("fid" in evaluated_scores(tmp_path, other, 1)) == found, change
 
 
 def test_report_says_of_which_samples_a_row_is(folder, tmp_path):
-  config = runs.load_config(folder / "teacher", field="--workdir")
-  sampling = sampling_of(config)
+  sample = plan_of(folder / "teacher").sample
+  sampling = sample.record
   guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
   own = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
   score = {"value": 0.5, "real": None}
@@ -223,7 +242,7 @@ def test_report_says_of_which_samples_a_row_is(folder, tmp_path):
     )
   ]
   (tmp_path / "evaluation.json").write_text(json.dumps({"rows": rows}))
-  parts = page._scores(tmp_path, config, 20)
+  parts = page._scores(tmp_path, sample, 20)
   titles = re.findall("<h2>(.*?)</h2>", "".join(parts))
   assert titles == [
     "Evaluation",
@@ -242,10 +261,10 @@ def test_report_says_what_is_missing(folder, monkeypatch):
     (workdir / file).unlink(missing_ok=True)
 
   def absent(*args, **kwargs):
-    raise sampled_runs.UsageError("data.name='ring' is gone")
+    raise UsageError("data.name='ring' is gone")
 
-  monkeypatch.setattr(runs.data, "load", absent)
-  file = commands.report(workdir, num=20)
+  monkeypatch.setattr(data, "load", absent)
+  file = report(workdir, num=20)
   page = file.read_text()
   for reason in (
     "metrics.csv cannot be read",
@@ -266,13 +285,13 @@ def test_report_of_images(tmp_path):
     "flow_matching",
     *("data.name=digits", "data.conditional=True", "train.steps=10"),
   )
-  page = commands.report(workdir, nfe=2, num=20).read_text()
-  titles = re.findall("<h2>(.*?)</h2>", page)
+  text = report(workdir, nfe=2, num=20).read_text()
+  titles = re.findall("<h2>(.*?)</h2>", text)
   for title in ("Interpolation in noise", "Nearest training samples"):
     assert title in titles
-  assert "left out: the run has no teacher" in page
+  assert "left out: the run has no teacher" in text
   # Curves, the last step's samples, interpolation, neighbours.
-  assert page.count('src="data:image/png;base64,') == 4
+  assert text.count('src="data:image/png;base64,') == 4
 
 
 @pytest.mark.parametrize(
@@ -292,12 +311,12 @@ def test_wrong_report(folder, flags, words):
 
 def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):
   mesh = sharding.make_mesh()
-  config = runs.load_config(folder / "teacher", field="--workdir")
-  near = sample_distance.Nearness.of(config, mesh, num=50)
-  other = sampled_runs.other_run(folder / "teacher", config, mesh)
+  plan = plan_of(folder / "teacher")
+  distance = DataDistance.of(plan, mesh, num=50)
+  other = other_run(folder / "teacher", plan.model, mesh)
   monkeypatch.setattr(
-    sample_distance,
+    quality,
     "drawer",
     lambda *a: lambda state, key, num, labels: np.full((num, 2), np.nan),
   )
-  assert near.distance(other, 1) == np.inf
+  assert distance(other, 1) == np.inf

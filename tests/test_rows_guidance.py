@@ -151,7 +151,7 @@ def test_guidance_interval_includes_both_ends(x64):
 
 
 def plain_mean_flow(data, noise, times, label, block, omega, kappa):
-  """The published formula with every term computed on every row, `[B]`."""
+  """Compute the published formula, every term on every row, `[B]`."""
   t, s = times
   interval = jnp.array([i % block[0] < block[1] for i in range(len(t))])
   s = jnp.where(interval, s, t)

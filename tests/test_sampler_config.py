@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from jaxflow import config as configs
 from jaxflow import guidance, paths, predictions, sampling
 from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
-from jaxflow.runs import model as build
 from jaxflow.times import path_grids
 
 CLASSES = 5
@@ -25,31 +25,31 @@ EDM = {
 }
 
 
-def model_of(method="flow_matching", **sections):
+def run_of(method="flow_matching", **sections):
   """Build a tiny network of labelled points with these fields."""
   config = configs.default_config(method, data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8)
   configs.update(config, {"loss": {"label_dropout": 0.1}, **sections})
-  return build.make_model(
+  return tiny.run_of(
     configs.resolve(config, shape=(2,), num_classes=CLASSES, teacher=None)
   )
 
 
-def drawn(model, nfe):
+def drawn(run, nfe):
   """Samples of untrained parameters, and all that made them."""
   params = jax.tree.map(
     lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size).reshape(x.shape)),
-    model.network.init(jax.random.key(0)),
+    run.model.network.init(jax.random.key(0)),
   )
   noise = jax.random.normal(jax.random.key(1), (4, 2))
   label, key = jnp.arange(4), jax.random.key(2)
-  samples = model.make_sampler(nfe)(params, noise, key, label)
-  network = functools.partial(model.network.apply, params)
+  samples = run.make_sampler(nfe)(params, noise, key, label)
+  network = functools.partial(run.model.network.apply, params)
   return samples, network, noise, key, label
 
 
 def expected(sampler, network, path, noise, times, key, label):
-  """The same samples, put together by hand."""
+  """Return the same samples, put together by hand."""
   x = paths.start(path, noise)
   return sampler(network, x, times, label, path=path, key=key)
 
@@ -62,8 +62,8 @@ def expected(sampler, network, path, noise, times, key, label):
   ],
 )
 def test_sampler_of_a_denoiser(specification, sampler):
-  model = model_of(sample={"sampler": specification, "guidance": 2.0})
-  value, network, *given = drawn(model, 4)
+  run = run_of(sample={"sampler": specification, "guidance": 2.0})
+  value, network, *given = drawn(run, 4)
   denoiser = predictions.as_prediction(
     guidance.classifier_free(network, scale=2.0, num_classes=CLASSES),
     paths.Linear(),
@@ -77,10 +77,8 @@ def test_sampler_of_a_denoiser(specification, sampler):
 
 
 def test_sampler_of_a_flow_map():
-  model = model_of(
-    "mean_flow", sample={"sampler": {"name": "gamma", "gamma": 0.5}}
-  )
-  value, network, noise, key, label = drawn(model, 3)
+  run = run_of("mean_flow", sample={"sampler": {"name": "gamma", "gamma": 0.5}})
+  value, network, noise, key, label = drawn(run, 3)
   flow_map = METHODS["mean_flow"].flow_map(network)
   again = expected(
     sampling.Gamma(gamma=0.5),
@@ -95,22 +93,22 @@ def test_sampler_of_a_flow_map():
 
 
 def test_edm_sampler():
-  model = model_of(**EDM)
-  assert isinstance(model.path, paths.VarianceExploding)
-  value, network, noise, key, label = drawn(model, 7)
+  run = run_of(**EDM)
+  assert isinstance(run.model.path, paths.VarianceExploding)
+  value, network, noise, key, label = drawn(run, 7)
   denoiser = predictions.as_prediction(
-    network, model.path, source="velocity", target="data"
+    network, run.model.path, source="velocity", target="data"
   )
   times = jnp.append(registry.KINDS["grid"]["karras"]()(4), 0.0)
   again = expected(
-    sampling.EDMHeun(), denoiser, model.path, noise, times, key, label
+    sampling.EDMHeun(), denoiser, run.model.path, noise, times, key, label
   )
   np.testing.assert_allclose(value, again, rtol=1e-4, atol=1e-4)
 
 
 def test_guidance_interval():
   sample = {"guidance": 2.0, "guidance_start": 0.3, "guidance_end": 0.7}
-  value, network, noise, _, label = drawn(model_of(sample=sample), 4)
+  value, network, noise, _, label = drawn(run_of(sample=sample), 4)
   null = jnp.full_like(label, CLASSES)
   x = noise
   for i in range(4, 0, -1):
@@ -128,12 +126,12 @@ def test_guidance_interval():
 )
 def test_open_ends_of_the_interval(low, high, interval):
   sample = {"guidance_start": low, "guidance_end": high}
-  assert model_of(sample=sample)._guidance_interval() == interval
+  assert run_of(sample=sample).plan.sample.interval == interval
 
 
 def test_grid_of_the_path():
   grid = {"name": "log_snr", "t_min": 0.1, "t_max": 0.9}
-  made = model_of().component("grid", grid, "sample.grid")
+  made = run_of(sample={"grid": grid}).plan.sample.grid
   value = path_grids.log_snr_grid(4, path=paths.Linear(), t_min=0.1, t_max=0.9)
   np.testing.assert_array_equal(made(4), value)
 
@@ -188,6 +186,6 @@ def test_default_is_the_sampler_of_the_method(method):
 )
 def test_wrong_sampling_is_named(sections, nfe, words):
   with pytest.raises(UsageError) as error:
-    model_of(**sections).make_sampler(nfe)
+    run_of(**sections).make_sampler(nfe)
   for word in words:
     assert word in str(error.value)

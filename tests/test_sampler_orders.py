@@ -96,7 +96,7 @@ def test_third_order_needs_the_factor_two(published, order, x64):
 
 
 def solve(velocity, x, ends):
-  """The end of the trajectory by an adaptive method of order 8."""
+  """Return the end of the trajectory by an adaptive method of order 8."""
   rows = len(x)
 
   def slope(t, x, _):

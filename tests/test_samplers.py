@@ -32,7 +32,7 @@ def check(value, expected):
 
 @pytest.fixture(params=["float64", "float32"])
 def load(request):
-  """Reads a case in float64, then in float32."""
+  """Read a case in float64, then in float32."""
   if request.param == "float32":
     yield functools.partial(references.load, dtype=jnp.float32)
   else:
@@ -127,9 +127,9 @@ def consistency_trajectory(raw, sigma_data=0.5):
   def jump(x, t, s, cond):
     total = t**2 + sigma_data**2
     value = raw(*predictions.edm_inputs(x, t, s, sigma_data), cond)
-    skip = paths.over(sigma_data**2 / total, x)
-    out = paths.over(t * sigma_data / jnp.sqrt(total), x)
-    ratio = paths.over(s / t, x)
+    skip = paths.expand(sigma_data**2 / total, x)
+    out = paths.expand(t * sigma_data / jnp.sqrt(total), x)
+    ratio = paths.expand(s / t, x)
     return ratio * x + (1 - ratio) * (skip * x + out * value)
 
   return jump
@@ -178,8 +178,8 @@ def test_trig_flow_consistency(load):
   def jump(x, t, s, cond):
     value = raw(x / path.sigma_data, t, s, cond)
     return (
-      paths.over(jnp.cos(t), x) * x
-      - paths.over(jnp.sin(t), x) * path.sigma_data * value
+      paths.expand(jnp.cos(t), x) * x
+      - paths.expand(jnp.sin(t), x) * path.sigma_data * value
     )
 
   value = draw(
@@ -250,10 +250,10 @@ def test_shortcut(steps, load):
 
 
 def moment_matching(network, kind, sd=0.5):
-  """The flow map f of (15.4) on the linear path."""
+  """Return the flow map f of (15.4) on the linear path."""
 
   def jump(y, t, s, cond):
-    t, s = paths.over(t, y), paths.over(s, y)
+    t, s = paths.expand(t, y), paths.expand(s, y)
     total = (1 - t) ** 2 + t**2
     scaled = y / (sd * jnp.sqrt(total))
     out = network(scaled, t[:, 0, 0, 0], s[:, 0, 0, 0], cond)
@@ -469,7 +469,7 @@ def count_rows(sampler, of, n, guide, grid, path):
 
   def network(x, t, s, cond):
     jax.debug.callback(lambda: rows.append(len(x)))
-    return x / 2 + 0 * paths.over(cond, x)
+    return x / 2 + 0 * paths.expand(cond, x)
 
   function = of(guide(network))
   key = jax.random.key(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxflow import models
-from jaxflow.config import default_config
+from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs import inputs
@@ -109,7 +109,7 @@ DIT = functools.partial(
 
 @functools.cache
 def forward(scan):
-  """A network, its parameters other than at the start, and its arguments."""
+  """Return a network, parameters off their initial values, arguments."""
   network = DIT(scan_layers=scan)
   params = jax.tree.map(
     lambda x: jax.random.normal(jax.random.key(x.size), x.shape) * 0.05,
@@ -158,7 +158,9 @@ def test_the_tensor_axis_costs_two_sums_a_block():
 
 def test_a_head_stays_on_one_device():
   config = default_config("flow_matching", data="digits", model="dit")
-  config.model.num_heads = 6
+  config.model.update(num_heads=6, hidden_size=96)
+  config = resolve(config, shape=(8, 8, 1), num_classes=10, teacher=None)
+  plan = make_plan(config)
   with pytest.raises(UsageError, match=r"mesh\.tensor=4 .* model\.num_heads=6"):
-    inputs.check_mesh(config, mesh_of(tensor=4, data=2))
-  inputs.check_mesh(config, mesh_of(tensor=2, data=4))
+    inputs.check_mesh(plan, mesh_of(tensor=4, data=2))
+  inputs.check_mesh(plan, mesh_of(tensor=2, data=4))

@@ -15,13 +15,13 @@ DATA_PATHS = [paths.Linear(), paths.Trigonometric()]
 
 
 def network(x, t, s, cond):
-  """A smooth network that sees everything."""
+  """Return a smooth network that sees everything."""
   wave = jnp.sin(3 * t + s) + 0.3 * cond * t
   return jnp.tanh(x[:, ::-1] + wave[:, None])
 
 
 def points(size, seed=0):
-  """Data, noise and labels 0..4."""
+  """Draw data, noise and labels 0..4."""
   keys = jax.random.split(jax.random.key(seed), 3)
   return {
     "data": jax.random.normal(keys[0], (size, 2)),
@@ -117,7 +117,7 @@ def test_bootstrap_residual_vanishes(path, x64):
 
 
 def plain(data, noise, times, label, block, omega, num_steps):
-  """The formulas (11.3)-(11.6) with every term computed on every row, `[B]`."""
+  """Compute (11.3)-(11.6) with every term on every row, `[B]`."""
   t, s = times
   interval = jnp.arange(len(t)) % block[0] < block[1]
   s = jnp.where(interval, s, t)

@@ -89,7 +89,7 @@ def test_one_sample_equals_a_batch(solver, shape, x64):
   t, s = jnp.linspace(1.0, 0.6, 6), jnp.linspace(0.5, 0.0, 6)
 
   def velocity(x, t):
-    return jnp.sin(x) * paths.over(1 + t, x)
+    return jnp.sin(x) * paths.expand(1 + t, x)
 
   each = jax.vmap(functools.partial(step, velocity))(x, t, s)
   np.testing.assert_allclose(step(velocity, x, t, s), each, rtol=1e-13)
@@ -153,7 +153,7 @@ def edm_case():
 
 
 def end_at(times, t_min):
-  """The grid with the end of its last jump."""
+  """Return the grid with the end of its last jump."""
   return jnp.append(times, t_min)
 
 

@@ -172,7 +172,7 @@ def test_waiting_is_measured():
       time.sleep(0.3)
       return super().__next__()
 
-  stream = jdata.prefetch(Late(numbered(), batch_size=4, seed=0), device())
+  stream = jdata.Prefetch(Late(numbered(), batch_size=4, seed=0), device())
   next(stream)
   # The thread may have begun a little before the clock.
   assert stream.waited > 0.1
@@ -186,7 +186,7 @@ def test_waiting_is_measured():
 
 
 def test_error_in_the_background_is_raised_again():
-  stream = jdata.prefetch(streams(Slow(broken=0), threads=2), device())
+  stream = jdata.Prefetch(streams(Slow(broken=0), threads=2), device())
   with pytest.raises(RunError, match="sample 0 cannot be read"):
     for _ in range(4):
       next(stream)
@@ -195,7 +195,7 @@ def test_error_in_the_background_is_raised_again():
 
 def test_close_stops_all_threads():
   before = set(threading.enumerate())
-  stream = jdata.prefetch(streams(Slow(), threads=3), device())
+  stream = jdata.Prefetch(streams(Slow(), threads=3), device())
   next(stream)
   assert len(set(threading.enumerate()) - before) > 1
   stream.close()

@@ -10,7 +10,6 @@ import tiny
 from jaxflow import models, paths, times
 from jaxflow.config import default_config, resolve
 from jaxflow.methods import METHODS
-from jaxflow.runs.run import Run
 from jaxflow.training import ema, optimizers
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
@@ -30,7 +29,7 @@ def values(*rows):
 
 
 def flow_matching(optimizer, sample_times, emas=None):
-  """A jitted step of flow matching on points, and its first state."""
+  """Return a jitted step of flow matching on points, and its first state."""
   network = models.mlp(width=16, depth=1, time_features=8)
   options = {"path": paths.Linear(), "sample_times": sample_times}
   loss_fn = make_loss_fn(METHODS["flow_matching"], network.apply, options)
@@ -124,9 +123,8 @@ def test_metrics_are_means_over_the_good_steps():
 
 
 def test_clip_bounds_the_global_norm():
-  adam = optimizers.make_optimizer(
-    "adam", optax.constant_schedule(1.0), clip_norm=1.0
-  )
+  options = optimizers.OptimizerOptions(learning_rate=1.0, clip_norm=1.0)
+  _, adam = optimizers.make_optimizer(options, steps=1)
 
   def linear(params, state, key, batch):
     # The gradient is (30, 40) / 10 = (3, 4), of norm 5.
@@ -187,7 +185,7 @@ def test_bfloat16_compute_keeps_float32_parameters():
   config.model.update(width=16, depth=1, time_features=8, dtype="bfloat16")
   config.data.conditional = False
   config = resolve(config, shape=(2,), num_classes=0, teacher=None)
-  run = Run.of(config)
+  run = tiny.run_of(config)
   step = run.train_step()
   key = jax.random.key(0)
   state = run.init(run.model.network.init(key), {}, key)
@@ -218,7 +216,8 @@ def test_bfloat16_compute_keeps_float32_parameters():
   ],
 )
 def test_schedules(name, step, rate):
-  schedule = optimizers.make_schedule(
-    name, peak=1.0, steps=100, warmup_steps=10
+  options = optimizers.OptimizerOptions(
+    learning_rate=1.0, schedule=name, warmup_steps=10
   )
+  schedule = optimizers.make_schedule(options, steps=100)
   assert float(schedule(step)) == pytest.approx(rate, abs=1e-6)

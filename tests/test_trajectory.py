@@ -97,7 +97,7 @@ SIGMA_DATA = 0.5
 
 
 def exact_network(x, t, s, cond=None, *, shift=0.0):
-  """The raw network with g = x - t u, u the exact average velocity."""
+  """Return the raw network with g = x - t u, u the exact average velocity."""
   t, s = jnp.exp(4 * t), jnp.exp(4 * s)
   total = t**2 + SIGMA_DATA**2
   x = x * jnp.sqrt(total)[:, None]
@@ -112,7 +112,7 @@ def exact_step(velocity, xt, t, s):
 
 
 def loss_of(shift, key=KEY, *, n=512, points=POINTS, **options):
-  """The loss of a network that is off by `shift`."""
+  """Return the loss of a network that is off by `shift`."""
   data_key, loss_key = jax.random.split(key)
   unit = jax.random.normal(data_key, (n, 2))
   compute = functools.partial(

@@ -10,13 +10,13 @@ import numpy as np
 import plain_networks
 import pytest
 from plain_networks import conv, group_norm, linear, randomised
+from tiny import run_of
 
 from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
 from jaxflow.models import unet, with_second_time
 from jaxflow.parallel import sharding
 from jaxflow.runs.initial_weights import initial_parameters
-from jaxflow.runs.run import Run
 
 SHAPE = (4, 8, 2)
 BATCH = 2
@@ -292,7 +292,7 @@ def test_a_run_takes_the_weights_of_one_with_one_time():
       channels=8, multipliers=(1,), num_blocks=1, attention_resolutions=()
     )
     config = resolve(config, shape=TINY, num_classes=0, teacher=None)
-    runs.append(Run.of(config))
+    runs.append(run_of(config))
   plain, run = runs
   params = randomised(plain.model.network.init)
   state = types.SimpleNamespace(params=params, ema={"sampling": params})

@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from jaxflow.commands import main
+from jaxflow.config import make_plan
 from jaxflow.parallel import sharding
-from jaxflow.runs import restoring
+from jaxflow.runs.restoring import load
+from jaxflow.runs.run import Run
 
 # Every command compiles its programs anew, mostly those of the one before.
 if not jax.config.jax_compilation_cache_dir:
@@ -86,10 +88,15 @@ def train_command(folder, name, method, *flags) -> list[str]:
   ]
 
 
+def run_of(config) -> Run:
+  """Build the run of a resolved config."""
+  return Run(make_plan(config))
+
+
 def state_of(workdir: pathlib.Path, step: int | None = None):
   """Restore the state of a workdir on all devices."""
   mesh = sharding.make_mesh()
-  return restoring.load(workdir, mesh=mesh, step=step)[1]
+  return load(workdir, mesh=mesh, step=step)[1]
 
 
 def assert_same_bits(a, b):
@@ -100,6 +107,18 @@ def assert_same_bits(a, b):
     x, y = np.asarray(x), np.asarray(y)
     assert x.dtype == y.dtype, path
     assert x.tobytes() == y.tobytes(), path
+
+
+def apart(a, b) -> float:
+  """How far a tree is from another, relatively, all of it as one vector.
+
+  Trainings that differ by rounding are compared so: a bias that began at 0 has
+  only its rounding to be compared with.
+  """
+  a, b = (
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (a, b)
+  )
+  return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 def checksums(folder: pathlib.Path) -> dict[str, str]:

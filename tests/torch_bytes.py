@@ -24,7 +24,7 @@ def tuple_of(*items):
 
 
 def long(value):
-  """An integer that four bytes cannot hold."""
+  """Return an integer that four bytes cannot hold."""
   data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
   return b"\x8a" + bytes([len(data)]) + data
 
@@ -34,14 +34,14 @@ def pickled(*parts):
 
 
 def storage(key, size, *, kind="FloatStorage", module="torch", legacy=False):
-  """A persistent id; the old form has one place more, for views."""
+  """Return a persistent id; the old form has one place more, for views."""
   items = [text("storage"), name(module, kind), text(key), text("cpu")]
   items.append(integer(size))
   return tuple_of(*items, *([b"N"] if legacy else [])) + b"Q"
 
 
 def tensor(place, shape, stride, offset=0, *, old=False):
-  """A tensor: its function, called on a storage, an offset and a layout."""
+  """Pickle a tensor: a function of a storage, an offset and a layout."""
   items = [place, integer(offset)]
   items += [tuple_of(*map(integer, sizes)) for sizes in (shape, stride)]
   if not old:
@@ -70,7 +70,7 @@ def contiguous(shape):
 
 
 def write_zip(path, obj, contents):
-  """The form of version 1.6 and later; contents are bytes by storage."""
+  """Return the form of version 1.6 and later; contents are bytes by storage."""
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr("archive/data.pkl", pickled(obj))
     archive.writestr("archive/byteorder", "little")
@@ -80,7 +80,7 @@ def write_zip(path, obj, contents):
 
 
 def write_legacy(path, obj, contents, itemsize=4):
-  """The form before."""
+  """Return the form before."""
   keys = b"](" + b"".join(map(text, contents)) + b"e"
   machine = b"}(" + text("protocol_version") + integer(1001)
   machine += text("little_endian") + b"\x88u"

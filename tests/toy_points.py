@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 
 def blobs(seed, count):
-  """Makes `count` points round each of three far corners."""
+  """Make `count` points round each of three far corners."""
   centres = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
   label = np.repeat(np.arange(3), count)
   data = centres[label] + normal(seed, 3 * count, 2)
@@ -28,7 +28,7 @@ def blobs(seed, count):
 
 
 def ring(seed, count):
-  """Makes unlabelled points of RING, `count` from each mode."""
+  """Make unlabelled points of RING, `count` from each mode."""
   means = np.repeat(np.asarray(RING.means), count, axis=0)
   data = means + RING.stds[0] * normal(seed, 8 * count, 2)
   return SimpleNamespace(data=data, label=None, num_classes=None)

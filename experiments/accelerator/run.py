@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import compilation
-from jaxflow.commands.compile import resolved
 from jaxflow.compilation import CHIPS, Topology
-from jaxflow.config import Config, default_config
+from jaxflow.compilation.of_config import assumed_plan
+from jaxflow.config import default_config
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding
+from jaxflow.plans import Plan
 from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -46,20 +47,21 @@ PEAKS = {
   "NVIDIA L4": 121e12,
   "NVIDIA L40": 181e12,
   "NVIDIA L40S": 362e12,
-  "TPU v4": CHIPS["v4"].flops,
-  "TPU v5 lite": CHIPS["v5e"].flops,
-  "TPU v5": CHIPS["v5p"].flops,
-  "TPU v6 lite": CHIPS["v6e"].flops,
+  "TPU v4": CHIPS["v4"].peak_flops,
+  "TPU v5 lite": CHIPS["v5e"].peak_flops,
+  "TPU v5": CHIPS["v5p"].peak_flops,
+  "TPU v6 lite": CHIPS["v6e"].peak_flops,
 }
 
 
-def config_of(network: dict, batch_size: int, **options) -> Config:
-  """Return MeanFlow's config on ImageNet's latents."""
+def plan_of(network: dict, batch_size: int, **options) -> Plan:
+  """Return MeanFlow's plan on ImageNet's latents."""
   config = default_config("mean_flow", data="latents", model="dit")
   config.data.shape, config.data.num_classes = (32, 32, 4), 1000
   config.model.update(dtype="bfloat16", **network, **options)
   config.train.update(batch_size=batch_size, steps_per_dispatch=1)
-  return resolved(config)[0]
+  config.sample.batch_size = batch_size
+  return assumed_plan(config)[0]
 
 
 def peak_of(kind: str) -> float | None:
@@ -79,16 +81,14 @@ def forward_flops(network: dict) -> float:
   """Count the FLOPs of one network call of one sample, on a host device."""
   (host,) = Topology.parse("host:1").devices()
   mesh = sharding.make_mesh(devices=[host])
-  config = config_of(network, 4)
-  config.sample.batch_size = 4
-  run = Run.of(config)
+  run = Run(plan_of(network, 4))
   sampler = compilation.programs(run, mesh, steps=1)[1]
   return compilation.compile_program(sampler).flops / sampler.rows
 
 
-def seconds(config: Config, steps: int) -> float:
+def seconds(plan: Plan, steps: int) -> float:
   """Time training steps from a fresh state; return the median of one."""
-  run, mesh = Run.of(config), sharding.make_mesh()
+  run, mesh = Run(plan), sharding.make_mesh()
   template = run.template(mesh)
   step = run.jitted_step(template, mesh)
 
@@ -97,7 +97,7 @@ def seconds(config: Config, steps: int) -> float:
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
   state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
-  leading = (1, 1, config.train.batch_size)
+  leading = (1, 1, plan.train.batch_size)
   batch = {
     "data": jnp.ones((*leading, *run.model.shape)),
     "cond": jnp.zeros(leading, jnp.int32),
@@ -106,7 +106,7 @@ def seconds(config: Config, steps: int) -> float:
   laps = []
   for _ in range(steps + 2):
     start = time.perf_counter()
-    state, metrics = step(state, batch)
+    state, metrics = step(jnp.uint32(0), state, batch)
     jax.block_until_ready(metrics)
     laps.append(time.perf_counter() - start)
   return statistics.median(laps[2:])
@@ -130,7 +130,7 @@ def main() -> int:
   variants = list(itertools.product((True, False), repeat=2))
   for scan, remat in variants[:1] if given.quick else variants:
     options = {"scan_layers": scan, "remat": remat}
-    took = seconds(config_of(network, batch_size, **options), steps)
+    took = seconds(plan_of(network, batch_size, **options), steps)
     speed = batch_size / took
     used = None if peak is None else speed * model / peak
     rows.append({**options, "samples_per_second": speed, "mfu": used})

@@ -51,7 +51,7 @@ QUICK = {"seeds": 2, "teacher_steps": 400, "steps": (100, 300), "num": 1000}
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains every condition for every number of steps."""
+  """Train every condition for every number of steps."""
   settings, mixture = bench.settings, data.known_mixture("ring")
   judge = PlaneJudge(mixture)
   teacher = bench.fit(
@@ -92,7 +92,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of boundary conditions."""
+  """Check the claims about boundary conditions."""
   settings = results.about["settings"]
   last = settings["steps"][-1]
 
@@ -142,7 +142,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws distance and spread along training."""
+  """Draw distance and spread along training."""
   figure, axes = panels(2, width=5.2, height=4, columns=2)
   settings = results.about["settings"]
   names = {

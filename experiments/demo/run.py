@@ -10,7 +10,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from jaxflow import commands
 from jaxflow.config import Config, update
 from jaxflow.config.flags import config_of_run
 from jaxflow.config.presets import load_file
+from jaxflow.files import replace_file
 
 SETTINGS = {
   "config": pathlib.Path(__file__).parents[2] / "configs" / "digits.py",
@@ -79,9 +79,8 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
   for method, nfe in runs.items():
     rows += summarise(workdir, method, nfe[:1] if quick else nfe)
   save_one_step(workdir)
-  part = workdir / "summary.json.part"
-  part.write_text(json.dumps(rows, indent=2) + "\n")
-  os.replace(part, workdir / "summary.json")
+  text = json.dumps(rows, indent=2) + "\n"
+  replace_file(workdir / "summary.json", lambda draft: draft.write_text(text))
   show(rows)
   seconds = time.perf_counter() - began
   print(f"image grids and runs: {workdir}/  (this took {seconds:.0f} s)")

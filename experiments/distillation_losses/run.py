@@ -23,8 +23,8 @@ from experiments.runner import (
 from experiments.runner.figures import draw_lines
 from experiments.runner.spectra import radial_power
 from jaxflow import data
-from jaxflow.commands import PairOptions
 from jaxflow.figures.canvas import save_figure
+from jaxflow.runs.pair_generation import PairOptions
 
 _L1 = {"distance": {"name": "l1"}}
 _PERCEPTUAL = {"perceptual": {"name": "lpips"}, "perceptual_weight": 0.1}
@@ -74,7 +74,7 @@ TEACHER, REAL = "teacher", "real digits"
 
 
 def train(bench: Bench) -> dict[str, Fits]:
-  """Trains the teacher, and on its pairs every student."""
+  """Train the teacher, and on its pairs every student."""
   settings = bench.settings
   shared = {
     "model": settings["model"],
@@ -85,7 +85,7 @@ def train(bench: Bench) -> dict[str, Fits]:
     shared,
     {"train": {"steps": settings["teacher_steps"]}},
   )
-  teacher = bench.fit(TEACHER, config, together=False)
+  teacher = bench.fit(TEACHER, config)
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
   made = make_pairs(teacher, options)
   networks = {TEACHER: teacher}
@@ -102,13 +102,12 @@ def train(bench: Bench) -> dict[str, Fits]:
       init=teacher,
       features=teacher if sees else None,
       pairs=made,
-      together=False,
     )
   return networks
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Judges teacher and students; keeps the spectrum of each in its row."""
+  """Judge teacher and students; keep the spectrum of each in its row."""
   settings = bench.settings
   networks = train(bench)
   judge = ImageJudge(
@@ -136,7 +135,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _spectrum(samples: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns the power of every ring of frequencies, one value a seed."""
+  """Return the power of every ring of frequencies, one value a seed."""
   found = [radial_power(images) for images in samples]
   return {
     f"power_{frequency:g}": np.array([power[number] for _, power in found])
@@ -145,7 +144,7 @@ def _spectrum(samples: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of the four losses."""
+  """Check the claims about the four losses."""
   l2, l1, perceptual, adversarial = results.about["settings"]["students"]
   restored = results.about["settings"]["restored"]
 
@@ -214,7 +213,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the spectra as shares of the data's."""
+  """Draw the spectra as shares of the data's."""
   figure, (axes,) = panels(1, width=7, height=4.2)
   names = [row["labels"]["loss"] for row in results.rows]
   keys = [k for k in results.rows[0]["numbers"] if k.startswith("power_")]

@@ -22,9 +22,9 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines
 from jaxflow import data
-from jaxflow.commands import PairOptions
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 3,
@@ -68,7 +68,7 @@ REPAIRS = {
 
 
 def train(bench: Bench) -> dict[str, Fits]:
-  """Trains the flow, and every repair of it for as many steps."""
+  """Train the flow, and every repair of it for as many steps."""
   settings = bench.settings
 
   def config(method: str, *changes):
@@ -84,7 +84,7 @@ def train(bench: Bench) -> dict[str, Fits]:
       *changes,
     )
 
-  flow = bench.fit(FLOW, config("flow_matching"), together=False)
+  flow = bench.fit(FLOW, config("flow_matching"))
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
   made = make_pairs(flow, options)
   changes = {
@@ -94,7 +94,7 @@ def train(bench: Bench) -> dict[str, Fits]:
   longer = config("flow_matching", changes)
   networks = {
     FLOW: flow,
-    LONGER: bench.fit(LONGER, longer, init=flow, together=False),
+    LONGER: bench.fit(LONGER, longer, init=flow),
   }
   for name, method in REPAIRS.items():
     networks[name] = bench.fit(
@@ -102,13 +102,12 @@ def train(bench: Bench) -> dict[str, Fits]:
       config(method, changes),
       init=flow,
       pairs=made if "pairs" in METHODS[method].needs else None,
-      together=False,
     )
   return networks
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Judges all networks by contrast and by distance."""
+  """Judge all networks by contrast and by distance."""
   settings = bench.settings
   networks = train(bench)
   judge = ImageJudge(
@@ -151,7 +150,7 @@ def measure(bench: Bench) -> list[Row]:
 def _fresh(
   real: data.Dataset, label: np.ndarray, seeds: tuple[int, ...]
 ) -> np.ndarray:
-  """Returns real images [S, N, ...] of the classes [N], with repetition."""
+  """Return real images [S, N, ...] of the classes [N], with repetition."""
   every = []
   for seed in seeds:
     generator = np.random.default_rng(seed)
@@ -161,7 +160,7 @@ def _fresh(
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of one call, of a few, and of the repairs."""
+  """Check the claims about one call, of a few, and of the repairs."""
   settings = results.about["settings"]
   far, most, restored = (
     settings[name] for name in ("far_below", "most", "restored")
@@ -175,7 +174,7 @@ def claims(results: Results) -> list[Claim]:
     return results.values(metric, method=REAL)
 
   def regains(metric: str, what: str, calls: int) -> Check:
-    """What of the way from one call to the data so many calls go."""
+    """Check the share of the way to the data that `calls` calls go."""
     start = flow(metric, 1)
     way = real(metric) - start
     gone = flow(metric, calls) - start
@@ -251,7 +250,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws contrast and distance over the number of calls."""
+  """Draw contrast and distance over the number of calls."""
   figure, axes = panels(2, width=5.2, height=3.9, columns=2)
   calls = results.about["settings"]["calls"]
   names = {

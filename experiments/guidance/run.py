@@ -63,25 +63,25 @@ Maker = Callable[[ModelFn, jax.Array], FlowMap]
 
 
 def _two_passes(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Guides a network that has seen the null label."""
+  """Guide a network that has seen the null label."""
   return flow_maps.ode_step(
     guidance.classifier_free(model_fn, scale=scale, num_classes=10)
   )
 
 
 def _one_pass(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Takes the network as it is, at scale 1."""
+  """Take the network as it is, at scale 1."""
   del scale
   return flow_maps.ode_step(model_fn)
 
 
 def _told(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Tells the scale to a velocity."""
+  """Tell the scale to a velocity."""
   return flow_maps.guided_step(model_fn, omega=scale)
 
 
 def _told_average(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Tells the scale to an average velocity."""
+  """Tell the scale to an average velocity."""
   return flow_maps.guided_velocity(model_fn, omega=scale)
 
 
@@ -106,8 +106,7 @@ class Draw:
     """The program `(params, noise, scale) -> samples`."""
     model = self.fits.run.model
     labels = jnp.arange(self.num) % model.num_classes
-    grid = model.component("grid", model.config.sample.grid, "sample.grid")
-    times = grid(self.calls + 1)
+    times = self.fits.run.plan.sample.grid(self.calls + 1)
 
     def draw(params, noise, scale):
       network = functools.partial(model.network.apply, params)
@@ -137,7 +136,7 @@ class Draw:
     return matmul_flops(Module.parse(text)) / self.num
 
   def __call__(self, scale: float) -> np.ndarray:
-    """Returns samples [S, num, ...]; seed s has the same noise everywhere."""
+    """Return samples [S, num, ...]; seed s has the same noise everywhere."""
     shape = (self.num, *self.fits.run.model.shape)
     found = [
       self.compiled(
@@ -151,7 +150,7 @@ class Draw:
 
 
 def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
-  """Trains the three networks, for as many steps each."""
+  """Train the three networks, for as many steps each."""
   settings = bench.settings
   shared = {
     "model": settings["model"],
@@ -161,7 +160,7 @@ def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
 
   def fit(title, method, *changes, **others):
     config = bench.config(f"digits:{method}", shared, *changes)
-    return bench.fit(title, config, together=False, **others)
+    return bench.fit(title, config, **others)
 
   flow = fit("flow matching", "flow_matching")
   distilled = fit(DISTILLED, "guidance_distillation", high, teacher=flow)
@@ -174,7 +173,7 @@ def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Judges three kinds of guidance at all scales and numbers of calls."""
+  """Judge three kinds of guidance at all scales and numbers of calls."""
   settings = bench.settings
   networks = train(bench)
   judge = ImageJudge(
@@ -204,7 +203,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of guidance."""
+  """Check the claims about guidance."""
   settings = results.about["settings"]
   scales, most = settings["scales"], settings["calls"][-1]
   higher = [scale for scale in scales if scale > 1]
@@ -213,7 +212,7 @@ def claims(results: Results) -> list[Claim]:
     return results.values(metric, guidance=name, calls=calls, scale=scale)
 
   def less_diverse(at: str, now: Callable, before: Callable) -> list[Check]:
-    """What is lower now; without samples near the data recall cannot be."""
+    """Check lower diversity; recall is left out where it was 0 before."""
     names = {"class_contrast": "contrast within a class"}
     if np.any(before("recall") > 0):
       names["recall"] = "recall"
@@ -223,7 +222,7 @@ def claims(results: Results) -> list[Claim]:
     ]
 
   def acts(calls: int) -> list[Check]:
-    """What guidance does at so many calls."""
+    """Check the effects of guidance at one number of calls."""
     checks = []
     for scale in higher:
       now = functools.partial(of, name=TWO_PASS, calls=calls, scale=scale)
@@ -326,7 +325,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws accuracy, diversity and distance over the scale."""
+  """Draw accuracy, diversity and distance over the scale."""
   figure, axes = panels(4, width=5.2, height=3.7, columns=2)
   settings = results.about["settings"]
   scales, calls = settings["scales"], settings["calls"]

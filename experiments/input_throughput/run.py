@@ -117,16 +117,16 @@ class Mapped:
     return self.data.shape[1:]
 
   def __len__(self) -> int:
-    """Returns the number of samples."""
+    """Return the number of samples."""
     return len(self.data)
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples by their index."""
+    """Read samples by their index."""
     return {"data": self.data[index], "cond": self.label[index]}
 
 
 def in_memory(num: int, folder: pathlib.Path) -> data.Source:
-  """Returns gray 28x28 images in memory, as Fashion-MNIST's."""
+  """Return gray 28x28 images in memory, as Fashion-MNIST's."""
   del folder
   generator = np.random.default_rng(0)
   pixels = generator.integers(0, 256, (num, 28, 28, 1), dtype=np.uint8)
@@ -135,7 +135,7 @@ def in_memory(num: int, folder: pathlib.Path) -> data.Source:
 
 
 def array_record(num: int, folder: pathlib.Path) -> data.Source:
-  """Returns 32x32 PNG files in array_record, as CIFAR-10's, kept on disk."""
+  """Return 32x32 PNG files in array_record, as CIFAR-10's, kept on disk."""
   NoisePictures.SAMPLES = num
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):
@@ -148,7 +148,7 @@ def array_record(num: int, folder: pathlib.Path) -> data.Source:
 
 
 def memory_mapped(num: int, folder: pathlib.Path) -> data.Source:
-  """Returns 32x32x4 float32 arrays in a mapped file, as latents."""
+  """Return 32x32x4 float32 arrays in a mapped file, as latents."""
   path = folder / "latents.npy"
   generator = np.random.default_rng(0)
   np.save(path, generator.standard_normal((num, 32, 32, 4), np.float32))
@@ -165,7 +165,7 @@ SOURCES: dict[str, Callable[[int, pathlib.Path], data.Source]] = {
 
 @contextlib.contextmanager
 def stream(source: data.Source, options: Options) -> Iterator:
-  """Gives device batches of a source, as `jaxflow train` makes them."""
+  """Give device batches of a source, as `jaxflow train` makes them."""
   slow = not isinstance(source, data.Dataset)
   batches = data.Batches(
     source,
@@ -177,13 +177,13 @@ def stream(source: data.Source, options: Options) -> Iterator:
   )
   mesh = sharding.make_mesh()
   with contextlib.closing(
-    data.prefetch(batches, sharding.batch_sharding(mesh))
+    data.Prefetch(batches, sharding.batch_sharding(mesh))
   ) as ahead:
     yield ahead
 
 
 def input_speed(source: data.Source, options: Options) -> float:
-  """Returns samples per second of the input alone, on the devices."""
+  """Return samples per second of the input alone, on the devices."""
   with stream(source, options) as batches:
     jax.block_until_ready(next(batches))
     count, began = 0, time.perf_counter()
@@ -197,7 +197,7 @@ def input_speed(source: data.Source, options: Options) -> float:
 def training_speed(
   source: data.Source, options: Options
 ) -> tuple[float, float]:
-  """Trains on a source.
+  """Train on a source.
 
   Returns:
     Samples per second of the step alone, the median of its times without the
@@ -226,7 +226,7 @@ def training_speed(
 
 
 def measure(options: Options) -> dict:
-  """Measures every source; returns what the results file holds."""
+  """Measure every source; return what the results file holds."""
   rows = []
   for name, make in SOURCES.items():
     with tempfile.TemporaryDirectory() as folder:
@@ -253,7 +253,7 @@ def measure(options: Options) -> dict:
 
 
 def markdown(results: dict) -> str:
-  """Formats the table."""
+  """Format the table."""
   lines = [
     "| data | input, samples/s | training, samples/s | ratio | waiting |",
     "|---|--:|--:|--:|--:|",
@@ -267,7 +267,7 @@ def markdown(results: dict) -> str:
 
 
 def main() -> int:
-  """Runs the experiment; 1 if a goal is missed."""
+  """Run the experiment; 1 if a goal is missed."""
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
   parser.add_argument(
     "--quick", action="store_true", help="a smaller network; write nothing"

@@ -67,7 +67,7 @@ NAMES = {
 
 
 def rounded(kernel: Array, name: str) -> Array:
-  """Returns a matrix as a format keeps it, in float32 again.
+  """Return a matrix as a format keeps it, in float32 again.
 
   Formats of 8 and 4 bits are symmetric, with one scale for each output: the
   largest absolute weight of the column is the largest number of the format.
@@ -92,7 +92,7 @@ def rounded(kernel: Array, name: str) -> Array:
 
 
 def quantised(params: PyTree, name: str) -> PyTree:
-  """Returns parameters with all matrices rounded; the rest stays as it is.
+  """Return parameters with all matrices rounded; the rest stays as it is.
 
   Args:
     params: Of a network.
@@ -108,7 +108,7 @@ def quantised(params: PyTree, name: str) -> PyTree:
 
 
 def error_of_weights(params: PyTree, name: str) -> float:
-  """Returns the root mean square error of all matrices over their own."""
+  """Return the root mean square error of all matrices over their own."""
   pairs = zip(
     jax.tree.leaves(params),
     jax.tree.leaves(quantised(params, name)),
@@ -123,7 +123,7 @@ def error_of_weights(params: PyTree, name: str) -> float:
 
 
 def trained(bench: Bench) -> dict[str, Fits]:
-  """Trains all methods; the first, flow matching, is the teacher."""
+  """Train all methods; the first, flow matching, is the teacher."""
   found: dict[str, Fits] = {}
   for method, steps in bench.settings["steps"].items():
     config = bench.config(
@@ -139,13 +139,12 @@ def trained(bench: Bench) -> dict[str, Fits]:
       method,
       config,
       teacher=found["flow_matching"] if taught else None,
-      together=False,
     )
   return found
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Judges every network in every format, from the same noise."""
+  """Judge every network in every format, from the same noise."""
   settings = bench.settings
   fits = trained(bench)
   judge = ImageJudge(
@@ -182,7 +181,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def save_pictures(bench: Bench, fits: dict[str, Fits]) -> None:
-  """Writes samples of the first seed, from the same noise in every format."""
+  """Write samples of the first seed, from the same noise in every format."""
   pictures = {}
   for method, found in fits.items():
     calls = usual_calls(bench.settings)[method]
@@ -194,7 +193,7 @@ def save_pictures(bench: Bench, fits: dict[str, Fits]) -> None:
 
 
 def usual_calls(settings: Mapping[str, Any]) -> dict[str, int]:
-  """Returns the calls each method is made for: most where an ODE is solved."""
+  """Return the calls each method is made for: most where an ODE is solved."""
   return {
     method: numbers[-1 if METHODS[method].flow_map is ode_step else 0]
     for method, numbers in settings["calls"].items()
@@ -202,7 +201,7 @@ def usual_calls(settings: Mapping[str, Any]) -> dict[str, int]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of rounded weights."""
+  """Check the claims about rounded weights."""
   settings = results.about["settings"]
   calls, formats = settings["calls"], settings["formats"]
 
@@ -289,7 +288,7 @@ def _calls(number: int) -> str:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws change of samples and Frechet distance over the error of weights."""
+  """Draw change of samples and Frechet distance over the error of weights."""
   figure, axes = panels(2, width=5.4, height=4.4, columns=2)
   settings = results.about["settings"]
   for panel, metric, title in (

@@ -26,7 +26,7 @@ _KARRAS = {"grid": {"name": "karras"}}
 
 
 def _sampler(name: str, **options: float) -> dict:
-  """Returns the fields that choose a sampler."""
+  """Return the fields that choose a sampler."""
   return {"sample": {"sampler": {"name": name, **options}, **_KARRAS}}
 
 
@@ -94,7 +94,7 @@ AS_GOOD = 1.25
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains every network and samples it in every way."""
+  """Train every network and sample it in every way."""
   settings, mixture = bench.settings, data.known_mixture("ring")
   judge = PlaneJudge(mixture, num=settings["reference"])
   networks: dict[str, Fits] = {}
@@ -129,7 +129,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _named(numbers: dict[str, np.ndarray], calls: int) -> dict[str, np.ndarray]:
-  """Says in the names of metrics how many calls they are of."""
+  """Say in the names of metrics how many calls they are of."""
   return {
     f"distance_{calls}": numbers["sliced_wasserstein"],
     f"astray_{calls}": 1 - numbers["high_quality"],
@@ -137,7 +137,7 @@ def _named(numbers: dict[str, np.ndarray], calls: int) -> dict[str, np.ndarray]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of more steps."""
+  """Check the claims about more steps."""
   settings = results.about["settings"]
   few, many = settings["few"], settings["many"]
 
@@ -242,7 +242,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws distance and points astray against calls."""
+  """Draw distance and points astray against calls."""
   settings = results.about["settings"]
   figure, axes = panels(2, width=6, height=5.2, columns=2)
   names = {

@@ -18,16 +18,16 @@ from experiments.runner import (
   Study,
   at_least,
   at_most,
+  make_pairs,
   panels,
   save_points,
 )
 from experiments.runner.fields import acceleration, follow, joined, refined
 from experiments.runner.figures import draw_lines, share_legend
-from experiments.runner.pairs import make_pairs
 from jaxflow import couplings, data, flow_maps, sampling, solvers
-from jaxflow.commands.pairs import Options
 from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics import trajectories
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 5,
@@ -99,15 +99,15 @@ class Reflow:
     )
 
   def field(self, fits: Fits) -> list[jax.tree_util.Partial]:
-    """Returns the velocity of every seed."""
+    """Return the velocity of every seed."""
     return [
       jax.tree_util.Partial(self._velocity, params) for params in fits.params()
     ]
 
-  def pairs_of(self, fits: Fits, number: int) -> list[data.Dataset]:
-    """Makes noise and data with the flow of a round, fresh noise each."""
+  def pairs_of(self, fits: Fits, number: int) -> pathlib.Path:
+    """Make noise and data with the flow of a round, fresh noise each."""
     settings = self._bench.settings
-    options = Options(
+    options = PairOptions(
       num=settings["pairs"],
       solver="heun",
       nfe=settings["pair_calls"],
@@ -116,9 +116,9 @@ class Reflow:
     return make_pairs(fits, options)
 
   def train(
-    self, title: str, fits: Fits, made: list[data.Dataset], share: float
+    self, title: str, fits: Fits, made: pathlib.Path, share: float
   ) -> Fits:
-    """Trains the next round from the networks of this one."""
+    """Train the next round from the networks of this one."""
     bench = self._bench
     config = bench.config(
       "ring:reflow",
@@ -131,22 +131,22 @@ class Reflow:
     return bench.fit(title, config, init=fits, pairs=made if share else None)
 
   def distil(
-    self, title: str, fits: Fits, made: list[data.Dataset], steps: int
+    self, title: str, fits: Fits, made: pathlib.Path, steps: int
   ) -> Fits:
-    """Trains a one-step generator on pairs, from the flow that made them."""
+    """Train a one-step generator on pairs, from the flow that made them."""
     config = self._bench.config(
       "ring:knowledge_distillation", _SHARED, {"train": {"steps": steps}}
     )
     return self._bench.fit(title, config, init=fits, pairs=made)
 
   def samples(self, fits: Fits, solver: str, steps: int) -> np.ndarray:
-    """Draws samples [S, N, 2] from the noise that all flows are judged by."""
+    """Draw samples [S, N, 2] from the noise that all flows are judged by."""
     times = jnp.linspace(1.0, 0.0, steps + 1)
     field = joined(self.field(fits))
     return np.asarray(_solve(field, self._noise, times, solver=solver))
 
   def quality(self, fits: Fits, *, jumps_only: bool = False) -> dict:
-    """Judges samples of one Euler step, of two, and of many calls."""
+    """Judge samples of one Euler step, of two, and of many calls."""
     many = self._bench.settings["many_calls"]
     ways = {"1": ("euler", 1), "2": ("euler", 2), "many": ("heun", many // 2)}
     numbers = {}
@@ -156,7 +156,7 @@ class Reflow:
     return numbers
 
   def shape(self, fits: Fits) -> dict:
-    """Measures how straight the trajectories are, and what Euler misses."""
+    """Measure how straight the trajectories are, and what Euler misses."""
     settings, velocities = self._bench.settings, self.field(fits)
     noise = self._noise[:, : settings["trajectories"]]
     times = jnp.linspace(1.0, 0.0, settings["euler_steps"] + 1)
@@ -174,11 +174,11 @@ class Reflow:
     return numbers | {"predicted": np.asarray(step**2 / 2 * bend, np.float64)}
 
   def row(self, fits: Fits, **labels: str | int) -> Row:
-    """Measures a flow."""
+    """Measure a flow."""
     return Row(labels, {**self.quality(fits), **self.shape(fits)})
 
   def floor(self) -> Row:
-    """Judges as many real points."""
+    """Judge as many real points."""
     settings = self._bench.settings
     found = self._judge.floor(settings["num"], self._bench.seeds)
     return Row(
@@ -187,7 +187,7 @@ class Reflow:
     )
 
   def paths(self, fits: Fits, count: int = 60) -> np.ndarray:
-    """Returns trajectories of the first seed, [times, count, 2]."""
+    """Return trajectories of the first seed, [times, count, 2]."""
     times = refined(jnp.linspace(1.0, 0.0, 41), 2)
     points = follow(joined(self.field(fits)), self._noise[:, :count], times)
     return np.asarray(points[0])
@@ -195,7 +195,7 @@ class Reflow:
 
 @functools.partial(jax.jit, static_argnames="solver")
 def _solve(field, noise, times, *, solver):
-  """Solves the ODE of a field [S] from noise [S, N, 2] over a grid."""
+  """Solve the ODE of a field [S] from noise [S, N, 2] over a grid."""
   step = getattr(solvers, solver)
 
   def one(velocity, x):
@@ -205,7 +205,7 @@ def _solve(field, noise, times, *, solver):
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains and measures all rounds of all teachers."""
+  """Train and measure all rounds of all teachers."""
   settings = bench.settings
   snapshots = sorted(settings["teachers"].values())
   config = bench.config(
@@ -253,7 +253,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _distilled(reflow, settings, zero, once, made) -> list[Row]:
-  """Distils the first flow, as long or twice, and the first round."""
+  """Distil the first flow, as long or twice, and the first round."""
   steps = settings["steps"]
   rows = []
   for training, number, fits, length in (
@@ -270,7 +270,7 @@ def _distilled(reflow, settings, zero, once, made) -> list[Row]:
 
 
 def _save_paths(path: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
-  """Writes trajectories [times, N, 2], a panel each."""
+  """Write trajectories [times, N, 2], a panel each."""
   figure, axes = panels(len(drawn), width=2.7, height=2.8, columns=4)
   for panel, (title, points) in zip(axes, drawn.items(), strict=True):
     panel.plot(points[..., 0], points[..., 1], linewidth=0.6, color="C0")
@@ -286,7 +286,7 @@ def _save_paths(path: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of ReFlow."""
+  """Check the claims about ReFlow."""
   settings = results.about["settings"]
   last = settings["rounds"]
   rounds = range(1, last + 1)
@@ -390,7 +390,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws straightness and quality by round."""
+  """Draw straightness and quality by round."""
   settings = results.about["settings"]
   figure, axes = panels(3, width=4.3, height=3.8, columns=3)
   names = {

@@ -36,7 +36,7 @@ class Baseline:
 
 
 def vae(*, width: int = 64, latents: int = 2) -> Baseline:
-  """Makes a VAE: two hidden layers a side, one learned noise of its output.
+  """Make a VAE: two hidden layers a side, one learned noise of its output.
 
   Args:
     width: Units of a hidden layer.
@@ -72,7 +72,7 @@ def vae(*, width: int = 64, latents: int = 2) -> Baseline:
 
 
 def coupling_flow(*, width: int = 32, couplings: int = 8) -> Baseline:
-  """Makes a flow of affine couplings (RealNVP), which swap coordinates.
+  """Make a flow of affine couplings (RealNVP), which swap coordinates.
 
   Args:
     width: Units of the two hidden layers of each coupling.
@@ -117,7 +117,7 @@ def train(
   steps: int,
   batch_size: int,
 ) -> PyTree:
-  """Trains a baseline on several seeds at once; returns their parameters.
+  """Train a baseline on several seeds at once; return their parameters.
 
   Args:
     baseline: What to train.
@@ -151,7 +151,7 @@ def train(
 def draw(
   baseline: Baseline, params: PyTree, seeds: Sequence[int], num: int
 ) -> np.ndarray:
-  """Draws points of every seed, [S, num, 2]."""
+  """Draw points of every seed, [S, num, 2]."""
 
   def one(params, seed):
     return baseline.sample(params, jax.random.key(10_000 + seed), num)
@@ -165,7 +165,7 @@ def _nats(points: Array) -> Array:
 
 
 def _init_mlp(key: Array, widths: Sequence[int]) -> list[dict[str, Any]]:
-  """Draws weights of variance 1 / inputs, zero biases."""
+  """Draw weights of variance 1 / inputs, zero biases."""
   keys = jax.random.split(key, len(widths) - 1)
   return [
     {
@@ -177,7 +177,7 @@ def _init_mlp(key: Array, widths: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _mlp(layers: list[dict[str, Any]], x: Array) -> Array:
-  """Applies SiLU layers, the last one linear."""
+  """Apply SiLU layers, the last one linear."""
   for number, layer in enumerate(layers):
     x = x @ layer["kernel"] + layer["bias"]
     if number < len(layers) - 1:

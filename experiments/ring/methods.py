@@ -5,13 +5,12 @@ teacher, starting point or pairs is the name of other networks here.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.runner import Bench, Fits, make_pairs
-from jaxflow.commands import PairOptions
+from experiments.runner import Bench, Fits, make_pairs, named_runs
 from jaxflow.config import Config
+from jaxflow.runs.pair_generation import PairOptions
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -28,7 +27,7 @@ class Methods:
   starts: dict[str, Fits] = dataclasses.field(default_factory=dict)
 
   def train(self, method: str) -> list[tuple[Fits, Sequence[int], str]]:
-    """Trains a method; returns networks, for which calls, and on what built.
+    """Train a method; return networks, for which calls, and on what built.
 
     A method of stages has several networks: each teaches the next.
     """
@@ -47,7 +46,7 @@ class Methods:
     return found
 
   def _config(self, method: str, steps: int, changes: dict[str, Any]) -> Config:
-    """Returns a method's config with the network of this experiment."""
+    """Return a method's config with the network of this experiment."""
     settings = self.bench.settings
     return self.bench.config(
       f"ring:{method}",
@@ -57,13 +56,11 @@ class Methods:
     )
 
   def _others(self, config: Config) -> dict[str, Any]:
-    """Returns what a config builds on, as arguments of `fit`."""
-    others: dict[str, Any] = {}
-    for role in ("teacher", "init"):
-      folder = config.get(role, {}).get("workdir", "")
-      if folder:
-        others[role] = self._start(pathlib.Path(folder).name)
-    if config.data.get("pairs", ""):
+    """Return what a config builds on, as arguments of `fit`."""
+    others: dict[str, Any] = {
+      role: self._start(name) for role, name in named_runs(config).items()
+    }
+    if config.data.get("pairs"):
       options = self.bench.settings["pairs"]
       others["pairs"] = make_pairs(
         self._start(options["of"]),
@@ -72,7 +69,7 @@ class Methods:
     return others
 
   def _start(self, name: str) -> Fits:
-    """Returns networks that others build on."""
+    """Return networks that others build on."""
     if name not in self.starts:
       settings = self.bench.settings
       method, changes = settings["starts"][name]

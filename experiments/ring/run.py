@@ -26,6 +26,7 @@ from experiments.runner import (
 )
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
 from jaxflow import data, paths, reports
+from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.figures import save_arrows, save_points, save_trajectories
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
@@ -94,7 +95,7 @@ HEUN = "score model, Heun on Karras times"
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains and measures the report, then all methods and the baselines."""
+  """Train and measure the report, then all methods and the baselines."""
   mixture = data.known_mixture("ring")
   judge = PlaneJudge(mixture)
   num = bench.settings["num"]
@@ -114,7 +115,7 @@ def _row(model: str, calls: int, numbers, built_on: str = "") -> Row:
 
 
 def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures the score model and its consistency model."""
+  """Measure the score model and its consistency model."""
   settings = bench.settings
   num, steps = settings["num"], settings["steps"]
   teacher = bench.fit(TEACHER, teacher_config(bench, steps=steps))
@@ -152,12 +153,12 @@ def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
-  """Times jitted samplers; milliseconds a call, the median of each seed."""
+  """Time jitted samplers; milliseconds a call, the median of each seed."""
   calls = {}
   for size in bench.settings["batches"]:
     noise = jax.random.normal(jax.random.key(0), (size, 2))
     for name, (fits, nfe) in models.items():
-      sampler = fits.run.model.make_sampler(nfe)
+      sampler = fits.run.make_sampler(nfe)
       for seed, params in enumerate(fits.params()):
 
         def call(sampler=sampler, params=params, noise=noise):
@@ -178,7 +179,7 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
 
 
 def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
-  """Distils the report's consistency model with a decay of the target."""
+  """Distil the report's consistency model with a decay of the target."""
   config = student_config(
     bench,
     {"ema": {"target": {"name": "constant", "decay": decay}}},
@@ -188,12 +189,12 @@ def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
 
 
 def _with_target(decay: float) -> str:
-  """Returns the name of the consistency model with such a target."""
+  """Return the name of the consistency model with such a target."""
   return f"{STUDENT}, target EMA {decay:g}"
 
 
 def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
-  """Writes the four figures of the report, of the first seed."""
+  """Write the four figures of the report, of the first seed."""
   folder, num = bench.figures, bench.settings["num"]
   real = data.known_mixture("ring").sample(num, seed=1)[0]
   save_points(
@@ -203,7 +204,7 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
   path = teacher.run.model.path
   noise = jax.random.normal(jax.random.key(2), (bench.settings["arrows"], 2))
   start = paths.start(path, noise)
-  network, flow_map = teacher.velocities()[0], teacher.run.model.flow_map()
+  network, flow_map = teacher.velocities()[0], teacher.run.model.flow_map
   times = jnp.linspace(path.t_max, path.t_min, REPORT_CALLS + 1)
 
   @jax.jit
@@ -217,13 +218,13 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
 
   points = np.concatenate([start[None], follow(network, start)])
   save_trajectories(points, times, folder / "trajectories.png")
-  jump = student.run.model.make_sampler(1)
+  jump = student.run.make_sampler(1)
   ends = jump(student.params()[0], noise, jax.random.key(0), None)
   save_arrows(noise, ends, folder / "one_step_arrows.png")
 
 
 def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures every method, after equally many steps of its own."""
+  """Measure every method, after equally many steps of its own."""
   rows, methods = [], Methods(bench=bench)
   for method in bench.settings["methods"]:
     for fits, every, built_on in methods.train(method):
@@ -236,24 +237,22 @@ def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
-  """Measures a VAE and a flow, trained as the methods are."""
+  """Measure a VAE and a flow, trained as the methods are."""
   settings = bench.settings
-  config = bench.config("ring:flow_matching")
+  plan, _ = assumed_plan(bench.config("ring:flow_matching"))
   steps, rows = settings["methods_steps"], []
   for name, baseline in (
     ("VAE", baselines.vae()),
     ("coupling flow", baselines.coupling_flow()),
   ):
-    _, optimizer = optimizers.from_section(
-      config.optimizer.to_dict(), steps=steps, field="optimizer"
-    )
+    _, optimizer = optimizers.make_optimizer(plan.optimizer, steps=steps)
     params = baselines.train(
       baseline,
       data.load("ring", "train").data,
       bench.seeds,
       optimizer,
       steps=steps,
-      batch_size=config.train.batch_size,
+      batch_size=plan.train.batch_size,
     )
     samples = baselines.draw(baseline, params, bench.seeds, settings["num"])
     rows.append(_row(name, 1, judge(samples)))
@@ -262,7 +261,7 @@ def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests the report's three claims, and the classical baselines."""
+  """Check the report's three claims, and the classical baselines."""
   settings = results.about["settings"]
 
   def of(metric, model, calls):
@@ -347,7 +346,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the distance of all methods by their number of calls."""
+  """Draw the distance of all methods by their number of calls."""
   rows = [
     row
     for row in results.rows
@@ -382,7 +381,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
 
 
 def _dots(axes, rows: Sequence, models: Sequence[str]) -> None:
-  """Draws rows of one number of calls, with bars of one deviation."""
+  """Draw rows of one number of calls, with bars of one deviation."""
   calls = rows[0]["labels"]["calls"]
   numbers = [row["numbers"]["sliced_wasserstein"] for row in rows]
   axes.errorbar(

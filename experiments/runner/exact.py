@@ -24,7 +24,7 @@ from jaxflow.types import Array, ModelFn
 
 
 def exact_velocity(mixture: Mixture, path: Path) -> ModelFn:
-  """Returns the velocity of the mixture's probability-flow ODE.
+  """Return the velocity of the mixture's probability-flow ODE.
 
   Args:
     mixture: The law of the data.
@@ -45,7 +45,7 @@ def exact_velocity(mixture: Mixture, path: Path) -> ModelFn:
 def posterior_means(
   mixture: Mixture, path: Path, xt: Array, t: Array
 ) -> tuple[Array, Array]:
-  """Returns the means of data and noise given points, eq. (3) and (4).
+  """Return the means of data and noise given points, eq. (3) and (4).
 
   Args:
     mixture: The law of the data.

@@ -14,13 +14,13 @@ from jaxflow.types import Array, ModelFn
 
 
 def joined(velocities: Sequence[ModelFn]) -> ModelFn:
-  """Makes one field of the velocities of `Fits.velocities`."""
+  """Make one field of the velocities of `Fits.velocities`."""
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *velocities)
 
 
 @jax.jit
 def follow(field: ModelFn, start: Array, times: Array) -> Array:
-  """Solves the ODE with Heun's method and returns what it passes.
+  """Solve the ODE with Heun's method and return what it passes.
 
   Args:
     field: Velocities of S seeds.
@@ -47,14 +47,14 @@ def follow(field: ModelFn, start: Array, times: Array) -> Array:
 
 
 def refined(times: Array, parts: int) -> Array:
-  """Divides each step into equal parts, [n + 1] -> [n, parts + 1]."""
+  """Divide each step into equal parts, [n + 1] -> [n, parts + 1]."""
   share = jnp.linspace(0, 1, parts + 1)[None]
   return times[:-1, None] * (1 - share) + times[1:, None] * share
 
 
 @jax.jit
 def steepness(field: ModelFn, points: Array, times: Array) -> Array:
-  """Returns the largest singular value of the Jacobian dv/dx.
+  """Return the largest singular value of the Jacobian dv/dx.
 
   Args:
     field: Velocities of S seeds.
@@ -76,7 +76,7 @@ def steepness(field: ModelFn, points: Array, times: Array) -> Array:
 
 @jax.jit
 def acceleration(field: ModelFn, points: Array, times: Array) -> Array:
-  """Returns |x''| of the trajectories through points: |dv/dt + (dv/dx) v|.
+  """Return |x''| of the trajectories through points: |dv/dt + (dv/dx) v|.
 
   Args:
     field: Velocities of S seeds.
@@ -98,7 +98,7 @@ def acceleration(field: ModelFn, points: Array, times: Array) -> Array:
 
 
 def _everywhere(at, field, points, times):
-  """Maps `(velocity, point, time)` over seeds, times and points."""
+  """Map `(velocity, point, time)` over seeds, times and points."""
   rows = jax.vmap(at, in_axes=(None, 0, None))
   grid = jax.vmap(rows, in_axes=(None, 0, 0))
   return jax.vmap(grid, in_axes=(0, 0, None))(field, points, times)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def panels(
   count: int, *, width: float = 4.2, height: float = 3.4, columns: int = 3
 ) -> tuple["Figure", list["Axes"]]:
-  """Returns a figure of so many panels.
+  """Return a figure of so many panels.
 
   Args:
     count: How many.
@@ -48,7 +48,7 @@ def draw_lines(
   levels: Mapping[str, float] | None = None,
   ticks: Sequence[float] | None = None,
 ) -> None:
-  """Draws lines of means over seeds, with bars of one standard deviation.
+  """Draw lines of means over seeds, with bars of one standard deviation.
 
   Args:
     axes: Where to draw.
@@ -92,7 +92,7 @@ def draw_lines(
 def share_legend(
   figure: "Figure", axes: Sequence["Axes"], *, columns: int = 4
 ) -> None:
-  """Puts one legend below panels that draw the same lines.
+  """Put one legend below panels that draw the same lines.
 
   Args:
     figure: The figure.
@@ -114,7 +114,7 @@ def share_legend(
 def save_points(
   path: pathlib.Path, clouds: Mapping[str, np.ndarray], *, reach: float = 1.6
 ) -> None:
-  """Writes clouds of points in the plane, a panel each.
+  """Write clouds of points in the plane, a panel each.
 
   Args:
     path: A .png file.
@@ -132,7 +132,7 @@ def save_points(
 def save_images(
   path: pathlib.Path, lines: Mapping[str, np.ndarray], *, scale: int = 3
 ) -> None:
-  """Writes images, one line a name, the name before it.
+  """Write images, one line a name, the name before it.
 
   Args:
     path: A .png file.

@@ -31,7 +31,7 @@ class PlaneJudge:
     self._reference = mixture.sample(num, seed=1_000_003)[0]
 
   def __call__(self, samples: np.ndarray) -> Numbers:
-    """Returns metrics of samples [S, N, 2], one value a seed.
+    """Return metrics of samples [S, N, 2], one value a seed.
 
     `sliced_wasserstein`, `mode_coverage` and `high_quality`: the share within
     3 standard deviations of a mode. Seeds with points that are not finite, or
@@ -54,13 +54,13 @@ class PlaneJudge:
     return {name: np.array(values) for name, values in found.items()}
 
   def floor(self, num: int, seeds: Sequence[int]) -> Numbers:
-    """Returns the metrics of `num` exact samples of every seed."""
+    """Return the metrics of `num` exact samples of every seed."""
     return self(
       np.stack([self._mixture.sample(num, seed=10_000 + s)[0] for s in seeds])
     )
 
   def one_gaussian(self, num: int, seeds: Sequence[int]) -> Numbers:
-    """Returns the metrics of a Gaussian with the mixture's two moments.
+    """Return the metrics of a Gaussian with the mixture's two moments.
 
     What is farther has not learnt where data are.
     """
@@ -121,7 +121,7 @@ class ImageJudge:
   def __call__(
     self, samples: np.ndarray, label: np.ndarray | None = None
   ) -> Numbers:
-    """Returns metrics of samples [S, N, H, W, C], one value a seed.
+    """Return metrics of samples [S, N, H, W, C], one value a seed.
 
     `frechet`, in the features of the data set's own classifier, `accuracy`,
     what it says of the class asked for, `sliced_wasserstein` of pixels,
@@ -148,7 +148,7 @@ class ImageJudge:
     return {name: np.array(values) for name, values in found.items()}
 
   def floor(self, num: int, seeds: Sequence[int]) -> Numbers:
-    """Returns the metrics of `num` real training images of every seed."""
+    """Return the metrics of `num` real training images of every seed."""
     train, found = self._train, []
     for seed in seeds:
       rows = metrics.random_subset(
@@ -157,8 +157,10 @@ class ImageJudge:
       found.append(self(train.data[rows][None], train.label[rows]))
     return {k: np.concatenate([x[k] for x in found]) for k in found[0]}
 
-  def _see(self, images: np.ndarray, label: np.ndarray) -> metrics.Drawn:
-    """Shows images to the classifier."""
+  def _see(
+    self, images: np.ndarray, label: np.ndarray
+  ) -> metrics.SampleSummary:
+    """Show images to the classifier."""
     params = {self._network.name: self._network.params}
     collector = evaluation.Collector(kept=len(images))
     size = min(len(images), 256)
@@ -171,7 +173,7 @@ class ImageJudge:
 
 
 def _of_pixels(images: np.ndarray, label: np.ndarray) -> dict[str, float]:
-  """Measures images without a reference."""
+  """Measure images without a reference."""
   classes = [images[label == y] for y in np.unique(label)]
   return {
     "contrast": float(images.std(axis=0).mean()),

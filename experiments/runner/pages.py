@@ -21,7 +21,7 @@ sentence names, and the mean difference ± its standard error over seeds."""
 
 
 def table(study: "Study", results: "Results") -> list[list[str]]:
-  """Returns heading and lines of the table: mean ± deviation over seeds."""
+  """Return heading and lines of the table: mean ± deviation over seeds."""
   labels = list(dict.fromkeys(k for r in results.rows for k in r["labels"]))
   lines = [[*labels, *(column.heading for column in study.columns)]]
   for row in results.rows:
@@ -35,7 +35,7 @@ def _label(value: Any) -> str:
 
 
 def _cell(row: dict[str, Any], column: "Column") -> str:
-  """Writes a number, and how many of its runs had none."""
+  """Write a number, and how many of its runs had none."""
   number = row["numbers"].get(column.metric)
   if number is None:
     return ""
@@ -51,7 +51,7 @@ def _cell(row: dict[str, Any], column: "Column") -> str:
 
 
 def verdicts(results: "Results") -> list[str]:
-  """Returns the verdicts as lines of Markdown, with the numbers behind them."""
+  """Return the verdicts as lines of Markdown, with the numbers behind them."""
   lines = []
   for claim in results.claims:
     lines += [f"**{claim['verdict'].capitalize()}**: {claim['claim']}", ""]
@@ -64,7 +64,7 @@ def verdicts(results: "Results") -> list[str]:
 
 
 def _numbers(check: dict[str, Any]) -> str:
-  """Writes both sides of a check, and their difference with its error."""
+  """Write both sides of a check, and their difference with its error."""
   left, right = (
     " ".join(
       "diverged" if x is None else f"{x:.3g}"
@@ -83,7 +83,7 @@ def _numbers(check: dict[str, Any]) -> str:
 
 
 def as_text(study: "Study", results: "Results") -> str:
-  """Returns table and verdicts for a terminal."""
+  """Return table and verdicts for a terminal."""
   lines = table(study, results)
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   text = [
@@ -95,7 +95,7 @@ def as_text(study: "Study", results: "Results") -> str:
 
 
 def blocks(study: "Study", results: "Results") -> dict[str, str]:
-  """Returns what stands between marks of a README, by the mark's name."""
+  """Return what stands between marks of a README, by the mark's name."""
   heading, *lines = table(study, results)
   count = len(heading) - len(study.columns)
   rule = ["---"] * count + ["--:"] * len(study.columns)
@@ -117,7 +117,7 @@ def blocks(study: "Study", results: "Results") -> dict[str, str]:
 
 
 def filled(text: str, parts: dict[str, str]) -> str:
-  """Returns a text whose parts between marks are replaced.
+  """Return a text whose parts between marks are replaced.
 
   Raises:
     ValueError: If a mark is missing.
@@ -133,20 +133,20 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 
 def write(study: "Study", results: "Results") -> None:
-  """Writes the results into the study's README, and all into the page."""
+  """Write the results into the study's README, and all into the page."""
   rewrite(study.folder / "README.md", blocks(study, results))
   page = study.folder.parent / "README.md"
   rewrite(page, {"verdicts": verdict_page(study.folder.parent)})
 
 
 def rewrite(path: pathlib.Path, parts: dict[str, str]) -> None:
-  """Replaces the parts of a file."""
+  """Replace the parts of a file."""
   text = filled(path.read_text(), parts)
   replace_file(path, lambda part: part.write_text(text))
 
 
 def verdict_page(folder: pathlib.Path) -> str:
-  """Returns one table of all verdicts, in the order of the experiments' names.
+  """Return one table of all verdicts, in the order of the experiments' names.
 
   Args:
     folder: Where all experiments stand.

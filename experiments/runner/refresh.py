@@ -16,7 +16,7 @@ FOLDER = pathlib.Path(__file__).parents[1]
 
 
 def refresh(study: Study) -> None:
-  """Decides the claims of a study again, and draws and writes what is made."""
+  """Decide the claims of a study again, and draw and write what is made."""
   file = study.folder / "results" / f"{study.name}.json"
   results = Results.load(file)
   claims = [claim.as_json() for claim in study.claims(results)]
@@ -28,7 +28,7 @@ def refresh(study: Study) -> None:
 
 
 def main(names: list[str]) -> None:
-  """Refreshes the studies of these names; default: all that have results."""
+  """Refresh the studies of these names; default: all that have results."""
   files = FOLDER.glob("*/results/*.json")
   kept = [
     file.stem

@@ -29,7 +29,7 @@ class Row:
   numbers: Mapping[str, ArrayLike]
 
   def as_json(self) -> dict[str, Any]:
-    """Returns labels, and of each metric its values, mean and deviation."""
+    """Return labels, and of each metric its values, mean and deviation."""
     numbers = {}
     for name, values in self.numbers.items():
       found = np.atleast_1d(np.asarray(values, np.float64))
@@ -57,7 +57,7 @@ class Results:
   claims: Sequence[Mapping[str, Any]] = ()
 
   def select(self, **labels: Label) -> list[Mapping[str, Any]]:
-    """Returns the rows that have all these labels."""
+    """Return the rows that have all these labels."""
     return [
       row
       for row in self.rows
@@ -65,7 +65,7 @@ class Results:
     ]
 
   def values(self, metric: str, **labels: Label) -> NDArray[np.float64]:
-    """Returns a metric of the one row with these labels, one number a seed.
+    """Return a metric of the one row with these labels, one number a seed.
 
     Runs that diverged are NaN.
 
@@ -79,16 +79,16 @@ class Results:
     return np.array([np.nan if x is None else x for x in values])
 
   def save(self, path: pathlib.Path) -> None:
-    """Writes JSON, replacing the file in one step."""
+    """Write JSON, replacing the file in one step."""
     text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
     replace_file(path, lambda part: part.write_text(text + "\n"))
 
   @classmethod
   def load(cls, path: pathlib.Path) -> Self:
-    """Reads what `save` has written."""
+    """Read what `save` has written."""
     return cls(**json.loads(path.read_text()))
 
   @staticmethod
   def is_one(path: pathlib.Path) -> bool:
-    """Says whether a JSON file holds results with claims."""
+    """Say whether a JSON file holds results with claims."""
     return "claims" in json.loads(path.read_text())

@@ -21,7 +21,7 @@ _SHARED = {
 
 
 def teacher_config(bench: Bench, *, steps: int = STEPS) -> Config:
-  """Returns the config of the score network."""
+  """Return the config of the score network."""
   return bench.config(
     "ring:score_matching", _SHARED, {"train": {"steps": steps}}
   )
@@ -30,7 +30,7 @@ def teacher_config(bench: Bench, *, steps: int = STEPS) -> Config:
 def student_config(
   bench: Bench, *changes: dict[str, Any], steps: int = STEPS
 ) -> Config:
-  """Returns the config of the consistency model, with changes."""
+  """Return the config of the consistency model, with changes."""
   teacher = teacher_config(bench)
   return bench.config(
     "ring:consistency_distillation",

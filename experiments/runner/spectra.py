@@ -10,7 +10,7 @@ HIGH = 0.25
 def radial_power(
   images: NDArray[np.float32],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-  """Returns the mean power of images in rings of equal frequency.
+  """Return the mean power of images in rings of equal frequency.
 
   The rings are one cycle per image wide, up to the finest along an axis.
 
@@ -30,7 +30,7 @@ def radial_power(
 
 
 def fine_power(images: NDArray[np.float32]) -> float:
-  """Returns the mean power [of N, H, W, C] at `HIGH` and above."""
+  """Return the mean power [of N, H, W, C] at `HIGH` and above."""
   power, radius = _power(images)
   return float(power[radius >= HIGH].mean())
 
@@ -38,7 +38,7 @@ def fine_power(images: NDArray[np.float32]) -> float:
 def _power(
   images: NDArray[np.float32],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-  """Returns power and frequency [H, W]."""
+  """Return power and frequency [H, W]."""
   tall, wide = images.shape[1:3]
   found = np.fft.fft2(np.asarray(images, np.float64), axes=(1, 2))
   power = (np.abs(found) ** 2).mean(axis=(0, 3)) / (tall * wide)

@@ -73,7 +73,7 @@ class Study:
     return pathlib.Path(__file__).parents[1] / self.name
 
   def main(self) -> None:
-    """Runs the experiment from the command line."""
+    """Run the experiment from the command line."""
     parser = argparse.ArgumentParser(description=self.question)
     parser.add_argument(
       "--workdir",
@@ -102,7 +102,7 @@ class Study:
       sys.exit("interrupted: the same command goes on with the next network")
 
   def run(self, workdir: pathlib.Path, *, quick: bool) -> Results:
-    """Measures, judges and prints; writes what is kept of the full form.
+    """Measure, judge and print; write what is kept of the full form.
 
     Args:
       workdir: Where trained networks are kept.
@@ -114,6 +114,8 @@ class Study:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
       cache = workdir if quick else workdir.parent
       jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+      # Runs that differ in the seed share their programs, small ones too.
+      jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     figures = workdir / "figures" if quick else self.folder / "results"
     figures.mkdir(parents=True, exist_ok=True)
     bench = Bench(
@@ -138,7 +140,7 @@ class Study:
     return results
 
   def _about(self, bench: Bench, seconds: float) -> dict[str, Any]:
-    """Returns how the numbers came about."""
+    """Return how the numbers came about."""
     return {
       "command": f"python -m experiments.{self.name}.run",
       "settings": bench.settings,

@@ -70,7 +70,7 @@ class Check:
     return "undecided"
 
   def as_json(self) -> dict[str, Any]:
-    """Returns what the results keep of it."""
+    """Return what the results keep of it."""
     mean, error = self.difference or (None, None)
     return {
       "says": self.says,
@@ -86,7 +86,7 @@ class Check:
 def at_most(
   says: str, left: ArrayLike, right: ArrayLike, *, factor: float = 1.0
 ) -> Check:
-  """Checks `left <= factor * right`, where a tie decides nothing.
+  """Check `left <= factor * right`, where a tie decides nothing.
 
   Args:
     says: What holds if it is so, as a clause.
@@ -108,7 +108,7 @@ def at_most(
 def at_least(
   says: str, left: ArrayLike, right: ArrayLike, *, factor: float = 1.0
 ) -> Check:
-  """Checks `left >= factor * right`; arguments as `at_most`.
+  """Check `left >= factor * right`; arguments as `at_most`.
 
   Example:
     >>> at_least("a is half of b", [1.0, 1.1], [1.7, 1.8], factor=0.5).verdict
@@ -152,7 +152,7 @@ class Claim:
     return "undecided" if "undecided" in found else "confirmed"
 
   def as_json(self) -> dict[str, Any]:
-    """Returns what the results keep of it."""
+    """Return what the results keep of it."""
     return {
       "claim": self.text,
       "verdict": self.verdict,

@@ -25,14 +25,15 @@ import sys
 from collections.abc import Iterator
 
 from jaxflow import compilation
-from jaxflow.commands.compile import resolved
 from jaxflow.compilation import CHIPS, Chip, Topology
 from jaxflow.compilation.chips import GIB
-from jaxflow.config import Config, default_config
+from jaxflow.compilation.of_config import assumed_plan
+from jaxflow.config import default_config
 from jaxflow.config.presets import load_file
 from jaxflow.methods import METHODS
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding
+from jaxflow.plans import Plan
 from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -73,10 +74,10 @@ ON_HOST = {
 }
 
 
-def config_of(
+def plan_of(
   method: str, network: dict, batch_size: int, *, pairs: bool = False
-) -> Config:
-  """Return the config of a method on ImageNet's latents.
+) -> Plan:
+  """Return the plan of a method on ImageNet's latents.
 
   Args:
     method: A row of METHODS.
@@ -91,19 +92,19 @@ def config_of(
   config.data.shape, config.data.num_classes = (32, 32, 4), 1000
   config.model.update(**{"scan_layers": True, **network})
   config.train.update(batch_size=batch_size, steps_per_dispatch=1)
-  return resolved(config)[0]
+  return assumed_plan(config)[0]
 
 
 def entry(
-  config: Config, topology: Topology, mesh: dict, options: dict | None = None
+  plan: Plan, topology: Topology, mesh: dict, options: dict | None = None
 ) -> dict:
-  """Compile the training step of a config; return its report and the mesh."""
+  """Compile the training step of a plan; return its report and the mesh."""
   arranged = sharding.make_mesh(**mesh, devices=topology.devices())
-  step = compilation.programs(Run.of(config), arranged, steps=1)[0]
+  step = compilation.programs(Run(plan), arranged, steps=1)[0]
   report = compilation.compile_program(
     step, chip=topology.chip, options=options
   )
-  row = compilation.rows([report])[0]
+  row = compilation.report_records([report])[0]
   return {"topology": topology.name, "mesh": dict(arranged.shape), **row}
 
 
@@ -112,11 +113,11 @@ def pods(quick: bool) -> Iterator[tuple[str, tuple]]:
   network, batch_size = (TINY, 64) if quick else (NETWORK, BATCH)
   for name, fsdp, layers, block in QUICK_PODS if quick else PODS:
     options = {**network, "scan_layers": layers == "scanned"}
-    config = config_of(METHOD, options, batch_size, pairs=block == 2)
+    plan = plan_of(METHOD, options, batch_size, pairs=block == 2)
     kind = f"fsdp {fsdp}" if fsdp > 1 else "replicated"
     title = f"{name}, {kind}, {layers}, 1 interval in {block} rows"
     options = ON_HOST if quick else None
-    yield title, (config, Topology.parse(name), {"fsdp": fsdp}, options)
+    yield title, (plan, Topology.parse(name), {"fsdp": fsdp}, options)
 
 
 def published(quick: bool) -> Iterator[tuple[str, tuple]]:
@@ -133,7 +134,7 @@ def published(quick: bool) -> Iterator[tuple[str, tuple]]:
     title = f"{name}, {kind}, 1 interval in {block} rows"
     options = ON_HOST if quick else None
     topology = Topology.parse(name)
-    yield title, (resolved(config)[0], topology, {"fsdp": fsdp}, options)
+    yield title, (assumed_plan(config)[0], topology, {"fsdp": fsdp}, options)
 
 
 def methods(quick: bool) -> Iterator[tuple[str, tuple]]:
@@ -142,8 +143,8 @@ def methods(quick: bool) -> Iterator[tuple[str, tuple]]:
   # Enough for the largest block of rows, 16.
   batch_size = 16 * topology.size
   for name in [BASELINE, METHOD] if quick else METHODS:
-    config = config_of(name, TINY if quick else SMALLER, batch_size)
-    yield name, (config, topology, {}, ON_HOST if quick else QUICKLY)
+    plan = plan_of(name, TINY if quick else SMALLER, batch_size)
+    yield name, (plan, topology, {}, ON_HOST if quick else QUICKLY)
 
 
 def weak(quick: bool) -> Iterator[tuple[str, tuple]]:
@@ -152,10 +153,10 @@ def weak(quick: bool) -> Iterator[tuple[str, tuple]]:
   for name in ["host:8"] if quick else names:
     topology = Topology.parse(name)
     network, fsdp = (TINY, 2) if quick else (NETWORK, FSDP)
-    config = config_of(METHOD, network, 8 * topology.size)
+    plan = plan_of(METHOD, network, 8 * topology.size)
     for kind, axes in (("replicated", {}), (f"fsdp {fsdp}", {"fsdp": fsdp})):
       options = ON_HOST if quick else QUICKLY
-      yield f"{name}, {kind}", (config, topology, axes, options)
+      yield f"{name}, {kind}", (plan, topology, axes, options)
 
 
 PARTS = {"published": published, "pods": pods, "methods": methods, "weak": weak}

@@ -35,7 +35,7 @@ BARE = {
 NETWORK = {
   "model": {"width": 64, "depth": 2},
   "optimizer": {"schedule": "constant"},
-  "train": {"batch_size": 256, "steps_per_dispatch": 25},
+  "train": {"batch_size": 256, "steps_per_dispatch": 25, "log_every": 25},
 }
 
 SETTINGS = {
@@ -120,13 +120,13 @@ QUICK = {
 
 
 def config_of(bench: Bench, method: str, *changes: dict[str, Any]):
-  """Returns the config of a row of METHODS on the ring, with changes."""
+  """Return the config of a row of METHODS on the ring, with changes."""
   steps = {"train": {"steps": bench.settings["steps"]}}
   return bench.config(f"ring:{method}", NETWORK, steps, *changes)
 
 
 def of_log(fits: Fits) -> dict[str, np.ndarray]:
-  """Returns norms along training: medians of the last quarter, and a peak.
+  """Return norms along training: medians of the last quarter, and a peak.
 
   `peak` is the largest norm of a gradient after the first tenth of training.
   """
@@ -144,7 +144,7 @@ def of_log(fits: Fits) -> dict[str, np.ndarray]:
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains every method at every rate, and every fix at the highest."""
+  """Train every method at every rate, and every fix at the highest."""
   settings, mixture = bench.settings, data.known_mixture("ring")
   judge = PlaneJudge(mixture)
   num, seeds = settings["num"], bench.seeds
@@ -159,7 +159,7 @@ def measure(bench: Bench) -> list[Row]:
     numbers = judge(fits.sample(num, 1))
     worse = ~(numbers["sliced_wasserstein"] < bound["sliced_wasserstein"])
     numbers["diverged"] = (fits.diverged | worse).astype(float)
-    numbers["skipped"] = np.array([int(x.skipped) for x in fits.states])
+    numbers["skipped"] = np.nanmax(fits.log["skipped"], axis=1)
     numbers |= of_log(fits)
     rows.append(Row({"method": title, "rate": rate, "fix": fix}, numbers))
 
@@ -188,7 +188,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of the stability of training from scratch."""
+  """Check the claims about the stability of training from scratch."""
   settings = results.about["settings"]
   rates, named = settings["learning_rates"], settings["methods"]
   bare, published = "continuous, bare", "continuous, as published"
@@ -273,7 +273,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def _claims_on_fixes(every, fewer, helps, rare) -> list[Claim]:
-  """Returns the claims on what helps training from scratch."""
+  """Return the claims on what helps training from scratch."""
   bare, published = "continuous, bare", "continuous, as published"
   return [
     Claim(
@@ -306,7 +306,7 @@ def _claims_on_fixes(every, fewer, helps, rare) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws what diverged and how near the rest came, for every rate."""
+  """Draw what diverged and how near the rest came, for every rate."""
   figure, axes = panels(2, width=5.4, height=4.2, columns=2)
   settings = results.about["settings"]
   rates = settings["learning_rates"]

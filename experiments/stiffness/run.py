@@ -91,14 +91,14 @@ USUAL_FAST = {"VP": "log_snr", "VE": "karras"}
 
 
 def grid_of(path: paths.Path, name: str, steps: int) -> jax.Array:
-  """Returns so many steps of a named grid of a path."""
+  """Return so many steps of a named grid of a path."""
   ends = {"t_min": path.t_min, "t_max": path.t_max}
   grid = registry.make("grid", {"name": name}, field="grid", path=path, **ends)
   return grid(steps + 1)
 
 
 def fields_of(bench: Bench, mixture) -> dict:
-  """Returns path and field of every kind of field and every path."""
+  """Return path and field of every kind of field and every path."""
   settings, found = bench.settings, {}
   for name, options in settings["paths"].items():
     path = registry.make("path", options, field="path")
@@ -120,7 +120,7 @@ def fields_of(bench: Bench, mixture) -> dict:
 
 @functools.partial(jax.jit, static_argnames=("path", "solver"))
 def solve(field, start, times, *, path, solver):
-  """Solves the ODE of a field [S] from points [S, N, 2] over a grid."""
+  """Solve the ODE of a field [S] from points [S, N, 2] over a grid."""
 
   def one(velocity, x):
     key = jax.random.key(0)  # Nothing is drawn.
@@ -139,12 +139,12 @@ def solve(field, start, times, *, path, solver):
 
 
 def steps_of(solver: str, calls: int) -> int:
-  """Returns how many steps of a solver make so many calls."""
+  """Return how many steps of a solver make so many calls."""
   return calls // 2 if solver == "heun" else calls
 
 
 def calls_for(errors: np.ndarray, calls: np.ndarray, goal: float) -> np.ndarray:
-  """Returns how many calls reach an error, NaN where none do.
+  """Return how many calls reach an error, NaN where none do.
 
   Args:
     errors: [S, n], of growing numbers of calls.
@@ -169,7 +169,7 @@ def calls_for(errors: np.ndarray, calls: np.ndarray, goal: float) -> np.ndarray:
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Measures steepness along t, and errors of every solver."""
+  """Measure steepness along t, and errors of every solver."""
   settings, mixture = bench.settings, data.known_mixture("ring")
   noise = jnp.stack(
     [
@@ -209,7 +209,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _steep_rows(bench, labels, path, field, points, times) -> list[Row]:
-  """Returns the steepness in the clock of every grid of a path."""
+  """Return the steepness in the clock of every grid of a path."""
   settings = bench.settings
   some = points[:, :, : settings["jacobians"]]
   slopes = np.asarray(steepness(field, some, times), np.float64)
@@ -239,7 +239,7 @@ def _steep_rows(bench, labels, path, field, points, times) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of stiffness."""
+  """Check the claims about stiffness."""
   calls_named = "calls until the error is 0.05"
 
   def steep(metric, field, path):
@@ -308,7 +308,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws steepness along the clock, and errors against calls."""
+  """Draw steepness along the clock, and errors against calls."""
   settings = results.about["settings"]
   figure, axes = panels(2, width=5.2, height=4, columns=2)
   for panel, field in zip(axes, FIELDS, strict=True):

@@ -25,7 +25,7 @@ def unstopped_loss(
   boundary_weight: float = 0.0,
   progress: Array | None = None,
 ) -> LossOutput:
-  """Computes `consistency_loss` without its stop-gradient.
+  """Compute `consistency_loss` without its stop-gradient.
 
   Both sides are the network that is trained. Arguments are those of
   `jaxflow.losses.consistency_loss`; the boundary must be built in.

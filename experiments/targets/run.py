@@ -67,7 +67,7 @@ LAST = 6
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Trains all targets in all trainings, and judges them along the way."""
+  """Train all targets in all trainings, and judge them along the way."""
   settings = bench.settings
   judge = PlaneJudge(data.known_mixture("ring"))
   teacher = bench.fit(
@@ -104,13 +104,13 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
-  """Returns the config of a training with a target."""
+  """Return the config of a training with a target."""
   settings = bench.settings
   changes = {
     "ema": {"target": {"name": "constant", "decay": decay}},
     "optimizer": {"learning_rate": rate, "schedule": "constant"},
     "sample": {"ema": "sampling"},
-    "train": {"steps": settings["steps"]},
+    "train": {"steps": settings["steps"], "log_every": 100},
   }
   method = "training" if training == TRAINING else "distillation"
   return bench.config(
@@ -124,7 +124,7 @@ def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
 def _numbers(
   fits: Fits, judge: PlaneJudge, settings: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-  """Judges the average at the end, and the network itself along the way."""
+  """Judge the average at the end, and the network itself along the way."""
   samples = fits.sample(settings["num"], 1)
   numbers = judge(samples)
   numbers["spread"] = samples.std(axis=1).mean(axis=1)
@@ -148,7 +148,7 @@ def _numbers(
 
 
 def _fluctuation(steps: Sequence[int], values: np.ndarray) -> np.ndarray:
-  """Returns how far values [T, S] are from a line in steps [T], one a seed.
+  """Return how far values [T, S] are from a line in steps [T], one a seed.
 
   Progress is no fluctuation, so the line is taken out; NaN where a value is.
   """
@@ -161,7 +161,7 @@ def _fluctuation(steps: Sequence[int], values: np.ndarray) -> np.ndarray:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of targets."""
+  """Check the claims about targets."""
   settings = results.about["settings"]
   averages = [
     name for name in settings["targets"] if name not in (SELF, UNSTOPPED)
@@ -177,7 +177,7 @@ def claims(results: Results) -> list[Claim]:
   bound = results.values(distance, training=GAUSSIAN).mean()
 
   def learns(training: str, target: str) -> bool:
-    """What has not learnt does not fluctuate either."""
+    """Tell whether a run learnt: an untrained one cannot fluctuate."""
     return float(of(distance, training, target).mean()) < bound
 
   return [
@@ -223,7 +223,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the distance of the network itself along training."""
+  """Draw the distance of the network itself along training."""
   settings = results.about["settings"]
   trainings = settings["trainings"]
   figure, axes = panels(len(trainings), width=4.6, height=4)

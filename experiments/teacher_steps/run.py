@@ -54,7 +54,7 @@ NEAR = 0.25
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Measures the rule that students are taught, then the students."""
+  """Measure the rule that students are taught, then the students."""
   settings = bench.settings
   teacher = bench.fit(
     "teacher",
@@ -76,7 +76,7 @@ def measure(bench: Bench) -> list[Row]:
   true = [_walk(exact, x, fine, solver=solvers.heun) for x in starts]
   taught = [
     _walk(velocity, x, fine, solver=solvers.heun)
-    for velocity, x in zip(_alike(teacher), starts, strict=True)
+    for velocity, x in zip(teacher.velocities(), starts, strict=True)
   ]
   rows = []
   for solver in settings["orders"]:
@@ -88,7 +88,7 @@ def measure(bench: Bench) -> list[Row]:
       numbers = {"error": _errors(ends, true), "typical": _middle(ends, true)}
       rows.append(Row({"what": RULE, **labels}, numbers))
       student = _student(bench, teacher, solver, points)
-      jump = student.run.model.make_sampler(1)
+      jump = student.run.make_sampler(1)
       ends = [
         jump(params, x, jax.random.key(0), None)
         for params, x in zip(student.params(), noise, strict=True)
@@ -109,7 +109,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _student(bench: Bench, teacher: Fits, solver: str, points: int) -> Fits:
-  """Distils the teacher by one solver on one grid."""
+  """Distil the teacher by one solver on one grid."""
   settings = bench.settings
   config = bench.config(
     "ring:consistency_distillation",
@@ -123,20 +123,11 @@ def _student(bench: Bench, teacher: Fits, solver: str, points: int) -> Fits:
   return bench.fit(f"{solver}, {points} points", config, teacher=teacher)
 
 
-def _alike(fits: Fits) -> list[ModelFn]:
-  """Returns velocities of one function, for which a program compiles once."""
-  velocities = fits.velocities()
-  return [
-    jax.tree_util.Partial(velocities[0].func, *velocity.args)
-    for velocity in velocities
-  ]
-
-
 @functools.partial(jax.jit, static_argnames="solver")
 def _walk(
   velocity: ModelFn, start: Array, grid: Array, *, solver: solvers.Solver
 ) -> Array:
-  """Takes one step of a solver between neighbours of a grid, to its end.
+  """Take one step of a solver between neighbours of a grid, to its end.
 
   A function that gives neighbours on such a walk the same end, and is the
   identity at its end, gives every point the end of this walk.
@@ -147,7 +138,7 @@ def _walk(
 
 
 def _errors(ends: list[Array], true: list[Array]) -> np.ndarray:
-  """Returns the root mean square distance of ends, one a seed."""
+  """Return the root mean square distance of ends, one a seed."""
   return np.array(
     [
       float(jnp.sqrt(jnp.mean(jnp.sum((a - b) ** 2, axis=1))))
@@ -157,7 +148,7 @@ def _errors(ends: list[Array], true: list[Array]) -> np.ndarray:
 
 
 def _middle(ends: list[Array], true: list[Array]) -> np.ndarray:
-  """Returns the median distance of ends, one a seed."""
+  """Return the median distance of ends, one a seed."""
   return np.array(
     [
       float(jnp.median(jnp.linalg.norm(a - b, axis=1)))
@@ -167,7 +158,7 @@ def _middle(ends: list[Array], true: list[Array]) -> np.ndarray:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests the orders, and what they mean for grids."""
+  """Check the claims about orders, and about grids."""
   settings = results.about["settings"]
   points, orders = settings["points"], settings["orders"]
 
@@ -231,7 +222,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws the errors of rule and students by the points of the grid."""
+  """Draw the errors of rule and students by the points of the grid."""
   figure, axes = panels(2, width=5.2, height=4.2, columns=2)
   settings = results.about["settings"]
   points = settings["points"]
@@ -266,7 +257,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
 
 
 def _slopes(axes, points, results: Results) -> None:
-  """Draws lines of order 1 and 2 through the first error of Euler."""
+  """Draw lines of order 1 and 2 through the first error of Euler."""
   first = results.values(
     "error", what=RULE, solver="euler", points=points[0]
   ).mean()

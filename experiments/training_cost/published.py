@@ -53,7 +53,7 @@ def published_mean_flow(
     v_g = omega * v + (1 - omega - kappa) * null
     if kappa:
       v_g = v_g + kappa * model_fn(xt, t, t, cond)
-    v_g = jnp.where(paths.over(cond != num_classes, v), v_g, v)
+    v_g = jnp.where(paths.expand(cond != num_classes, v), v_g, v)
   v_g = jax.lax.stop_gradient(v_g)
   u, du = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond),
@@ -62,5 +62,5 @@ def published_mean_flow(
   )
   if stop_tangent:
     du = jax.lax.stop_gradient(du)
-  error = weights.l2_sum(u, v_g - paths.over(t - s, du) * du)
+  error = weights.l2_sum(u, v_g - paths.expand(t - s, du) * du)
   return weights.adaptive(error, power=1.0, eps=0.01), {}

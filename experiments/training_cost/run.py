@@ -94,7 +94,7 @@ QUICK = {
 
 
 def measure(bench: Bench) -> list[Row]:
-  """Counts all variants without and with remat, and times them in turn."""
+  """Count all variants without and with remat, and time them in turn."""
   settings = bench.settings
   network, names = settings["network"], settings["variants"]
   timed = settings["timed_with_remat"]
@@ -148,7 +148,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def claims(results: Results) -> list[Claim]:
-  """Tests what is said of the cost of a step."""
+  """Check the claims about the cost of a step."""
   settings = results.about["settings"]
   names = settings["variants"]
 
@@ -231,7 +231,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def figures(results: Results, folder: pathlib.Path) -> None:
-  """Draws FLOPs and memory of every variant, without and with remat."""
+  """Draw FLOPs and memory of every variant, without and with remat."""
   from matplotlib.ticker import LogLocator
 
   plain = results.select(remat="no")

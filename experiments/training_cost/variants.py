@@ -101,7 +101,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
       batch,
       path=LINEAR,
       sample_times=times.Uniform(),
-      teacher=guidance.told(teacher, omega=1.0),
+      teacher=guidance.fix_guidance(teacher, omega=1.0),
       num_classes=num_classes,
     )
 

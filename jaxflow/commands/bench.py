@@ -44,10 +44,9 @@ def _define(values: flags.FlagValues) -> None:
 
 def _run(values: flags.FlagValues, config: Any) -> int:
   del config
-  counts = {
-    name: whole_numbers(values, name)
-    for name in ("nfe", "batch", "teacher_nfe")
-  }
+  nfe = whole_numbers(values, "nfe")
+  batch = whole_numbers(values, "batch")
+  teacher_nfe = whole_numbers(values, "teacher_nfe")
 
   from jaxflow import reports
   from jaxflow.reports.bench import bench
@@ -55,8 +54,10 @@ def _run(values: flags.FlagValues, config: Any) -> int:
   costs = bench(
     pathlib.Path(values.workdir),
     teacher=pathlib.Path(values.teacher) if values.teacher else None,
+    nfe=nfe,
+    batch=batch,
+    teacher_nfe=teacher_nfe,
     say=say,
-    **counts,
   )
   say(reports.cost_table(costs))
   return 0

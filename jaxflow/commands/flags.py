@@ -174,7 +174,7 @@ def options_of(options: type[Any], values: flags.FlagValues) -> Any:
 
 def whole_numbers(values: flags.FlagValues, name: str) -> tuple[int, ...]:
   """Return the numbers of a flag that takes several."""
-  given = values[name].value
+  given = values[name].value or []
   try:
     return tuple(int(number) for number in given)
   except ValueError as error:

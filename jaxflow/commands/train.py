@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
+from jaxflow.commands.console import progress, say
 
 __all__ = ["COMMAND"]
 
@@ -20,12 +20,23 @@ def _define(values: flags.FlagValues) -> None:
     "last checkpoint",
     flag_values=values,
   )
+  flags.DEFINE_string(
+    "wandb",
+    None,
+    "a project of Weights & Biases that gets scalars and samples as well; with "
+    "WANDB_MODE=offline, nothing leaves this machine",
+    flag_values=values,
+  )
 
 
 def _run(values: flags.FlagValues, config: Any) -> int:
   from jaxflow.runs.train import train
+  from jaxflow.training.wandb_log import WandbLog
 
-  train(config, pathlib.Path(values.workdir), say=say)
+  callbacks: list[Any] = [*progress()]
+  if values.wandb:
+    callbacks.append(WandbLog(values.wandb))
+  train(config, pathlib.Path(values.workdir), callbacks=callbacks, log=say)
   return 0
 
 

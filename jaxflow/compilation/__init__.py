@@ -1,13 +1,24 @@
-"""What a config compiles to on machines that need not be there."""
+"""Compile a config for devices that need not be present, and read the result.
 
-from jaxflow.compilation.calls import inputs_of, network_call, sampler_call
+The result says how much memory, arithmetic and communication a device needs.
+"""
+
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
-from jaxflow.compilation.flops import matmul_flops
+from jaxflow.compilation.loops import matmul_flops
 from jaxflow.compilation.program import Program
 from jaxflow.compilation.programs import Decoder, programs
 from jaxflow.compilation.report import Report, compile_program
-from jaxflow.compilation.tables import header, rows, table
+from jaxflow.compilation.samplers import (
+  example_inputs,
+  network_program,
+  sampler_program,
+)
+from jaxflow.compilation.tables import (
+  report_header,
+  report_records,
+  report_table,
+)
 from jaxflow.compilation.topologies import Topology
 
 __all__ = [
@@ -20,12 +31,12 @@ __all__ = [
   "Topology",
   "collectives",
   "compile_program",
-  "header",
-  "inputs_of",
+  "example_inputs",
   "matmul_flops",
-  "network_call",
+  "network_program",
   "programs",
-  "rows",
-  "sampler_call",
-  "table",
+  "report_header",
+  "report_records",
+  "report_table",
+  "sampler_program",
 ]

@@ -16,48 +16,42 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-  """One chip, all of its cores together.
+  """The published figures of one chip, all of its cores together.
 
   Attributes:
-    hbm: Bytes of memory.
-    usable: Bytes of it that the compiler lets a program have, as it says when
-      it refuses one.
-    flops: Peak of bfloat16 arithmetic, FLOP/s.
-    hbm_bandwidth: Bytes/s.
-    link_bandwidth: Bytes/s that it can send over all of its links to other
-      chips, and as many at the same time receive: half the published
-      bidirectional figure.
-    dimensions: Dimensions of the torus of its links.
+    hbm: Memory in bytes.
+    usable_hbm: The bytes that the compiler grants a program, according to its
+      out-of-memory message.
+    peak_flops: Peak bfloat16 arithmetic in FLOP/s.
+    hbm_bandwidth: Memory bandwidth in bytes/s.
+    link_bandwidth: Bytes/s that a chip can send over all of its links, while it
+      receives as many: half the published bidirectional figure.
+    dimensions: Number of dimensions of the torus of links.
     clock: Cycles/s.
-    cores: How the compiler is told that the cores of a chip work as one.
+    core_config: The compiler's name for the arrangement of the chip's cores;
+      "megacore" runs them as one.
   """
 
   hbm: int
-  usable: int
-  flops: float
+  usable_hbm: int
+  peak_flops: float
   hbm_bandwidth: float
   link_bandwidth: float
   dimensions: int
   clock: float
-  cores: str = "default"
+  core_config: str = "default"
 
   def compute_seconds(self, flops: float) -> float:
-    """Return the least time of so many FLOPs.
-
-    Args:
-      flops: Of this chip.
+    """Return the time of `flops` FLOPs at the chip's peak, in seconds.
 
     Example:
       >>> CHIPS["v5e"].compute_seconds(197e12)
       1.0
     """
-    return flops / self.flops
+    return flops / self.peak_flops
 
   def link_seconds(self, sent: float) -> float:
-    """Return the least time in which so many bytes leave the chip.
-
-    Args:
-      sent: Bytes.
+    """Return the time to send `sent` bytes at the links' bandwidth, in seconds.
 
     Example:
       >>> CHIPS["v5e"].link_seconds(400e9)
@@ -73,18 +67,18 @@ class Chip:
 CHIPS = {
   "v4": Chip(
     hbm=32 * GIB,
-    usable=int(30.75 * GIB),
-    flops=275e12,
+    usable_hbm=int(30.75 * GIB),
+    peak_flops=275e12,
     hbm_bandwidth=1200e9,
     link_bandwidth=300e9,
     dimensions=3,
     clock=1.05e9,
-    cores="megacore",
+    core_config="megacore",
   ),
   "v5e": Chip(
     hbm=16 * GIB,
-    usable=int(15.75 * GIB),
-    flops=197e12,
+    usable_hbm=int(15.75 * GIB),
+    peak_flops=197e12,
     hbm_bandwidth=819e9,
     link_bandwidth=200e9,
     dimensions=2,
@@ -92,8 +86,8 @@ CHIPS = {
   ),
   "v5p": Chip(
     hbm=96 * GIB,
-    usable=int(95.74 * GIB),
-    flops=459e12,
+    usable_hbm=int(95.74 * GIB),
+    peak_flops=459e12,
     hbm_bandwidth=2765e9,
     link_bandwidth=600e9,
     dimensions=3,
@@ -101,12 +95,12 @@ CHIPS = {
   ),
   "v6e": Chip(
     hbm=32 * GIB,
-    usable=int(31.25 * GIB),
-    flops=918e12,
+    usable_hbm=int(31.25 * GIB),
+    peak_flops=918e12,
     hbm_bandwidth=1638e9,
     link_bandwidth=400e9,
     dimensions=2,
     clock=1.75e9,
   ),
 }
-"""By the name that a topology starts with."""
+"""Chips by the name that begins a topology's name."""

@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices."""
+"""Collective communication of a compiled program."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ KINDS = (
   "ragged-all-to-all",
 )
 _OPCODES = {kind + end: kind for kind in KINDS for end in ("", "-start")}
-# A TPU sums and keeps a part in one kernel, of this name.
+# The TPU's kernel for a reduce-scatter has this name.
 _SCATTERED = "all-reduce-scatter"
 
 
@@ -27,11 +27,11 @@ class Collective:
 
   Attributes:
     kind: One of `KINDS`.
-    shapes: The arrays: sums, what is gathered, what is summed and scattered,
-      or what a device receives.
-    group: How many devices take part together.
-    count: How often it runs.
-    source: The operation of the traced program that it serves.
+    shapes: Its arrays. A reduce-scatter has the shapes of its inputs, any other
+      collective those of its outputs.
+    group: Number of devices in a group.
+    count: Number of executions.
+    source: The operation of the traced program that caused it.
   """
 
   kind: str
@@ -42,19 +42,19 @@ class Collective:
 
   @property
   def bytes(self) -> int:
-    """Bytes of its arrays, each time that it runs."""
+    """Bytes of the arrays of one execution."""
     return sum(shape.bytes for shape in self.shapes)
 
   @property
-  def sent(self) -> float:
-    """Bytes that leave each device each time: of n devices in a ring.
+  def bytes_sent(self) -> float:
+    """Bytes that a device sends in one execution, n devices in a ring.
 
-    A sum is scattered, then gathered: 2 (n - 1) / n of its bytes. Gathers,
-    scatters and exchanges send (n - 1) / n, permutations all.
+    An all-reduce sends 2 (n - 1) / n of its bytes: a reduce-scatter and an
+    all-gather. A permutation or broadcast sends all, any other (n - 1) / n.
 
     Example:
       >>> floats = (Shape("f32", (1000,)),)
-      >>> Collective("all-reduce", floats, 4, 1, "").sent
+      >>> Collective("all-reduce", floats, 4, 1, "").bytes_sent
       6000.0
     """
     part = (self.group - 1) / self.group
@@ -67,13 +67,9 @@ class Collective:
 
 
 def collectives(module: Module) -> list[Collective]:
-  """Return the collectives of a program, those of one device not.
+  """Return the collectives of a program that involve several devices.
 
-  Args:
-    module: The program.
-
-  Returns:
-    One entry for each instruction, with the rounds of loops in its count.
+  Counts include the rounds of loops.
 
   Example:
     >>> lines = [
@@ -93,7 +89,7 @@ def collectives(module: Module) -> list[Collective]:
         continue
       collective = _read(module, name, instruction, kind, count)
       if collective.group > 1:
-        # A collective that is spread over several kernels stands in each.
+        # A collective that spans several kernels appears in each of them.
         chain = re.search(r'chain_id="?(\d+)', instruction.attributes)
         channel = re.search(r"channel_id=(\d+)", instruction.attributes)
         key = (

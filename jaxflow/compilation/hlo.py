@@ -1,4 +1,4 @@
-"""Compiled programs as text: computations of instructions."""
+"""Parse the text of compiled programs (HLO)."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ _NAME = re.compile(r"%([^\s,()]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """An array's type.
+  """The type of an array.
 
   Example:
     >>> shapes("(f32[2,3]{1,0}, bf16[4])")[0].bytes
@@ -30,7 +30,7 @@ class Shape:
 
   @property
   def bytes(self) -> int:
-    """Its size without padding; 8 bits for types of which only eight exist."""
+    """Its size without padding; unknown types count 8 bits an element."""
     return math.ceil(math.prod(self.dims) * _BITS.get(self.dtype, 8) / 8)
 
 
@@ -46,15 +46,15 @@ class Instruction:
 
   @property
   def shapes(self) -> list[Shape]:
-    """The arrays that it returns."""
+    """The arrays of its result."""
     return shapes(self.result)
 
   @property
   def output(self) -> list[Shape]:
-    """The arrays that it computes: of an asynchronous start, the second part.
+    """The arrays that it computes, without the operands of asynchronous starts.
 
     `all-gather-start` and `collective-permute-start` return operand and output,
-    others `((operands), output, ...)`, or the output alone.
+    others `((operands), output, ...)` or only the output.
     """
     if not self.opcode.endswith("-start"):
       return self.shapes
@@ -70,7 +70,7 @@ class Instruction:
     return _NAME.findall(self.operands)
 
   def called(self, attribute: str) -> list[str]:
-    """Return the computations that `attribute` names."""
+    """Return the names of the computations in an attribute."""
     found = re.search(rf"\b{attribute}=(\{{[^}}]*\}}|%\S+)", self.attributes)
     return [n.rstrip(",}") for n in _NAME.findall(found[1])] if found else []
 
@@ -81,8 +81,8 @@ class Module:
 
   Attributes:
     computations: Instructions by name, by the name of the computation.
-    roots: What a computation returns, by its name.
-    entry: Where the program begins.
+    roots: The root instruction of each computation by its name.
+    entry: Name of the entry computation.
     partitions: Number of devices.
   """
 
@@ -93,13 +93,7 @@ class Module:
 
   @classmethod
   def parse(cls, text: str) -> "Module":
-    """Read the text of a compiled program.
-
-    Args:
-      text: The text, as `jax.stages.Compiled.as_text` gives it.
-
-    Returns:
-      The program.
+    """Parse a program from `jax.stages.Compiled.as_text`.
 
     Example:
       >>> Module.parse("HloModule sum, num_partitions=8").partitions
@@ -123,13 +117,7 @@ class Module:
 
 
 def shapes(text: str) -> list[Shape]:
-  """Return the arrays of a type, `f32[2]` or a tuple.
-
-  Args:
-    text: The type.
-
-  Returns:
-    All of them, those of tuples in tuples too.
+  """Return the arrays in the text of a type, those of nested tuples included.
 
   Example:
     >>> [shape.dims for shape in shapes("(f32[2,3]{1,0}, (bf16[4]))")]
@@ -142,13 +130,7 @@ def shapes(text: str) -> list[Shape]:
 
 
 def elements(text: str) -> list[str]:
-  """Return the parts of a tuple's type; another type is its own part.
-
-  Args:
-    text: The type.
-
-  Returns:
-    The types of the parts, tuples among them whole.
+  """Return the top-level parts of a tuple's type; another type is one part.
 
   Example:
     >>> elements("((f32[2,3]{1,0}), /*index=1*/f32[4], u32[])")
@@ -168,7 +150,7 @@ def elements(text: str) -> list[str]:
 
 
 def _instruction(name: str, text: str) -> Instruction:
-  """Read what stands behind `name = `."""
+  """Parse the text after `name = `."""
   end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
   opening = text.index("(", end)
   closing = _closing(text, opening)
@@ -185,7 +167,7 @@ _PARENTHESIS = re.compile(r"[()]")
 
 
 def _closing(text: str, opening: int) -> int:
-  """Return where the parenthesis at `opening` closes."""
+  """Return the index of the parenthesis that closes the one at `opening`."""
   depth = 0
   for match in _PARENTHESIS.finditer(text, opening):
     depth += 1 if match[0] == "(" else -1

@@ -1,8 +1,8 @@
-"""How often the parts of a compiled program run.
+"""Execution counts of the computations of a compiled program, and FLOPs.
 
-XLA counts the body of a loop once; here a loop of n rounds counts n times, and
-one whose length the program computes counts once. Of the branches of a
-conditional one runs: the one of the most FLOPs counts, with all that it moves.
+XLA counts the body of a loop once. Here a loop of n rounds counts n times, and
+a loop of unknown length once. Of a conditional only the branch with the most
+FLOPs counts.
 """
 
 import collections
@@ -15,13 +15,13 @@ from jaxflow.compilation.products import product_flops
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Executions:
-  """What runs how often.
+  """Execution counts of a program.
 
   Attributes:
-    counts: How often each computation runs, by its name.
-    kernels: Which of them are parts of kernels.
-    unknown: Loops of a length that the program does not tell, counted once.
-    conditionals: Conditionals, of each of which one branch counts.
+    counts: Number of executions by name of the computation.
+    kernels: Names of the computations inside of kernels.
+    unknown: Number of loops of unknown length.
+    conditionals: Number of conditionals.
   """
 
   counts: dict[str, int]
@@ -31,7 +31,7 @@ class Executions:
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """What the counts cannot know, a line each."""
+    """Limits of the counts, a line each."""
     lines = []
     if self.unknown:
       lines.append(
@@ -47,13 +47,7 @@ class Executions:
 
 
 def executions(module: Module) -> Executions:
-  """Count how often each computation of a program runs.
-
-  Args:
-    module: The program.
-
-  Returns:
-    The counts, and what they cannot know.
+  """Count the executions of each computation of a program.
 
   Example:
     >>> module = Module.parse("ENTRY %main () -> f32[] {")
@@ -88,10 +82,28 @@ def executions(module: Module) -> Executions:
   )
 
 
+def matmul_flops(module: Module) -> int:
+  """Count the FLOPs of all matrix products and convolutions of a program.
+
+  Of a program for many devices this is the part of one device.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.ones((2, 3))
+    >>> text = jax.jit(jnp.dot).lower(x, x.T).compile().as_text()
+    >>> matmul_flops(Module.parse(text))
+    24
+  """
+  return sum(
+    count * product_flops(module.computations[name])
+    for name, count in executions(module).counts.items()
+  )
+
+
 def _calls(
   module: Module, computation: str, instruction: Instruction
 ) -> list[tuple[str, int, bool]]:
-  """Return what an instruction runs: name, how often, in a kernel or not."""
+  """Return the computations that an instruction runs: (name, count, fused)."""
   opcode, called = instruction.opcode, instruction.called
   if opcode == "fusion":
     return [(name, 1, True) for name in called("calls")]
@@ -107,7 +119,7 @@ def _calls(
 
 
 def _largest_branch(module: Module, conditional: Instruction) -> str:
-  """Return the branch of the most FLOPs; of equal ones the longest."""
+  """Return the branch with the most FLOPs; of equal ones the longest."""
   forms = "branch_computations", "true_computation", "false_computation"
   names = [name for form in forms for name in conditional.called(form)]
   sizes = {n: (_flops(module, n), len(module.computations[n])) for n in names}
@@ -115,7 +127,7 @@ def _largest_branch(module: Module, conditional: Instruction) -> str:
 
 
 def _flops(module: Module, name: str) -> int:
-  """Count the FLOPs of a computation and of all that it runs."""
+  """Count the FLOPs of a computation and of those that it runs."""
   instructions = module.computations[name]
   return product_flops(instructions) + sum(
     times * _flops(module, called)
@@ -127,18 +139,15 @@ def _flops(module: Module, name: str) -> int:
 def trip_count(
   module: Module, computation: str, loop: Instruction
 ) -> int | None:
-  """Return the number of rounds of a `while`, None where it is not told.
+  """Return the number of rounds of a `while`, None if it is unknown.
 
-  Either XLA says it, or the condition compares a counter that starts at a
-  constant with a constant, and rounds count it up by a constant.
+  Either XLA states it, or the condition compares a counter with a constant, and
+  the counter starts at a constant and grows by a constant.
 
   Args:
     module: The program.
-    computation: Where the loop stands.
+    computation: Name of the computation that contains the loop.
     loop: The instruction.
-
-  Returns:
-    The number of rounds, or None.
   """
   if known := re.search(r"known_trip_count\D*(\d+)", loop.attributes):
     return int(known[1])
@@ -162,7 +171,7 @@ def trip_count(
 
 
 def _step(module: Module, counter: Instruction, loop: Instruction) -> int:
-  """Return how far a round counts, 1 where it is not told."""
+  """Return the increment of the counter, 1 if it is unknown."""
   name = loop.called("body")[0]
   body, root = module.computations[name], module.roots[name]
   place = re.search(r"index=(\d+)", counter.attributes)
@@ -181,7 +190,7 @@ def _value(
   before: dict[str, Instruction],
   loop: Instruction,
 ) -> int | None:
-  """Return a constant of a condition, or one with which the loop starts."""
+  """Return a constant of the condition, or an initial value of the loop."""
   given = re.search(r"index=(\d+)", condition[name].attributes)
   if condition[name].opcode != "get-tuple-element" or given is None:
     return _constant(condition, name)
@@ -192,7 +201,7 @@ def _value(
 
 
 def _constant(instructions: dict[str, Instruction], name: str) -> int | None:
-  """Return an integer constant, seen through copies."""
+  """Return an integer constant, also behind copies, or None."""
   instruction = instructions[name]
   while instruction.opcode in ("copy", "bitcast", "convert"):
     instruction = instructions[instruction.names[0]]

@@ -4,25 +4,23 @@ import pathlib
 from collections.abc import Callable
 
 from jaxflow import compilation
-from jaxflow.commands.train import steps_per_dispatch
+from jaxflow import config as config_lib
 from jaxflow.compilation.chips import GIB
-from jaxflow.config import Config, default_config, resolve
-from jaxflow.config.files import load_config
-from jaxflow.config.limits import check_limits
+from jaxflow.config.stand_ins import resolve_alone
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.networks import make_extractor
-from jaxflow.methods import METHODS
 from jaxflow.models import Extractor
 from jaxflow.parallel import sharding
+from jaxflow.plans import Plan
 from jaxflow.runs import decoding, inputs
-from jaxflow.runs.run import Run, load_data
+from jaxflow.runs.run import Run
+from jaxflow.runs.train import steps_per_dispatch
 
-# What a teacher's network has of its own, whatever the student's is like.
-_STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
+__all__ = ["assumed_plan", "compile_config"]
 
 
 def compile_config(
-  config: Config,
+  config: config_lib.Config,
   topology: compilation.Topology,
   *,
   hbm: float | None = None,
@@ -43,28 +41,28 @@ def compile_config(
   Raises:
     UsageError: If a field is wrong.
   """
-  check_limits(config)
+  config_lib.check_limits(config)
   if hbm is not None and not hbm > 0:
-    raise UsageError(f"--hbm={hbm}: give the memory of a device in GiB")
-  config, notes = resolved(config)
+    raise UsageError(f"hbm={hbm}: give the memory of a device in GiB")
+  plan, notes = assumed_plan(config)
   devices = topology.devices()
-  mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  inputs.check_mesh(config, mesh)
-  run = Run.of(config)
+  mesh = sharding.make_mesh(**plan.mesh, devices=devices)
+  inputs.check_mesh(plan, mesh)
+  run = Run(plan)
   whole = sharding.undivided(run.template(mesh).params, mesh)
   notes += [
     f"mesh does not divide {line}: replicated along it" for line in whole
   ]
-  notes += straddling(config, sharding.row_shards(mesh))
-  name = f"{config.method} on {config.data.name}"
+  notes += _straddling_blocks(plan, sharding.row_shards(mesh))
+  name = f"{plan.model.name} on {plan.data.name}"
   hosts = len({device.process_index for device in devices})
-  say(compilation.header(name, topology, dict(mesh.shape), hosts))
+  say(compilation.report_header(name, topology, dict(mesh.shape), hosts))
   for note in notes:
     say(f"note: {note}")
   limit = None if hbm is None else int(hbm * GIB)
   fit = True
-  steps = steps_per_dispatch(config, 0)
-  networks, decoder = _observers(config, say)
+  steps = steps_per_dispatch(plan, 0)
+  networks, decoder = _observers(plan, say)
   programs = compilation.programs(
     run, mesh, steps=steps, networks=networks, decoder=decoder
   )
@@ -73,122 +71,70 @@ def compile_config(
       program, chip=topology.chip, limit=limit
     )
     fit &= report.fits
-    say("\n" + compilation.table(report, topology))
+    say("\n" + compilation.report_table(report, topology))
   return fit
 
 
-def resolved(config: Config) -> tuple[Config, list[str]]:
-  """Return a config whose networks can be built, from what it says alone.
+def assumed_plan(config: config_lib.Config) -> tuple[Plan, list[str]]:
+  """Return the plan of a config whose other runs need not be there.
 
   Args:
-    config: A config.
+    config: A config; without `data.shape` or `data.num_classes` its data are
+      read.
 
   Returns:
-    The config, and what had to be assumed.
+    The plan, and a line for each run that was taken to be like the student.
 
   Raises:
-    UsageError: If the data that it names, or a run of its `teacher.workdir` or
-      `features.workdir`, cannot be read, or a field does not fit the others.
+    UsageError: If the data or a run that is there cannot be read, or a field
+      does not fit the others.
   """
-  notes = []
-  shape, num_classes = config.data.shape, config.data.num_classes
+  data = config_lib.data_plan(config)
+  shape, num_classes = data.shape, data.num_classes
   if shape is None or num_classes is None:
-    dataset = load_data(config, "train")
-    shape, num_classes = dataset.shape, dataset.num_classes
-  elif not config.data.conditional:
+    source = inputs.load_data(data, "train")
+    shape, num_classes = source.shape, source.num_classes
+  elif not data.conditional:
     num_classes = 0
-  found = {}
-  wanted = {
-    "teacher": "teacher" in METHODS[config.method].needs,
-    "features": _of_run(config),
-  }
-  for name, needed in wanted.items():
-    if not needed or config[name].get("config", None) is not None:
-      continue
-    workdir = config[name].workdir
-    if workdir and (pathlib.Path(workdir) / "config.json").is_file():
-      found[name] = load_config(pathlib.Path(workdir), field=f"{name}.workdir")
-      continue
-    found[name] = _stand_in(config, tuple(shape), num_classes)
-    of = f"{name}.workdir={workdir!r} holds no run: "
-    notes.append(
-      f"{of}its network is taken to be the student's, trained with "
-      f"{found[name].method}"
-    )
-  found.setdefault("teacher", None)
-  config = resolve(config, shape=tuple(shape), num_classes=num_classes, **found)
-  if "features" in found:
-    with config.unlocked(), config.ignore_type():
-      config.features.workdir = config.features.workdir or "assumed"
-  return config, notes
+  config, notes = resolve_alone(config, shape=shape, num_classes=num_classes)
+  return config_lib.make_plan(config), notes
 
 
-def straddling(config: Config, count: int) -> list[str]:
-  """Say if the rows of a device are no whole number of the loss's blocks.
+def _straddling_blocks(plan: Plan, count: int) -> list[str]:
+  """Return a line if the rows of a device hold no whole number of blocks.
 
   Args:
-    config: A config.
+    plan: The plan.
     count: Among how many devices rows are shared.
-
-  Returns:
-    No line, or one.
   """
-  block = config.loss.get("block", None)
-  rows, rest = divmod(config.train.batch_size, count * config.train.accumulate)
+  block, accumulate = plan.model.block, plan.train.accumulate
+  rows, rest = divmod(plan.train.batch_size, count * accumulate)
   if block is None or rest or rows % block[0] == 0:
     return []
-  better = count * config.train.accumulate * block[0]
+  better = count * accumulate * block[0]
   return [
-    f"loss.block={tuple(block)} with {rows} row(s) a device: a block lies on "
-    f"several devices, so its rows move between them; train.batch_size={better}"
-    " or fewer devices would keep them in place"
+    f"loss.block={block} with {rows} row(s) a device: a block lies on several "
+    f"devices, so its rows move between them; train.batch_size={better} or "
+    "fewer devices would keep them in place"
   ]
 
 
-def _networks(
-  config: Config, say: Callable[[str], None]
-) -> tuple[Extractor, ...]:
-  """Return what sees samples; a classifier, yet to be trained, is left out."""
-  name = config.evaluation.network.name
-  if name == "classifier":
-    say("note: evaluation step without its classifier, which is not trained")
-    return ()
-  network = make_extractor(
-    config.evaluation.network, config, pathlib.Path(), say=say
-  )
-  return () if network is None else (network,)
-
-
 def _observers(
-  config: Config, say: Callable[[str], None]
+  plan: Plan, say: Callable[[str], None]
 ) -> tuple[tuple[Extractor, ...], compilation.Decoder | None]:
-  """Return what sees samples, and what makes images of them for it.
+  """Return the networks of an evaluation, and the decoder of its latents.
 
-  Both are left out where samples are latents whose decoder cannot be read.
+  A classifier, which is yet to be trained, is left out; so are all where
+  samples are latents whose decoder cannot be read.
   """
-  networks = _networks(config, say)
+  if plan.evaluation.trained:
+    say("note: evaluation step without its classifier, which is not trained")
+    return (), None
+  network = make_extractor(plan.evaluation, plan.data, pathlib.Path(), say=say)
+  if network is None:
+    return (), None
   try:
-    return networks, decoding.make_decoder(config) if networks else None
+    return (network,), decoding.make_decoder(plan.data)
   except UsageError as error:
     say(f"note: evaluation step without networks, which see images: {error}")
     return (), None
-
-
-def _of_run(config: Config) -> bool:
-  section = config.get("features", None)
-  return section is not None and section.network.name == "run"
-
-
-def _stand_in(
-  config: Config, shape: tuple[int, ...], num_classes: int
-) -> Config:
-  """Return the config of a run that could be the teacher of another."""
-  method = next(k for k, row in METHODS.items() if row.teaches)
-  other = default_config(method, data=config.data.name, model=config.model.name)
-  for name, value in config.model.items():
-    if name not in _STUDENT_ONLY:
-      other.model[name] = value
-  if num_classes:
-    # Its student may guide it.
-    other.loss.label_dropout = 0.1
-  return resolve(other, shape=shape, num_classes=num_classes, teacher=None)

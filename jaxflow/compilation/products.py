@@ -1,8 +1,8 @@
 """FLOPs of one matrix product or convolution of a compiled program.
 
-A product of [n, k] and [k, m] counts 2 n k m, whatever form the compiler gave
-it; on TPUs every product is a convolution. Element-wise arithmetic, which no
-peak of a chip is about, does not count.
+A product of [n, k] and [k, m] counts 2 n k m in any form; on TPUs every product
+is a convolution. Element-wise arithmetic does not count, as in the published
+peaks of chips.
 """
 
 import math
@@ -12,13 +12,13 @@ from jaxflow.compilation.hlo import Instruction, Shape, shapes
 
 
 def product_flops(instructions: dict[str, Instruction]) -> int:
-  """Count the FLOPs of the products that stand in one computation.
+  """Count the FLOPs of the products in one computation, without its calls.
 
   Args:
-    instructions: Those of the computation, by name.
+    instructions: Instructions of the computation by name.
 
   Returns:
-    Their FLOPs when it runs once, without those of what it calls.
+    The FLOPs of one execution.
 
   Example:
     >>> contracted = ", lhs_contracting_dims={1}, rhs_contracting_dims={0}"
@@ -39,7 +39,7 @@ def product_flops(instructions: dict[str, Instruction]) -> int:
 def _operands(
   instructions: dict[str, Instruction], instruction: Instruction
 ) -> list[Shape]:
-  """Return the shapes of the operands, which stand there or at their names."""
+  """Return the operands' shapes, as written or by their names."""
   written = shapes(instruction.operands)
   return written or [instructions[n].shapes[0] for n in instruction.names]
 
@@ -54,7 +54,7 @@ def _dot(instruction: Instruction, operands: list[Shape]) -> int:
 
 
 def _convolution(instruction: Instruction, operands: list[Shape]) -> int:
-  """Count the products of values that exist, not of padding and dilation."""
+  """Count the products of actual values, not of padding or dilation."""
   labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
   assert labels is not None, instruction
   image, kernel, output = (
@@ -85,10 +85,10 @@ def _window(attributes: str, count: int) -> list[dict[str, int]]:
     {
       "stride": int(stride),
       "low": int(pad.split("_")[0]),
-      "spread": int(spread),
-      "step": int(step),
+      "lhs_dilation": int(lhs),
+      "rhs_dilation": int(rhs),
     }
-    for stride, pad, spread, step in zip(
+    for stride, pad, lhs, rhs in zip(
       values("stride", "1"),
       values("pad", "0_0"),
       values("lhs_dilate", "1"),
@@ -105,15 +105,18 @@ def _valid(
   *,
   stride: int,
   low: int,
-  spread: int,
-  step: int,
+  lhs_dilation: int,
+  rhs_dilation: int,
 ) -> int:
-  """Count the pairs of output and kernel positions that meet a value."""
+  """Count the pairs of output and kernel positions that read a value."""
   count = 0
   for k in range(kernel):
-    first = k * step - low
+    first = k * rhs_dilation - low
     for o in range(output):
       place = first + o * stride
-      if 0 <= place < (image - 1) * spread + 1 and place % spread == 0:
+      if (
+        0 <= place < (image - 1) * lhs_dilation + 1
+        and place % lhs_dilation == 0
+      ):
         count += 1
   return count

@@ -13,38 +13,32 @@ class Program:
   """A program that can be compiled without data or parameters.
 
   Attributes:
-    name: What it does.
+    name: Name of the program.
     function: The jitted function.
     arguments: Its positional arguments as `jax.ShapeDtypeStruct`.
-    kept: Those of them that stay in memory, by what they are.
-    steps: How many steps one execution takes.
+    resident: The arguments that stay in memory, by description.
+    steps: Steps of one execution.
     rows: Samples of a step, over all devices.
-    notes: What of it is not as in a run.
+    notes: Differences from an actual run.
   """
 
   name: str
   function: Any
   arguments: tuple[PyTree, ...]
-  kept: dict[str, PyTree]
+  resident: dict[str, PyTree]
   steps: int = 1
   rows: int
   notes: tuple[str, ...] = ()
 
   def lower(self, platform: str | None) -> jax.stages.Lowered:
-    """Lower it.
-
-    Args:
-      platform: What for, "tpu" for instance; None is the host's.
-
-    Returns:
-      The lowered program.
+    """Lower the program for a platform, "tpu" or None for that of the host.
 
     Example:
       >>> import jax.numpy as jnp
       >>> x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
       >>> function = jax.jit(jnp.sin)
       >>> sine = Program(
-      ...   name="sine", function=function, arguments=(x,), kept={}, rows=2
+      ...   name="sine", function=function, arguments=(x,), resident={}, rows=2
       ... )
       >>> "stablehlo.sine" in sine.lower("tpu").as_text()
       True

@@ -1,4 +1,4 @@
-"""The programs of a run from shapes: training, sampling, evaluation."""
+"""The programs of a run, from shapes: training, sampling, evaluation."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxflow.compilation.program import Program
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.evaluation import FeatureNetwork, extraction
 from jaxflow.parallel import sharding
-from jaxflow.runs.model import Model
+from jaxflow.plans import Model
 from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
@@ -31,13 +31,9 @@ def programs(
   Args:
     run: The run.
     mesh: The devices.
-    steps: Training steps a dispatch.
-    networks: What sees the samples of an evaluation.
-    decoder: What makes images of samples, for `networks`; None where they see
-      the samples.
-
-  Returns:
-    The three, in this order.
+    steps: Training steps per dispatch.
+    networks: Feature networks of the evaluation.
+    decoder: Decoder from latents to the images that `networks` take, or None.
   """
   return [
     training_step(run, mesh, steps=steps),
@@ -52,14 +48,14 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   Args:
     run: The run.
     mesh: The devices.
-    steps: Steps a dispatch.
-
-  Returns:
-    The program; it holds no arrays.
+    steps: Steps per dispatch.
   """
   state = run.template(mesh)
   batch = run.batch_shapes(mesh, steps=steps)
-  kept = {
+  seed = jax.ShapeDtypeStruct(
+    (), jnp.uint32, sharding=sharding.replicated(mesh)
+  )
+  resident = {
     "parameters": (state.params, state.loss_params),
     "averages": state.ema,
     "optimizer": state.opt_state,
@@ -70,36 +66,34 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
   return Program(
     name="training step",
     function=run.jitted_step(state, mesh),
-    arguments=(state, batch),
-    kept=kept,
+    arguments=(seed, state, batch),
+    resident=resident,
     steps=steps,
-    rows=run.model.config.train.batch_size,
+    rows=run.plan.train.batch_size,
   )
 
 
 def sampler(run: Run, mesh: Mesh) -> Program:
-  """Return the sampler of fewest network calls, a whole batch of samples.
-
-  `jaxflow sample` and `jaxflow evaluate` draw as many at a time if they are
-  asked for no fewer.
+  """Return the sampler with the fewest network calls, for a full batch.
 
   Args:
     run: The run.
     mesh: The devices.
 
   Returns:
-    The program, of `sample.batch_size` samples.
+    The program of `sample.batch_size` samples.
   """
   draw, calls = _drawer(run, mesh)
-  state = run.template(mesh)
-  params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  rows, where = _rows(run.model.config.sample.batch_size, mesh)
+  ema = run.plan.sample.ema
+  params = run.select(run.sampling_template(mesh, ema), ema)
+  rows = run.plan.sample.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   return Program(
     name=f"sampler, {calls} call{'s' if calls > 1 else ''}",
     function=jax.jit(draw, out_shardings=where),
     arguments=(params, *inputs),
-    kept={"parameters": params, "batch": inputs},
+    resident={"parameters": params, "batch": inputs},
     rows=rows,
     notes=_undivided("sample.batch_size", rows, mesh),
   )
@@ -112,31 +106,30 @@ def evaluation_step(
   networks: Sequence[FeatureNetwork] = (),
   decoder: Decoder | None = None,
 ) -> Program:
-  """Return the sampler followed by what feature networks see of its samples.
+  """Return the sampler followed by the feature networks.
 
-  Features leave the devices row by row; each host reduces those of its own.
+  Features leave the devices row by row; each host reduces its own rows.
 
   Args:
     run: The run.
     mesh: The devices.
     networks: The feature networks.
-    decoder: Weights or their shapes, and `(weights, samples) -> images`, where
-      samples are latents.
+    decoder: Decoder of latents, or None.
 
   Returns:
-    The program, of `evaluation.batch_size` samples.
+    The program of `evaluation.batch_size` samples.
   """
   draw, _ = _drawer(run, mesh)
-  state = run.template(mesh)
-  params = run.select(state, run.model.config.sample.ema, "sample.ema")
-  field = "evaluation.batch_size"
-  rows, where = _rows(run.model.config.evaluation.batch_size, mesh)
+  ema = run.plan.sample.ema
+  params = run.select(run.sampling_template(mesh, ema), ema)
+  rows = run.plan.evaluation.batch_size
+  where = placement(rows, mesh)
   inputs = sampler_inputs(run.model, rows, where)
   seen = {network.name: network.params for network in networks}
-  kept = {"parameters": params, "feature networks": seen, "batch": inputs}
+  resident = {"parameters": params, "feature networks": seen, "batch": inputs}
   decode = None
   if decoder is not None:
-    kept["decoder"], decode = decoder
+    resident["decoder"], decode = decoder
     seen = seen | {"decoder": decoder[0]}
   weights = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
@@ -153,40 +146,38 @@ def evaluation_step(
     name="evaluation step",
     function=jax.jit(evaluate, out_shardings=where),
     arguments=(params, weights, *inputs),
-    kept=kept,
+    resident=resident,
     rows=rows,
-    notes=_undivided(field, rows, mesh),
+    notes=_undivided("evaluation.batch_size", rows, mesh),
   )
 
 
 def _drawer(run: Run, mesh: Mesh) -> tuple[Callable[..., Array], int]:
   """Return the sampler with the fewest calls, and their number."""
+  sample = run.plan.sample
   try:
-    return sharding.over(mesh, run.model.make_sampler(1, "nfe")), 1
+    return sharding.with_mesh(mesh, run.model.make_sampler(sample, 1)), 1
   except UsageError:
     # A solver of two calls a step, or a sampler that has no single step.
-    calls = run.model.config.sample.nfe
-    sampler = run.model.make_sampler(calls, "sample.nfe")
-    return sharding.over(mesh, sampler), calls
+    with named(nfe="sample.nfe"):
+      sampler = run.model.make_sampler(sample, sample.nfe)
+    return sharding.with_mesh(mesh, sampler), sample.nfe
 
 
-def _rows(rows: int, mesh: Mesh) -> tuple[int, NamedSharding]:
-  """Return how many samples are drawn at a time, and where they lie.
-
-  They are split where the mesh divides them, as `jaxflow sample` does it.
-  """
+def placement(rows: int, mesh: Mesh) -> NamedSharding:
+  """Return the sharding of samples: split if the mesh divides them."""
   if rows % sharding.row_shards(mesh):
-    return rows, sharding.replicated(mesh)
-  return rows, sharding.row_sharding(mesh)
+    return sharding.replicated(mesh)
+  return sharding.row_sharding(mesh)
 
 
-def _undivided(field: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
+def _undivided(name: str, rows: int, mesh: Mesh) -> tuple[str, ...]:
   """Say that every device draws all samples."""
   shards = sharding.row_shards(mesh)
   if rows % shards == 0:
     return ()
   return (
-    f"{field}={rows} is no multiple of {shards}: samples are not "
+    f"{name}={rows} is no multiple of {shards}: samples are not "
     "split over devices",
   )
 
@@ -197,12 +188,12 @@ def sampler_inputs(
   """Return the shapes of noise, key and labels.
 
   Args:
-    model: What samples.
-    rows: Samples at a time.
-    where: How they are split over devices.
+    model: The model.
+    rows: Number of samples.
+    where: Sharding of the samples.
 
   Returns:
-    What a sampler takes after its parameters; labels are None without classes.
+    A sampler's arguments after its parameters; labels are None without classes.
   """
   shape = (rows, *model.shape)
   noise = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)

@@ -1,4 +1,4 @@
-"""Compile a program and read what it will take of every chip."""
+"""Compile a program and read the resources that it needs on each device."""
 
 import dataclasses
 import math
@@ -10,9 +10,8 @@ import jax
 
 from jaxflow.compilation.chips import GIB, Chip
 from jaxflow.compilation.collectives import Collective, collectives
-from jaxflow.compilation.flops import matmul_flops
 from jaxflow.compilation.hlo import Module
-from jaxflow.compilation.loops import executions
+from jaxflow.compilation.loops import executions, matmul_flops
 from jaxflow.compilation.program import Program
 from jaxflow.types import PyTree
 
@@ -25,33 +24,30 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """What one device has to do and to hold; FLOPs and bytes are of one step.
+  """Resources of a program on one device; FLOPs and bytes are of one step.
 
   Attributes:
-    name: The program.
-    kept: Bytes of what stays in memory, by what it is, without the padding
-      of its layout.
-    total: Bytes at the fullest moment; of a program that the compiler refuses,
-      what it asks for.
-    limit: Bytes that there are, or None; of a program that the compiler
-      refuses, what it grants.
-    arguments: Bytes of `kept` and all else that it is given, padding included;
-      None if the compiler refuses it.
-    flops: Of matrix products.
-    collectives: What it moves.
+    name: Name of the program.
+    resident: Bytes of the arguments that stay in memory, by description,
+      without layout padding.
+    total: Peak bytes; if the program does not fit, the bytes it requests.
+    limit: Available bytes, or None if unknown.
+    arguments: Bytes of all arguments with padding; None if it does not fit.
+    flops: FLOPs of matrix products.
+    collectives: Its collectives.
     steps: Steps of one execution.
     rows: Samples of a step, over all devices.
-    lower_seconds: Time to trace and lower it here.
-    compile_seconds: Time to compile it here.
-    cpu_seconds: That of all cores, whatever else they do.
+    lower_seconds: Time to trace and lower it on this host.
+    compile_seconds: Time to compile it on this host.
+    cpu_seconds: CPU time of all cores while it compiled.
     kernel_seconds: The compiler's estimate of a step's kernels on the chip,
-      without what it waits for collectives; None where it gives none.
-    notes: What of it is not as in a run, or was not counted.
-    executable: What runs it; None if the compiler refuses it.
+      without waiting for collectives; None without an estimate.
+    notes: Differences from an actual run, and limits of the counts.
+    executable: The compiled program; None if it does not fit.
   """
 
   name: str
-  kept: dict[str, int]
+  resident: dict[str, int]
   total: int
   limit: int | None
   arguments: int | None
@@ -70,19 +66,19 @@ class Report:
 
   @property
   def fits(self) -> bool:
-    """Whether memory suffices."""
+    """Whether the program fits into memory."""
     compiled = self.arguments is not None
     return compiled and (self.limit is None or self.total <= self.limit)
 
   @property
   def temporaries(self) -> int | None:
-    """Bytes beside the arguments at the fullest moment."""
+    """Peak bytes in addition to the arguments."""
     return None if self.arguments is None else self.total - self.arguments
 
   @property
-  def sent(self) -> float:
-    """Bytes that leave a device in one step, of all collectives."""
-    return sum(c.count * c.sent for c in self.collectives) / self.steps
+  def bytes_sent(self) -> float:
+    """Bytes that a device sends in one step, over all collectives."""
+    return sum(c.count * c.bytes_sent for c in self.collectives) / self.steps
 
 
 def compile_program(
@@ -96,16 +92,15 @@ def compile_program(
 
   Args:
     program: The program.
-    chip: The chip that the devices of its mesh are, or None for the host.
-    limit: Bytes that a device has; default: what the compiler lets a program
-      have of the chip.
-    options: Options of the compiler.
+    chip: The chip of the mesh, or None for the host.
+    limit: Available bytes of a device; default: `chip.usable_hbm`.
+    options: Compiler options.
 
   Returns:
-    The report; one of what there is if the chip's memory does not suffice.
+    The report, also of a program that does not fit.
 
   Raises:
-    jax.errors.JaxRuntimeError: If it cannot be compiled for another reason.
+    jax.errors.JaxRuntimeError: Compilation failed for another reason.
 
   Example:
     >>> import jax.numpy as jnp
@@ -114,19 +109,19 @@ def compile_program(
     ...   name="square",
     ...   function=jax.jit(lambda x: x @ x),
     ...   arguments=(x,),
-    ...   kept={"x": x},
+    ...   resident={"x": x},
     ...   rows=2,
     ... )
     >>> report = compile_program(square)
-    >>> report.flops, report.kept
+    >>> report.flops, report.resident
     (16.0, {'x': 16})
   """
   if limit is None and chip is not None:
-    limit = chip.usable
-  kept = {k: bytes_per_device(v) for k, v in program.kept.items()}
+    limit = chip.usable_hbm
+  resident = {k: bytes_per_device(v) for k, v in program.resident.items()}
   known = {
     "name": program.name,
-    "kept": {k: v for k, v in kept.items() if v},
+    "resident": {k: v for k, v in resident.items() if v},
     "steps": program.steps,
     "rows": program.rows,
   }
@@ -142,7 +137,7 @@ def compile_program(
     return Report(
       **known,
       total=_size(found[1]),
-      limit=_size(found[2]) if found[2] else chip and chip.usable,
+      limit=_size(found[2]) if found[2] else chip and chip.usable_hbm,
       arguments=None,
       flops=math.nan,
       collectives=[],
@@ -178,13 +173,7 @@ def compile_program(
 
 
 def bytes_per_device(tree: PyTree) -> int:
-  """Return the bytes of a tree of sharded shapes on one device.
-
-  Args:
-    tree: Arrays or `jax.ShapeDtypeStruct`; without a sharding, undivided.
-
-  Returns:
-    Their bytes without the padding of layouts.
+  """Return the bytes of sharded arrays or shapes on one device, unpadded.
 
   Example:
     >>> import jax.numpy as jnp
@@ -205,19 +194,19 @@ def _size(text: str) -> int:
 
 
 def _memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
-  """Return bytes at the fullest moment, and of the arguments."""
+  """Return the peak bytes and the bytes of the arguments."""
   memory = compiled.memory_analysis()
   assert memory is not None
   arguments = memory.argument_size_in_bytes
   total = arguments + memory.temp_size_in_bytes
   total += memory.output_size_in_bytes - memory.alias_size_in_bytes
-  # Temporaries of a TPU are listed as if none took the place of another.
+  # On TPUs the size of temporaries ignores that buffers are reused.
   peak = getattr(memory, "peak_memory_in_bytes", 0)
   return (peak if arguments <= peak < total else total), arguments
 
 
 def _cycles(module: Module) -> int:
-  """Return the estimated cycles of all kernels, rounds of loops counted."""
+  """Return the estimated cycles of all kernels, including rounds of loops."""
   found = executions(module)
   pattern = re.compile(r'"estimated_cycles":"(\d+)"')
   return sum(

@@ -3,53 +3,43 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from jaxflow.compilation.chips import GIB
 from jaxflow.compilation.report import Report
 from jaxflow.compilation.topologies import Topology
 
 
-def header(
+def report_header(
   name: str, topology: Topology, mesh: dict[str, int], hosts: int
 ) -> str:
-  """Return the line above all tables.
+  """Return the line above all tables: devices, their figures, the mesh.
 
   Args:
-    name: What is compiled.
+    name: Name of the compiled method.
     topology: The devices.
-    mesh: The sizes of its axes.
-    hosts: Number of their hosts.
-
-  Returns:
-    The line.
+    mesh: Axis sizes of the mesh.
+    hosts: Number of hosts.
 
   Example:
-    >>> header("mean_flow", Topology.parse("host:8"), {"data": 8}, 1)
+    >>> report_header("mean_flow", Topology.parse("host:8"), {"data": 8}, 1)
     'mean_flow on host:8: 8 host devices; mesh data 8'
   """
   chip = topology.chip
-  what = f"{topology.size} host devices"
+  devices = f"{topology.size} host devices"
   if chip is not None:
-    what = (
+    devices = (
       f"{topology.size} chips on {hosts} host(s), a chip with "
-      f"{chip.hbm / GIB:.0f} GiB, {chip.flops / 1e12:.0f} TFLOP/s in bfloat16, "
-      f"{chip.hbm_bandwidth / 1e9:.0f} GB/s to its memory and "
+      f"{chip.hbm / GIB:.0f} GiB, {chip.peak_flops / 1e12:.0f} TFLOP/s of "
+      f"bfloat16, {chip.hbm_bandwidth / 1e9:.0f} GB/s to its memory and "
       f"{chip.link_bandwidth / 1e9:.0f} GB/s to other chips"
     )
   axes = ", ".join(f"{k} {v}" for k, v in mesh.items())
-  return f"{name} on {topology.name}: {what}; mesh {axes}"
+  return f"{name} on {topology.name}: {devices}; mesh {axes}"
 
 
-def table(report: Report, topology: Topology) -> str:
-  """Return what one program takes of every chip, a line each.
-
-  Args:
-    report: Of the program.
-    topology: What it is compiled for.
-
-  Returns:
-    The lines, joined.
-  """
+def report_table(report: Report, topology: Topology) -> str:
+  """Return the table of one program: memory, FLOPs, traffic, times."""
   lines = [
     f"{report.name} ({report.rows} samples)",
     *_memory(report),
@@ -64,9 +54,9 @@ def table(report: Report, topology: Topology) -> str:
 
 
 def _memory(report: Report) -> list[str]:
-  lines = [f"  {k:<22}{_size(v)}" for k, v in report.kept.items()]
+  lines = [f"  {k:<22}{_size(v)}" for k, v in report.resident.items()]
   if report.arguments is not None:
-    padding = report.arguments - sum(report.kept.values())
+    padding = report.arguments - sum(report.resident.values())
     if padding > 0.01 * report.arguments:
       lines.append(f"  {'layout and counters':<22}{_size(padding)}")
     lines.append(f"  {'temporary':<22}{_size(report.temporaries or 0)}")
@@ -89,14 +79,14 @@ def _work(report: Report, topology: Topology) -> list[str]:
   if report.kernel_seconds is not None:
     estimate = f"{1e3 * report.kernel_seconds:10.2f} ms"
     lines.append(f"  {'kernels':<22}{estimate}, the compiler's estimate")
-  if chip is not None and report.sent:
-    links = f"{1e3 * chip.link_seconds(report.sent):10.2f} ms"
+  if chip is not None and report.bytes_sent:
+    links = f"{1e3 * chip.link_seconds(report.bytes_sent):10.2f} ms"
     lines.append(f"  {'links':<22}{links} at their bandwidth")
   return lines
 
 
 def _collectives(report: Report) -> list[str]:
-  """Return a line for each kind; counts, bytes and largest are of one step."""
+  """Return a line for each kind of collective, with the numbers of one step."""
   by_kind = defaultdict(list)
   for collective in report.collectives:
     by_kind[collective.kind].append(collective)
@@ -104,7 +94,7 @@ def _collectives(report: Report) -> list[str]:
   for kind, group in by_kind.items():
     count = sum(c.count for c in group) / report.steps
     size = sum(c.count * c.bytes for c in group) / report.steps
-    sent = sum(c.count * c.sent for c in group) / report.steps
+    sent = sum(c.count * c.bytes_sent for c in group) / report.steps
     largest = max(
       (s for c in group for s in c.shapes), key=lambda shape: shape.bytes
     )
@@ -116,32 +106,30 @@ def _collectives(report: Report) -> list[str]:
   return lines or [f"  {'collectives':<22}{'none':>10}"]
 
 
-def rows(reports: Sequence[Report]) -> list[dict]:
-  """Return reports as plain values, for a file.
-
-  Args:
-    reports: Any.
-
-  Returns:
-    One mapping a report.
+def report_records(reports: Sequence[Report]) -> list[dict[str, Any]]:
+  """Return one mapping of JSON values for each report.
 
   Example:
-    >>> rows([])
+    >>> report_records([])
     []
   """
-  return [_row(report) for report in reports]
+  return [_record(report) for report in reports]
 
 
-def _row(report: Report) -> dict:
+def _record(report: Report) -> dict:
   moved: dict[str, dict[str, float]] = {}
   for c in report.collectives:
     entry = moved.setdefault(c.kind, {"count": 0, "bytes": 0, "sent": 0})
-    for name, value in (("count", 1), ("bytes", c.bytes), ("sent", c.sent)):
+    for name, value in (
+      ("count", 1),
+      ("bytes", c.bytes),
+      ("sent", c.bytes_sent),
+    ):
       entry[name] += c.count * value / report.steps
   return {
     "program": report.name,
     "samples": report.rows,
-    "memory": report.kept,
+    "memory": report.resident,
     "temporary": report.temporaries,
     "total": report.total,
     "limit": report.limit,
@@ -149,7 +137,7 @@ def _row(report: Report) -> dict:
     "flops": None if math.isnan(report.flops) else report.flops,
     "kernel_seconds": report.kernel_seconds,
     "collectives": moved,
-    "sent": report.sent,
+    "sent": report.bytes_sent,
     "lower_seconds": round(report.lower_seconds, 2),
     "compile_seconds": round(report.compile_seconds, 2),
     "cpu_seconds": round(report.cpu_seconds, 2),

@@ -1,4 +1,4 @@
-"""Devices to compile for: TPU pods that are not there, and host devices."""
+"""Devices to compile for: absent TPU pods, and devices of the host."""
 
 import dataclasses
 import importlib.util
@@ -46,10 +46,10 @@ class Topology:
       name: What the user wrote.
 
     Returns:
-      The topology; whether there is a compiler for it, `devices` says.
+      The topology; `devices` checks that the compiler supports it.
 
     Raises:
-      UsageError: If it is neither.
+      UsageError: The name is neither.
 
     Example:
       >>> Topology.parse("v5e:16x16").size
@@ -78,12 +78,12 @@ class Topology:
     return math.prod(self.shape)
 
   def prepare(self) -> None:
-    """Make the devices possible; call it before JAX has any.
+    """Set up the process to compile for the devices, before JAX starts.
 
-    It sets environment variables and JAX's platforms for the whole process.
+    This sets environment variables and JAX's platforms.
 
     Raises:
-      UsageError: If there is no TPU compiler, or JAX has started already with
+      UsageError: The TPU compiler is missing, or JAX has already started with
         fewer host devices.
     """
     if self.chip is not None:
@@ -94,7 +94,7 @@ class Topology:
         )
       for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Numbers that a config needs while it is built are computed here.
+    # Resolving a config computes on the host.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
     if self.chip is None:
@@ -115,13 +115,10 @@ class Topology:
       )
 
   def devices(self) -> list[Any]:
-    """Return the devices, in the order in which a mesh arranges them.
-
-    Returns:
-      The devices; those of a pod have no memory, only programs are compiled.
+    """Return the devices in mesh order; a pod's can compile, but not run.
 
     Raises:
-      UsageError: If the TPU compiler knows no such arrangement.
+      UsageError: The TPU compiler refuses the arrangement.
 
     Example:
       >>> len(Topology.parse("host:1").devices())
@@ -133,7 +130,7 @@ class Topology:
       description = topologies.get_topology_desc(
         topology_name=self.name,
         platform="tpu",
-        chip_config_name=self.chip.cores,
+        chip_config_name=self.chip.core_config,
       )
     except jax.errors.JaxRuntimeError as error:
       reason = str(error).split("\n")[0]

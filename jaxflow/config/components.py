@@ -2,18 +2,23 @@
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from jaxflow.config import registry
+from jaxflow.methods import METHODS
 
 # A ConfigDict, whose attributes are dynamic.
 Config = Any
 
-# Kinds of the components whose field has another name.
-_KIND_OF = {
+# Kinds of the components that sections are or have, beside the laws of `ema`;
+# those inside of a loss, or of a component, are options of it.
+_KINDS = {
+  **{k: k for k in ("path", "model", "parameterization", "flow_map", "times")},
+  "sample.grid": "grid",
+  "sample.sampler": "sampler",
   "discriminator.network": "discriminator",
   "discriminator.times": "starts",
   "evaluation.network": "extractor",
@@ -21,8 +26,11 @@ _KIND_OF = {
 }
 
 
-def components(config: Config, prefix: str = "") -> dict[str, str]:
+def components(config: Config) -> dict[str, str]:
   """Return the kind of every component of a config, by dotted field.
+
+  Raises:
+    UsageError: If the method, or a component, is unknown.
 
   Example:
     >>> from jaxflow.config import default_config
@@ -30,15 +38,51 @@ def components(config: Config, prefix: str = "") -> dict[str, str]:
     >>> components(config)["times.law"], components(config)["ema.sampling"]
     ('law', 'ema')
   """
+  kinds = _KINDS | {f"ema.{name}": "ema" for name in config.get("ema", {})}
+  found = _components(config, kinds, "")
+  inside = registry.kinds_of(_loss(config))
+  return found | _components(config.loss, inside, "loss.")
+
+
+def makers(config: Config) -> dict[str, Callable[..., Any]]:
+  """Return what takes the options of the loss and of components, by field.
+
+  Example:
+    >>> from jaxflow.config import default_config
+    >>> config = default_config("flow_matching", data="ring", model="mlp")
+    >>> makers(config)["times"], makers(config)["loss"].__name__
+    (<class 'jaxflow.times.laws.Uniform'>, 'flow_matching_loss')
+  """
+  found = {
+    field: _maker(kind, at(config, field), field)
+    for field, kind in components(config).items()
+    if at(config, field).name is not None
+  }
+  return {"loss": _loss(config), **found}
+
+
+def _loss(config: Config) -> Callable:
+  return registry.choose("method", config.method, METHODS).loss
+
+
+def _maker(kind: str, value: Config, field: str) -> Callable:
+  return registry.choose(f"{field}.name", value.name, registry.KINDS[kind])
+
+
+def _components(
+  section: Config, kinds: Mapping[str, str], prefix: str
+) -> dict[str, str]:
+  """Return the kinds of components of a section, and of those inside."""
   found = {}
-  for name, value in config.items():
-    field = f"{prefix}{name}"
-    if not isinstance(value, ConfigDict) or name == "config":
-      continue
-    kind = _KIND_OF.get(field, "ema" if prefix == "ema." else name)
-    if "name" in value and kind in registry.KINDS:
+  for name, kind in kinds.items():
+    outer, _, last = name.rpartition(".")
+    value = (section.get(outer, {}) if outer else section).get(last, None)
+    if isinstance(value, ConfigDict) and "name" in value:
+      field = f"{prefix}{name}"
       found[field] = kind
-    found |= components(value, f"{field}.")
+      if value.name is not None:  # None is a place for a name.
+        inside = registry.kinds_of(_maker(kind, value, field))
+        found |= _components(value, inside, f"{field}.")
   return found
 
 

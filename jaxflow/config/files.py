@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-from typing import Any
 
-from ml_collections import ConfigDict
-
+from jaxflow.config import versions
 from jaxflow.config.components import Config
+from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
+from jaxflow.files import replace_file
 
 # What may change between two runs in one workdir: none of it is in the state.
 MUTABLE = (
@@ -40,10 +40,9 @@ _SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
 
 
 def save_config(config: Config, path: pathlib.Path) -> None:
-  """Write a config as JSON, replacing the file in one step."""
-  part = path.with_suffix(".json.part")
-  part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-  part.replace(path)
+  """Write a config as JSON, with the version, replacing the file at once."""
+  text = json.dumps(versions.versioned(config), indent=2) + "\n"
+  replace_file(path, lambda draft: draft.write_text(text))
 
 
 def load_config(workdir: pathlib.Path) -> Config:
@@ -53,25 +52,26 @@ def load_config(workdir: pathlib.Path) -> Config:
     workdir: The folder of a run.
 
   Returns:
-    The config, locked.
+    The config with every field of this version set, locked.
 
   Raises:
-    UsageError: If the folder holds no run.
+    UsageError: If the folder holds no run, or one of another version that
+      cannot be opened.
   """
   try:
     values = json.loads((workdir / "config.json").read_text())
-    values["data"]["shape"] = tuple(values["data"]["shape"])
-    config: Config = ConfigDict(values)
-    absent = [name for name in _SECTIONS if name not in config]
+    absent = [name for name in _SECTIONS if name not in values]
     if absent:
       raise ValueError(f"{absent[0]!r} is absent")
-    return config.lock()
+    if values["data"]["shape"] is None:
+      raise ValueError("data.shape is absent")
+    return versions.upgraded(values).lock()
   except (FileNotFoundError, NotADirectoryError) as error:
     raise UsageError(
       f"workdir={str(workdir)!r} holds no config.json: give the folder of a "
       "run that `jaxflow train` has made"
     ) from error
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UsageError(
       f"workdir={str(workdir)!r}: config.json cannot be read ({error}): "
       "restore it from a copy, or give another folder"
@@ -103,18 +103,3 @@ def _is_mutable(field: str) -> bool:
     field.startswith(name) if name.endswith(".") else field == name
     for name in MUTABLE
   )
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-  """Return the fields of nested dicts by dotted name; tuples become lists.
-
-  Example:
-    >>> flatten({"a": {"b": 1, "c": (2, 3)}})
-    {'a.b': 1, 'a.c': [2, 3]}
-  """
-  if not isinstance(values, dict):
-    return {prefix: list(values) if isinstance(values, tuple) else values}
-  parts = (
-    flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items()
-  )
-  return {k: v for part in parts for k, v in part.items()}

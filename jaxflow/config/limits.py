@@ -1,75 +1,63 @@
 """What numbers the fields of a config may hold; checked before anything runs.
 
-Fields that a component takes (`model.width`, `times.std`) are checked where the
-component is made; fields that must agree with one another, where they meet.
+Signatures declare it for options of the loss and of components, here stand the
+other fields. Fields that must agree with one another are checked where they
+meet.
 """
 
-import math
-
-from jaxflow.config.components import Config
+from jaxflow import options
+from jaxflow.config.components import Config, makers
 from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
+from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
-_COUNT = ("1 or more", lambda x: x >= 1)
-_AMOUNT = ("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
-_POSITIVE = ("a finite number above 0", lambda x: 0 < x < math.inf)
-_DECAY = ("0 or more, below 1", lambda x: 0 <= x < 1)
-_SAMPLES = ("4 or more", lambda x: x >= 4)
-_SHARE = ("a share from 0 to 1", lambda x: 0 <= x <= 1)
+_SAMPLES = Range("4 or more", lambda x: x >= 4)
+_SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
 _OPTIMIZER = {
-  "learning_rate": _POSITIVE,
-  "warmup_steps": _AMOUNT,
-  "b1": _DECAY,
-  "b2": _DECAY,
-  "eps": _POSITIVE,
-  "weight_decay": _AMOUNT,
-  "clip_norm": _AMOUNT,
+  "learning_rate": POSITIVE,
+  "warmup_steps": AMOUNT,
+  "b1": BELOW_ONE,
+  "b2": BELOW_ONE,
+  "eps": POSITIVE,
+  "weight_decay": AMOUNT,
+  "clip_norm": AMOUNT,
 }
 
 LIMITS = {
-  "seed": ("0 to 2147483647", lambda x: 0 <= x < 2**31),
-  "data.size": _COUNT,
-  "data.ram_gib": _AMOUNT,
-  "data.threads": _AMOUNT,
-  "data.synthetic_share": _SHARE,
-  "loss.label_dropout": _SHARE,
-  "loss.reconstruction_weight": _AMOUNT,
-  "loss.perceptual_weight": _AMOUNT,
-  "loss.adversarial_weight": _AMOUNT,
-  "loss.denoising_weight": _AMOUNT,
-  "loss.guided_weight": _AMOUNT,
-  "loss.sigma_data": _POSITIVE,
-  "loss.tangent_clip": _AMOUNT,
-  "loss.start_time": ("above 0, at most 1", lambda x: 0 < x <= 1),
-  "loss.omega_max": ("1 or more", lambda x: 1 <= x < math.inf),
-  "flow_map.sigma_data": _POSITIVE,
+  "seed": Range("0 to 2147483647", lambda x: 0 <= x < 2**31),
+  "data.size": COUNT,
+  "data.ram_gib": AMOUNT,
+  "data.threads": AMOUNT,
+  "data.synthetic_share": SHARE,
   **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
-  "discriminator.start": ("a share from 0 to below 1", lambda x: 0 <= x < 1),
-  "train.steps": _COUNT,
-  "train.batch_size": _COUNT,
-  "train.accumulate": _COUNT,
-  "train.steps_per_dispatch": _COUNT,
-  "train.log_every": _COUNT,
-  "train.sample_every": _AMOUNT,
-  "train.max_skipped": _COUNT,
-  "checkpoint.every": _COUNT,
-  "checkpoint.keep": _COUNT,
-  "checkpoint.keep_every": _AMOUNT,
-  "sample.nfe": _COUNT,
-  "sample.batch_size": _COUNT,
+  "discriminator.start": Range(
+    "a share from 0 to below 1", lambda x: 0 <= x < 1
+  ),
+  "train.steps": COUNT,
+  "train.batch_size": COUNT,
+  "train.accumulate": COUNT,
+  "train.steps_per_dispatch": COUNT,
+  "train.log_every": COUNT,
+  "train.sample_every": AMOUNT,
+  "train.max_skipped": COUNT,
+  "checkpoint.every": COUNT,
+  "checkpoint.keep": COUNT,
+  "checkpoint.keep_every": AMOUNT,
+  "sample.nfe": COUNT,
+  "sample.batch_size": COUNT,
   # The manifolds of precision and recall have 3 neighbours.
   "evaluation.num": _SAMPLES,
   "evaluation.kept": _SAMPLES,
-  "evaluation.batch_size": _COUNT,
-  "evaluation.flow.num": ("0, or 2 or more", lambda x: x == 0 or x > 1),
-  "evaluation.flow.steps": _COUNT,
-  "evaluation.flow.probes": _COUNT,
-  "evaluation.flow.levels": ("0, or 2 or more", lambda x: x == 0 or x > 1),
-  "evaluation.during.every": _AMOUNT,
+  "evaluation.batch_size": COUNT,
+  "evaluation.flow.num": _SEVERAL,
+  "evaluation.flow.steps": COUNT,
+  "evaluation.flow.probes": COUNT,
+  "evaluation.flow.levels": _SEVERAL,
+  "evaluation.during.every": AMOUNT,
   "evaluation.during.num": _SAMPLES,
-  "evaluation.during.share": ("above 0, below 1", lambda x: 0 < x < 1),
+  "evaluation.during.share": Range("above 0, below 1", lambda x: 0 < x < 1),
 }
 
 
@@ -92,7 +80,17 @@ def check_limits(config: Config) -> None:
     jaxflow.errors.UsageError: train.steps=0: give 1 or more
   """
   values = flatten(config.to_dict())
-  for field, (wanted, allowed) in LIMITS.items():
+  for field, limit in _limits_of(config).items():
     value = values.get(field)
-    if value is not None and not allowed(value):
-      raise UsageError(f"{field}={value}: give {wanted}")
+    if value is not None and not limit.allows(value):
+      raise UsageError(f"{field}={value}: give {limit.text}")
+
+
+def _limits_of(config: Config) -> dict[str, Range]:
+  """Return the range of every field that has one."""
+  inside = {
+    f"{field}.{name}": limit
+    for field, maker in makers(config).items()
+    for name, limit in options.marked(maker, Range).items()
+  }
+  return LIMITS | inside

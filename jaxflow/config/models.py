@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
-from jaxflow import paths, solvers
+from jaxflow import options, paths, solvers
 from jaxflow.config import registry
 from jaxflow.config.components import Config
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
-from jaxflow.models import Network
+from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
 from jaxflow.plans import Model
+from jaxflow.predictions import Prediction
 from jaxflow.types import LossOutput, ModelFn
 
 
@@ -28,8 +29,6 @@ class Components:
 
   def __init__(self, config: Config, method: Method, path: Path):
     self._config = config
-    # Times that must know which rows the loss treats in which way are told.
-    layout = ("block", "num_steps")
     self._context = {
       "default": method.sampler,
       "path": path,
@@ -37,7 +36,8 @@ class Components:
       "t_max": path.t_max,
       "batch_size": config.train.batch_size,
       "steps": config.train.steps,
-      **{k: config.loss[k] for k in layout if k in config.loss},
+      # Times that must know which rows the loss treats in which way are told.
+      **options.values(method.loss, options.Layout, config.loss),
     }
 
   def make(self, kind: str, specification: Any, field: str, **more: Any) -> Any:
@@ -45,6 +45,12 @@ class Components:
     return registry.make(
       kind, specification, field=field, **{**self._context, **more}
     )
+
+  def make_options(
+    self, function: Callable, given: Any, field: str
+  ) -> dict[str, Any]:
+    """Return the options of a function, the components among them made."""
+    return registry.make_options(function, given, field=field, **self._context)
 
 
 def make_model(
@@ -75,8 +81,8 @@ def make_model(
     field="parameterization",
     path=path,
   )
-  flow_map = made.make("flow_map", config.flow_map, "flow_map")
-  solver = config.flow_map.get("solver", {}).get("name", "")
+  own = method.loss
+  solver = _solver(config)
   model = Model(
     name=config.method,
     method=method,
@@ -85,31 +91,49 @@ def make_model(
     shape=tuple(config.data.shape),
     num_classes=config.data.num_classes,
     loss_options={},
-    flow_map=flow_map,
+    flow_map=made.make("flow_map", config.flow_map, "flow_map"),
     solver=solver,
     calls=solvers.EVALUATIONS.get(solver, 1),
-    prediction=config.loss.get("prediction", "velocity"),
-    sigma_data=config.loss.get("sigma_data", 0.5),
-    drops_labels=bool(config.loss.get("label_dropout", 0)),
-    dropout_option="label_dropout" if "label_dropout" in config.loss else "",
+    prediction=options.value(own, options.Predicts, config.loss, "velocity"),
+    sigma_data=options.value(own, options.DataStd, config.loss, 0.5),
+    drops_labels=bool(options.value(own, options.DropsLabels, config.loss)),
+    dropout_option=next(iter(options.marked(own, options.DropsLabels)), ""),
     guidance_input=bool(config.model.get("guidance_inputs", False)),
-    block=tuple(config.loss.block) if "block" in config.loss else None,
+    block=options.value(own, options.RowBlock, config.loss),
     parameterization=config.get("parameterization", {}).get("name", "raw"),
     identity=_identity(config, method, path),
     options=config.model.to_dict(),
   )
-  options = _loss_options(config, model, made)
-  model = dataclasses.replace(model, loss_options=options)
+  model = dataclasses.replace(
+    model, loss_options=_loss_options(config, model, made)
+  )
   _check(config, model)
+  if network is not None:
+    check_network(
+      network,
+      shape=model.shape,
+      num_classes=model.num_classes,
+      heads=config.model.get("heads", 1),
+      guidance_inputs=model.guidance_input,
+    )
   return model
 
 
+def _flow_map_function(config: Config) -> Callable:
+  """Return the function of `jaxflow.flow_maps` that a config names."""
+  name = config.flow_map.name
+  maker = registry.choose("flow_map.name", name, registry.KINDS["flow_map"])
+  return inspect.unwrap(maker)
+
+
+def _solver(config: Config) -> str:
+  """Return the name of the flow map's ODE solver, "" without one."""
+  kinds = registry.kinds_of(_flow_map_function(config))
+  names = [k for k, kind in kinds.items() if kind == "solver"]
+  return config.flow_map[names[0]].name if names else ""
+
+
 def _network(config: Config) -> Network:
-  if config.model.name == "given":
-    raise UsageError(
-      "model.name='given': the network was given to jaxflow.train; give it "
-      "here as well, network=jaxflow.Network(init, apply)"
-    )
   return registry.make(
     "model",
     config.model,
@@ -133,17 +157,15 @@ def _loss_options(
   config: Config, model: Model, made: Components
 ) -> dict[str, Any]:
   """Return the keyword arguments of the loss."""
-  accepted = inspect.signature(model.method.loss).parameters
-  options = {
-    k: made.make(k, v, f"loss.{k}") if k in registry.KINDS else v
-    for k, v in config.loss.items()
-  }
-  options["path"] = model.path
+  loss = model.method.loss
+  accepted = options.parameters(loss)
+  values = made.make_options(loss, config.loss, "loss")
+  values["path"] = model.path
   if "times" in config:
-    options["sample_times"] = made.make("times", config.times, "times")
-  options["num_classes"] = model.num_classes
-  options["flow_map"] = model.flow_map
-  return {k: v for k, v in options.items() if k in accepted}
+    values["sample_times"] = made.make("times", config.times, "times")
+  values["num_classes"] = model.num_classes
+  values["flow_map"] = model.flow_map
+  return {k: v for k, v in values.items() if k in accepted}
 
 
 def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
@@ -155,18 +177,16 @@ def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
   if wrapped == "trigonometric_from_edm":
     exploding = ("VarianceExploding", 1.0)
     return {"path": exploding, "prediction": "edm", "sigma_data": unit}
-  # A consistency model's flow map says what the raw network is.
-  mapped = config.loss.get("prediction", config.flow_map.name)
-  velocities = ("ode_step", "average_velocity", "dyadic_velocity", "ddim_step")
-  kinds = {"edm_denoiser": "edm", **dict.fromkeys(velocities, "velocity")}
-  kind = kinds.get(mapped, mapped)
+  loss, flow_map = method.loss, _flow_map_function(config)
+  kind = options.predicts(loss, flow_map, config.loss)
   identity = {"path": (type(path).__name__, unit), "prediction": kind}
   if wrapped != "raw":
     identity["parameterization"] = wrapped
-  if kind in ("edm", "edm_skip", "trajectory"):
-    sections = config.flow_map, config.loss
-    known = (s.get("sigma_data") for s in sections)
-    identity["sigma_data"] = next((x for x in known if x is not None), 0.5)
+  if kind not in get_args(Prediction):
+    std = options.value(loss, options.DataStd, config.loss)
+    std = options.value(flow_map, options.DataStd, config.flow_map, std)
+    if std is not None:
+      identity["sigma_data"] = std
   return identity
 
 
@@ -177,21 +197,23 @@ def _check(config: Config, model: Model) -> None:
       f"method={config.method!r} needs labels, and the data have none: take "
       "labelled data with data.conditional=True, or another method"
     )
-  dropout = config.loss.get("label_dropout", 0)
-  if dropout and not model.num_classes:
+  loss = model.method.loss
+  if model.drops_labels and not model.num_classes:
+    name = model.dropout_option
     raise UsageError(
-      f"loss.label_dropout={dropout}: the data have no labels; set it to 0"
+      f"loss.{name}={config.loss[name]}: the data have no labels; set it to 0"
     )
-  for name in ("num_steps", "sigma_data"):
-    trained, sampled = config.loss.get(name), config.flow_map.get(name)
-    if None not in (trained, sampled) and trained != sampled:
+  shared = options.values(loss, options.SharedWithFlowMap, config.loss)
+  for name, trained in shared.items():
+    sampled = config.flow_map.get(name)
+    if sampled not in (None, trained):
       raise UsageError(
         f"flow_map.{name}={sampled}: must be loss.{name}={trained}, with which "
         "the network is trained"
       )
-  for name, off in (("omega", 1), ("kappa", 0)):
-    if config.loss.get(name, off) != off:
-      model.check_guidance(off, **{f"loss.{name}": config.loss[name]})
-  omega_max = config.loss.get("omega_max", 1)
-  if model.num_classes and omega_max != 1 and "label_dropout" in config.loss:
-    model.check_guidance(**{"loss.omega_max": omega_max})
+  guides = options.marked(loss, options.Guides)
+  for name, value in options.switched_on(
+    loss, options.Guides, config.loss
+  ).items():
+    if model.num_classes or not guides[name].optional:
+      model.check_guidance(guides[name].off, **{f"loss.{name}": value})

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from jaxflow import metrics
+from jaxflow import metrics, options
 from jaxflow.config import registry
 from jaxflow.config.components import Config
 from jaxflow.config.models import Components, make_model
@@ -34,6 +34,7 @@ from jaxflow.plans import (
   TrainPlan,
 )
 from jaxflow.training.adversary import Turns
+from jaxflow.training.optimizers import OptimizerOptions
 from jaxflow.types import LossOutput
 
 __all__ = [
@@ -78,13 +79,13 @@ def make_plan(
     seed=config.seed,
     data=data_plan(config, data),
     train=_plain(TrainPlan, config.train),
-    optimizer=config.optimizer.to_dict(),
+    optimizer=OptimizerOptions(**config.optimizer.to_dict()),
     emas={
       name: made.make("ema", law, f"ema.{name}")
       for name, law in config.ema.items()
     },
     discriminator=_discriminator(config, model, roles, made),
-    last_layer=config.loss.get("last_layer", ""),
+    last_layer=options.value(model.method.loss, options.Layer, config.loss, ""),
     **sources(config),
     init_student=bool(teacher.get("init_student", False)),
     checkpoint=_plain(CheckpointPlan, config.checkpoint),
@@ -173,7 +174,7 @@ def _discriminator(
   return DiscriminatorPlan(
     start=section.start,
     turns=section.turns,
-    optimizer=section.optimizer.to_dict(),
+    optimizer=OptimizerOptions(**section.optimizer.to_dict()),
     sample_times=made.make(
       "starts",
       section.times,

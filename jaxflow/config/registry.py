@@ -2,14 +2,15 @@
 
 A specification is a mapping with a `name` and the options of what it names,
 `{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below are all
-there is; a key of a specification that is itself a kind is made first.
+there is; an option whose annotation is a type of a kind is made first.
 """
 
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, get_args
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Union, get_args, get_origin
 
 from jaxflow import (
   couplings,
@@ -24,6 +25,7 @@ from jaxflow import (
 )
 from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
+from jaxflow.options import Layer, Layout, marked, parameters, unmarked
 from jaxflow.predictions import parameterizations
 from jaxflow.times import curricula, dyadic, path_grids
 from jaxflow.training import ema
@@ -34,6 +36,17 @@ Maker = Callable[..., Any]
 def _value(value: Any) -> Maker:
   """Make what needs no options: the value itself."""
   return lambda: value
+
+
+def _given_network(
+  *, second_time: bool = False, heads: int = 1, guidance_inputs: bool = False
+) -> models.Network:
+  """Stand for a network that the caller passes; a method sets the options."""
+  del second_time, heads, guidance_inputs
+  raise UsageError(
+    "model.name='given': the run has a network of yours: pass it again, "
+    "network=jaxflow.Network(init, apply)"
+  )
 
 
 def _at_the_end(*, t_max: float) -> times.Constant:
@@ -48,11 +61,10 @@ def _partial(function: Callable) -> Maker:
   def maker(**options):
     return functools.partial(function, **options)
 
-  signature = inspect.signature(function)
-  options = [
-    p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY
-  ]
-  maker.__signature__ = signature.replace(parameters=options)  # pyright: ignore
+  options = parameters(function).values()
+  maker.__signature__ = inspect.Signature(  # pyright: ignore
+    [p for p in options if p.kind is p.KEYWORD_ONLY]
+  )
   return maker
 
 
@@ -72,10 +84,7 @@ _SURROUNDINGS = {
   *("data_shape", "batch_size", "steps"),
 }
 # Those and others that they decide, unless the component says so.
-_CONTEXT = {
-  *_SURROUNDINGS,
-  *("t_min", "t_max", "block", "num_steps", "num_classes", "t"),
-}
+_CONTEXT = {*_SURROUNDINGS, "t_min", "t_max", "num_classes", "t"}
 _NONE: dict[str, Maker] = {"none": _value(None)}
 
 _FEATURE_DISTANCES: dict[str, Maker] = {
@@ -101,8 +110,6 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     ),
   },
   "law": _LAWS,
-  "t_law": _LAWS,
-  "s_law": _LAWS,
   "times": {
     **_LAWS,
     "constant": times.Constant,
@@ -152,7 +159,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   "log_weight": {**_NONE, "sinusoidal": models.log_weight},
   # Where the generator starts that a discriminator judges: as the loss draws
   # its times, at noise alone, or by a law.
-  "starts": {"loss": times.Starts, "t_max": _at_the_end, **_LAWS},
+  "starts": {"loss": times.StartTimes, "t_max": _at_the_end, **_LAWS},
   "weight": {
     "uniform": _value(weights.uniform),
     "snr": _value(weights.snr),
@@ -197,7 +204,12 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "power": ema.Power,
     "adaptive": ema.Adaptive,
   },
-  "model": {"dit": models.dit, "mlp": models.mlp, "unet": models.unet},
+  "model": {
+    "dit": models.dit,
+    "given": _given_network,
+    "mlp": models.mlp,
+    "unet": models.unet,
+  },
   "discriminator": {
     **_NONE,
     "conv": models.conv_discriminator,
@@ -216,6 +228,51 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "run": models.hidden_features,
   },
 }
+
+
+def options_of(kind: str, name: str) -> Collection[str]:
+  """Return the names of the options of a component.
+
+  Example:
+    >>> list(options_of("law", "uniform"))
+    ['t_min', 't_max']
+  """
+  return parameters(KINDS[kind][name])
+
+
+# The kind of an option's component, by the option's annotation.
+KIND_OF_TYPE: Mapping[Any, str] = {
+  adversarial.Criterion: "criterion",
+  couplings.Coupling: "coupling",
+  solvers.Solver: "solver",
+  times.Grid: "grid",
+  times.Law: "law",
+  times.Quantiles: "law",
+  weights.Distance: "distance",
+  weights.LogWeight: "log_weight",
+  weights.Perceptual: "perceptual",
+  weights.Weight: "weight",
+}
+
+
+def kinds_of(function: Callable) -> dict[str, str]:
+  """Return the kinds of the options that are components.
+
+  Example:
+    >>> kinds_of(times.LimitedPair)
+    {'t_law': 'law', 's_law': 'law'}
+  """
+  kinds = {
+    p.name: _kind_of(p.annotation) for p in parameters(function).values()
+  }
+  return {option: kind for option, kind in kinds.items() if kind}
+
+
+def _kind_of(annotation: Any) -> str | None:
+  plain = unmarked(annotation)
+  union = get_origin(plain) in (Union, types.UnionType)
+  members = get_args(plain) if union else [plain]
+  return next((KIND_OF_TYPE[x] for x in members if x in KIND_OF_TYPE), None)
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
@@ -274,20 +331,15 @@ def make(
       f"{field} is missing: choose {field}.name among {', '.join(KINDS[kind])}"
     )
   maker = choose(f"{field}.name", name, KINDS[kind])
-  accepted = inspect.signature(maker).parameters
+  accepted = parameters(maker)
   for option in options:
     if option not in accepted:
       raise UsageError(
         f"{field}.{option}: {name!r} has no such option; it takes "
         f"{', '.join(accepted) or 'none'}"
       )
-  for option, value in options.items():
-    if option in KINDS:
-      options[option] = make(
-        option, value, field=f"{field}.{option}", **context
-      )
   given = {k: v for k, v in context.items() if k in accepted}
-  options = given | options
+  options = given | make_options(maker, options, field=field, **context)
   missing = [
     p.name
     for p in accepted.values()
@@ -299,6 +351,33 @@ def make(
     return maker(**options)
   except ValueError as error:  # A UsageError names the option only.
     raise UsageError(f"{field}: {error}") from error
+
+
+def make_options(
+  function: Callable, given: Mapping[str, Any], *, field: str, **context: Any
+) -> dict[str, Any]:
+  """Return the options of a function, the components among them made.
+
+  Args:
+    function: What takes the options.
+    given: Options; a component's value is its specification.
+    field: Where in the config they stand, for messages.
+    **context: As of `make`.
+
+  Raises:
+    UsageError: If the name, or an option, of a component is unknown.
+
+  Example:
+    >>> given = {"solver": {"name": "heun"}}
+    >>> made = make_options(flow_maps.ode_step, given, field="flow_map")
+    >>> made["solver"] is solvers.heun
+    True
+  """
+  kinds = kinds_of(function)
+  return {
+    k: make(kinds[k], v, field=f"{field}.{k}", **context) if k in kinds else v
+    for k, v in given.items()
+  }
 
 
 def complete(
@@ -326,60 +405,64 @@ def complete(
   maker = choose(f"{field}.name", given["name"], KINDS[kind])
   own = default_options(maker)
   if kind != "path":
-    own = {k: v for k, v in own.items() if k not in _CONTEXT}
+    told = _CONTEXT | marked(maker, Layout).keys()
+    own = {k: v for k, v in own.items() if k not in told}
   own |= _required_options(maker)
-  for option, value in given.items():
-    if option in KINDS and isinstance(value, Mapping):
-      given[option] = complete(option, value, field=f"{field}.{option}")
+  for option, kind_inside in kinds_of(maker).items():
+    if isinstance(value := given.get(option), Mapping):
+      given[option] = complete(kind_inside, value, field=f"{field}.{option}")
   return given | own | given
 
 
 def _required_options(maker: Maker) -> dict[str, Any]:
   """Return places for the options that have no default."""
-  options = {}
-  for p in inspect.signature(maker).parameters.values():
+  options, kinds = {}, kinds_of(maker)
+  for p in parameters(maker).values():
     if p.default is not p.empty or p.name in _SURROUNDINGS:
       continue
-    if p.name in KINDS:
+    if p.name in kinds:
       options[p.name] = {"name": str}
-    elif p.annotation in _PLAIN:
-      options[p.name] = p.annotation
+    elif unmarked(p.annotation) in _PLAIN:
+      options[p.name] = unmarked(p.annotation)
   return options
 
 
 def default_options(function: Callable) -> dict[str, Any]:
   """Return the options of a function with their defaults, as config values.
 
-  A default that is a function is described by its name; one that is no plain
-  value is left to the caller. For None there stands the plain type that the
-  annotation has beside it.
+  A default that is a component is described by its name, a layer by its
+  pattern; one that is no plain value is left to the caller. For None there
+  stands the plain type that the annotation has beside it.
 
   Example:
     >>> default_options(flow_maps.ode_step)
     {'solver': {'name': 'euler'}}
   """
-  options = {}
-  for p in inspect.signature(function).parameters.values():
+  options, kinds = {}, kinds_of(function)
+  layers = marked(function, Layer)
+  for p in parameters(function).values():
     if p.default is p.empty:
       continue
-    if p.default is not None and p.name in KINDS:
-      if name := _name_of(p.name, p.default):
+    if p.name in kinds:
+      if name := _name_of(kinds[p.name], p.default):
         options[p.name] = {"name": name}
+    elif p.name in layers:
+      options[p.name] = layers[p.name].pattern
     elif type(p.default) in _PLAIN:
       options[p.name] = p.default
-    elif p.default is None and (kinds := _plain_types(p.annotation)):
-      options[p.name] = kinds[0]
+    elif p.default is None and (plain := _plain_types(p.annotation)):
+      options[p.name] = plain[0]
   return options
 
 
 def _plain_types(annotation: Any) -> list[type]:
   """Return the plain types of an annotation such as `int | None`."""
-  return [kind for kind in get_args(annotation) if kind in _PLAIN]
+  return [x for x in map(unmarked, get_args(annotation)) if x in _PLAIN]
 
 
 def _name_of(kind: str, value: Any) -> str | None:
   """Return the name of a component that needs no options, None for others."""
   for name, maker in KINDS[kind].items():
-    if not inspect.signature(maker).parameters and maker() is value:
+    if not parameters(maker) and maker() is value:
       return name
   return None

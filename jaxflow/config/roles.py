@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jaxflow import models, pretrained
+from jaxflow import models, options, pretrained
 from jaxflow.config import registry
 from jaxflow.config.components import Config
 from jaxflow.config.models import make_model
@@ -30,7 +30,7 @@ def make_roles(config: Config, model: Model) -> Roles:
   distances = _of_type(pretrained.FeatureDistance, model.loss_options)
   discriminator = _discriminator(config, model, features)
   _check_features(config, features, distances, discriminator)
-  _check_terms(config)
+  _check_terms(config, model)
   return Roles(
     teacher=_teacher(config, model),
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
@@ -141,14 +141,15 @@ def _teacher(config: Config, model: Model) -> Model | None:
       f"{field} is a run of {teacher.name!r}, whose network is no velocity: "
       f"give one of {teachers()}"
     )
-  # Guidance that a loss learns from two calls of its teacher.
-  omega_max = config.loss.get("omega_max", 1)
-  if omega_max != 1:
-    teacher.check_guidance(**{"loss.omega_max": omega_max})
+  guided = options.switched_on(
+    model.method.loss, options.GuidesTeacher, config.loss
+  )
+  for name, scale in guided.items():
+    teacher.check_guidance(**{f"loss.{name}": scale})
     if config.teacher.guidance != 1:
       raise UsageError(
         f"teacher.guidance={config.teacher.guidance}: this method guides its "
-        "teacher itself, up to loss.omega_max; set it to 1"
+        f"teacher itself, up to loss.{name}; set it to 1"
       )
   check_equal(field, "data.shape", model.shape, teacher.shape)
   check_equal(field, "data.num_classes", model.num_classes, teacher.num_classes)
@@ -184,19 +185,20 @@ def _check_features(
     )
 
 
-def _check_terms(config: Config) -> None:
+def _check_terms(config: Config, model: Model) -> None:
   """Raise UsageError unless a term has both its weight and its network."""
-  for name, field, section in (
-    (
-      "adversarial_weight",
-      "discriminator.network",
-      ("discriminator", "network"),
-    ),
-    ("perceptual_weight", "loss.perceptual", ("loss", "perceptual")),
-  ):
-    if name not in config.loss:
-      continue
-    network = config[section[0]][section[1]].name
+  loss = model.method.loss
+  sections = {
+    argument: role.section
+    for argument, role in options.marked(loss, options.Role).items()
+  }
+  for name, term in options.marked(loss, options.Term).items():
+    section = sections.get(term.argument, "")
+    if section:
+      field, network = f"{section}.network", config[section].network.name
+    else:
+      field = f"loss.{term.argument}"
+      network = config.loss[term.argument].name
     if bool(config.loss[name]) != (network != "none"):
       raise UsageError(
         f"loss.{name}={config.loss[name]} with {field}.name={network!r}: the "

@@ -4,29 +4,15 @@ The options of a loss, a flow map or a network are taken from their signatures:
 the code is the schema.
 """
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxflow import options
 from jaxflow.config import registry
 from jaxflow.config.components import Config, complete, with_places
 from jaxflow.methods import METHODS
-
-# Fields of losses whose signatures say None, and what they are by default.
-_LOSS_FIELDS = {
-  "perceptual": {"name": "none"},
-  "log_weight": {"name": "none"},
-  "last_layer": "output/kernel",
-}
-
-# The sections that a config has if the loss takes one of these arguments.
-_SECTIONS_OF_ROLES = {
-  "teacher": {"teacher"},
-  "features": {"distance", "perceptual", "discriminator"},
-  "discriminator": {"discriminator"},
-}
 
 _OPTIMIZER = {
   "name": "adam",
@@ -39,6 +25,9 @@ _OPTIMIZER = {
   "weight_decay": 0.0,
   "clip_norm": 0.0,
 }
+
+# What a method asks of its network, whichever it is.
+INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
 def default_config(method: str, *, data: str, model: str) -> Config:
@@ -61,7 +50,6 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     (1.0, 'sorted_pair')
   """
   row = registry.choose("method", method, METHODS)
-  accepted = inspect.signature(row.loss).parameters
   maker = registry.choose("model.name", model, registry.KINDS["model"])
   network = with_places(registry.default_options(maker))
   network.pop("num_classes", None)
@@ -69,7 +57,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
   loss.pop("num_classes", None)
-  loss |= {k: v for k, v in _LOSS_FIELDS.items() if k in accepted}
+  drawn = "sample_times" in options.parameters(row.loss)
   config = ConfigDict(
     {
       "method": method,
@@ -119,7 +107,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       },
       "discriminator": {
         "network": {"name": "none"},
-        "times": {"name": "loss" if "sample_times" in accepted else "t_max"},
+        "times": {"name": "loss" if drawn else "t_max"},
         "start": 0.0,
         "turns": "alternate",
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
@@ -175,16 +163,26 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       },
     }
   )
-  for section, arguments in _SECTIONS_OF_ROLES.items():
-    if not arguments & set(accepted):
-      del config[section]
+  for section in {"teacher", "features", "discriminator"} - _roles(row.loss):
+    del config[section]
   if "pairs" in row.needs:
     pairs = {"pairs": "", "pairs_digest": config_dict.placeholder(str)}
     # A velocity can be trained on other rows too, a generator cannot.
-    share = {"synthetic_share": 1.0} if row.teaches else {}
+    mixed = not options.marked(row.loss, options.InPairs)
+    share = {"synthetic_share": 1.0} if mixed else {}
     update(config, {"data": pairs | share})
   update(config, row.config)
   return config
+
+
+def _roles(loss: Callable) -> set[str]:
+  """Return the sections of the other networks that a loss takes."""
+  roles = options.marked(loss, options.Role).values()
+  sections = {role.section for role in roles}
+  # Distances and discriminators may see samples through features.
+  kinds = {"distance", "perceptual"} & {*registry.kinds_of(loss).values()}
+  features = kinds or "discriminator" in sections
+  return sections | {"features"} if features else sections
 
 
 def update(config: Config, fields: Mapping[str, Any]) -> None:
@@ -231,6 +229,28 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
   with copy.unlocked():
     update(copy, fields)
   return copy.lock()
+
+
+def given(config: Config, *, data: bool, network: bool) -> Config:
+  """Return a locked copy of a config that says what the caller passes.
+
+  Args:
+    config: The config.
+    data: Whether the caller passes the data.
+    network: Whether the caller passes the network.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> given(config, data=False, network=True).model.to_dict()
+    {'guidance_inputs': False, 'heads': 1, 'name': 'given', 'second_time': True}
+  """
+  fields: dict[str, Any] = {}
+  if data:
+    fields["data"] = {"name": "given"}
+  if network:
+    asked = {k: v for k, v in config.model.items() if k in INTERFACE}
+    fields["model"] = {"name": "given", **asked}
+  return changed(config, fields)
 
 
 def resolve(

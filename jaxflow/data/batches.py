@@ -12,9 +12,11 @@ from typing import Any, Self
 import numpy as np
 
 from jaxflow.data.order import Order
-from jaxflow.data.read_ahead import read_ahead
 from jaxflow.data.source import Source
+from jaxflow.data.threaded_reading import read_in_threads
 from jaxflow.errors import UsageError
+
+__all__ = ["Batches"]
 
 # Most rows that a thread reads at once: few, so that all share a batch.
 _PIECE = 32
@@ -101,18 +103,18 @@ class Batches:
     local = micro * len(self._rows)
     self._piece = max(n for n in range(1, _PIECE + 1) if local % n == 0)
     self._pieces = local // self._piece
-    self._ahead: Any = None
+    self._reader: Any = None
     self._order = Order(len(source), batch_size=batch_size, seed=seed)
     self._position = 0
 
   def __iter__(self) -> Self:
-    """Returns itself: there is one position, not one per loop."""
+    """Return itself: there is one position, not one per loop."""
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """Returns "data", and "cond" (labels) and "noise" where there are any."""
+    """Return "data", and "cond" (labels) and "noise" where there are any."""
     if self._threads:
-      batch = self._rows_ahead()
+      batch = self._read_in_threads()
     else:
       batch = self._read(self._position, self.num_batches)
     self._position += self.num_batches
@@ -127,7 +129,7 @@ class Batches:
     return self._source.shape
 
   def local(self, rows: np.ndarray) -> np.ndarray:
-    """Returns this process's part of whole batches, stacked as they are.
+    """Return this process's part of whole batches, stacked as they are.
 
     Args:
       rows: The rows of `num_batches` whole batches in order,
@@ -137,11 +139,11 @@ class Batches:
     return self._own(rows).reshape(*self._local_shape, *rest)
 
   def get_state(self) -> dict[str, int]:
-    """Returns the number of batches taken; can be written as JSON."""
+    """Return the number of batches taken; can be written as JSON."""
     return {"position": self._position}
 
   def set_state(self, state: Mapping[str, int]) -> None:
-    """Continues after as many batches as `state`, of `get_state`, says."""
+    """Continue after as many batches as `state`, of `get_state`, says."""
     position = state.get("position")
     if not isinstance(position, int) or position < 0:
       raise UsageError(
@@ -151,21 +153,21 @@ class Batches:
     self._position = position
 
   def close(self) -> None:
-    """Stops the threads; `next` would start new ones."""
-    ahead, self._ahead = self._ahead, None
-    if ahead is not None:
-      ahead.close()
+    """Stop the threads; `next` would start new ones."""
+    reader, self._reader = self._reader, None
+    if reader is not None:
+      reader.close()
 
-  def _rows_ahead(self) -> dict[str, np.ndarray]:
-    """This process's rows of the next batches, from the threads."""
-    if self._ahead is None:
+  def _read_in_threads(self) -> dict[str, np.ndarray]:
+    """Return this process's rows of the next batches, from the threads."""
+    if self._reader is None:
       start = self._position * self._pieces
-      self._ahead = read_ahead(
+      self._reader = read_in_threads(
         self._read_piece, start=start, threads=self._threads
       )
     count = self.num_batches * self._pieces
     try:
-      parts = [next(self._ahead) for _ in range(count)]
+      parts = [next(self._reader) for _ in range(count)]
     except BaseException:
       # Half a batch is lost: threads that start anew begin with it.
       self.close()
@@ -181,7 +183,7 @@ class Batches:
   def _read(
     self, first: int, count: int, part: slice = slice(None)
   ) -> dict[str, np.ndarray]:
-    """Reads a part of this process's rows of consecutive batches."""
+    """Read a part of this process's rows of consecutive batches."""
     index = self._own(self._order.samples(first, count))[part]
     rows = self._source.take(index)
     if self._flip:
@@ -198,7 +200,7 @@ class Batches:
     return rows
 
   def _own(self, rows: np.ndarray) -> np.ndarray:
-    """This process's rows of whole batches, [number, ...]."""
+    """Return this process's rows of whole batches, [number, ...]."""
     rest = rows.shape[1:]
     rows = rows.reshape(*self._whole_shape, *rest)[:, :, self._rows]
     return rows.reshape(-1, *rest)

@@ -6,6 +6,8 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
+__all__ = ["Dataset", "from_arrays"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -15,7 +17,7 @@ class Dataset:
     data: Samples [N, ...], float32; images are channels-last in [-1, 1].
     label: Classes [N], int32 in [0, num_classes), or None.
     num_classes: Number of classes, 0 without labels.
-    name: What the data set is called in a config.
+    name: Name of the data set in a config.
     split: "train" or "test".
     noise: For pairs, the noise [N, ...] from which each sample was made; None
       for real data.
@@ -29,7 +31,7 @@ class Dataset:
   noise: np.ndarray | None = None
 
   def __len__(self) -> int:
-    """Returns the number of samples N."""
+    """Return the number of samples N."""
     return len(self.data)
 
   @property
@@ -38,7 +40,7 @@ class Dataset:
     return self.data.shape[1:]
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Copies samples by their index, as `Source.take` describes."""
+    """Copy samples by their index, as `Source.take` describes."""
     rows = {"data": self.data[index]}
     if self.noise is not None:
       rows["noise"] = self.noise[index]
@@ -56,13 +58,13 @@ def from_arrays(
   split: str = "train",
   noise: np.ndarray | None = None,
 ) -> Dataset:
-  """Checks arrays and returns them as a data set.
+  """Check arrays and return them as a data set.
 
   Args:
     data: Samples [N, ...], already scaled; cast to float32.
     label: Classes [N], integers in [0, num_classes), or None.
     num_classes: Number of classes, 0 without labels.
-    name: What errors and logs call the data set.
+    name: Name in errors and logs.
     split: "train" or "test".
     noise: Unit noise of the shape of `data`, for pairs; cast to float32.
 

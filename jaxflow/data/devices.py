@@ -1,4 +1,4 @@
-"""From host batches to global arrays on the devices."""
+"""Transfer of host batches to global arrays on the devices."""
 
 import collections
 import time
@@ -10,29 +10,31 @@ import jax
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
+__all__ = ["Prefetch", "ResumableIterator", "to_devices"]
+
 
 class ResumableIterator(Protocol):
   """An iterator over host batches that can continue where it was."""
 
   def __next__(self) -> PyTree:
-    """Returns the next batch."""
+    """Return the next batch."""
     ...
 
   def get_state(self) -> Any:
-    """Returns what `set_state` needs to continue from here."""
+    """Return a state from which `set_state` continues."""
     ...
 
   def set_state(self, state: Any) -> None:
-    """Continues from a state of `get_state`."""
+    """Continue from a state of `get_state`."""
     ...
 
   def close(self) -> None:
-    """Stops what reads ahead."""
+    """Stop the threads."""
     ...
 
 
 def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-  """Joins the processes' host arrays into global arrays on the devices.
+  """Join the processes' host arrays into global arrays on the devices.
 
   Args:
     batch: Pytree of this process's rows, as NumPy arrays.
@@ -65,20 +67,38 @@ def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
 
 
 class Prefetch:
-  """Iterator whose next batches are on their way; see `prefetch`.
+  """Iterator that moves batches to the devices ahead of their use.
+
+  A thread takes them from the iterator and starts their transfer while the
+  caller works on the batch before. From here on the iterator belongs to this
+  one: its own state runs up to `size - 1` batches ahead.
+
+  Args:
+    iterator: Gives host batches, for example `Batches`.
+    sharding: As in `to_devices`.
+    size: Batches on the devices at once, counting the one handed out.
 
   Attributes:
     waited: Seconds that `next` has waited for batches in all.
+
+  Example:
+    >>> from jaxflow.data import Batches, load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    >>> stream = Prefetch(batches, device)
+    >>> next(stream)["data"].shape, stream.get_state()
+    ((8, 2), {'position': 1})
+    >>> stream.close()
   """
 
   def __init__(
     self,
     iterator: ResumableIterator,
     sharding: jax.sharding.Sharding,
-    size: int,
+    size: int = 2,
   ):
     if size < 1:
-      raise UsageError(f"prefetch size={size}: choose 1 or more")
+      raise UsageError(f"size={size}: choose 1 or more")
     self.waited = 0.0
     self._iterator = iterator
     self._sharding = sharding
@@ -89,20 +109,20 @@ class Prefetch:
     self._queue: collections.deque[futures.Future] = collections.deque()
 
   def __iter__(self) -> Self:
-    """Returns itself."""
+    """Return itself."""
     return self
 
   def __next__(self) -> PyTree:
-    """Returns the next batch on the devices, or raises StopIteration."""
+    """Return the next batch on the devices, or raise StopIteration."""
     self._fill()
     began = time.perf_counter()
     try:
-      prepared = self._queue[0].result()
+      transferred = self._queue[0].result()
     finally:
       self.waited += time.perf_counter() - began
-    if prepared is None:
+    if transferred is None:
       raise StopIteration
-    batch, self._state = prepared
+    batch, self._state = transferred
     self._queue.popleft()
     return batch
 
@@ -113,11 +133,11 @@ class Prefetch:
     return self._queue[0].done()
 
   def get_state(self) -> Any:
-    """Returns the iterator's state after the last batch handed out."""
+    """Return the iterator's state after the last batch handed out."""
     return self._state
 
   def set_state(self, state: Any) -> None:
-    """Continues from `state`; batches on their way are dropped."""
+    """Continue from `state`; batches on their way are dropped."""
     for future in self._queue:
       future.cancel()
     futures.wait(self._queue)
@@ -126,7 +146,7 @@ class Prefetch:
     self._state = state
 
   def close(self) -> None:
-    """Stops the thread, and the iterator; no batch comes after this."""
+    """Stop the thread, and the iterator; no batch comes after this."""
     self._executor.shutdown(wait=False, cancel_futures=True)
     # Once so that a batch under way ends soon, once for what it has started.
     self._iterator.close()
@@ -135,43 +155,11 @@ class Prefetch:
 
   def _fill(self) -> None:
     while len(self._queue) < self._size:
-      self._queue.append(self._executor.submit(self._prepare))
+      self._queue.append(self._executor.submit(self._transfer))
 
-  def _prepare(self) -> tuple[PyTree, Any] | None:
+  def _transfer(self) -> tuple[PyTree, Any] | None:
     try:
       batch = next(self._iterator)
     except StopIteration:
       return None
     return to_devices(batch, self._sharding), self._iterator.get_state()
-
-
-def prefetch(
-  iterator: ResumableIterator,
-  sharding: jax.sharding.Sharding,
-  size: int = 2,
-) -> Prefetch:
-  """Moves batches to the devices ahead of their use.
-
-  A thread takes them from the iterator and starts their transfer while the
-  caller works on the batch before. From here on the iterator belongs to the
-  result: its own state runs up to `size - 1` batches ahead.
-
-  Args:
-    iterator: Gives host batches, for example `Batches`.
-    sharding: As in `to_devices`.
-    size: Batches on the devices at once, counting the one handed out.
-
-  Returns:
-    An iterator over device batches, with `get_state` and `set_state` in terms
-    of the batches handed out, and `close`.
-
-  Example:
-    >>> from jaxflow.data import Batches, load
-    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
-    >>> device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    >>> stream = prefetch(batches, device)
-    >>> next(stream)["data"].shape, stream.get_state()
-    ((8, 2), {'position': 1})
-    >>> stream.close()
-  """
-  return Prefetch(iterator, sharding, size)

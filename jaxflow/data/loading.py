@@ -1,14 +1,26 @@
 """The data sets that a config can name."""
 
-import difflib
+import functools
 import os
+import pathlib
 from collections.abc import Callable
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.folders import latents
+from jaxflow.data.folders.latent_folder import LatentFolder
+from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.sets import toy
 from jaxflow.data.source import Source
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean, named
+
+__all__ = [
+  "DATASETS",
+  "FASHION_MNIST_DIR",
+  "SPLITS",
+  "known_mixture",
+  "latent_space",
+  "load",
+  "reading_threads",
+]
 
 SPLITS = ("train", "test")
 RING_SAMPLES = 16_384
@@ -29,7 +41,7 @@ def load(
   threads: int = 0,
   download: bool = False,
 ) -> Source:
-  """Opens one split of a named data set.
+  """Open one split of a named data set.
 
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
@@ -64,7 +76,10 @@ def load(
     (2,)
   """
   if split not in SPLITS:
-    raise UsageError(_unknown("split", split, SPLITS))
+    raise UsageError(
+      f"data.split={split!r}: {did_you_mean(split, SPLITS)}choose one of"
+      f" {', '.join(SPLITS)}"
+    )
   if name in DATASETS:
     if size is not None:
       raise UsageError(
@@ -86,28 +101,28 @@ def load(
     download=download,
   )
   if source is None:
-    near = _near(name, (*DATASETS, *tfds_builders.names()))
+    hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
     raise UsageError(
-      f"data.name={name!r}: {near}choose one of {', '.join(DATASETS)}, or an"
+      f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
       " image set of TFDS, 'cifar10' for instance"
     )
   return source
 
 
 def reading_threads() -> int:
-  """Returns how many threads read data by default: one a core, at most 16."""
+  """Return how many threads read data by default: one a core, at most 16."""
   return min(os.cpu_count() or 1, 16)
 
 
-def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
-  """Returns what the samples of a data set are latents of, or None.
+def latent_space(name: str, data_dir: str | None) -> LatentSpace | None:
+  """Return the latent space of a data set, or None if samples are images.
 
   Args:
     name: A key of `DATASETS`.
     data_dir: As of `load`.
 
   Raises:
-    UsageError: If the data set lacks what decodes its samples.
+    UsageError: If the data set lacks its decoder.
 
   Example:
     >>> latent_space("ring", None) is None
@@ -117,7 +132,7 @@ def latent_space(name: str, data_dir: str | None) -> latents.LatentSpace | None:
 
 
 def known_mixture(name: str) -> toy.Mixture | None:
-  """Returns the true distribution of a data set where it is known.
+  """Return the true distribution of a data set where it is known.
 
   Args:
     name: A key of `DATASETS`.
@@ -127,16 +142,6 @@ def known_mixture(name: str) -> toy.Mixture | None:
     ((8, 2), None)
   """
   return MIXTURES[name]() if name in MIXTURES else None
-
-
-def _unknown(field: str, value: str, choices: tuple[str, ...]) -> str:
-  hint = _near(value, choices)
-  return f"data.{field}={value!r}: {hint}choose one of {', '.join(choices)}"
-
-
-def _near(value: str, choices: tuple[str, ...]) -> str:
-  near = difflib.get_close_matches(value, choices, n=1)
-  return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _reject_raw_dir(name: str, raw_dir: str | None) -> None:
@@ -165,47 +170,61 @@ def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
   return digits.load(split, data_dir)
 
 
-def _fashion_mnist(
-  split: str, raw_dir: str | None, data_dir: str | None
+def _idx(
+  split: str, raw_dir: str | None, data_dir: str | None, *, name: str
 ) -> Dataset:
   from jaxflow.data.sets import fashion_mnist
 
-  raw_dir = FASHION_MNIST_DIR if raw_dir is None else raw_dir
-  return fashion_mnist.load("fashion_mnist", split, raw_dir, data_dir)
-
-
-def _mnist(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  from jaxflow.data.sets import fashion_mnist
-
+  if raw_dir is None and name == "fashion_mnist":
+    raw_dir = FASHION_MNIST_DIR
   if raw_dir is None:
     raise UsageError(
       "data.raw_dir=None: data.name='mnist' needs the folder that holds the"
       " four MNIST IDX files; set data.raw_dir to it"
     )
-  return fashion_mnist.load("mnist", split, raw_dir, data_dir)
+  return fashion_mnist.load(name, split, raw_dir, data_dir)
+
+
+def _given(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
+  """Stand for data that the caller passes."""
+  del raw_dir, data_dir
+  raise UsageError(
+    f"data.name='given': the run has data of yours: pass its {split} split "
+    "again, data={'train': ..., 'test': ...}"
+  )
 
 
 def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
   _reject_raw_dir("latents", raw_dir)
-  folder = latents.open_latents(data_dir)
-  return latents.Latents(folder, split, name="latents", field="data.data_dir")
+  with named(folder="data.data_dir"):
+    return Latents(_open_latents(data_dir), split, name="latents")
 
 
-def _latent_space(data_dir: str | None) -> latents.LatentSpace:
-  folder = latents.open_latents(data_dir)
-  return latents.LatentSpace.of(folder, field="data.data_dir")
+def _latent_space(data_dir: str | None) -> LatentSpace:
+  with named(folder="data.data_dir"):
+    return LatentSpace.of(_open_latents(data_dir))
+
+
+def _open_latents(data_dir: str | None) -> LatentFolder:
+  if data_dir is None:
+    raise UsageError(
+      "folder=None: data.name='latents' needs the folder that `jaxflow encode` "
+      "has made; set data.data_dir to it"
+    )
+  return LatentFolder.open(pathlib.Path(data_dir))
 
 
 DATASETS: dict[str, Loader] = {
   "ring": _ring,
   "digits": _digits,
-  "fashion_mnist": _fashion_mnist,
-  "mnist": _mnist,
+  "given": _given,
+  "fashion_mnist": functools.partial(_idx, name="fashion_mnist"),
+  "mnist": functools.partial(_idx, name="mnist"),
   "latents": _latents,
 }
 
 # data_dir -> LatentSpace, of the data sets whose samples are no images.
-LATENT_SPACES: dict[str, Callable[[str | None], latents.LatentSpace]] = {
+LATENT_SPACES: dict[str, Callable[[str | None], LatentSpace]] = {
   "latents": _latent_space,
 }
 

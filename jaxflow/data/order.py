@@ -1,16 +1,18 @@
-"""Which samples are in which batch of an endless shuffled stream.
+"""Order of the samples in an endless shuffled stream of batches.
 
 The stream is the concatenation of one permutation of the data set per epoch,
 and the permutation of epoch e depends on (seed, e) only. Batch i of size B
 holds the stream positions [i B, (i + 1) B), so nothing is dropped where an
-epoch ends. What else is drawn for batch i depends on (seed, i, purpose).
+epoch ends. Other draws for batch i depend on (seed, i, purpose).
 """
 
 import functools
 
 import numpy as np
 
-# The last part of a seed, by what is drawn; permutations have none.
+__all__ = ["Order"]
+
+# The last part of a seed, by its purpose; permutations have none.
 NOISE, MASK, MIRROR, SAMPLE = 1, 2, 3, 4
 
 
@@ -36,7 +38,7 @@ class Order:
     self._permutation = functools.lru_cache(2)(self._permute)
 
   def samples(self, first: int, count: int) -> np.ndarray:
-    """Returns the samples of consecutive batches.
+    """Return the samples of consecutive batches.
 
     Args:
       first: Number of the first batch.
@@ -54,7 +56,7 @@ class Order:
     return np.concatenate(parts)
 
   def mirrored(self, first: int, count: int) -> np.ndarray:
-    """Returns which rows of consecutive batches are mirrored, half of them.
+    """Return which rows of consecutive batches are mirrored, half of them.
 
     Args:
       first: Number of the first batch.

@@ -1,4 +1,4 @@
-"""What batches are made of: samples that can be read by their index."""
+"""Sources of batches: samples that can be read by their index."""
 
 import dataclasses
 import hashlib
@@ -9,13 +9,15 @@ import numpy as np
 
 from jaxflow.data.dataset import Dataset, from_arrays
 
+__all__ = ["Source", "digest", "in_memory", "without_labels"]
+
 
 class Source(Protocol):
   """One split of a data set, in memory or not."""
 
   @property
   def name(self) -> str:
-    """What the data set is called in a config."""
+    """Name of the data set in a config."""
     ...
 
   @property
@@ -34,11 +36,11 @@ class Source(Protocol):
     ...
 
   def __len__(self) -> int:
-    """Returns the number of samples N."""
+    """Return the number of samples N."""
     ...
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples; several threads may call it at once.
+    """Read samples; several threads may call it at once.
 
     Args:
       index: Which samples, integers [n] in [0, N), in any order.
@@ -50,7 +52,6 @@ class Source(Protocol):
     ...
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Unlabelled:
   """A source without its labels; made by `without_labels`.
 
@@ -58,41 +59,25 @@ class Unlabelled:
     source: The source.
   """
 
-  source: Source
+  num_classes = 0
 
-  @property
-  def name(self) -> str:
-    """Name of the source."""
-    return self.source.name
-
-  @property
-  def split(self) -> str:
-    """Split of the source."""
-    return self.source.split
-
-  @property
-  def num_classes(self) -> int:
-    """No classes, 0."""
-    return 0
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """Shape of one sample."""
-    return self.source.shape
+  def __init__(self, source: Source):
+    self.source = source
+    self.name, self.split, self.shape = source.name, source.split, source.shape
 
   def __len__(self) -> int:
-    """Returns the number of samples."""
+    """Return the number of samples."""
     return len(self.source)
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads samples without "cond"."""
+    """Read samples without "cond"."""
     rows = self.source.take(index)
     rows.pop("cond", None)
     return rows
 
 
 def without_labels(source: Source) -> Source:
-  """Returns a source without its labels; one in memory stays there.
+  """Return a source without its labels; one in memory stays there.
 
   Args:
     source: Any source.
@@ -108,7 +93,7 @@ def without_labels(source: Source) -> Source:
 
 
 def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
-  """Reads a random part of a source; what is in memory is returned whole.
+  """Read a random part of a source; one in memory is returned whole.
 
   Args:
     source: Any source.
@@ -140,7 +125,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
 
 
 def digest(sources: Iterable[Source], num: int = 8) -> str:
-  """Tells sources apart by a few samples of each.
+  """Hash a few samples of each source.
 
   Args:
     sources: Any sources.

@@ -8,7 +8,6 @@ own seed. In a job all processes train alike, and take the main one's result.
 
 import functools
 import json
-import os
 import pathlib
 import time
 import zipfile
@@ -23,6 +22,7 @@ import optax
 
 from jaxflow import data
 from jaxflow.errors import RunError, UsageError
+from jaxflow.files import save_arrays
 from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
 from jaxflow.parallel import processes
@@ -219,12 +219,8 @@ def _write(path: pathlib.Path, params: PyTree, about: dict[str, Any]) -> None:
     for place, leaf in jax.tree_util.tree_leaves_with_path(params)
   }
   arrays[_ABOUT] = np.array(json.dumps(about))
-  part = path.with_name(f"{path.name}.{os.getpid()}.part")
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-      np.savez(file, allow_pickle=False, **arrays)
-    part.replace(path)
+    save_arrays(path, arrays)
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): make its folder writable, "

@@ -13,17 +13,16 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxflow.errors import NotFiniteError
 from jaxflow.metrics.confidences import Confidences
-from jaxflow.metrics.moments import Moments, merge
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.parallel import processes
 
 T = TypeVar("T")
 # What a collector has, by name; `Collector.load` reads it back.
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 
 # Outputs whose first rows are kept.
 _KEPT = ("samples", "features", "classes")
@@ -53,12 +52,12 @@ class Collector:
     self.seen = 0
     self._kept = kept
     self._broken: dict[str, int] = {}
-    self._rows: dict[str, list[NDArray]] = {}
+    self._rows: dict[str, list[np.ndarray]] = {}
     self._moments: dict[str, Moments] = {}
     self._confidences: dict[str, Confidences] = {}
 
   def add(self, first: int, count: int, outputs: Mapping[str, Any]) -> None:
-    """Takes a batch in; all processes must call it alike.
+    """Take a batch in; all processes must call it alike.
 
     Args:
       first: Number of its first sample; batches come in their order.
@@ -81,8 +80,8 @@ class Collector:
           self._reduce(kind, name, first + start, rows)
     self.seen = first + count
 
-  def _reduce(self, kind: str, name: str, first: int, rows: NDArray) -> None:
-    """Reduces rows of this process; counts and drops what is not finite."""
+  def _reduce(self, kind: str, name: str, first: int, rows: np.ndarray) -> None:
+    """Reduce rows of this process; count and drop what is not finite."""
     flat = rows.reshape(len(rows), -1)
     good = np.all(flat if kind == "finite" else np.isfinite(flat), axis=1)
     lost = int(np.count_nonzero(~good))
@@ -97,10 +96,10 @@ class Collector:
       _join(self._confidences, {name: part}, Confidences.merge)
     else:
       name = name if kind == "features" else f"{name}_spatial"
-      _join(self._moments, {name: Moments.of(rows)}, merge)
+      _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
-  def drawn(self, label: NDArray | None = None) -> Drawn:
-    """Returns what metrics read, joined over all processes.
+  def drawn(self, label: np.ndarray | None = None) -> SampleSummary:
+    """Return what metrics read, joined over all processes.
 
     Args:
       label: Classes of the samples [N], or None.
@@ -111,7 +110,7 @@ class Collector:
     broken, moments, confidences = {}, {}, {}
     for arrays in processes.each(self._sums()):
       _join(broken, _broken_of(arrays), operator.add)
-      _join(moments, _of_sums("moments", arrays), merge)
+      _join(moments, _of_sums("moments", arrays), Moments.merge)
       _join(confidences, _of_sums("confidences", arrays), Confidences.merge)
     for key, lost in broken.items():
       if lost:
@@ -119,7 +118,7 @@ class Collector:
         raise NotFiniteError(f"{lost} of {self.seen} {what} are not finite")
     rows = {k: np.concatenate(v) for k, v in self._rows.items()}
     kept = len(rows["samples"]) if "samples" in rows else 0
-    return Drawn(
+    return SampleSummary(
       num=self.seen,
       samples=rows.get("samples"),
       label=None if label is None else np.asarray(label)[:kept],
@@ -130,12 +129,12 @@ class Collector:
     )
 
   def save(self) -> Arrays:
-    """Returns all that this process has, to go on from."""
+    """Return all that this process has, to go on from."""
     rows = {f"rows/{k}": np.concatenate(v) for k, v in self._rows.items()}
     return {"seen": np.array(self.seen), **rows, **self._sums()}
 
   def load(self, arrays: Arrays) -> None:
-    """Takes what `save` returned."""
+    """Take what `save` returned."""
     self.seen = int(arrays["seen"])
     self._rows = {
       k.removeprefix("rows/"): [v]
@@ -147,7 +146,7 @@ class Collector:
     self._confidences = _of_sums("confidences", arrays)
 
   def _sums(self) -> Arrays:
-    """Returns the sums of this process by name, in float64."""
+    """Return the sums of this process by name, in float64."""
     sums = {"moments": self._moments, "confidences": self._confidences}
     return {k: np.array(v) for k, v in self._broken.items()} | {
       f"{kind}/{name}/{field.name}": np.asarray(getattr(value, field.name))
@@ -162,7 +161,7 @@ def _broken_of(arrays: Arrays) -> dict[str, int]:
 
 
 def _of_sums(kind: str, arrays: Arrays) -> dict[str, Any]:
-  """Returns the sums of a kind by the name of their network."""
+  """Return the sums of a kind by the name of their network."""
   found: dict[str, dict[str, Any]] = {}
   for key, value in arrays.items():
     if key.startswith(f"{kind}/"):
@@ -174,13 +173,15 @@ def _of_sums(kind: str, arrays: Arrays) -> dict[str, Any]:
 def _join(
   known: dict[str, T], more: Mapping[str, T], join: Callable[[T, T], T]
 ) -> None:
-  """Joins sums to those that are known, by name, in place."""
+  """Join sums to those that are known, by name, in place."""
   for name, value in more.items():
     known[name] = join(known[name], value) if name in known else value
 
 
-def _of_kind(kind: str, rows: Mapping[str, NDArray]) -> dict[str, NDArray]:
-  """Returns the rows of one kind by the name of their network."""
+def _of_kind(
+  kind: str, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Return the rows of one kind by the name of their network."""
   return {
     key.partition("/")[2]: value
     for key, value in rows.items()
@@ -188,8 +189,8 @@ def _of_kind(kind: str, rows: Mapping[str, NDArray]) -> dict[str, NDArray]:
   }
 
 
-def _local_rows(value: Any) -> Iterator[tuple[int, NDArray]]:
-  """Yields the parts of an array that this process is to reduce.
+def _local_rows(value: Any) -> Iterator[tuple[int, np.ndarray]]:
+  """Yield the parts of an array that this process is to reduce.
 
   Of copies of a row, the first one counts, wherever it is.
   """

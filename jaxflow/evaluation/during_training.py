@@ -13,8 +13,10 @@ from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.parallel import processes
 from jaxflow.runs.run import Run
-from jaxflow.training.logs import Log, NoLog
+from jaxflow.training.callbacks import Callbacks
+from jaxflow.training.csv_log import CsvLog
 from jaxflow.training.state import TrainState
+from jaxflow.training.tensorboard_log import TensorBoardLog
 
 LOG = "evaluations"
 
@@ -51,11 +53,11 @@ class Watch:
     self._interrupted = interrupted
     self._say = say
     self._best = Best(workdir, self._options.best)
-    self._log = (
-      Log(workdir, start=begin, name=LOG, prefix="eval/")
-      if processes.is_main()
-      else NoLog()
-    )
+    logs = []
+    if processes.is_main():
+      logs.append(CsvLog(workdir, start=begin, name=LOG))
+      logs.append(TensorBoardLog(workdir, start=begin, prefix="eval/"))
+    self._log = Callbacks(logs)
     self._due = begin - begin % self._options.every + self._options.every
     self._began = time.perf_counter()
     self._spent = 0.0
@@ -80,18 +82,18 @@ class Watch:
       return
     elapsed = time.perf_counter() - self._began
     times = {"seconds": self._last, "share": self._spent / elapsed}
-    self._log.write(step, scalars | times)
+    self._log.on_log(step, scalars | times)
     self._say(self._line(step, scalars))
     if self._options.best:
       value = scalars.get(_first_column(self._evaluator, self._options.best))
       self._best.offer(value, step, state, position)
 
   def close(self) -> None:
-    """Flush the log."""
+    """Close the logs."""
     self._log.close()
 
   def _line(self, step: int, scalars: Mapping[str, float]) -> str:
-    """Says what the average scores in the fewest calls."""
+    """Say what the average scores in the fewest calls."""
     prefix = _column(self._evaluator.ema, self._options.nfe[0], "")
     values = "  ".join(
       f"{k.removeprefix(prefix)} {v:.4g}"

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector
@@ -13,7 +13,7 @@ from jaxflow.evaluation.extraction import FeatureNetwork, extraction
 from jaxflow.metrics.mixtures import Mixture
 from jaxflow.metrics.scores import Score, score
 from jaxflow.metrics.subsets import random_subset, repeated_labels
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 
 # (key, num, cond) -> [num, ...]; cond holds the labels [num] or is None.
 Sampler = Callable[[jax.Array, int, jax.Array | None], ArrayLike]
@@ -46,7 +46,7 @@ def evaluate(
   seed: int = 0,
   batch_size: int = 256,
 ) -> dict[str, Score]:
-  """Compares generated samples, and fresh real ones, with held-out data.
+  """Compare generated samples, and fresh real ones, with held-out data.
 
   Beside each number stands what a perfect sampler would score: that of as many
   random samples of the training data, with the shares of its classes.
@@ -102,7 +102,7 @@ def evaluate(
   params = {network.name: network.params for network in networks}
   look = jax.jit(extraction(networks))
 
-  def see(array: Any, label: Any) -> Drawn:
+  def see(array: Any, label: Any) -> SampleSummary:
     collector = Collector(kept=len(array))
     for start in range(0, len(array), batch_size):
       index = np.arange(start, start + batch_size) % len(array)
@@ -124,8 +124,8 @@ def evaluate(
 
 def _shuffled(
   generator: np.random.Generator, dataset: Dataset, num: int
-) -> tuple[NDArray, NDArray | None]:
-  """Returns at most num random samples [n, ...] and their classes [n]."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Return at most num random samples [n, ...] and their classes [n]."""
   data = np.asarray(dataset.data)
   label = None if dataset.label is None else np.asarray(dataset.label)
   rows = random_subset(generator, len(data), num, label)

@@ -23,7 +23,7 @@ from jaxflow.evaluation.streams import (
   make_look,
   real_batches,
 )
-from jaxflow.metrics import Drawn
+from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 from jaxflow.runs import decoding
@@ -47,7 +47,7 @@ class Evaluator:
     kept: Of how many of them everything is kept.
     look: What feature networks make of a batch.
     judge: Compares what is drawn with real data.
-    judging: How many seconds it took to judge fresh real data.
+    floor_seconds: How many seconds it took to judge fresh real data.
     labels: Classes of generated samples [num], or None.
     about: What is to be known of the numbers, for JSON.
     say: Prints a line.
@@ -76,7 +76,7 @@ class Evaluator:
     names: Sequence[str] | None,
     say: Callable[[str], None] = lambda line: None,
   ) -> Self:
-    """Looks at real data, and checks that all metrics can be computed.
+    """Look at real data, and check that all metrics can be computed.
 
     Args:
       run: The run.
@@ -112,7 +112,7 @@ class Evaluator:
     # A file of statistics holds the moments: only rows are computed here.
     reference, real_labels = see(options.split, kept if stored else None)
     if stored is not None:
-      reference = stored.over(reference)
+      reference = stored.replace_in(reference)
     fresh, _ = see(_OTHER[options.split], num)
     began = time.perf_counter()
     judge = metrics.Judge(
@@ -164,8 +164,8 @@ class Evaluator:
     ema: str | None = None,
     partial: Partial | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-  ) -> Drawn | None:
-    """Generates samples and looks at them.
+  ) -> SampleSummary | None:
+    """Generate samples and look at them.
 
     Args:
       state: The run's state.
@@ -213,8 +213,8 @@ def _see(
   look: Look,
   weights: list[str],
   mesh: jax.sharding.Mesh,
-) -> tuple[Drawn, np.ndarray | None]:
-  """Looks at `num` samples of a split, or at all; returns their labels too."""
+) -> tuple[SampleSummary, np.ndarray | None]:
+  """Return a summary of samples of a split, and their labels."""
   source = processes.together(lambda: load_data(plan.data, split))
   index = choose(source, num or len(source), plan.seed)
   labels = processes.together(lambda: labels_of(source, index))
@@ -232,7 +232,7 @@ def _see(
 def _like(
   labels: np.ndarray | None, num: int, num_classes: int, seed: int
 ) -> np.ndarray | None:
-  """Returns labels [num] with the shares that classes have in the reference."""
+  """Return labels [num] with the shares that classes have in the reference."""
   if not num_classes or labels is None:
     return None
   generator = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def extraction(
   networks: Sequence[FeatureNetwork],
   decode: Callable[[PyTree, Array], Array] | None = None,
 ) -> Callable[[Any, Array], dict[str, Array]]:
-  """Returns what makes of samples all that a collector takes.
+  """Return what makes of samples all that a collector takes.
 
   Args:
     networks: The feature networks.

@@ -58,7 +58,7 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
     others, classes = _samples(plan, "train" if split == "test" else "test")
     real = _likelihood(run, params, others, classes, times)
   else:
-    real = Likelihood(nats=-mixture.log_density(held), size=held[0].size)
+    real = Likelihood(nll=-mixture.log_density(held), size=held[0].size)
   scores = {"negative_log_likelihood": _score(nats.mean, real.mean, nats, real)}
   if options.levels:
     bits, real_bits = (
@@ -103,8 +103,8 @@ def _score(
     error=found.error,
     real=beside.value,
     real_error=beside.error,
-    num=len(of.nats),
-    real_num=len(of_real.nats),
+    num=len(of.nll),
+    real_num=len(of_real.nll),
   )
 
 

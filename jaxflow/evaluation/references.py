@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxflow import evaluation
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.evaluation import FeatureNetwork
-from jaxflow.metrics import Drawn
+from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 
@@ -28,7 +28,7 @@ class Stored:
 
   path: str
   network: str
-  drawn: Drawn
+  drawn: SampleSummary
   about: Mapping[str, Any]
 
   @property
@@ -37,12 +37,12 @@ class Stored:
     return self.about.get("split")
 
   def describe(self) -> dict[str, Any]:
-    """Returns what an evaluation says of its reference."""
+    """Return what an evaluation says of its reference."""
     num = self.about.get("num")
     return {"file": self.path, "num": num, "about": dict(self.about)}
 
-  def over(self, reference: Drawn) -> Drawn:
-    """Puts the statistics in the place of what the network saw.
+  def replace_in(self, reference: SampleSummary) -> SampleSummary:
+    """Put the statistics in the place of what the network saw.
 
     Args:
       reference: Real samples; rows are kept of as many as both have.
@@ -57,7 +57,7 @@ class Stored:
         f"{FIELD}={self.path!r} has {found} numbers a sample, and the network "
         f"{self.network!r} gives {size}: give statistics of this network"
       )
-    kept = min([reference.kept, *map(len, self.drawn.features.values())])
+    kept = min([reference.num_rows, *map(len, self.drawn.features.values())])
     first = slice(kept)
     return dataclasses.replace(
       reference,
@@ -90,11 +90,10 @@ def read_reference(plan: Plan, network: FeatureNetwork | None) -> Stored | None:
       f"{FIELD}={path!r}: statistics are of what a network sees; give "
       "evaluation.network.name"
     )
-  drawn, about = processes.together(
-    lambda: evaluation.read_statistics(
-      pathlib.Path(path), network.name, field=FIELD
+  with named(path=FIELD):
+    drawn, about = processes.together(
+      lambda: evaluation.read_statistics(pathlib.Path(path), network.name)
     )
-  )
   here = {
     "protocol": network.protocol,
     "sha256": network.sha256,

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import replace_file
+from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
+
+__all__ = ["read_statistics", "write_statistics"]
 
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
@@ -39,15 +40,18 @@ _ASYMMETRY = 1e-4
 
 
 def write_statistics(
-  path: pathlib.Path, drawn: Drawn, network: str, about: Mapping[str, Any]
+  path: pathlib.Path,
+  drawn: SampleSummary,
+  network: str,
+  about: Mapping[str, Any],
 ) -> None:
-  """Writes statistics in one step.
+  """Write statistics in one step.
 
   Args:
     path: An .npz file; one of that name is replaced.
     drawn: Real samples, seen by the network.
     network: Its name.
-    about: What is to be known of them, for JSON.
+    about: Facts about them, for JSON.
 
   Raises:
     RunError: The file cannot be written.
@@ -55,12 +59,12 @@ def write_statistics(
   Example:
     >>> import tempfile
     >>> rows = np.random.default_rng(0).standard_normal((9, 2))
-    >>> drawn = Drawn(num=9, features={"net": rows},
+    >>> drawn = SampleSummary(num=9, features={"net": rows},
     ...               moments={"net": Moments.of(rows)})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   path = pathlib.Path(folder) / "stats.npz"
     ...   write_statistics(path, drawn, "net", {"network": "net"})
-    ...   found, about = read_statistics(path, "net", field="--reference")
+    ...   found, about = read_statistics(path, "net")
     >>> found.num, about["num"], bool((found.moments["net"].mean
     ...                                == drawn.moments["net"].mean).all())
     (9, 9, True)
@@ -72,13 +76,8 @@ def write_statistics(
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
-
-  def save(draft: pathlib.Path) -> None:
-    with open(draft, "wb") as file:
-      np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-
   try:
-    replace_file(path, save)
+    save_arrays(path, arrays)
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): give another file, or "
@@ -87,14 +86,13 @@ def write_statistics(
 
 
 def read_statistics(
-  path: pathlib.Path, network: str, *, field: str
-) -> tuple[Drawn, dict[str, Any]]:
-  """Reads statistics, ours or published ones.
+  path: pathlib.Path, network: str
+) -> tuple[SampleSummary, dict[str, Any]]:
+  """Read statistics, ours or published ones.
 
   Args:
     path: An .npz file.
     network: Name of the network that is to be compared by.
-    field: The flag or config field that names the file, for messages.
 
   Returns:
     The statistics, and what the file says of them; {} of published files, whose
@@ -104,7 +102,7 @@ def read_statistics(
     UsageError: The file is missing, damaged, of another network, or holds no
       statistics.
   """
-  where = f"{field}={str(path)!r}"
+  where = f"path={str(path)!r}"
   if not path.is_file():
     raise UsageError(
       f"{where}: there is no such file; write it with jaxflow stats"
@@ -144,17 +142,17 @@ def read_statistics(
         "stats"
       )
     features[network] = rows
-  return Drawn(num=num, features=features, moments=moments), about
+  return SampleSummary(num=num, features=features, moments=moments), about
 
 
-def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:
+def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, np.ndarray]:
   return dict(zip(keys, (moments.mean, moments.covariance), strict=True))
 
 
 def _checked(
-  arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
+  arrays: Mapping[str, np.ndarray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
-  """Returns the moments under two keys, or raises UsageError."""
+  """Return the moments under two keys, or raise UsageError."""
   mean, covariance = (arrays[key] for key in keys)
   size = mean.size
   kinds = {mean.dtype.kind, covariance.dtype.kind}

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxflow import data, evaluation, metrics
 from jaxflow.errors import RunError
-from jaxflow.files import replace_file
+from jaxflow.files import save_arrays
 from jaxflow.parallel import processes, sharding
 from jaxflow.types import Array
 
@@ -46,7 +46,7 @@ class Partial:
     self._saved = time.monotonic()
 
   def load(self, collector: evaluation.Collector) -> None:
-    """Goes on where an earlier process stopped, if all have kept as much."""
+    """Go on where an earlier process stopped, if all have kept as much."""
     try:
       with open(self._path, "rb") as raw, np.load(raw) as file:
         arrays = {name: file[name] for name in file.files}
@@ -58,7 +58,7 @@ class Partial:
       collector.load(arrays)
 
   def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
-    """Writes what there is, if the last writing is some time ago or `now`.
+    """Write what there is, if the last writing is some time ago or `now`.
 
     Work that took less than that is not worth a file.
     """
@@ -68,12 +68,8 @@ class Partial:
       self._saved = time.monotonic()
 
   def _write(self, collector: evaluation.Collector) -> None:
-    def save(path: pathlib.Path) -> None:
-      with open(path, "wb") as file:
-        np.savez(file, **collector.save())  # pyright: ignore[reportArgumentType]
-
     try:
-      replace_file(self._path, save)
+      save_arrays(self._path, collector.save())
     except OSError as error:
       raise RunError(
         f"{self._path} cannot be written ({error.strerror}): make room, or "
@@ -81,7 +77,7 @@ class Partial:
       ) from error
 
   def remove(self) -> None:
-    """Removes the files of work that is done."""
+    """Remove the files of work that is done."""
     self._path.unlink(missing_ok=True)
 
 
@@ -99,12 +95,12 @@ class Progress:
     self._last = time.monotonic()
 
   def begin(self, seen: int) -> None:
-    """Says where work goes on that was stopped."""
+    """Say where work goes on that was stopped."""
     if seen:
       self._say(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
 
   def __call__(self, seen: int) -> None:
-    """Notes that so many samples are done."""
+    """Note that so many samples are done."""
     if time.monotonic() - self._last > _SAY_EVERY:
       self._say(f"{self._what}: {seen:,} of {self._total:,} samples")
       self._last = time.monotonic()
@@ -125,7 +121,7 @@ def collect(
   partial: Partial | None = None,
   progress: Progress | None = None,
   interrupted: Callable[[], bool] = lambda: False,
-) -> metrics.Drawn | None:
+) -> metrics.SampleSummary | None:
   """Collect a stream of batches.
 
   Args:
@@ -180,7 +176,9 @@ def make_look(
     params["decoder"], decode = decoder
   params = jax.device_put(params, sharding.replicated(mesh))
   outputs_of = evaluation.extraction(networks, decode)
-  return functools.partial(jax.jit(sharding.over(mesh, outputs_of)), params)
+  return functools.partial(
+    jax.jit(sharding.with_mesh(mesh, outputs_of)), params
+  )
 
 
 def choose(source: data.Source, num: int, seed: int) -> np.ndarray:

@@ -1,12 +1,17 @@
-"""Figures: images, points in the plane, curves, as small PNG files.
+"""Figures of images, points in the plane and curves, as small PNG files.
 
-matplotlib is imported by the functions that draw.
+Functions import matplotlib themselves, because its import is slow.
 """
 
 from jaxflow.figures.curves import read_log, save_curves
-from jaxflow.figures.grids import save_grid, save_points, save_samples
+from jaxflow.figures.grids import save_grid, save_samples
 from jaxflow.figures.images import save_matrix, save_strip
-from jaxflow.figures.planes import save_arrows, save_density, save_trajectories
+from jaxflow.figures.planes import (
+  save_arrows,
+  save_density,
+  save_points,
+  save_trajectories,
+)
 
 __all__ = [
   "read_log",

@@ -14,12 +14,12 @@ _MOST_BYTES = 300_000
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
-  """Write a figure, the coarser the worse it compresses.
+  """Write a figure at the finest resolution that keeps the file small.
 
   Args:
     figure: the figure.
-    path: where to write a PNG, of 300 kB at most unless 45 pixels an inch are
-      too many; a file of that name is replaced in one step.
+    path: PNG file to write or replace; at most 300 kB, unless it has more at
+      45 pixels an inch.
 
   Example:
     >>> import pathlib, tempfile

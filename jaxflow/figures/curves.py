@@ -1,4 +1,4 @@
-"""Curves of a training: its logs, read and drawn."""
+"""Training curves: read logs and draw them."""
 
 import csv
 import math
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
 
-# Columns that belong in one panel, by how their names begin.
+# Title of each panel, and the prefix of its columns.
 _PANELS = {
   "loss": ("loss",),
   "raw losses, unweighted": ("raw",),
   "gradient norm": ("gradient_norm",),
   "samples per second": ("samples_per_second",),
 }
-# Columns of evaluations that say what they took, not what they found.
+# Columns of evaluations that are costs, not metrics.
 _TIMES = ("seconds", "share")
 
 
@@ -31,10 +31,10 @@ def read_log(path: pathlib.Path) -> dict[str, NDArray[np.float64]]:
     path: the file.
 
   Returns:
-    Its columns by name, [rows] each; NaN where a row has no value.
+    Its columns by name, [rows] each; NaN for a missing value.
 
   Raises:
-    UsageError: it is not there, or a value is no number.
+    UsageError: the file is missing, or a value is not a number.
   """
   try:
     with open(path, newline="") as file:
@@ -54,16 +54,16 @@ def save_curves(
   *,
   evaluations: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
-  """Write loss, raw losses, gradient norm, speed and evaluations over steps.
+  """Draw loss, raw losses, gradient norm, speed and evaluations over steps.
 
   Args:
     log: columns by name, "step" among them.
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
     evaluations: columns by name, "step" among them; "AVERAGE/nfeN/METRIC" is a
       line in the panel of its metric.
 
   Raises:
-    UsageError: there are no rows, or no column that is drawn.
+    UsageError: the log has no rows, or no column to draw.
 
   Example:
     >>> import tempfile
@@ -98,7 +98,7 @@ def save_curves(
 
 
 class _Panel(NamedTuple):
-  """Lines over the same steps; a legend also for a single one if it says so."""
+  """Lines over the same steps; `legend` asks for one even for a single line."""
 
   title: str
   step: NDArray[np.float64]
@@ -107,7 +107,7 @@ class _Panel(NamedTuple):
 
 
 def _panels(log: Mapping[str, NDArray[np.float64]]) -> list[_Panel]:
-  """Return what is drawn of a training."""
+  """Return the panels of a training log."""
   panels = []
   for title, starts in _PANELS.items():
     lines = {k: v for k, v in log.items() if k.startswith(starts)}

@@ -1,4 +1,4 @@
-"""Pictures of samples: a grid of images, a scatter of points."""
+"""Grids of sample images as PNG files."""
 
 import math
 import os
@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from jaxflow.errors import UsageError
+from jaxflow.figures.planes import save_points
 from jaxflow.files import replace_file
 from jaxflow.metrics.points import as_points
 
-_CELL = 32  # pixels that the shorter side of an image has at least
-_GAP = 2  # white pixels round each cell
+_CELL = 32  # minimal size of an image in pixels
+_GAP = 2  # white pixels around each cell
 _CAPTION = 14  # height of a line of text, in pixels
 
 
@@ -25,21 +26,19 @@ def save_grid(
   columns: int | None = None,
   labels: Sequence[object] | None = None,
 ) -> None:
-  """Writes images as one PNG, row by row from the upper left.
+  """Write images as one PNG, row by row from the upper left.
 
-  Small images are enlarged by a whole factor with sharp pixels, so that each is
-  at least 32 pixels wide and high. Cells have 2 white pixels between and round
-  them. A file of that name is replaced in one step.
+  Small images are enlarged by a whole factor to at least 32 x 32 pixels.
 
   Args:
     images: numbers in [-1, 1], black to white, clipped; [N, H, W, 1 or 3].
-    path: where to write; missing folders are made.
-    columns: images in a row; the root of N, rounded up, by default.
-    labels: a short caption over each image, [N].
+    path: file to write or replace; missing folders are created.
+    columns: images in a row; default: the root of N, rounded up.
+    labels: a short caption above each image, [N].
 
   Raises:
-    UsageError: the shape is not that of images, a number is not finite, or
-      columns or labels do not fit.
+    UsageError: `images` have another shape or are not finite, or `columns` or
+      `labels` do not fit.
 
   Example:
     >>> import tempfile
@@ -71,47 +70,8 @@ def save_grid(
   replace_file(path, lambda file: sheet.save(file, format="PNG"))
 
 
-def save_points(
-  points: ArrayLike,
-  path: str | os.PathLike[str],
-  reference: ArrayLike | None = None,
-) -> None:
-  """Writes a scatter of points in the plane as a PNG.
-
-  Args:
-    points: samples, [N, 2].
-    path: where to write; missing folders are made.
-    reference: real points drawn in grey underneath, [M, 2].
-
-  Raises:
-    UsageError: the points are not [N, 2] or not finite.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
-    ...   with Image.open(f"{folder}/points.png") as picture:
-    ...     picture.size
-    (600, 600)
-  """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
-  canvas = FigureCanvasAgg(figure)
-  axes = figure.add_subplot()
-  if reference is not None:
-    x, y = _plane("reference", reference)
-    axes.scatter(x, y, s=4, color="0.75", label="real data")
-  x, y = _plane("points", points)
-  axes.scatter(x, y, s=4, color="tab:blue", label="samples")
-  axes.set_aspect("equal", adjustable="datalim")
-  axes.legend(loc="upper right")
-  replace_file(path, lambda file: canvas.print_png(file))
-
-
 def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
-  """Turns [N, H, W, 1 or 3] in [-1, 1] into enlarged bytes [N, H', W', 3]."""
+  """Turn [N, H, W, 1 or 3] in [-1, 1] into enlarged bytes [N, H', W', 3]."""
   array = np.asarray(images, np.float64)
   if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.size == 0:
     raise UsageError(
@@ -125,7 +85,7 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
 
 
 def _plane(name: str, points: ArrayLike) -> NDArray[np.float64]:
-  """Returns the coordinates [2, N] of points [N, 2]."""
+  """Return the coordinates [2, N] of points [N, 2]."""
   if np.ndim(points) != 2 or np.shape(points)[1] != 2:
     raise UsageError(f"{name} has shape {np.shape(points)}; give [N, 2]")
   return as_points(name, points).T

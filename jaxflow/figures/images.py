@@ -1,4 +1,4 @@
-"""Pictures of images side by side, with their rows and columns named."""
+"""Pictures of images side by side, with named rows and columns."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics.points import as_points
 
 _INCHES = 8.0  # width of the images together
-_PIXELS = 96  # of an image's side at most: pictures stay small
+_PIXELS = 96  # maximal size of an image, to keep files small
 
 
 def save_matrix(
@@ -25,19 +25,19 @@ def save_matrix(
   captions: Sequence[Sequence[str]] = (),
   title: str = "",
 ) -> None:
-  """Write rows of images that belong together.
+  """Write a matrix of images with names of rows and columns.
 
   Args:
     images: numbers in [-1, 1], black to white, clipped; [R, C, H, W, 1 or 3].
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
     rows: a name for each row, [R], or none.
     columns: a name for each column, [C], or none.
     captions: a line under each image, [R][C], or none.
-    title: a line above all.
+    title: a line above the images.
 
   Raises:
-    UsageError: the shape is not that of images, a number is not finite, or
-      there are not as many names as rows or columns.
+    UsageError: `images` have another shape or are not finite, or the number of
+      names is not that of rows or columns.
 
   Example:
     >>> import tempfile
@@ -94,16 +94,16 @@ def save_strip(
   names: Sequence[str],
   most: int = 6,
 ) -> None:
-  """Write pictures that exist beside each other, those of a training in order.
+  """Write existing pictures side by side, for instance those of a training.
 
   Args:
-    pictures: files, in order; of many, first and last and some between.
-    path: where to write a PNG; a file of that name is replaced in one step.
+    pictures: files in order.
+    path: PNG file to write or replace.
     names: a name for each picture.
-    most: how many to show.
+    most: maximal number of pictures; of more, evenly spaced ones are shown.
 
   Raises:
-    UsageError: there is no picture, or not one name for each.
+    UsageError: there is no picture, or the number of names differs.
   """
   from matplotlib.figure import Figure
 
@@ -142,7 +142,7 @@ def _checked(images: ArrayLike) -> NDArray[np.float64]:
 
 
 def _bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
-  """Turn [H, W, 1 or 3] in [-1, 1] into bytes [H', W', 3], not too many."""
+  """Turn [H, W, 1 or 3] in [-1, 1] into bytes [H', W', 3], of limited size."""
   bytes_ = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
   colour = np.broadcast_to(bytes_, (*bytes_.shape[:2], 3))
   small = Image.fromarray(np.ascontiguousarray(colour))

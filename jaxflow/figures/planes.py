@@ -1,4 +1,4 @@
-"""Pictures of points in the plane: densities, trajectories, a one-step map."""
+"""Pictures of points in the plane: scatter plots, densities, trajectories."""
 
 import os
 from typing import TYPE_CHECKING
@@ -16,15 +16,51 @@ if TYPE_CHECKING:
 _BINS = 50
 
 
+def save_points(
+  points: ArrayLike,
+  path: str | os.PathLike[str],
+  reference: ArrayLike | None = None,
+) -> None:
+  """Write a scatter plot of points in the plane as a PNG.
+
+  Args:
+    points: samples, [N, 2].
+    path: PNG file to write or replace.
+    reference: real points, drawn in grey below the samples, [M, 2].
+
+  Raises:
+    UsageError: the points are not [N, 2] or not finite.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
+    ...   pathlib.Path(folder, "points.png").stat().st_size > 0
+    True
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6, 6), layout="constrained")
+  axes = figure.add_subplot()
+  if reference is not None:
+    real = _plane("reference", reference)
+    axes.scatter(*real.T, s=4, color="0.75", label="real data")
+  samples = _plane("points", points)
+  axes.scatter(*samples.T, s=4, color="tab:blue", label="samples")
+  axes.set_aspect("equal", adjustable="datalim")
+  axes.legend(loc="upper right")
+  save_figure(figure, path)
+
+
 def save_density(
   samples: ArrayLike, data: ArrayLike, path: str | os.PathLike[str]
 ) -> None:
-  """Write the densities of samples and of data, in the same colours.
+  """Draw the densities of samples and data on one colour scale.
 
   Args:
     samples: points, [N, 2].
     data: real points, [M, 2].
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [N, 2] or not finite.
@@ -43,7 +79,7 @@ def save_density(
     "samples": _plane("samples", samples),
     "data": _plane("data", data),
   }
-  # Of the data: some wild samples must not squeeze the rest into a corner.
+  # The data set the limits: outliers among the samples must not.
   low, high = parts["data"].min(axis=0), parts["data"].max(axis=0)
   margin = 0.15 * (high - low).max() + 1e-9
   edges = [
@@ -78,7 +114,7 @@ def save_trajectories(
   Args:
     points: where they are, [T, N, 2].
     times: when, [T], t = 0 at the data.
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [T, N, 2] or not finite, or there are not as
@@ -126,7 +162,7 @@ def save_arrows(
   Args:
     noise: where they begin, [N, 2].
     samples: where they end, [N, 2].
-    path: where to write a PNG; a file of that name is replaced in one step.
+    path: PNG file to write or replace.
 
   Raises:
     UsageError: the points are not [N, 2] or not finite, or not as many.

@@ -1,6 +1,6 @@
-"""Flow maps: what carries a point from time t to an earlier time s.
+"""Flow maps, which carry a point from time t to an earlier time s.
 
-Each function here turns a network into a flow map.
+Each function turns a network into a flow map.
 """
 
 from jaxflow.flow_maps.rotations import rotation, trigonometric

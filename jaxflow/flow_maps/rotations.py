@@ -1,4 +1,4 @@
-"""Flow maps along circles, on which paths of unit variance lie.
+"""Flow maps along circles, for paths of unit variance.
 
 References:
   Lu, Song 2024 (arXiv:2410.11081), section 3 for the trigonometric jump; Zhou
@@ -8,7 +8,7 @@ References:
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.types import FlowMap, ModelFn
 
 
@@ -27,7 +27,7 @@ def trigonometric(model_fn: ModelFn) -> FlowMap:
 
   def flow_map(xt, t, s, cond):
     value = model_fn(xt, t, s, cond)
-    return over(jnp.cos(t - s), xt) * xt - over(jnp.sin(t - s), xt) * value
+    return expand(jnp.cos(t - s), xt) * xt - expand(jnp.sin(t - s), xt) * value
 
   return flow_map
 
@@ -40,7 +40,7 @@ def rotation(model_fn: ModelFn, *, path: Path) -> FlowMap:
     xs = [(alpha_t alpha_s + sigma_t sigma_s) xt
           - (alpha_s sigma_t - alpha_t sigma_s) sqrt(q) F(xt, t, s)] / q,
 
-  on the trigonometric path the jump of `trigonometric`.
+  which is the jump of `trigonometric` on the trigonometric path.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
@@ -57,6 +57,6 @@ def rotation(model_fn: ModelFn, *, path: Path) -> FlowMap:
     q = alpha_t**2 + sigma_t**2
     keep = (alpha_t * alpha_s + sigma_t * sigma_s) / q
     turn = (alpha_s * sigma_t - alpha_t * sigma_s) / jnp.sqrt(q)
-    return over(keep, xt) * xt - over(turn, xt) * model_fn(xt, t, s, cond)
+    return expand(keep, xt) * xt - expand(turn, xt) * model_fn(xt, t, s, cond)
 
   return flow_map

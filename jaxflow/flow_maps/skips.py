@@ -1,22 +1,25 @@
-"""Flow maps that blend the point with what the network makes of it.
+"""Flow maps that blend the point with the output of the network.
 
-The consistency skips are trained only for `s = path.t_min`; at t = s each is
-the identity by construction, which is the boundary condition of a consistency
-model. The EDM denoiser has it at t = 0.
+At t = s they are the identity by construction, which is the boundary condition
+of a consistency model. The EDM denoiser satisfies it at t = 0 only. Consistency
+skips are trained only for `s = path.t_min`.
 
 References:
   Song et al. 2023 (arXiv:2303.01469), eq. 5 and appendix C for the EDM skip;
   Kim et al. 2023 (arXiv:2310.02279) for the trajectory.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
 from jaxflow import predictions
-from jaxflow.paths import over
+from jaxflow.options import DataScale, Predicts
+from jaxflow.paths import expand
 from jaxflow.types import FlowMap, ModelFn
 
 
-def edm_skip(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def edm_skip(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   """Precondition a raw network as a consistency model on the EDM path.
 
   `c_skip x + c_out F(c_in x, ln(t)/4)` with
@@ -33,16 +36,20 @@ def edm_skip(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
     value = model_fn(*predictions.edm_inputs(xt, t, s, sigma_data), cond)
     c_skip = sigma_data**2 / ((t - s) ** 2 + sigma_data**2)
     c_out = (t - s) * sigma_data / jnp.sqrt(t**2 + sigma_data**2)
-    return over(c_skip, xt) * xt + over(c_out, xt) * value
+    return expand(c_skip, xt) * xt + expand(c_out, xt) * value
 
   return flow_map
 
 
-def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def edm_denoiser(
+  model_fn: Annotated[ModelFn, Predicts("edm")],
+  *,
+  sigma_data: DataScale = 0.5,
+) -> FlowMap:
   """Precondition a raw network as a denoiser on the EDM path, whatever s is.
 
-  `predictions.edm_denoiser`, which is the identity at t = 0: there, where
-  ln(t) is infinite, the network does not count.
+  This is `predictions.edm_denoiser`, and the identity at t = 0, where ln(t) is
+  infinite.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
@@ -55,14 +62,14 @@ def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
   def flow_map(xt, t, s, cond):
     del s
     noisy = t > 0
-    # Selected before the logarithm: behind it, the gradient would be NaN.
+    # Replaced before the logarithm, or the gradient would be NaN.
     safe = jnp.where(noisy, t, 1)
-    return jnp.where(over(noisy, xt), denoiser(xt, safe, safe, cond), xt)
+    return jnp.where(expand(noisy, xt), denoiser(xt, safe, safe, cond), xt)
 
   return flow_map
 
 
-def trajectory(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
+def trajectory(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   """Precondition a raw network as a jump from any t to any s, EDM path.
 
   `G = (s / t) x + (1 - s / t) g(x, t, s)` with g the preconditioned denoiser
@@ -85,7 +92,7 @@ def trajectory(model_fn: ModelFn, *, sigma_data: float = 0.5) -> FlowMap:
   denoiser = predictions.edm_denoiser(model_fn, sigma_data=sigma_data)
 
   def flow_map(xt, t, s, cond):
-    kept = over(s / t, xt)
+    kept = expand(s / t, xt)
     return kept * xt + (1 - kept) * denoiser(xt, t, s, cond)
 
   return flow_map
@@ -102,16 +109,16 @@ def linear_skip(model_fn: ModelFn, *, t_max: float) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    c = over(jnp.clip((t - s) / (t_max - s), 0, 1), xt)
+    c = expand(jnp.clip((t - s) / (t_max - s), 0, 1), xt)
     return (1 - c) * xt + c * model_fn(xt, t, s, cond)
 
   return flow_map
 
 
 def hard_boundary(model_fn: ModelFn) -> FlowMap:
-  """Use the network everywhere but at t <= s, where the point stays.
+  """Use the network where t > s, and the identity elsewhere.
 
-  Not differentiable in t there: for discrete-time losses only.
+  It is not differentiable at t = s: use it in discrete-time losses only.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt
@@ -121,13 +128,13 @@ def hard_boundary(model_fn: ModelFn) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    return jnp.where(over(t <= s, xt), xt, model_fn(xt, t, s, cond))
+    return jnp.where(expand(t <= s, xt), xt, model_fn(xt, t, s, cond))
 
   return flow_map
 
 
 def free(model_fn: ModelFn) -> FlowMap:
-  """Use the network as it is; the boundary must come from a boundary loss.
+  """Return the network itself; a boundary loss must teach the boundary.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt

@@ -7,18 +7,24 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 from jaxflow import guidance, predictions, solvers
-from jaxflow.paths import Path, over
+from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
+from jaxflow.paths import Path, expand
 from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 
+Velocity = Annotated[ModelFn, Predicts("velocity")]
+Scale = Annotated[Amount, GuidanceInput()]
+Time = Annotated[float, Sampling()]
 
-def average_velocity(model_fn: ModelFn) -> FlowMap:
+
+def average_velocity(model_fn: Velocity) -> FlowMap:
   """Jump along the average velocity: `xs = xt - (t - s) F(xt, t, s)`.
 
-  MeanFlow, shortcut models and, with s = t_min on the linear path, consistency
-  models of a flow.
+  This is the flow map of MeanFlow and shortcut models. On the linear path with
+  s = t_min it is that of consistency models.
 
   Example:
     >>> import jax.numpy as jnp
@@ -29,20 +35,20 @@ def average_velocity(model_fn: ModelFn) -> FlowMap:
   """
 
   def flow_map(xt, t, s, cond):
-    return xt - over(t - s, xt) * model_fn(xt, t, s, cond)
+    return xt - expand(t - s, xt) * model_fn(xt, t, s, cond)
 
   return flow_map
 
 
-def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
+def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
   """Jump along an average velocity that was trained on halved steps.
 
-  Steps of up to `1 / num_steps` are taken along the velocity, at s = t. Sample
-  with a power of two of equal steps, the gaps that were trained.
+  Steps of at most `1 / num_steps` use the velocity at s = t. Sample with equal
+  steps whose number is a power of two: only these gaps were trained.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: over(t - s, xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(t - s, xt) * xt
     >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
     >>> jump = dyadic_velocity(net, num_steps=4)
     >>> jump(jnp.ones((2, 1)), t, s, None).tolist()
@@ -54,9 +60,9 @@ def dyadic_velocity(model_fn: ModelFn, *, num_steps: int = 128) -> FlowMap:
 def guided_velocity(
   model_fn: Callable[..., tuple[Array, ...]],
   *,
-  omega: float = 1.0,
-  t_start: float = 0.0,
-  t_end: float = 1.0,
+  omega: Scale = 1.0,
+  t_start: Time = 0.0,
+  t_end: Time = 1.0,
 ) -> FlowMap:
   """Jump along the first head of a network that has guidance as an input.
 
@@ -64,26 +70,28 @@ def guided_velocity(
     model_fn: `(xt, t, s, cond) -> (average velocity, ...)`; its `cond` is that
       of `guidance.inputs`.
     omega: Guidance scale; 1 is none.
-    t_start: Smallest t that is guided.
-    t_end: Largest t that is guided.
+    t_start: Start of the guidance interval.
+    t_end: End of the guidance interval.
 
   Returns:
     A flow map, whose condition is labels or None.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: (over(cond["omega"], xt) * xt, xt)
+    >>> net = lambda xt, t, s, cond: (expand(cond["omega"], xt) * xt, xt)
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> jump = guided_velocity(net, omega=2.0)
     >>> jump(jnp.array([[3.0]]), t, s, None).tolist()
     [[0.0]]
   """
-  told = guidance.told(model_fn, omega=omega, t_start=t_start, t_end=t_end)
-  return average_velocity(lambda xt, t, s, cond: told(xt, t, s, cond)[0])
+  guided = guidance.fix_guidance(
+    model_fn, omega=omega, t_start=t_start, t_end=t_end
+  )
+  return average_velocity(lambda xt, t, s, cond: guided(xt, t, s, cond)[0])
 
 
 def ode_step(
-  model_fn: ModelFn, *, solver: solvers.Solver = solvers.euler
+  model_fn: Velocity, *, solver: solvers.Solver = solvers.euler
 ) -> FlowMap:
   """Take one solver step along the velocity that the network predicts.
 
@@ -104,29 +112,29 @@ def ode_step(
 def guided_step(
   model_fn: ModelFn,
   *,
-  omega: float = 1.0,
+  omega: Scale = 1.0,
   solver: solvers.Solver = solvers.euler,
 ) -> FlowMap:
   """Take a solver step along a velocity that has guidance as an input.
 
-  `ode_step` of a network whose `cond` is that of `guidance.inputs`; the
-  condition of the flow map is labels or None.
+  The network's `cond` is that of `guidance.inputs`; the condition of the flow
+  map is labels or None.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> net = lambda xt, t, s, cond: over(cond["omega"], xt) * xt
+    >>> net = lambda xt, t, s, cond: expand(cond["omega"], xt) * xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> guided_step(net, omega=2.0)(jnp.array([[3.0]]), t, s, None).tolist()
     [[0.0]]
   """
-  return ode_step(guidance.told(model_fn, omega=omega), solver=solver)
+  return ode_step(guidance.fix_guidance(model_fn, omega=omega), solver=solver)
 
 
-def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
+def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
   """Take one step that is exact for a constant denoiser (DDIM).
 
-  `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, D the data that the
-  velocity means; on the linear and the variance-exploding path an Euler step.
+  `xs = alpha_s D + sigma_s / sigma_t (xt - alpha_t D)`, with D the denoiser. On
+  the linear and the variance-exploding path it is an Euler step.
 
   Example:
     >>> import jax.numpy as jnp
@@ -145,6 +153,6 @@ def ddim_step(model_fn: ModelFn, *, path: Path) -> FlowMap:
     data = denoiser(xt, t, t, cond)
     ratio = path.sigma(s) / path.sigma(t)
     scale = path.alpha(s) - ratio * path.alpha(t)
-    return over(ratio, xt) * xt + over(scale, xt) * data
+    return expand(ratio, xt) * xt + expand(scale, xt) * data
 
   return flow_map

@@ -1,4 +1,4 @@
-"""What a discriminator and the generator that it judges minimise, from logits.
+"""Adversarial losses of a discriminator and a generator, from logits.
 
 With the logits l of real and of generated samples, larger for real,
 
@@ -65,5 +65,5 @@ def _hinge_generator(fake: Array) -> Array:
   return weights.sample_mean(-fake)
 
 
-logistic = Criterion(_logistic_discriminator, _logistic_generator)
-hinge = Criterion(_hinge_discriminator, _hinge_generator)
+logistic: Criterion = Criterion(_logistic_discriminator, _logistic_generator)
+hinge: Criterion = Criterion(_hinge_discriminator, _hinge_generator)

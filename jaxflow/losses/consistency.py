@@ -26,9 +26,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, solvers, times, weights
+from jaxflow.options import Amount
 from jaxflow.paths import Path
 from jaxflow.times import PairSampler
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
 def consistency_loss(
@@ -40,11 +41,11 @@ def consistency_loss(
   sample_times: PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   target_fn: ModelFn | None = None,
-  teacher: ModelFn | None = None,
+  teacher: Teacher | None = None,
   solver: solvers.Solver = solvers.heun,
   distance: weights.Distance = weights.l2,
   weight: weights.Weight = weights.uniform,
-  boundary_weight: float = 0.0,
+  boundary_weight: Amount = 0.0,
   progress: Array | None = None,
 ) -> LossOutput:
   """Compute the consistency loss of each sample, eq. (4)-(5).

@@ -1,9 +1,8 @@
 """Consistency trajectory models: jump from any time t to any earlier time s.
 
-A teacher walks from t to u; to jump from t to s, and to walk and then jump from
-u to s, must give one point. Both are finished to data by the target network,
-whose weights are fixed, so that points are compared where distances mean
-something:
+A teacher walks from t to u. A jump from t to s must give the same point as the
+walk followed by a jump from u to s. The target network, with fixed weights,
+carries both points on to data, where their distance is meaningful:
 
   G(x, t, s) = (s / t) x + (1 - s / t) g(x, t, s)                         (1)
   xu = h steps of the teacher from xt, t -> u                             (2)
@@ -31,6 +30,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,17 @@ from jaxflow import (
   weights,
 )
 from jaxflow.losses import adversarial
+from jaxflow.options import Amount, DataScale, Layer
 from jaxflow.paths import Path
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import (
+  Array,
+  Batch,
+  Discriminator,
+  LossOutput,
+  ModelFn,
+  PyTree,
+  Teacher,
+)
 
 LastLayer = tuple[Callable[[PyTree], ModelFn], PyTree]
 
@@ -62,15 +71,15 @@ def consistency_trajectory_loss(
   path: Path,
   sample_times: times.TrajectorySampler,
   target_fn: ModelFn | None = None,
-  teacher: ModelFn | None = None,
-  sigma_data: float = 0.5,
+  teacher: Teacher | None = None,
+  sigma_data: DataScale = 0.5,
   solver: solvers.Solver = solvers.heun,
   distance: weights.Distance = weights.l2,
-  denoising_weight: float = 1.0,
+  denoising_weight: Amount = 1.0,
   denoising_times: times.TimeSampler | None = None,
-  discriminator: Callable[[Array, PyTree], Array] | None = None,
+  discriminator: Discriminator | None = None,
   criterion: adversarial.Criterion = adversarial.hinge,
-  last_layer: LastLayer | None = None,
+  last_layer: Annotated[LastLayer | None, Layer("output/kernel")] = None,
 ) -> LossOutput:
   """Compute the consistency trajectory loss of each sample, eq. (8).
 

@@ -32,9 +32,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, weights
-from jaxflow.paths import over
+from jaxflow.options import Amount, Share
+from jaxflow.paths import expand
 from jaxflow.times import TimeSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
 def continuous_consistency_loss(
@@ -44,10 +45,10 @@ def continuous_consistency_loss(
   *,
   path: paths.Trigonometric,
   sample_times: TimeSampler,
-  teacher: ModelFn | None = None,
-  warmup: float = 0.025,
+  teacher: Teacher | None = None,
+  warmup: Share = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
-  c: float = 0.1,
+  c: Amount = 0.1,
   log_weight: weights.LogWeight | None = None,
   progress: Array | None = None,
 ) -> LossOutput:
@@ -82,7 +83,7 @@ def continuous_consistency_loss(
   Example:
     >>> from jaxflow import times
     >>> path = paths.Trigonometric(t_max=math.pi / 2)
-    >>> net = lambda xt, t, s, cond: over(1 / jnp.tan(t), xt) * xt  # f = 0
+    >>> net = lambda xt, t, s, cond: expand(1 / jnp.tan(t), xt) * xt  # f = 0
     >>> loss, _ = continuous_consistency_loss(
     ...     net, jax.random.key(0), {"data": jnp.zeros((2, 4))}, path=path,
     ...     sample_times=times.Uniform(t_min=0.5, t_max=1.0))
@@ -107,7 +108,8 @@ def continuous_consistency_loss(
   else:
     v = teacher(xt, t, t, cond)
 
-  cos2, cos_sin = (over(jnp.cos(t) * x, xt) for x in (jnp.cos(t), jnp.sin(t)))
+  cos, sin = jnp.cos(t), jnp.sin(t)
+  cos2, cos_sin = expand(cos * cos, xt), expand(cos * sin, xt)
   u, du = jax.jvp(
     lambda xt, t: model_fn(xt, t, t_min, cond),
     (xt, t),
@@ -122,7 +124,7 @@ def continuous_consistency_loss(
   size = norm
   if normalization == "rms":
     size = jnp.sqrt(weights.sample_mean(tangent**2))
-  error = (u - constant) / path.noise_std - tangent / over(size + c, xt)
+  error = (u - constant) / path.noise_std - tangent / expand(size + c, xt)
   loss = weights.sample_mean(error**2)
   metrics = {"raw": loss.mean(), "tangent_norm": norm.mean()}
   if log_weight is not None:

@@ -1,7 +1,7 @@
 """Consistency distillation and training in continuous time.
 
-The limit of many grid points: the consistency function f, the flow map to
-t_min, shall not change along a trajectory. With v the velocity of the sample
+In the limit of many grid points, the consistency function f, the flow map to
+t_min, must be constant along a trajectory. With v the velocity of the sample
 (training) or of a teacher (distillation),
 
   xt = alpha(t) data + sigma(t) noise                                     (1)
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxflow import couplings, paths, weights
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
 def continuous_time_consistency_loss(
@@ -34,7 +34,7 @@ def continuous_time_consistency_loss(
   path: Path,
   sample_times: TimeSampler,
   flow_map: Callable[[ModelFn], FlowMap],
-  teacher: ModelFn | None = None,
+  teacher: Teacher | None = None,
 ) -> LossOutput:
   """Compute the pseudo-objective of each sample, eq. (3).
 

@@ -16,9 +16,12 @@ References:
   Karras et al. 2022 (arXiv:2206.00364), eq. 2, 3, 8 and table 1.
 """
 
+from typing import Annotated
+
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, weights
+from jaxflow.options import DataScale, LabelDropout, Predicts
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
@@ -31,10 +34,10 @@ def denoising_loss(
   *,
   path: Path,
   sample_times: TimeSampler,
-  prediction: predictions.Parameterization = "edm",
-  sigma_data: float = 0.5,
+  prediction: Annotated[predictions.Parameterization, Predicts()] = "edm",
+  sigma_data: DataScale = 0.5,
   distance: weights.Distance = weights.l2_sum,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the denoising loss of each sample, eq. (3).

@@ -1,7 +1,7 @@
 """The discriminator's side of adversarial training of a one-step generator.
 
-A discriminator D gives logits, of one or several heads, for real data and for
-what the generator makes in one jump G of a noisy point:
+A discriminator D returns logits, of one or several heads, for real data and for
+the output of one jump G of the generator from a noisy point:
 
   xt = alpha(t) data + sigma(t) noise                                     (1)
   fake = sg G(xt, t, t_min)                                               (2)

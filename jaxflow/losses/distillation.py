@@ -17,32 +17,38 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, weights
 from jaxflow.losses import adversarial
+from jaxflow.options import Amount, Term
 from jaxflow.paths import Path
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
-
-# (samples [B, ...], cond) -> logits `[B]` or `[B, heads]`.
-Discriminator = Callable[[Array, PyTree], Array]
+from jaxflow.types import (
+  Array,
+  Discriminator,
+  FlowMap,
+  LossOutput,
+  ModelFn,
+  Pairs,
+)
 
 
 def distillation_loss(
   model_fn: ModelFn,
   key: Array,
-  batch: Batch,
+  batch: Pairs,
   *,
   path: Path,
   flow_map: Callable[[ModelFn], FlowMap],
   distance: weights.Distance = weights.l2,
-  perceptual: weights.Distance | None = None,
+  perceptual: weights.Perceptual | None = None,
   discriminator: Discriminator | None = None,
   criterion: adversarial.Criterion = adversarial.logistic,
-  reconstruction_weight: float = 1.0,
-  perceptual_weight: float = 0.0,
-  adversarial_weight: float = 0.0,
+  reconstruction_weight: Amount = 1.0,
+  perceptual_weight: Annotated[Amount, Term("perceptual")] = 0.0,
+  adversarial_weight: Annotated[Amount, Term("discriminator")] = 0.0,
 ) -> LossOutput:
   """Compute the distillation loss of each sample, eq. (2).
 

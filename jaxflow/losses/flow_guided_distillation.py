@@ -16,26 +16,31 @@ References:
   Zhu, Liu, Liu 2024 (arXiv:2407.12718), section 3.3.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, rows, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import Amount, Range
+from jaxflow.paths import Path, expand
 from jaxflow.times import TimeSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, LossOutput, ModelFn, Pairs, Teacher
 
 
 def flow_guided_distillation_loss(
   model_fn: ModelFn,
   key: Array,
-  batch: Batch,
+  batch: Pairs,
   *,
   path: Path,
   sample_times: TimeSampler,
-  teacher: ModelFn,
+  teacher: Teacher,
   distance: weights.Distance = weights.l2,
-  guided_weight: float = 1.0,
-  start_time: float = 1.0,
+  guided_weight: Amount = 1.0,
+  start_time: Annotated[
+    float, Range("above 0, at most 1", lambda t: 0 < t <= 1)
+  ] = 1.0,
 ) -> LossOutput:
   """Compute the flow-guided distillation loss of each sample, eq. (1)-(4).
 
@@ -90,8 +95,8 @@ def flow_guided_distillation_loss(
   s = jnp.full_like(t, path.t_min)
   u, v = rows.split(model_fn(x, t, s, twice), (2, 1))
 
-  xm = jax.lax.stop_gradient(fresh - over(1 - m, v) * v)
-  end = jax.lax.stop_gradient(xm - over(m, v) * teacher(xm, m, m, cond))
+  xm = jax.lax.stop_gradient(fresh - expand(1 - m, v) * v)
+  end = jax.lax.stop_gradient(xm - expand(m, v) * teacher(xm, m, m, cond))
   raw = distance(noise - u, data)
   guided = weights.l2(fresh - v, end)
   metrics = {"raw": raw.mean(), "guided": guided.mean()}

@@ -16,10 +16,13 @@ References:
   (arXiv:2209.03003), eq. 1; Ma et al. 2024, SiT (arXiv:2401.08740), eq. 6-7.
 """
 
+from typing import Annotated
+
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import LabelDropout, Predicts
+from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
 from jaxflow.times import TimeSampler, at
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
@@ -32,10 +35,10 @@ def flow_matching_loss(
   *,
   path: Path,
   sample_times: TimeSampler,
-  prediction: Prediction = "velocity",
+  prediction: Annotated[Prediction, Predicts()] = "velocity",
   loss_space: Prediction | None = None,
   weight: weights.Weight = weights.uniform,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
   coupling: couplings.Coupling | couplings.Annealed | None = None,
   progress: Array | None = None,
@@ -88,8 +91,8 @@ def flow_matching_loss(
     path, model_fn(xt, t, t, cond), xt, t, source=prediction, target=space
   )
   a, b = predictions.row(path, t, space)
-  error = value - (over(a, data) * data + over(b, data) * noise)
+  error = value - (expand(a, data) * data + expand(b, data) * noise)
   if space == "score":
-    error = over(path.sigma(t), error) * error
+    error = expand(path.sigma(t), error) * error
   raw = weights.sample_mean(error**2)
   return weight(path, t, t) * raw, {"raw": raw.mean()}

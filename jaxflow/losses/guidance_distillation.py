@@ -12,12 +12,15 @@ References:
   Meng et al. 2022 (arXiv:2210.03142), eq. 5-7.
 """
 
+from typing import Annotated
+
 import jax
 
 from jaxflow import couplings, guidance, paths, weights
+from jaxflow.options import AtLeastOne, GuidesTeacher
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
 def guidance_distillation_loss(
@@ -27,9 +30,9 @@ def guidance_distillation_loss(
   *,
   path: Path,
   sample_times: TimeSampler,
-  teacher: ModelFn,
+  teacher: Teacher,
   num_classes: int,
-  omega_max: float = 4.0,
+  omega_max: Annotated[AtLeastOne, GuidesTeacher(off=1)] = 4.0,
   omega_power: float = 0.0,
 ) -> LossOutput:
   """Compute the guidance distillation loss of each sample, eq. (2).

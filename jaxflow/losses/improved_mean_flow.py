@@ -1,8 +1,8 @@
 """Improved MeanFlow: regress the velocity, with guidance as an input.
 
 The network has two heads, the average velocity u over [s, t] and the velocity
-v^ at t, and is told a guidance scale omega and the interval of times in which
-it holds. With y the label, 0 the null label, v the velocity of the path:
+v^ at t. Its inputs include a guidance scale omega and the interval of times in
+which it applies. With y the label, 0 the null label and v the path's velocity:
 
   w = omega if t_start <= t <= t_end else 1                               (1)
   v_0 = F_v(xt, t, t, {0, 1, [0, 1]}),  v_y = F_v(xt, t, t, {y, w, [0, 1]})
@@ -27,13 +27,15 @@ References:
 
 import functools
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
@@ -50,11 +52,11 @@ def improved_mean_flow_loss(
   sample_times: PairSampler,
   block: rows.Block = (2, 1),
   norm_power: float = 1.0,
-  norm_eps: float = 0.01,
-  tangent_clip: float = 0.0,
-  omega_max: float = 8.0,
+  norm_eps: Amount = 0.01,
+  tangent_clip: Amount = 0.0,
+  omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: float = 1.0,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
@@ -132,8 +134,8 @@ def improved_mean_flow_loss(
   if has_labels:
     points = xt, t, cond
     v_y, v_0, w = _head_velocities(model_fn, points, v_f, block, num_classes)
-    labelled = over(cond["label"] != num_classes, xt)
-    guided = v_g + over(1 - 1 / w, xt) * (v_y - v_0)
+    labelled = expand(cond["label"] != num_classes, xt)
+    guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
     tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)
   else:
@@ -150,8 +152,8 @@ def improved_mean_flow_loss(
     ),
     has_aux=True,
   )
-  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
-  error_i = weights.l2_sum(u_i + over(t_i - s_i, du) * du, v_g_i)
+  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  error_i = weights.l2_sum(u_i + expand(t_i - s_i, du) * du, v_g_i)
   error_f = weights.l2_sum(u_f, v_g_f)
   error = rows.merge(error_i, error_f, block)
   error_v = rows.merge(

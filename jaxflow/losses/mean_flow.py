@@ -25,13 +25,16 @@ References:
   appendix A for kappa.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import Amount, BelowOne, Guides, LabelDropout
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 
 
 def mean_flow_loss(
@@ -43,15 +46,15 @@ def mean_flow_loss(
   sample_times: PairSampler,
   block: rows.Block = (4, 1),
   norm_power: float = 1.0,
-  norm_eps: float = 0.01,
-  tangent_clip: float = 0.0,
-  omega: float = 1.0,
-  kappa: float = 0.0,
+  norm_eps: Amount = 0.01,
+  tangent_clip: Amount = 0.0,
+  omega: Annotated[Amount, Guides(off=1)] = 1.0,
+  kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
   guidance_start: float = 0.0,
   guidance_end: float = 1.0,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
-  teacher: ModelFn | None = None,
+  teacher: Teacher | None = None,
 ) -> LossOutput:
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).
 
@@ -131,10 +134,10 @@ def mean_flow_loss(
     )
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
     inside = (guidance_start <= t) & (t <= guidance_end)
-    v_g = jnp.where(over(inside, v), v_g, v)
+    v_g = jnp.where(expand(inside, v), v_g, v)
   if v_g is not v and num_classes and cond is not None:
     has_label = guidance.labels(cond) != num_classes
-    v_g = jnp.where(over(has_label, v), v_g, v)
+    v_g = jnp.where(expand(has_label, v), v_g, v)
   # The target is a constant: a gradient through it would double the cost and
   # minimise another objective.
   v_i, v_f = rows.split(jax.lax.stop_gradient(v_g), block)
@@ -145,8 +148,8 @@ def mean_flow_loss(
     (xt_i, t_i, s_i),
     (v_i, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
   )
-  du, norm = weights.shortened(jax.lax.stop_gradient(du), limit=tangent_clip)
-  error_i = weights.l2_sum(u_i, v_i - over(t_i - s_i, du) * du)
+  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  error_i = weights.l2_sum(u_i, v_i - expand(t_i - s_i, du) * du)
   error_f = weights.l2_sum(u_f, v_f)
 
   error = rows.merge(error_i, error_f, block)

@@ -21,10 +21,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, predictions, weights
+from jaxflow.options import Count
 from jaxflow.paths import Path
 from jaxflow.sampling import DPMSolver
 from jaxflow.times import Grid
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
+from jaxflow.types import (
+  Array,
+  Batch,
+  FlowMap,
+  LossOutput,
+  ModelFn,
+  PyTree,
+  Teacher,
+)
 
 
 def mid_training_loss(
@@ -33,10 +42,10 @@ def mid_training_loss(
   batch: Batch,
   *,
   path: Path,
-  teacher: ModelFn,
+  teacher: Teacher,
   flow_map: Callable[[ModelFn], FlowMap],
   grid: Grid,
-  num_steps: int = 16,
+  num_steps: Count = 16,
   order: int = 3,
   distance: weights.Distance = weights.l2_sum,
   data_plus_noise: bool = False,

@@ -1,4 +1,4 @@
-"""Inductive moment matching: jumps from two near times must agree in law.
+"""Inductive moment matching: jumps from two near times match in distribution.
 
 Groups of M consecutive rows share times s <= r <= t. With the same noise at t
 and r, and f the flow map,
@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths
+from jaxflow.options import Count, LabelDropout
 from jaxflow.paths import Path
 from jaxflow.predictions import conversions
 from jaxflow.times import PairSampler
@@ -43,12 +44,12 @@ def moment_matching_loss(
   path: Path,
   sample_times: PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
-  group_size: int = 4,
-  halvings: int = 12,
+  group_size: Count = 4,
+  halvings: Count = 12,
   middle_times: Callable[[Array, Array], Array] | None = None,
   weight_power: float = 2.0,
   weight_shift: float = 4.0,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the moment matching loss of each row's group, eq. (4).

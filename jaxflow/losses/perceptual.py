@@ -1,4 +1,4 @@
-"""Distances of features: what a network sees differ, not what pixels do.
+"""Perceptual distances: distances between features of a network.
 
 With the features f_l(x) `[B, ..., c_l]` of layer l at every position, u_l the
 same at unit length, and weights w_l >= 0 of its channels,
@@ -6,10 +6,10 @@ same at unit length, and weights w_l >= 0 of its channels,
   u_l(x) = f_l(x) / (||f_l(x)|| + eps)                                    (1)
   LPIPS(a, b) = sum_l mean_positions sum_c w_lc (u_l(a) - u_l(b))_c^2     (2)
 
-A feature function that is made here, outside of a jitted function, carries its
-parameters into the program as constants, hundreds of megabytes for VGG16. Bind
-them inside: `lpips(functools.partial(vgg.apply, frozen), w)`, with `frozen` an
-argument of the jitted function.
+Parameters that are bound outside of a jitted function become constants of the
+compiled program, hundreds of megabytes for VGG16. Bind them inside:
+`lpips(functools.partial(vgg.apply, frozen), w)`, with `frozen` an argument of
+the jitted function.
 
 References:
   Zhang et al. 2018 (arXiv:1801.03924), eq. 1.

@@ -15,12 +15,15 @@ References:
   Salimans, Ho 2022 (arXiv:2202.00512), algorithm 2 and appendix G.
 """
 
+from typing import Annotated
+
 import jax
 
 from jaxflow import couplings, flow_maps, guidance, paths, predictions, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import DataScale, LabelDropout, Predicts
+from jaxflow.paths import Path, expand
 from jaxflow.times import TripleSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
 def progressive_distillation_loss(
@@ -30,11 +33,11 @@ def progressive_distillation_loss(
   *,
   path: Path,
   sample_times: TripleSampler,
-  teacher: ModelFn,
-  prediction: predictions.Parameterization = "velocity",
-  sigma_data: float = 0.5,
+  teacher: Teacher,
+  prediction: Annotated[predictions.Parameterization, Predicts()] = "velocity",
+  sigma_data: DataScale = 0.5,
   weight: weights.Weight = weights.truncated_snr,
-  label_dropout: float = 0.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the progressive distillation loss of each sample, eq. (3).
@@ -82,7 +85,7 @@ def progressive_distillation_loss(
   xs = step(step(xt, t, m, cond), m, s, cond)
   ratio = path.sigma(s) / path.sigma(t)
   scale = path.alpha(s) - ratio * path.alpha(t)
-  target = (xs - over(ratio, xt) * xt) / over(scale, xt)
+  target = (xs - expand(ratio, xt) * xt) / expand(scale, xt)
 
   denoiser = predictions.as_prediction(
     model_fn, path, source=prediction, target="data", sigma_data=sigma_data

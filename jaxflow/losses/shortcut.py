@@ -23,11 +23,20 @@ References:
   Frans et al. 2024 (arXiv:2410.12557), eq. 3-5, algorithm 1 and 2.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, weights
-from jaxflow.paths import Path, over
+from jaxflow.options import (
+  Amount,
+  Guides,
+  LabelDropout,
+  Layout,
+  SharedWithFlowMap,
+)
+from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler, dyadic
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
@@ -39,12 +48,12 @@ def shortcut_loss(
   *,
   path: Path,
   sample_times: PairSampler,
-  num_steps: int = 128,
+  num_steps: Annotated[int, Layout(), SharedWithFlowMap()] = 128,
   block: rows.Block = (8, 1),
   target_fn: ModelFn | None = None,
-  clip: float = 0.0,
-  omega: float = 1.0,
-  label_dropout: float = 0.0,
+  clip: Amount = 0.0,
+  omega: Annotated[Amount, Guides(off=1)] = 1.0,
+  label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
 ) -> LossOutput:
   """Compute the shortcut loss of each sample, eq. (5).
@@ -142,7 +151,7 @@ def _two_steps(
 
   m = (t + s) / 2
   v1 = q(xt, t, m, cond)
-  v2 = q(bounded(xt - over(t - m, xt) * v1), m, s, cond)
+  v2 = q(bounded(xt - expand(t - m, xt) * v1), m, s, cond)
   return bounded((v1 + v2) / 2)
 
 
@@ -162,7 +171,7 @@ def _guided(
     of_twins, of_others = rows.split(q(*points), both)
     labelled, unlabelled = rows.split(of_twins, (2, 1))
     scale = jnp.where(time - to <= 1 / num_steps, omega, 1).astype(x.dtype)
-    value = unlabelled + over(scale, x) * (labelled - unlabelled)
+    value = unlabelled + expand(scale, x) * (labelled - unlabelled)
     return rows.merge(value, of_others, (every, 1))
 
   return guided

@@ -1,23 +1,23 @@
 """Metrics: functions of arrays, and the table of all of them.
 
-scikit-learn and scipy take two seconds to import, longer than many a command:
-functions import of them what they call.
+Functions import scikit-learn and scipy themselves: these take two seconds to
+import, longer than many commands run.
 """
 
 from jaxflow.metrics.assignments import wasserstein
-from jaxflow.metrics.bits import Likelihood, dequantise
+from jaxflow.metrics.bits_per_dimension import Likelihood, dequantise
+from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.confidences import Confidences, inception_score
 from jaxflow.metrics.distances import energy_distance, sliced_wasserstein
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.frechet import frechet_distance
-from jaxflow.metrics.kernels import gaussian_discrepancy, kernel_distance
+from jaxflow.metrics.kernels import gaussian_mmd, kernel_distance
 from jaxflow.metrics.likelihood import negative_log_likelihood
-from jaxflow.metrics.manifolds import Manifolds, manifolds
 from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.metrics.moments import Moments, merge
-from jaxflow.metrics.neighbours import memorisation, nearest
-from jaxflow.metrics.recognition import Recognizer, class_accuracy
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.neighbours import memorisation, nearest_neighbours
+from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
 from jaxflow.metrics.scores import (
   Judge,
   Score,
@@ -29,22 +29,22 @@ from jaxflow.metrics.scores import (
   table,
 )
 from jaxflow.metrics.subsets import random_subset, repeated_labels
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import METRICS, Metric
 from jaxflow.metrics.trajectories import Trajectories, trajectories
 
 __all__ = [
   "METRICS",
   "Confidences",
-  "Drawn",
   "Estimate",
   "Judge",
   "Likelihood",
-  "Manifolds",
   "Metric",
   "Mixture",
   "Moments",
-  "Recognizer",
+  "NeighbourClassifier",
+  "PrecisionRecall",
+  "SampleSummary",
   "Score",
   "Trajectories",
   "asks_class",
@@ -54,17 +54,16 @@ __all__ = [
   "direction",
   "energy_distance",
   "frechet_distance",
-  "gaussian_discrepancy",
+  "gaussian_mmd",
   "high_quality",
   "inception_score",
   "kernel_distance",
-  "manifolds",
   "memorisation",
-  "merge",
   "mode_coverage",
-  "nearest",
+  "nearest_neighbours",
   "negative_log_likelihood",
   "of_velocity",
+  "precision_recall",
   "random_subset",
   "repeated_labels",
   "score",

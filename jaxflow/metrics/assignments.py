@@ -6,25 +6,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, delta, root
+from jaxflow.metrics.estimates import Estimate, jackknife, square_root
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 
 def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
-  """Computes the exact Wasserstein-2 distance of two sets of points.
+  """Compute the exact Wasserstein-2 distance of two sets of points.
 
-  W_2^2 = min over assignments of mean |x_i - y_assigned(i)|^2, over as many
-  points of either set. Its bias falls as slowly as num^(-1/D) in D > 4
-  dimensions: use it in few, and beside the distance of real points.
+  W_2^2 = min over assignments of mean |x_i - y_assigned(i)|^2, for equally many
+  points of both sets. The bias falls only as num^(-1/D) in D > 4 dimensions, so
+  use it in few dimensions and beside the distance between two real sets.
 
-  The influence of a point on W_2^2 is the potential at it. Potentials are free
-  within bounds; these are the halfway ones between the two extremes.
+  The influence of a point on W_2^2 is the Kantorovich potential there. The
+  potentials are not unique: these lie halfway between the two extremes.
 
   Args:
     a: points, [N, ...], flattened to [N, D].
     b: points of the same shape, [M, ...].
-    num: largest number of points, of which each set gives as many, evenly
-      chosen; 1000 take a second, and twice as many six times as long.
+    num: largest number of points, evenly chosen from each set; 1000 points
+      take a second, 2000 about six.
 
   Returns:
     The distance, in the unit of the points, >= 0.
@@ -33,8 +33,8 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
     UsageError: the shapes differ, a point is not finite, or num < 1.
 
   References:
-    Crouse, On implementing 2D rectangular assignment algorithms, 2016, is what
-    scipy solves. Fournier and Guillin, On the rate of convergence in
+    Crouse, On implementing 2D rectangular assignment algorithms, 2016, for the
+    algorithm of scipy. Fournier and Guillin, On the rate of convergence in
     Wasserstein distance of the empirical measure, 2015, theorem 1.
 
   Example:
@@ -56,12 +56,12 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
   paid = np.diag(cost)
   limits = cost - paid[:, None]
   of_b = (_highest(limits) - _highest(limits.T)) / 2
-  squared = delta(float(paid.mean()), paid - of_b, of_b)
-  return dataclasses.replace(root(squared), num=num)
+  squared = jackknife(float(paid.mean()), paid - of_b, of_b)
+  return dataclasses.replace(square_root(squared), num=num)
 
 
 def _highest(limits: Points) -> Points:
-  """Finds the highest v <= 0 with v_j - v_i <= limits_ij: shortest paths."""
+  """Find the highest v <= 0 with v_j - v_i <= limits_ij by shortest paths."""
   v = np.zeros(len(limits))
   enough = 1e-9 * np.abs(limits).max()
   for _ in range(len(limits)):

@@ -1,4 +1,4 @@
-"""Samples in batches of one size, so that one program serves all."""
+"""Batches of one size, so that one compiled program serves all samples."""
 
 from collections.abc import Iterator
 
@@ -11,17 +11,17 @@ from jaxflow.types import Array, ModelFn, PyTree
 
 
 def full_batches(
-  rows: NDArray, cond: PyTree, batch_size: int
+  rows: np.ndarray, cond: PyTree, batch_size: int
 ) -> Iterator[tuple[NDArray[np.intp], Array, PyTree]]:
-  """Cuts samples into batches; the last is filled up from the beginning.
+  """Cut samples into batches and fill up the last from the first samples.
 
   Args:
     rows: Samples, [N, ...].
     cond: Arrays [N, ...], or None.
-    batch_size: B; N where that is less.
+    batch_size: B, reduced to N if N is less.
 
   Yields:
-    Which samples [B], themselves [B, ...] and their condition.
+    Indices [B], samples [B, ...] and their condition.
 
   Example:
     >>> parts = full_batches(np.arange(3.0), None, 2)
@@ -40,7 +40,7 @@ def full_batches(
 
 
 def as_argument(velocity_fn: ModelFn) -> ModelFn:
-  """Wraps a function so that a program can have it as an argument."""
+  """Make a function a pytree, so that a jitted function can take it."""
   if isinstance(velocity_fn, jax.tree_util.Partial):
     return velocity_fn
   return jax.tree_util.Partial(velocity_fn)

@@ -1,7 +1,7 @@
-"""What a classifier says of many samples, in sums that join.
+"""Class probabilities of many samples, as sums that can be merged.
 
-The Inception score of a split is exp(E KL(p(y | x) || p(y))), which needs the
-sums of p and of sum p log p alone:
+The Inception score of a split is exp(E KL(p(y | x) || p(y))). It needs only the
+sums of p and of sum p log p:
 
   log score = sum p log p / n - sum_y q log q,   q = sum p / n.           (1)
 
@@ -26,11 +26,11 @@ _SPLITS = 10
 class Confidences:
   """Sums over the samples of each split, float64.
 
-  Sample i belongs to split i mod S, so that a stream needs no known end.
+  Sample i belongs to split i mod S, so a stream may have any length.
 
   Attributes:
-    counts: samples, [S].
-    sums: sum of the probabilities of each class, [S, C].
+    counts: number of samples, [S].
+    sums: sum of the class probabilities, [S, C].
     information: sum of sum p log p, [S].
 
   Example:
@@ -46,7 +46,7 @@ class Confidences:
 
   @classmethod
   def empty(cls, classes: int, *, splits: int = _SPLITS) -> "Confidences":
-    """Makes the sums of no sample."""
+    """Return sums over no samples."""
     return cls(
       counts=np.zeros(splits),
       sums=np.zeros((splits, classes)),
@@ -54,21 +54,18 @@ class Confidences:
     )
 
   def arrays(self) -> dict[str, NDArray[np.float64]]:
-    """Returns the three sums by name."""
+    """Return the three sums by name."""
     return {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
     }
 
   def update(self, logits: ArrayLike, index: ArrayLike) -> "Confidences":
-    """Adds samples.
+    """Return the sums with more samples.
 
     Args:
       logits: finite, [B, C].
-      index: which sample each is, whole numbers, [B].
-
-    Returns:
-      The new sums.
+      index: indices of the samples, whole numbers, [B].
 
     Raises:
       UsageError: the shapes do not fit, or a number is not finite.
@@ -91,7 +88,7 @@ class Confidences:
     return self.merge(added)
 
   def merge(self, other: "Confidences") -> "Confidences":
-    """Joins the sums of two sets of samples."""
+    """Return the sums of both sets of samples together."""
     mine, others = self.arrays(), other.arrays()
     if self.sums.shape != other.sums.shape:
       raise UsageError(
@@ -102,14 +99,14 @@ class Confidences:
 
 
 def inception_score(confidences: Confidences) -> Estimate:
-  """Computes the Inception score, eq. (1), as the mean over the splits.
+  """Compute the Inception score, eq. (1), as the mean over the splits.
 
   Args:
     confidences: sums over at least one sample a split.
 
   Returns:
-    The mean and its standard error: the deviation over the splits, which papers
-    print, over the root of their number.
+    The mean and its standard error. Papers print the standard deviation over
+    the splits instead, which is sqrt(S) times as large.
 
   Raises:
     UsageError: a split has no sample.

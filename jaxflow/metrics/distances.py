@@ -1,15 +1,15 @@
-"""Distances between two sets of samples, with no network in between.
+"""Distances between two sets of samples, without a network.
 
-Both are zero when the two sets are equal, and neither is zero for two finite
-samples of one distribution: compare with the value that real data has against
-other real data (the floor), at the same number of samples.
+Both are zero for equal sets, but not for two finite samples of one
+distribution. So compare with the floor: the distance between two sets of real
+samples of the same sizes.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, delta, root
+from jaxflow.metrics.estimates import Estimate, jackknife, square_root
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _DIRECTIONS_AT_ONCE = 64
@@ -18,22 +18,22 @@ _DIRECTIONS_AT_ONCE = 64
 def sliced_wasserstein(
   a: ArrayLike, b: ArrayLike, *, projections: int = 256, seed: int = 0
 ) -> Estimate:
-  """Computes the sliced Wasserstein-2 distance of two sets of samples.
+  """Compute the sliced Wasserstein-2 distance of two sets of samples.
 
   SW_2(a, b) = sqrt(mean over directions of W_2(a . direction,
   b . direction)^2), with directions drawn uniformly from the unit sphere and
   W_2 the exact Wasserstein-2 distance of the two projected samples. A shift by
   m in D dimensions gives |m| / sqrt(D) in expectation.
 
-  The influence of a sample on W_2^2 is the Kantorovich potential at it, which
-  in one dimension is the integral of 2 (x - T(x)), T the transport map. The
+  The influence of a sample on W_2^2 is the Kantorovich potential there. In one
+  dimension it is the integral of 2 (x - T(x)), with T the transport map. The
   directions are held fixed.
 
   Args:
     a: samples, [N, ...], flattened to [N, D].
     b: samples of the same shape, [M, ...]; M may differ from N.
     projections: number of directions, at least 1.
-    seed: of the directions, so equal seeds use equal directions.
+    seed: seed of the directions.
 
   Returns:
     The distance, in the unit of the samples, >= 0.
@@ -65,20 +65,21 @@ def sliced_wasserstein(
     total += squared.sum()
     of_a += potential_a.sum(axis=0)
     of_b += potential_b.sum(axis=0)
-  return root(
-    delta(float(total / projections), of_a / projections, of_b / projections)
+  return square_root(
+    jackknife(
+      float(total / projections), of_a / projections, of_b / projections
+    )
   )
 
 
 def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
-  """Computes the energy distance of two sets of samples.
+  """Compute the energy distance of two sets of samples.
 
-  2 E|x - y| - E|x - x'| - E|y - y'| with x, x' from a and y, y' from b. This
-  is the V-statistic: the expectations run over all pairs, a point with itself
-  included. So it is never negative, is zero only for equal sets, and gives
-  E|x - x'| (1/N + 1/M) in expectation for two samples of one distribution. No
-  square root is taken. Distances carry a rounding error of about 1e-8 times the
-  size of the points.
+  2 E|x - y| - E|x - x'| - E|y - y'| with x, x' from a and y, y' from b, without
+  a square root. This is the V-statistic: the expectations include the pairs of
+  a point with itself. So it is never negative, and zero only for equal sets.
+  Its expectation for two samples of one distribution is
+  E|x - x'| (1/N + 1/M). The rounding error is about 1e-8 times the points.
 
   Args:
     a: samples, [N, ...], flattened to [N, D].
@@ -102,14 +103,14 @@ def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
   from_a, from_b = _mean_distances(a, b)
   within_a, within_b = _mean_distances(a, a)[0], _mean_distances(b, b)[0]
   value = 2 * from_a.mean() - within_a.mean() - within_b.mean()
-  # Rounding alone can bring the difference of equal sets below zero.
-  return delta(
+  # Rounding can make the difference of equal sets negative.
+  return jackknife(
     max(0.0, float(value)), 2 * (from_a - within_a), 2 * (from_b - within_b)
   )
 
 
 def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
-  """Moves each row of a to that of b at the least cost.
+  """Solve optimal transport between each row of a and that of b.
 
   Args:
     a: numbers of each projection, [P, N].
@@ -129,7 +130,7 @@ def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
   quantile_a, quantile_b = a[:, start // num_b], b[:, start // num_a]
   first_a = np.searchsorted(start, ends_a[:-1])
   first_b = np.searchsorted(start, ends_b[:-1])
-  # Where a number goes on average.
+  # The mean destination of each number.
   goal_a = np.add.reduceat(quantile_b * mass, first_a, axis=1) * num_a
   goal_b = np.add.reduceat(quantile_a * mass, first_b, axis=1) * num_b
   squared = np.square(quantile_a - quantile_b) @ mass
@@ -137,18 +138,18 @@ def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
 
 
 def _potential(x: Points, goal: Points, order: NDArray[np.intp]) -> Points:
-  """Integrates 2 (x - goal) over sorted x [P, N]; undoes the sorting."""
+  """Integrate 2 (x - goal) over sorted x [P, N], and undo the sorting."""
   apart = x - goal
   slopes = apart[:, 1:] + apart[:, :-1]
   result = np.zeros_like(x)
   integral = np.cumsum(np.diff(x, axis=1) * slopes, axis=1)
   np.put_along_axis(result, order[:, 1:], integral, axis=1)
-  # A potential is free up to a constant, which influences must share.
+  # A potential is defined up to a constant; influences have mean zero.
   return result - result.mean(axis=1, keepdims=True)
 
 
 def _mean_distances(a: Points, b: Points) -> tuple[Points, Points]:
-  """Averages the distances of each point to all others: [N] and [M]."""
+  """Average the distances of each point to all others: [N] and [M]."""
   rows, columns = np.zeros(len(a)), np.zeros(len(b))
   for some, distances in distance_chunks(a, b):
     rows[some] = distances.mean(axis=1)

@@ -1,13 +1,13 @@
-"""Numbers with standard errors over the samples they were computed from.
+"""Numbers with standard errors, computed from samples.
 
-A statistic T of two sets of samples changes, to first order, by the mean of an
-influence over each of them (the infinitesimal jackknife). So
+To first order, a statistic T of two sets of samples changes by the mean
+influence over each set (the infinitesimal jackknife). So
 
   Var T = Var influence(x) / N + Var influence(y) / M.                    (1)
 
-Where two samples have one law their distance is all noise, the influences are
-noise too, and (1) is an overestimate: by sqrt(2) for a squared distance that is
-quadratic in the difference of the two laws.
+If both sets have the same distribution, their distance and its influences are
+pure noise. Then (1) is too large: the error by sqrt(2), for a squared distance
+that is quadratic in the difference of the distributions.
 
 References:
   Efron, The jackknife, the bootstrap and other resampling plans, 1982, chapters
@@ -28,10 +28,10 @@ class Estimate:
 
   Attributes:
     value: the number.
-    error: its standard error over other samples of the same laws, None where
-      there is no telling.
-    degrees: degrees of freedom of the error, None where it is known well.
-    num: how many of the samples that are judged it is of, None for all.
+    error: its standard error over samples of the same distributions, or None
+      if it cannot be estimated.
+    degrees: degrees of freedom of the error, None for very many.
+    num: number of generated samples that were used, None for all.
 
   Example:
     >>> low, high = Estimate(value=1.0, error=0.5).interval
@@ -46,7 +46,7 @@ class Estimate:
 
   @property
   def interval(self) -> tuple[float, float]:
-    """The central 95 % interval, by Student's law where degrees are given."""
+    """The central 95 % interval, of Student's t if degrees are given."""
     if self.error is None:
       return -math.inf, math.inf
     reach = 1.96
@@ -58,34 +58,28 @@ class Estimate:
 
 
 def mean_of(values: ArrayLike) -> Estimate:
-  """Averages independent numbers.
-
-  Args:
-    values: one for each sample, [N].
-
-  Returns:
-    Their mean and its standard error; None for a single one.
+  """Return the mean of independent numbers [N], with its standard error.
 
   Example:
     >>> mean_of([1.0, 3.0])
     Estimate(value=2.0, error=1.0, degrees=None)
   """
   array = np.asarray(values, np.float64)
-  return delta(float(array.mean()), array)
+  return jackknife(float(array.mean()), array)
 
 
-def delta(value: float, *influences: ArrayLike) -> Estimate:
-  """Puts the error of eq. (1) beside a number.
+def jackknife(value: float, *influences: ArrayLike) -> Estimate:
+  """Return a number with the error of eq. (1).
 
   Args:
     value: the number.
-    *influences: of the samples of each set, [N]; a constant may be missing.
+    *influences: the influences of each set's samples, [N], up to a constant.
 
   Returns:
-    The number with its error, None where a set has fewer than two samples.
+    The estimate; its error is None if a set has fewer than two samples.
 
   Example:
-    >>> delta(5.0, [1.0, 3.0], [2.0, 2.0])
+    >>> jackknife(5.0, [1.0, 3.0], [2.0, 2.0])
     Estimate(value=5.0, error=1.0, degrees=None)
   """
   sets = [np.asarray(influence, np.float64) for influence in influences]
@@ -95,11 +89,11 @@ def delta(value: float, *influences: ArrayLike) -> Estimate:
   return Estimate(value=value, error=math.sqrt(math.fsum(variances)))
 
 
-def root(squared: Estimate) -> Estimate:
-  """Takes the root of a squared distance: error / (2 root).
+def square_root(squared: Estimate) -> Estimate:
+  """Return the root of a squared distance, with error / (2 root).
 
   Example:
-    >>> root(Estimate(value=4.0, error=0.4))
+    >>> square_root(Estimate(value=4.0, error=0.4))
     Estimate(value=2.0, error=0.1, degrees=None)
   """
   value = math.sqrt(max(0.0, squared.value))
@@ -115,16 +109,17 @@ def bootstrap(
   replicates: int = 200,
   seed: int = 0,
 ) -> float:
-  """Computes a standard error by drawing the samples anew from themselves.
+  """Compute a standard error by the bootstrap.
 
   Args:
-    statistic: from how often each sample was drawn, [N] with sum N.
-    num: N.
-    replicates: how often.
-    seed: of the draws.
+    statistic: maps the number of draws of each sample, [N] with sum N, to the
+      statistic.
+    num: number of samples N.
+    replicates: number of bootstrap samples.
+    seed: seed of the draws.
 
   Returns:
-    The deviation of the statistic over the replicates.
+    The standard deviation of the statistic over the replicates.
 
   References:
     Efron, Bootstrap methods: another look at the jackknife, 1979.
@@ -143,21 +138,21 @@ def bootstrap(
   return float(np.std(values, ddof=1))
 
 
-def blocks_of(
+def random_blocks(
   generator: np.random.Generator, num: int, blocks: int
 ) -> NDArray[np.intp]:
-  """Splits samples at random into disjoint blocks of one size.
+  """Split samples at random into disjoint blocks of one size.
 
   Args:
     generator: the source of randomness.
-    num: how many samples, at least as many as blocks.
-    blocks: how many blocks.
+    num: number of samples, at least `blocks`.
+    blocks: number of blocks.
 
   Returns:
-    Which samples, [blocks, num // blocks]; what is left over is in none.
+    Sample indices, [blocks, num // blocks]; the remainder is left out.
 
   Example:
-    >>> blocks_of(np.random.default_rng(0), 7, 2).shape
+    >>> random_blocks(np.random.default_rng(0), 7, 2).shape
     (2, 3)
   """
   size = num // blocks

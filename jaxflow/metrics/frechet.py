@@ -1,7 +1,7 @@
 """The Frechet distance of two Gaussians, and its standard error.
 
-With means m, n and covariances S = K K^T, C = L L^T of the two sets and the
-singular values L^T K = U s V^T, whatever the factors,
+The two sets have means m, n and covariances S = K K^T, C = L L^T. With the
+singular values L^T K = U s V^T,
 
   F = |m - n|^2 + tr(S + C) - 2 sum s.                                    (1)
 
@@ -12,9 +12,9 @@ constant,
 
   2 (m - n) . (x - m) + |x - m|^2 - |P^T (x - m)|^2,                      (2)
 
-and likewise for the second with P = K V s^(-1/2). Where covariances are
-singular, only s > 0 count. F is biased: it falls with the number of samples, so
-compare at equal numbers.
+and likewise for the second set with P = K V s^(-1/2). If a covariance is
+singular, only s > 0 count. F is biased upwards for few samples, so compare at
+equal numbers.
 
 References:
   Dowson and Landau, The Frechet distance between multivariate normal
@@ -45,14 +45,14 @@ def frechet_distance(
   rows_a: ArrayLike | None = None,
   rows_b: ArrayLike | None = None,
 ) -> Estimate:
-  """Computes the Frechet distance of the Gaussians with these moments.
+  """Compute the Frechet distance of the Gaussians with these moments.
 
   Args:
-    a: Moments of two samples or more, of D numbers.
-    b: Likewise, of as many numbers.
-    rows_a: Some of the samples of a, [K, D], of which the variance of (2) is
-      taken; that of a Gaussian without them.
-    rows_b: Likewise of b.
+    a: Moments of at least two samples of D numbers.
+    b: Moments of the other set, likewise.
+    rows_a: Samples of a, [K, D], for the variance of (2); without them the
+      variance is that of a Gaussian.
+    rows_b: Samples of b, likewise.
 
   Returns:
     The distance, in the squared unit of the samples, >= 0.
@@ -89,14 +89,14 @@ def frechet_distance(
   map_b = factor_a @ (mixed.T @ left / (singular * roots))
   variance = _variance(a, apart, map_a, rows_a) / a.count
   variance += _variance(b, -apart, map_b, rows_b) / b.count
-  # Rounding alone can bring the distance of equal moments below zero.
+  # Rounding can make the distance of equal moments negative.
   return Estimate(
     value=max(0.0, float(apart @ apart + trace)), error=math.sqrt(variance)
   )
 
 
 def _factor(matrix: Matrix) -> Matrix:
-  """Returns L with L L^T = matrix, [D, D], symmetric and not negative."""
+  """Return L with L L^T = matrix, [D, D], positive semidefinite."""
   try:
     return np.asarray(np.linalg.cholesky(matrix), np.float64)
   except np.linalg.LinAlgError:
@@ -108,13 +108,13 @@ def _factor(matrix: Matrix) -> Matrix:
 def _variance(
   moments: Moments, apart: Matrix, factor: Matrix, rows: ArrayLike | None
 ) -> float:
-  """Computes the variance of eq. (2).
+  """Compute the variance of eq. (2).
 
   Args:
-    moments: of the set whose samples move.
-    apart: its mean less that of the other.
-    factor: P of its map to the other.
-    rows: samples, [K, D], or None for those of a Gaussian.
+    moments: moments of the set whose samples vary.
+    apart: its mean less the mean of the other set.
+    factor: P of its optimal map to the other set.
+    rows: samples, [K, D], or None for a Gaussian.
   """
   if rows is None:
     covariance = moments.covariance

@@ -1,10 +1,10 @@
-"""Maximum mean discrepancies: how far apart two laws are for a kernel.
+"""Maximum mean discrepancies (MMD) of two distributions.
 
   MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)                           (1)
 
-with independent x, x' of the one law and y, y' of the other. The averages over
-all pairs of different samples are unbiased (a U-statistic), so near equal laws
-the number may be negative.
+with independent x, x' of one distribution and y, y' of the other. Averages over
+pairs of different samples (a U-statistic) are unbiased, so the estimate may be
+negative for nearly equal distributions.
 
 References:
   Gretton et al., A kernel two-sample test, JMLR 2012, lemma 6 for (1).
@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.metrics.estimates import Estimate, blocks_of, delta, mean_of
+from jaxflow.metrics.estimates import (
+  Estimate,
+  jackknife,
+  mean_of,
+  random_blocks,
+)
 from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
 
 _LARGEST_BLOCK = 1000
@@ -26,21 +31,20 @@ _MEDIAN_ROWS = 500
 def kernel_distance(
   a: ArrayLike, b: ArrayLike, *, blocks: int | None = None, seed: int = 0
 ) -> Estimate:
-  """Computes the kernel Inception distance (KID) of two sets of features.
+  """Compute the kernel Inception distance (KID) of two sets of features.
 
-  Eq. (1) with k(x, y) = (x . y / D + 1)^3, averaged over blocks: disjoint parts
-  of both sets, drawn at random. The blocks are independent, so their deviation
-  tells the error.
+  Eq. (1) with k(x, y) = (x . y / D + 1)^3, averaged over random disjoint blocks
+  of both sets. The blocks are independent, which gives the standard error.
 
   Args:
     a: features, [N, ...], flattened to [N, D].
     b: features of the same shape, [M, ...]; M may differ from N.
-    blocks: how many; by default 10, or more where that leaves blocks of more
-      than 1000 rows of the smaller set. A block never takes more than 1000.
-    seed: of the parts.
+    blocks: number of blocks; default: 10, or as many as keep blocks of the
+      smaller set at 1000 rows or fewer. No block has more than 1000 rows.
+    seed: seed of the blocks.
 
   Returns:
-    The mean over the blocks, unbiased; its `interval` is that of Student's law.
+    The mean over the blocks, unbiased.
 
   Raises:
     UsageError: the shapes differ, a number is not finite, or there are fewer
@@ -65,7 +69,7 @@ def kernel_distance(
     )
   generator = np.random.default_rng(seed)
   parts = [
-    blocks_of(generator, len(points), blocks)[:, :_LARGEST_BLOCK]
+    random_blocks(generator, len(points), blocks)[:, :_LARGEST_BLOCK]
     for points in (a, b)
   ]
   values = [
@@ -76,22 +80,22 @@ def kernel_distance(
   return Estimate(value=found.value, error=found.error, degrees=blocks - 1)
 
 
-def gaussian_discrepancy(
+def gaussian_mmd(
   a: ArrayLike, b: ArrayLike, *, bandwidth: float | None = None
 ) -> Estimate:
-  """Computes eq. (1) with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
+  """Compute eq. (1) with k(x, y) = exp(-|x - y|^2 / (2 bandwidth^2)).
 
-  The influence of a sample is twice its mean kernel with its own set less that
-  with the other set.
+  The influence of a sample is twice the difference of its mean kernels with its
+  own set and with the other set.
 
   Args:
     a: samples, [N, ...], flattened to [N, D], N >= 2.
     b: the reference, samples of the same shape, [M, ...], M >= 2.
-    bandwidth: in the unit of the samples, positive; by default the median
-      distance between (at most 500, evenly chosen) samples of the reference.
+    bandwidth: positive, in the unit of the samples; default: the median
+      distance between at most 500 samples of the reference.
 
   Returns:
-    The square of the discrepancy, unbiased.
+    The squared discrepancy, unbiased.
 
   Raises:
     UsageError: the shapes differ, a sample is not finite, a set has fewer than
@@ -101,7 +105,7 @@ def gaussian_discrepancy(
     Gretton et al. 2012, eq. 3 and section 8 for the median.
 
   Example:
-    >>> found = gaussian_discrepancy([[0.0]] * 2, [[1.0]] * 2, bandwidth=1.0)
+    >>> found = gaussian_mmd([[0.0]] * 2, [[1.0]] * 2, bandwidth=1.0)
     >>> round(found.value, 4)  # 2 - 2 exp(-1 / 2)
     0.7869
   """
@@ -119,21 +123,23 @@ def gaussian_discrepancy(
     )
   from_a, from_b = _mean_kernels(a, b, bandwidth)
   within_a, within_b = (
-    # Less a point's kernel with itself.
+    # Without the kernel of a point with itself.
     (_mean_kernels(x, x, bandwidth)[0] * len(x) - 1) / (len(x) - 1)
     for x in (a, b)
   )
   value = within_a.mean() + within_b.mean() - 2 * from_a.mean()
-  return delta(float(value), 2 * (within_a - from_a), 2 * (within_b - from_b))
+  return jackknife(
+    float(value), 2 * (within_a - from_a), 2 * (within_b - from_b)
+  )
 
 
 def _unbiased(a: Points, b: Points) -> float:
-  """Computes eq. (1) of the polynomial kernel, [n, D] and [m, D]."""
+  """Compute eq. (1) with the polynomial kernel for [n, D] and [m, D]."""
   size = a.shape[1]
 
   def kernel(x: Points, y: Points) -> Points:
     base = x @ y.T / size + 1
-    # Much faster than a power.
+    # Much faster than base**3.
     return base * base * base
 
   def within(x: Points) -> float:
@@ -146,7 +152,7 @@ def _unbiased(a: Points, b: Points) -> float:
 def _mean_kernels(
   a: Points, b: Points, bandwidth: float
 ) -> tuple[Points, Points]:
-  """Averages the Gaussian kernel of each point over all others: [N], [M]."""
+  """Average the Gaussian kernel of each point with all others: [N], [M]."""
   rows, columns = np.zeros(len(a)), np.zeros(len(b))
   for some, distances in distance_chunks(a, b):
     values = np.exp(-0.5 * np.square(distances / bandwidth))
@@ -156,7 +162,7 @@ def _mean_kernels(
 
 
 def _median_distance(points: Points) -> float:
-  """Returns the median distance of different points among some of [N, D]."""
+  """Return the median distance between different points of [N, D]."""
   from scipy.spatial.distance import pdist
 
   num = min(len(points), _MEDIAN_ROWS)

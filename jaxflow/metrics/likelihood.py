@@ -5,23 +5,22 @@ The points of `dx/dt = v(x, t)` change their density by the divergence of v:
   d log p_t(x_t) / dt = -div v(x_t, t),  so, from data (t_min) to noise (t_max),
   log p_t_min(x) = log p_t_max(x_t_max) + integral of div v(x_t, t) dt.    (1)
 
-A point and its integral are one state of one more number, so that every ODE
-step serves. The law at t_max is the one that sampling starts from:
+The integral is one more component of the state, so any ODE solver applies. The
+distribution at t_max is the one that sampling starts from:
 
   p_t_max = N(0, sigma(t_max)^2 I).                                       (2)
 
-So (1) is the exact likelihood of the model as it is sampled: of x at t_min,
-which is data where sigma(t_min) = 0 and otherwise data with noise of that
-deviation. Where alpha(t_max) > 0 (diffusions) the noised data differ from (2),
-and the model errs by as much.
+So (1) is the exact likelihood of the model's samples at t_min: data if
+sigma(t_min) = 0, otherwise data with noise of that standard deviation. If
+alpha(t_max) > 0, as in diffusions, the noised data do not follow (2) exactly.
 
 The divergence is the trace of the Jacobian J of v. With probes e whose
 covariance is I it is (Hutchinson 1990)
 
   div v = E e^T J e,                                                      (3)
 
-or exactly the sum of e_i^T J e_i over the unit vectors. A probe is one
-directional derivative; a sample keeps its probes along the whole trajectory.
+or exactly the sum of e_i^T J e_i over the unit vectors. A probe costs one
+directional derivative. A sample keeps its probes along the whole trajectory.
 
 References:
   Chen, Rubanova, Bettencourt, Duvenaud 2018, Neural ordinary differential
@@ -37,11 +36,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.metrics.batches import as_argument, full_batches
-from jaxflow.metrics.bits import Likelihood
+from jaxflow.metrics.bits_per_dimension import Likelihood
 from jaxflow.paths import Path
 from jaxflow.solvers import Solver, heun
 from jaxflow.types import Array, ModelFn, PyTree
@@ -62,25 +61,25 @@ def negative_log_likelihood(
   batch_size: int = 256,
   cond: PyTree = None,
 ) -> Likelihood:
-  """Integrates eq. (1) for every sample.
+  """Compute the negative log-likelihood of every sample, eq. (1).
 
   Args:
-    velocity_fn: A network of the velocity, called with s = t. A
-      `jax.tree_util.Partial` passes its parameters as arguments of the program;
-      of another callable they become constants in it.
+    velocity_fn: A velocity network, called with s = t. The parameters of a
+      `jax.tree_util.Partial` become arguments of the compiled program, those of
+      another callable become constants.
     data: Points at t_min, `[N, ...]`, finite.
-    key: Of the probes; sample i has the same ones in batches of any size.
-    path: Gives the law at t_max, eq. (2).
-    times: Decreasing, as of a sampler, from t_max to t_min; `[steps + 1]`.
+    key: Random key of the probes, independent of the batch size.
+    path: Gives the distribution at t_max, eq. (2).
+    times: Decreasing times from t_max to t_min, `[steps + 1]`.
     solver: One ODE step, as in `jaxflow.solvers`.
-    law: Of the probes, or "exact" for the whole trace by as many directional
-      derivatives as a sample has numbers.
-    probes: How many a sample, at least 1.
-    batch_size: How many samples at a time.
+    law: Distribution of the probes, or "exact" for the whole trace, with one
+      directional derivative for each element of a sample.
+    probes: Number of probes a sample, at least 1.
+    batch_size: Number of samples at a time.
     cond: The condition of each sample, arrays `[N, ...]`, or None.
 
   Returns:
-    A number of nats for every sample, in the order of the data.
+    The likelihoods in the order of the data.
 
   Raises:
     UsageError: An argument is out of range, or times do not decrease from
@@ -123,7 +122,7 @@ def negative_log_likelihood(
   broken = np.count_nonzero(~np.isfinite(nats))
   if broken:
     raise RunError(f"{broken} of {len(rows)} likelihoods are not finite")
-  return Likelihood(nats=nats, size=size)
+  return Likelihood(nll=nats, size=size)
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "exact"))
@@ -138,7 +137,7 @@ def _integrate(
   solver: Solver,
   exact: bool,
 ) -> Array:
-  """Computes eq. (1) for points `[B, ...]` and probes `[P, B, ...]`."""
+  """Compute eq. (1) for points `[B, ...]` and probes `[P, B, ...]`."""
   shape, rows = x.shape, len(x)
 
   def augmented(state: Array, t: Array) -> Array:
@@ -163,7 +162,7 @@ def _integrate(
 
 
 def _probes(law: Law, num: int, keys: Array, x: Array) -> Array:
-  """Draws probes `[P, B, ...]` for points `[B, ...]`, row i with key i."""
+  """Draw probes `[P, B, ...]` for points `[B, ...]`, row i by key i."""
   shape = x.shape[1:]
   if law == "exact":
     size = math.prod(shape)
@@ -175,14 +174,14 @@ def _probes(law: Law, num: int, keys: Array, x: Array) -> Array:
 
 
 def _check(
-  rows: NDArray,
-  grid: NDArray,
+  rows: np.ndarray,
+  grid: np.ndarray,
   path: Path,
   law: Law,
   probes: int,
   batch_size: int,
 ) -> None:
-  """Raises where an argument of `negative_log_likelihood` is wrong."""
+  """Raise UsageError if an argument of `negative_log_likelihood` is wrong."""
   if rows.ndim < 2 or not rows.size or not np.isfinite(rows).all():
     raise UsageError(
       f"data of shape {rows.shape}: give finite samples, [N, ...]"

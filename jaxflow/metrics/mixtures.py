@@ -1,8 +1,9 @@
-"""Are all modes of a known mixture of Gaussians hit, and how well.
+"""Mode coverage and sample quality for a known mixture of Gaussians.
 
-A sample belongs to the mode that is nearest in standard deviations of the mode,
-and hits it within 3 of them. In two dimensions a sample of the mixture itself
-does so with probability 1 - exp(-9 / 2) = 0.989 when the modes are well apart.
+Distances to a mode are in units of its standard deviation. A sample belongs to
+the nearest mode and hits it at a distance of at most 3. With well-separated
+modes in two dimensions, a sample of the mixture itself hits its mode with
+probability 1 - exp(-9 / 2) = 0.989.
 """
 
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ _REACH = 3.0
 
 
 class Mixture(Protocol):
-  """A known mixture of round Gaussians."""
+  """A known mixture of isotropic Gaussians."""
 
   @property
   def means(self) -> Any:
@@ -39,16 +40,16 @@ class Mixture(Protocol):
 def mode_coverage(
   samples: ArrayLike, mixture: Mixture, *, share: float = 0.5, seed: int = 0
 ) -> Estimate:
-  """Computes the share of modes that get their part of the samples.
+  """Compute the share of modes that receive enough samples.
 
-  A mode counts when at least `share` of the N * weight samples expected there
-  hit it.
+  A mode expects N * weight samples. It counts if at least `share` of that many
+  samples hit it.
 
   Args:
     samples: points, [N, D].
     mixture: the known distribution, with K modes.
-    share: part of the expected samples that is enough, in (0, 1].
-    seed: of the bootstrap that the error comes from.
+    share: sufficient share of the expected samples, in (0, 1].
+    seed: seed of the bootstrap for the error.
 
   Returns:
     A share of the K modes, in [0, 1].
@@ -81,14 +82,14 @@ def mode_coverage(
 
 
 def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
-  """Computes the share of samples within 3 standard deviations of a mode.
+  """Compute the share of samples within 3 standard deviations of a mode.
 
   Args:
     samples: points, [N, D].
     mixture: the known distribution.
 
   Returns:
-    A share of the N samples, in [0, 1], with the error of a binomial law.
+    A share of the N samples, in [0, 1], with its binomial error.
 
   Raises:
     UsageError: the samples do not fit the mixture or are not finite.
@@ -110,7 +111,7 @@ def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
 def _assign(
   samples: ArrayLike, mixture: Mixture
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-  """Finds the nearest mode of each sample [N] and whether it hits it [N]."""
+  """Return each sample's nearest mode [N], and whether it hits the mode [N]."""
   from sklearn.metrics import pairwise_distances
 
   points, means = as_pair("samples", samples, "means", mixture.means)

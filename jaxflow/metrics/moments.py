@@ -1,14 +1,14 @@
-"""Mean and covariance of samples that are never in one place.
+"""Mean and covariance as moments that can be merged over batches and hosts.
 
-Each host reduces the rows that its devices hold, in float64, and joins them to
-what it has (Chan et al. 1979, eq. 2.1); at the end hosts join theirs:
+Every host reduces its own rows in float64 and merges them into its moments; at
+the end the hosts merge theirs (Chan et al. 1979, eq. 2.1):
 
   mean = mean_a + (n_b / n) d,   scatter = S_a + S_b + (n_a n_b / n) d d^T,
   d = mean_b - mean_a,   n = n_a + n_b.
 
-How samples are parted into batches and over devices changes the result by
-rounding in float64 only. A difference of squares, or float32, would not do: the
-Frechet distance is a small difference of large traces.
+So batches and devices change the result only by float64 rounding. A difference
+of squares, or float32, would be too inexact: the Frechet distance is a small
+difference of large traces.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Moments:
   Attributes:
     count: n.
     mean: The mean, [D].
-    scatter: Sum of the outer products of what is left, [D, D].
+    scatter: Sum of the outer products of the centred samples, [D, D].
   """
 
   count: int
@@ -35,18 +35,18 @@ class Moments:
 
   @property
   def covariance(self) -> NDArray[np.float64]:
-    """Unbiased covariance, [D, D]; needs two samples."""
+    """The unbiased covariance of at least two samples, [D, D]."""
     return self.scatter / (self.count - 1)
 
   @classmethod
   def of(cls, rows: ArrayLike) -> "Moments":
-    """Reduces rows that are at hand.
+    """Compute the moments of samples.
 
     Args:
       rows: Samples [n, ...], n >= 1, flattened to [n, D].
 
     Raises:
-      UsageError: There is no row.
+      UsageError: There are no samples.
 
     Example:
       >>> found = Moments.of([[1.0], [3.0]])
@@ -61,19 +61,17 @@ class Moments:
     centred = array - mean
     return cls(len(array), mean, centred.T @ centred)
 
+  def merge(self, other: "Moments") -> "Moments":
+    """Return the moments of both sets of samples together.
 
-def merge(a: Moments, b: Moments) -> Moments:
-  """Joins the moments of two sets of samples.
-
-  Example:
-    >>> merge(Moments.of([[0.0]]), Moments.of([[2.0]])).mean.tolist()
-    [1.0]
-  """
-  count, apart = a.count + b.count, b.mean - a.mean
-  return Moments(
-    count,
-    a.mean + apart * (b.count / count),
-    a.scatter
-    + b.scatter
-    + np.outer(apart, apart) * (a.count * b.count / count),
-  )
+    Example:
+      >>> Moments.of([[0.0]]).merge(Moments.of([[2.0]])).mean.tolist()
+      [1.0]
+    """
+    count, apart = self.count + other.count, other.mean - self.mean
+    between = np.outer(apart, apart) * (self.count * other.count / count)
+    return Moments(
+      count,
+      self.mean + apart * (other.count / count),
+      self.scatter + other.scatter + between,
+    )

@@ -1,12 +1,12 @@
-"""The training samples that generated ones are nearest to, and copies.
+"""Nearest training samples, and the share of memorised samples.
 
-A network that has learnt its training set by heart scores well by most metrics.
-Distances to the training set tell: samples of the same distribution that were
-not trained on are as far from it as they are.
+A network that has memorised its training set scores well by most metrics. Its
+distances to the training set reveal it: they are shorter than those of held-out
+samples.
 
 References:
-  Lopez-Paz, Oquab 2016 (arXiv:1610.06545), section 3.4: nearest neighbours are
-  looked at in a space of features, since a shift by a pixel is far in pixels.
+  Lopez-Paz, Oquab 2016 (arXiv:1610.06545), section 3.4: nearest neighbours in a
+  feature space, because a shift by one pixel is a large distance in pixels.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.points import as_pair
 
 
-def nearest(
+def nearest_neighbours(
   samples: ArrayLike, train: ArrayLike, *, k: int = 3
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
   """Find the nearest training samples by Euclidean distance.
@@ -25,16 +25,17 @@ def nearest(
   Args:
     samples: generated samples, or features of them, [N, ...].
     train: training samples, or features of them, [M, ...].
-    k: how many, at most M.
+    k: number of neighbours, at most M.
 
   Returns:
-    Row numbers of the nearest first, [N, k], and their distances, [N, k].
+    Row numbers, nearest first, [N, k], and distances, [N, k].
 
   Raises:
     UsageError: the shapes differ, a number is not finite, or k does not fit.
 
   Example:
-    >>> index, distance = nearest([[0.0]], [[5.0], [1.0], [-2.0]], k=2)
+    >>> train = [[5.0], [1.0], [-2.0]]
+    >>> index, distance = nearest_neighbours([[0.0]], train, k=2)
     >>> index.tolist(), distance.tolist()
     ([[1, 2]], [[1.0, 2.0]])
   """
@@ -54,11 +55,11 @@ def memorisation(
   *,
   quantile: float = 0.01,
 ) -> Estimate:
-  """Measure the share of samples that are suspiciously near to training data.
+  """Compute the share of samples that are suspiciously near to training data.
 
-  Near is what only a share of `quantile` of held-out samples is: nearer to
-  their nearest training sample than that quantile of such distances. Samples of
-  the true distribution score `quantile`; copies of training samples 1.
+  A sample is too near if its distance to the nearest training sample is below
+  the `quantile` of these distances for held-out samples. So samples of the true
+  distribution score `quantile`, and copies of training samples score 1.
 
   Args:
     samples: generated samples, or features of them, [N, ...].
@@ -67,11 +68,12 @@ def memorisation(
     quantile: between 0 and 1.
 
   Returns:
-    The share, and its standard error over both sets: binomial of the samples,
-    and of the held-out ones that say what is near, as if the laws were equal.
+    The share; its standard error includes the binomial errors of the samples
+    and of the held-out quantile.
 
   Raises:
-    UsageError: as of `nearest`, or the quantile is not between 0 and 1.
+    UsageError: the shapes differ, a number is not finite, or the quantile is
+      not between 0 and 1.
 
   Example:
     >>> real = np.arange(200.0)
@@ -80,8 +82,8 @@ def memorisation(
   """
   if not 0 < quantile < 1:
     raise UsageError(f"quantile={quantile}: give a number between 0 and 1")
-  _, of_real = nearest(held_out, train, k=1)
-  _, of_samples = nearest(samples, train, k=1)
+  _, of_real = nearest_neighbours(held_out, train, k=1)
+  _, of_samples = nearest_neighbours(samples, train, k=1)
   share = float(np.mean(of_samples < np.quantile(of_real, quantile)))
   variance = share * (1 - share) / len(of_samples)
   variance += quantile * (1 - quantile) / len(of_real)

@@ -1,4 +1,4 @@
-"""Samples as rows of float64 numbers, checked where they enter a metric."""
+"""Samples as checked rows of float64 numbers, and distances between them."""
 
 from collections.abc import Iterator
 
@@ -13,17 +13,17 @@ _WORKING_MEMORY_MIB = 256
 
 
 def as_points(name: str, samples: ArrayLike) -> Points:
-  """Flattens samples to one float64 row each.
+  """Flatten samples to one float64 row each.
 
   Args:
-    name: what the samples are called in an error message.
+    name: name of the samples in error messages.
     samples: finite numbers, [N, ...] with N >= 1; [N] is read as [N, 1].
 
   Returns:
     The same numbers, [N, D].
 
   Raises:
-    UsageError: there are no samples, or one of them is not finite.
+    UsageError: there are no samples, or a sample is not finite.
 
   Example:
     >>> as_points("samples", np.zeros((5, 2, 3))).shape
@@ -44,12 +44,12 @@ def as_points(name: str, samples: ArrayLike) -> Points:
 def as_pair(
   name_a: str, a: ArrayLike, name_b: str, b: ArrayLike
 ) -> tuple[Points, Points]:
-  """Flattens two sets of samples that must have the same width.
+  """Flatten two sets of samples that must have the same width.
 
   Args:
-    name_a: what the first set is called in an error message.
+    name_a: name of the first set in error messages.
     a: finite numbers, [N, ...].
-    name_b: what the second set is called in an error message.
+    name_b: name of the second set.
     b: finite numbers, [M, ...].
 
   Returns:
@@ -74,17 +74,10 @@ def as_pair(
 
 
 def centred(a: Points, b: Points) -> tuple[Points, Points]:
-  """Moves two sets together so that their pooled mean is the origin.
+  """Shift two sets [N, D] and [M, D] so that their pooled mean is zero.
 
-  Fast pairwise distances come from |x|^2 + |y|^2 - 2 x.y, which loses digits
-  when the points lie far from the origin. Distances do not change.
-
-  Args:
-    a: points, [N, D].
-    b: points, [M, D].
-
-  Returns:
-    The moved sets, [N, D] and [M, D].
+  Fast pairwise distances use |x|^2 + |y|^2 - 2 x.y, which loses digits for
+  points far from the origin.
 
   Example:
     >>> a, b = centred(np.array([[1.0]]), np.array([[3.0]]))
@@ -96,14 +89,14 @@ def centred(a: Points, b: Points) -> tuple[Points, Points]:
 
 
 def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
-  """Computes Euclidean distances, some rows at a time.
+  """Compute Euclidean distances in chunks of rows, to save memory.
 
   Args:
     a: points, [N, D].
     b: points, [M, D].
 
   Yields:
-    Which rows of a, and their distances to all of b, [rows, M].
+    A slice of rows of a, and their distances to all of b, [rows, M].
 
   Example:
     >>> for rows, distances in distance_chunks(np.ones((1, 1)), np.eye(1)):

@@ -5,17 +5,16 @@ data do not allow are absent. `dataclasses.asdict` makes a Score ready for JSON.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
-from jaxflow.metrics.summary import Drawn
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import METRICS, NETWORK, row_of
 from jaxflow.metrics.text_tables import render
 
@@ -70,12 +69,12 @@ class Score:
 
 
 def score(
-  generated: Drawn,
-  reference: Drawn,
-  fresh: Drawn | None = None,
+  generated: SampleSummary,
+  reference: SampleSummary,
+  fresh: SampleSummary | None = None,
   **options: Any,
 ) -> dict[str, Score]:
-  """Compares generated samples, and fresh real ones, with a reference.
+  """Compare generated samples, and fresh real ones, with a reference.
 
   Args:
     generated: generated samples.
@@ -93,7 +92,9 @@ def score(
   Example:
     >>> import numpy as np
     >>> draw = np.random.default_rng(0).standard_normal
-    >>> sets = [Drawn(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)]
+    >>> sets = [
+    ...   SampleSummary(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)
+    ... ]
     >>> found = score(*sets, names=["sliced_wasserstein"])
     >>> found["sliced_wasserstein"].value > 3.5
     True
@@ -123,7 +124,8 @@ class Judge:
     >>> import numpy as np
     >>> draw = np.random.default_rng(0).standard_normal
     >>> near, far, real, fresh = (
-    ...   Drawn(num=99, samples=draw((99, 2)) + x) for x in (1, 4, 0, 0))
+    ...   SampleSummary(num=99, samples=draw((99, 2)) + x)
+    ...   for x in (1, 4, 0, 0))
     >>> judge = Judge(real, fresh, names=["energy_distance"])
     >>> [judge(x)["energy_distance"].value > 5 for x in (near, far)]
     [False, True]
@@ -131,8 +133,8 @@ class Judge:
 
   def __init__(
     self,
-    reference: Drawn,
-    fresh: Drawn | None,
+    reference: SampleSummary,
+    fresh: SampleSummary | None,
     *,
     names: Sequence[str] | None = None,
     **options: Any,
@@ -152,8 +154,8 @@ class Judge:
     """What it computes, where the floor is known."""
     return tuple(self._floor)
 
-  def __call__(self, generated: Drawn) -> dict[str, Score]:
-    """Returns a Score by name, in the order of METRICS.
+  def __call__(self, generated: SampleSummary) -> dict[str, Score]:
+    """Return a Score by name, in the order of METRICS.
 
     Args:
       generated: the samples to judge.
@@ -179,7 +181,7 @@ class Judge:
 
 
 def asks_class(name: str) -> bool:
-  """Says whether a metric asks for the class of a sample.
+  """Say whether a metric asks for the class of a sample.
 
   Example:
     >>> asks_class("accuracy_digits"), asks_class("fid")
@@ -189,7 +191,7 @@ def asks_class(name: str) -> bool:
 
 
 def of_velocity(name: str) -> bool:
-  """Says whether a number is of a velocity, not of samples.
+  """Say whether a number is of a velocity, not of samples.
 
   Example:
     >>> of_velocity("curvature"), of_velocity("recall")
@@ -199,7 +201,7 @@ def of_velocity(name: str) -> bool:
 
 
 def sees_images(name: str) -> bool:
-  """Says whether a metric is of what a network sees.
+  """Say whether a metric is of what a network sees.
 
   Example:
     >>> sees_images("fid"), sees_images("recall")
@@ -212,7 +214,7 @@ def sees_images(name: str) -> bool:
 
 
 def direction(name: str) -> str:
-  """Returns which direction of a number is better, "lower" or "higher".
+  """Return which direction of a number is better, "lower" or "higher".
 
   Args:
     name: Its name.
@@ -228,7 +230,7 @@ def direction(name: str) -> str:
 
 
 def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
-  """Renders evaluations as text, each value beside that of real data.
+  """Render evaluations as text, each value beside that of real data.
 
   An arrow says which direction is better. The number of fresh real samples
   follows that of generated ones where they differ.
@@ -272,33 +274,32 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 
 def _place(name: str) -> int:
-  """Returns where a number stands in the table."""
+  """Return where a number stands in the table."""
   if name in _OF_NETWORKS:
     return len(METRICS) + list(_OF_NETWORKS).index(name)
   return list(METRICS).index(_row(name))
 
 
 def _row(name: str) -> str:
-  """Returns the row of a metric of samples."""
+  """Return the row of a metric of samples."""
   row = row_of(name)
   if row is None:
     every = [*METRICS, *_OF_NETWORKS]
-    near = difflib.get_close_matches(name, every, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(
-      f"metric {name!r} is unknown: {hint}choose among {', '.join(every)}"
+      f"metric {name!r} is unknown: {did_you_mean(name, every)}choose among "
+      f"{', '.join(every)}"
     )
   return row
 
 
 def _counts(score: Score) -> str:
-  """Writes the numbers of samples, one where they are equal."""
+  """Write the numbers of samples, one where they are equal."""
   counts = dict.fromkeys(n for n in (score.num, score.real_num) if n)
   return "/".join(map(str, counts))
 
 
 def _number(value: float | None, error: float | None) -> str:
-  """Writes a number and its standard error; small ones with a power of 10."""
+  """Write a number and its standard error; small ones with a power of 10."""
   if value is None:
     return ""
   style = ".4f" if abs(value) >= 1e-3 or value == 0 else ".2e"

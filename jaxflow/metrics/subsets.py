@@ -1,4 +1,4 @@
-"""Random subsets of labelled data with prescribed shares of the classes."""
+"""Random subsets of labelled data that keep the class frequencies."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,15 @@ Indices = NDArray[np.intp]
 def proportional_subset(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Indices:
-  """Picks rows so that every class keeps its share, to within one row.
+  """Choose rows so that every class keeps its share, to within one row.
 
   Args:
     generator: the source of randomness.
     label: class of each row, [N].
-    num: number of rows to pick, from 1 to N.
+    num: number of rows to choose, from 1 to N.
 
   Returns:
-    Different row numbers in rising order, [num].
+    Distinct row numbers in increasing order, [num].
 
   Example:
     >>> label = np.array([0, 1, 1, 0, 1, 1])
@@ -28,7 +28,7 @@ def proportional_subset(
   """
   shuffled = generator.permutation(len(label))
   by_class = shuffled[np.argsort(label[shuffled], kind="stable")]
-  # Evenly spaced places in the sorted order meet each class in proportion.
+  # Evenly spaced positions in the order of classes are proportional.
   return np.sort(by_class[np.arange(num) * len(label) // num])
 
 
@@ -38,16 +38,16 @@ def random_subset(
   num: int,
   label: Labels | None = None,
 ) -> Indices:
-  """Picks rows in random order, so that the first of them are a fair choice.
+  """Choose rows in random order.
 
   Args:
     generator: the source of randomness.
     size: number of rows N.
-    num: number of rows to pick; all of them where there are fewer.
-    label: class of each row, [N]: classes keep their shares. Or None.
+    num: number of rows to choose; all rows if there are fewer.
+    label: class of each row, [N], to keep the classes' shares, or None.
 
   Returns:
-    Different row numbers, [min(num, N)].
+    Distinct row numbers, [min(num, N)].
 
   Example:
     >>> label = np.repeat([0, 1], 50)
@@ -65,15 +65,15 @@ def random_subset(
 def repeated_labels(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Labels:
-  """Repeats labels until there are enough, with the shares of the classes.
+  """Repeat labels up to a number, keeping the classes' shares.
 
   Args:
     generator: the source of randomness.
     label: classes, [N].
-    num: how many.
+    num: number of labels.
 
   Returns:
-    The labels over and over, and a random part of them, [num].
+    Whole copies of the labels, then a random part of them, [num].
 
   Example:
     >>> label = np.repeat([0, 1], 50)

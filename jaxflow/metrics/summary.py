@@ -1,9 +1,9 @@
-"""What is kept of a set of samples, generated or real, for all metrics."""
+"""The summary of a set of samples from which all metrics are computed."""
 
 import dataclasses
 from collections.abc import Mapping
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics.confidences import Confidences
@@ -11,55 +11,56 @@ from jaxflow.metrics.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Drawn:
-  """N samples: the first K of them as they are, all of them as sums.
+class SampleSummary:
+  """N generated or real samples: K of them as rows, all of them as sums.
 
   Attributes:
-    num: N.
-    samples: the first K, [K, ...], or None.
-    label: classes of these, whole numbers [K], or None.
-    features: of these, by network, [K, D].
-    moments: of all N, by network; of spatial features under
-      "<network>_spatial".
-    confidences: of all N, by network.
-    logits: of the first K, by network that knows the data's classes, [K, C].
+    num: number of samples N.
+    samples: the first K samples, [K, ...], or None.
+    label: their classes, whole numbers [K], or None.
+    features: their features by network, [K, D].
+    moments: moments of all N samples' features by network; those of spatial
+      features have the key "<network>_spatial".
+    confidences: class probabilities of all N samples by network.
+    logits: logits of the first K samples, [K, C], by network that was trained
+      on the data's classes.
 
   Raises:
-    UsageError: there is no sample, K differs or is above N.
+    UsageError: N < 1, K > N, or numbers of rows differ.
 
   Example:
     >>> import numpy as np
-    >>> Drawn(num=3, samples=np.zeros((3, 2))).kept
+    >>> SampleSummary(num=3, samples=np.zeros((3, 2))).num_rows
     3
   """
 
   num: int
-  samples: NDArray | None = None
-  label: NDArray | None = None
-  features: Mapping[str, NDArray] = dataclasses.field(default_factory=dict)
+  samples: np.ndarray | None = None
+  label: np.ndarray | None = None
+  features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   moments: Mapping[str, Moments] = dataclasses.field(default_factory=dict)
   confidences: Mapping[str, Confidences] = dataclasses.field(
     default_factory=dict
   )
-  logits: Mapping[str, NDArray] = dataclasses.field(default_factory=dict)
+  logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.num < 1:
       raise UsageError(f"num={self.num}: give at least 1 sample")
     counts = {name: len(rows) for name, rows in self.rows().items()}
-    if len(set(counts.values())) > 1 or self.kept > self.num:
+    if len(set(counts.values())) > 1 or self.num_rows > self.num:
       parts = ", ".join(f"{count} {name}" for name, count in counts.items())
       raise UsageError(
         f"num={self.num}: {parts}; keep as many of each, and at most num"
       )
 
   @property
-  def kept(self) -> int:
-    """K."""
+  def num_rows(self) -> int:
+    """K, the number of samples that are kept as rows."""
     return max(map(len, self.rows().values()), default=0)
 
-  def rows(self) -> dict[str, NDArray]:
-    """Returns all that has one row for each of the first K, by name."""
+  def rows(self) -> dict[str, np.ndarray]:
+    """Return every array with one row for each of the K samples, by name."""
     found = {"samples": self.samples, "labels": self.label}
     for kind in ("features", "logits"):
       named = getattr(self, kind)

@@ -1,25 +1,27 @@
-"""Every metric of samples: a function of arrays, and a row of METRICS.
+"""METRICS: every metric of samples is one row; add a metric here.
 
-The name of a metric that looks through a network ends in the network's name:
-`fd_<network>` is one row and `fd_digits` a number. Those of the true Inception
-have the short names of the literature.
+1. Write a function of arrays that returns an `Estimate`, in a file of its own.
+2. Write a row: `compute` takes the arrays from `MetricInputs`, `needs` names
+   the entries of `inputs.NEEDS` that the metric requires.
+3. A name with "<network>" stands for one number per feature network, such as
+   `fd_digits`. Metrics of the published Inception have the usual short names.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxflow.metrics.assignments import wasserstein
+from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.confidences import inception_score
 from jaxflow.metrics.distances import energy_distance, sliced_wasserstein
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.frechet import frechet_distance
-from jaxflow.metrics.kernels import gaussian_discrepancy, kernel_distance
+from jaxflow.metrics.inputs import MetricInputs
+from jaxflow.metrics.kernels import gaussian_mmd, kernel_distance
 from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.metrics.recognition import Recognizer, class_accuracy
-from jaxflow.metrics.requirements import Sides
 
 INCEPTION = "inception"
 NETWORK = "<network>"
@@ -27,81 +29,82 @@ NETWORK = "<network>"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-  """A number of two sets of samples.
+  """One row of the table.
 
   Attributes:
-    compute: the number, from both sets as seen through one network or none.
-    needs: what must be there, entries of `sides.NEEDS`; the first is the space
-      that the metric looks at.
-    better: which direction.
-    least: how many samples of each set it takes.
-    neighbours: it takes k more.
-    network: the network of a name that names none.
-    instead: left out, unless asked for, where a network sees the samples.
+    compute: computes the metric from its inputs.
+    needs: required inputs, entries of `inputs.NEEDS`; the first names the space
+      in which samples are compared.
+    better: the direction of improvement.
+    min_samples: minimal number of samples in each set.
+    neighbours: whether `min_samples` grows by k.
+    network: the network of a name without "<network>".
+    skip_with_network: skip the metric, unless it is named, if there are
+      features of a network.
   """
 
-  compute: Callable[[Sides], Estimate]
+  compute: Callable[[MetricInputs], Estimate]
   needs: tuple[str, ...]
   better: Literal["lower", "higher"]
-  least: int = 2
+  min_samples: int = 2
   neighbours: bool = False
   network: str = ""
-  instead: bool = False
+  skip_with_network: bool = False
 
 
-def _recognised(sides: Sides) -> Estimate:
-  """Asks a classifier of the reference about generated samples."""
-  generated, reference = sides.points
-  label, known = sides.generated.label, sides.reference.label
-  recognizer = Recognizer(reference, cast(NDArray, known), sides.k)
-  return recognizer.recognised(generated, cast(NDArray, label))
+def _recognised(inputs: MetricInputs) -> Estimate:
+  """Compute the accuracy of a classifier of the reference."""
+  generated, reference = inputs.points
+  label, known = inputs.generated.label, inputs.reference.label
+  classifier = NeighbourClassifier(reference, cast(np.ndarray, known), inputs.k)
+  return classifier.accuracy(generated, cast(np.ndarray, label))
 
 
-def _accuracy(sides: Sides) -> Estimate:
-  """Asks a network about generated samples."""
-  logits = sides.generated.logits[sides.network]
-  return class_accuracy(logits, cast(NDArray, sides.generated.label))
+def _accuracy(inputs: MetricInputs) -> Estimate:
+  """Compute the accuracy of a network's logits."""
+  logits = inputs.generated.logits[inputs.network]
+  return class_accuracy(logits, cast(np.ndarray, inputs.generated.label))
 
 
-def _frechet(sides: Sides, suffix: str = "") -> Estimate:
-  """Compares moments; spatial features are not kept, so have no rows."""
-  name = f"{sides.network}{suffix}"
-  rows = (None, None) if suffix else sides.rows
+def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
+  """Compare moments; spatial features are not kept as rows."""
+  name = f"{inputs.network}{suffix}"
+  rows = (None, None) if suffix else inputs.rows
   return frechet_distance(
-    sides.generated.moments[name],
-    sides.reference.moments[name],
+    inputs.generated.moments[name],
+    inputs.reference.moments[name],
     rows_a=rows[0],
     rows_b=rows[1],
   )
 
 
-def _kid(sides: Sides) -> Estimate:
-  """Compares features of a network."""
-  return kernel_distance(*sides.points, seed=sides.seed)
+def _kid(inputs: MetricInputs) -> Estimate:
+  """Compute the kernel distance of features."""
+  return kernel_distance(*inputs.points, seed=inputs.seed)
 
 
-def _inception_score(sides: Sides) -> Estimate:
-  """Reads the sums of a network's confidences."""
-  return inception_score(sides.generated.confidences[sides.network])
+def _inception_score(inputs: MetricInputs) -> Estimate:
+  """Compute the score of a network's confidences."""
+  return inception_score(inputs.generated.confidences[inputs.network])
 
 
-def _mode_coverage(sides: Sides) -> Estimate:
-  """Compares generated samples with the known mixture."""
-  samples, mixture = cast(NDArray, sides.generated.samples), sides.mixture
-  return mode_coverage(samples, cast(Mixture, mixture), seed=sides.seed)
+def _mode_coverage(inputs: MetricInputs) -> Estimate:
+  """Compute the mode coverage of generated samples."""
+  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
+  return mode_coverage(samples, cast(Mixture, mixture), seed=inputs.seed)
 
 
-def _high_quality(sides: Sides) -> Estimate:
-  """Compares generated samples with the known mixture."""
-  samples, mixture = cast(NDArray, sides.generated.samples), sides.mixture
+def _high_quality(inputs: MetricInputs) -> Estimate:
+  """Compute the share of generated samples near a mode."""
+  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
   return high_quality(samples, cast(Mixture, mixture))
 
 
-_SHARES: Mapping[str, Callable[[Sides], Estimate]] = {
-  "precision": lambda sides: sides.manifolds.precision,
-  "recall": lambda sides: sides.manifolds.recall,
-  "density": lambda sides: sides.manifolds.density,
-  "coverage": lambda sides: sides.manifolds.coverage,
+_SHARES: Mapping[str, Callable[[MetricInputs], Estimate]] = {
+  "precision": lambda inputs: inputs.precision_recall.precision,
+  "recall": lambda inputs: inputs.precision_recall.recall,
+  "density": lambda inputs: inputs.precision_recall.density,
+  "coverage": lambda inputs: inputs.precision_recall.coverage,
 }
 
 METRICS: Mapping[str, Metric] = {
@@ -109,7 +112,7 @@ METRICS: Mapping[str, Metric] = {
     compute=_recognised,
     needs=("samples", "classes"),
     better="higher",
-    least=1,
+    min_samples=1,
     neighbours=True,
   ),
   f"accuracy_{NETWORK}": Metric(
@@ -126,7 +129,7 @@ METRICS: Mapping[str, Metric] = {
     better="lower",
   ),
   "mmd": Metric(
-    compute=lambda s: gaussian_discrepancy(*s.points),
+    compute=lambda s: gaussian_mmd(*s.points),
     needs=("samples",),
     better="lower",
   ),
@@ -149,17 +152,17 @@ METRICS: Mapping[str, Metric] = {
     compute=_kid,
     needs=("features",),
     better="lower",
-    least=20,
+    min_samples=20,
     network=INCEPTION,
   ),
   f"kid_{NETWORK}": Metric(
-    compute=_kid, needs=("features",), better="lower", least=20
+    compute=_kid, needs=("features",), better="lower", min_samples=20
   ),
   "inception_score": Metric(
     compute=_inception_score,
     needs=("confidences",),
     better="higher",
-    least=10,
+    min_samples=10,
     network=INCEPTION,
   ),
   **{
@@ -167,9 +170,9 @@ METRICS: Mapping[str, Metric] = {
       compute=compute,
       needs=("samples",),
       better="higher",
-      least=1,
+      min_samples=1,
       neighbours=True,
-      instead=True,
+      skip_with_network=True,
     )
     for name, compute in _SHARES.items()
   },
@@ -178,7 +181,7 @@ METRICS: Mapping[str, Metric] = {
       compute=compute,
       needs=("features",),
       better="higher",
-      least=1,
+      min_samples=1,
       neighbours=True,
     )
     for name, compute in _SHARES.items()
@@ -190,11 +193,11 @@ METRICS: Mapping[str, Metric] = {
     compute=_high_quality, needs=("mixture",), better="higher"
   ),
 }
-"""Every metric, in the order of printing."""
+"""Every metric, in the order in which they are printed."""
 
 
 def row_of(name: str) -> str | None:
-  """Returns the name of the row that a number belongs to, None for no row.
+  """Return the key in METRICS of a metric's name, or None.
 
   Example:
     >>> row_of("fd_digits"), row_of("fid"), row_of("fidd")

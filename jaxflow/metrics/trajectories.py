@@ -1,4 +1,4 @@
-r"""How straight the trajectories of a velocity are, and what a step misses.
+r"""Straightness of a velocity's trajectories, and truncation errors of steps.
 
 A trajectory x(t) of `dx/dt = v(x, t)` from noise (t_max) to data (t_min), with
 T = t_max - t_min and its mean velocity u = (x(t_max) - x(t_min)) / T, has
@@ -6,16 +6,15 @@ T = t_max - t_min and its mean velocity u = (x(t_max) - x(t_min)) / T, has
   straightness   1/T integral of |u - v(x(t), t)|^2 dt                    (1)
   curvature      (integral of |v(x(t), t)| dt) / |x(t_max) - x(t_min)| - 1 (2)
 
-Both are 0 where one Euler step is exact for (1), and where the trajectory is a
-line that never turns back for (2). (1) is that of Liu et al. where T = 1, in
-squared units of data; it depends on how the path counts time, (2) does not: it
-is the arc-chord ratio less 1. On a grid of times both are computed from the
-points themselves, to second order: (1) from the velocities by the trapezoidal
-rule, (2) from the lengths between neighbours.
+(1) is 0 if one Euler step is exact. For T = 1 it is the straightness of Liu et
+al., in squared units of data; it depends on the path's clock. (2) is the
+arc-chord ratio less 1: it is 0 for a line that never turns back, and does not
+depend on the clock. Both are computed on a grid of times to second order: (1)
+by the trapezoidal rule, (2) from the distances between neighbouring points.
 
   truncation     |step(x(t), t, s) - x(s)|                                (3)
 
-is what a solver's step from the true point misses at the next time.
+is the error of one solver step from the true point.
 
 References:
   Liu, Gong, Liu 2022 (arXiv:2209.03003), their S(Z), for (1); Bullitt et al.,
@@ -41,7 +40,7 @@ from jaxflow.types import Array, ModelFn, PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectories:
-  """Numbers of each trajectory; a mean's error is that over trajectories.
+  """Numbers of N trajectories.
 
   Attributes:
     straightness: eq. (1), [N].
@@ -54,7 +53,7 @@ class Trajectories:
   truncation: NDArray[np.float64]
 
   def estimates(self) -> dict[str, Estimate]:
-    """Averages over trajectories, and the truncation also over steps.
+    """Return the means over trajectories, and for truncation also over steps.
 
     Example:
       >>> rows = np.array([1.0, 3.0])
@@ -81,20 +80,20 @@ def trajectories(
   batch_size: int = 256,
   cond: PyTree = None,
 ) -> Trajectories:
-  """Follows a velocity finely, and takes the steps of a solver beside it.
+  """Measure the trajectories of a velocity, and a solver's steps along them.
 
-  The fine trajectory takes `substeps` Heun steps between two times; its own
-  error falls with their square.
+  The reference trajectory takes `substeps` Heun steps between two times. Its
+  error falls with the square of `substeps`.
 
   Args:
-    velocity_fn: A network of the velocity, called with s = t. A
-      `jax.tree_util.Partial` passes its parameters as arguments of the program;
-      of another callable they become constants in it.
+    velocity_fn: A velocity network, called with s = t. The parameters of a
+      `jax.tree_util.Partial` become arguments of the compiled program, those of
+      another callable become constants.
     noise: Points at the first time, `[N, ...]`: `paths.start` of unit noise.
-    times: Decreasing, `[steps + 1]`: the steps of `solver`.
+    times: Decreasing times, `[steps + 1]`, between which `solver` steps.
     solver: One ODE step, whose truncation is measured.
     substeps: Heun steps between two times, at least 1.
-    batch_size: How many trajectories at a time.
+    batch_size: Number of trajectories at a time.
     cond: The condition of each point, arrays `[N, ...]`, or None.
 
   Returns:
@@ -147,8 +146,8 @@ def trajectories(
   )
 
 
-def _refined(grid: NDArray, substeps: int) -> NDArray:
-  """Puts equal parts between times, `[steps, substeps + 1]`."""
+def _refined(grid: np.ndarray, substeps: int) -> np.ndarray:
+  """Divide every step into equal parts, `[steps, substeps + 1]`."""
   parts = np.linspace(0, 1, substeps + 1)
   return grid[:-1, None] * (1 - parts) + grid[1:, None] * parts
 
@@ -157,7 +156,7 @@ def _refined(grid: NDArray, substeps: int) -> NDArray:
 def _follow(
   velocity_fn: ModelFn, x: Array, times: Array, cond: PyTree, *, solver: Solver
 ) -> tuple[Array, Array, Array]:
-  """Computes eqs. (1) and (2), `[B]`, and (3), `[steps, B]`."""
+  """Compute eqs. (1) and (2), `[B]`, and (3), `[steps, B]`."""
   rows = len(x)
 
   def velocity(point: Array, t: Array) -> Array:
@@ -199,5 +198,5 @@ def _follow(
 
 
 def _squared(x: Array) -> Array:
-  """Returns squared norms, `[B, ...] -> [B]`."""
+  """Return squared norms, `[B, ...] -> [B]`."""
   return jnp.square(x).reshape(len(x), -1).sum(axis=1)

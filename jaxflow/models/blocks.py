@@ -11,6 +11,8 @@ from jaxflow.models.network import abstract_graph, init_parameters, rngs_of
 from jaxflow.models.transformer import Block
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Blocks", "stack_blocks", "unstack_blocks"]
+
 
 class Blocks(nnx.Module):
   """A stack of equal blocks, unrolled or scanned: the same function.
@@ -35,7 +37,7 @@ class Blocks(nnx.Module):
     keys = jax.random.split(rngs.params(), depth)
     if scan:
       params = jax.vmap(lambda key: init_parameters(make_block, key))(keys)
-      self.stacked = nnx.merge(abstract_graph(make_block), params)
+      self.stacked: Any = nnx.merge(abstract_graph(make_block), params)
     else:
       for i in range(depth):
         setattr(self, f"block_{i}", make_block(rngs_of(keys[i])))
@@ -43,7 +45,7 @@ class Blocks(nnx.Module):
   def __call__(
     self, x: Array, c: Array, key: Array | None, part: slice | None = None
   ) -> Array:
-    """Returns the tokens [B, T, width] after all blocks, or a part of them."""
+    """Return the tokens [B, T, width] after all blocks, or a part of them."""
     part = part or slice(None)
     keys = None if key is None else jax.random.split(key, self.depth)
     if self.scan:
@@ -70,7 +72,7 @@ class Blocks(nnx.Module):
 
 
 def stack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
-  """Converts the parameters of unrolled blocks to those of scanned ones.
+  """Convert the parameters of unrolled blocks to those of scanned ones.
 
   Args:
     blocks: {"block_0": ..., "block_1": ...}: `params["blocks"]` of a network.
@@ -89,7 +91,7 @@ def stack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
 
 
 def unstack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
-  """Converts the parameters of scanned blocks to those of unrolled ones.
+  """Convert the parameters of scanned blocks to those of unrolled ones.
 
   Example:
     >>> import jax.numpy as jnp

@@ -15,10 +15,12 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.extractors import Extractor, digest
-from jaxflow.models.network import init_parameters, module_of
+from jaxflow.models.network import check_at_least, init_parameters, module_of
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
 from jaxflow.models.trunk import Trunk, rectify
 from jaxflow.types import Array, PyTree
+
+__all__ = ["Classifier", "classifier", "classifier_name"]
 
 _FEATURES = 64
 _PROTOCOL = "native"
@@ -51,7 +53,7 @@ class Classifier:
   seed: int
 
   def extractor(self, data: str, params: PyTree) -> Extractor:
-    """Returns it as an extractor of trained parameters, `<data>_classifier`.
+    """Return an extractor of trained parameters, `<data>_classifier`.
 
     Args:
       data: Name of the data set that it was trained on.
@@ -79,7 +81,7 @@ class ConvClassifier(nnx.Module):
   ):
     side = min(data_shape[:2])
     depth = max(1, int(math.log2(side / _SMALLEST)))
-    self.trunk = Trunk(
+    self.trunk: Trunk = Trunk(
       data_shape=data_shape,
       width=width,
       depth=depth,
@@ -89,11 +91,11 @@ class ConvClassifier(nnx.Module):
     )
     places = math.prod(-(-size // 2**depth) for size in data_shape[:2])
     inputs = places * self.trunk.width
-    self.hidden = nnx.Linear(inputs, _FEATURES, rngs=rngs)
-    self.output = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(inputs, _FEATURES, rngs=rngs)
+    self.output: nnx.Linear = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features [B, 64] and logits [B, num_classes]."""
+    """Return features [B, 64] and logits [B, num_classes]."""
     last = self.trunk(x)[-1]
     features = rectify(self.hidden(last.reshape(len(x), -1)))
     return {"features": features, "classes": self.output(features)}
@@ -108,7 +110,7 @@ def classifier(
   train_steps: int = 1600,
   seed: int = 0,
 ) -> Classifier:
-  """Makes a classifier of the data set that a run is evaluated on.
+  """Make a classifier of the data set that a run is evaluated on.
 
   Its seed is its own, so that runs of different seeds meet the same one.
 
@@ -145,13 +147,8 @@ def classifier(
       f"num_classes={num_classes}: a classifier needs data with two classes or "
       "more"
     )
-  for name, value, least in (
-    ("width", width, 1),
-    ("train_steps", train_steps, 1),
-    ("seed", seed, 0),
-  ):
-    if value < least:
-      raise UsageError(f"{name}={value}: give {least} or more")
+  check_at_least(1, width=width, train_steps=train_steps)
+  check_at_least(0, seed=seed)
 
   def make_module(rngs: nnx.Rngs) -> ConvClassifier:
     return ConvClassifier(
@@ -176,7 +173,7 @@ def classifier(
 
 
 def classifier_name(data: str) -> str:
-  """Returns what the classifier of a data set is called, in files too.
+  """Return the name of the classifier of a data set, in files too.
 
   Example:
     >>> classifier_name("imagenette/160px")

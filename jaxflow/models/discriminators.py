@@ -8,7 +8,7 @@ positions, v and b a linear map, and e(y) the embedding of label y,
 A projected discriminator has one such logit for each layer of a frozen feature
 network: phi_l is computed from the normalised features of layer l by a small
 trainable head. The frozen parameters are an argument of `apply`, so they are
-inputs of a jitted function, not constants, and no part of what is trained.
+inputs of a jitted function, not constants, and are not trained.
 
 No sample sees another: there is no batch norm. Logits are float32.
 
@@ -29,10 +29,22 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import LabelEmbedder
 from jaxflow.models.features import Features
-from jaxflow.models.network import compute_dtype, init_parameters, module_of
+from jaxflow.models.network import (
+  check_at_least,
+  compute_dtype,
+  init_parameters,
+  module_of,
+)
 from jaxflow.models.transformer import TokenLinear, layer_norm
 from jaxflow.models.trunk import Trunk, check_trunk, rectify
 from jaxflow.types import Array, PyTree
+
+__all__ = [
+  "Discriminator",
+  "Judge",
+  "conv_discriminator",
+  "projected_discriminator",
+]
 
 
 class Judge(Protocol):
@@ -41,13 +53,13 @@ class Judge(Protocol):
   def __call__(
     self, params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
   ) -> Array:
-    """Returns the logits [B], or [B, heads], of samples."""
+    """Return the logits [B], or [B, heads], of samples."""
     ...
 
 
 @dataclass(frozen=True)
 class Discriminator:
-  """A pair of pure functions, and what it sees samples through.
+  """A pair of pure functions, and their feature network.
 
   Attributes:
     init: `init(key) -> params`, the trainable parameters, float32.
@@ -65,13 +77,13 @@ class LabelLogit(nnx.Module):
   """The logit of eq. (1)."""
 
   def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
-    self.output = nnx.Linear(width, 1, rngs=rngs)
-    self.label = (
+    self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
-    """Returns the logits [B] of activations [B, ..., width], float32."""
+    """Return the logits [B] of activations [B, ..., width], float32."""
     batch, width = x.shape[0], x.shape[-1]
     phi = x.astype(jnp.float32).reshape(batch, -1, width).mean(axis=1)
     logits = self.output(phi)[:, 0]
@@ -84,11 +96,13 @@ class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
   def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
-    self.trunk = Trunk(**trunk, rngs=rngs)
-    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
+    self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
+    self.logit: LabelLogit = LabelLogit(
+      self.trunk.width, num_classes, rngs=rngs
+    )
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
-    """Returns the logits [B]."""
+    """Return the logits [B]."""
     return self.logit(self.trunk(x)[-1], cond)
 
 
@@ -104,7 +118,7 @@ class FeatureHeads(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.heads = len(channels)
+    self.heads: int = len(channels)
     for i, size in enumerate(channels):
       setattr(self, f"norm_{i}", layer_norm(size, jnp.float32, rngs))
       hidden = TokenLinear(size, width, dtype=dtype, rngs=rngs)
@@ -113,7 +127,7 @@ class FeatureHeads(nnx.Module):
       setattr(self, f"logit_{i}", logit)
 
   def __call__(self, features: tuple[Array, ...], cond: PyTree) -> Array:
-    """Returns the logits [B, heads] of features [B, ..., c]."""
+    """Return the logits [B, heads] of features [B, ..., c]."""
     logits = []
     for i, x in enumerate(features):
       x = getattr(self, f"norm_{i}")(x)
@@ -131,7 +145,7 @@ def conv_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Makes a small convolutional discriminator; of points, an MLP.
+  """Make a small convolutional discriminator; of points, an MLP.
 
   Args:
     data_shape: Shape of one sample: (H, W, C), or (D,) for points.
@@ -156,7 +170,7 @@ def conv_discriminator(
     (2,)
   """
   check_trunk(data_shape, width, depth, norm)
-  _check_classes(num_classes)
+  check_at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
 
   def make_module(rngs: nnx.Rngs) -> ConvDiscriminator:
@@ -189,7 +203,7 @@ def projected_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Makes small heads on the layers of a frozen feature network.
+  """Make small heads on the layers of a frozen feature network.
 
   Args:
     data_shape: Shape of one sample.
@@ -219,9 +233,8 @@ def projected_discriminator(
     >>> discriminator.apply(params, x, None, frozen).shape
     (3, 2)
   """
-  if width < 1:
-    raise UsageError(f"width={width}: give 1 or more")
-  _check_classes(num_classes)
+  check_at_least(1, width=width)
+  check_at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
   sample = jax.ShapeDtypeStruct((1, *data_shape), jnp.float32)
   frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))
@@ -252,10 +265,3 @@ def projected_discriminator(
   return Discriminator(
     lambda key: init_parameters(make_module, key), apply, features
   )
-
-
-def _check_classes(num_classes: int) -> None:
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )

@@ -28,7 +28,13 @@ from jaxflow.models.embeddings import (
   position_table,
 )
 from jaxflow.models.heads import Head, project
-from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.models.network import (
+  Network,
+  check_at_least,
+  check_shape,
+  compute_dtype,
+  functional,
+)
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import (
   Block,
@@ -37,6 +43,8 @@ from jaxflow.models.transformer import (
   layer_norm,
 )
 from jaxflow.types import Array, PyTree
+
+__all__ = ["SIZES", "DiT", "dit"]
 
 SIZES = {
   "tiny": {"depth": 3, "width": 64, "num_heads": 4},
@@ -77,18 +85,18 @@ class DiT(nnx.Module):
     self.width = width
     self.dtype = dtype
     pixels = patch_size**2 * data_shape[2]
-    self.patch = TokenLinear(
+    self.patch: TokenLinear = TokenLinear(
       pixels,
       width,
       kernel_init=nnx.initializers.xavier_uniform(),
       dtype=self.dtype,
       rngs=rngs,
     )
-    self.time = TimeEmbedder(width, scale=time_scale, rngs=rngs)
-    self.interval = (
+    self.time: TimeEmbedder = TimeEmbedder(width, scale=time_scale, rngs=rngs)
+    self.interval: TimeEmbedder | None = (
       TimeEmbedder(width, scale=time_scale, rngs=rngs) if second_time else None
     )
-    self.label = (
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
     make_blocks = functools.partial(
@@ -99,19 +107,21 @@ class DiT(nnx.Module):
       scan=scan_layers,
       remat=remat,
     )
-    self.blocks = make_blocks(depth, rngs=rngs)
-    self.norm = layer_norm(width, jnp.float32, rngs)
-    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
-    self.output = TokenLinear(
+    self.blocks: Blocks = make_blocks(depth, rngs=rngs)
+    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
+    self.modulation: Modulation = Modulation(
+      width, 2, dtype=jnp.float32, rngs=rngs
+    )
+    self.output: TokenLinear = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
-    self.guidance = (
+    self.guidance: GuidanceEmbedder | None = (
       GuidanceEmbedder(width, scale=time_scale, rngs=rngs)
       if guidance_inputs
       else None
     )
     self.heads = heads
-    self.trunk = depth - head_depth
+    self.trunk: int = depth - head_depth
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
       setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))
@@ -119,7 +129,7 @@ class DiT(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
     if self.heads == 1:
       return self._image(project(self, self.blocks(x, c, key), c))
@@ -134,7 +144,7 @@ class DiT(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the tokens [B, rows, columns, width] after every block."""
+    """Return the tokens [B, rows, columns, width] after every block."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
     rows, columns = (side // self.patch_size for side in self.data_shape[:2])
     layers = []
@@ -144,10 +154,7 @@ class DiT(nnx.Module):
     return tuple(layers)
 
   def _tokens(self, xt: Array) -> Array:
-    if xt.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
-      )
+    check_shape(xt, self.data_shape)
     return self.patch(patchify(xt, self.patch_size)) + self._positions()
 
   def _image(self, tokens: Array) -> Array:
@@ -189,7 +196,7 @@ def dit(
   scan_layers: bool = False,
   remat: bool = False,
 ) -> Network:
-  """Makes a Diffusion Transformer.
+  """Make a Diffusion Transformer.
 
   Parameters, times, their embeddings, the statistics of layer norms and the
   output are float32 whatever `dtype` is.
@@ -272,9 +279,7 @@ def _check(
   num_classes: int,
   dropout: float,
 ) -> None:
-  for name, value in size.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
+  check_at_least(1, **size)
   width, num_heads = size["width"], size["num_heads"]
   if width % num_heads or width % 4:
     raise UsageError(
@@ -291,9 +296,6 @@ def _check(
       f"patch_size={patch_size}: must divide the height and the width of "
       f"data_shape={tuple(data_shape)}"
     )
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )
+  check_at_least(0, num_classes=num_classes)
   if not 0 <= dropout < 1:
     raise UsageError(f"dropout={dropout}: give a share in [0, 1)")

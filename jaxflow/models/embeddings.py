@@ -12,11 +12,22 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
+__all__ = [
+  "GuidanceEmbedder",
+  "LabelEmbedder",
+  "TimeEmbedder",
+  "frequencies",
+  "guidance_of",
+  "labels_of",
+  "position_table",
+  "sinusoidal",
+]
+
 _normal = nnx.initializers.normal(0.02)
 
 
 def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
-  """Returns features / 2 geometric frequencies, 1 down towards 1 / max_period.
+  """Return features / 2 geometric frequencies, 1 down towards 1 / max_period.
 
   They are `max_period ** (-2 k / features)`, k = 0, 1, ..., as published
   transformers have them: 1 / max_period itself is the excluded end point.
@@ -41,7 +52,7 @@ def sinusoidal(
   max_period: float = 1e4,
   scale: float = 1.0,
 ) -> Array:
-  """Computes cosines, then sines, of `scale * t` at geometric frequencies.
+  """Compute cosines, then sines, of `scale * t` at geometric frequencies.
 
   Args:
     t: Times [B].
@@ -77,11 +88,15 @@ class TimeEmbedder(nnx.Module):
   ):
     self.features = features
     self.scale = scale
-    self.hidden = nnx.Linear(features, width, kernel_init=_normal, rngs=rngs)
-    self.output = nnx.Linear(width, width, kernel_init=_normal, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(
+      features, width, kernel_init=_normal, rngs=rngs
+    )
+    self.output: nnx.Linear = nnx.Linear(
+      width, width, kernel_init=_normal, rngs=rngs
+    )
 
   def __call__(self, t: Array) -> Array:
-    """Returns the embedding [B, width] of `t` [B], float32."""
+    """Return the embedding [B, width] of `t` [B], float32."""
     features = sinusoidal(t, self.features, scale=self.scale)
     return self.output(jax.nn.silu(self.hidden(features)))
 
@@ -90,18 +105,18 @@ class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
   def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.start = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.end = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.scale: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.start: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.end: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
 
   def __call__(self, cond: PyTree) -> Array:
-    """Returns the embedding [B, width] of `guidance_of(cond)`, float32."""
+    """Return the embedding [B, width] of `guidance_of(cond)`, float32."""
     scale, start, end = guidance_of(cond)
     return self.scale(scale) + self.start(start) + self.end(end)
 
 
 def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
-  """Returns what a network sees of the guidance in a condition, float32.
+  """Return the inputs that a network has of the guidance, float32.
 
   Args:
     cond: A dict with the guidance scale `omega` >= 1 and the ends `t_start`,
@@ -143,7 +158,7 @@ class LabelEmbedder(nnx.Module):
     self.table = nnx.Param(nnx.initializers.normal(std)(rngs.params(), shape))
 
   def __call__(self, cond: PyTree, batch: int) -> Array:
-    """Returns the embedding [batch, width] of the labels in `cond`.
+    """Return the embedding [batch, width] of the labels in `cond`.
 
     A label outside [0, num_classes] gives NaN: no other label's row.
     """
@@ -164,7 +179,7 @@ class LabelEmbedder(nnx.Module):
 
 
 def labels_of(cond: PyTree) -> Array | None:
-  """Returns the labels in a condition: an array, or the entry "label".
+  """Return the labels in a condition: an array, or the entry "label".
 
   Args:
     cond: Integer labels [B], a dict with such labels or None under "label", or
@@ -199,7 +214,7 @@ def labels_of(cond: PyTree) -> Array | None:
 
 
 def position_table(height: int, width: int, features: int) -> np.ndarray:
-  """Returns fixed 2-D sine-cosine positions [height * width, features].
+  """Return fixed 2-D sine-cosine positions [height * width, features].
 
   The first half of the features encodes the column, the second half the row,
   each as sines, then cosines.

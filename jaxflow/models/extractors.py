@@ -15,13 +15,15 @@ import numpy as np
 
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Extractor", "digest"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
   """A frozen network, and how images are brought to it.
 
   Attributes:
-    name: What its numbers are named after: "inception" for the weights with
+    name: Prefix of the names of its scores: "inception" for the weights with
       which published scores are made, and for no others.
     protocol: How images become its input; a key of `preprocessing.PROTOCOLS`
       for the networks here.
@@ -54,7 +56,7 @@ class Extractor:
 
 
 def digest(params: PyTree) -> str:
-  """Returns a hash of names, shapes and values, 64 hexadecimal digits.
+  """Return a hash of names, shapes and values, 64 hexadecimal digits.
 
   Args:
     params: A nested dict of arrays.

@@ -22,6 +22,8 @@ from jaxflow.models.network import (
 from jaxflow.models.trunk import Trunk, check_trunk
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Features", "conv_features", "feature_functions", "hidden_features"]
+
 
 @dataclass(frozen=True)
 class Features:
@@ -40,14 +42,14 @@ class Features:
   read: Callable[[], PyTree] | None = None
 
   def parameters(self, key: Array) -> PyTree:
-    """Returns the trained parameters, or random ones where there are none."""
+    """Return the trained parameters, or random ones where there are none."""
     return self.init(key) if self.read is None else self.read()
 
 
 def feature_functions(
   make_module: Callable[[nnx.Rngs], nnx.Module],
 ) -> Features:
-  """Turns a maker of a module `module(x) -> features` into pure functions."""
+  """Turn a maker of a module `module(x) -> features` into pure functions."""
   module = module_of(make_module)
   return Features(
     lambda key: init_parameters(make_module, key),
@@ -63,7 +65,7 @@ def conv_features(
   norm: str = "group",
   dtype: str = "float32",
 ) -> Features:
-  """Makes the levels of a discriminator's trunk, at random parameters.
+  """Make the levels of a discriminator's trunk, at random parameters.
 
   Random convolutions see edges and textures; they need no download.
 
@@ -108,7 +110,7 @@ def hidden_features(
   layers: tuple[int, ...] | None = None,
   cond: PyTree = None,
 ) -> Features:
-  """Makes features of the hidden activations of a generative network.
+  """Make features of the hidden activations of a generative network.
 
   Near t = 0 a network meets samples with next to no noise, so a trained one
   gives features of its data set. Give its parameters as `frozen`.

@@ -1,4 +1,4 @@
-"""Further predictions of one network: what follows the shared blocks.
+"""Heads for further predictions, behind the shared blocks of a network.
 
 References:
   Geng et al., 2025, arXiv:2512.02012: heads of several blocks each.
@@ -18,6 +18,8 @@ from jaxflow.models.transformer import (
 )
 from jaxflow.types import Array
 
+__all__ = ["Head", "project"]
+
 
 class Head(nnx.Module):
   """Blocks of its own, or none, and an output layer that starts at zero."""
@@ -26,20 +28,22 @@ class Head(nnx.Module):
     self, blocks: Blocks | None, width: int, pixels: int, *, rngs: nnx.Rngs
   ):
     self.blocks = blocks
-    self.norm = layer_norm(width, jnp.float32, rngs)
-    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
-    self.output = TokenLinear(
+    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
+    self.modulation: Modulation = Modulation(
+      width, 2, dtype=jnp.float32, rngs=rngs
+    )
+    self.output: TokenLinear = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
-    """Returns the patches [B, T, pixels] of tokens [B, T, width], float32."""
+    """Return the patches [B, T, pixels] of tokens [B, T, width], float32."""
     if self.blocks is not None:
       x = self.blocks(x, c, key)
     return project(self, x, c)
 
 
 def project(module: Any, x: Array, c: Array) -> Array:
-  """Applies the norm, modulation and output layer of a module to tokens."""
+  """Apply the norm, modulation and output layer of a module to tokens."""
   shift, scale = module.modulation(c)
   return module.output(modulate(module.norm(x), shift, scale))

@@ -21,6 +21,8 @@ from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import sinusoidal
 from jaxflow.types import Array, PyTree
 
+__all__ = ["LogWeight", "log_weight"]
+
 
 @dataclass(frozen=True)
 class LogWeight:
@@ -36,7 +38,7 @@ class LogWeight:
 
 
 def log_weight(*, channels: int = 128) -> LogWeight:
-  """Makes the log-weight of eq. (1).
+  """Make the log-weight of eq. (1).
 
   Args:
     channels: Number of cosines and sines of t together, even.

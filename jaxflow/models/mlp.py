@@ -9,8 +9,16 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
-from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.models.network import (
+  Network,
+  check_at_least,
+  check_shape,
+  compute_dtype,
+  functional,
+)
 from jaxflow.types import Array, PyTree
+
+__all__ = ["MLP", "mlp"]
 
 
 class MLP(nnx.Module):
@@ -32,7 +40,7 @@ class MLP(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = tuple(data_shape)
+    self.data_shape: tuple[int, ...] = tuple(data_shape)
     self.depth = depth
     self.time_features = time_features
     self.time_scale = time_scale
@@ -43,7 +51,7 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label = (
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
     features += width if num_classes else 0
@@ -52,7 +60,7 @@ class MLP(nnx.Module):
       setattr(self, f"hidden_{i}", layer)
       features = width
     init = nnx.initializers
-    self.output = nnx.Linear(
+    self.output: nnx.Linear = nnx.Linear(
       features,
       heads * dimension,
       kernel_init=init.zeros if zero_output else init.lecun_normal(),
@@ -62,7 +70,7 @@ class MLP(nnx.Module):
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     del key
     x = self.hidden(xt, t, s, cond)[-1][:, 0]
     outputs = jnp.split(self.output(x.astype(jnp.float32)), self.heads, axis=1)
@@ -72,11 +80,8 @@ class MLP(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the activations [B, 1, width] of every hidden layer."""
-    if xt.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
-      )
+    """Return the activations [B, 1, width] of every hidden layer."""
+    check_shape(xt, self.data_shape)
     batch = xt.shape[0]
     parts = [xt.reshape(batch, -1), self._time_features(t)]
     if self.second_time:
@@ -112,7 +117,7 @@ def mlp(
   zero_output: bool = False,
   dtype: str = "float32",
 ) -> Network:
-  """Makes a multilayer perceptron with SiLU units.
+  """Make a multilayer perceptron with SiLU units.
 
   Args:
     data_shape: Shape of one sample: (D,) for points, (H, W, C) for images.
@@ -145,13 +150,8 @@ def mlp(
   """
   if not data_shape or min(data_shape) < 1:
     raise UsageError(f"data_shape={data_shape}: give positive sizes")
-  for name, value in {"width": width, "depth": depth, "heads": heads}.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )
+  check_at_least(1, width=width, depth=depth, heads=heads)
+  check_at_least(0, num_classes=num_classes)
   if time_features < 2 or time_features % 2:
     raise UsageError(
       f"time_features={time_features}: give an even number, 2 or more"

@@ -5,7 +5,8 @@ arrays, its `apply` is an ordinary function of them, so `jax.jit`, `jax.vmap`,
 `jax.grad` and `jax.jvp` compose with it in any order.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,25 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
+
+__all__ = [
+  "Apply",
+  "Network",
+  "abstract_graph",
+  "abstract_module",
+  "check_at_least",
+  "check_network",
+  "check_shape",
+  "compute_dtype",
+  "functional",
+  "init_parameters",
+  "module_of",
+  "rngs_of",
+]
+
+# How messages write a call, and the batch that `check_network` calls with.
+_CALL = "apply(params, xt, t, s, cond, key=None)"
+_ROWS = 2
 
 
 class Apply(Protocol):
@@ -34,7 +54,7 @@ class Apply(Protocol):
     cond: PyTree,
     key: Array | None = None,
   ) -> Any:
-    """Returns the prediction at `xt`, of its shape; of heads, a tuple."""
+    """Return the prediction at `xt`, of its shape; of heads, a tuple."""
     ...
 
 
@@ -56,54 +76,86 @@ class Network:
 
 def check_network(
   network: Network,
-  params: PyTree,
   *,
   shape: tuple[int, ...],
-  num_classes: int,
+  num_classes: int = 0,
+  heads: int = 1,
+  guidance_inputs: bool = False,
 ) -> None:
   """Raise UsageError unless a network can be called as losses call it.
 
+  Nothing is computed.
+
   Args:
     network: The network.
-    params: Its parameters, or their shapes.
     shape: Shape of one sample.
     num_classes: Number of classes, 0 without labels.
+    heads: Number of predictions, in a tuple if more than one.
+    guidance_inputs: Whether `cond` is a dict with `label`, `omega`, `t_start`
+      and `t_end`.
 
   Raises:
     UsageError: If a call fails, or a prediction has another shape.
+
+  Example:
+    >>> def apply(params, xt, t, s, cond, key=None):
+    ...   return params["scale"] * xt
+    >>> init = lambda key: {"scale": jnp.ones(())}
+    >>> check_network(Network(init, apply), shape=(2,))
   """
-  rows = 2
-  xt = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-  time = jax.ShapeDtypeStruct((rows,), jnp.float32)
-  label = jax.ShapeDtypeStruct((rows,), jnp.int32) if num_classes else None
+  params = _abstract_parameters(network)
+  time = jax.ShapeDtypeStruct((_ROWS,), jnp.float32)
+  xt = jax.ShapeDtypeStruct((_ROWS, *shape), jnp.float32)
+  cond: Any = None
+  if num_classes:
+    cond = jax.ShapeDtypeStruct((_ROWS,), jnp.int32)
+  if guidance_inputs:
+    cond = {"label": cond, "omega": time, "t_start": time, "t_end": time}
   key = jax.eval_shape(jax.random.key, 0)
-  call = "apply(params, xt, t, s, cond, key=None)"
-  try:
+  with _failing(
+    f"{_CALL} fails for xt {xt.shape}, t and s {time.shape}, cond "
+    f"{jax.tree.map(lambda x: x.shape, cond)}"
+  ):
     made = jax.eval_shape(
       lambda p, x, t, y, k: network.apply(p, x, t, t, y, key=k),
-      params,
-      xt,
-      time,
-      label,
-      key,
+      *(params, xt, time, cond, key),
     )
+  expected = xt.shape if heads == 1 else (xt.shape,) * heads
+  found = jax.tree.map(lambda x: x.shape, made)
+  if found != expected:
+    raise UsageError(
+      f"network: {_CALL} returns {found} for xt {xt.shape}: return {expected}"
+    )
+
+
+def _abstract_parameters(network: Network) -> PyTree:
+  """Return the shapes of the parameters; raise UsageError if there are none."""
+  with _failing("init(key) fails"):
+    params = jax.eval_shape(network.init, jax.random.key(0))
+  for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise UsageError(
+        f"network: init(key) gives {leaf.dtype} at "
+        f"{jax.tree_util.keystr(path)}: all of it is trained; give float32 "
+        "arrays"
+      )
+  return params
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+  """Raise UsageError in place of what a user's function raises."""
+  try:
+    yield
   except UsageError:
     raise
-  except Exception as error:  # A user's function may raise anything.
-    raise UsageError(
-      f"network: {call} fails for xt {xt.shape}, t and s {time.shape}, cond "
-      f"{'labels ' + str(time.shape) if num_classes else None}: {error}"
-    ) from error
-  for prediction in jax.tree.leaves(made):
-    if prediction.shape != xt.shape:
-      raise UsageError(
-        f"network: {call} returns {prediction.shape} for xt {xt.shape}: return "
-        "the shape of xt"
-      )
+  except Exception as error:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise UsageError(f"network: {what}: {lines[0]}") from error
 
 
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
-  """Turns a maker of an NNX module into a pair of pure functions.
+  """Turn a maker of an NNX module into a pair of pure functions.
 
   The module must hold parameters only (no BatchNorm, no random state) and be
   callable as `module(xt, t, s, cond, key)`; one that shows its activations has
@@ -155,22 +207,22 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 def module_of(
   make_module: Callable[[nnx.Rngs], nnx.Module],
 ) -> Callable[[PyTree], Any]:
-  """Returns what makes the module that has given parameters."""
+  """Return a function that maps parameters to the module with them."""
   graph = abstract_graph(make_module)
   # A merge inside the traced function, with fresh variables, is what lets
   # forward mode pass through it.
   return lambda params: nnx.merge(graph, params, copy=True)
 
 
-def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
-  """Returns the structure of a module without allocating its parameters."""
+def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef[Any]:
+  """Return the structure of a module without allocating its parameters."""
   return abstract_module(make_module)[0]
 
 
 def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
-) -> tuple[nnx.GraphDef, dict[str, Any]]:
-  """Returns structure and parameters' shapes of a module, allocating none."""
+) -> tuple[nnx.GraphDef[Any], dict[str, Any]]:
+  """Return structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
   graph, state = nnx.split(abstract)
   return graph, dict(nnx.to_pure_dict(state))
@@ -188,14 +240,14 @@ class _Keys:
     self._count = 0
 
   def params(self) -> Array:
-    """Returns the next key."""
+    """Return the next key."""
     key = jax.random.fold_in(self._key, self._count)
     self._count += 1
     return key
 
 
 def rngs_of(key: Array) -> nnx.Rngs:
-  """Returns the keys of initial values as layers take them.
+  """Return the keys of initial values as layers take them.
 
   Example:
     >>> keys = [make(jax.random.key(0)) for make in (rngs_of, nnx.Rngs)]
@@ -208,12 +260,12 @@ def rngs_of(key: Array) -> nnx.Rngs:
 def init_parameters(
   make_module: Callable[[nnx.Rngs], Any], key: Array
 ) -> dict[str, Any]:
-  """Returns the initial parameters of a module as a nested dict of arrays."""
+  """Return the initial parameters of a module as a nested dict of arrays."""
   return dict(nnx.to_pure_dict(nnx.state(make_module(rngs_of(key)))))
 
 
 def compute_dtype(dtype: Any) -> jnp.dtype:
-  """Returns the type of a network's arithmetic: float32 or bfloat16.
+  """Return the type of a network's arithmetic: float32 or bfloat16.
 
   Example:
     >>> compute_dtype("bfloat16").name
@@ -223,3 +275,18 @@ def compute_dtype(dtype: Any) -> jnp.dtype:
   if name not in ("float32", "bfloat16"):
     raise UsageError(f"dtype={name}: give float32 or bfloat16")
   return jnp.dtype(name)
+
+
+def check_at_least(least: int, **values: int) -> None:
+  """Raise UsageError if an option is below `least`."""
+  for name, value in values.items():
+    if value < least:
+      raise UsageError(f"{name}={value}: give {least} or more")
+
+
+def check_shape(samples: Array, data_shape: tuple[int, ...]) -> None:
+  """Raise UsageError unless samples are `[B, *data_shape]`."""
+  if samples.shape[1:] != data_shape:
+    raise UsageError(
+      f"data_shape={data_shape}: the network was given {samples.shape[1:]}"
+    )

@@ -2,9 +2,11 @@
 
 from jaxflow.types import Array
 
+__all__ = ["patchify", "unpatchify"]
+
 
 def patchify(images: Array, patch_size: int) -> Array:
-  """Cuts images [B, H, W, C] into tokens [B, T, patch_size ** 2 * C].
+  """Cut images [B, H, W, C] into tokens [B, T, patch_size ** 2 * C].
 
   Tokens run row by row, and so do the pixels in a token.
 
@@ -24,7 +26,7 @@ def patchify(images: Array, patch_size: int) -> Array:
 def unpatchify(
   tokens: Array, patch_size: int, data_shape: tuple[int, int, int]
 ) -> Array:
-  """Joins tokens [B, T, patch_size ** 2 * C] to images [B, H, W, C].
+  """Join tokens [B, T, patch_size ** 2 * C] to images [B, H, W, C].
 
   Example:
     >>> import jax.numpy as jnp

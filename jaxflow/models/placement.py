@@ -1,4 +1,4 @@
-"""Where activations lie when a network runs on many devices."""
+"""Layout of activations when a network runs on many devices."""
 
 import math
 
@@ -7,12 +7,14 @@ from jax.sharding import PartitionSpec
 
 from jaxflow.types import Array
 
+__all__ = ["by_rows"]
+
 # The axes of a mesh over which rows are split, as `training.sharding` has them.
 _ROWS = ("data", "fsdp")
 
 
 def by_rows(x: Array, rows: int | None = None) -> Array:
-  """Keeps `x` split along its first axis over the mesh in force, if any.
+  """Keep `x` split along its first axis over the mesh in force, if any.
 
   Its other axes are left to the compiler. Where parameters are split too, the
   compiler may else gather the activations of all rows on every device and leave

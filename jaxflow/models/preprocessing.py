@@ -1,4 +1,4 @@
-"""How images are brought to the networks of evaluation, by named protocols.
+"""Preprocessing of images for the networks of evaluation, by protocols.
 
 Every protocol begins with the 8 bits of an image file, whatever made the image:
 
@@ -42,6 +42,16 @@ import numpy as np
 from jaxflow.errors import UsageError
 from jaxflow.types import Array
 
+__all__ = [
+  "PRECISION",
+  "PROTOCOLS",
+  "Protocol",
+  "prepare",
+  "quantise",
+  "resize",
+  "rgb",
+]
+
 # Numbers are compared between machines: no product may be rounded to 16 bits.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -53,8 +63,8 @@ class Protocol:
   Attributes:
     side: Pixels a side after resizing; None for no resizing.
     half_pixel: Whether pixels are read at (2), not at (3).
-    shift: What is subtracted from 8-bit values.
-    scale: What they are divided by then.
+    shift: Number that is subtracted from 8-bit values.
+    scale: Divisor of the result.
   """
 
   side: int | None
@@ -72,10 +82,10 @@ PROTOCOLS = {
 
 
 def prepare(images: Array, protocol: Protocol) -> Array:
-  """Brings images to a network as a protocol says.
+  """Preprocess images by a protocol.
 
   Args:
-    images: [B, H, W, C] in [-1, 1]; what is outside is clipped.
+    images: [B, H, W, C] in [-1, 1]; other values are clipped.
     protocol: A value of `PROTOCOLS`.
 
   Returns:
@@ -92,7 +102,7 @@ def prepare(images: Array, protocol: Protocol) -> Array:
 
 
 def quantise(images: Array) -> Array:
-  """Computes eq. (1): whole numbers 0 to 255, float32, of images in [-1, 1].
+  """Compute eq. (1): whole numbers 0 to 255, float32, of images in [-1, 1].
 
   Example:
     >>> quantise(jnp.array([-1.5, -1.0, 0.0, 0.999, 1.0])).tolist()
@@ -103,7 +113,7 @@ def quantise(images: Array) -> Array:
 
 
 def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
-  """Resizes images [B, H, W, C] to squares, bilinearly, by eq. (2) or (3).
+  """Resize images [B, H, W, C] to squares, bilinearly, by eq. (2) or (3).
 
   Args:
     images: Images of any height and width.
@@ -129,7 +139,7 @@ def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
 
 
 def rgb(images: Array, name: str) -> Array:
-  """Returns colour images [B, H, W, 3]; gray ones, [B, H, W, 1], are repeated.
+  """Return colour images [B, H, W, 3]; gray ones, [B, H, W, 1], are repeated.
 
   Args:
     images: The images.
@@ -151,7 +161,7 @@ def rgb(images: Array, name: str) -> Array:
 
 
 def _interpolation(before: int, after: int, half_pixel: bool) -> np.ndarray:
-  """Returns the matrix [after, before] of a linear interpolation."""
+  """Return the matrix [after, before] of a linear interpolation."""
   place = np.arange(after) * (before / after)
   if half_pixel:
     place = (np.arange(after) + 0.5) * (before / after) - 0.5

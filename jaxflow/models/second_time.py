@@ -3,7 +3,7 @@
 The transformer and the U-Net add an embedding of t - s to that of t: its last
 layer starts at zero. The perceptron reads features of t - s between those of t
 and the rest: their rows of the first kernel start at zero. Either way the
-prediction does not depend on s, and gradients reach what is new.
+prediction does not depend on s, and gradients reach the new parameters.
 """
 
 import math
@@ -12,11 +12,13 @@ import jax.numpy as jnp
 
 from jaxflow.types import PyTree
 
+__all__ = ["with_second_time"]
+
 
 def with_second_time(
   params: PyTree, fresh: PyTree, *, data_shape: tuple[int, ...]
 ) -> PyTree:
-  """Returns the parameters of the network of two times.
+  """Return the parameters of the network of two times.
 
   Args:
     params: Parameters of `dit`, `mlp` or `unet` with `second_time=False`.

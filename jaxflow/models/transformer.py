@@ -20,12 +20,21 @@ from flax import nnx
 from jaxflow.models.placement import by_rows
 from jaxflow.types import Array
 
+__all__ = [
+  "Attention",
+  "Block",
+  "Modulation",
+  "TokenLinear",
+  "layer_norm",
+  "modulate",
+]
+
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros
 
 
 def layer_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  """Makes a layer norm without weights; its statistics are float32."""
+  """Make a layer norm without weights; its statistics are float32."""
   return nnx.LayerNorm(
     width,
     epsilon=1e-6,
@@ -45,7 +54,7 @@ class TokenLinear(nnx.Linear):
   """
 
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
-    """Returns [B, T, features]."""
+    """Return [B, T, features]."""
     rows = len(inputs)
     flat = by_rows(inputs.reshape(-1, inputs.shape[-1]), rows)
     output = by_rows(super().__call__(flat, out_sharding), rows)
@@ -57,18 +66,18 @@ class Modulation(nnx.Module):
 
   def __init__(self, width: int, parts: int, *, dtype: Any, rngs: nnx.Rngs):
     self.parts = parts
-    self.linear = nnx.Linear(
+    self.linear: nnx.Linear = nnx.Linear(
       width, parts * width, kernel_init=_zeros, dtype=dtype, rngs=rngs
     )
 
   def __call__(self, c: Array) -> list[Array]:
-    """Returns the vectors in the order in which blocks unpack them."""
+    """Return the vectors in the order in which blocks unpack them."""
     vectors = by_rows(self.linear(jax.nn.silu(by_rows(c))))[:, None, :]
     return jnp.split(vectors, self.parts, axis=-1)
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-  """Computes `x * (1 + scale) + shift`; x [B, T, D], the others [B, 1, D]."""
+  """Compute `x * (1 + scale) + shift`; x [B, T, D], the others [B, 1, D]."""
   return x * (1 + scale) + shift
 
 
@@ -77,15 +86,15 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, num_heads: int, *, dtype: Any, rngs: nnx.Rngs):
     self.num_heads = num_heads
-    self.qkv = TokenLinear(
+    self.qkv: TokenLinear = TokenLinear(
       width, 3 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.output = TokenLinear(
+    self.output: TokenLinear = TokenLinear(
       width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
 
   def __call__(self, x: Array) -> Array:
-    """Returns the attended tokens [B, T, width]."""
+    """Return the attended tokens [B, T, width]."""
     batch, tokens, width = x.shape
     # Heads come first, so that devices may share them out.
     heads = (batch, tokens, self.num_heads, 3, width // self.num_heads)
@@ -109,19 +118,21 @@ class Block(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.norm = layer_norm(width, dtype, rngs)
-    self.modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
-    self.attention = Attention(width, num_heads, dtype=dtype, rngs=rngs)
-    self.expand = TokenLinear(
+    self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
+    self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
+    self.attention: Attention = Attention(
+      width, num_heads, dtype=dtype, rngs=rngs
+    )
+    self.expand: TokenLinear = TokenLinear(
       width, 4 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.contract = TokenLinear(
+    self.contract: TokenLinear = TokenLinear(
       4 * width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.dropout = nnx.Dropout(dropout)
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
-    """Returns the tokens [B, T, width] after one block, in the type of x.
+    """Return the tokens [B, T, width] after one block, in the type of x.
 
     Args:
       x: Tokens [B, T, width].

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models.network import check_at_least, check_shape
 from jaxflow.types import Array
+
+__all__ = ["Trunk", "check_trunk", "group_norm", "rectify"]
 
 _he = nnx.initializers.he_normal()
 
@@ -33,7 +36,7 @@ class Trunk(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = tuple(data_shape)
+    self.data_shape: tuple[int, ...] = tuple(data_shape)
     self.depth = depth
     self.norm = norm
     self.dtype = dtype
@@ -41,7 +44,7 @@ class Trunk(nnx.Module):
     image = len(data_shape) == 3
     before = data_shape[-1]
     if image:
-      self.input = nnx.Conv(before, width, (3, 3), **options)
+      self.input: nnx.Conv = nnx.Conv(before, width, (3, 3), **options)
       before = width
     for i in range(depth):
       self.width = width * 2 ** min(i + 1, 3) if image else width
@@ -55,11 +58,8 @@ class Trunk(nnx.Module):
       before = self.width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
-    """Returns the activations [B, h, w, c], or [B, 1, c], of every level."""
-    if x.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {x.shape[1:]}"
-      )
+    """Return the activations [B, h, w, c], or [B, 1, c], of every level."""
+    check_shape(x, self.data_shape)
     x = x.astype(self.dtype)
     if len(self.data_shape) == 3:
       x = rectify(self.input(x))
@@ -74,12 +74,12 @@ class Trunk(nnx.Module):
 
 
 def rectify(x: Array) -> Array:
-  """Computes a leaky rectifier of slope 0.2 below zero."""
+  """Compute a leaky rectifier of slope 0.2 below zero."""
   return jax.nn.leaky_relu(x, 0.2)
 
 
 def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Makes a group norm of up to eight groups; its statistics are float32.
+  """Make a group norm of up to eight groups; its statistics are float32.
 
   A group has four channels or more: of one place, one channel would leave 0.
   """
@@ -97,15 +97,13 @@ def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
 def check_trunk(
   data_shape: tuple[int, ...], width: int, depth: int, norm: str
 ) -> None:
-  """Raises UsageError if no trunk can have these options."""
+  """Raise UsageError if no trunk can have these options."""
   if len(data_shape) not in (1, 3) or min(data_shape) < 1:
     raise UsageError(
       f"data_shape={tuple(data_shape)}: give (height, width, channels), or "
       "(dimension,) for points"
     )
-  for name, value in {"width": width, "depth": depth}.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
+  check_at_least(1, width=width, depth=depth)
   if norm not in ("group", "none"):
     raise UsageError(f"norm={norm!r}: give 'group' or 'none'")
   if len(data_shape) == 3:

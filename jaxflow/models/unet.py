@@ -29,7 +29,13 @@ from jaxflow.models.embeddings import (
   LabelEmbedder,
   sinusoidal,
 )
-from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.models.network import (
+  Network,
+  check_at_least,
+  check_shape,
+  compute_dtype,
+  functional,
+)
 from jaxflow.models.unet_blocks import (
   Embedder,
   UNetBlock,
@@ -38,6 +44,8 @@ from jaxflow.models.unet_blocks import (
 )
 from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.types import Array, PyTree
+
+__all__ = ["unet"]
 
 
 class UNet(nnx.Module):
@@ -67,19 +75,19 @@ class UNet(nnx.Module):
     self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
-    self.time = Embedder(channels, embedding, rngs=rngs)
-    self.interval = (
+    self.time: Embedder = Embedder(channels, embedding, rngs=rngs)
+    self.interval: Embedder | None = (
       Embedder(channels, embedding, rngs=rngs) if second_time else None
     )
     # The deviation of a one-hot label times sqrt(num_classes), through a linear
     # map with Xavier's initial values, as published.
     std = math.sqrt(2 * num_classes / (num_classes + channels))
-    self.label = (
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, channels, std=std, rngs=rngs)
       if num_classes
       else None
     )
-    self.guidance = (
+    self.guidance: GuidanceEmbedder | None = (
       GuidanceEmbedder(embedding, scale=time_scale, rngs=rngs)
       if guidance_inputs
       else None
@@ -87,7 +95,7 @@ class UNet(nnx.Module):
     encoder, decoder = layers(
       data_shape[0], channels, multipliers, num_blocks, attention_resolutions
     )
-    self.input = convolution(data_shape[2], channels, dtype, rngs)
+    self.input: nnx.Conv = convolution(data_shape[2], channels, dtype, rngs)
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
@@ -101,19 +109,19 @@ class UNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth = len(encoder)
-    self.joins = tuple(layer.joins for layer in decoder)
+    self.depth: int = len(encoder)
+    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
-    self.norm = group_norm(width, jnp.float32, rngs)
+    self.norm: nnx.GroupNorm = group_norm(width, jnp.float32, rngs)
     self.heads = heads
-    self.output = convolution(
+    self.output: nnx.Conv = convolution(
       width, heads * data_shape[2], jnp.float32, rngs, zero=True
     )
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
-    """Returns the prediction at `xt`, of its shape, float32; one a head."""
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
     x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
     output = self.output(jax.nn.silu(self.norm(x)))
     predictions = tuple(jnp.split(output, self.heads, axis=-1))
@@ -122,16 +130,13 @@ class UNet(nnx.Module):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Returns the images [B, h, w, c] after every block."""
+    """Return the images [B, h, w, c] after every block."""
     return tuple(self._activations(xt, t, s, cond, None))
 
   def _activations(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> list[Array]:
-    if xt.shape[1:] != self.data_shape:
-      raise UsageError(
-        f"data_shape={self.data_shape}: the network was given {xt.shape[1:]}"
-      )
+    check_shape(xt, self.data_shape)
     embedding = self._embedding(t, s, cond).astype(self.dtype)
     count = self.depth + len(self.joins)
     keys = [None] * count if key is None else list(jax.random.split(key, count))
@@ -199,7 +204,7 @@ def unet(
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:
-  """Makes a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
+  """Make a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
 
   Parameters, times, their embeddings, the statistics of group norms and the
   output are float32 whatever `dtype` is.
@@ -240,14 +245,9 @@ def unet(
     >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  for name, value in {"num_blocks": num_blocks, "heads": heads}.items():
-    if value < 1:
-      raise UsageError(f"{name}={value}: give 1 or more")
+  check_at_least(1, num_blocks=num_blocks, heads=heads)
   check_levels(data_shape, channels, multipliers, attention_resolutions)
-  if num_classes < 0:
-    raise UsageError(
-      f"num_classes={num_classes}: give 0 (unconditional) or more"
-    )
+  check_at_least(0, num_classes=num_classes)
   if not 0 <= dropout < 1:
     raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
   height, breadth, colours = data_shape

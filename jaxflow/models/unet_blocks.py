@@ -18,6 +18,7 @@ References:
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,13 +28,22 @@ from flax import nnx
 from jaxflow.models.transformer import TokenLinear
 from jaxflow.types import Array
 
+__all__ = [
+  "Embedder",
+  "UNetBlock",
+  "convolution",
+  "double",
+  "group_norm",
+  "halve",
+]
+
 _xavier = nnx.initializers.xavier_uniform()
 _attention = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 _zeros = nnx.initializers.zeros
 
 
 def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Makes a group norm of up to 32 groups; its statistics are float32.
+  """Make a group norm of up to 32 groups; its statistics are float32.
 
   A group has four channels or more, as published; where these do not divide
   the channels, there are fewer groups.
@@ -54,7 +64,7 @@ def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
 def convolution(
   before: int, width: int, dtype: Any, rngs: nnx.Rngs, *, zero: bool = False
 ) -> nnx.Conv:
-  """Makes a 3 x 3 convolution that keeps the sides."""
+  """Make a 3 x 3 convolution that keeps the sides."""
   init = _zeros if zero else _xavier
   return nnx.Conv(
     before, width, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
@@ -62,7 +72,7 @@ def convolution(
 
 
 def halve(x: Array) -> Array:
-  """Averages every 2 x 2 pixels of images [B, H, W, C].
+  """Average every 2 x 2 pixels of images [B, H, W, C].
 
   Example:
     >>> halve(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
@@ -74,7 +84,7 @@ def halve(x: Array) -> Array:
 
 
 def double(x: Array) -> Array:
-  """Repeats every pixel of images [B, H, W, C] as 2 x 2 pixels.
+  """Repeat every pixel of images [B, H, W, C] as 2 x 2 pixels.
 
   Example:
     >>> double(jnp.ones((1, 1, 3, 1))).shape
@@ -83,8 +93,12 @@ def double(x: Array) -> Array:
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
-RESAMPLE = {"keep": lambda x: x, "halve": halve, "double": double}
-"""What a block does with the sides of its images."""
+RESAMPLE: dict[str, Callable[[Array], Array]] = {
+  "keep": lambda x: x,
+  "halve": halve,
+  "double": double,
+}
+"""Changes of the sides of images, by name."""
 
 
 class Embedder(nnx.Module):
@@ -95,7 +109,7 @@ class Embedder(nnx.Module):
     self.output = nnx.Linear(width, width, kernel_init=_xavier, rngs=rngs)
 
   def __call__(self, features: Array) -> Array:
-    """Returns the vectors."""
+    """Return the vectors."""
     return self.output(jax.nn.silu(self.hidden(features)))
 
 
@@ -103,7 +117,7 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.norm = group_norm(width, dtype, rngs)
+    self.norm: nnx.GroupNorm = group_norm(width, dtype, rngs)
     self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
     )
@@ -112,7 +126,7 @@ class SelfAttention(nnx.Module):
     )
 
   def __call__(self, x: Array) -> Array:
-    """Returns what images [B, H, W, width] gain."""
+    """Return the residual [B, H, W, width] of images."""
     batch, height, breadth, width = x.shape
     qkv = self.qkv(self.norm(x)).reshape(batch, height * breadth, 3, 1, width)
     # The fused kernels have no forward-mode derivative; XLA's attention has.
@@ -138,13 +152,13 @@ class UNetBlock(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.resample = resample
-    self.norm_1 = group_norm(before, dtype, rngs)
-    self.conv_1 = convolution(before, width, dtype, rngs)
-    self.embedding = nnx.Linear(
+    self.norm_1: nnx.GroupNorm = group_norm(before, dtype, rngs)
+    self.conv_1: nnx.Conv = convolution(before, width, dtype, rngs)
+    self.embedding: nnx.Linear = nnx.Linear(
       embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.norm_2 = group_norm(width, dtype, rngs)
-    self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
+    self.norm_2: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.conv_2: nnx.Conv = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
@@ -154,10 +168,10 @@ class UNetBlock(nnx.Module):
     self.attention = (
       SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
     )
-    self.dropout = nnx.Dropout(dropout)
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
-    """Returns images [B, H', W', width], in the type of x.
+    """Return images [B, H', W', width], in the type of x.
 
     Args:
       x: Images [B, H, W, before].

@@ -1,13 +1,15 @@
-"""Which blocks a U-Net has, and how many channels each of them is given."""
+"""Layout of a U-Net: its blocks, and the channels of each."""
 
 import dataclasses
 
 from jaxflow.errors import UsageError
 
+__all__ = ["check_levels", "layers"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-  """What one block of the network does.
+  """Layout of one block of the network.
 
   Attributes:
     before: Channels that it is given, those of `joins` included.
@@ -31,7 +33,7 @@ def layers(
   num_blocks: int,
   attention_resolutions: tuple[int, ...],
 ) -> tuple[list[Layer], list[Layer]]:
-  """Returns the blocks of the encoder and those of the decoder.
+  """Return the blocks of the encoder and those of the decoder.
 
   Example:
     >>> encoder, decoder = layers(8, 4, (1, 2), 1, (8,))
@@ -72,7 +74,7 @@ def check_levels(
   multipliers: tuple[int, ...],
   attention_resolutions: tuple[int, ...],
 ) -> None:
-  """Raises UsageError unless images can be halved to these levels.
+  """Raise UsageError unless images can be halved to these levels.
 
   Args:
     data_shape: Shape (H, W, C) of one image.

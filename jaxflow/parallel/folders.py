@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
 
+__all__ = ["check_shared", "locked", "make_workdir"]
+
 
 def make_workdir(workdir: pathlib.Path) -> None:
-  """Make a folder, or raise UsageError where it cannot be written."""
+  """Make a folder; raise UsageError if it cannot be written."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / ".writable"
@@ -19,7 +21,7 @@ def make_workdir(workdir: pathlib.Path) -> None:
     probe.unlink()
   except OSError as error:
     raise UsageError(
-      f"--workdir={workdir} cannot be written ({error.strerror}): give "
+      f"workdir={workdir} cannot be written ({error.strerror}): give "
       "another folder, or make it writable"
     ) from error
 
@@ -32,7 +34,7 @@ def check_shared(workdir: pathlib.Path) -> None:
   """
   if processes.count() == 1:
     return
-  processes.check_same(str(workdir), "--workdir")
+  processes.check_same(str(workdir), "workdir")
   token = workdir / ".shared"
 
   def touch():
@@ -42,7 +44,7 @@ def check_shared(workdir: pathlib.Path) -> None:
   def look():
     if not token.exists():
       raise UsageError(
-        f"--workdir={workdir} is not on a disk that all processes share: give "
+        f"workdir={workdir} is not on a disk that all processes share: give "
         "a folder that is"
       )
 
@@ -53,24 +55,24 @@ def check_shared(workdir: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(
-  workdir: pathlib.Path, doing: str = "--workdir={} is being trained"
+  folder: pathlib.Path, use: str = "is being trained"
 ) -> Iterator[None]:
-  """Hold a workdir, so that no second process works in it.
+  """Hold a folder, so that no second process works in it.
 
   Args:
-    workdir: The folder.
-    doing: What another process would be doing, for the message.
+    folder: The folder.
+    use: Use that another process would make of it, for the message.
 
   Raises:
     UsageError: If another process holds it.
   """
-  handle = os.open(workdir, os.O_RDONLY)
+  handle = os.open(folder, os.O_RDONLY)
   try:
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield
   except BlockingIOError as error:
     raise UsageError(
-      f"{doing.format(workdir)} by another process: wait for its end, or give "
+      f"folder={folder} {use} by another process: wait for its end, or give "
       "another folder"
     ) from error
   finally:

@@ -1,4 +1,4 @@
-"""How the processes of a job find each other.
+"""Connection of the processes of a job.
 
 Every process of a job runs the same command. Whether there is a job is read
 from the environment of its launcher: Slurm, Open MPI, a pod of TPUs, or
@@ -19,6 +19,8 @@ import jax
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import processes
+
+__all__ = ["in_job", "join", "leave"]
 
 MODES = ("auto", "on", "off")
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")

@@ -1,7 +1,6 @@
-"""The processes of a job: how they agree, and let one of them write.
+"""Agreement of the processes of a job, of which one writes.
 
-All call these functions, in the same order. In a lone process they do nothing
-but what they are given.
+All call these functions, in the same order.
 """
 
 import contextlib
@@ -21,7 +20,21 @@ from jax.experimental import multihost_utils
 from jaxflow.errors import RunError, UsageError
 from jaxflow.types import PyTree
 
-T = TypeVar("T")
+__all__ = [
+  "check_same",
+  "count",
+  "each",
+  "everywhere",
+  "gather",
+  "interruption",
+  "is_main",
+  "of_main",
+  "of_main_arrays",
+  "once",
+  "together",
+]
+
+_T = TypeVar("_T")
 
 # How many bytes of a message reach the other processes.
 _MESSAGE_BYTES = 2048
@@ -49,14 +62,14 @@ def is_main() -> bool:
   return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def together(action: Callable[[], T]) -> T:
-  """Do what may fail on one process alone; all fail where one does.
+def together(action: Callable[[], _T]) -> _T:
+  """Call a function on every process; if it fails on one, fail on all.
 
   Args:
-    action: What to do; it must not wait for other processes.
+    action: The function; it must not wait for other processes.
 
   Returns:
-    What this process's action returns.
+    The result of this process's action.
 
   Raises:
     UsageError: If it was raised here or elsewhere.
@@ -131,7 +144,7 @@ def everywhere(answer: bool) -> bool:
 
 
 def of_main(value: Any) -> Any:
-  """Return what the main process has: decisions that all must take alike.
+  """Return the main process's value, a decision that all must share.
 
   Args:
     value: Anything that JSON can hold.

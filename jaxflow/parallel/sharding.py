@@ -1,9 +1,9 @@
-"""Where arrays live: a mesh of three axes, and rules for parameters.
+"""Layout of arrays on devices: a mesh of three axes, rules for parameters.
 
 Batches are split over "data" and "fsdp". Parameters are split over "fsdp", and
 those of transformer blocks over "tensor" too; averages, optimizer states and
 frozen networks lie as the parameters they belong to, whose paths theirs end in.
-What no axis divides is replicated.
+Arrays that no axis divides are replicated.
 
 References:
   Shoeybi et al. 2019 (arXiv:1909.08053), section 3: the tensor axis.
@@ -23,7 +23,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = [
+  "MIN_SHARDED_SIZE",
+  "ROWS",
+  "batch_sharding",
+  "fitting_mesh",
+  "local_rows",
+  "make_mesh",
+  "parameter_shardings",
+  "replicated",
+  "row_sharding",
+  "row_shards",
+  "undivided",
+  "with_mesh",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 AXES = ("data", "fsdp", "tensor")
 # The axes over which the rows of a batch are split.
@@ -90,27 +105,27 @@ def make_mesh(
   return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def over(mesh: Mesh, function: F) -> F:
+def with_mesh(mesh: Mesh, function: _F) -> _F:
   """Return a function that is traced with a mesh in force.
 
   Networks then keep the rows of their activations where the batch has them.
 
   Args:
     mesh: A mesh of `make_mesh`.
-    function: What is to be jitted.
+    function: Function to be jitted.
 
   Example:
     >>> names = lambda: jax.sharding.get_abstract_mesh().axis_names
-    >>> over(make_mesh(), names)()
+    >>> with_mesh(make_mesh(), names)()
     ('data', 'fsdp', 'tensor')
   """
 
   @functools.wraps(function)
-  def placed(*args: Any, **kwargs: Any) -> Any:
+  def traced(*args: Any, **kwargs: Any) -> Any:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       return function(*args, **kwargs)
 
-  return cast(F, placed)
+  return cast(_F, traced)
 
 
 def fitting_mesh(section: Mapping[str, int]) -> Mesh:
@@ -197,7 +212,7 @@ def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   """Return a sharding for every leaf of a tree of arrays or shapes.
 
   Args:
-    tree: Parameters, or what holds such (EMA, optimizer state).
+    tree: Parameters, or a tree of such (EMA, optimizer state).
     mesh: A mesh of `make_mesh`.
 
   Returns:

@@ -186,7 +186,7 @@ class Model:
     try:
       return sample.grid(points)
     except ValueError as error:
-      raise UsageError(f"grid with nfe={nfe}: {error}") from error
+      raise UsageError(f"sample.grid with nfe={nfe}: {error}") from error
 
   def _check_prediction(self, times: Array, target: Prediction) -> None:
     """Raise UsageError if a prediction cannot be converted on the way."""
@@ -214,7 +214,7 @@ class Model:
         return sampler.num_steps(nfe)
       except ValueError as error:
         raise UsageError(
-          f"nfe={nfe} with sampler={sample.solver!r}: {error}"
+          f"nfe={nfe} with sample.sampler={sample.solver!r}: {error}"
         ) from error
     if nfe < 1 or nfe % self.calls:
       need = "at least 1" if self.calls == 1 else f"a multiple of {self.calls}"

@@ -16,6 +16,7 @@ from jaxflow.plans.sections import (
   TrainPlan,
 )
 from jaxflow.training import ema
+from jaxflow.training.optimizers import OptimizerOptions
 
 __all__ = ["Plan"]
 
@@ -53,7 +54,7 @@ class Plan:
   seed: int
   data: DataPlan
   train: TrainPlan
-  optimizer: Mapping[str, Any]
+  optimizer: OptimizerOptions
   emas: Mapping[str, ema.Law]
   discriminator: DiscriminatorPlan | None
   last_layer: str

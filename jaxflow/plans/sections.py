@@ -8,6 +8,7 @@ from jaxflow.data import Source
 from jaxflow.sampling import Sampler
 from jaxflow.times import Grid, TimeSampler
 from jaxflow.training.adversary import Turns
+from jaxflow.training.optimizers import OptimizerOptions
 
 __all__ = [
   "CheckpointPlan",
@@ -128,7 +129,7 @@ class DiscriminatorPlan:
 
   start: float
   turns: Turns
-  optimizer: Mapping[str, Any]
+  optimizer: OptimizerOptions
   sample_times: TimeSampler
 
 

@@ -1,13 +1,13 @@
-"""Networks of one path as networks of another.
+"""Conversion of a network from one path to another.
 
-All paths carry the same family of marginals, up to scale. Points of the same
-noise level, in data units, correspond:
+All paths have the same marginal distributions, up to scale. Points of the same
+noise level correspond:
 
   level = sigma(t) / alpha(t) = sigma~(t~) / alpha~(t~)                   (1)
   x~ = (alpha~(t~) / alpha(t)) x                                          (2)
 
-Data and noise predictions stay as they are; velocity, v and score follow from
-them (`predictions.convert`), so that a network of any path is one of any other
+Data and noise predictions are unchanged; velocity, v and score follow from them
+(`predictions.convert`). So a network of any path becomes a network of any other
 (`on_path`). The level is the time of the variance-exploding path.
 
 References:
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
   Prediction,
@@ -79,15 +79,15 @@ def on_path(
 ) -> ModelFn:
   """Use a network of one path as velocity network on another, eq. (1)-(2).
 
-  Noise levels that the source does not reach are taken as its nearest; so are
-  times where its prediction says nothing of the velocity (data without noise,
-  noise or score without data), from a thousandth of the path away.
+  Noise levels outside of the source's range are clipped to it. The range leaves
+  out a thousandth of the path at an end where the prediction does not determine
+  the velocity: data without noise, noise or score without data.
 
   Args:
     model_fn: A network of `source`.
     source: The path that it was trained on.
     target: The path of the result.
-    prediction: What it predicts.
+    prediction: Its prediction.
     sigma_data: Standard deviation of the data, for the prediction "edm".
 
   Returns:
@@ -97,7 +97,7 @@ def on_path(
     ValueError: If the inverse of the source's noise level is not known.
 
   Example:
-    >>> net = lambda xt, t, s, cond: xt / over(t, xt)         # all data are 0
+    >>> net = lambda xt, t, s, cond: xt / expand(t, xt)         # all data are 0
     >>> on_linear = on_path(net, source=paths.VarianceExploding(),
     ...                     target=paths.Linear())
     >>> t = jnp.array([0.5])
@@ -122,7 +122,7 @@ def on_path(
     at, end = time_of(t), time_of(s)
     # alpha / alpha~ = sigma / sigma~, of which either may be 0 / 0.
     scale = _norm(source, at) / _norm(target, t)
-    x = over(scale, xt) * xt
+    x = expand(scale, xt) * xt
     value = model_fn(x, at, end, cond)
     data, noise = (
       convert(source, value, x, at, source=prediction, target=kind)

@@ -1,4 +1,4 @@
-"""What a network may predict, and the change from one prediction to another.
+"""Predictions of a network, and conversions between them.
 
 Every prediction is a row `(a, b)`: `value = a data + b noise`. Together with
 `xt = alpha data + sigma noise` this is a 2 x 2 system; solving it for the
@@ -7,8 +7,8 @@ wanted row `(p, q)` gives every conversion at once:
   target = [(p b - q a) xt + (q alpha - p sigma) value] / (alpha b - sigma a)
                                                                           (1)
 
-The denominator vanishes where the given value says nothing new about the pair:
-data where sigma = 0, noise where alpha = 0, the score at both.
+The denominator is zero where value and xt determine only one of data and noise:
+for data where sigma = 0, for noise where alpha = 0, for the score at both.
 
 References:
   Salimans, Ho 2022 (arXiv:2202.00512), section 4 for v; Karras et al. 2022
@@ -20,12 +20,12 @@ from typing import Literal
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.types import Array, ModelFn
 
 Prediction = Literal["data", "noise", "velocity", "v", "score"]
 
-# What a network may be: a prediction, or the raw network of `edm_denoiser`.
+# The output of a network: a prediction, or the raw output of `edm_denoiser`.
 Parameterization = Prediction | Literal["edm"]
 
 
@@ -71,14 +71,14 @@ def convert(
     value: The given prediction `[B, ...]`.
     xt: The point `[B, ...]` at which it was made.
     t: Times `[B]`; not where `source` is singular (module docstring).
-    source: What `value` is.
-    target: What is wanted.
+    source: Kind of `value`.
+    target: Kind of the result.
 
   Returns:
     The wanted prediction `[B, ...]`.
 
   Raises:
-    ValueError: If `source` or `target` is no prediction.
+    ValueError: `source` or `target` is no prediction.
 
   Example:
     >>> xt, v = jnp.array([[0.5]]), jnp.array([[1.0]])
@@ -94,7 +94,7 @@ def convert(
   det = alpha * b - sigma * a
   from_xt = (p * b - q * a) / det
   from_value = (q * alpha - p * sigma) / det
-  return over(from_xt, xt) * xt + over(from_value, xt) * value
+  return expand(from_xt, xt) * xt + expand(from_value, xt) * value
 
 
 def as_prediction(
@@ -110,8 +110,8 @@ def as_prediction(
   Args:
     model_fn: The network.
     path: The path it was trained on.
-    source: What it predicts; "edm": data, behind `edm_denoiser`.
-    target: What the result predicts.
+    source: Its prediction; "edm" is the raw network of `edm_denoiser`.
+    target: The prediction of the result.
     sigma_data: Standard deviation of the data, for "edm".
 
   Returns:
@@ -141,7 +141,7 @@ def as_prediction(
 def edm_inputs(
   xt: Array, t: Array, s: Array, sigma_data: float
 ) -> tuple[Array, Array, Array]:
-  """Return what a raw EDM network sees: `(c_in xt, ln(t)/4, ln(s)/4)`.
+  """Return the inputs of a raw EDM network, `(c_in xt, ln(t)/4, ln(s)/4)`.
 
   Example:
     >>> t = jnp.array([1.0])
@@ -150,7 +150,7 @@ def edm_inputs(
     ([[2.0]], [0.0])
   """
   c_in = 1 / jnp.sqrt(t**2 + sigma_data**2)
-  return over(c_in, xt) * xt, jnp.log(t) / 4, jnp.log(s) / 4
+  return expand(c_in, xt) * xt, jnp.log(t) / 4, jnp.log(s) / 4
 
 
 def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
@@ -178,6 +178,6 @@ def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
     value = model_fn(*edm_inputs(xt, t, s, sigma_data), cond)
     c_skip = sigma_data**2 / total
     c_out = t * sigma_data / jnp.sqrt(total)
-    return over(c_skip, xt) * xt + over(c_out, xt) * value
+    return expand(c_skip, xt) * xt + expand(c_out, xt) * value
 
   return denoiser

@@ -1,4 +1,4 @@
-"""Raw networks behind the scales that make them networks of a path.
+"""Scalings that turn raw networks into velocity networks of a path.
 
 On the angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the
 standard deviation of the data, c = cos t, s = sin t, F the raw network and u
@@ -21,7 +21,7 @@ import math
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import Path, over
+from jaxflow.paths import Path, expand
 from jaxflow.types import ModelFn
 
 
@@ -49,7 +49,7 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
 
   def converted(xt, t, s, cond):
     std = jnp.hypot(path.alpha(t) * unit, path.sigma(t))
-    return unit * model_fn(xt / over(std, xt), t, s, cond)
+    return unit * model_fn(xt / expand(std, xt), t, s, cond)
 
   return converted
 
@@ -120,8 +120,8 @@ def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
     cos, sin = jnp.cos(t), jnp.sin(t)
     total = cos + sin
     time = sin / total
-    value = unit * model_fn(xt / (unit * over(total, xt)), time, time, cond)
-    return (over(cos - sin, xt) * xt + value) / over(total, xt)
+    value = unit * model_fn(xt / (unit * expand(total, xt)), time, time, cond)
+    return (expand(cos - sin, xt) * xt + value) / expand(total, xt)
 
   return converted
 

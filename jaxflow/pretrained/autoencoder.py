@@ -26,6 +26,8 @@ from jaxflow.models.network import (
 from jaxflow.pretrained.autoencoder_parts import GROUPS, Decoder, Encoder
 from jaxflow.types import Array, PyTree
 
+__all__ = ["Autoencoder", "autoencoder"]
+
 # Between these the log-variance is clipped, as published: a deviation is finite
 # whatever the encoder says.
 _LOG_VARIANCE = (-30.0, 20.0)
@@ -33,7 +35,7 @@ _LOG_VARIANCE = (-30.0, 20.0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Autoencoder:
-  """Three pure functions, and the size of what they map to.
+  """Three pure functions, and the size of latents.
 
   Attributes:
     init: `init(key) -> params`, a nested dict of float32 arrays with the parts
@@ -93,7 +95,7 @@ def autoencoder(
   latent_channels: int = 4,
   dtype: str = "float32",
 ) -> Autoencoder:
-  """Makes an autoencoder; by default that of Stable Diffusion 1.
+  """Make an autoencoder; by default that of Stable Diffusion 1.
 
   Args:
     width: Channels at full size, a multiple of 32.

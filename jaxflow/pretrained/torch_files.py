@@ -25,6 +25,8 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
+__all__ = ["read", "read_all"]
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TYPES = {
@@ -60,11 +62,11 @@ class _Tensor(NamedTuple):
 def read(
   file: str, names: Collection[str], *, sha256: str, source: str
 ) -> dict[str, np.ndarray]:
-  """Reads named tensors from a file whose hash is known.
+  """Read named tensors from a file whose hash is known.
 
   Args:
     file: Path of a file of `torch.save`, of either form, or of an .npz file.
-    names: The tensors to read; what else the file holds is left alone.
+    names: The tensors to read; others are left alone.
     sha256: The hash of the whole file, 64 hexadecimal digits.
     source: Which file is meant, for messages.
 
@@ -90,17 +92,14 @@ def read(
       f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
       "give the sha256 of a conversion that you trust"
     )
-  return _checked(path, names, f"file={file}", source)
+  return _read_or_refuse(path, names, f"file={file}", source)
 
 
-def read_all(
-  file: pathlib.Path, *, field: str, source: str
-) -> dict[str, np.ndarray]:
-  """Reads every tensor of a file, whatever its hash: the reader runs nothing.
+def read_all(path: pathlib.Path, *, source: str) -> dict[str, np.ndarray]:
+  """Read every tensor of a file, whatever its hash: the reader runs nothing.
 
   Args:
-    file: Path of a file of `torch.save`, of either form, or of an .npz file.
-    field: What names the file, "--file" for instance, for messages.
+    path: A file of `torch.save`, of either form, or an .npz file.
     source: Which file is meant, for messages.
 
   Returns:
@@ -109,10 +108,10 @@ def read_all(
   Raises:
     UsageError: The file is missing, is damaged, or holds more than tensors.
   """
-  return _checked(file, None, f"{field}={file}", source)
+  return _read_or_refuse(path, None, f"path={path}", source)
 
 
-def _checked(
+def _read_or_refuse(
   path: pathlib.Path,
   names: Collection[str] | None,
   where: str,
@@ -130,7 +129,7 @@ def _checked(
 def _read(
   path: pathlib.Path, names: Collection[str] | None
 ) -> dict[str, np.ndarray]:
-  """Reads named tensors, or all."""
+  """Read named tensors, or all."""
   if not zipfile.is_zipfile(path):
     with path.open("rb") as stream:
       return _read_stream(stream, names)
@@ -146,7 +145,7 @@ def _read(
 def _read_archive(
   archive: zipfile.ZipFile, member: str, names: Collection[str] | None
 ) -> dict[str, np.ndarray]:
-  """Reads the form with a zip archive."""
+  """Read the form with a zip archive."""
   root = member.removesuffix("data.pkl")
   order = f"{root}byteorder"
   if order in archive.namelist() and archive.read(order) != b"little":
@@ -165,7 +164,7 @@ def _read_archive(
 def _read_stream(
   stream: BinaryIO, names: Collection[str] | None
 ) -> dict[str, np.ndarray]:
-  """Reads the form with a row of pickles."""
+  """Read the form with a row of pickles."""
   if _load(stream) != _MAGIC or _load(stream) != _VERSION:
     raise pickle.UnpicklingError("it does not start as torch.save's files do")
   if not _load(stream).get("little_endian", True):
@@ -189,7 +188,7 @@ def _read_stream(
 
 
 def _load(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
-  """Unpickles one object; collects the storages that it mentions."""
+  """Unpickle one object, and collect the storages that it mentions."""
   return _Unpickler(stream, {} if storages is None else storages).load()
 
 
@@ -201,7 +200,7 @@ class _Unpickler(pickle.Unpickler):
     self._storages = storages
 
   def find_class(self, module: str, name: str, /) -> Any:
-    """Returns what a pickle may name."""
+    """Return one of the few objects that a pickle may name."""
     match module, name:
       case "collections", "OrderedDict":
         return collections.OrderedDict
@@ -215,7 +214,7 @@ class _Unpickler(pickle.Unpickler):
     raise pickle.UnpicklingError(f"it asks for {module}.{name}, no tensor")
 
   def persistent_load(self, pid: Any, /) -> _Storage:
-    """Returns the storage that a persistent id stands for."""
+    """Return the storage that a persistent id stands for."""
     kind, dtype, key, _, size, *view = pid
     if kind != "storage" or any(v is not None for v in view):
       raise pickle.UnpicklingError(f"it holds a {kind} of an unknown kind")
@@ -230,7 +229,7 @@ def _arrays(
   names: Collection[str] | None,
   content: Callable[[_Storage], bytes],
 ) -> dict[str, np.ndarray]:
-  """Reads the numbers of tensors."""
+  """Read the numbers of tensors."""
   if not isinstance(tensors, dict):
     raise pickle.UnpicklingError("it holds no dict of tensors")
   arrays = {}

@@ -19,6 +19,14 @@ from jaxflow.models.preprocessing import PRECISION
 from jaxflow.pretrained import torch_files
 from jaxflow.types import Array, PyTree
 
+__all__ = [
+  "FrozenNorm",
+  "convolution",
+  "from_torch_layout",
+  "module_with",
+  "read_parameters",
+]
+
 # Axes of a tensor of ours, among those of PyTorch's.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
@@ -37,7 +45,7 @@ class FrozenNorm(nnx.Module):
     self.running_var = nnx.Param(jax.numpy.ones(width))
 
   def __call__(self, x: Array) -> Array:
-    """Returns [B, H, W, width]."""
+    """Return [B, H, W, width]."""
     scale = self.weight[...] * jax.lax.rsqrt(self.running_var[...] + self.eps)
     offset = self.bias[...] - self.running_mean[...] * scale
     # Rank promotion is refused in the tests.
@@ -54,7 +62,7 @@ def convolution(
   groups: int = 1,
   rngs: nnx.Rngs,
 ) -> nnx.Conv:
-  """Makes a convolution without bias, in full float32 on every machine."""
+  """Make a convolution without bias, in full float32 on every machine."""
   return nnx.Conv(
     before,
     width,
@@ -69,7 +77,7 @@ def convolution(
 
 
 def module_with(make_module: Callable[[nnx.Rngs], Any], params: PyTree) -> Any:
-  """Returns the module that has given parameters.
+  """Return the module that has given parameters.
 
   Args:
     make_module: Builds the module; a function of a module, not a lambda.
@@ -91,7 +99,7 @@ def read_parameters(
   sha256: str,
   source: str,
 ) -> PyTree:
-  """Reads the parameters of a module from a published file.
+  """Read the parameters of a module from a published file.
 
   Args:
     file: Path of a file of `torch.save`, or an .npz file with its names.
@@ -115,26 +123,37 @@ def read_parameters(
   return jax.tree_util.tree_unflatten(
     tree,
     [
-      _ours(file, name, tensors[name], leaf.shape)
+      from_torch_layout(name, tensors[name], leaf.shape, f"file={file}")
       for name, (_, leaf) in zip(names, leaves, strict=True)
     ],
   )
 
 
 def _place(place: list[str]) -> list[str]:
-  """Calls a kernel what PyTorch calls it."""
+  """Rename kernels to PyTorch's weights."""
   return ["weight" if part == "kernel" else part for part in place]
 
 
-def _ours(
-  file: str, name: str, tensor: np.ndarray, shape: tuple[int, ...]
+def from_torch_layout(
+  name: str, tensor: np.ndarray, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
-  """Returns a tensor in our layout."""
+  """Return a tensor of PyTorch's layout in ours, float32.
+
+  Args:
+    name: Name of the tensor, for messages.
+    tensor: The tensor; a linear map may be a convolution of 1 x 1.
+    shape: Shape of the result.
+    where: Start of messages.
+
+  Raises:
+    UsageError: If the tensor has another shape.
+  """
   axes = _AXES[len(shape)]
-  theirs = tuple(shape[axes.index(i)] for i in range(len(shape)))
-  if tensor.shape != theirs:
+  expected = tuple(shape[axes.index(i)] for i in range(len(shape)))
+  pixels = (1, 1) if len(shape) == 2 else ()
+  if tensor.shape not in (expected, (*expected, *pixels)):
     raise UsageError(
-      f"file={file}: {name} has shape {tensor.shape}; the network needs "
-      f"{theirs}"
+      f"{where}: {name} has shape {tensor.shape}; the network needs {expected}"
     )
-  return np.ascontiguousarray(tensor.transpose(axes), np.float32)
+  tensor = tensor.reshape(expected).transpose(axes)
+  return np.ascontiguousarray(tensor, np.float32)

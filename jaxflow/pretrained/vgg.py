@@ -16,14 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.features import Features, feature_functions
 from jaxflow.models.network import compute_dtype
 from jaxflow.pretrained import torch_files
-from jaxflow.types import Array, PyTree
+from jaxflow.pretrained.torch_parameters import read_parameters
+from jaxflow.types import Array
+
+__all__ = ["LPIPS_SHA256", "VGG", "VGG16_SHA256", "read_lpips_weights", "vgg16"]
 
 Stages = tuple[tuple[int, ...], ...]
 
@@ -70,7 +72,7 @@ class VGG(nnx.Module):
       before = width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
-    """Returns the features [B, h, w, c] of every stage."""
+    """Return the features [B, h, w, c] of every stage."""
     x = self._scaled(x).astype(self.dtype)
     names = iter(_convolutions(self.stages))
     features = []
@@ -109,7 +111,7 @@ def vgg16(
   dtype: str = "float32",
   stages: Stages = VGG16_STAGES,
 ) -> Features:
-  """Makes VGG16's features of images in [-1, 1], [B, H, W, 3] or gray.
+  """Make VGG16's features of images in [-1, 1], [B, H, W, 3] or gray.
 
   Args:
     file: Local path of torchvision's vgg16-397923af.pth, or of an .npz file
@@ -136,21 +138,29 @@ def vgg16(
   if resize is not None and resize < _SMALLEST:
     raise UsageError(f"resize={resize}: give {_SMALLEST} or more")
   compute = compute_dtype(dtype)
-  functions = feature_functions(
-    lambda rngs: VGG(stages, resize=resize, dtype=compute, rngs=rngs)
-  )
+
+  def make_module(rngs: nnx.Rngs) -> VGG:
+    return VGG(stages, resize=resize, dtype=compute, rngs=rngs)
+
+  functions = feature_functions(make_module)
   if file is None:
     return functions
-  shapes = jax.eval_shape(functions.init, jax.random.key(0))
   return dataclasses.replace(
-    functions, read=lambda: _read_vgg(file, sha256, shapes)
+    functions,
+    read=lambda: read_parameters(
+      file,
+      make_module,
+      name_of=lambda place: ".".join(place).replace("_", "."),
+      sha256=sha256,
+      source="torchvision's vgg16-397923af.pth",
+    ),
   )
 
 
 def read_lpips_weights(
   file: str, *, sha256: str = LPIPS_SHA256, stages: Stages = VGG16_STAGES
 ) -> tuple[Array, ...]:
-  """Reads the weights of the channels, for `perceptual.lpips`.
+  """Read the weights of the channels, for `perceptual.lpips`.
 
   Args:
     file: Local path of LPIPS's lpips/weights/v0.1/vgg.pth, or of an .npz file
@@ -170,17 +180,22 @@ def read_lpips_weights(
   arrays = torch_files.read(file, names, sha256=sha256, source=source)
   weights = []
   for name, width in zip(names, widths, strict=True):
-    array = _shaped(file, name, arrays[name], (1, width, 1, 1)).reshape(width)
+    array, shape = arrays[name], (1, width, 1, 1)
+    if array.shape != shape:
+      raise UsageError(
+        f"file={file}: {name} has shape {array.shape}; the network needs "
+        f"{shape}"
+      )
     if not (array >= 0).all():
       raise UsageError(
         f"file={file}: {name} has a weight that is not 0 or more; get {source}"
       )
-    weights.append(jnp.asarray(array))
+    weights.append(jnp.asarray(array.reshape(width), jnp.float32))
   return tuple(weights)
 
 
 def _convolutions(stages: Stages) -> list[tuple[str, int]]:
-  """Returns name and width of each: torchvision counts every operation."""
+  """Return name and width of each: torchvision counts every operation."""
   layers, index = [], 0
   for stage in stages:
     for width in stage:
@@ -188,36 +203,3 @@ def _convolutions(stages: Stages) -> list[tuple[str, int]]:
       index += 2  # The convolution and its rectifier.
     index += 1  # The halving.
   return layers
-
-
-def _read_vgg(file: str, sha256: str, shapes: PyTree) -> PyTree:
-  """Reads parameters of given shapes."""
-
-  def name_of(layer: str, part: str) -> str:
-    return f"{layer.replace('_', '.')}.{part}"
-
-  names = [name_of(i, part) for i in shapes for part in ("weight", "bias")]
-  arrays = torch_files.read(
-    file, names, sha256=sha256, source="torchvision's vgg16-397923af.pth"
-  )
-  params = {}
-  for layer, shape in shapes.items():
-    height, width, inputs, outputs = shape["kernel"].shape
-    weight, bias = (name_of(layer, part) for part in ("weight", "bias"))
-    # Ours is [height, width, in, out].
-    kernel = _shaped(
-      file, weight, arrays[weight], (outputs, inputs, height, width)
-    ).transpose(2, 3, 1, 0)
-    offset = _shaped(file, bias, arrays[bias], (outputs,))
-    params[layer] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(offset)}
-  return params
-
-
-def _shaped(
-  file: str, name: str, array: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-  if array.shape != shape:
-    raise UsageError(
-      f"file={file}: {name} has shape {array.shape}; the network needs {shape}"
-    )
-  return array.astype(np.float32)

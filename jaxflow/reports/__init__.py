@@ -1,7 +1,13 @@
-"""What sampling costs, and pages about a run."""
+"""Costs of sampling, and pages about a run."""
 
-from jaxflow.reports.cost_table import COST_COLUMNS, cost_cells, cost_table
-from jaxflow.reports.costs import Cost, Quality, read_costs
+from jaxflow.reports.costs import (
+  COST_COLUMNS,
+  Cost,
+  Quality,
+  cost_cells,
+  cost_table,
+  read_costs,
+)
 from jaxflow.reports.interpolation import slerp
 from jaxflow.reports.latency import Latency, excess, time_together
 from jaxflow.reports.tradeoff import save_tradeoff, shared_metric

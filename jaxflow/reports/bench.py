@@ -1,4 +1,4 @@
-"""Measure what sampling from a run costs, beside its network calls.
+"""Measure the cost of sampling from a run, beside its network calls.
 
 `bench.json` holds
 
@@ -7,10 +7,10 @@
            of the run
   device   kind, platform and number of the devices
   jax      version
-  judged   how many samples `scores` of sliced Wasserstein are of; null where
-           the data were not there
+  compared number of samples whose sliced Wasserstein distance was measured;
+           null where the data were not there
   rows     a mapping for each model, NFE and batch: the fields of
-           `evaluation.Cost`; times in seconds, memory in bytes
+           `reports.Cost`; times in seconds, memory in bytes
 """
 
 import dataclasses
@@ -21,17 +21,20 @@ from typing import Any
 
 import jax
 
-from jaxflow import evaluation, reports
-from jaxflow.config import Config
-from jaxflow.config.files import load_config, sampling_of
-from jaxflow.errors import RunError, UsageError
+from jaxflow import reports
+from jaxflow.config import load_config, make_plan
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import replace_file
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import Plan
 from jaxflow.reports import Cost, Quality
-from jaxflow.reports.sample_distance import Nearness
-from jaxflow.reports.sampled_runs import Contestant, other_run, teacher_of
-from jaxflow.reports.timing import Entry, measure
-from jaxflow.runs.run import Run, load
+from jaxflow.reports.quality import DataDistance, evaluated_scores
+from jaxflow.reports.sampled_runs import SampledRun, other_run, teacher_of
+from jaxflow.reports.timing import TimedSampler, sampler_costs
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
+
+__all__ = ["bench"]
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
@@ -49,13 +52,13 @@ def bench(
 ) -> list[Cost]:
   """Measure samplers of a run and of its teacher; write `bench.json`.
 
-  The teacher runs with the solver, of those that its network knows, whose
-  samples come nearest to held-out data at that number of calls.
+  The teacher's solver is the one whose samples are nearest to held-out data
+  with as many calls.
 
   Args:
     workdir: The run's folder.
     nfe: Network calls per sample; default: those of `NFE` that its sampler can
-      make, or else the config's.
+      make, or else the plan's.
     batch: Samples at a time; default: `BATCH`.
     teacher: The folder of another run; default: the teacher in the run's own
       checkpoint, if it has one.
@@ -64,7 +67,7 @@ def bench(
     say: Prints a line.
 
   Returns:
-    What each costs; `bench.png` shows quality against latency.
+    The costs; `bench.png` shows quality against latency.
 
   Raises:
     UsageError: If an argument is wrong or the workdir holds no run.
@@ -72,157 +75,143 @@ def bench(
   """
   for size in batch:
     if size < 1:
-      raise UsageError(f"--batch={size}: give at least 1")
-  config = load_config(workdir, field="--workdir")
-  model = Run.of(config).model
-  for count in nfe:
-    model.make_sampler(count, "--nfe")
-  mesh = sharding.fitting_mesh(config.mesh)
-  rival = None if teacher is None else other_run(teacher, config, mesh)
-  run, state = load(
-    workdir,
-    field="--workdir",
-    mesh=mesh,
-    ema=config.sample.ema,
-    roles=("teacher",),
-  )
-  student = Contestant(role="run", run=run, state=state, field="--nfe")
-  rival = rival or teacher_of(student)
-  if teacher_nfe and rival is None:
+      raise UsageError(f"batch={size}: give at least 1")
+  student, teacher_run, mesh = _restored(workdir, nfe, teacher)
+  if teacher_nfe and teacher_run is None:
     raise UsageError(
-      f"--teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
-      "teacher; give one, --teacher=FOLDER"
+      f"teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
+      "teacher; give one, teacher=FOLDER"
     )
-  nearness = _nearness(config, mesh, say)
+  plan = student.plan
+  distance = _distance(plan, mesh, say)
   counts = nfe or tuple(count for count in NFE if student.allows(count))
-  counts = counts or (config.sample.nfe,)
-  entries = [_entry(student, count, nearness, workdir) for count in counts]
-  if rival is not None:
+  counts = counts or (plan.sample.nfe,)
+  samplers = [_scored(student, count, distance, workdir) for count in counts]
+  if teacher_run is not None:
     for count in teacher_nfe or counts:
-      strict = bool(teacher_nfe)
-      entries += _best(rival, count, nearness, teacher, strict=strict, say=say)
+      best = _best(teacher_run, count, distance, teacher, say)
+      if best is not None:
+        samplers.append(best)
+      elif teacher_nfe:
+        with named(nfe="teacher_nfe"):
+          teacher_run.plan.model.make_sampler(teacher_run.plan.sample, count)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
   for size in batch or BATCH:
-    costs += measure(entries, size, mesh, seconds=seconds, say=say)
-  header = {
-    "schema": 1,
-    "method": config.method,
-    "data": config.data.name,
-    "step": int(state.step),
-    "device": _device(mesh),
-    "jax": jax.__version__,
-    "judged": None if nearness is None else len(nearness.reference),
-  }
+    costs += sampler_costs(samplers, size, mesh, seconds=seconds, say=say)
+  header = _header(student, distance, mesh)
   processes.once(lambda: _write(workdir, header, costs))
   return costs
 
 
-def _nearness(
-  config: Config, mesh: jax.sharding.Mesh, say: Callable[[str], None]
-) -> Nearness | None:
-  """Return what compares samples with data; None if the data are not there."""
+def _restored(
+  workdir: pathlib.Path, nfe: tuple[int, ...], teacher: pathlib.Path | None
+) -> tuple[SampledRun, SampledRun | None, jax.sharding.Mesh]:
+  """Restore a run and its teacher, or None, on the devices; as `bench`."""
+  run = Run(make_plan(load_config(workdir)))
+  sample = run.plan.sample
+  for count in nfe:
+    run.model.make_sampler(sample, count)
+  mesh = sharding.fitting_mesh(run.plan.mesh)
+  teacher_run = None
+  if teacher is not None:
+    with named(workdir="teacher"):
+      teacher_run = other_run(teacher, run.model, mesh)
+  roles = () if teacher_run else ("teacher",)
+  state = restore(run, workdir, mesh=mesh, ema=sample.ema, roles=roles)
+  student = SampledRun(role="run", run=run, state=state)
+  return student, teacher_run or teacher_of(student), mesh
+
+
+def _distance(
+  plan: Plan, mesh: jax.sharding.Mesh, say: Callable[[str], None]
+) -> DataDistance | None:
+  """Return the distance to the data, or None where the data are not there."""
   try:
-    return Nearness.of(config, mesh)
+    return DataDistance.of(plan, mesh)
   except UsageError as error:
     say(f"note: samples are not compared with data: {error}")
     return None
 
 
 def _best(
-  teacher: Contestant,
+  teacher: SampledRun,
   nfe: int,
-  nearness: Nearness | None,
+  distance: DataDistance | None,
   workdir: pathlib.Path | None,
-  *,
-  strict: bool,
   say: Callable[[str], None],
-) -> list[Entry]:
-  """Return the teacher with its best solver for a number of calls.
+) -> TimedSampler | None:
+  """Return the teacher with its best solver, or None if none makes the calls.
 
   Args:
     teacher: The teacher.
     nfe: Network calls per sample.
-    nearness: What tells which is best; without it the teacher keeps its own.
+    distance: The distance to compare by; without it the teacher keeps its own
+      solver.
     workdir: Its folder, if it has one.
-    strict: Raise UsageError if no solver can make so many; or return nothing.
     say: Prints a line.
   """
-  ways = list(teacher.solved().values()) if nearness else [teacher]
-  entries = [
-    _entry(way, nfe, nearness, workdir if way is teacher else None)
-    for way in ways
-    if way.allows(nfe)
+  found = [
+    # Evaluations are of the teacher's own solver.
+    _scored(x, nfe, distance, workdir if x is teacher else None)
+    for x in (teacher.by_solver().values() if distance else [teacher])
+    if x.allows(nfe)
   ]
-  if not entries and strict:
-    teacher.run.model.make_sampler(nfe, teacher.field)
-  if nearness is None:
-    return entries
-
-  def distance(entry):
-    return entry.scores["sliced_wasserstein"].value
-
-  entries.sort(key=distance)
-  found = [f"{x.contestant.solver} {distance(x):.4f}" for x in entries]
-  say(f"teacher, NFE {nfe}: sliced_wasserstein of {', '.join(found)}")
-  return entries[:1]
+  if distance is None or not found:
+    return found[0] if found else None
+  far = {
+    x.sampled.plan.sample.solver: x.scores["sliced_wasserstein"].value
+    for x in found
+  }
+  order = sorted(far, key=far.__getitem__)
+  listed = ", ".join(f"{name} {far[name]:.4f}" for name in order)
+  say(f"teacher, NFE {nfe}: sliced_wasserstein of {listed}")
+  return found[list(far).index(order[0])]
 
 
-def _entry(
-  contestant: Contestant,
+def _scored(
+  sampled: SampledRun,
   nfe: int,
-  nearness: Nearness | None,
+  distance: DataDistance | None,
   workdir: pathlib.Path | None,
-) -> Entry:
-  """Return a sampler with what is known of its samples.
+) -> TimedSampler:
+  """Return a sampler with the known quality of its samples.
 
   Args:
-    contestant: What samples.
+    sampled: The run.
     nfe: Network calls per sample.
-    nearness: What compares samples with data here, or None.
-    workdir: Where an evaluation of this sampler may be, or None.
+    distance: The distance of samples to data, or None.
+    workdir: The folder of evaluations of this sampler, or None.
   """
-  scores = {}
-  if nearness is not None:
-    value = nearness.distance(contestant, nfe)
-    scores["sliced_wasserstein"] = Quality(value=value, real=nearness.real)
-  rows = []
-  if workdir is not None:
-    rows = evaluation.read_rows(workdir / "evaluation.json")
-  for row in rows:
-    name = evaluation.leading_metric(row["scores"])
-    if not _is_of(row, contestant, nfe) or name in (None, *scores):
-      continue
-    score = row["scores"][name]
-    if score["real"]:
-      scores[name] = Quality(value=score["value"], real=score["real"])
-  return Entry(contestant=contestant, nfe=nfe, scores=scores)
+  scores = evaluated_scores(workdir, sampled, nfe) if workdir else {}
+  if distance is not None:
+    near = Quality(value=distance(sampled, nfe), real=distance.real)
+    scores = scores | {"sliced_wasserstein": near}
+  return TimedSampler(sampled=sampled, nfe=nfe, scores=scores)
 
 
-def _is_of(row: dict[str, Any], contestant: Contestant, nfe: int) -> bool:
-  """Return whether an evaluation was of samples that are drawn so."""
-  config = contestant.run.model.config
-  own = nfe, int(contestant.state.step), config.sample.ema
-  sampling = sampling_of(config)
-  return (row["nfe"], row["step"], row.get("ema")) == own and (
-    row.get("sampling", sampling) == sampling
-  )
-
-
-def _device(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def _header(
+  student: SampledRun, distance: DataDistance | None, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+  """Return all of `bench.json` but its rows."""
   first = mesh.devices.flat[0]
+  kind, platform = first.device_kind, first.platform
   return {
-    "kind": first.device_kind,
-    "platform": first.platform,
-    "count": mesh.size,
+    "schema": 1,
+    "method": student.plan.model.name,
+    "data": student.plan.data.name,
+    "step": int(student.state.step),
+    "device": {"kind": kind, "platform": platform, "count": mesh.size},
+    "jax": jax.__version__,
+    "compared": None if distance is None else len(distance.reference),
   }
 
 
 def _write(
   workdir: pathlib.Path, header: dict[str, Any], costs: Sequence[Cost]
 ) -> None:
-  """Write the file and, where a metric is known of all, the picture."""
+  """Write the file and, where all have a metric, the picture."""
   rows = [dataclasses.asdict(cost) for cost in costs]
   text = json.dumps(header | {"rows": rows}, indent=2) + "\n"
   path = workdir / "bench.json"

@@ -1,70 +1,76 @@
 """Pictures of a run: what it draws, and what that is near to."""
 
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import jax
 
 from jaxflow import figures
-from jaxflow.reports.gallery_data import Picture, Subject
-from jaxflow.reports.image_gallery import image_gallery
-from jaxflow.reports.plane_gallery import plane_gallery
-from jaxflow.reports.sampled_runs import Contestant
+from jaxflow.errors import UsageError
+from jaxflow.reports.gallery_samples import GallerySamples
+from jaxflow.reports.image_gallery import IMAGE_PICTURES
+from jaxflow.reports.plane_gallery import PLANE_PICTURES
+from jaxflow.reports.sampled_runs import SampledRun
 
-# How many samples are compared with data.
+__all__ = ["SavePicture", "gallery"]
+
+# Writes a picture to a file and returns its caption; raises UsageError where
+# the picture must be left out.
+SavePicture = Callable[[pathlib.Path], str]
+
+# Numbers of samples that are compared with data.
 _IMAGES = 300
 _POINTS = 5000
 
 
 def gallery(
   workdir: pathlib.Path,
-  folder: pathlib.Path,
-  run: Contestant,
+  source: SampledRun,
   mesh: jax.sharding.Mesh,
   *,
   nfe: int,
   num: int | None = None,
-) -> Iterator[Picture]:
-  """Draw samples of a run and write pictures of them.
+) -> dict[str, SavePicture]:
+  """Draw samples of a run and return pictures of them, by title.
 
   Args:
     workdir: The run's folder.
-    folder: Where pictures go.
-    run: The run, with its teacher's parameters if it has a teacher.
+    source: The run, with its teacher's parameters if it has a teacher.
     mesh: The devices.
     nfe: Network calls per sample.
-    num: How many samples are compared with data; default: 300 images, 5000
-      points.
-
-  Yields:
-    One picture after the other, or the reason why it is left out.
+    num: Number of samples that are compared with data; default: 300 images,
+      5000 points.
   """
-  yield _training(workdir, folder)
-  shape = run.run.model.shape
-  if len(shape) == 3:
-    count, pictures_of = num or _IMAGES, image_gallery
-  elif shape == (2,):
-    count, pictures_of = num or _POINTS, plane_gallery
-  else:
-    yield Picture(
-      title="Samples",
-      text=f"left out: samples of shape {shape} are neither images nor points "
-      "in the plane",
+  found: dict[str, SavePicture] = {
+    "Samples during training, from the same noise": functools.partial(
+      _save_training, workdir
     )
-    return
-  yield from pictures_of(
-    Subject.of(run, mesh, nfe=nfe, num=count, folder=folder)
-  )
+  }
+  shape = source.plan.model.shape
+  if len(shape) == 3:
+    count, pictures = num or _IMAGES, IMAGE_PICTURES
+  elif shape == (2,):
+    count, pictures = num or _POINTS, PLANE_PICTURES
+  else:
+    return found | {"Samples": functools.partial(_refuse, shape)}
+  samples = GallerySamples.of(source, mesh, nfe=nfe, num=count)
+  return found | {
+    title: functools.partial(save, samples) for title, save in pictures.items()
+  }
 
 
-def _training(workdir: pathlib.Path, folder: pathlib.Path) -> Picture:
-  title = "Samples during training, from the same noise"
+def _save_training(workdir: pathlib.Path, file: pathlib.Path) -> str:
+  """Set the pictures of training side by side."""
   files = sorted((workdir / "samples").glob("[0-9]*.png"))
   if not files:
-    return Picture(
-      title=title,
-      text="left out: the run wrote no pictures; set train.sample_every",
-    )
-  file = folder / "training.png"
+    raise UsageError("the run wrote no pictures; set train.sample_every")
   figures.save_strip(files, file, names=[f"step {int(x.stem)}" for x in files])
-  return Picture(title=title, text="", file=file)
+  return ""
+
+
+def _refuse(shape: tuple[int, ...], file: pathlib.Path) -> str:
+  """Raise UsageError: samples of this shape cannot be shown."""
+  raise UsageError(
+    f"samples of shape {shape} are neither images nor points in the plane"
+  )

@@ -8,6 +8,16 @@ import html
 import pathlib
 from collections.abc import Iterable, Sequence
 
+__all__ = [
+  "folded",
+  "heading",
+  "note",
+  "page",
+  "paragraph",
+  "picture",
+  "table",
+]
+
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }

@@ -1,13 +1,18 @@
-"""Pictures of a run that draws images."""
+"""Pictures of images that a run draws.
 
-from collections.abc import Iterator
+Each function takes the samples and a file, writes the picture and returns its
+caption; it raises UsageError where the picture must be left out.
+"""
+
+import pathlib
 
 import numpy as np
 
 from jaxflow import figures, metrics, reports
 from jaxflow.errors import UsageError
-from jaxflow.reports.gallery_data import Picture, Subject, from_noise
-from jaxflow.runs import decoding
+from jaxflow.reports.gallery_samples import GallerySamples, noise_sampler
+
+__all__ = ["IMAGE_PICTURES"]
 
 _COLUMNS = 10
 _ARCS = 6
@@ -16,31 +21,15 @@ _POINTS = 9
 _TEACHER_NFE = (16, 8, 4, 2, 1)
 
 
-def image_gallery(subject: Subject) -> Iterator[Picture]:
-  """Write pictures of images.
-
-  Args:
-    subject: The run and samples of it, images or latents.
-
-  Yields:
-    One picture after the other, or the reason why it is left out.
-  """
-  picture = decoding.make_picture(subject.run.run.model.config)
-  yield _arcs(subject, picture)
-  yield _pairs(subject, picture)
-  yield _neighbours(subject, picture)
-
-
-def _arcs(subject: Subject, picture: decoding.Picture) -> Picture:
+def _save_arcs(given: GallerySamples, file: pathlib.Path) -> str:
   """Follow arcs in noise; the class of a row is that of its first end."""
-  count = min(_ARCS, len(subject.noise) // 2)
-  noise, labels = subject.first(2 * count)
+  count = min(_ARCS, len(given.noise) // 2)
+  noise, labels = given.inputs(2 * count)
   arcs = reports.slerp(noise[:count], noise[count:], num=_POINTS)
   flat = arcs.reshape(-1, *noise.shape[1:]).astype(np.float32)
   classes = [] if labels is None else labels[:count]
   of_rows = None if labels is None else np.repeat(classes, _POINTS)
-  images = picture(subject.draw(flat, of_rows))
-  file = subject.folder / "interpolation.png"
+  images = given.picture(given.draw(flat, of_rows))
   figures.save_matrix(
     images.reshape(count, _POINTS, *images.shape[1:]),
     file,
@@ -48,58 +37,48 @@ def _arcs(subject: Subject, picture: decoding.Picture) -> Picture:
     rows=[f"class {x}" for x in classes],
     title="share of the way along an arc between two draws of noise",
   )
-  return Picture(
-    title="Interpolation in noise",
-    text="Each row follows an arc between two draws of noise.",
-    file=file,
-  )
+  return "Each row follows an arc between two draws of noise."
 
 
-def _pairs(subject: Subject, picture: decoding.Picture) -> Picture:
-  title = "Student and teacher, from the same noise"
-  teacher = subject.teacher
+def _save_teacher(given: GallerySamples, file: pathlib.Path) -> str:
+  """Set samples of student and teacher from the same noise side by side."""
+  teacher = given.teacher
   if teacher is None:
-    return Picture(title=title, text="left out: the run has no teacher")
+    raise UsageError("the run has no teacher")
   calls = next((n for n in _TEACHER_NFE if teacher.allows(n)), None)
   if calls is None:
-    return Picture(
-      title=title,
-      text=f"left out: the teacher's sampler makes none of {_TEACHER_NFE} "
-      "calls",
+    raise UsageError(
+      f"the teacher's sampler makes none of {_TEACHER_NFE} calls"
     )
-  noise, labels = subject.first(2 * _COLUMNS)
-  mine = subject.samples[: len(noise)]
-  its = from_noise(teacher, calls, subject.mesh)(noise, labels)
-  images = np.stack([picture(mine), picture(its)])
+  noise, labels = given.inputs(2 * _COLUMNS)
+  mine = given.samples[: len(noise)]
+  its = noise_sampler(teacher, calls, given.mesh)(noise, labels)
+  images = np.stack([given.picture(mine), given.picture(its)])
   width = min(_COLUMNS, len(noise))
   blocks = [
     images[:, first : first + width]
     for first in range(0, len(noise) // width * width, width)
   ]
-  file = subject.folder / "teacher.png"
-  names = [f"student, NFE {subject.nfe}", f"teacher, NFE {calls}"]
+  names = [f"student, NFE {given.nfe}", f"teacher, NFE {calls}"]
   figures.save_matrix(np.concatenate(blocks), file, rows=names * len(blocks))
   difference = np.sqrt(np.mean((mine - its) ** 2))
-  return Picture(
-    title=title,
-    text=f"Teacher's solver: {teacher.solver}. Root mean square difference of "
-    f"{len(mine)} samples: {difference:.4f}.",
-    file=file,
+  return (
+    f"Teacher's solver: {teacher.plan.sample.solver}. Root mean square "
+    f"difference of {len(mine)} samples: {difference:.4f}."
   )
 
 
-def _neighbours(subject: Subject, picture: decoding.Picture) -> Picture:
-  title = "Nearest training samples"
-  try:
-    train, _ = subject.real
-  except UsageError as error:
-    return Picture(title=title, text=f"left out: {error}")
-  samples = subject.samples[:_COLUMNS]
-  index, distance = metrics.nearest(samples, train, k=min(3, len(train)))
+def _save_neighbours(given: GallerySamples, file: pathlib.Path) -> str:
+  """Set the nearest training samples under each sample."""
+  train, _ = given.real
+  samples = given.samples[:_COLUMNS]
+  index, distance = metrics.nearest_neighbours(
+    samples, train, k=min(3, len(train))
+  )
   names = ["nearest", "second", "third"][: index.shape[1]]
-  file = subject.folder / "nearest.png"
+  shown = [given.picture(x) for x in (samples, *(train[i] for i in index.T))]
   figures.save_matrix(
-    np.stack([picture(samples), *(picture(train[i]) for i in index.T)]),
+    np.stack(shown),
     file,
     rows=["sample", *names],
     captions=[
@@ -107,9 +86,15 @@ def _neighbours(subject: Subject, picture: decoding.Picture) -> Picture:
       *([f"{x:.2f}" for x in row] for row in distance.T),
     ],
   )
-  return Picture(
-    title=title,
-    text="Under each its distance to the sample, L2 of all values. "
-    + subject.memorised(),
-    file=file,
+  return (
+    "Under each its distance to the sample, L2 of all values. "
+    + given.memorisation()
   )
+
+
+IMAGE_PICTURES = {
+  "Interpolation in noise": _save_arcs,
+  "Student and teacher, from the same noise": _save_teacher,
+  "Nearest training samples": _save_neighbours,
+}
+"""Functions that write pictures of images, by title."""

@@ -13,23 +13,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
 
+__all__ = ["slerp"]
+
 
 def slerp(a: ArrayLike, b: ArrayLike, *, num: int) -> NDArray[np.float64]:
-  """Interpolate spherically, row by row.
+  """Return points on arcs between two ends, row by row.
 
   With angle phi between a and b, the point at share u is
   `(sin((1 - u) phi) a + sin(u phi) b) / sin(phi)`.
 
   Args:
-    a: First ends, [N, ...].
+    a: First ends, `[N, ...]`.
     b: Last ends, of the same shape.
     num: Number of points, both ends included, at least 2.
 
   Returns:
-    Points, [N, num, ...].
+    Points, `[N, num, ...]`.
 
   Raises:
-    UsageError: The shapes differ or num is below 2.
+    UsageError: If the shapes differ or num is below 2.
 
   Example:
     >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], num=3)[0, 1].round(4).tolist()

@@ -1,8 +1,9 @@
-"""How long functions take, measured side by side.
+"""Times of functions, measured side by side.
 
-The speed of a machine drifts: of its clock, of its other work. So functions are
-timed in rounds, each once a round in a new order, and two of them are compared
-round by round: a drift meets both, and the median passes over single outliers.
+The speed of a machine drifts with its clock and its other work. So functions
+are timed in rounds, each once a round in a new order, and two of them are
+compared round by round: a drift meets both, and the median passes over
+outliers.
 """
 
 import dataclasses
@@ -16,17 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
 
+__all__ = ["Latency", "excess", "time_together"]
+
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-  """How long one call takes.
+  """Times of one call.
 
   Attributes:
     median: Seconds.
     p95: Seconds that 95 of 100 calls do not exceed.
-    num: How many calls were timed.
+    num: Number of calls that were timed.
   """
 
   median: float
@@ -35,10 +38,7 @@ class Latency:
 
   @classmethod
   def of(cls, seconds: ArrayLike) -> "Latency":
-    """Summarise times.
-
-    Args:
-      seconds: One for each call, `[N]`.
+    """Return the summary of the times `[N]` of calls.
 
     Example:
       >>> Latency.of([3.0, 1.0, 2.0]).median
@@ -60,7 +60,7 @@ def time_together(
   most: int = 300,
   agree: Callable[[bool], bool] = bool,
 ) -> dict[K, NDArray[np.float64]]:
-  """Time functions in rounds, until their results are ready.
+  """Return times of functions, called in rounds until results are ready.
 
   Each is called twice before, so that nothing is compiled while it is timed.
 
@@ -69,8 +69,8 @@ def time_together(
     seconds: How long to go on.
     least: Number of rounds at least, whatever they take.
     most: Number of rounds at most.
-    agree: In a job of several processes, what makes one answer of theirs: all
-      must go on equally often.
+    agree: In a job of several processes, makes one answer of theirs: all must
+      go on equally often.
 
   Returns:
     Seconds of each function, `[rounds]`, by its key; place i is round i.
@@ -107,12 +107,12 @@ def time_together(
 def excess(
   seconds: ArrayLike, reference: ArrayLike, *, times: int = 1
 ) -> tuple[float, float]:
-  """Return how much longer one function takes than calls of another.
+  """Return how much longer a function takes than calls of another.
 
   Args:
-    seconds: Of the one, by rounds, `[N]`.
-    reference: Of one call of the other in the same rounds, `[N]`.
-    times: How many of its calls it is compared with.
+    seconds: Times of the function, by rounds, `[N]`.
+    reference: Times of one call of the other in the same rounds, `[N]`.
+    times: Number of calls of the other to compare with.
 
   Returns:
     The median of `seconds / (times * reference) - 1`, and the standard error of

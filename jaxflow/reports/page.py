@@ -1,5 +1,6 @@
-"""Write what is known of a run as one page."""
+"""Write all that is known of a run as one page."""
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -7,16 +8,20 @@ from typing import Any
 
 import jax
 
+import jaxflow
 from jaxflow import evaluation, figures, reports
-from jaxflow.config import Config
-from jaxflow.config.files import flatten, load_config, sampling_of
-from jaxflow.errors import RunError, UsageError
+from jaxflow.config import flatten, load_config, make_plan
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import replace_file
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
-from jaxflow.reports.gallery import gallery
-from jaxflow.reports.sampled_runs import Contestant
-from jaxflow.runs.run import Run, load
+from jaxflow.reports.gallery import SavePicture, gallery
+from jaxflow.reports.sampled_runs import SampledRun
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
+
+__all__ = ["report"]
 
 
 def report(
@@ -29,7 +34,7 @@ def report(
   Args:
     workdir: The run's folder.
     nfe: Network calls per sample of the pictures; default: `sample.nfe`.
-    num: How many samples are compared with data; default: as `gallery` says.
+    num: Number of samples that are compared with data; default: as `gallery`.
 
   Returns:
     The file, which needs no other.
@@ -39,98 +44,103 @@ def report(
       it is damaged.
     RunError: If the page cannot be written.
   """
-  config = load_config(workdir, field="--workdir")
+  run = Run(make_plan(load_config(workdir)))
+  plan, sample = run.plan, run.plan.sample
   if num is not None and num < 2:
-    raise UsageError(f"--num={num}: give at least 2 samples")
-  field = "sample.nfe" if nfe is None else "--nfe"
-  calls: int = config.sample.nfe if nfe is None else nfe
-  Run.of(config).model.make_sampler(calls, field)
-  mesh = sharding.fitting_mesh(config.mesh)
-  run, state = load(
-    workdir,
-    field="--workdir",
-    mesh=mesh,
-    ema=config.sample.ema,
-    roles=("teacher",),
-  )
-  contestant = Contestant(role="run", run=run, state=state, field=field)
+    raise UsageError(f"num={num}: give at least 2 samples")
+  calls = sample.nfe if nfe is None else nfe
+  with named(**({"nfe": "sample.nfe"} if nfe is None else {})):
+    plan.model.make_sampler(sample, calls)
+  mesh = sharding.fitting_mesh(plan.mesh)
+  ema = sample.ema
+  state = restore(run, workdir, mesh=mesh, ema=ema, roles=("teacher",))
+  source = SampledRun(role="run", run=run, state=state)
+  curves = functools.partial(_save_curves, workdir)
   with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
+    drawing = pathlib.Path(name) / "drawing.png"
     parts = [
-      *_facts(config, contestant),
-      *_curves(workdir, folder),
-      *_scores(workdir, config, int(state.step)),
+      *_facts(source),
+      *_picture("Training", curves, drawing),
+      *_scores(workdir, sample, int(state.step)),
       *_costs(workdir),
     ]
-    for picture in gallery(
-      workdir, folder, contestant, mesh, nfe=calls, num=num
-    ):
-      parts += _shown(picture.title, picture.text, picture.file)
-  text = html.page(f"{config.method} on {config.data.name}", parts)
+    pictures = gallery(workdir, source, mesh, nfe=calls, num=num)
+    for title, save in pictures.items():
+      parts += _picture(title, save, drawing)
+  text = html.page(f"{plan.model.name} on {plan.data.name}", parts)
   file = workdir / "report.html"
   processes.once(lambda: _write(file, text))
   return file
 
 
-def _facts(config: Config, contestant: Contestant) -> list[str]:
-  count = sum(x.size for x in jax.tree.leaves(contestant.params))
+def _facts(source: SampledRun) -> list[str]:
+  plan = source.plan
+  count = sum(x.size for x in jax.tree.leaves(source.params))
   line = (
-    f"Step {int(contestant.state.step)} of {config.train.steps}; {count:,} "
-    f"parameters; average {config.sample.ema!r}; jax {jax.__version__}."
+    f"Step {int(source.state.step)} of {plan.train.steps}; {count:,} "
+    f"parameters; average {plan.sample.ema!r}; jaxflow "
+    f"{jaxflow.__version__}, jax {jax.__version__}."
   )
-  fields = flatten(config.to_dict())
-  rows = [(name, _plain(value)) for name, value in sorted(fields.items())]
+  fields = flatten(plan.config.to_dict())
+  rows = [
+    (name, "" if value is None else str(value))
+    for name, value in sorted(fields.items())
+  ]
   return [
     html.paragraph(line),
     html.folded(f"Config: {len(rows)} fields", html.table((), rows)),
   ]
 
 
-def _curves(workdir: pathlib.Path, folder: pathlib.Path) -> list[str]:
-  file = folder / "curves.png"
-  during = workdir / "evaluations.csv"
+def _picture(title: str, save: SavePicture, file: pathlib.Path) -> list[str]:
+  """Return a picture under its title, or why it is left out."""
   try:
-    figures.save_curves(
-      figures.read_log(workdir / "metrics.csv"),
-      file,
-      evaluations=figures.read_log(during) if during.is_file() else None,
-    )
+    caption = save(file)
   except UsageError as error:
-    return _shown("Training", f"left out: {error}", None)
-  return _shown("Training", "", file)
+    return _left_out(title, str(error))
+  return [html.heading(title), html.picture(file, title, caption)]
 
 
-def _scores(workdir: pathlib.Path, config: Config, step: int) -> list[str]:
-  path = workdir / "evaluation.json"
-  rows = evaluation.read_rows(path)
+def _left_out(title: str, reason: str) -> list[str]:
+  return [html.heading(title), html.note(f"left out: {reason}")]
+
+
+def _save_curves(workdir: pathlib.Path, file: pathlib.Path) -> str:
+  """Draw the logs of training, and of evaluations while it ran."""
+  during = workdir / "evaluations.csv"
+  figures.save_curves(
+    figures.read_log(workdir / "metrics.csv"),
+    file,
+    evaluations=figures.read_log(during) if during.is_file() else None,
+  )
+  return ""
+
+
+def _scores(workdir: pathlib.Path, sample: SamplePlan, step: int) -> list[str]:
+  rows = evaluation.read_rows(workdir / "evaluation.json")
   if not rows:
-    text = "left out: there is no evaluation.json; run jaxflow evaluate"
-    return _shown("Evaluation", text, None)
+    reason = "there is no evaluation.json; run jaxflow evaluate"
+    return _left_out("Evaluation", reason)
   columns = ("metric", "NFE", "step", "value", "real data", "samples")
   tables: dict[str, list[dict[str, Any]]] = {}
   for row in rows:
-    tables.setdefault(_title(row, config, step), []).append(row)
+    tables.setdefault(_title(row, sample, step), []).append(row)
   parts = []
   for title, alike in tables.items():
-    parts += [
-      html.heading(title),
-      html.table(columns, _score_cells(alike)),
-    ]
-  return [
-    *parts,
-    html.note("Real data: the same number with fresh real samples."),
-  ]
+    parts += [html.heading(title), html.table(columns, _score_cells(alike))]
+  note = html.note("Real data: the same number with fresh real samples.")
+  return [*parts, note]
 
 
-def _title(row: dict[str, Any], config: Config, step: int) -> str:
-  """Say in what an evaluation is of other samples than this page."""
+def _title(row: dict[str, Any], sample: SamplePlan, step: int) -> str:
+  """Say how the samples of an evaluation differ from those of the page."""
   found = []
   if row["step"] != step:
     found.append(f"step {row['step']}")
-  if row.get("ema", config.sample.ema) != config.sample.ema:
+  if row.get("ema", sample.ema) != sample.ema:
     found.append(f"average {row['ema']!r}")
-  own = flatten(sampling_of(config))
-  sampled = flatten(row.get("sampling", sampling_of(config)))
+  own = flatten(sample.record)
+  sampled = flatten(row.get("sampling", sample.record))
   found += [
     f"{name}={sampled.get(name)}"
     for name in sorted(own.keys() | sampled.keys())
@@ -158,8 +168,7 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _costs(workdir: pathlib.Path) -> list[str]:
   costs = reports.read_costs(workdir / "bench.json")
   if not costs:
-    text = "left out: there is no bench.json; run jaxflow bench"
-    return _shown("Costs", text, None)
+    return _left_out("Costs", "there is no bench.json; run jaxflow bench")
   columns = [x.replace("\n", " ") for x in reports.COST_COLUMNS]
   rows = []
   for cost in costs:
@@ -176,20 +185,10 @@ def _costs(workdir: pathlib.Path) -> list[str]:
   ]
 
 
-def _shown(title: str, text: str, file: pathlib.Path | None) -> list[str]:
-  if file is None:
-    return [html.heading(title), html.note(text)]
-  return [html.heading(title), html.picture(file, title, text)]
-
-
 def _number(value: float | None, error: float | None) -> str:
   if value is None:
     return ""
   return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
-
-
-def _plain(value: Any) -> str:
-  return "" if value is None else str(value)
 
 
 def _write(file: pathlib.Path, text: str) -> None:

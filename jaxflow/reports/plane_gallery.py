@@ -1,6 +1,10 @@
-"""Pictures of a run that draws points in the plane."""
+"""Pictures of points in the plane that a run draws.
 
-from collections.abc import Iterator
+Each function takes the samples and a file, writes the picture and returns its
+caption; it raises UsageError where the picture must be left out.
+"""
+
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,84 +13,51 @@ import numpy as np
 from jaxflow import figures, flow_maps, paths, solvers
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
-from jaxflow.reports.gallery_data import Picture, Subject
-from jaxflow.reports.sampled_runs import Contestant
+from jaxflow.reports.gallery_samples import GallerySamples
+from jaxflow.reports.sampled_runs import SampledRun
+
+__all__ = ["PLANE_PICTURES"]
 
 _ARROWS = 150
 _STEPS = 32
 
 
-def plane_gallery(subject: Subject) -> Iterator[Picture]:
-  """Write pictures of points.
-
-  Args:
-    subject: The run and samples of it, points in the plane.
-
-  Yields:
-    One picture after the other, or the reason why it is left out.
-  """
-  yield _density(subject)
-  yield _map(subject)
-  yield _trajectories(subject)
+def _save_density(given: GallerySamples, file: pathlib.Path) -> str:
+  """Show samples over the density of held-out data."""
+  _, held_out = given.real
+  figures.save_density(given.samples, held_out, file)
+  return given.memorisation()
 
 
-def _density(subject: Subject) -> Picture:
-  title = "Density"
-  try:
-    _, held_out = subject.real
-  except UsageError as error:
-    return Picture(title=title, text=f"left out: {error}")
-  file = subject.folder / "density.png"
-  figures.save_density(subject.samples, held_out, file)
-  return Picture(title=title, text=subject.memorised(), file=file)
+def _save_arrows(given: GallerySamples, file: pathlib.Path) -> str:
+  """Show which sample each draw of noise becomes."""
+  noise, _ = given.inputs(_ARROWS)
+  figures.save_arrows(noise, given.samples[: len(noise)], file)
+  return f"The sampler of {given.nfe} network call(s)."
 
 
-def _map(subject: Subject) -> Picture:
-  noise, _ = subject.first(_ARROWS)
-  file = subject.folder / "map.png"
-  figures.save_arrows(noise, subject.samples[: len(noise)], file)
-  return Picture(
-    title="From noise to samples",
-    text=f"The sampler of {subject.nfe} network call(s).",
-    file=file,
-  )
-
-
-def _trajectories(subject: Subject) -> Picture:
-  title = "Trajectories of the probability-flow ODE"
-  run = subject.run
-  source = run if run.run.model.method.teaches else subject.teacher
+def _save_trajectories(given: GallerySamples, file: pathlib.Path) -> str:
+  """Show paths of the ODE of the run's velocity, or of its teacher's."""
+  teaches = given.source.plan.model.method.teaches
+  source = given.source if teaches else given.teacher
   if source is None:
-    return Picture(
-      title=title,
-      text="left out: the network is no velocity, and the run has no teacher",
-    )
-  try:
-    points, times = _follow(source, *subject.first(_ARROWS))
-  except UsageError as error:
-    return Picture(title=title, text=f"left out: {error}")
-  file = subject.folder / "trajectories.png"
+    raise UsageError("the network is no velocity, and the run has no teacher")
+  points, times = _trajectories(source, *given.inputs(_ARROWS))
   figures.save_trajectories(points, times, file)
-  return Picture(
-    title=title,
-    text=f"Of the velocity of the {source.role}, {_STEPS} steps of Heun.",
-    file=file,
-  )
+  return f"Of the velocity of the {source.role}, {_STEPS} steps of Heun."
 
 
-def _follow(
-  source: Contestant, noise: np.ndarray, labels: np.ndarray | None
+def _trajectories(
+  source: SampledRun, noise: np.ndarray, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return points `[T, N, 2]` along the ODE and their times `[T]`."""
-  model = source.run.model
-  grid = model.component("grid", model.config.sample.grid, "sample.grid")
+  model, sample = source.plan.model, source.plan.sample
   try:
-    times = grid(_STEPS + 1)
+    times = sample.grid(_STEPS + 1)
   except ValueError as error:
-    raise UsageError(
-      f"sample.grid={model.config.sample.grid.to_dict()}: {error}"
-    ) from error
-  velocity_of = model.sampled()
+    grid = sample.record["sample"]["grid"]
+    raise UsageError(f"sample.grid={grid}: {error}") from error
+  velocity_of = model.sampled(sample)
 
   @jax.jit
   def follow(params):
@@ -103,3 +74,11 @@ def _follow(
     return jnp.concatenate([first[None], later])
 
   return processes.gather(follow(source.params)), np.asarray(times)
+
+
+PLANE_PICTURES = {
+  "Density": _save_density,
+  "From noise to samples": _save_arrows,
+  "Trajectories of the probability-flow ODE": _save_trajectories,
+}
+"""Functions that write pictures of points, by title."""

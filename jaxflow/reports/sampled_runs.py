@@ -1,145 +1,137 @@
-"""A run and its teacher, each with a way to sample, to be set side by side."""
+"""A run and its teacher, each with the parameters that it samples with."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Callable
+from typing import Literal, Self
 
 import jax
 
-from jaxflow import solvers
-from jaxflow.config import Config, update
-from jaxflow.config.files import load_config
+from jaxflow import sampling, solvers
+from jaxflow.config import load_config, make_plan
 from jaxflow.errors import UsageError
-from jaxflow.runs.role_checks import check_equal
-from jaxflow.runs.run import Run, load
+from jaxflow.plans import Model, Plan
+from jaxflow.runs.restoring import restore
+from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
-from jaxflow.types import PyTree
+from jaxflow.types import FlowMap, PyTree
+
+__all__ = ["SampledRun", "other_run", "teacher_of"]
+
+_SOLVERS = {
+  "euler": solvers.euler,
+  "midpoint": solvers.midpoint,
+  "heun": solvers.heun,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contestant:
-  """A trained network and how it is sampled.
+class SampledRun:
+  """A run with the state that is sampled.
 
   Attributes:
-    role: "run", or "teacher".
-    run: What it is; its config says how it is sampled.
-    state: Its parameters.
-    field: The flag that says how many network calls it makes.
+    role: "run" or "teacher".
+    run: The run; its plan says how it is sampled.
+    state: Its state, at least the average that the plan names.
   """
 
   role: Literal["run", "teacher"]
   run: Run
   state: TrainState
-  field: str
+
+  @property
+  def plan(self) -> Plan:
+    """The plan of the run."""
+    return self.run.plan
 
   @property
   def params(self) -> PyTree:
     """The parameters that are sampled."""
-    name = self.run.model.config.sample.ema
-    return self.run.select(self.state, name, "sample.ema")
+    return self.run.select(self.state, self.plan.sample.ema)
 
-  @property
-  def solver(self) -> str:
-    """What applies the network: a sampler, a solver or a flow map."""
-    return _solver(self.run.model.config)
+  def by_solver(self) -> dict[str, Self]:
+    """Return the run with every solver that its network allows, by name.
 
-  def solved(self) -> dict[str, Self]:
-    """Return it with every solver that its network knows, by name.
-
-    Its own is the first; a solver may still not fit a number of calls.
+    Its own solver comes first. A solver may still not fit a number of calls.
     """
-    config = self.run.model.config
-    ways: dict[str, Mapping[str, Any]] = {}
-    if "solver" in config.flow_map:
-      for name in solvers.EVALUATIONS:
-        ways[name] = {
-          "flow_map": {"solver": {"name": name}},
-          "sample": {"sampler": {"name": "default"}},
-        }
-      ways["dpm_solver"] = {"sample": {"sampler": {"name": "dpm_solver"}}}
-    made = {self.solver: self}
-    for name, fields in ways.items():
-      if name not in made:
-        run = Run.of(_changed(config, fields))
-        made[name] = dataclasses.replace(self, run=run)
-    return made
+    plan, model = self.plan, self.plan.model
+    found = {plan.sample.solver: self}
+    if not model.solver:
+      return found
+    flow_map: Callable[..., FlowMap] = model.flow_map
+    for name, solver in _SOLVERS.items():
+      changed = dataclasses.replace(
+        model,
+        flow_map=functools.partial(flow_map, solver=solver),
+        solver=name,
+        calls=solvers.EVALUATIONS[name],
+      )
+      found.setdefault(name, self._sampled_by(model.method.sampler, changed))
+    name = "dpm_solver"
+    found.setdefault(name, self._sampled_by(sampling.DPMSolver(), model, name))
+    return found
+
+  def _sampled_by(
+    self, sampler: sampling.Sampler, model: Model, name: str = ""
+  ) -> Self:
+    """Return the run with another sampler and flow map."""
+    sample = dataclasses.replace(
+      self.plan.sample, sampler=sampler, solver=name or model.solver
+    )
+    plan = dataclasses.replace(self.plan, model=model, sample=sample)
+    return dataclasses.replace(self, run=Run(plan))
 
   def allows(self, nfe: int) -> bool:
-    """Return whether its sampler can make so many network calls."""
+    """Return whether the sampler can make `nfe` network calls."""
     try:
-      self.run.model.make_sampler(nfe, self.field)
+      self.plan.model.make_sampler(self.plan.sample, nfe)
     except UsageError:
       return False
     return True
 
 
-def teacher_of(student: Contestant) -> Contestant | None:
-  """Return the teacher that a student's checkpoint holds, None without one.
+def teacher_of(student: SampledRun) -> SampledRun | None:
+  """Return the teacher in a student's checkpoint, or None without one.
 
-  It is guided as the student saw it.
+  The teacher is guided as it was when it taught.
 
   Args:
-    student: A run that was loaded with the role "teacher".
+    student: A run that was restored with the role "teacher".
   """
-  config = student.run.model.config
-  if "teacher" not in student.state.frozen:
+  plan = student.plan.teacher_plan
+  if plan is None or "teacher" not in student.state.frozen:
     return None
-  fields = {"sample": {"ema": "online", "guidance": config.teacher.guidance}}
+  sample = dataclasses.replace(
+    plan.sample, ema="online", guidance=student.plan.roles.teacher_guidance
+  )
   state = dataclasses.replace(
     student.state, params=student.state.frozen["teacher"], ema={}, frozen={}
   )
-  return Contestant(
-    role="teacher",
-    run=Run.of(_changed(config.teacher.config, fields)),
-    state=state,
-    field="--teacher_nfe",
-  )
+  run = Run(dataclasses.replace(plan, sample=sample))
+  return SampledRun(role="teacher", run=run, state=state)
 
 
 def other_run(
-  workdir: pathlib.Path, beside: Config, mesh: jax.sharding.Mesh
-) -> Contestant:
-  """Return the run of another workdir, to be sampled as its config says.
+  workdir: pathlib.Path, beside: Model, mesh: jax.sharding.Mesh
+) -> SampledRun:
+  """Restore another run as a teacher, sampled as its own plan says.
 
   Args:
-    workdir: Its folder, of the flag --teacher.
-    beside: The config of the run beside which it stands.
+    workdir: Its folder.
+    beside: The model that it is compared with.
     mesh: The devices.
 
   Raises:
     UsageError: If the folder holds no run, or one of other samples.
   """
-  config = load_config(workdir, field="--teacher")
+  run = Run(make_plan(load_config(workdir)))
   for name in ("shape", "num_classes"):
-    check_equal(
-      f"--teacher={workdir}",
-      f"data.{name}",
-      _plain(beside.data[name]),
-      _plain(config.data[name]),
-    )
-  run, state = load(
-    workdir, field="--teacher", mesh=mesh, ema=config.sample.ema
-  )
-  return Contestant(role="teacher", run=run, state=state, field="--teacher_nfe")
-
-
-def _plain(value: Any) -> Any:
-  """Return a value as two configs, of which one was read as JSON, agree."""
-  return tuple(value) if isinstance(value, list | tuple) else value
-
-
-def _solver(config: Config) -> str:
-  sampler = config.sample.sampler.name
-  if sampler != "default":
-    return sampler
-  solver = config.flow_map.get("solver", None)
-  return config.flow_map.name if solver is None else solver["name"]
-
-
-def _changed(config: Config, fields: Mapping[str, Any]) -> Config:
-  """Return a config with other values in some fields."""
-  changed = config.copy_and_resolve_references()
-  with changed.unlocked(), changed.ignore_type():
-    update(changed, fields)
-  return changed
+    mine, its = getattr(beside, name), getattr(run.model, name)
+    if mine != its:
+      raise UsageError(
+        f"workdir={str(workdir)!r}: its data.{name} is {its}, this run's is "
+        f"{mine}; they must agree"
+      )
+  state = restore(run, workdir, mesh=mesh, ema=run.plan.sample.ema)
+  return SampledRun(role="teacher", run=run, state=state)

@@ -12,27 +12,29 @@ from jaxflow.compilation import Program, Report
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes, sharding
 from jaxflow.reports import Cost, Latency, Quality
-from jaxflow.reports.sampled_runs import Contestant
+from jaxflow.reports.sampled_runs import SampledRun
 from jaxflow.types import Array
+
+__all__ = ["TimedSampler", "sampler_costs"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-  """A sampler to be measured.
+class TimedSampler:
+  """A sampler whose costs are measured.
 
   Attributes:
-    contestant: What samples.
+    sampled: The run.
     nfe: Network calls per sample.
-    scores: How good its samples are, as far as it is known.
+    scores: Known quality of its samples, by metric.
   """
 
-  contestant: Contestant
+  sampled: SampledRun
   nfe: int
   scores: Mapping[str, Quality]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compiled:
+class _Compiled:
   """A compiled program with arrays to call it with."""
 
   report: Report
@@ -40,7 +42,7 @@ class Compiled:
 
   @property
   def operations(self) -> float | None:
-    """All arithmetic, as the compiler counts it: loops only once."""
+    """FLOPs as the compiler counts them; None where there are loops."""
     executable = self.report.executable
     assert executable is not None
     text, analysis = executable.as_text(), executable.cost_analysis()
@@ -49,71 +51,68 @@ class Compiled:
     return analysis.get("flops")
 
 
-def measure(
-  entries: Sequence[Entry],
-  rows: int,
+def sampler_costs(
+  samplers: Sequence[TimedSampler],
+  batch: int,
   mesh: jax.sharding.Mesh,
   *,
   seconds: float,
   say: Callable[[str], None],
 ) -> list[Cost]:
-  """Measure samplers at one batch size, all of them interleaved.
+  """Return the cost of each sampler, timed in turns at one batch size.
 
   Args:
-    entries: The samplers.
-    rows: Samples at a time.
+    samplers: The samplers.
+    batch: Samples at a time.
     mesh: The devices.
     seconds: How long to time all of them together.
     say: Prints a line.
-
-  Returns:
-    One cost an entry.
 
   Raises:
     UsageError: If such a batch does not fit into memory.
   """
   begin = time.perf_counter()
-  make = functools.partial(_compiled, rows=rows, mesh=mesh)
-  samplers = [make(compilation.sampler_call, entry) for entry in entries]
-  firsts = {entry.contestant.role: entry for entry in reversed(entries)}
+  make = functools.partial(_compiled, batch=batch, mesh=mesh)
+  compiled = [make(compilation.sampler_program, x) for x in samplers]
+  firsts = {x.sampled.role: x for x in reversed(samplers)}
   networks = {
-    role: make(compilation.network_call, entry)
-    for role, entry in firsts.items()
+    k: make(compilation.network_program, x) for k, x in firsts.items()
   }
-  programs = dict(enumerate(samplers)) | networks
+  programs = dict(enumerate(compiled)) | networks
   spent = time.perf_counter() - begin
-  say(f"batch {rows}: {len(programs)} programs compiled in {spent:.0f} s")
+  say(f"batch {batch}: {len(programs)} programs compiled in {spent:.0f} s")
   laps = reports.time_together(
     {name: program.call for name, program in programs.items()},
     seconds=seconds,
     agree=processes.of_main,
   )
   shards = sharding.row_shards(mesh)
-  mine = rows if rows % shards else rows // shards
+  rows = batch if batch % shards else batch // shards
   costs = []
-  for index, entry in enumerate(entries):
-    role, report = entry.contestant.role, samplers[index].report
+  for index, sampler in enumerate(samplers):
+    plan, role, nfe = sampler.sampled.plan, sampler.sampled.role, sampler.nfe
+    network, report = networks[role], compiled[index].report
     latency = Latency.of(laps[index])
-    overhead, error = reports.excess(laps[index], laps[role], times=entry.nfe)
+    overhead, error = reports.excess(laps[index], laps[role], times=nfe)
+    mine, its = compiled[index].operations, network.operations
     costs.append(
       Cost(
         model=role,
-        method=entry.contestant.run.model.config.method,
-        solver=entry.contestant.solver,
-        nfe=entry.nfe,
-        batch=rows,
+        method=plan.model.name,
+        solver=plan.sample.solver,
+        nfe=nfe,
+        batch=batch,
         compile_seconds=report.lower_seconds + report.compile_seconds,
         latency=latency,
-        samples_per_second=rows / latency.median,
+        samples_per_second=batch / latency.median,
         memory=report.total,
-        flops=report.flops / mine,
+        flops=report.flops / rows,
         network=Latency.of(laps[role]),
         overhead=overhead,
         overhead_error=error,
-        flops_overhead=report.flops / (entry.nfe * networks[role].report.flops)
-        - 1,
-        operations_overhead=_beyond(samplers[index], networks[role], entry.nfe),
-        scores=entry.scores,
+        flops_overhead=report.flops / (nfe * network.report.flops) - 1,
+        operations_overhead=mine / (nfe * its) - 1 if mine and its else None,
+        scores=sampler.scores,
       )
     )
   return costs
@@ -121,33 +120,21 @@ def measure(
 
 def _compiled(
   program_of: Callable[..., Program],
-  entry: Entry,
+  sampler: TimedSampler,
   *,
-  rows: int,
+  batch: int,
   mesh: jax.sharding.Mesh,
-) -> Compiled:
-  contestant = entry.contestant
-  params = contestant.params
-  program = program_of(
-    contestant.run.model,
-    params,
-    mesh,
-    nfe=entry.nfe,
-    rows=rows,
-    field=contestant.field,
-  )
+) -> _Compiled:
+  """Return a compiled program of a sampler."""
+  sampled = sampler.sampled
+  params = sampled.params
+  program = program_of(sampled.plan, params, mesh, nfe=sampler.nfe, rows=batch)
   report = compilation.compile_program(program)
   executable = report.executable
   if executable is None:
     raise UsageError(
-      f"--batch={rows}: takes {report.total} bytes of a device, which has "
+      f"batch={batch}: takes {report.total} bytes of a device, which has "
       f"{report.limit}; give a smaller one"
     )
-  inputs = compilation.inputs_of(program, jax.random.key(0))
-  return Compiled(report=report, call=lambda: executable(params, *inputs))
-
-
-def _beyond(sampler: Compiled, network: Compiled, nfe: int) -> float | None:
-  """Return the arithmetic beyond that of the calls, as a share of theirs."""
-  mine, its = sampler.operations, network.operations
-  return mine / (nfe * its) - 1 if mine and its else None
+  inputs = compilation.example_inputs(program, jax.random.key(0))
+  return _Compiled(report=report, call=lambda: executable(params, *inputs))

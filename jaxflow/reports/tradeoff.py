@@ -8,13 +8,11 @@ from jaxflow.evaluation.stored import leading_metric
 from jaxflow.figures.canvas import save_figure
 from jaxflow.reports.costs import Cost
 
+__all__ = ["save_tradeoff", "shared_metric"]
+
 
 def shared_metric(costs: Sequence[Cost]) -> str | None:
-  """Return the leading metric that all of some costs have, None without one.
-
-  Args:
-    costs: at least one.
-  """
+  """Return the leading metric that all costs have, or None."""
   if not costs:
     return None
   names = set.intersection(*(set(cost.scores) for cost in costs))
@@ -28,11 +26,11 @@ def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
   is the largest.
 
   Args:
-    costs: as of `cost_table`.
-    path: where to write a PNG; a file of that name is replaced in one step.
+    costs: The costs.
+    path: A PNG file; one of that name is replaced in one step.
 
   Raises:
-    UsageError: there is no metric that all have.
+    UsageError: If there is no metric that all have.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import LogLocator, NullLocator

@@ -112,8 +112,7 @@ def _read(space: data.LatentSpace) -> tuple[Autoencoder, PyTree]:
   field = "data.data_dir"
   try:
     return autoencoder_files.from_tensors(
-      autoencoder_files.read_tensors(space.decoder, field=field),
-      where=f"{field}={space.decoder}",
+      autoencoder_files.read_tensors(space.decoder),
       parts=autoencoder_files.DECODER,
     )
   except UsageError as error:

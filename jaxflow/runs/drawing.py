@@ -78,7 +78,7 @@ def streamer(
     first sample, how many of its rows count, and the rows.
   """
   model, options = run.model, run.plan.sample
-  sampler = model.make_sampler(options, nfe)
+  sampler = run.make_sampler(nfe)
 
   @jax.jit
   def draw_batch(params, key_data, index, labels):
@@ -89,7 +89,7 @@ def streamer(
     both = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))
     noise_keys, step_keys = both(index).T
     noise = unit_noise(noise_keys, (len(index), *model.shape))
-    return sharding.over(mesh, sampler)(params, noise, step_keys, labels)
+    return sharding.with_mesh(mesh, sampler)(params, noise, step_keys, labels)
 
   def stream(state, key, num, labels, first=0, size=None, ema=None):
     params = run.select(state, ema or options.ema)

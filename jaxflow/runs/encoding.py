@@ -12,10 +12,13 @@ import numpy as np
 
 from jaxflow import data
 from jaxflow.data.folders import latent_folder, latent_shards
-from jaxflow.data.folders.writing import claimed, fill
+from jaxflow.data.folders.writing import (
+  created_and_locked,
+  write_missing_shards,
+)
 from jaxflow.data.images import square
 from jaxflow.data.loading import DATASETS, reading_threads
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.pretrained import Autoencoder, autoencoder_files
@@ -50,7 +53,7 @@ class EncodeOptions:
   batch_size: int = option(64, "images at a time over all devices")
   shard_size: int = option(4096, "latents per file")
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a value is impossible."""
     for name, what in (
       ("data", "the name of an image set"),
@@ -87,34 +90,31 @@ def encode(
     UsageError: If an option is wrong, or `out` holds other latents.
     RunError: If latents are not finite, or cannot be written.
   """
-  field = "autoencoder"
   sources = processes.together(lambda: _sources(options))
-  tensors = processes.together(
-    lambda: autoencoder_files.read_tensors(
-      pathlib.Path(options.autoencoder), field=field
+  file = options.autoencoder
+  with named(path="autoencoder", tensors=f"autoencoder={file}"):
+    tensors = processes.together(
+      lambda: autoencoder_files.read_tensors(pathlib.Path(file))
     )
-  )
-  model, params = autoencoder_files.from_tensors(
-    tensors, where=f"{field}={options.autoencoder}"
-  )
+    model, params = autoencoder_files.from_tensors(tensors)
   description = _describe(options, model, params, sources)
   create = functools.partial(data.LatentFolder.create, out, description)
-  with claimed(out, create):
-    latents = data.LatentFolder.open(out, field="--out")
-    decoder = autoencoder_files.of_parts(tensors, autoencoder_files.DECODER)
+  with named(folder="out"), created_and_locked(out, create):
+    latents = data.LatentFolder.open(out)
+    decoder = autoencoder_files.select_parts(tensors, autoencoder_files.DECODER)
     processes.once(lambda: latents.write_decoder(decoder))
     mesh = sharding.make_mesh()
     draw = _make_draw(model, params, mesh)
     for split, source in sources.items():
       shards = latents.split(split)
-      done = fill(
-        shards,
+      done = write_missing_shards(
+        shards.files,
         functools.partial(_batch, source, options.size, draw, mesh),
         functools.partial(_write, shards),
         batch_size=options.batch_size,
         devices=sharding.row_shards(mesh),
         unit="latents",
-        say=lambda line, split=split: say(f"{split}: {line}"),
+        print_line=lambda line, split=split: say(f"{split}: {line}"),
       )
       if not done:
         return False

@@ -10,7 +10,7 @@ from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders import pairs as pairs_lib
 from jaxflow.data.loading import reading_threads
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import sharding
 from jaxflow.parallel.hashing import parameters_hash
@@ -96,7 +96,8 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
       "data.pairs='' but this method trains on pairs: add "
       "--config.data.pairs=FOLDER, made by `jaxflow pairs`"
     )
-  pairs = data.Pairs.open(pathlib.Path(folder), field="data.pairs")
+  with named(folder="data.pairs"):
+    pairs = data.Pairs.open(pathlib.Path(folder))
   description = pairs.description
   for field, mine, its in (
     ("data.name", plan.name, description["config"]["data"]["name"]),
@@ -108,7 +109,8 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
         f"data.pairs={folder!r}: its {field} is {its!r}, this run's is "
         f"{mine!r}; they must agree"
       )
-  return Inputs(real, pairs.load(field="data.pairs"), pairs)
+  with named(folder="data.pairs"):
+    return Inputs(real, pairs.load(), pairs)
 
 
 def check_teacher(
@@ -190,8 +192,8 @@ def make_batches(
 
   def make(
     source: data.Source, *, flip: bool = False, threads: int = 0
-  ) -> data.Drawn:
-    return data.Drawn(
+  ) -> data.SampledBatches:
+    return data.SampledBatches(
       data.Batches(
         source,
         batch_size=batch_size,
@@ -209,7 +211,7 @@ def make_batches(
   threads = (plan.data.threads or reading_threads()) if slow else 0
   # A pair keeps its sides: its noise is that of the image as it is.
 
-  def make_real() -> data.Drawn:
+  def make_real() -> data.SampledBatches:
     return make(inputs.real, flip=plan.data.flip, threads=threads)
 
   if inputs.paired is None:

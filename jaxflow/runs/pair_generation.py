@@ -18,7 +18,10 @@ from jaxflow import config as config_lib
 from jaxflow import data, flow_maps, sampling, solvers
 from jaxflow.config import registry
 from jaxflow.config.roles import teachers
-from jaxflow.data.folders.writing import claimed, fill
+from jaxflow.data.folders.writing import (
+  created_and_locked,
+  write_missing_shards,
+)
 from jaxflow.errors import RunError, UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
@@ -57,7 +60,7 @@ class PairOptions:
   batch_size: int = option(1024, "pairs at a time over all devices")
   shard_size: int = option(4096, "pairs per file")
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a value is out of range."""
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
@@ -96,7 +99,7 @@ def make_pairs(
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
   mesh = sharding.fitting_mesh(plan.mesh)
-  draw = sharding.over(mesh, make_draw(plan, options))
+  draw = sharding.with_mesh(mesh, make_draw(plan, options))
   run = Run(plan)
   state = restore(run, workdir, mesh=mesh, step=step, ema=options.ema)
   params = run.select(state, options.ema)
@@ -108,16 +111,16 @@ def make_pairs(
   }
   del state
   create = functools.partial(data.Pairs.create, out, description)
-  with claimed(out, create):
-    pairs = data.Pairs.open(out, field="--out")
-    return fill(
-      pairs,
+  with named(folder="out"), created_and_locked(out, create):
+    pairs = data.Pairs.open(out)
+    return write_missing_shards(
+      pairs.files,
       functools.partial(_batch, pairs, functools.partial(draw, params), mesh),
       functools.partial(_write, pairs),
       batch_size=options.batch_size,
       devices=sharding.row_shards(mesh),
       unit="pairs",
-      say=say,
+      print_line=say,
     )
 
 

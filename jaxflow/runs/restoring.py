@@ -68,9 +68,7 @@ def restore(
     checkpoints = Checkpoints(folder, read_only=True)
     try:
       number = step if isinstance(step, int) else None
-      restored = checkpoints.restore(
-        template, number, field="step", partial=ema is not None
-      )
+      restored = checkpoints.restore(template, number, partial=ema is not None)
     finally:
       checkpoints.close()
   if restored is None:

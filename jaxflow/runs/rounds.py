@@ -48,7 +48,7 @@ class Rounds:
     "", "a trained run in place of round 0, which trains without pairs"
   )
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a number is out of range."""
     if self.rounds < 1:
       raise UsageError(f"rounds={self.rounds}: give at least 1")
@@ -105,7 +105,7 @@ def rectify(
     say(f"round 0 of {rounds.rounds}: {previous}")
     own = {"pairs": "", "synthetic_share": 0.0}
     first = {"data": own, "init": {"workdir": ""}}
-    if not train(config_lib.changed(config, first), previous, say=say).finished:
+    if not train(config_lib.changed(config, first), previous, log=say).finished:
       return False
   for number in range(1, rounds.rounds + 1):
     share, folder = rounds.share(number), workdir / f"pairs_{number}"
@@ -118,7 +118,7 @@ def rectify(
       "data": {"pairs": str(folder), "synthetic_share": share},
       "init": {"workdir": str(previous), "ema": options.ema},
     }
-    if not train(config_lib.changed(config, fields), current, say=say).finished:
+    if not train(config_lib.changed(config, fields), current, log=say).finished:
       return False
     previous = current
   return True

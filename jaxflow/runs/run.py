@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxflow.errors import UsageError
+from jaxflow import options
+from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
 from jaxflow.training import optimizers
@@ -42,6 +43,10 @@ class Run:
     """Method, path and network."""
     return self.plan.model
 
+  def make_sampler(self, nfe: int) -> Callable[..., Array]:
+    """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
+    return self.model.make_sampler(self.plan.sample, nfe)
+
   @functools.cached_property
   def _turns(self) -> tuple[int, int, int]:
     """The discriminator's first step, and the updates of both players."""
@@ -53,9 +58,10 @@ class Run:
 
   @functools.cached_property
   def _optimizer(self) -> tuple[optax.Schedule, optax.GradientTransformation]:
-    return optimizers.from_section(
-      self.plan.optimizer, steps=self._turns[1], field="optimizer"
-    )
+    with inside("optimizer"):
+      return optimizers.make_optimizer(
+        self.plan.optimizer, steps=self._turns[1]
+      )
 
   @property
   def learning_rate(self) -> optax.Schedule:
@@ -79,9 +85,8 @@ class Run:
         f"discriminator.start={section.start} leaves the discriminator no step "
         f"of train.steps={plan.train.steps}: start earlier"
       )
-    _, optimizer = optimizers.from_section(
-      section.optimizer, steps=steps, field="discriminator.optimizer"
-    )
+    with inside("discriminator.optimizer"):
+      _, optimizer = optimizers.make_optimizer(section.optimizer, steps=steps)
     loss_fn = discriminator_loss_fn(
       plan.roles.discriminator_fn,
       lambda params: model.flow_map(model.network_fn(params)),
@@ -96,25 +101,30 @@ class Run:
   def loss_fn(self) -> LossFn:
     """Return the method's loss, bound to the networks."""
     model, roles = self.model, self.plan.roles
-    options = dict(model.loss_options)
-    return make_loss_fn(
+    layer = options.marked(model.method.loss, options.Layer)
+    loss_fn = make_loss_fn(
       model.method,
       model.network.apply,
-      options,
+      {k: v for k, v in model.loss_options.items() if k not in layer},
       frozen_fns=roles.frozen_fns(model.path),
       learned_fns=roles.learned_fns(),
       discriminator_fn=self.opponent and roles.discriminator_fn,
-      last_layer=options.pop("last_layer", ""),
+      last_layer=self.plan.last_layer,
       steps=self.plan.train.steps,
     )
+    return named(last_layer="loss.last_layer")(loss_fn)
 
-  def train_step(self) -> TrainStep:
-    """Return the training step."""
+  def train_step(self, seed: Any = None) -> TrainStep:
+    """Return the training step.
+
+    Args:
+      seed: Seed of its random keys, which may be traced; default: the plan's.
+    """
     return make_train_step(
       self.loss_fn(),
       self.optimizer,
       self.plan.emas,
-      seed=self.plan.seed,
+      seed=self.plan.seed if seed is None else seed,
       opponent=self.opponent,
     )
 
@@ -203,19 +213,30 @@ class Run:
 
   def jitted_step(
     self, template: TrainState, mesh: Mesh
-  ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  ) -> Callable[[Any, TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Return the jitted training step over a mesh; it donates the state.
+
+    The seed is an argument, so runs that differ in it share one program in
+    JAX's cache of compiled programs.
 
     Args:
       template: The shapes of the state, as `template` gives them.
       mesh: The devices.
+
+    Returns:
+      `(seed, state, batch) -> (state, metrics)`.
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
+    everywhere = sharding.replicated(mesh)
+
+    def step(seed, state, batch):
+      return self.train_step(seed)(state, batch)
+
     return jax.jit(
-      sharding.over(mesh, self.train_step()),
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh)),
+      sharding.with_mesh(mesh, step),
+      donate_argnums=1,
+      in_shardings=(everywhere, shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, everywhere),
     )
 
   def check_average(self, ema: str) -> None:

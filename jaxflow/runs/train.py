@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,24 +16,24 @@ from jaxflow import config as config_lib
 from jaxflow import data
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.during_training import missing_last, watcher
-from jaxflow.figures import save_samples
-from jaxflow.models import Network, check_network
+from jaxflow.models import Network
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
-from jaxflow.runs import decoding, inputs, start
-from jaxflow.runs.drawing import checked_labels, drawer
+from jaxflow.runs import inputs, start
 from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.messages import first_line, last_line, next_command
+from jaxflow.runs.previews import Previews, SamplePictures, make_previews
 from jaxflow.runs.run import Run
 from jaxflow.training import loop
-from jaxflow.training.callbacks import Callbacks
+from jaxflow.training.callbacks import Callbacks, Start
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
-from jaxflow.training.logs import Log, NoLog
+from jaxflow.training.csv_log import CsvLog
+from jaxflow.training.progress import ProgressLines
 from jaxflow.training.state import TrainState
+from jaxflow.training.tensorboard_log import TensorBoardLog
 from jaxflow.types import LossOutput
 
 __all__ = ["Trained", "steps_per_dispatch", "train"]
-
-GRID_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class _Prepared:
     template: The shapes of its state.
     step: Its jitted training step.
     inputs: Its data.
-    on_sample: Writes a picture of samples.
+    previews: Draws samples.
     first_state: Makes the state of a run that begins.
     notes: Lines to print.
   """
@@ -69,7 +71,7 @@ class _Prepared:
   template: TrainState
   step: loop.StepFn
   inputs: inputs.Inputs
-  on_sample: Callable[[TrainState, int], None]
+  previews: Previews
   first_state: Callable[[], TrainState]
   notes: list[str]
 
@@ -82,7 +84,7 @@ def train(
   network: Network | None = None,
   loss: Callable[..., LossOutput] | None = None,
   callbacks: Iterable[Any] = (),
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> Trained:
   """Train a config, or go on where an earlier run in the workdir stopped.
 
@@ -94,15 +96,14 @@ def train(
     network: The network in place of the config's.
     loss: The loss in place of the method's.
     callbacks: As `training.callbacks.Callbacks` takes them.
-    say: Prints a line.
+    log: Takes each line of progress.
 
   Raises:
     UsageError: If a field is wrong; nothing in the workdir has changed then.
     RunError: If training fails; the checkpoints stay.
   """
   with processes.interruption() as interrupted, contextlib.ExitStack() as stack:
-    told = Callbacks(callbacks)
-    prepared = _prepare(config, workdir, sources, network, loss, told, say)
+    prepared = _prepare(config, workdir, sources, network, loss, log)
     plan = prepared.run.plan
     checkpoints: Checkpoints | NoCheckpoints = NoCheckpoints()
     if workdir is not None:
@@ -119,7 +120,7 @@ def train(
         keep_every=plan.checkpoint.keep_every,
       )
     for note in prepared.notes:
-      say(note)
+      log(note)
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(prepared.template)
     state, position = restored or (prepared.first_state(), None)
@@ -132,9 +133,9 @@ def train(
       position,
       workdir,
       checkpoints,
-      told,
+      callbacks,
       interrupted,
-      say,
+      log,
     )
 
 
@@ -144,8 +145,7 @@ def _prepare(
   sources: Mapping[str, data.Source] | None,
   network: Network | None,
   loss: Callable[..., LossOutput] | None,
-  callbacks: Callbacks,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> _Prepared:
   """Read data and other runs, and check all that can be checked."""
   config_lib.check_limits(config)
@@ -165,13 +165,6 @@ def _prepare(
   config, others = start.resolve(config, given, workdir, mesh)
   plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
   run = Run(plan)
-  if network is not None:
-    check_network(
-      network,
-      jax.eval_shape(network.init, jax.random.key(0)),
-      shape=plan.model.shape,
-      num_classes=plan.model.num_classes,
-    )
   inputs.check_mesh(plan, mesh)
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)
@@ -196,7 +189,7 @@ def _prepare(
     template=template,
     step=step,
     inputs=given,
-    on_sample=_sample_writer(run, mesh, workdir, real, callbacks, say),
+    previews=make_previews(run, mesh, real.shape, log),
     first_state=functools.partial(
       start.first_state, run, template, frozen, init_params
     ),
@@ -210,28 +203,24 @@ def _run(
   position: Any,
   workdir: pathlib.Path | None,
   checkpoints: Checkpoints | NoCheckpoints,
-  callbacks: Callbacks,
+  callbacks: Iterable[Any],
   interrupted: Callable[[], bool],
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> Trained:
   """Train from a state and a position in the data, None at the beginning."""
   run, mesh, plan = prepared.run, prepared.mesh, prepared.run.plan
   begin = int(state.step)
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  say(
-    f"{plan.model.name} on {plan.data.name}: {count:,} parameters, "
-    f"{prepared.inputs}, {_machine(mesh)}, {chunk} steps per dispatch, "
-    f"{'resumed at' if begin else 'from'} step {begin}"
-  )
+  log(first_line(plan, state, prepared.inputs, mesh, chunk))
   for parameter in sharding.undivided(state.params, mesh):
-    say(f"mesh does not divide {parameter}: replicated along it")
+    log(f"mesh does not divide {parameter}: replicated along it")
   watch = functools.partial(
-    watcher, run, mesh, workdir, interrupted=interrupted, say=say
+    watcher, run, mesh, workdir, interrupted=interrupted, say=log
   )
   if begin >= plan.train.steps:
-    say(f"nothing to do: {workdir} is trained to step {begin}")
+    place = f"{workdir} is trained to step {begin:,}"
+    log(f"nothing to do: {place}{next_command(workdir)}")
     if workdir is not None and missing_last(run, workdir):
       with contextlib.closing(watch(state)) as on_steps:
         on_steps(state, begin, position)
@@ -240,13 +229,29 @@ def _run(
   if position is not None:
     host.set_state(position)
   on_steps = watch(state)
-  log = NoLog()
-  if workdir is not None and processes.is_main():
-    log = Log(workdir, start=begin)
-  batches = data.prefetch(host, sharding.batch_sharding(mesh))
+  told, seconds = _callbacks(
+    callbacks, workdir, begin, prepared.inputs.real, log
+  )
+  batches = data.Prefetch(host, sharding.batch_sharding(mesh))
   with contextlib.ExitStack() as stack:
-    for resource in (on_steps, log, batches, callbacks):
+    for resource in (on_steps, batches, told):
       stack.enter_context(contextlib.closing(resource))
+    told.on_start(
+      Start(
+        step=begin,
+        steps=plan.train.steps,
+        batch_size=plan.train.batch_size,
+        workdir=workdir,
+        config=plan.config.to_dict(),
+      )
+    )
+    processes.together(told.check)
+
+    def on_sample(state: TrainState, step: int) -> None:
+      samples = prepared.previews(state)
+      if samples is not None:
+        told.on_samples(step, samples)
+
     state, finished = loop.train(
       state,
       prepared.step,
@@ -260,29 +265,44 @@ def _run(
       max_skipped=plan.train.max_skipped,
       learning_rate=run.learning_rate,
       checkpoints=checkpoints,
-      log=log,
-      callbacks=callbacks,
-      on_sample=prepared.on_sample,
+      callbacks=told,
+      on_sample=on_sample,
       on_steps=on_steps,
       interrupted=interrupted,
-      say=say,
+      seconds=seconds,
+      log=log,
     )
-  if not finished:
-    say(
-      f"interrupted: saved step {int(state.step)} in {workdir}; the same "
-      "command goes on from there"
-    )
+  log(last_line(workdir, int(state.step), told.scalars, finished=finished))
+  processes.together(told.check)
   return Trained(run=run, state=state, finished=finished)
 
 
-def _machine(mesh: jax.sharding.Mesh) -> str:
-  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
-  text = f"{mesh.size} device(s)"
-  if processes.count() > 1:
-    text += f" of {processes.count()} processes"
-  if mesh.size > mesh.shape["data"]:
-    text += f" ({', '.join(f'{k} {v}' for k, v in mesh.shape.items())})"
-  return text
+def _callbacks(
+  given: Iterable[Any],
+  workdir: pathlib.Path | None,
+  begin: int,
+  source: data.Source,
+  log: Callable[[str], None],
+) -> tuple[Callbacks, float]:
+  """Return all callbacks, and for how many seconds the run has trained.
+
+  Those of the main process: the others write nothing.
+  """
+  if not processes.is_main():
+    return Callbacks(), 0.0
+  own, seconds = [], 0.0
+  if workdir is not None:
+    table = CsvLog(workdir, start=begin)
+    seconds = table.seconds
+    own += [table, TensorBoardLog(workdir, start=begin)]
+    own.append(SamplePictures(workdir, source))
+  callbacks = [*own, ProgressLines(log), *given]
+  return Callbacks(callbacks, on_error=_ask_to_stop), seconds
+
+
+def _ask_to_stop() -> None:
+  """Let all processes save and stop, as a signal from outside does."""
+  os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _warm_start(plan: Plan, others: start.Others) -> str | None:
@@ -331,7 +351,9 @@ def _checked_step(
 
   A dispatch of any length has this trace for its body: JAX keeps it.
   """
-  step = run.jitted_step(template, mesh)
+  step = functools.partial(
+    run.jitted_step(template, mesh), np.uint32(run.plan.seed)
+  )
   try:
     jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
   except UsageError:
@@ -339,38 +361,3 @@ def _checked_step(
   except ValueError as error:
     raise UsageError(f"loss: {error}") from error
   return step
-
-
-def _sample_writer(
-  run: Run,
-  mesh: jax.sharding.Mesh,
-  workdir: pathlib.Path | None,
-  source: data.Source,
-  callbacks: Callbacks,
-  say: Callable[[str], None],
-) -> Callable[[TrainState, int], None]:
-  """Return a function that writes a picture of samples from fixed noise."""
-  plan = run.plan
-  points = len(source.shape) == 1
-  num = 2000 if points else GRID_SIZE
-  labels = checked_labels(run.model.num_classes, num, None)
-  first = np.arange(min(num, len(source)))
-  reference = source.take(first)["data"] if points else None
-  with named(nfe="sample.nfe", grid="sample.grid"):
-    draw = drawer(run, plan.sample.nfe, mesh)
-  picture = decoding.make_picture(plan.data)
-
-  def write(state, step):
-    samples = draw(state, jax.random.key(0), num, labels)
-    if not processes.is_main():
-      return
-    if not np.isfinite(samples).all():
-      say(f"step {step}: samples are not finite, no picture of them is written")
-      return
-    shown = picture(samples)
-    callbacks.on_samples(step, shown)
-    if workdir is not None:
-      path = workdir / "samples" / f"{step:08d}.png"
-      save_samples(shown, path, reference=reference)
-
-  return write

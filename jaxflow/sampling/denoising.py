@@ -75,7 +75,7 @@ class DDIM(Denoising):
 
   eta: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.eta <= 1:
       raise ValueError(f"eta {self.eta} is not in [0, 1]")
 
@@ -115,7 +115,7 @@ class DDIM(Denoising):
         return alpha_s * data + sigma_s * estimate, None
       share = 1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
       fresh = self.eta * sigma_s * jnp.sqrt(share)
-      # Not of a difference of squares, which rounding may take below zero.
+      # A difference of squares could become negative by rounding.
       kept = sigma_s * jnp.sqrt(1 - self.eta**2 * share)
       return alpha_s * data + kept * estimate + fresh * unit(i), None
 

@@ -58,8 +58,8 @@ class Consistency:
 
   Attributes:
     clip: If given, every jump ends in `[-clip, clip]`.
-    ends_on_data: Take what a jump returns for data (a denoiser, IMM's restart),
-      not for a point at the last time, when it is renoised.
+    ends_on_data: Renoise the result of a jump as data (a denoiser, the restart
+      of IMM), not as a point at the last time.
 
   Example:
     >>> from jaxflow.paths import Linear
@@ -116,7 +116,7 @@ class Gamma:
 
   gamma: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.gamma <= 1:
       raise ValueError(f"gamma {self.gamma} is not in [0, 1]")
 

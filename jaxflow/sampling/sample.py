@@ -1,4 +1,4 @@
-"""Samplers: they only apply a flow map over a decreasing grid of times.
+"""Sample by applying a flow map over a decreasing grid of times.
 
 References:
   Song et al. 2023 (arXiv:2303.01469), algorithm 1, for multistep consistency
@@ -11,12 +11,12 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, interpolate, over, start
+from jaxflow.paths import Path, expand, interpolate, start
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 
 class Sampler(Protocol):
-  """What draws samples with a flow map, or with a denoiser, over a grid."""
+  """Protocol of samplers: apply a flow map or a denoiser over a grid."""
 
   def __call__(
     self,
@@ -166,7 +166,7 @@ def make_sampler(
 
 
 def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:
-  """Carry a point at time s (near data) up to the law of time t.
+  """Add noise to a point at time s, so that it is one of time t >= s.
 
   `(alpha_t / alpha_s) x + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) z`:
   on the EDM path `x + sqrt(t^2 - t_min^2) z`, and `interpolate` where
@@ -195,11 +195,11 @@ def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:
   # below zero.
   high, low = path.sigma(t), ratio * path.sigma(s)
   std = jnp.sqrt((high - low) * (high + low))
-  return over(ratio, data) * data + over(std, data) * noise
+  return expand(ratio, data) * data + expand(std, data) * noise
 
 
 def _rows(interval: Array, x: Array) -> tuple[Array, Array]:
-  """Repeat the two ends of an interval for every row of the batch."""
+  """Broadcast the two ends of an interval to every row of the batch."""
   t = jnp.broadcast_to(interval[0], x.shape[:1])
   s = jnp.broadcast_to(interval[1], x.shape[:1])
   return t, s

@@ -1,4 +1,4 @@
-"""What samplers share: the loop over steps and the noise of a step."""
+"""The loop over steps and the noise of a step, shared by all samplers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxflow.types import Array, ModelFn, PyTree
 
 
-def scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree):
+def scan(
+  step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree
+) -> Any:
   """Carry a state through steps; a single one without a loop.
 
   Args:
@@ -32,7 +34,7 @@ def scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree):
 def step_noise_of(
   key: Array, step_noise: Array | None, like: Array
 ) -> Callable[[Array], Array]:
-  """Return what gives the unit noise of step i, of the shape of `like`.
+  """Return a function of i: the unit noise of step i, shaped as `like`.
 
   The noise of a step depends on the key and on its index alone; with a key for
   each row, that of a row on its key alone, whatever rows stand beside it.

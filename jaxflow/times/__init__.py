@@ -1,5 +1,7 @@
-"""Training laws of t and of pairs (t, s), and time grids for sampling."""
+"""Training distributions of t and of pairs (t, s), and grids for sampling."""
 
+from jaxflow.times.curricula import AdaptivePair, DoublingPair, ShrinkingPair
+from jaxflow.times.dyadic import DyadicPair
 from jaxflow.times.grids import (
   Grid,
   karras_grid,
@@ -27,19 +29,28 @@ from jaxflow.times.pairs import (
   TruncatedPair,
   at,
 )
+from jaxflow.times.path_grids import (
+  extended_grid,
+  given_grid,
+  karras_ratio_grid,
+  log_snr_grid,
+)
 from jaxflow.times.walks import (
   AdjacentTriple,
-  Starts,
+  StartTimes,
   TrajectorySampler,
   TrajectoryTimes,
   TripleSampler,
 )
 
 __all__ = [
+  "AdaptivePair",
   "AdjacentPair",
   "AdjacentTriple",
   "ArctanLogNormal",
   "Constant",
+  "DoublingPair",
+  "DyadicPair",
   "Grid",
   "Interleaved",
   "Karras",
@@ -49,8 +60,9 @@ __all__ = [
   "LogitNormal",
   "PairSampler",
   "Quantiles",
+  "ShrinkingPair",
   "SortedPair",
-  "Starts",
+  "StartTimes",
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",
@@ -58,8 +70,12 @@ __all__ = [
   "TruncatedPair",
   "Uniform",
   "at",
+  "extended_grid",
+  "given_grid",
   "karras_grid",
+  "karras_ratio_grid",
   "log_grid",
+  "log_snr_grid",
   "shifted_grid",
   "uniform_grid",
 ]

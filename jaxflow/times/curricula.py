@@ -1,9 +1,8 @@
 """Curricula: pairs of neighbouring times that move closer during training.
 
-A curriculum is a sampler of pairs with a method `at(progress)`, progress in
-[0, 1] the share of training that is done; see `times.at`. What `at` returns is
-a map of standard draws like every law of `times`. Numbers of grid points are
-traced, so a change of the grid compiles nothing anew.
+A curriculum is a sampler of pairs with a method `at(progress)`, which returns
+the sampler at a share of training in [0, 1]; see `times.at`. Numbers of grid
+points are traced, so a finer grid needs no recompilation.
 
 On the grid `g(i) = Karras(i / (N - 1))`, i = 0..N-1, from noise to data, a pair
 is `t = g(i)`, `s = g(i + 1)`:
@@ -41,8 +40,8 @@ def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
   """Return the number of grid points of consistency training, eq. (1).
 
   Args:
-    progress: Share of training that is done, scalar in [0, 1].
-    start: s0, about the number of points at first.
+    progress: Share of training, scalar in [0, 1].
+    start: s0, about the first number of points.
     end: s1; the last number of points is `end + 1`.
 
   Returns:
@@ -58,7 +57,7 @@ def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Neighbors:
-  """Neighbours on a Karras grid with a traced number of points, i uniform.
+  """Uniform neighbours on a Karras grid with a traced number of points.
 
   Example:
     >>> pair = Neighbors(num_points=jnp.array(3.0), levels=Karras(rho=1.0))
@@ -75,7 +74,7 @@ class Neighbors:
 
   def transform(self, draws: Array) -> tuple[Array, Array]:
     """Map uniform draws `[n]` to `(t [n], s [n])`."""
-    # Rounding may carry a draw next to 0 or 1 past the ends.
+    # Rounding may move a draw near 0 or 1 past the ends.
     i = jnp.clip(self.index(draws), 0, self.num_points - 2)
     last = self.num_points - 1
     return self.levels.transform(i / last), self.levels.transform(
@@ -132,7 +131,7 @@ class AdaptivePair:
   rho: float = 7.0
 
   def at(self, progress: Array) -> PairSampler:
-    """Return the law of pairs at a point of training."""
+    """Return the sampler of pairs at a share of training."""
     return Neighbors(
       num_points=adaptive_points(progress, start=self.start, end=self.end),
       levels=Karras(t_min=self.t_min, t_max=self.t_max, rho=self.rho),
@@ -156,7 +155,7 @@ class DoublingPair:
   t_max: float = 80.0
   rho: float = 7.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.t_min <= 0:
       raise ValueError(
         f"t_min={self.t_min}: a log-normal law needs a time above 0; choose a "
@@ -168,7 +167,7 @@ class DoublingPair:
       )
 
   def at(self, progress: Array) -> PairSampler:
-    """Return the law of pairs at a point of training.
+    """Return the sampler of pairs at a share of training.
 
     A stage lasts `1 / (log2 floor(s1 / s0) + 1)` of training, which the paper
     rounds down to whole steps.
@@ -229,7 +228,7 @@ class ShrinkingPair:
   slope: float = 1.0
 
   def at(self, progress: Array) -> PairSampler:
-    """Return the law of pairs at a point of training."""
+    """Return the sampler of pairs at a share of training."""
     stage = jnp.minimum(
       jnp.floor(progress * self.num_stages), self.num_stages - 1
     )

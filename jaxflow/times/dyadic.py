@@ -1,8 +1,8 @@
-"""Halved steps: pairs of times on a dyadic grid of [0, 1].
+"""Pairs of times on a dyadic grid of [0, 1], whose steps are halved.
 
-With T = num_steps = 2^M smallest steps, level a < M has the gap 2^-a and starts
-on the grid of its own gap; a pair is twice as long as the two steps that teach
-it. Level M is the diagonal s = t, on the grid of 1 / T:
+There are T = num_steps = 2^M smallest steps. Level a < M has the gap 2^-a and
+starts on the grid of that gap; two steps of half the gap are its target. Level
+M is the diagonal s = t on the grid of 1 / T:
 
   t = 1 - U{0..2^a - 1} / 2^a,   s = t - 2^-a        interval rows, a < M (1)
   t = U{1..T} / T,               s = t               flow rows            (2)
@@ -12,12 +12,14 @@ References:
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
+from jaxflow.options import Layout
 from jaxflow.types import Array, ModelFn
 
 
@@ -74,7 +76,7 @@ class DyadicPair:
     ([0.5, 0.25, 1.0, 0.25], [0.0, 0.25, 0.0, 0.25])
   """
 
-  num_steps: int = 128
+  num_steps: Annotated[int, Layout()] = 128
   block: rows.Block = (8, 1)
 
   def transform(self, draws: Array) -> tuple[Array, Array]:

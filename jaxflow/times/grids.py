@@ -1,4 +1,4 @@
-"""Time grids: a number of points -> that many decreasing times.
+"""Time grids: functions of a number of points that return decreasing times.
 
 References:
   Karras et al. 2022 (arXiv:2206.00364), eq. 5; Esser et al. 2024

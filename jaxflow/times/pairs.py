@@ -142,16 +142,17 @@ class TruncatedPair:
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:
-  """Return a sampler or a coupling as it is at a point of training.
+  """Return a sampler or a coupling at a share of training.
 
-  A curriculum is one with a method `at(progress)`; any other stays.
+  A curriculum has a method `at(progress)`; any other argument is returned
+  unchanged.
 
   Args:
     sampler: A sampler of times or of pairs, or a coupling.
-    progress: Share of training that is done, scalar in [0, 1], or None.
+    progress: Share of training, scalar in [0, 1], or None.
 
   Raises:
-    ValueError: If a curriculum is not told the progress.
+    ValueError: A curriculum needs `progress`.
 
   Example:
     >>> from jaxflow.times import Uniform
@@ -188,7 +189,7 @@ class AdjacentPair:
   grid: Grid
   num_points: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.num_points < 2:
       raise ValueError(f"num_points={self.num_points}: give 2 or more")
 

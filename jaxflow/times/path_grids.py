@@ -1,8 +1,8 @@
 """Time grids for sampling that depend on a path, a list or another grid.
 
-A grid maps a number of points to that many decreasing times. Grids in the
-noise ratio eta = sigma / alpha are the same for every path: only the times at
-which a path has those ratios differ.
+A grid maps a number of points to decreasing times. Grids of the noise level
+sigma / alpha are the same for every path; paths differ only in the times at
+which they reach these levels.
 
 References:
   Karras et al. 2022 (arXiv:2206.00364), eq. 5; Lu et al. 2022
@@ -27,7 +27,7 @@ _ZERO = 1e-6
 
 
 def given_grid(num_points: int, *, values: Sequence[float]) -> Array:
-  """Return a list of times that someone has chosen.
+  """Return the times of a given list.
 
   Raises:
     ValueError: If the list has not `num_points` times, or does not decrease.
@@ -47,7 +47,7 @@ def given_grid(num_points: int, *, values: Sequence[float]) -> Array:
 
 
 def extended_grid(num_points: int, *, grid: Grid, last: float = 0.0) -> Array:
-  """Return a grid with one more time: EDM's is Karras' and then 0.
+  """Return a grid with one more time, for instance Karras' grid and then 0.
 
   Args:
     num_points: Number of times, the last one included.

@@ -1,4 +1,4 @@
-"""Laws of several steps that follow one another on a grid.
+"""Distributions of several consecutive steps on a grid.
 
 References:
   Salimans, Ho 2022 (arXiv:2202.00512), algorithm 2: a step and its halves; Kim
@@ -37,8 +37,8 @@ class AdjacentTriple:
   grid: Grid
   num_steps: int
 
-  def __post_init__(self):
-    """Check that there is a step."""
+  def __post_init__(self) -> None:
+    """Raise ValueError if num_steps < 1."""
     if self.num_steps < 1:
       raise ValueError(f"num_steps={self.num_steps}: give 1 or more")
 
@@ -69,8 +69,8 @@ class TrajectoryTimes:
   num_points: int
   solver_steps: int | None = None
 
-  def __post_init__(self):
-    """Check that a walk of `solver_steps` fits on the grid."""
+  def __post_init__(self) -> None:
+    """Raise ValueError if `solver_steps` do not fit on the grid."""
     h = self.solver_steps
     if h is not None and not 1 <= h < self.num_points:
       raise ValueError(
@@ -114,13 +114,13 @@ class TrajectoryTimes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Starts:
-  """The times at which the steps, pairs or walks of another law start.
+class StartTimes:
+  """The start times of pairs, triples or walks of another sampler.
 
   Example:
     >>> from jaxflow.times import uniform_grid
     >>> walks = TrajectoryTimes(grid=uniform_grid, num_points=2)
-    >>> Starts(sample_times=walks)(jax.random.key(0), 3).tolist()
+    >>> StartTimes(sample_times=walks)(jax.random.key(0), 3).tolist()
     [1.0, 1.0, 1.0]
   """
 

@@ -1,4 +1,4 @@
-"""The discriminator beside the generator: when each of the two learns.
+"""Training of a discriminator beside the generator, jointly or in turns.
 
 Until step `start` only the generator does, and its loss has no adversarial
 term. From then on they take turns, the generator in even steps, the
@@ -21,14 +21,24 @@ from jaxflow import losses
 from jaxflow.losses import adversarial
 from jaxflow.paths import Path
 from jaxflow.times import TimeSampler
-from jaxflow.training.gradients import LossFn, mean_gradient, updated
+from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import Adversary, TrainState
 from jaxflow.types import Array, Batch, FlowMap, PyTree
+
+__all__ = [
+  "DiscriminatorFn",
+  "Move",
+  "Opponent",
+  "Turns",
+  "count_updates",
+  "discriminator_loss_fn",
+  "take_turns",
+]
 
 Turns = Literal["alternate", "joint"]
 # (parameters, frozen parameters or None) -> (samples, cond) -> logits.
 DiscriminatorFn = Callable[[PyTree, PyTree], Callable[[Array, PyTree], Array]]
-# What one player proposes: fields of the state, metrics, whether it is finite.
+# A proposed update: fields of the state, metrics, whether all is finite.
 Move = tuple[dict[str, Any], dict[str, Array], Array]
 
 # Draws of the discriminator differ from those of all micro-batches.
@@ -64,7 +74,9 @@ class Opponent:
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"] + norm)
-    params, opt_state, _ = updated(self.optimizer, gradient, opt_state, params)
+    params, opt_state, _ = apply_gradient(
+      self.optimizer, gradient, opt_state, params
+    )
     metrics = {
       "discriminator_loss": metrics["loss"],
       "discriminator_gradient_norm": norm,
@@ -90,7 +102,7 @@ def discriminator_loss_fn(
     generator_fn: Makes the generator's flow map of the student's parameters.
     path: The path.
     sample_times: Where the generator starts, `(key, B) -> t [B]`.
-    criterion: What the two minimise.
+    criterion: The criterion that the two minimise.
 
   Returns:
     `(discriminator parameters, state, key, batch) -> (loss [B], metrics)`.
@@ -129,14 +141,14 @@ def count_updates(steps: int, start: int, turns: Turns) -> tuple[int, int]:
   return steps - odd, odd
 
 
-def play(
+def take_turns(
   generator: Callable[[TrainState, Array, Batch], Move],
   opponent: Opponent,
   state: TrainState,
   key: Array,
   batch: Batch,
 ) -> Move:
-  """Let those learn whose turn it is.
+  """Update the networks whose turn it is.
 
   Args:
     generator: Proposes the generator's update; where the state has no
@@ -167,14 +179,14 @@ def play(
   # Jitted, so that their traces for shapes are those that are compiled.
   moves = [jax.jit(move) for move in moves]
   return jax.lax.switch(
-    turn, _alike(moves, state, key, batch), state, key, batch
+    turn, _with_equal_outputs(moves, state, key, batch), state, key, batch
   )
 
 
-def _alike(
+def _with_equal_outputs(
   moves: list[Callable[..., Move]], *given: Any
 ) -> list[Callable[..., Move]]:
-  """Let all return what any returns: old fields, and NaN for metrics."""
+  """Make all functions return equal fields and metrics."""
   shapes = [jax.eval_shape(move, *given) for move in moves]
   fields = {name for new, _, _ in shapes for name in new}
   measured = {k: v for _, metrics, _ in shapes for k, v in metrics.items()}

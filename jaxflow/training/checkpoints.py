@@ -25,10 +25,12 @@ from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
+__all__ = ["Checkpoints", "saved_steps"]
+
 # Arrays that a message names, of those that differ.
 _LISTED = 4
 
-# What errors say where not the checkpoint but memory or the disk is at fault.
+# Signs of errors where memory or the disk is at fault, not the checkpoint.
 _MACHINE = (
   "RESOURCE_EXHAUSTED: Out of memory",
   *(os.strerror(n) for n in (errno.EIO, errno.ESTALE, errno.EMFILE)),
@@ -77,7 +79,7 @@ class Checkpoints:
     return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: TrainState, data_state: Any) -> None:
-    """Save a step; returns while the files are still being written.
+    """Save a step; return while the files are still being written.
 
     Raises:
       RunError: If this step, or the one before, cannot be written.
@@ -100,7 +102,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turn what Orbax raises where files cannot be written into one line."""
+    """Turn errors of Orbax about writing into one line."""
     try:
       yield
     except Exception as error:  # It depends on the layer that was writing.
@@ -122,7 +124,6 @@ class Checkpoints:
     template: TrainState,
     step: int | None = None,
     *,
-    field: str = "--step",
     partial: bool = False,
   ) -> tuple[TrainState, Any] | None:
     """Restore the latest readable step, or a given one.
@@ -130,9 +131,8 @@ class Checkpoints:
     Args:
       template: A state of `jax.ShapeDtypeStruct` with the shardings wanted.
       step: The step; default: the latest.
-      field: The flag or config field that gives it, for the message.
-      partial: Whether the template holds only what is wanted of the state;
-        nothing else is read.
+      partial: Whether the template holds a part of the state; nothing else
+        is read.
 
     Returns:
       The state and the data position, or None if nothing is saved.
@@ -146,7 +146,7 @@ class Checkpoints:
     saved = processes.of_main(self.steps())
     if step is not None and step not in saved:
       raise UsageError(
-        f"{field}={step} is not in {self.folder}: give one of {saved}"
+        f"step={step} is not in {self.folder}: give one of {saved}"
       )
     damaged: list[int] = []
     for candidate in [step] if step is not None else reversed(saved):
@@ -161,7 +161,7 @@ class Checkpoints:
     if step is not None:
       others = [s for s in saved if s != step]
       raise RunError(
-        f"{field}={step}: this checkpoint in {self.folder} cannot be read: "
+        f"step={step}: this checkpoint in {self.folder} cannot be read: "
         f"give another, of {others or 'none'}"
       )
     if saved:
@@ -272,7 +272,7 @@ class NoCheckpoints:
 
 
 def _reason(error: Exception) -> str:
-  """Return what an error of Orbax comes down to, in one line."""
+  """Return the reason of an error of Orbax, in one line."""
   text = str(error)
   first = text.split("\n")[0].split(". See full TensorStore details")[0]
   known = (os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EACCES))

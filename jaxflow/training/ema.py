@@ -21,6 +21,16 @@ import numpy as np
 from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
+__all__ = [
+  "Adaptive",
+  "Constant",
+  "CountRamp",
+  "HalfLife",
+  "Law",
+  "Power",
+  "update",
+]
+
 
 class Law(Protocol):
   """The decay of update k."""
@@ -41,7 +51,7 @@ class Constant:
 
   decay: float = 0.9999
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_decay(self.decay)
 
   def __call__(self, k: Array) -> Array:
@@ -60,7 +70,7 @@ class CountRamp:
 
   decay: float = 0.9999
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_decay(self.decay)
 
   def __call__(self, k: Array) -> Array:
@@ -102,7 +112,7 @@ class Power:
 
   width: float = 0.1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     # A uniform average (gamma 0) has the largest width, 12^-1/2.
     if not 0 < self.width < 0.2886:
       raise ValueError(f"width={self.width}: give a number in (0, 0.2886)")

@@ -9,6 +9,8 @@ import optax
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
+__all__ = ["LossFn", "apply_gradient", "mean_gradient"]
+
 # (parameters to train, state, key, batch) -> (loss [B], metrics).
 LossFn = Callable[[PyTree, TrainState, Array, Batch], LossOutput]
 
@@ -20,7 +22,7 @@ def mean_gradient(
 
   Args:
     loss_fn: The loss of each sample.
-    params: What it is differentiated by.
+    params: Parameters by which it is differentiated.
     state: The state, for the other networks of the loss.
     key: Random key of the step.
     batch: Leaves `[micro-batches, rows, ...]`.
@@ -58,7 +60,7 @@ def mean_gradient(
   return jax.tree.map(lambda x: x / count, total)
 
 
-def updated(
+def apply_gradient(
   optimizer: optax.GradientTransformation,
   gradient: PyTree,
   opt_state: PyTree,
@@ -68,7 +70,7 @@ def updated(
 
   Example:
     >>> sgd = optax.sgd(0.5)
-    >>> params, _, norm = updated(sgd, 4.0, sgd.init(1.0), 1.0)
+    >>> params, _, norm = apply_gradient(sgd, 4.0, sgd.init(1.0), 1.0)
     >>> float(params), float(norm)
     (-1.0, 2.0)
   """

@@ -1,17 +1,18 @@
 """One layer of a network's parameters, found by a regular expression."""
 
-import difflib
 import re
 from collections.abc import Callable
 
 import jax
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.types import Array, PyTree
+
+__all__ = ["split"]
 
 
 def split(
-  params: PyTree, pattern: str, *, field: str = "last_layer"
+  params: PyTree, pattern: str
 ) -> tuple[Callable[[Array], PyTree], Array]:
   """Take one array out of parameters.
 
@@ -19,11 +20,10 @@ def split(
     params: Nested dicts of arrays.
     pattern: A regular expression that matches the whole path of one array,
       `output/kernel` for instance.
-    field: The config field it comes from, for messages.
 
   Returns:
-    What puts an array in that place, and the array that is there. No gradient
-    goes to the parameters through either.
+    A function that puts an array in that place, and the array that is there.
+    No gradient goes to the parameters through either.
 
   Raises:
     UsageError: If the pattern matches no array, or several.
@@ -41,7 +41,7 @@ def split(
     jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves
   ]
   values = [leaf for _, leaf in leaves]
-  index = names.index(_only_match(names, pattern, field))
+  index = names.index(_only_match(names, pattern))
 
   def put(layer):
     return structure.unflatten([*values[:index], layer, *values[index + 1 :]])
@@ -49,19 +49,22 @@ def split(
   return put, values[index]
 
 
-def _only_match(names: list[str], pattern: str, field: str) -> str:
+def _only_match(names: list[str], pattern: str) -> str:
   try:
     found = [name for name in names if re.fullmatch(pattern, name)]
   except re.error as error:
     raise UsageError(
-      f"{field}={pattern!r} is no regular expression ({error}): give the path "
+      f"pattern={pattern!r} is no regular expression ({error}): give the path "
       f"of one array, {names[-1]} for instance"
     ) from error
   if len(found) == 1:
     return found[0]
-  near = found[:8] or difflib.get_close_matches(pattern, names, 8, cutoff=0)
-  count = f"{len(found)} arrays" if found else "no array"
+  if found:
+    raise UsageError(
+      f"pattern={pattern!r} matches {len(found)} arrays: give the path of one, "
+      f"for instance of {', '.join(found[:8])}"
+    )
   raise UsageError(
-    f"{field}={pattern!r} matches {count}: give the path of one, for instance "
-    f"of {', '.join(near)}"
+    f"pattern={pattern!r} matches no array: {did_you_mean(pattern, names)}give "
+    f"the path of one, for instance {names[-1]}"
   )

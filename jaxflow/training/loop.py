@@ -8,9 +8,11 @@ from typing import Any, Protocol
 from jaxflow.errors import RunError
 from jaxflow.training.callbacks import Callbacks
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
-from jaxflow.training.logs import Clock, Log, NoLog, line
+from jaxflow.training.clock import Clock
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
+
+__all__ = ["Batches", "StepFn", "steps_per_dispatch", "train"]
 
 # Seconds between looks at batches and devices.
 _POLL = 0.001
@@ -67,12 +69,12 @@ def train(
   max_skipped: int,
   learning_rate: Callable[[int], Any],
   checkpoints: Checkpoints | NoCheckpoints,
-  log: Log | NoLog,
   callbacks: Callbacks,
   on_sample: Callable[[TrainState, int], None],
   on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
-  say: Callable[[str], None] = print,
+  seconds: float = 0.0,
+  log: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
   """Train until `steps`, an interruption or too many skipped steps in a row.
 
@@ -87,18 +89,18 @@ def train(
     steps: Step at which training ends.
     chunk: Steps a dispatch, as `steps_per_dispatch` gives them.
     batch_size: Samples a step.
-    log_every: Steps between log lines.
+    log_every: Steps between reports of scalars.
     checkpoint_every: Steps between checkpoints.
     sample_every: Steps between calls of `on_sample`; 0: never.
     learning_rate: The schedule, for the log.
     max_skipped: Steps skipped in a row after which training stops.
     checkpoints: Where to save.
-    log: Where scalars go.
     callbacks: Told of scalars and checkpoints.
     on_sample: Called with the state and the step.
     on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
-    say: Prints a line.
+    seconds: How long the run has trained before.
+    log: Takes a line.
 
   Returns:
     The last state, and whether training reached `steps` undisturbed.
@@ -108,21 +110,22 @@ def train(
       then, so the last good checkpoint stays the latest.
   """
   step = int(state.step)
-  clock = Clock(
-    step=step, steps=steps, batch_size=batch_size, seconds=log.seconds
-  )
+  clock = Clock(step=step, batch_size=batch_size, seconds=seconds)
   first = True
   while step < steps and not interrupted():
     _settle(state, batches)
-    state, metrics = train_step(state, next(batches))
+    if first:
+      state, metrics = _first_step(train_step, state, next(batches), log)
+    else:
+      state, metrics = train_step(state, next(batches))
     step += chunk
     if step % log_every == 0 or step >= steps or first:
       _check_skipped(state, step, max_skipped, checkpoints)
     if step % log_every == 0 or step >= steps:
-      speed, data_wait, eta = clock.lap(step, batches.waited)
+      speed, data_wait = clock.lap(step, batches.waited)
       scalars = {"loss": float(metrics["loss"])}
       scalars |= {k: float(v) for k, v in metrics.items()}
-      # What no step of this dispatch measured has no value.
+      # A metric that no step of this dispatch measured has no value.
       scalars = {
         k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
       }
@@ -132,9 +135,7 @@ def train(
       if not first:
         scalars["samples_per_second"] = speed
         scalars["data_wait"] = data_wait
-      log.write(step, scalars | {"seconds": clock.seconds()})
-      callbacks.on_log(step, scalars)
-      say(line(step, steps, scalars, eta))
+      callbacks.on_log(step, scalars | {"seconds": clock.seconds()})
     if first:
       clock.start(step, batches.waited)
       first = False
@@ -160,10 +161,24 @@ def train(
   return state, step >= steps and not interrupted()
 
 
+def _first_step(
+  train_step: StepFn,
+  state: TrainState,
+  batch: Batch,
+  log: Callable[[str], None],
+) -> tuple[TrainState, Mapping[str, Array]]:
+  """Dispatch the first steps, which compiles them, and say how long it took."""
+  log("compiling the training step ...")
+  began = time.perf_counter()
+  result = train_step(state, batch)
+  log(f"compiled in {time.perf_counter() - began:.1f} s")
+  return result
+
+
 def _settle(state: TrainState, batches: Batches) -> None:
   """Wait for the next batch or for the devices, whichever is first.
 
-  What follows in `next` is time in which the devices had nothing to do.
+  Waiting in `next` is then time in which the devices had nothing to do.
   """
   # An array has this method, whatever its abstract type says.
   step: Any = state.step

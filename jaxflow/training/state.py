@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxflow.types import Array, PyTree
+
+__all__ = ["Adversary", "TrainState", "init_state"]
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +62,7 @@ class TrainState:
 
   @property
   def trained(self) -> PyTree:
-    """What the optimizer moves: `params`, and `loss_params` where it has some.
+    """Parameters that the optimizer moves: `params`, and `loss_params` if any.
 
     Example:
       >>> init_state(1.0, optax.sgd(1.0), {}).trained
@@ -84,7 +86,7 @@ class TrainState:
 def init_state(
   params: PyTree,
   optimizer: optax.GradientTransformation,
-  emas: Mapping[str, Callable],
+  emas: Mapping[str, Callable[..., Any]],
   *,
   loss_params: Mapping[str, PyTree] | None = None,
   adversary: Adversary | None = None,

@@ -15,18 +15,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
+from jaxflow.options import Term, marked
 from jaxflow.training import ema as ema_lib
 from jaxflow.training import layers
-from jaxflow.training.adversary import DiscriminatorFn, Move, Opponent, play
-from jaxflow.training.gradients import LossFn, mean_gradient, updated
+from jaxflow.training.adversary import (
+  DiscriminatorFn,
+  Move,
+  Opponent,
+  take_turns,
+)
+from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, PyTree
 
+__all__ = ["TrainStep", "make_loss_fn", "make_train_step"]
+
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
 ApplyFn = Callable[..., Array]
-# What makes arguments of a loss from parameters in the state.
+# Functions that make arguments of a loss from parameters in the state.
 ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
@@ -78,9 +86,8 @@ def make_loss_fn(
     if discriminator_fn is None:
       return {}
     if state.adversary is None:
-      return (
-        {"adversarial_weight": 0.0} if "adversarial_weight" in options else {}
-      )
+      terms = marked(method.loss, Term).items()
+      return {k: 0.0 for k, term in terms if term.argument == "discriminator"}
     params = jax.lax.stop_gradient(state.adversary.params)
     frozen = state.frozen.get("features")
     return {"discriminator": discriminator_fn(params, frozen)}
@@ -103,7 +110,8 @@ def make_loss_fn(
     if "progress" in method.needs:
       roles["progress"] = jnp.minimum(state.step / steps, 1.0)
     if last_layer:
-      put, layer = layers.split(params, last_layer, field="loss.last_layer")
+      with named(pattern="last_layer"):
+        put, layer = layers.split(params, last_layer)
       roles["last_layer"] = (lambda layer: network(put(layer))), layer
     roles |= adversarial_part(state)
     return method.loss(network(params), loss_key, batch, **{**options, **roles})
@@ -116,7 +124,7 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   emas: Mapping[str, ema_lib.Law],
   *,
-  seed: int,
+  seed: int | Array,
   opponent: Opponent | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
@@ -157,7 +165,7 @@ def make_train_step(
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"] + norm)
-    trained, opt_state, update_norm = updated(
+    trained, opt_state, update_norm = apply_gradient(
       optimizer, gradient, state.opt_state, state.trained
     )
     moved = state.with_trained(trained)
@@ -181,7 +189,7 @@ def make_train_step(
     if opponent is None:
       new, metrics, finite = generator(state, key, batch)
     else:
-      new, metrics, finite = play(generator, opponent, state, key, batch)
+      new, metrics, finite = take_turns(generator, opponent, state, key, batch)
     old = {name: getattr(state, name) for name in new}
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
     metrics = {k: jnp.where(finite, v, jnp.nan) for k, v in metrics.items()}

@@ -1,4 +1,4 @@
-"""Shards of latents: what is written, what is read, what they are on average.
+"""Shards of latents, and the statistics of their channels.
 
 A shard is a .npy file of consecutive records: the mean and the deviation of a
 latent (float16 or float32) and, where there are classes, the label (int32). It
@@ -6,7 +6,6 @@ is written to a temporary name and renamed, so a shard that is there is whole.
 """
 
 import dataclasses
-import os
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -14,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxflow.data.folders import descriptions
+from jaxflow.data.folders.shard_folder import ShardFiles
 from jaxflow.errors import RunError, UsageError
+
+__all__ = ["FLAGS", "Shards", "channel_statistics", "encode_command"]
 
 # Fields whose names are flags of `jaxflow encode`, in the order of a command.
 FLAGS = (
@@ -39,14 +40,11 @@ class Shards:
   split: str
 
   @property
-  def shards(self) -> list[tuple[int, int]]:
-    """First latent of every shard, and the latent after its last."""
-    count = self.description["counts"][self.split]
-    return descriptions.spans(count, self.description["shard_size"])
-
-  def missing(self) -> list[int]:
-    """Returns the numbers of the shards that are not there."""
-    return [i for i in range(len(self.shards)) if not self._file(i).exists()]
+  def files(self) -> ShardFiles:
+    """The files of the shards."""
+    num = self.description["counts"][self.split]
+    size = self.description["shard_size"]
+    return ShardFiles(self.folder, self.split, ".npy", num, size)
 
   def write(
     self,
@@ -55,7 +53,7 @@ class Shards:
     std: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
@@ -71,35 +69,29 @@ class Shards:
       rows["mean"], rows["std"] = mean, std
     if not all(np.isfinite(rows[name]).all() for name in ("mean", "std")):
       raise RunError(
-        f"{self._file(shard)}: latents are not finite as "
+        f"{self.files.path(shard)}: latents are not finite as "
         f"{self.description['dtype']}: give --dtype=float32, or the weights of "
         "an autoencoder of such images"
       )
     if label is not None:
       rows["label"] = label
-    path = self._file(shard)
-    part = path.with_name(f"{path.name}.part")
-    try:
-      with part.open("wb") as file:
-        np.save(file, rows)
-      os.replace(part, path)
-    except OSError as error:
-      raise RunError(
-        f"{path} cannot be written ({error.strerror}): make room, or the "
-        "folder writable; the same command goes on"
-      ) from error
 
-  def map(self, shard: int, *, field: str) -> np.ndarray:
-    """Returns the records of a shard, read from disk where they are touched.
+    def save(path: pathlib.Path) -> None:
+      with path.open("wb") as file:
+        np.save(file, rows)
+
+    self.files.write(shard, save)
+
+  def memory_map(self, shard: int) -> np.ndarray:
+    """Return the records of a shard, read from disk where they are touched.
 
     Args:
       shard: Its number.
-      field: The flag or config field that names the folder, for messages.
 
     Raises:
-      UsageError: If it is damaged.
+      UsageError: If the file is damaged.
     """
-    path, (start, stop) = self._file(shard), self.shards[shard]
+    path, (start, stop) = self.files.path(shard), self.files.spans[shard]
     try:
       rows = np.load(path, mmap_mode="r", allow_pickle=False)
       if rows.dtype != self._record() or rows.shape != (stop - start,):
@@ -107,7 +99,7 @@ class Shards:
     except (OSError, ValueError, EOFError) as error:
       command = encode_command(self.folder, self.description)
       raise UsageError(
-        f"{field}={str(self.folder)!r}: {path.name} is damaged ({error}); "
+        f"folder={str(self.folder)!r}: {path.name} is damaged ({error}); "
         f"delete it and make it again with: {command}"
       ) from error
     return rows
@@ -120,20 +112,16 @@ class Shards:
       fields.append(("label", "<i4"))
     return np.dtype(fields)
 
-  def _file(self, shard: int) -> pathlib.Path:
-    count = len(self.shards)
-    return self.folder / f"{self.split}-{shard:05d}-of-{count:05d}.npy"
-
 
 def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-  """Returns mean and deviation [c] of every channel of drawn latents.
+  """Return mean and deviation [c] of every channel of drawn latents.
 
   Of mean + std * eps with unit noise eps: the variance of the means and the
   mean of the variances together.
   """
   total = squares = np.zeros(())
-  for shard in range(len(shards.shards)):
-    rows = shards.map(shard, field="--out")
+  for shard in range(len(shards.files.spans)):
+    rows = shards.memory_map(shard)
     mean, std = (rows[name].astype(np.float64) for name in ("mean", "std"))
     axes = tuple(range(mean.ndim - 1))
     total = total + mean.sum(axes)
@@ -145,7 +133,7 @@ def channel_statistics(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_command(folder: pathlib.Path, description: Mapping[str, Any]) -> str:
-  """Returns the command that makes the missing shards, quoted for a shell.
+  """Return the command that makes the missing shards, quoted for a shell.
 
   Args:
     folder: The folder.

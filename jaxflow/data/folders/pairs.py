@@ -1,4 +1,4 @@
-"""Pairs of noise and data in a folder: shards of records, and what made them.
+"""Pairs of noise and data in a folder: shards of records, and their origin.
 
 `pairs.json` is written first and describes all of the pairs; two folders with
 one digest hold the same pairs. A shard is an ArrayRecord file of consecutive
@@ -10,11 +10,10 @@ is there is whole, and the shards that are not there are all that is missing.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import shlex
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from array_record.python.array_record_module import (
@@ -23,12 +22,12 @@ from array_record.python.array_record_module import (
 )
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.folders import descriptions
-from jaxflow.errors import RunError, UsageError
+from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
+from jaxflow.errors import UsageError
 
-FILE = "pairs.json"
+__all__ = ["Pairs", "identity", "teacher_of"]
 
-# Sections of the teacher's config that decide what its network computes.
+# Sections of the teacher's config that decide the output of its network.
 DECISIVE = ("method", "path", "model", "parameterization", "loss")
 
 # Fields whose names are flags of `jaxflow pairs`, in the order of a command.
@@ -39,62 +38,31 @@ _FLAGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class Pairs(ShardFolder):
   """A folder of pairs; `Pairs.create` begins one, `Pairs.open` reads one.
 
   Attributes:
     folder: The folder.
-    description: What `pairs.json` holds: `workdir`, `step`, `ema` of the
-      teacher, `parameters` (hash of its weights), `config`; `num`, `solver`,
-      `nfe`, `guidance`, `grid`, `seed`; `shape`, `num_classes`, `shard_size`.
+    description: `workdir`, `step`, `ema` of the teacher, `parameters` (hash of
+      its weights), `config`; `num`, `solver`, `nfe`, `guidance`, `grid`,
+      `seed`; `shape`, `num_classes`, `shard_size`.
   """
 
-  folder: pathlib.Path
-  description: Mapping[str, Any]
-
-  @classmethod
-  def create(cls, folder: pathlib.Path, description: Mapping[str, Any]) -> Self:
-    """Writes the description, or finds the same one in the folder.
-
-    Raises:
-      UsageError: If the folder holds other pairs, other files, or cannot be
-        written.
-    """
-    description = json.loads(json.dumps(dict(description)))
-    if descriptions.begin(folder, FILE, description):
-      return cls(folder, description)
-    found = cls.open(folder, field="--out")
-    _check_same(found.description, description, folder)
-    return found
-
-  @classmethod
-  def open(cls, folder: pathlib.Path, *, field: str) -> Self:
-    """Reads the description of a folder; `field` names it in messages.
-
-    Raises:
-      UsageError: If the folder holds no pairs.
-    """
-    needs = (*_FLAGS, "parameters", "config", "shape")
-    description = descriptions.read(
-      folder, FILE, needs=needs, command="pairs", field=field
-    )
-    return cls(folder, description)
+  FILE: ClassVar[str] = "pairs.json"
+  COMMAND: ClassVar[str] = "pairs"
+  NEEDS: ClassVar[tuple[str, ...]] = (*_FLAGS, "parameters", "config", "shape")
 
   @property
   def digest(self) -> str:
-    """What the pairs are, in 16 hexadecimal digits, wherever they lie."""
+    """Hash of all that decides the pairs, 16 hexadecimal digits."""
     text = json.dumps(identity(self.description), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   @property
-  def shards(self) -> list[tuple[int, int]]:
-    """First pair of every shard, and the pair after its last."""
-    description = self.description
-    return descriptions.spans(description["num"], description["shard_size"])
-
-  def missing(self) -> list[int]:
-    """Returns the numbers of the shards that are not there."""
-    return [i for i in range(len(self.shards)) if not self._file(i).exists()]
+  def files(self) -> ShardFiles:
+    """The files of the shards."""
+    num, size = self.description["num"], self.description["shard_size"]
+    return ShardFiles(self.folder, "pairs", ".array_record", num, size)
 
   def write(
     self,
@@ -103,12 +71,12 @@ class Pairs:
     data: np.ndarray,
     label: np.ndarray | None,
   ) -> None:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
       noise: Its noise [n, ...].
-      data: What the teacher makes of it, the same shape.
+      data: Samples that the teacher makes of it, the same shape.
       label: Its classes [n], or None.
 
     Raises:
@@ -118,25 +86,17 @@ class Pairs:
     rows["noise"], rows["data"] = noise, data
     if label is not None:
       rows["label"] = label
-    path = self._file(shard)
-    part = path.with_name(f"{path.name}.part")
-    try:
-      writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+
+    def save(path: pathlib.Path) -> None:
+      writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
       for row in rows:
         writer.write(row.tobytes())
       writer.close()
-      os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-      raise RunError(
-        f"{path} cannot be written ({error}): make room, or the folder "
-        "writable; the same command goes on"
-      ) from error
 
-  def load(self, *, field: str) -> Dataset:
-    """Reads all pairs into memory.
+    self.files.write(shard, save)
 
-    Args:
-      field: The flag or config field that names the folder, for messages.
+  def load(self) -> Dataset:
+    """Read all pairs into memory.
 
     Returns:
       A data set with noise.
@@ -144,13 +104,13 @@ class Pairs:
     Raises:
       UsageError: If shards are missing or damaged.
     """
-    shards, missing = self.shards, self.missing()
+    count, missing = len(self.files.spans), len(self.files.missing())
     if missing:
       raise UsageError(
-        f"{field}={str(self.folder)!r}: {len(shards) - len(missing)} of "
-        f"{len(shards)} shards are there; go on with: {self.command()}"
+        f"folder={str(self.folder)!r}: {count - missing} of {count} shards are "
+        f"there; go on with: {self.command()}"
       )
-    rows = np.concatenate([self._read(i, field) for i in range(len(shards))])
+    rows = np.concatenate([self._read(i) for i in range(count)])
     classes = self.description["num_classes"]
     return from_arrays(
       rows["data"],
@@ -161,7 +121,7 @@ class Pairs:
     )
 
   def command(self) -> str:
-    """Returns the command that makes the missing shards, for a shell."""
+    """Return the command that makes the missing shards, for a shell."""
     flags = [f"--{name}={self.description[name]}" for name in _FLAGS]
     grid = self.description["grid"]
     # A grid of another name than the teacher's was asked for.
@@ -169,8 +129,28 @@ class Pairs:
       flags.append(f"--grid={grid['name']}")
     return shlex.join(["jaxflow", "pairs", *flags, f"--out={self.folder}"])
 
-  def _read(self, shard: int, field: str) -> np.ndarray:
-    path, (start, stop) = self._file(shard), self.shards[shard]
+  def differences(
+    self, description: Mapping[str, Any]
+  ) -> list[tuple[str, Any, Any]]:
+    """Return argument, old and new value where pairs would differ."""
+    old, new = identity(self.description), identity(description)
+    found = []
+    # Other weights follow from another step: the flags come first.
+    for name in (*_FLAGS, *sorted(new)):
+      if new.get(name) == old.get(name):
+        continue
+      values = repr(old.get(name)), repr(new.get(name))
+      argument = f"--{name}"
+      if name in ("parameters", "config"):
+        argument = "--workdir"
+        values = teacher_of(self.description), teacher_of(description)
+      elif name not in _FLAGS:
+        argument = f"the teacher's sample.{name}"
+      found.append((argument, *values))
+    return found
+
+  def _read(self, shard: int) -> np.ndarray:
+    path, (start, stop) = self.files.path(shard), self.files.spans[shard]
     try:
       reader = ArrayRecordReader(str(path))
       records = b"".join(reader.read_all())
@@ -180,7 +160,7 @@ class Pairs:
         raise ValueError(f"{len(rows)} pairs")
     except (OSError, RuntimeError, ValueError, IndexError) as error:
       raise UsageError(
-        f"{field}={str(self.folder)!r}: {path.name} is damaged; delete it and "
+        f"folder={str(self.folder)!r}: {path.name} is damaged; delete it and "
         f"make it again with: {self.command()}"
       ) from error
     return rows
@@ -191,13 +171,9 @@ class Pairs:
     label = [("label", "<i4")] if self.description["num_classes"] else []
     return np.dtype([*fields, *label])
 
-  def _file(self, shard: int) -> pathlib.Path:
-    count = len(self.shards)
-    return self.folder / f"pairs-{shard:05d}-of-{count:05d}.array_record"
-
 
 def identity(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what decides the pairs: not where the teacher's folder lies.
+  """Return all that decides pairs, without the teacher's folder.
 
   Example:
     >>> identity({"workdir": "a", "num": 3, "config": {"train": {}}})
@@ -209,30 +185,10 @@ def identity(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_of(description: Mapping[str, Any]) -> str:
-  """Names the teacher of pairs: its folder, and the hash of its weights.
+  """Return folder and hash of weights of the teacher of pairs.
 
   Example:
     >>> teacher_of({"workdir": "runs/a", "parameters": "5eed"})
     'runs/a (parameters 5eed)'
   """
   return f"{description['workdir']} (parameters {description['parameters']})"
-
-
-def _check_same(
-  old: Mapping[str, Any], new: Mapping[str, Any], folder: pathlib.Path
-) -> None:
-  theirs, mine = identity(old), identity(new)
-  # Other weights follow from another step: name what the user gave.
-  for name in (*_FLAGS, *sorted(mine)):
-    if mine.get(name) == theirs.get(name):
-      continue
-    values = repr(theirs.get(name)), repr(mine.get(name))
-    given = f"--{name}"
-    if name in ("parameters", "config"):
-      given, values = "--workdir", (teacher_of(old), teacher_of(new))
-    elif name not in _FLAGS:
-      given = f"the teacher's sample.{name}"
-    raise UsageError(
-      f"--out={folder} was made with {given}={values[0]}, not {values[1]}: "
-      "give another --out, or the old value"
-    )

@@ -1,96 +1,83 @@
-"""Fill a folder shard by shard, or go on at the first that is missing."""
+"""Write a folder shard by shard, or go on at the first that is missing."""
 
 import contextlib
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from jaxflow.data.folders.shard_folder import ShardFiles
 from jaxflow.parallel import processes
 from jaxflow.parallel.folders import locked
 
-
-class Store(Protocol):
-  """A folder of shards."""
-
-  @property
-  def folder(self) -> pathlib.Path:
-    """The folder."""
-    ...
-
-  @property
-  def shards(self) -> Sequence[tuple[int, int]]:
-    """First row of every shard, and the row after its last."""
-    ...
-
-  def missing(self) -> list[int]:
-    """Return the numbers of the shards that are not there."""
-    ...
+__all__ = ["created_and_locked", "write_missing_shards"]
 
 
 @contextlib.contextmanager
-def claimed(out: pathlib.Path, create: Callable[[], object]) -> Iterator[None]:
+def created_and_locked(
+  folder: pathlib.Path, create: Callable[[], object]
+) -> Iterator[None]:
   """Hold a folder that the main process creates.
 
   Args:
-    out: The folder.
+    folder: The folder.
     create: Makes it, or finds it.
   """
   with contextlib.ExitStack() as stack:
 
     def begin():
       create()
-      stack.enter_context(locked(out, "--out={} is being filled"))
+      stack.enter_context(locked(folder, "is being filled"))
 
     processes.once(begin)
     yield
 
 
-def fill(
-  store: Store,
+def write_missing_shards(
+  files: ShardFiles,
   make: Callable[[int, int], Sequence[np.ndarray]],
   write: Callable[[int, list[np.ndarray]], None],
   *,
   batch_size: int,
   devices: int,
   unit: str,
-  say: Callable[[str], None],
+  print_line: Callable[[str], None],
 ) -> bool:
-  """Make the shards that are missing.
+  """Make and write the shards that are missing.
 
   Args:
-    store: The folder.
+    files: The files of the shards.
     make: `make(first, size) -> arrays [size, ...]`, from a row on; always of
       one size, rows past the end included.
     write: `write(shard, arrays)` writes one, whole or not at all; called by
       the main process.
     batch_size: Rows at a time; more where the devices do not divide it.
     devices: Devices among which rows are divided.
-    unit: What a row is, in the plural.
-    say: Prints a line.
+    unit: Name of the rows, in the plural.
+    print_line: Prints a line.
 
   Returns:
     Whether all shards are there; False after an interruption.
   """
-  shards = store.shards
-  todo = processes.of_main(processes.together(store.missing))
+  spans = files.spans
+  todo = processes.of_main(processes.together(files.missing))
   if not todo:
-    say(f"nothing to do: {store.folder} holds all {shards[-1][1]:,} {unit}")
+    print_line(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True
-  size = min(batch_size, max(stop - start for start, stop in shards))
+  size = min(batch_size, max(stop - start for start, stop in spans))
   size += -size % devices
   with processes.interruption() as interrupted:
     for done, shard in enumerate(todo, 1):
-      began, (start, stop) = time.perf_counter(), shards[shard]
+      began, (start, stop) = time.perf_counter(), spans[shard]
       parts: list[Any] = []
       for first in range(start, stop, size):
         if interrupted():
-          say(
-            f"interrupted: {len(shards) - len(store.missing())} of "
-            f"{len(shards)} shards are in {store.folder}; the same command "
+          print_line(
+            f"interrupted: {len(spans) - len(files.missing())} of "
+            f"{len(spans)} shards are in {files.folder}; the same command "
             "goes on from there"
           )
           return False
@@ -98,10 +85,10 @@ def fill(
       arrays = [np.concatenate(x) for x in zip(*parts, strict=True)]
       processes.once(functools.partial(write, shard, arrays))
       pace = (time.perf_counter() - began) / (stop - start)
-      left = sum(b - a for a, b in (shards[i] for i in todo[done:]))
+      left = sum(b - a for a, b in (spans[i] for i in todo[done:]))
       minutes, seconds = divmod(round(pace * left), 60)
-      say(
-        f"shard {shard + 1}/{len(shards)}: {stop - start:,} {unit}, "
+      print_line(
+        f"shard {shard + 1}/{len(spans)}: {stop - start:,} {unit}, "
         f"{1 / pace:,.0f} {unit}/s  ETA {minutes}:{seconds:02d}"
       )
   return True

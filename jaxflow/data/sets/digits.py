@@ -1,13 +1,13 @@
 """The 1,797 handwritten 8x8 digits that come with scikit-learn."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.sets import prepared
+from jaxflow.data.sets import tfds_arrays, tfds_builders
+
+__all__ = ["ScikitDigits", "load"]
 
 _DESCRIPTION = """\
 1,797 gray images of handwritten digits, 8x8 pixels with values 0..16: the
@@ -27,24 +27,16 @@ _CITATION = """\
 """
 
 
-class ScikitDigits(tfds.core.GeneratorBasedBuilder):
+class ScikitDigits(tfds_arrays.ImageBuilder):
   """TFDS builder of scikit-learn's digits: 1,437 train, 360 test images."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  SHAPE: ClassVar[tuple[int, int, int]] = (8, 8, 1)
+  DESCRIPTION: ClassVar[str] = _DESCRIPTION
+  HOMEPAGE: ClassVar[str] = "https://archive.ics.uci.edu/dataset/80"
+  CITATION: ClassVar[str] = _CITATION
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return prepared.image_info(
-      self,
-      (8, 8, 1),
-      description=_DESCRIPTION,
-      homepage="https://archive.ics.uci.edu/dataset/80",
-      citation=_CITATION,
-    )
-
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Any]:
-    del dl_manager  # The images lie in scikit-learn's package.
+  def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the images and labels of both splits."""
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)
@@ -52,20 +44,12 @@ class ScikitDigits(tfds.core.GeneratorBasedBuilder):
     by_class = np.argsort(labels, kind="stable")
     is_test = np.zeros(len(labels), bool)
     is_test[by_class[::5]] = True
-    return {
-      "train": self._generate_examples(images, labels, ~is_test),
-      "test": self._generate_examples(images, labels, is_test),
-    }
-
-  def _generate_examples(
-    self, images: np.ndarray, labels: np.ndarray, chosen: np.ndarray
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index in np.flatnonzero(chosen).tolist():
-      yield index, {"image": images[index], "label": int(labels[index])}
+    chosen = {"train": ~is_test, "test": is_test}
+    return {k: (images[rows], labels[rows]) for k, rows in chosen.items()}
 
 
 def load(split: str, data_dir: str | None) -> Dataset:
-  """Reads one split; values 0..16 become [-1, 1].
+  """Read one split; values 0..16 become [-1, 1].
 
   Args:
     split: "train" or "test".
@@ -74,8 +58,10 @@ def load(split: str, data_dir: str | None) -> Dataset:
   Returns:
     Images [N, 8, 8, 1] with labels 0..9.
   """
-  images, labels = prepared.read_images(
-    lambda: ScikitDigits(data_dir=data_dir, file_format=prepared.FILE_FORMAT),
+  images, labels = tfds_arrays.read_images(
+    lambda: ScikitDigits(
+      data_dir=data_dir, file_format=tfds_builders.FILE_FORMAT
+    ),
     split,
   )
   data = images.astype(np.float32) / 8 - 1

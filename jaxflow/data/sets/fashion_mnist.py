@@ -1,15 +1,16 @@
 """Fashion-MNIST, and any other set published as MNIST's four IDX files."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxflow.data.dataset import Dataset, from_arrays
-from jaxflow.data.sets import idx, prepared
+from jaxflow.data.sets import idx, tfds_arrays, tfds_builders
+
+__all__ = ["load"]
 
 _DESCRIPTION = """\
 Gray 28x28 images in ten classes, from four IDX files: Fashion-MNIST (articles
@@ -40,46 +41,26 @@ class IdxConfig(tfds.core.BuilderConfig):
   raw_dir: str = ""
 
 
-class IdxImages(tfds.core.GeneratorBasedBuilder):
+class IdxImages(tfds_arrays.ImageBuilder):
   """TFDS builder of a set in four IDX files; needs an `IdxConfig`."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  SHAPE: ClassVar[tuple[int, int, int]] = (28, 28, 1)
+  DESCRIPTION: ClassVar[str] = _DESCRIPTION
+  HOMEPAGE: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
+  CITATION: ClassVar[str] = _CITATION
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return prepared.image_info(
-      self,
-      (28, 28, 1),
-      description=_DESCRIPTION,
-      homepage="https://github.com/zalandoresearch/fashion-mnist",
-      citation=_CITATION,
-    )
-
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Any]:
-    del dl_manager  # The files are already on this machine.
+  def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the images and labels of both splits."""
     config = self.builder_config
     assert isinstance(config, IdxConfig)
-    # Both are read before one is written: errors come at once.
-    train = idx.read_split(config.raw_dir, "train")
-    test = idx.read_split(config.raw_dir, "test")
-    return {
-      "train": self._generate_examples(*train),
-      "test": self._generate_examples(*test),
-    }
-
-  def _generate_examples(
-    self, images: np.ndarray, labels: np.ndarray
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-      yield index, {"image": image, "label": int(label)}
+    return {k: idx.read_split(config.raw_dir, k) for k in ("train", "test")}
 
 
 def load(name: str, split: str, raw_dir: str, data_dir: str | None) -> Dataset:
-  """Reads one split; values 0..255 become [-1, 1].
+  """Read one split; values 0..255 become [-1, 1].
 
   Args:
-    name: What the data set is called.
+    name: Name of the data set.
     split: "train" or "test".
     raw_dir: Folder with the four IDX files, plain or .gz.
     data_dir: Where prepared data sets are kept; None for TFDS' default.
@@ -88,7 +69,7 @@ def load(name: str, split: str, raw_dir: str, data_dir: str | None) -> Dataset:
     Images [N, 28, 28, 1] with labels 0..9.
   """
   config = IdxConfig(name=idx.fingerprint(raw_dir), raw_dir=raw_dir)
-  images, labels = prepared.read_images(
+  images, labels = tfds_arrays.read_images(
     lambda: _make_builder(config, data_dir), split
   )
   data = images.astype(np.float32) / 127.5 - 1
@@ -102,7 +83,7 @@ def _make_builder(config: IdxConfig, data_dir: str | None) -> IdxImages:
   logging.set_verbosity(min(verbosity, logging.ERROR))
   try:
     return IdxImages(
-      config=config, data_dir=data_dir, file_format=prepared.FILE_FORMAT
+      config=config, data_dir=data_dir, file_format=tfds_builders.FILE_FORMAT
     )
   finally:
     logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""Reads the IDX files in which MNIST and Fashion-MNIST are published.
+"""Reader of the IDX files in which MNIST and Fashion-MNIST are published.
 
 A file is a magic number (two zero bytes, 8 for unsigned bytes, the number of
 axes), the length of each axis as a big-endian 32-bit integer, and the values.
@@ -16,6 +16,8 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
+__all__ = ["fingerprint", "read_split"]
+
 _PREFIX = {"train": "train", "test": "t10k"}
 _IMAGES = "images-idx3-ubyte"
 _LABELS = "labels-idx1-ubyte"
@@ -28,7 +30,7 @@ _REMEDY = (
 
 
 def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Reads the images and labels of one split, and checks them.
+  """Read and check the images and labels of one split.
 
   Args:
     raw_dir: Folder with the four IDX files, plain or .gz.
@@ -57,7 +59,7 @@ def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fingerprint(raw_dir: str) -> str:
-  """Hashes the contents of the four files: 16 hexadecimal digits.
+  """Hash the contents of the four files: 16 hexadecimal digits.
 
   Args:
     raw_dir: Folder with the four IDX files, plain or .gz.

@@ -1,29 +1,50 @@
 """Sets of TFDS: found by their name, prepared on request or not at all."""
 
+import contextlib
 import os
 import re
+import socket
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-from jaxflow.data.sets import downloads, prepared
 from jaxflow.errors import UsageError
 
+__all__ = [
+  "FILE_FORMAT",
+  "damaged",
+  "find",
+  "is_prepared",
+  "names",
+  "prepare",
+  "remedy",
+  "unreachable",
+]
+
+# TFDS' default format, TFRecord, cannot be read without TensorFlow.
+FILE_FORMAT = "array_record"
+# Seconds for all hosts together; looking up a name has no limit of its own.
+_LIMIT = 4.0
 # NAME, NAME/CONFIG, NAME:1.2.3: names of other hubs would be looked up there.
 _NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
 
 
 def names() -> list[str]:
-  """Returns the names of all sets of TFDS, of images or not."""
+  """Return the names of all sets of TFDS, of images or not."""
   return tfds.list_builders(with_community_datasets=False)
 
 
 def find(
   name: str, data_dir: str | None, **options: Any
 ) -> tfds.core.DatasetBuilder | None:
-  """Returns the builder of a set, from TFDS or from prepared files.
+  """Return the builder of a set, from TFDS or from prepared files.
 
   Args:
     name: Its name, also with a config and a version.
@@ -46,8 +67,27 @@ def find(
     raise UsageError(f"data.name={name!r}: {_line(error)}") from error
 
 
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+  """Return whether a set is on disk; raise UsageError if half of it is."""
+  if not builder.data_path.exists():
+    return False
+  # TFDS moves only finished folders here: one without its description was
+  # damaged later.
+  if not (builder.data_path / "dataset_info.json").exists():
+    raise UsageError(damaged(builder))
+  return True
+
+
+def damaged(builder: tfds.core.DatasetBuilder) -> str:
+  """Return the error message of a prepared set that cannot be read."""
+  return (
+    f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
+    " damaged; delete that folder to have it prepared again"
+  )
+
+
 def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
-  """Prepares a set that is not there, or says at once why it cannot be.
+  """Prepare a set that is not there, or say at once why it cannot be.
 
   Args:
     builder: Its builder.
@@ -65,22 +105,22 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     problem = "" if os.path.isdir(_manual(builder)) else "files are missing"
   else:
-    host = downloads.unreachable(builder.url_infos or ())
+    host = unreachable(builder.url_infos or ())
     problem = f"{host} cannot be reached" if host else ""
   if problem:
     raise UsageError(
       f"data.download=True: {missing} and {problem}: {remedy(builder)}"
     )
   logging.info("Preparing %s, once", builder.data_path)
-  # What TFDS keeps in its bucket cannot be read without TensorFlow, and
+  # The files in the bucket of TFDS cannot be read without TensorFlow, and
   # asking for it hangs where there is no network.
   options = tfds.download.DownloadConfig(try_download_gcs=False)
   try:
     builder.download_and_prepare(
-      download_config=options, file_format=prepared.FILE_FORMAT
+      download_config=options, file_format=FILE_FORMAT
     )
   except Exception as error:  # The builder's own code may raise anything.
-    if prepared.is_prepared(builder):
+    if is_prepared(builder):
       return  # Another process was first.
     raise UsageError(
       f"data.download=True: {missing} and cannot be prepared"
@@ -89,7 +129,7 @@ def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
 
 
 def remedy(builder: tfds.core.DatasetBuilder) -> str:
-  """Says how to get a set that is not prepared."""
+  """Return instructions to get a set that is not prepared."""
   root, name = str(builder.data_dir_root), builder.name
   if builder.builder_config:
     name = f"{name}/{builder.builder_config.name}"
@@ -102,7 +142,7 @@ def remedy(builder: tfds.core.DatasetBuilder) -> str:
   return (
     f'{first}run python -c "import tensorflow_datasets as tfds;'
     f" tfds.builder({name!r}, data_dir={root!r},"
-    f' file_format={prepared.FILE_FORMAT!r}).download_and_prepare()" where'
+    f' file_format={FILE_FORMAT!r}).download_and_prepare()" where'
     " there is a network, and tensorflow for this step; copy"
     f" {builder.data_path} if that is another machine"
   )
@@ -114,3 +154,45 @@ def _manual(builder: tfds.core.DatasetBuilder) -> str:
 
 def _line(error: BaseException) -> str:
   return (str(error).splitlines() or [""])[0].strip()
+
+
+def unreachable(addresses: Iterable[str]) -> str | None:
+  """Return a host that cannot be reached, or None.
+
+  Opens and closes a connection to each host, or to the proxy of the
+  environment, at once.
+
+  Args:
+    addresses: URLs of files to download.
+
+  Example:
+    >>> unreachable(["http://localhost:1/file"])
+    'localhost'
+  """
+  hosts, reached = {_host(address) for address in addresses}, set()
+
+  def connect(host):
+    with contextlib.suppress(OSError):
+      socket.create_connection(host, timeout=_LIMIT).close()
+      reached.add(host)
+
+  # Daemons: one that hangs in a look-up must not keep the process alive.
+  threads = [
+    threading.Thread(target=connect, args=(host,), daemon=True)
+    for host in hosts
+  ]
+  for thread in threads:
+    thread.start()
+  end = time.monotonic() + _LIMIT
+  for thread in threads:
+    thread.join(max(end - time.monotonic(), 0))
+  return min((name for name, _ in hosts - reached), default=None)
+
+
+def _host(address: str) -> tuple[str, int]:
+  parts = urllib.parse.urlsplit(address)
+  proxy = urllib.request.getproxies().get(parts.scheme)
+  if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+    parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+  port = parts.port or (80 if parts.scheme == "http" else 443)
+  return parts.hostname or "", port

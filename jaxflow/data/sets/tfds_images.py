@@ -7,12 +7,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxflow.data.records import Images
-from jaxflow.data.sets import prepared, tfds_builders
+from jaxflow.data.images import Images
+from jaxflow.data.sets import tfds_builders
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 
-# What "test" stands for, where the images of "test" have no labels.
+__all__ = ["load"]
+
+# Split for "test", where the images of TFDS' "test" have no labels.
 _HELD_OUT = {"imagenet2012": "validation"}
 
 
@@ -26,7 +28,7 @@ def load(
   threads: int,
   download: bool,
 ) -> Source | None:
-  """Opens one split; values 0..255 become [-1, 1].
+  """Open one split; values 0..255 become [-1, 1].
 
   Args:
     name: Name of the set in TFDS, also with a config and a version.
@@ -48,10 +50,10 @@ def load(
   builder = tfds_builders.find(name, data_dir)
   if builder is None:
     return None
-  shape, num_classes = _described(builder, name, size)
-  if not prepared.is_prepared(builder):
+  shape, num_classes = _shape_and_classes(builder, name, size)
+  if not tfds_builders.is_prepared(builder):
     tfds_builders.prepare(builder, download=download)
-    # A builder reads what is on disk only when it is made.
+    # A builder looks at the disk only when it is made.
     builder = tfds_builders.find(name, data_dir)
     assert builder is not None
   images = Images(
@@ -67,10 +69,10 @@ def load(
   return images.read_all(threads)
 
 
-def _described(
+def _shape_and_classes(
   builder: tfds.core.DatasetBuilder, name: str, size: int | None
 ) -> tuple[tuple[int, int, int], int]:
-  """Returns the shape of one image, and the number of classes."""
+  """Return the shape of one image, and the number of classes."""
   features: Any = builder.info.features
   image = features["image"] if "image" in features else None
   shape = getattr(image, "shape", ())
@@ -94,7 +96,7 @@ def _described(
 
 
 def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
-  """Returns what TFDS calls a split."""
+  """Return TFDS' name of a split."""
   there = list(builder.info.splits)
   choices = [split]
   if split == "test":
@@ -123,7 +125,7 @@ def _records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
       f" {tfds_builders.remedy(builder)}"
     ) from error
   except (OSError, RuntimeError) as error:
-    raise UsageError(prepared.damaged(builder)) from error
+    raise UsageError(tfds_builders.damaged(builder)) from error
   finally:
     logging.set_verbosity(verbosity)
   return records

@@ -12,6 +12,8 @@ import dataclasses
 
 import numpy as np
 
+__all__ = ["Mixture", "ring_mixture"]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
@@ -28,7 +30,7 @@ class Mixture:
   weights: np.ndarray
 
   def log_density(self, points: np.ndarray) -> np.ndarray:
-    """Computes the logarithm of the density.
+    """Compute the logarithm of the density.
 
     Args:
       points: Points [N, D].
@@ -51,7 +53,7 @@ class Mixture:
     return np.asarray(logsumexp(each + logs[None], axis=1))
 
   def sample(self, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws independent samples; the same seed gives the same samples.
+    """Draw independent samples; the same seed gives the same samples.
 
     Args:
       num: Number of samples N.
@@ -75,7 +77,7 @@ class Mixture:
 def ring_mixture(
   *, components: int = 8, radius: float = 1.0, std: float = 0.1
 ) -> Mixture:
-  """Equally likely Gaussians in the plane, evenly spaced on a circle.
+  """Return equally likely Gaussians, evenly spaced on a circle in the plane.
 
   Args:
     components: Number of Gaussians K; the first lies on the positive x axis
@@ -95,32 +97,3 @@ def ring_mixture(
   stds = np.full(components, std)
   weights = np.full(components, 1 / components)
   return Mixture(means, stds, weights)
-
-
-def ring(
-  num: int,
-  seed: int,
-  *,
-  components: int = 8,
-  radius: float = 1.0,
-  std: float = 0.1,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Draws from `ring_mixture`: samples and the component of each.
-
-  Args:
-    num: Number of samples N.
-    seed: Non-negative seed of a NumPy generator.
-    components: Number of Gaussians.
-    radius: Radius of the circle.
-    std: Standard deviation of each Gaussian along each axis.
-
-  Returns:
-    Samples [N, 2], float32, and components [N], int32.
-
-  Example:
-    >>> data, component = ring(100, seed=0, components=4)
-    >>> sorted(set(component.tolist()))
-    [0, 1, 2, 3]
-  """
-  mixture = ring_mixture(components=components, radius=radius, std=std)
-  return mixture.sample(num, seed)

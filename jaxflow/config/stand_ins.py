@@ -1,0 +1,86 @@
+"""Resolve a config although the runs that it names need not be there."""
+
+import pathlib
+
+from jaxflow.config.components import Config
+from jaxflow.config.files import load_config
+from jaxflow.config.schema import default_config, resolve
+from jaxflow.errors import named
+from jaxflow.methods import METHODS
+
+__all__ = ["resolve_alone"]
+
+# Options of a student's network that its teacher's does not have.
+_STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
+
+
+def resolve_alone(
+  config: Config, *, shape: tuple[int, ...], num_classes: int
+) -> tuple[Config, list[str]]:
+  """Resolve a config; a run that is not there is taken to be like the student.
+
+  Args:
+    config: A config as `default_config` makes it.
+    shape: Shape of one sample.
+    num_classes: Number of classes of the data, 0 without labels.
+
+  Returns:
+    The resolved config, and a line for each run that was not there.
+
+  Raises:
+    UsageError: If a run in `teacher.workdir` or `features.workdir` cannot be
+      read, or a field is wrong.
+
+  Example:
+    >>> config = default_config(
+    ...   "consistency_distillation", data="ring", model="mlp"
+    ... )
+    >>> config, notes = resolve_alone(config, shape=(2,), num_classes=0)
+    >>> config.teacher.config.method, len(notes)
+    ('flow_matching', 1)
+  """
+  found: dict[str, Config] = {"teacher": None}
+  notes = []
+  wanted = {
+    "teacher": "teacher" in METHODS[config.method].needs,
+    "features": _of_run(config),
+  }
+  for name, needed in wanted.items():
+    if not needed or config[name].get("config", None) is not None:
+      continue
+    workdir = config[name].workdir
+    if workdir and (pathlib.Path(workdir) / "config.json").is_file():
+      with named(workdir=f"{name}.workdir"):
+        found[name] = load_config(pathlib.Path(workdir))
+      continue
+    found[name] = _stand_in(config, shape, num_classes)
+    notes.append(
+      f"{name}.workdir={workdir!r} holds no run: its network is taken to be "
+      f"the student's, trained with {found[name].method}"
+    )
+  config = resolve(config, shape=shape, num_classes=num_classes, **found)
+  if "features" in found:
+    with config.unlocked(), config.ignore_type():
+      config.features.workdir = config.features.workdir or "assumed"
+  return config, notes
+
+
+def _of_run(config: Config) -> bool:
+  """Return whether features come from the network of a run."""
+  section = config.get("features", None)
+  return section is not None and section.network.name == "run"
+
+
+def _stand_in(
+  config: Config, shape: tuple[int, ...], num_classes: int
+) -> Config:
+  """Return the config of a run that could be the teacher of another."""
+  method = next(k for k, row in METHODS.items() if row.teaches)
+  other = default_config(method, data=config.data.name, model=config.model.name)
+  for name, value in config.model.items():
+    if name not in _STUDENT_ONLY:
+      other.model[name] = value
+  if num_classes:
+    # Its student may guide it.
+    other.loss.label_dropout = 0.1
+  return resolve(other, shape=shape, num_classes=num_classes, teacher=None)

@@ -1,0 +1,152 @@
+"""Configs of earlier versions: what they lack, and what they hold too much.
+
+A config.json carries the version that wrote it; those without one are of
+0.1.0. A field that it lacks takes the default of the version that introduced
+the field: that is the present default, or stands in `FIRST_DEFAULTS` where the
+default has changed since. A field that is gone stands in `GONE` with the value
+that it had by default.
+"""
+
+import logging
+from collections.abc import Container, Mapping
+from typing import Any
+
+import jaxflow
+from jaxflow.config import components, registry, schema
+from jaxflow.errors import UsageError
+
+__all__ = ["FIRST_DEFAULTS", "GONE", "upgraded", "versioned"]
+
+# The default of a field in the version that introduced it, by dotted name,
+# where it is not the present one.
+FIRST_DEFAULTS: Mapping[str, Any] = {}
+
+# Fields that are gone, with the value that they had by default.
+GONE: Mapping[str, Any] = {
+  # Scores had the spread of four draws in place of standard errors.
+  "evaluation.draws": 4,
+  # Frechet distances have the same number of samples as other metrics.
+  "evaluation.frechet_num": 0,
+}
+
+_UNVERSIONED = "0.1.0"
+_LOGGER = logging.getLogger(__name__)
+
+
+def versioned(config: components.Config) -> dict[str, Any]:
+  """Return a config as config.json holds it, with the version."""
+  return {"version": jaxflow.__version__, **config.to_dict()}
+
+
+def upgraded(values: Mapping[str, Any]) -> components.Config:
+  """Return a stored config with every field of this version set.
+
+  Args:
+    values: The content of a config.json.
+
+  Returns:
+    The config, not locked.
+
+  Raises:
+    UsageError: If a field is unknown and not at the default that it had.
+    KeyError: If it names no method, data set or network.
+  """
+  stored = dict(values)
+  version = str(stored.pop("version", _UNVERSIONED))
+  config = schema.default_config(
+    stored["method"], data=stored["data"]["name"], model=stored["model"]["name"]
+  )
+  _name_heights(stored)
+  default = set(flatten(config.to_dict()))
+  schema.update(config, _nested(FIRST_DEFAULTS))
+  inner = {}
+  for role in ("teacher", "features"):
+    section = dict(stored.get(role) or {})
+    inner[role] = section.pop("config", None)
+    if section:
+      stored[role] = section
+  # Fields that hold nothing keep the places for their values.
+  schema.update(config, _without_none(stored))
+  _drop_gone(config, default, version)
+  components.complete(config)
+  with config.ignore_type():
+    for role, other in inner.items():
+      if other is not None:  # A place for a dict makes one of a config.
+        config[role].config = upgraded(other)
+  return config
+
+
+def _name_heights(stored: Mapping[str, Any]) -> None:
+  """Leave out heights at which a U-Net attends but has no level, in place.
+
+  Early versions passed over them; now they are refused.
+  """
+  model, shape = stored["model"], stored["data"].get("shape")
+  if "attention_resolutions" not in model or not shape:
+    return
+  heights = {shape[0] >> level for level in range(len(model["multipliers"]))}
+  model["attention_resolutions"] = [
+    height for height in model["attention_resolutions"] if height in heights
+  ]
+
+
+def _drop_gone(
+  config: components.Config, default: Container[str], version: str
+) -> None:
+  """Remove the fields that this version does not know, in place."""
+  kinds = components.components(config)
+  for field, value in flatten(config.to_dict()).items():
+    section, _, option = field.rpartition(".")
+    if section in kinds:
+      kind, name = kinds[section], components.at(config, section).name
+      known = option == "name" or option in registry.options_of(kind, name)
+    else:
+      known = field in default or value is None
+    if not known:
+      _check_gone(field, value, version)
+      with config.unlocked():
+        del components.at(config, section)[option]
+
+
+def _check_gone(field: str, value: Any, version: str) -> None:
+  """Say that a field is dropped; raise UsageError where it was in use."""
+  if field not in GONE or GONE[field] != value:
+    raise UsageError(
+      f"{field}={value!r} of version {version} is unknown to version "
+      f"{jaxflow.__version__}: open the run with the version that wrote it"
+    )
+  _LOGGER.warning("config.json: %s=%r is dropped: it is gone", field, value)
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+  nested: dict[str, Any] = {}
+  for field, value in fields.items():
+    *sections, name = field.split(".")
+    inner = nested
+    for section in sections:
+      inner = inner.setdefault(section, {})
+    inner[name] = value
+  return nested
+
+
+def _without_none(values: Any) -> Any:
+  """Drop what is None from nested dicts, and make tuples of lists."""
+  if isinstance(values, dict):
+    parts = {k: _without_none(v) for k, v in values.items()}
+    return {k: v for k, v in parts.items() if v is not None}
+  return tuple(values) if isinstance(values, list) else values
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+  """Return the fields of nested dicts by dotted name; tuples become lists.
+
+  Example:
+    >>> flatten({"a": {"b": 1, "c": (2, 3)}})
+    {'a.b': 1, 'a.c': [2, 3]}
+  """
+  if not isinstance(values, dict):
+    return {prefix: list(values) if isinstance(values, tuple) else values}
+  parts = (
+    flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items()
+  )
+  return {k: v for part in parts for k, v in part.items()}

@@ -1,0 +1,196 @@
+"""Streams of sampled latents, of fresh noise, of pairs mixed with real data.
+
+Their draws for batch i depend on (seed, i) only, so the position of the stream
+below is the whole state, and neither the stack nor the number of processes
+changes a batch. Each block of 64 rows has a generator of its own: a
+process draws the blocks in which it has rows.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import numpy as np
+
+from jaxflow.data.batches import Batches
+from jaxflow.data.order import MASK, NOISE, SAMPLE
+from jaxflow.errors import UsageError
+
+__all__ = ["FreshNoise", "Mixed", "SampledBatches"]
+
+# Rows that one generator draws.
+_BLOCK = 64
+
+
+class _Stream:
+  """A stream on top of another, whose position is its own."""
+
+  def __init__(self, batches: "Stream"):
+    self._batches = batches
+
+  def __iter__(self) -> Self:
+    """Return itself."""
+    return self
+
+  def get_state(self) -> dict[str, int]:
+    """Return the number of batches taken."""
+    return self._batches.get_state()
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continue after as many batches as `state` says."""
+    self._batches.set_state(state)
+
+  def close(self) -> None:
+    """Stop the threads of the stream below."""
+    self._batches.close()
+
+
+class SampledBatches(_Stream):
+  """Batches whose samples are drawn from normal distributions.
+
+  A batch with "std" becomes one without it, whose "data" are "data" + "std"
+  times unit noise; other batches stay as they are.
+
+  Args:
+    batches: Batches of any source.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> sorted(next(SampledBatches(batches)))
+    ['cond', 'data']
+  """
+
+  def __init__(self, batches: Batches):
+    super().__init__(batches)
+    self.batch_size: int = batches.batch_size
+    self.seed: int = batches.seed
+    self.num_batches: int = batches.num_batches
+    self.shape: tuple[int, ...] = batches.shape
+    self.local = batches.local
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Return the next batch, drawn."""
+    first = self.get_state()["position"]
+    batch = next(self._batches)
+    std = batch.pop("std", None)
+    if std is not None:
+      noise = _draw_rows(self._batches, _normal(self.shape), SAMPLE, first)
+      batch["data"] = batch["data"] + std * noise
+    return batch
+
+
+Stream = Batches | SampledBatches
+
+
+class FreshNoise(_Stream):
+  """Batches whose samples have standard normal noise of their own.
+
+  Args:
+    batches: Batches of data without noise.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> next(FreshNoise(batches))["noise"].shape
+    (8, 2)
+  """
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Return the next batch and its "noise"."""
+    noise = _draw_rows(self._batches, _normal(self._batches.shape), NOISE)
+    return next(self._batches) | {"noise": noise}
+
+
+class Mixed(_Stream):
+  """Batches whose rows are pairs, or real data with fresh noise.
+
+  A pair keeps its own noise, real data never has that of a pair: as
+  `couplings.mix`.
+
+  Args:
+    pairs: Batches of pairs.
+    real: Batches of real data, of the same size, stack and fields.
+    share: Expected share of rows that are pairs.
+
+  Raises:
+    UsageError: If the share is not between 0 and 1.
+
+  Example:
+    >>> from jaxflow.data import from_arrays
+    >>> ones, zeros = np.ones((4, 2)), np.zeros((4, 2))
+    >>> pairs = Batches(from_arrays(ones, noise=ones), batch_size=400, seed=0)
+    >>> real = Batches(from_arrays(zeros), batch_size=400, seed=0)
+    >>> batch = next(Mixed(pairs, real, share=0.5))
+    >>> round(float(batch["data"].mean()), 1)
+    0.5
+  """
+
+  def __init__(self, pairs: Stream, real: Stream, *, share: float):
+    if not 0 <= share <= 1:
+      raise UsageError(f"share={share}: choose 0 to 1")
+    super().__init__(pairs)
+    self._real = FreshNoise(real)
+    self._share = share
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """Return the next mixed batch: "data", "noise" and "cond" if any."""
+    paired = _draw_rows(
+      self._batches, lambda g, n: g.random(n) < self._share, MASK
+    )
+    pairs, real = next(self._batches), next(self._real)
+
+    def choose(name):
+      mask = paired.reshape(
+        paired.shape + (1,) * (real[name].ndim - paired.ndim)
+      )
+      return np.where(mask, pairs[name], real[name])
+
+    return {name: choose(name) for name in pairs}
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    """Continue both streams after as many batches as `state` says."""
+    super().set_state(state)
+    self._real.set_state(state)
+
+  def close(self) -> None:
+    """Stop the threads of both streams."""
+    super().close()
+    self._real.close()
+
+
+# (generator, number of rows n) -> rows [n, ...].
+_Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _normal(shape: tuple[int, ...]) -> _Draw:
+  """Return a function that draws standard normal rows, float32."""
+  return lambda g, n: g.standard_normal((n, *shape), np.float32)
+
+
+def _draw_rows(
+  batches: Stream, draw: _Draw, purpose: int, first: int | None = None
+) -> np.ndarray:
+  """Draw this process's rows of some batches, block by block.
+
+  Args:
+    batches: The stream.
+    draw: Draws the rows of one block.
+    purpose: Tells apart the draws for one batch.
+    first: Number of the first batch; default: the one that comes next.
+  """
+  if first is None:
+    first = batches.get_state()["position"]
+  size = batches.batch_size
+  index = batches.local(np.arange(batches.num_batches * size))
+  number, row = np.divmod(index.ravel(), size)
+  block = row // _BLOCK
+  # Rows ascend, so those of a block are neighbours.
+  starts = np.flatnonzero(np.diff(number * size + block, prepend=-1))
+  parts = []
+  for rows, i in zip(np.split(row, starts[1:]), starts, strict=True):
+    seed = batches.seed, first + int(number[i]), purpose, int(block[i])
+    begin = block[i] * _BLOCK
+    drawn = draw(np.random.default_rng(seed), min(_BLOCK, size - begin))
+    parts.append(drawn[rows - begin])
+  drawn = np.concatenate(parts)
+  return drawn.reshape(*index.shape, *drawn.shape[1:])

@@ -1,0 +1,102 @@
+"""Accuracy: whether a classifier finds the class that a sample was given."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxflow.errors import UsageError
+from jaxflow.metrics.estimates import Estimate, mean_of
+from jaxflow.metrics.points import Points, as_points
+
+
+class NeighbourClassifier:
+  """A k-nearest-neighbour classifier of real data.
+
+  Its accuracy on held-out real data is the ceiling for generated samples.
+
+  Example:
+    >>> data, label = [[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1]
+    >>> classifier = NeighbourClassifier(data, label, k=1)
+    >>> found = classifier.accuracy([[0.2], [4.9], [4.8]], [0, 1, 0])
+    >>> round(found.value, 3), round(found.error, 3)
+    (0.667, 0.333)
+  """
+
+  def __init__(self, data: ArrayLike, label: ArrayLike, k: int = 3):
+    """Fit the classifier.
+
+    Args:
+      data: real samples of the training split, [N, ...].
+      label: their classes, whole numbers, [N].
+      k: number of voting neighbours, from 1 to N.
+
+    Raises:
+      UsageError: the lengths differ, a sample is not finite, or k is out of
+        range.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    points = as_points("data", data)
+    if not 1 <= k <= len(points):
+      raise UsageError(f"k is {k}; give a number from 1 to {len(points)}")
+    self._classifier = KNeighborsClassifier(k)
+    self._classifier.fit(points, _as_labels(label, points))
+
+  def accuracy(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
+    """Compute the share of samples that are classified as labelled.
+
+    Args:
+      samples: samples of the shape of the data, [M, ...].
+      label: the class for which each was generated, [M].
+
+    Returns:
+      A share in [0, 1], with its binomial error.
+
+    Raises:
+      UsageError: the lengths or the shapes differ, or a sample is not finite.
+
+    Example:
+      >>> known = NeighbourClassifier([[0.0], [5.0]], [0, 1], k=1)
+      >>> known.accuracy([[4.0]], [1]).value
+      1.0
+    """
+    points = as_points("samples", samples)
+    width = self._classifier.n_features_in_
+    if points.shape[1] != width:
+      raise UsageError(
+        f"samples have {points.shape[1]} numbers each and the data {width}; "
+        "give samples of the shape of the data"
+      )
+    seen = self._classifier.predict(points)
+    return mean_of(seen == _as_labels(label, points))
+
+
+def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
+  """Compute the share of samples that a network classifies as labelled.
+
+  Args:
+    logits: logits of the network, [N, C].
+    label: the class for which each was generated, whole numbers, [N].
+
+  Returns:
+    A share in [0, 1], with its binomial error.
+
+  Raises:
+    UsageError: the lengths differ, or a logit is not finite.
+
+  Example:
+    >>> class_accuracy([[1.0, 0.0], [0.0, 1.0]], [0, 0]).value
+    0.5
+  """
+  rows = as_points("logits", logits)
+  return mean_of(rows.argmax(axis=1) == _as_labels(label, rows))
+
+
+def _as_labels(label: ArrayLike, points: Points) -> NDArray[np.generic]:
+  """Return the labels [N]; raise UsageError unless each point has one."""
+  labels = np.asarray(label)
+  if labels.shape != (len(points),):
+    raise UsageError(
+      f"label has shape {labels.shape}; give one for each of the "
+      f"{len(points)} samples"
+    )
+  return labels

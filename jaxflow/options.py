@@ -1,0 +1,272 @@
+"""What a signature says of its options, beside their defaults.
+
+A loss, or a flow map, declares an option where it takes it: the numbers that it
+may hold, and what follows from it, stand in its annotation. Who reads a config
+asks for marks, and need not know a name:
+
+  def my_loss(..., *, strength: Amount = 1.0,
+              scale: Annotated[Amount, Guides(off=1)] = 1.0): ...
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+Mark = TypeVar("Mark")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Which numbers an option may hold.
+
+  Attributes:
+    text: What to give, for messages.
+    allows: Whether a number is one of them.
+  """
+
+  text: str
+  allows: Callable[[Any], bool]
+
+
+COUNT = Range("1 or more", lambda x: x >= 1)
+AMOUNT = Range("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
+POSITIVE = Range("a finite number above 0", lambda x: 0 < x < math.inf)
+SHARE = Range("a share from 0 to 1", lambda x: 0 <= x <= 1)
+BELOW_ONE = Range("0 or more, below 1", lambda x: 0 <= x < 1)
+AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x < math.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Guides:
+  """Guides by the null label, which the network must have seen.
+
+  Attributes:
+    off: The value that does not guide.
+    optional: Whether it has no effect on a model without labels; others must
+      leave it at `off`.
+  """
+
+  off: float
+  optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidesTeacher:
+  """Guides the teacher by the null label, which the teacher must have seen.
+
+  Attributes:
+    off: The value that does not guide.
+  """
+
+  off: float
+
+
+class DropsLabels:
+  """Is the share of rows that lose their label: the network sees the null one.
+
+  Other than 0 it needs labels.
+  """
+
+
+class Layout:
+  """Says which rows of a batch are treated in which way; times are told it."""
+
+
+class RowBlock(Layout):
+  """Is `(m, k)`, of every m rows the first k: m divides the batch."""
+
+
+class SharedWithFlowMap:
+  """Must equal the flow map's option of this name, if that has one."""
+
+
+class DataStd:
+  """Is the standard deviation of the data, in the network's preconditioning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicts:
+  """Says what the raw network predicts, as `predicts` finds it.
+
+  Attributes:
+    what: What it is, on the network that a flow map takes; "" on an option of a
+      loss, whose value says it.
+  """
+
+  what: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+  """Is the weight of a term that is left out at 0.
+
+  Attributes:
+    argument: The loss's argument that the term needs.
+  """
+
+  argument: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """Is one layer of the network; the config says which.
+
+  Attributes:
+    pattern: Regular expression of its parameter's path, the default.
+  """
+
+  pattern: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+  """Is another network, of which a section of the config tells.
+
+  Attributes:
+    section: That section.
+  """
+
+  section: str
+
+
+class InPairs:
+  """Is a batch that must have the noise from which a teacher made its data."""
+
+
+class Sampling:
+  """Is of no account in training: it may change when a run goes on."""
+
+
+class GuidanceInput(Sampling):
+  """Is the guidance scale of samples, which the network takes as an input."""
+
+
+Count = Annotated[int, COUNT]
+Amount = Annotated[float, AMOUNT]
+AtLeastOne = Annotated[float, AT_LEAST_ONE]
+BelowOne = Annotated[float, BELOW_ONE]
+Positive = Annotated[float, POSITIVE]
+Share = Annotated[float, SHARE]
+LabelDropout = Annotated[Share, DropsLabels()]
+DataScale = Annotated[Positive, DataStd(), SharedWithFlowMap()]
+
+
+@functools.cache
+def parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
+  """Return the parameters of a function or class by name.
+
+  Example:
+    >>> def loss(model_fn, *, strength: Amount = 1.0): ...
+    >>> list(parameters(loss))
+    ['model_fn', 'strength']
+  """
+  return inspect.signature(function, eval_str=True).parameters
+
+
+def unmarked(annotation: Any) -> Any:
+  """Return an annotation without its marks.
+
+  Example:
+    >>> unmarked(Amount)
+    <class 'float'>
+  """
+  marked = get_origin(annotation) is Annotated
+  return annotation.__origin__ if marked else annotation
+
+
+def marks(annotation: Any) -> tuple[Any, ...]:
+  """Return the marks of an annotation, and of the members of a union.
+
+  Example:
+    >>> [type(mark).__name__ for mark in marks(LabelDropout | None)]
+    ['Range', 'DropsLabels']
+  """
+  own = getattr(annotation, "__metadata__", ())
+  inside = (marks(part) for part in get_args(unmarked(annotation)))
+  return sum(inside, own)
+
+
+def marked(function: Callable, kind: type[Mark]) -> dict[str, Mark]:
+  """Return the marks of a kind by argument; the arguments without are absent.
+
+  Example:
+    >>> def loss(model_fn, *, strength: Amount = 1.0, p: float = 1.0): ...
+    >>> marked(loss, Range)["strength"].text
+    'a finite number, 0 or more'
+  """
+  return {
+    p.name: mark
+    for p in parameters(function).values()
+    for mark in marks(p.annotation)
+    if isinstance(mark, kind)
+  }
+
+
+def values(
+  function: Callable, kind: type, given: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Return the given values of the arguments that have a mark of a kind.
+
+  Example:
+    >>> def loss(model_fn, *, strength: Amount = 1.0, p: float = 1.0): ...
+    >>> values(loss, Range, {"strength": 2.0, "p": 0.5})
+    {'strength': 2.0}
+  """
+  return {k: given[k] for k in marked(function, kind) if k in given}
+
+
+def value(
+  function: Callable, kind: type, given: Mapping[str, Any], default: Any = None
+) -> Any:
+  """Return the given value of the argument that has a mark of a kind.
+
+  Example:
+    >>> def loss(model_fn, *, sigma_data: DataScale = 0.5): ...
+    >>> value(loss, DataStd, {"sigma_data": 1.0})
+    1.0
+    >>> value(loss, DropsLabels, {"sigma_data": 1.0}, default=0.0)
+    0.0
+  """
+  return next(iter(values(function, kind, given).values()), default)
+
+
+def switched_on(
+  function: Callable,
+  kind: type[Guides] | type[GuidesTeacher],
+  given: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Return the given values that guide, by argument.
+
+  Example:
+    >>> def loss(model_fn, *, scale: Annotated[Amount, Guides(off=1)] = 1): ...
+    >>> switched_on(loss, Guides, {"scale": 2}), switched_on(loss, Guides, {})
+    ({'scale': 2}, {})
+  """
+  found = marked(function, kind)
+  return {k: x for k, x in given.items() if k in found and x != found[k].off}
+
+
+def predicts(
+  loss: Callable, flow_map: Callable, given: Mapping[str, Any]
+) -> str:
+  """Return what the raw network of a loss predicts.
+
+  An option of the loss says it, or the flow map; one that does not has a
+  prediction of its own, which is called by its name.
+
+  Args:
+    loss: The loss.
+    flow_map: The flow map.
+    given: Options of the loss.
+
+  Example:
+    >>> def jump(model_fn: Annotated[Callable, Predicts("velocity")]): ...
+    >>> def loss(model_fn, *, of: Annotated[str, Predicts()] = "noise"): ...
+    >>> predicts(loss, jump, {"of": "noise"}), predicts(len, jump, {})
+    ('noise', 'velocity')
+  """
+  said = [mark.what for mark in marked(flow_map, Predicts).values()]
+  return value(loss, Predicts, given, (said or [flow_map.__name__])[0])

@@ -1,0 +1,138 @@
+"""Samples of a run for pictures, from one draw of noise."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Self
+
+import jax
+import numpy as np
+
+from jaxflow import data, metrics
+from jaxflow.parallel import processes, sharding
+from jaxflow.reports.sampled_runs import SampledRun, teacher_of
+from jaxflow.runs.decoding import Picture, make_picture
+from jaxflow.runs.drawing import checked_labels
+from jaxflow.runs.inputs import load_data
+
+__all__ = ["GallerySamples", "noise_sampler"]
+
+# Values of a split that are compared with samples: 256 MB of float64.
+_MOST_VALUES = 2**25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GallerySamples:
+  """Samples of a run, and what made them.
+
+  Attributes:
+    source: The run.
+    teacher: Its teacher, or None.
+    mesh: The devices.
+    nfe: Network calls per sample.
+    noise: Unit noise, `[N, ...]`.
+    labels: Classes in turn, `[N]`, or None.
+    draw: `(noise, labels) -> samples`.
+    samples: The samples of `noise`, `[N, ...]`.
+    picture: Decodes samples to what is shown of them.
+  """
+
+  source: SampledRun
+  teacher: SampledRun | None
+  mesh: jax.sharding.Mesh
+  nfe: int
+  noise: np.ndarray
+  labels: np.ndarray | None
+  draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+  samples: np.ndarray
+  picture: Picture
+
+  @classmethod
+  def of(
+    cls, source: SampledRun, mesh: jax.sharding.Mesh, *, nfe: int, num: int
+  ) -> Self:
+    """Draw samples of a run.
+
+    Args:
+      source: The run, with its teacher's parameters if it has a teacher.
+      mesh: The devices.
+      nfe: Network calls per sample.
+      num: Number of samples.
+    """
+    plan = source.plan
+    generator = np.random.default_rng(plan.seed)
+    noise = generator.standard_normal((num, *plan.model.shape))
+    noise = noise.astype(np.float32)
+    labels = checked_labels(plan.model.num_classes, num, None)
+    draw = noise_sampler(source, nfe, mesh)
+    return cls(
+      source=source,
+      teacher=teacher_of(source),
+      mesh=mesh,
+      nfe=nfe,
+      noise=noise,
+      labels=labels,
+      draw=draw,
+      samples=draw(noise, labels),
+      picture=make_picture(plan.data),
+    )
+
+  def inputs(self, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return noise and labels of the first samples."""
+    return self.noise[:num], None if self.labels is None else self.labels[:num]
+
+  @functools.cached_property
+  def real(self) -> tuple[np.ndarray, np.ndarray]:
+    """Training data and held-out data, or a part of large sets.
+
+    Raises:
+      UsageError: If they are not there.
+    """
+    plan = self.source.plan
+    most = max(1, _MOST_VALUES // self.samples[0].size)
+
+    def read(split):
+      source = load_data(plan.data, split)
+      return data.in_memory(source, most, seed=plan.seed).data
+
+    return processes.together(lambda: (read("train"), read("test")))
+
+  def memorisation(self) -> str:
+    """Say how many samples are suspiciously near to training data."""
+    train, held_out = self.real
+    share = metrics.memorisation(self.samples, train, held_out)
+    assert share.error is not None
+    return (
+      f"Of {len(self.samples)} samples {100 * share.value:.1f} ± "
+      f"{100 * share.error:.1f} % are nearer to one of {len(train)} training "
+      "samples than 99 % of held-out samples are; of a model that copies "
+      "nothing it is 1 %."
+    )
+
+
+def noise_sampler(
+  source: SampledRun, nfe: int, mesh: jax.sharding.Mesh
+) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+  """Return `(noise, labels) -> samples`, which draws a batch at a time.
+
+  Args:
+    source: The run.
+    nfe: Network calls per sample.
+    mesh: The devices.
+  """
+  plan, params = source.plan, source.params
+  sampler = plan.model.make_sampler(plan.sample, nfe)
+  sampler = jax.jit(sharding.with_mesh(mesh, sampler))
+
+  def draw(noise, labels):
+    size = min(len(noise), plan.sample.batch_size)
+    parts = []
+    for first in range(0, len(noise), size):
+      # The last batch is as long as the others: one program draws all.
+      index = np.arange(first, first + size) % len(noise)
+      given = None if labels is None else labels[index]
+      part = sampler(params, noise[index], jax.random.key(0), given)
+      parts.append(processes.gather(part)[: len(noise) - first])
+    return np.concatenate(parts)
+
+  return draw

@@ -1,0 +1,85 @@
+"""A table of scalars, `metrics.csv`."""
+
+import csv
+import pathlib
+from collections.abc import Mapping
+
+from jaxflow.files import replace_file
+
+__all__ = ["CsvLog"]
+
+
+class CsvLog:
+  """Write scalars of a run in its workdir, a row for each step.
+
+  Args:
+    workdir: The run's folder.
+    start: Step at which the run starts or resumes; rows that an interrupted
+      run wrote beyond it are dropped.
+    name: Of the file, `NAME.csv`.
+
+  Attributes:
+    seconds: How long the run had trained before this process, as logged.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   CsvLog(pathlib.Path(folder)).on_log(10, {"loss": 0.5})
+    ...   pathlib.Path(folder, "metrics.csv").read_text().split()
+    ['step,loss', '10,0.5']
+  """
+
+  def __init__(
+    self, workdir: pathlib.Path, *, start: int = 0, name: str = "metrics"
+  ):
+    self._path = workdir / f"{name}.csv"
+    self._rows = _rows_until(self._path, start)
+    self.seconds = (
+      float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
+    )
+
+  def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Write one row; a scalar that is new adds a column."""
+    row = {"step": str(step)} | {k: f"{v:.6g}" for k, v in scalars.items()}
+    columns = list(self._rows[0]) if self._rows else []
+    self._rows.append(row)
+    if set(row) <= set(columns):
+      with open(self._path, "a", newline="") as file:
+        csv.DictWriter(file, columns, restval="").writerow(row)
+    else:
+      self._rewrite()
+
+  def _rewrite(self) -> None:
+    columns = dict.fromkeys(k for row in self._rows for k in row)
+    self._rows = [{k: row.get(k, "") for k in columns} for row in self._rows]
+    _write_rows(self._path, list(columns), self._rows)
+
+
+def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
+  """Read the rows up to a step, and drop the others from the file."""
+  if not path.exists():
+    return []
+  with open(path, newline="") as file:
+    reader = csv.DictReader(file)
+    # A killed process may have left half a line.
+    rows = [
+      row
+      for row in reader
+      if None not in row.values() and row.get("step", "").isdigit()
+    ]
+    columns = list(reader.fieldnames or [])
+  rows = [row for row in rows if int(row["step"]) <= start]
+  _write_rows(path, columns, rows)
+  return rows
+
+
+def _write_rows(
+  path: pathlib.Path, columns: list[str], rows: list[dict[str, str]]
+) -> None:
+  def write(draft: pathlib.Path) -> None:
+    with open(draft, "w", newline="") as file:
+      writer = csv.DictWriter(file, columns)
+      writer.writeheader()
+      writer.writerows(rows)
+
+  replace_file(path, write)
