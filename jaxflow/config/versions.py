@@ -85,9 +85,8 @@ def _name_heights(stored: Mapping[str, Any]) -> None:
   if "attention_resolutions" not in model or not shape:
     return
   heights = {shape[0] >> level for level in range(len(model["multipliers"]))}
-  model["attention_resolutions"] = [
-    height for height in model["attention_resolutions"] if height in heights
-  ]
+  kept = [x for x in model["attention_resolutions"] if x in heights]
+  stored["model"] = {**model, "attention_resolutions": kept}
 
 
 def _drop_gone(
