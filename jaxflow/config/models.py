@@ -71,7 +71,7 @@ def make_model(
   """
   method = registry.choose("method", config.method, METHODS)
   if loss is not None:
-    method = dataclasses.replace(method, loss=loss)
+    method = dataclasses.replace(method, loss=_in_place_of(method.loss, loss))
   path = registry.make("path", config.path, field="path")
   made = Components(config, method, path)
   raw = _network(config) if network is None else network
@@ -117,6 +117,26 @@ def make_model(
       guidance_inputs=model.guidance_input,
     )
   return model
+
+
+def _in_place_of(
+  own: Callable[..., LossOutput], loss: Callable[..., LossOutput]
+) -> Callable[..., LossOutput]:
+  """Return a loss behind the signature of the method's own.
+
+  What marks its options in a config stands there; the other loss gets those
+  that it names.
+  """
+  named = options.parameters(loss).values()
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
+  names = {p.name for p in named}
+
+  @functools.wraps(own)
+  def call(*arguments: Any, **given: Any) -> LossOutput:
+    taken = {k: v for k, v in given.items() if takes_all or k in names}
+    return loss(*arguments, **taken)
+
+  return call
 
 
 def _flow_map_function(config: Config) -> Callable:
