@@ -23,8 +23,8 @@ from experiments.runner import (
 from experiments.runner.figures import draw_lines
 from experiments.runner.spectra import radial_power
 from jaxflow import data
-from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.figures.canvas import save_figure
+from jaxflow.runs.pair_generation import PairOptions
 
 _L1 = {"distance": {"name": "l1"}}
 _PERCEPTUAL = {"perceptual": {"name": "lpips"}, "perceptual_weight": 0.1}

@@ -22,9 +22,9 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines
 from jaxflow import data
-from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 3,

@@ -28,7 +28,6 @@ from experiments.runner import (
   panels,
   save_images,
 )
-from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
@@ -36,6 +35,7 @@ from jaxflow.config import Config, update
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
+from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.run import Run
 
 SETTINGS = {
@@ -151,9 +151,7 @@ class Board:
         # What a step costs depends on the networks that it takes.
         config[role].workdir = str(others[role].workdir(0))
       self._set_steps(config, share / len(stages))
-      fits = self._bench.fit(
-        f"{self._name}, {method}", config, **others
-      )
+      fits = self._bench.fit(f"{self._name}, {method}", config, **others)
       steps += fits.steps
       for calls in nfe:
         samples = fits.sample(judge.num, calls)

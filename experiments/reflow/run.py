@@ -25,9 +25,9 @@ from experiments.runner import (
 from experiments.runner.fields import acceleration, follow, joined, refined
 from experiments.runner.figures import draw_lines, share_legend
 from jaxflow import couplings, data, flow_maps, sampling, solvers
-from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics import trajectories
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 5,

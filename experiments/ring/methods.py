@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.runner import Bench, Fits, make_pairs, named_runs
-from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.config import Config
+from jaxflow.runs.pair_generation import PairOptions
 
 
 @dataclasses.dataclass(kw_only=True)
