@@ -78,15 +78,11 @@ def train(
     UsageError: If an argument or a field is wrong; nothing is written then.
     RunError: If training fails; the checkpoints stay.
   """
-  config = config.copy_and_resolve_references()
-  with config.unlocked(), config.ignore_type():
-    if data is not None:
-      config_lib.update(config, {"data": {"name": "given"}})
-    if network is not None:
-      config_lib.update(config, {"model": {"name": "given"}})
   sources = None if data is None else _sources(data)
   trained = train_config(
-    config.lock(),
+    config_lib.given(
+      config, data=data is not None, network=network is not None
+    ),
     _path(workdir),
     sources=sources,
     network=network,

@@ -81,7 +81,7 @@ class Annealed:
   schedule: Schedule = "linear"
   end: float = 0.25
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise ValueError unless end > 0."""
     if not self.end > 0:
       raise ValueError(f"end={self.end}: give a share of training above 0")

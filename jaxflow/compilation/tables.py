@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from jaxflow.compilation.chips import GIB
 from jaxflow.compilation.report import Report
@@ -105,7 +106,7 @@ def _collectives(report: Report) -> list[str]:
   return lines or [f"  {'collectives':<22}{'none':>10}"]
 
 
-def report_records(reports: Sequence[Report]) -> list[dict]:
+def report_records(reports: Sequence[Report]) -> list[dict[str, Any]]:
   """Return one mapping of JSON values for each report.
 
   Example:

@@ -23,7 +23,13 @@ from jaxflow.config.plans import (
   seed_of,
   sources,
 )
-from jaxflow.config.schema import changed, default_config, resolve, update
+from jaxflow.config.schema import (
+  changed,
+  default_config,
+  given,
+  resolve,
+  update,
+)
 
 __all__ = [
   "Config",
@@ -36,6 +42,7 @@ __all__ = [
   "embedded",
   "evaluation_plan",
   "flatten",
+  "given",
   "load_config",
   "make_plan",
   "mesh_axes",

@@ -44,7 +44,7 @@ def components(config: Config) -> dict[str, str]:
   return found | _components(config.loss, inside, "loss.")
 
 
-def makers(config: Config) -> dict[str, Callable]:
+def makers(config: Config) -> dict[str, Callable[..., Any]]:
   """Return what takes the options of the loss and of components, by field.
 
   Example:

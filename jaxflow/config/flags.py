@@ -18,7 +18,7 @@ from jaxflow.config.components import (
 from jaxflow.config.files import flatten, load_config
 from jaxflow.config.presets import load_file
 from jaxflow.config.registry import KINDS, choose
-from jaxflow.config.schema import default_config, update
+from jaxflow.config.schema import INTERFACE, default_config, update
 from jaxflow.errors import UsageError
 
 # How a command line writes a value of a type.
@@ -28,9 +28,6 @@ _WRITTEN = {
   float: "a number",
   tuple: "whole numbers with commas between",
 }
-
-
-_INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
 def parse(arguments: list[str], values: flags.FlagValues) -> Config:
@@ -153,7 +150,7 @@ def _take_components(config: Config, arguments: list[str]) -> None:
     kept = {}
     if kind == "model":
       # What a method asks of its network, whichever it is.
-      kept = {k: v for k, v in config.model.items() if k in _INTERFACE}
+      kept = {k: v for k, v in config.model.items() if k in INTERFACE}
     set_component(config, field, {"name": value, **kept})
     complete(config)
 

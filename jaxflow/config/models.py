@@ -11,7 +11,7 @@ from jaxflow.config import registry
 from jaxflow.config.components import Config
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
-from jaxflow.models import Network
+from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
 from jaxflow.plans import Model
 from jaxflow.predictions import Prediction
@@ -108,6 +108,14 @@ def make_model(
     model, loss_options=_loss_options(config, model, made)
   )
   _check(config, model)
+  if network is not None:
+    check_network(
+      network,
+      shape=model.shape,
+      num_classes=model.num_classes,
+      heads=config.model.get("heads", 1),
+      guidance_inputs=model.guidance_input,
+    )
   return model
 
 
@@ -126,11 +134,6 @@ def _solver(config: Config) -> str:
 
 
 def _network(config: Config) -> Network:
-  if config.model.name == "given":
-    raise UsageError(
-      "model.name='given': the network was given to jaxflow.train; give it "
-      "here as well, network=jaxflow.Network(init, apply)"
-    )
   return registry.make(
     "model",
     config.model,

@@ -38,6 +38,17 @@ def _value(value: Any) -> Maker:
   return lambda: value
 
 
+def _given_network(
+  *, second_time: bool = False, heads: int = 1, guidance_inputs: bool = False
+) -> models.Network:
+  """Stand for a network that the caller passes; a method sets the options."""
+  del second_time, heads, guidance_inputs
+  raise UsageError(
+    "model.name='given': the run has a network of yours: pass it again, "
+    "network=jaxflow.Network(init, apply)"
+  )
+
+
 def _at_the_end(*, t_max: float) -> times.Constant:
   """Make the law of generators that start from noise alone."""
   return times.Constant(t=t_max)
@@ -193,7 +204,12 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "power": ema.Power,
     "adaptive": ema.Adaptive,
   },
-  "model": {"dit": models.dit, "mlp": models.mlp, "unet": models.unet},
+  "model": {
+    "dit": models.dit,
+    "given": _given_network,
+    "mlp": models.mlp,
+    "unet": models.unet,
+  },
   "discriminator": {
     **_NONE,
     "conv": models.conv_discriminator,

@@ -26,6 +26,9 @@ _OPTIMIZER = {
   "clip_norm": 0.0,
 }
 
+# What a method asks of its network, whichever it is.
+INTERFACE = ("second_time", "heads", "guidance_inputs")
+
 
 def default_config(method: str, *, data: str, model: str) -> Config:
   """Return the config of a method with every field set.
@@ -226,6 +229,28 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
   with copy.unlocked():
     update(copy, fields)
   return copy.lock()
+
+
+def given(config: Config, *, data: bool, network: bool) -> Config:
+  """Return a locked copy of a config that says what the caller passes.
+
+  Args:
+    config: The config.
+    data: Whether the caller passes the data.
+    network: Whether the caller passes the network.
+
+  Example:
+    >>> config = default_config("mean_flow", data="ring", model="mlp")
+    >>> given(config, data=False, network=True).model.to_dict()
+    {'guidance_inputs': False, 'heads': 1, 'name': 'given', 'second_time': True}
+  """
+  fields: dict[str, Any] = {}
+  if data:
+    fields["data"] = {"name": "given"}
+  if network:
+    asked = {k: v for k, v in config.model.items() if k in INTERFACE}
+    fields["model"] = {"name": "given", **asked}
+  return changed(config, fields)
 
 
 def resolve(

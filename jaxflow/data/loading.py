@@ -185,6 +185,15 @@ def _idx(
   return fashion_mnist.load(name, split, raw_dir, data_dir)
 
 
+def _given(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
+  """Stand for data that the caller passes."""
+  del raw_dir, data_dir
+  raise UsageError(
+    f"data.name='given': the run has data of yours: pass its {split} split "
+    "again, data={'train': ..., 'test': ...}"
+  )
+
+
 def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
   _reject_raw_dir("latents", raw_dir)
   with named(folder="data.data_dir"):
@@ -208,6 +217,7 @@ def _open_latents(data_dir: str | None) -> LatentFolder:
 DATASETS: dict[str, Loader] = {
   "ring": _ring,
   "digits": _digits,
+  "given": _given,
   "fashion_mnist": functools.partial(_idx, name="fashion_mnist"),
   "mnist": functools.partial(_idx, name="mnist"),
   "latents": _latents,

@@ -62,10 +62,10 @@ class SampledBatches(_Stream):
 
   def __init__(self, batches: Batches):
     super().__init__(batches)
-    self.batch_size = batches.batch_size
-    self.seed = batches.seed
-    self.num_batches = batches.num_batches
-    self.shape = batches.shape
+    self.batch_size: int = batches.batch_size
+    self.seed: int = batches.seed
+    self.num_batches: int = batches.num_batches
+    self.shape: tuple[int, ...] = batches.shape
     self.local = batches.local
 
   def __next__(self) -> dict[str, np.ndarray]:

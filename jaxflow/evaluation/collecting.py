@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxflow.errors import NotFiniteError
 from jaxflow.metrics.confidences import Confidences
@@ -23,7 +22,7 @@ from jaxflow.parallel import processes
 
 T = TypeVar("T")
 # What a collector has, by name; `Collector.load` reads it back.
-Arrays = dict[str, NDArray]
+Arrays = dict[str, np.ndarray]
 
 # Outputs whose first rows are kept.
 _KEPT = ("samples", "features", "classes")
@@ -53,7 +52,7 @@ class Collector:
     self.seen = 0
     self._kept = kept
     self._broken: dict[str, int] = {}
-    self._rows: dict[str, list[NDArray]] = {}
+    self._rows: dict[str, list[np.ndarray]] = {}
     self._moments: dict[str, Moments] = {}
     self._confidences: dict[str, Confidences] = {}
 
@@ -81,7 +80,7 @@ class Collector:
           self._reduce(kind, name, first + start, rows)
     self.seen = first + count
 
-  def _reduce(self, kind: str, name: str, first: int, rows: NDArray) -> None:
+  def _reduce(self, kind: str, name: str, first: int, rows: np.ndarray) -> None:
     """Reduce rows of this process; count and drop what is not finite."""
     flat = rows.reshape(len(rows), -1)
     good = np.all(flat if kind == "finite" else np.isfinite(flat), axis=1)
@@ -99,7 +98,7 @@ class Collector:
       name = name if kind == "features" else f"{name}_spatial"
       _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
-  def drawn(self, label: NDArray | None = None) -> SampleSummary:
+  def drawn(self, label: np.ndarray | None = None) -> SampleSummary:
     """Return what metrics read, joined over all processes.
 
     Args:
@@ -179,7 +178,9 @@ def _join(
     known[name] = join(known[name], value) if name in known else value
 
 
-def _of_kind(kind: str, rows: Mapping[str, NDArray]) -> dict[str, NDArray]:
+def _of_kind(
+  kind: str, rows: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
   """Return the rows of one kind by the name of their network."""
   return {
     key.partition("/")[2]: value
@@ -188,7 +189,7 @@ def _of_kind(kind: str, rows: Mapping[str, NDArray]) -> dict[str, NDArray]:
   }
 
 
-def _local_rows(value: Any) -> Iterator[tuple[int, NDArray]]:
+def _local_rows(value: Any) -> Iterator[tuple[int, np.ndarray]]:
   """Yield the parts of an array that this process is to reduce.
 
   Of copies of a row, the first one counts, wherever it is.

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector
@@ -124,7 +124,7 @@ def evaluate(
 
 def _shuffled(
   generator: np.random.Generator, dataset: Dataset, num: int
-) -> tuple[NDArray, NDArray | None]:
+) -> tuple[np.ndarray, np.ndarray | None]:
   """Return at most num random samples [n, ...] and their classes [n]."""
   data = np.asarray(dataset.data)
   label = None if dataset.label is None else np.asarray(dataset.label)

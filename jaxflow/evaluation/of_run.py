@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import jaxflow
 from jaxflow import config as config_lib
 from jaxflow import metrics
 from jaxflow.errors import NotFiniteError, RunError, named
@@ -187,6 +188,7 @@ def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   ]
   values = {
     "schema": SCHEMA,
+    "version": jaxflow.__version__,
     "method": plan.model.name,
     "data": plan.data.name,
     "rows": plain,

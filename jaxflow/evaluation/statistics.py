@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import save_arrays
@@ -146,12 +145,12 @@ def read_statistics(
   return SampleSummary(num=num, features=features, moments=moments), about
 
 
-def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, NDArray]:
+def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, np.ndarray]:
   return dict(zip(keys, (moments.mean, moments.covariance), strict=True))
 
 
 def _checked(
-  arrays: Mapping[str, NDArray], keys: tuple[str, str], num: int, where: str
+  arrays: Mapping[str, np.ndarray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
   """Return the moments under two keys, or raise UsageError."""
   mean, covariance = (arrays[key] for key in keys)

@@ -65,5 +65,5 @@ def _hinge_generator(fake: Array) -> Array:
   return weights.sample_mean(-fake)
 
 
-logistic = Criterion(_logistic_discriminator, _logistic_generator)
-hinge = Criterion(_hinge_discriminator, _hinge_generator)
+logistic: Criterion = Criterion(_logistic_discriminator, _logistic_generator)
+hinge: Criterion = Criterion(_hinge_discriminator, _hinge_generator)

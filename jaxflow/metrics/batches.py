@@ -11,7 +11,7 @@ from jaxflow.types import Array, ModelFn, PyTree
 
 
 def full_batches(
-  rows: NDArray, cond: PyTree, batch_size: int
+  rows: np.ndarray, cond: PyTree, batch_size: int
 ) -> Iterator[tuple[NDArray[np.intp], Array, PyTree]]:
   """Cut samples into batches and fill up the last from the first samples.
 

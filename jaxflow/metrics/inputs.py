@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics.mixtures import Mixture
@@ -37,7 +36,7 @@ class MetricInputs:
   seed: int = 0
 
   @property
-  def rows(self) -> tuple[NDArray | None, NDArray | None]:
+  def rows(self) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The kept features of the network, or the kept samples, of both sets."""
     generated, reference = self.generated, self.reference
     if not self.network:
@@ -48,7 +47,7 @@ class MetricInputs:
     )
 
   @property
-  def points(self) -> tuple[NDArray, NDArray]:
+  def points(self) -> tuple[np.ndarray, np.ndarray]:
     """The rows of both sets; raises UsageError unless their shapes agree."""
     generated, reference = self.rows
     if generated is None or reference is None:
@@ -131,7 +130,7 @@ def _confidences(inputs: MetricInputs) -> int:
   return 0 if found is None else int(found.counts.sum())
 
 
-def _length(rows: NDArray | None) -> int:
+def _length(rows: np.ndarray | None) -> int:
   """Return the number of rows, 0 for None."""
   return 0 if rows is None else len(rows)
 

@@ -36,7 +36,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.metrics.batches import as_argument, full_batches
@@ -174,8 +174,8 @@ def _probes(law: Law, num: int, keys: Array, x: Array) -> Array:
 
 
 def _check(
-  rows: NDArray,
-  grid: NDArray,
+  rows: np.ndarray,
+  grid: np.ndarray,
   path: Path,
   law: Law,
   probes: int,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics.confidences import Confidences
@@ -35,16 +35,16 @@ class SampleSummary:
   """
 
   num: int
-  samples: NDArray | None = None
-  label: NDArray | None = None
-  features: Mapping[str, NDArray] = dataclasses.field(default_factory=dict)
+  samples: np.ndarray | None = None
+  label: np.ndarray | None = None
+  features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   moments: Mapping[str, Moments] = dataclasses.field(default_factory=dict)
   confidences: Mapping[str, Confidences] = dataclasses.field(
     default_factory=dict
   )
-  logits: Mapping[str, NDArray] = dataclasses.field(default_factory=dict)
+  logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.num < 1:
       raise UsageError(f"num={self.num}: give at least 1 sample")
     counts = {name: len(rows) for name, rows in self.rows().items()}
@@ -59,7 +59,7 @@ class SampleSummary:
     """K, the number of samples that are kept as rows."""
     return max(map(len, self.rows().values()), default=0)
 
-  def rows(self) -> dict[str, NDArray]:
+  def rows(self) -> dict[str, np.ndarray]:
     """Return every array with one row for each of the K samples, by name."""
     found = {"samples": self.samples, "labels": self.label}
     for kind in ("features", "logits"):

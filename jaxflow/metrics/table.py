@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Literal, cast
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxflow.metrics.assignments import wasserstein
 from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
@@ -56,14 +56,14 @@ def _recognised(inputs: MetricInputs) -> Estimate:
   """Compute the accuracy of a classifier of the reference."""
   generated, reference = inputs.points
   label, known = inputs.generated.label, inputs.reference.label
-  classifier = NeighbourClassifier(reference, cast(NDArray, known), inputs.k)
-  return classifier.accuracy(generated, cast(NDArray, label))
+  classifier = NeighbourClassifier(reference, cast(np.ndarray, known), inputs.k)
+  return classifier.accuracy(generated, cast(np.ndarray, label))
 
 
 def _accuracy(inputs: MetricInputs) -> Estimate:
   """Compute the accuracy of a network's logits."""
   logits = inputs.generated.logits[inputs.network]
-  return class_accuracy(logits, cast(NDArray, inputs.generated.label))
+  return class_accuracy(logits, cast(np.ndarray, inputs.generated.label))
 
 
 def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
@@ -90,13 +90,13 @@ def _inception_score(inputs: MetricInputs) -> Estimate:
 
 def _mode_coverage(inputs: MetricInputs) -> Estimate:
   """Compute the mode coverage of generated samples."""
-  samples, mixture = cast(NDArray, inputs.generated.samples), inputs.mixture
+  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
   return mode_coverage(samples, cast(Mixture, mixture), seed=inputs.seed)
 
 
 def _high_quality(inputs: MetricInputs) -> Estimate:
   """Compute the share of generated samples near a mode."""
-  samples, mixture = cast(NDArray, inputs.generated.samples), inputs.mixture
+  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
   return high_quality(samples, cast(Mixture, mixture))
 
 

@@ -146,7 +146,7 @@ def trajectories(
   )
 
 
-def _refined(grid: NDArray, substeps: int) -> NDArray:
+def _refined(grid: np.ndarray, substeps: int) -> np.ndarray:
   """Divide every step into equal parts, `[steps, substeps + 1]`."""
   parts = np.linspace(0, 1, substeps + 1)
   return grid[:-1, None] * (1 - parts) + grid[1:, None] * parts

@@ -40,7 +40,7 @@ class MLP(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = tuple(data_shape)
+    self.data_shape: tuple[int, ...] = tuple(data_shape)
     self.depth = depth
     self.time_features = time_features
     self.time_scale = time_scale
@@ -51,7 +51,7 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label = (
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
     features += width if num_classes else 0
@@ -60,7 +60,7 @@ class MLP(nnx.Module):
       setattr(self, f"hidden_{i}", layer)
       features = width
     init = nnx.initializers
-    self.output = nnx.Linear(
+    self.output: nnx.Linear = nnx.Linear(
       features,
       heads * dimension,
       kernel_init=init.zeros if zero_output else init.lecun_normal(),

@@ -5,7 +5,8 @@ arrays, its `apply` is an ordinary function of them, so `jax.jit`, `jax.vmap`,
 `jax.grad` and `jax.jvp` compose with it in any order.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -22,6 +23,7 @@ __all__ = [
   "abstract_graph",
   "abstract_module",
   "check_at_least",
+  "check_network",
   "check_shape",
   "compute_dtype",
   "functional",
@@ -29,6 +31,10 @@ __all__ = [
   "module_of",
   "rngs_of",
 ]
+
+# How messages write a call, and the batch that `check_network` calls with.
+_CALL = "apply(params, xt, t, s, cond, key=None)"
+_ROWS = 2
 
 
 class Apply(Protocol):
@@ -70,50 +76,82 @@ class Network:
 
 def check_network(
   network: Network,
-  params: PyTree,
   *,
   shape: tuple[int, ...],
-  num_classes: int,
+  num_classes: int = 0,
+  heads: int = 1,
+  guidance_inputs: bool = False,
 ) -> None:
   """Raise UsageError unless a network can be called as losses call it.
 
+  Nothing is computed.
+
   Args:
     network: The network.
-    params: Its parameters, or their shapes.
     shape: Shape of one sample.
     num_classes: Number of classes, 0 without labels.
+    heads: Number of predictions, in a tuple if more than one.
+    guidance_inputs: Whether `cond` is a dict with `label`, `omega`, `t_start`
+      and `t_end`.
 
   Raises:
     UsageError: If a call fails, or a prediction has another shape.
+
+  Example:
+    >>> def apply(params, xt, t, s, cond, key=None):
+    ...   return params["scale"] * xt
+    >>> init = lambda key: {"scale": jnp.ones(())}
+    >>> check_network(Network(init, apply), shape=(2,))
   """
-  rows = 2
-  xt = jax.ShapeDtypeStruct((rows, *shape), jnp.float32)
-  time = jax.ShapeDtypeStruct((rows,), jnp.float32)
-  label = jax.ShapeDtypeStruct((rows,), jnp.int32) if num_classes else None
+  params = _abstract_parameters(network)
+  time = jax.ShapeDtypeStruct((_ROWS,), jnp.float32)
+  xt = jax.ShapeDtypeStruct((_ROWS, *shape), jnp.float32)
+  cond: Any = None
+  if num_classes:
+    cond = jax.ShapeDtypeStruct((_ROWS,), jnp.int32)
+  if guidance_inputs:
+    cond = {"label": cond, "omega": time, "t_start": time, "t_end": time}
   key = jax.eval_shape(jax.random.key, 0)
-  call = "apply(params, xt, t, s, cond, key=None)"
-  try:
+  with _failing(
+    f"{_CALL} fails for xt {xt.shape}, t and s {time.shape}, cond "
+    f"{jax.tree.map(lambda x: x.shape, cond)}"
+  ):
     made = jax.eval_shape(
       lambda p, x, t, y, k: network.apply(p, x, t, t, y, key=k),
-      params,
-      xt,
-      time,
-      label,
-      key,
+      *(params, xt, time, cond, key),
     )
+  expected = xt.shape if heads == 1 else (xt.shape,) * heads
+  found = jax.tree.map(lambda x: x.shape, made)
+  if found != expected:
+    raise UsageError(
+      f"network: {_CALL} returns {found} for xt {xt.shape}: return {expected}"
+    )
+
+
+def _abstract_parameters(network: Network) -> PyTree:
+  """Return the shapes of the parameters; raise UsageError if there are none."""
+  with _failing("init(key) fails"):
+    params = jax.eval_shape(network.init, jax.random.key(0))
+  for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      raise UsageError(
+        f"network: init(key) gives {leaf.dtype} at "
+        f"{jax.tree_util.keystr(path)}: all of it is trained; give float32 "
+        "arrays"
+      )
+  return params
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+  """Raise UsageError in place of what a user's function raises."""
+  try:
+    yield
   except UsageError:
     raise
-  except Exception as error:  # A user's function may raise anything.
-    raise UsageError(
-      f"network: {call} fails for xt {xt.shape}, t and s {time.shape}, cond "
-      f"{'labels ' + str(time.shape) if num_classes else None}: {error}"
-    ) from error
-  for prediction in jax.tree.leaves(made):
-    if prediction.shape != xt.shape:
-      raise UsageError(
-        f"network: {call} returns {prediction.shape} for xt {xt.shape}: return "
-        "the shape of xt"
-      )
+  except Exception as error:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise UsageError(f"network: {what}: {lines[0]}") from error
 
 
 def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
@@ -176,14 +214,14 @@ def module_of(
   return lambda params: nnx.merge(graph, params, copy=True)
 
 
-def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef:
+def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef[Any]:
   """Return the structure of a module without allocating its parameters."""
   return abstract_module(make_module)[0]
 
 
 def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
-) -> tuple[nnx.GraphDef, dict[str, Any]]:
+) -> tuple[nnx.GraphDef[Any], dict[str, Any]]:
   """Return structure and parameters' shapes of a module, allocating none."""
   abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
   graph, state = nnx.split(abstract)

@@ -66,7 +66,7 @@ class Modulation(nnx.Module):
 
   def __init__(self, width: int, parts: int, *, dtype: Any, rngs: nnx.Rngs):
     self.parts = parts
-    self.linear = nnx.Linear(
+    self.linear: nnx.Linear = nnx.Linear(
       width, parts * width, kernel_init=_zeros, dtype=dtype, rngs=rngs
     )
 
@@ -86,10 +86,10 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, num_heads: int, *, dtype: Any, rngs: nnx.Rngs):
     self.num_heads = num_heads
-    self.qkv = TokenLinear(
+    self.qkv: TokenLinear = TokenLinear(
       width, 3 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.output = TokenLinear(
+    self.output: TokenLinear = TokenLinear(
       width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
 
@@ -118,16 +118,18 @@ class Block(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.norm = layer_norm(width, dtype, rngs)
-    self.modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
-    self.attention = Attention(width, num_heads, dtype=dtype, rngs=rngs)
-    self.expand = TokenLinear(
+    self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
+    self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
+    self.attention: Attention = Attention(
+      width, num_heads, dtype=dtype, rngs=rngs
+    )
+    self.expand: TokenLinear = TokenLinear(
       width, 4 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.contract = TokenLinear(
+    self.contract: TokenLinear = TokenLinear(
       4 * width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.dropout = nnx.Dropout(dropout)
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
     """Return the tokens [B, T, width] after one block, in the type of x.

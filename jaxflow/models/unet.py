@@ -75,19 +75,19 @@ class UNet(nnx.Module):
     self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
-    self.time = Embedder(channels, embedding, rngs=rngs)
-    self.interval = (
+    self.time: Embedder = Embedder(channels, embedding, rngs=rngs)
+    self.interval: Embedder | None = (
       Embedder(channels, embedding, rngs=rngs) if second_time else None
     )
     # The deviation of a one-hot label times sqrt(num_classes), through a linear
     # map with Xavier's initial values, as published.
     std = math.sqrt(2 * num_classes / (num_classes + channels))
-    self.label = (
+    self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, channels, std=std, rngs=rngs)
       if num_classes
       else None
     )
-    self.guidance = (
+    self.guidance: GuidanceEmbedder | None = (
       GuidanceEmbedder(embedding, scale=time_scale, rngs=rngs)
       if guidance_inputs
       else None
@@ -95,7 +95,7 @@ class UNet(nnx.Module):
     encoder, decoder = layers(
       data_shape[0], channels, multipliers, num_blocks, attention_resolutions
     )
-    self.input = convolution(data_shape[2], channels, dtype, rngs)
+    self.input: nnx.Conv = convolution(data_shape[2], channels, dtype, rngs)
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
@@ -109,12 +109,12 @@ class UNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth = len(encoder)
-    self.joins = tuple(layer.joins for layer in decoder)
+    self.depth: int = len(encoder)
+    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
-    self.norm = group_norm(width, jnp.float32, rngs)
+    self.norm: nnx.GroupNorm = group_norm(width, jnp.float32, rngs)
     self.heads = heads
-    self.output = convolution(
+    self.output: nnx.Conv = convolution(
       width, heads * data_shape[2], jnp.float32, rngs, zero=True
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+import jaxflow
 from jaxflow import evaluation, figures, reports
 from jaxflow.config import flatten, load_config, make_plan
 from jaxflow.errors import RunError, UsageError, named
@@ -77,7 +78,8 @@ def _facts(source: SampledRun) -> list[str]:
   count = sum(x.size for x in jax.tree.leaves(source.params))
   line = (
     f"Step {int(source.state.step)} of {plan.train.steps}; {count:,} "
-    f"parameters; average {plan.sample.ema!r}; jax {jax.__version__}."
+    f"parameters; average {plan.sample.ema!r}; jaxflow "
+    f"{jaxflow.__version__}, jax {jax.__version__}."
   )
   fields = flatten(plan.config.to_dict())
   rows = [

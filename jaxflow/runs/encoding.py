@@ -53,7 +53,7 @@ class EncodeOptions:
   batch_size: int = option(64, "images at a time over all devices")
   shard_size: int = option(4096, "latents per file")
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a value is impossible."""
     for name, what in (
       ("data", "the name of an image set"),

@@ -60,7 +60,7 @@ class PairOptions:
   batch_size: int = option(1024, "pairs at a time over all devices")
   shard_size: int = option(4096, "pairs per file")
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a value is out of range."""
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:

@@ -48,7 +48,7 @@ class Rounds:
     "", "a trained run in place of round 0, which trains without pairs"
   )
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise UsageError if a number is out of range."""
     if self.rounds < 1:
       raise UsageError(f"rounds={self.rounds}: give at least 1")

@@ -75,7 +75,7 @@ class DDIM(Denoising):
 
   eta: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.eta <= 1:
       raise ValueError(f"eta {self.eta} is not in [0, 1]")
 

@@ -116,7 +116,7 @@ class Gamma:
 
   gamma: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.gamma <= 1:
       raise ValueError(f"gamma {self.gamma} is not in [0, 1]")
 

@@ -57,7 +57,7 @@ class DPMSolver(Denoising):
   lower_order_final: bool = True
   published: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.order not in (1, 2, 3):
       raise ValueError(f"order {self.order} is not 1, 2 or 3")
     if self.published and self.order != 3:

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxflow.types import Array, ModelFn, PyTree
 
 
-def scan(step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree):
+def scan(
+  step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree
+) -> Any:
   """Carry a state through steps; a single one without a loop.
 
   Args:

@@ -155,7 +155,7 @@ class DoublingPair:
   t_max: float = 80.0
   rho: float = 7.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.t_min <= 0:
       raise ValueError(
         f"t_min={self.t_min}: a log-normal law needs a time above 0; choose a "

@@ -189,7 +189,7 @@ class AdjacentPair:
   grid: Grid
   num_points: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.num_points < 2:
       raise ValueError(f"num_points={self.num_points}: give 2 or more")
 

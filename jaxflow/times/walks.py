@@ -37,7 +37,7 @@ class AdjacentTriple:
   grid: Grid
   num_steps: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise ValueError if num_steps < 1."""
     if self.num_steps < 1:
       raise ValueError(f"num_steps={self.num_steps}: give 1 or more")
@@ -69,7 +69,7 @@ class TrajectoryTimes:
   num_points: int
   solver_steps: int | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     """Raise ValueError if `solver_steps` do not fit on the grid."""
     h = self.solver_steps
     if h is not None and not 1 <= h < self.num_points:

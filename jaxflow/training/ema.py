@@ -51,7 +51,7 @@ class Constant:
 
   decay: float = 0.9999
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_decay(self.decay)
 
   def __call__(self, k: Array) -> Array:
@@ -70,7 +70,7 @@ class CountRamp:
 
   decay: float = 0.9999
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_decay(self.decay)
 
   def __call__(self, k: Array) -> Array:
@@ -112,7 +112,7 @@ class Power:
 
   width: float = 0.1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     # A uniform average (gamma 0) has the largest width, 12^-1/2.
     if not 0 < self.width < 0.2886:
       raise ValueError(f"width={self.width}: give a number in (0, 0.2886)")

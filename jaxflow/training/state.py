@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ class TrainState:
 def init_state(
   params: PyTree,
   optimizer: optax.GradientTransformation,
-  emas: Mapping[str, Callable],
+  emas: Mapping[str, Callable[..., Any]],
   *,
   loss_params: Mapping[str, PyTree] | None = None,
   adversary: Adversary | None = None,

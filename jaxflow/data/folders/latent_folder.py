@@ -8,7 +8,7 @@ the weights that make images of latents, so the folder needs no other.
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -44,9 +44,9 @@ class LatentFolder(ShardFolder):
       (`mean` and `std` of every channel) or None while shards are missing.
   """
 
-  FILE = "latents.json"
-  COMMAND = "encode"
-  NEEDS = (
+  FILE: ClassVar[str] = "latents.json"
+  COMMAND: ClassVar[str] = "encode"
+  NEEDS: ClassVar[tuple[str, ...]] = (
     *(*FLAGS, "images", "parameters", "shape", "num_classes", "counts"),
     "statistics",
   )

@@ -113,7 +113,7 @@ class Latents:
     self.split = split
     self.num_classes: int = latents.description["num_classes"]
     self.shape: tuple[int, ...] = tuple(latents.description["shape"])
-    self.space = LatentSpace.of(latents)
+    self.space: LatentSpace = LatentSpace.of(latents)
     self._starts = np.asarray([start for start, _ in spans])
     self._count: int = latents.description["counts"][split]
     self._shards = [shards.memory_map(i) for i in range(count)]

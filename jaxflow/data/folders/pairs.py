@@ -13,7 +13,7 @@ import json
 import pathlib
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from array_record.python.array_record_module import (
@@ -48,9 +48,9 @@ class Pairs(ShardFolder):
       `seed`; `shape`, `num_classes`, `shard_size`.
   """
 
-  FILE = "pairs.json"
-  COMMAND = "pairs"
-  NEEDS = (*_FLAGS, "parameters", "config", "shape")
+  FILE: ClassVar[str] = "pairs.json"
+  COMMAND: ClassVar[str] = "pairs"
+  NEEDS: ClassVar[tuple[str, ...]] = (*_FLAGS, "parameters", "config", "shape")
 
   @property
   def digest(self) -> str:

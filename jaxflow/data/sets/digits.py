@@ -1,5 +1,7 @@
 """The 1,797 handwritten 8x8 digits that come with scikit-learn."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from jaxflow.data.dataset import Dataset, from_arrays
@@ -28,10 +30,10 @@ _CITATION = """\
 class ScikitDigits(tfds_arrays.ImageBuilder):
   """TFDS builder of scikit-learn's digits: 1,437 train, 360 test images."""
 
-  SHAPE = (8, 8, 1)
-  DESCRIPTION = _DESCRIPTION
-  HOMEPAGE = "https://archive.ics.uci.edu/dataset/80"
-  CITATION = _CITATION
+  SHAPE: ClassVar[tuple[int, int, int]] = (8, 8, 1)
+  DESCRIPTION: ClassVar[str] = _DESCRIPTION
+  HOMEPAGE: ClassVar[str] = "https://archive.ics.uci.edu/dataset/80"
+  CITATION: ClassVar[str] = _CITATION
 
   def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the images and labels of both splits."""

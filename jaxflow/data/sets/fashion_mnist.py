@@ -1,6 +1,7 @@
 """Fashion-MNIST, and any other set published as MNIST's four IDX files."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -43,10 +44,10 @@ class IdxConfig(tfds.core.BuilderConfig):
 class IdxImages(tfds_arrays.ImageBuilder):
   """TFDS builder of a set in four IDX files; needs an `IdxConfig`."""
 
-  SHAPE = (28, 28, 1)
-  DESCRIPTION = _DESCRIPTION
-  HOMEPAGE = "https://github.com/zalandoresearch/fashion-mnist"
-  CITATION = _CITATION
+  SHAPE: ClassVar[tuple[int, int, int]] = (28, 28, 1)
+  DESCRIPTION: ClassVar[str] = _DESCRIPTION
+  HOMEPAGE: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
+  CITATION: ClassVar[str] = _CITATION
 
   def splits(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the images and labels of both splits."""
