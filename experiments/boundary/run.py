@@ -47,7 +47,16 @@ SETTINGS = {
     "linear skip and loss": ("linear_skip", 1.0),
   },
 }
-QUICK = {"seeds": 2, "teacher_steps": 400, "steps": (100, 300), "num": 1000}
+QUICK = {
+  "seeds": 2,
+  "teacher_steps": 400,
+  "steps": (100, 300),
+  "num": 300,
+  "conditions": {
+    name: SETTINGS["conditions"][name]
+    for name in ("none", "loss only", "hard", "linear skip", "EDM skip")
+  },
+}
 
 
 def measure(bench: Bench) -> list[Row]:

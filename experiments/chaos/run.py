@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
+from jaxflow.runs.restoring import load
 from jaxflow.training.checkpoints import saved_steps
 
 HERE = pathlib.Path(__file__).parent
@@ -328,7 +328,7 @@ def compare(plan: Plan, name: str, other: str, *, exact: bool) -> dict:
 def state_of(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
   """Return a run's last checkpoint: arrays by name, and the data position."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  _, state = runs.load(workdir, field="--workdir", mesh=mesh)
+  _, state = load(workdir, mesh=mesh)
   step = int(state.step)
   data = workdir / "checkpoints" / str(step) / "data" / "metadata"
   position = json.loads(data.read_text())

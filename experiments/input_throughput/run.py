@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -27,13 +26,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import jaxflow
 from jaxflow import data
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config
 from jaxflow.data.loading import reading_threads
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding
-from jaxflow.runs import start
-from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 GOAL = 3.0
@@ -194,35 +192,47 @@ def input_speed(source: data.Source, options: Options) -> float:
   return count * options.batch_size / took
 
 
+class Laps:
+  """Keeps how fast every logged step was, and the share of it that waited."""
+
+  def __init__(self):
+    self.speeds: list[float] = []
+    self.waits: list[float] = []
+
+  def on_log(self, step: int, scalars: dict[str, float]) -> None:
+    """Note a step; the first, which compiles, has no speed."""
+    del step
+    if "data_wait" in scalars:
+      self.speeds.append(scalars["samples_per_second"])
+      self.waits.append(scalars["data_wait"])
+
+
 def training_speed(
   source: data.Source, options: Options
 ) -> tuple[float, float]:
   """Train on a source.
 
   Returns:
-    Samples per second of the step alone, the median of its times without the
-    wait for its batch; and the share of time spent waiting for batches.
+    Samples per second of the step alone, the median over steps without the wait
+    for their batches; and the share of time spent waiting for batches.
   """
-  config = default_config("flow_matching", data=source.name, model="dit")
+  config = default_config("flow_matching", data="given", model="dit")
   config.model.update(**SIZES["S"], patch_size=PATCH)
   config.model.depth = options.depth
-  config.train.batch_size = options.batch_size
-  config = resolve(
-    config, shape=source.shape, num_classes=source.num_classes, teacher=None
+  config.data.flip = True
+  config.train.update(
+    steps=options.steps + 1,
+    batch_size=options.batch_size,
+    steps_per_dispatch=1,
+    log_every=1,
   )
-  run = Run.of(config)
-  state = start.first_state(run, run.template(sharding.make_mesh()), {})
-  step = jax.jit(run.train_step(), donate_argnums=0)
-  with stream(source, options) as batches:
-    state, _ = jax.block_until_ready(step(state, next(batches)))
-    times, waited, began = [], batches.waited, time.perf_counter()
-    for _ in range(options.steps):
-      batch = next(batches)
-      dispatched = time.perf_counter()
-      state, _ = jax.block_until_ready(step(state, batch))
-      times.append(time.perf_counter() - dispatched)
-    share = (batches.waited - waited) / (time.perf_counter() - began)
-  return options.batch_size / statistics.median(times), share
+  config.sample.nfe = 1
+  laps = Laps()
+  jaxflow.train(config, data=source, callbacks=[laps], log=lambda line: None)
+  speeds, waits = np.array(laps.speeds), np.array(laps.waits)
+  seconds = options.batch_size / speeds
+  alone = options.batch_size / np.median(seconds * (1 - waits))
+  return float(alone), float((seconds * waits).sum() / seconds.sum())
 
 
 def measure(options: Options) -> dict:

@@ -23,7 +23,7 @@ class Bench:
     figures: Where pictures of samples go.
     quick: Whether this is the quick form.
     say: Prints a line.
-    trained: Seconds that all networks took to train, compilation left out.
+    trained: Seconds that all runs took to train.
   """
 
   settings: Mapping[str, Any]

@@ -69,7 +69,7 @@ class Fits:
 
   @property
   def seconds(self) -> float:
-    """What training took, the first dispatch of each seed left out."""
+    """What training took, of all seeds together."""
     return float(np.nan_to_num(self.log["seconds"]).max(axis=1).sum())
 
   @property
