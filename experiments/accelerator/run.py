@@ -93,12 +93,10 @@ def seconds(plan: Plan, steps: int) -> float:
   template = run.template(mesh)
   step = run.jitted_step(template, mesh)
   state = start.first_state(run, template, {})
-  leading = (1, 1, plan.train.batch_size)
-  batch = {
-    "data": jnp.ones((*leading, *run.model.shape)),
-    "cond": jnp.zeros(leading, jnp.int32),
-  }
-  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+  batch = jax.tree.map(
+    lambda x: jnp.ones(x.shape, x.dtype, device=x.sharding),
+    run.batch_shapes(mesh, steps=1),
+  )
   laps = []
   for _ in range(steps + 2):
     began = time.perf_counter()

@@ -1,6 +1,5 @@
 """Rounds of ReFlow: how straight, how good, and what real data are for."""
 
-import functools
 import pathlib
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from experiments import runner
 from experiments.runner.fields import acceleration, follow, joined, refined
 from experiments.runner.figures import draw_lines, share_legend
-from jaxflow import couplings, data, flow_maps, sampling, solvers
+from jaxflow import couplings, data, solvers
 from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics import trajectories
 from jaxflow.runs.pair_generation import PairOptions
@@ -126,10 +125,10 @@ class Reflow:
     return self._bench.fit(title, config, init=fits, pairs=made)
 
   def samples(self, fits: runner.Fits, solver: str, steps: int) -> np.ndarray:
-    """Draw samples [S, N, 2] from the noise that all flows are judged by."""
-    times = jnp.linspace(1.0, 0.0, steps + 1)
-    field = joined(self.field(fits))
-    return np.asarray(_solve(field, self._noise, times, solver=solver))
+    """Draw samples [S, N, 2], of all flows from the same noise."""
+    step = {"name": "ode_step", "solver": {"name": solver}}
+    num, calls = self._bench.settings["num"], solvers.EVALUATIONS[solver]
+    return fits.changed({"flow_map": step}).sample(num, steps * calls)
 
   def quality(self, fits: runner.Fits, *, jumps_only: bool = False) -> dict:
     """Judge samples of one Euler step, of two, and of many calls."""
@@ -177,17 +176,6 @@ class Reflow:
     times = refined(jnp.linspace(1.0, 0.0, 41), 2)
     points = follow(joined(self.field(fits)), self._noise[:, :count], times)
     return np.asarray(points[0])
-
-
-@functools.partial(jax.jit, static_argnames="solver")
-def _solve(field, noise, times, *, solver):
-  """Solve the ODE of a field [S] from noise [S, N, 2] over a grid."""
-  step = getattr(solvers, solver)
-
-  def one(velocity, x):
-    return sampling.sample(flow_maps.ode_step(velocity, solver=step), x, times)
-
-  return jax.vmap(one)(field, noise)
 
 
 def measure(bench: runner.Bench) -> list[runner.Row]:

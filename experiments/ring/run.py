@@ -1,6 +1,7 @@
 """The 2-D report in full: what one call of a consistency model is worth."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -148,11 +149,9 @@ def _times(bench: runner.Bench, models: dict[str, tuple[runner.Fits, int]]):
     for name, (fits, nfe) in models.items():
       sampler = fits.run.make_sampler(nfe)
       for seed, params in enumerate(fits.params()):
-
-        def call(sampler=sampler, params=params, noise=noise):
-          return sampler(params, noise, jax.random.key(0), None)
-
-        calls[name, size, seed] = call
+        calls[name, size, seed] = functools.partial(
+          sampler, params, noise, jax.random.key(0), None
+        )
   laps = reports.time_together(calls)
   return {
     name: {

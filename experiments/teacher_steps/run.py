@@ -6,7 +6,6 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import runner
@@ -130,22 +129,17 @@ def _walk(
 
 def _errors(ends: list[Array], true: list[Array]) -> np.ndarray:
   """Return the root mean square distance of ends, one a seed."""
-  return np.array(
-    [
-      float(jnp.sqrt(jnp.mean(jnp.sum((a - b) ** 2, axis=1))))
-      for a, b in zip(ends, true, strict=True)
-    ]
-  )
+  return np.sqrt((_distances(ends, true) ** 2).mean(axis=1))
 
 
 def _middle(ends: list[Array], true: list[Array]) -> np.ndarray:
   """Return the median distance of ends, one a seed."""
-  return np.array(
-    [
-      float(jnp.median(jnp.linalg.norm(a - b, axis=1)))
-      for a, b in zip(ends, true, strict=True)
-    ]
-  )
+  return np.median(_distances(ends, true), axis=1)
+
+
+def _distances(ends: list[Array], true: list[Array]) -> np.ndarray:
+  """Return the distances of ends, [S, N]."""
+  return np.linalg.norm(np.stack(ends) - np.stack(true), axis=2)
 
 
 def claims(results: runner.Results) -> list[runner.Claim]:
