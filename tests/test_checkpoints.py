@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands
 from jaxflow.config import default_config, resolve
 from jaxflow.config.presets import load_file
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
+from jaxflow.runs.train import train
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -81,17 +81,17 @@ def test_signals_save_and_the_same_command_goes_on(folder, tmp_path):
   handlers = [signal.getsignal(number) for number in signals.values()]
   lines = []
 
-  def say(line):
+  def log(line):
     lines.append(line)
     if line[:7] in signals:
       signal.raise_signal(signals[line[:7]])
 
   for last in (10, 30):
-    assert commands.train(config, tmp_path / "run", say=say) is False
+    assert not train(config, tmp_path / "run", log=log).finished
     assert f"saved step {last} in" in lines[-1]
     assert max(saved_steps(tmp_path / "run")) == last
   assert [signal.getsignal(n) for n in signals.values()] == handlers
-  assert commands.train(config, tmp_path / "run", say=say) is True
+  assert train(config, tmp_path / "run", log=log).finished
   assert_same_run(tmp_path / "run", folder / "flow")
 
 
@@ -369,7 +369,7 @@ def test_diverged_run_keeps_its_checkpoints(tmp_path):
     patch.setattr(sharding, "MIN_SHARDED_SIZE", 2**12)
     patch.setattr(Run, "loss_fn", lambda run: nan_loss)
     with pytest.raises(RunError) as error:
-      commands.train(config, workdir, say=lambda line: None)
+      train(config, workdir, log=lambda line: None)
   text = str(error.value)
   assert "40 steps in a row up to step 60 (limit 30, train.max_skipped)" in text
   assert f"last good checkpoint: {workdir / 'checkpoints'}/20" in text

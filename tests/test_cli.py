@@ -19,7 +19,7 @@ from jaxflow.data.sets import toy
 from jaxflow.evaluation import evaluator
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders
-from jaxflow.runs import train as training
+from jaxflow.runs import previews
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CLASSES = "data.conditional=True"
@@ -581,7 +581,7 @@ def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
       (0, num, np.full((num, 2), np.nan, np.float32))
     ]
 
-  for module in (api, training):
+  for module in (api, previews):
     monkeypatch.setattr(module, "drawer", drawer)
   monkeypatch.setattr(evaluator, "streamer", streamer)
   workdir = f"--workdir={folder / 'plain'}"

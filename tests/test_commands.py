@@ -1,6 +1,5 @@
 import json
 import math
-import re
 from unittest import mock
 
 import chex
@@ -18,6 +17,7 @@ from jaxflow.evaluation import of_run
 from jaxflow.parallel import sharding
 from jaxflow.runs import inputs, restoring, start
 from jaxflow.training import checkpoints, loop, step
+from jaxflow.training.callbacks import Callbacks
 
 CLASSES = "data.conditional=True"
 
@@ -99,28 +99,6 @@ def test_rows_beyond_the_checkpoint_are_dropped(folder, tmp_path):
   assert seconds[:2] == [float(row["seconds"]) for row in full]
   assert seconds == sorted(seconds) and 0 < seconds[0] < seconds[-1]
   assert tiny.rows(workdir) == tiny.rows(folder / "plain")
-
-
-def test_console_line_tells_what_a_reader_needs(tmp_path):
-  result = tiny.run(*tiny.train_command(tmp_path, "run", "mean_flow"))
-  assert result.code == 0, result.err
-  lines = [x for x in result.out.splitlines() if x.startswith("step ")]
-  assert len(lines) == 4
-  names = (
-    *("loss", "raw", "raw_flow", "raw_interval", "gradient_norm"),
-    *("learning_rate", "samples_per_second", "skipped"),
-  )
-  for number, line in enumerate(lines, 1):
-    assert line.startswith(f"step {10 * number}/40  loss ")
-    for name in names:
-      assert re.search(rf"  {name} \d", line), (name, line)
-    assert re.search(r"  ETA \d+:\d\d$", line)
-  assert lines[-1].endswith("ETA 0:00")
-  first = result.out.splitlines()[0]
-  assert first.startswith("mean_flow on ring: ")
-  assert "16,384 samples, 8 device(s), 5 steps per dispatch, from step 0" in (
-    first
-  )
 
 
 def test_skipped_steps_are_counted_in_the_log(tmp_path, monkeypatch):
@@ -394,12 +372,6 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     def get_state(self):
       return {"position": 0}
 
-  class Log:
-    seconds = 0.0
-
-    def write(self, step, scalars):
-      pass
-
   _, finished = loop.train(
     bad,
     step_fn,
@@ -413,11 +385,11 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     max_skipped=5,
     learning_rate=lambda step: 0.1,
     checkpoints=Saved(),
-    log=Log(),
+    callbacks=Callbacks(),
     on_sample=lambda state, step: None,
     on_steps=lambda state, step, position: None,
     interrupted=lambda: False,
-    say=lambda line: None,
+    log=lambda line: None,
   )
   assert finished
   assert saved == [6, 7, 11, 12]

@@ -220,7 +220,7 @@ def test_fields_that_may_change_between_runs(field, value, refused):
     return
   with pytest.raises(UsageError) as error:
     files.check_same_run(old, new, "w")
-  assert f"--workdir=w was made with {field}=" in message(error)
+  assert f"workdir=w was made with {field}=" in message(error)
   assert f"not {value!r}" in message(error)
 
 

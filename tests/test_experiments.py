@@ -23,7 +23,7 @@ from experiments.runner import (
 from experiments.runner import pages as pages_lib
 from experiments.runner.study import Column, Study
 from jaxflow import data
-from jaxflow.commands import PairOptions
+from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.config.presets import load_file
 from jaxflow.methods import METHODS
 

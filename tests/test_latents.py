@@ -14,7 +14,6 @@ import pytest
 import tiny
 import torch_bytes
 from absl import flags
-from jaxflow.runs.model import make_model
 
 from jaxflow import data
 from jaxflow.compilation import of_config

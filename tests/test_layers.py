@@ -164,7 +164,7 @@ def test_losses_load_nothing_heavy():
 
 def test_commands_wait_for_nothing_that_only_some_call():
   """They say how samples are judged and drawn, but may do neither."""
-  found = loaded("jaxflow.cli, jaxflow.commands, jaxflow.evaluation")
+  found = loaded("jaxflow.commands.main, jaxflow.api, jaxflow.evaluation")
   assert not found & {"scipy", "sklearn", "matplotlib"}
   assert not found & {"grain", "tensorflow", "tensorflow_datasets"}
   assert "optax" in found

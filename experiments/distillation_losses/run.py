@@ -23,8 +23,8 @@ from experiments.runner import (
 from experiments.runner.figures import draw_lines
 from experiments.runner.spectra import radial_power
 from jaxflow import data
-from jaxflow.commands import PairOptions
 from jaxflow.figures.canvas import save_figure
+from jaxflow.runs.pair_generation import PairOptions
 
 _L1 = {"distance": {"name": "l1"}}
 _PERCEPTUAL = {"perceptual": {"name": "lpips"}, "perceptual_weight": 0.1}
@@ -85,7 +85,7 @@ def train(bench: Bench) -> dict[str, Fits]:
     shared,
     {"train": {"steps": settings["teacher_steps"]}},
   )
-  teacher = bench.fit(TEACHER, config, together=False)
+  teacher = bench.fit(TEACHER, config)
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
   made = make_pairs(teacher, options)
   networks = {TEACHER: teacher}
@@ -102,7 +102,6 @@ def train(bench: Bench) -> dict[str, Fits]:
       init=teacher,
       features=teacher if sees else None,
       pairs=made,
-      together=False,
     )
   return networks
 

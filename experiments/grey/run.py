@@ -22,9 +22,9 @@ from experiments.runner import (
 )
 from experiments.runner.figures import draw_lines
 from jaxflow import data
-from jaxflow.commands import PairOptions
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 3,
@@ -84,7 +84,7 @@ def train(bench: Bench) -> dict[str, Fits]:
       *changes,
     )
 
-  flow = bench.fit(FLOW, config("flow_matching"), together=False)
+  flow = bench.fit(FLOW, config("flow_matching"))
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
   made = make_pairs(flow, options)
   changes = {
@@ -94,7 +94,7 @@ def train(bench: Bench) -> dict[str, Fits]:
   longer = config("flow_matching", changes)
   networks = {
     FLOW: flow,
-    LONGER: bench.fit(LONGER, longer, init=flow, together=False),
+    LONGER: bench.fit(LONGER, longer, init=flow),
   }
   for name, method in REPAIRS.items():
     networks[name] = bench.fit(
@@ -102,7 +102,6 @@ def train(bench: Bench) -> dict[str, Fits]:
       config(method, changes),
       init=flow,
       pairs=made if "pairs" in METHODS[method].needs else None,
-      together=False,
     )
   return networks
 

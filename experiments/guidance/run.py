@@ -106,8 +106,7 @@ class Draw:
     """The program `(params, noise, scale) -> samples`."""
     model = self.fits.run.model
     labels = jnp.arange(self.num) % model.num_classes
-    grid = model.component("grid", model.config.sample.grid, "sample.grid")
-    times = grid(self.calls + 1)
+    times = self.fits.run.plan.sample.grid(self.calls + 1)
 
     def draw(params, noise, scale):
       network = functools.partial(model.network.apply, params)
@@ -161,7 +160,7 @@ def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
 
   def fit(title, method, *changes, **others):
     config = bench.config(f"digits:{method}", shared, *changes)
-    return bench.fit(title, config, together=False, **others)
+    return bench.fit(title, config, **others)
 
   flow = fit("flow matching", "flow_matching")
   distilled = fit(DISTILLED, "guidance_distillation", high, teacher=flow)

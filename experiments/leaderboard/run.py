@@ -24,18 +24,18 @@ from experiments.runner import (
   Study,
   at_most,
   make_pairs,
+  named_runs,
   panels,
   save_images,
 )
-from jaxflow.commands import PairOptions
+from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
-from jaxflow.config import Config, data_plan, make_plan, resolve, update
-from jaxflow.data import Dataset
+from jaxflow.config import Config, update
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.run import Run
 
 SETTINGS = {
@@ -124,23 +124,22 @@ class Board:
     self._bench, self._name, self._changes = bench, name, changes
     self._steps = steps
     self._starts: dict[str, Fits] = {}
-    self._pairs: list[Dataset] | None = None
+    self._pairs: pathlib.Path | None = None
     baseline = self._config(bench.settings["baseline"])
-    self._budget = steps * flops_of_step(baseline, {})
+    self._budget = steps * flops_of_step(baseline)
 
   def row(self, method: str, judge: ImageJudge) -> tuple[Row, np.ndarray]:
     """Train a row and judge it; return 20 one-call samples as well."""
     settings = self._bench.settings
     config = self._config(method)
     start = origin(config)
+    roles = named_runs(config)
     share = 1 - settings["start_share"] if start else 1.0
     others: dict[str, Any] = {}
     if start:
       fits = self._start(start)
-      for section in ("teacher", "init", "features"):
-        if config.get(section, {}).get("workdir", ""):
-          others[section] = fits
-    if config.data.get("pairs", ""):
+      others = dict.fromkeys(roles, fits)
+    if config.data.get("pairs"):
       others["pairs"] = self._made_pairs(start)
       share -= self._share_of_pairs()
     stages = settings["stages"].get(method, [({}, settings["nfe"])])
@@ -148,11 +147,12 @@ class Board:
     steps, images = 0, np.zeros(0)
     for fields, nfe in stages:
       update(config, fields)
-      self._set_steps(config, share / len(stages), others)
-      fits = self._bench.fit(
-        f"{self._name}, {method}", config, together=False, **others
-      )
-      steps += config.train.steps
+      for role in roles:
+        # What a step costs depends on the networks that it takes.
+        config[role].workdir = str(others[role].workdir(0))
+      self._set_steps(config, share / len(stages))
+      fits = self._bench.fit(f"{self._name}, {method}", config, **others)
+      steps += fits.steps
       for calls in nfe:
         samples = fits.sample(judge.num, calls)
         scores = judge(samples)
@@ -180,12 +180,12 @@ class Board:
     """Train what others start from, with its share of the budget."""
     if method not in self._starts:
       config = self._config(method)
-      self._set_steps(config, self._bench.settings["start_share"], {})
+      self._set_steps(config, self._bench.settings["start_share"])
       title = f"{self._name}, {method} to start from"
-      self._starts[method] = self._bench.fit(title, config, together=False)
+      self._starts[method] = self._bench.fit(title, config)
     return self._starts[method]
 
-  def _made_pairs(self, method: str) -> list[Dataset]:
+  def _made_pairs(self, method: str) -> pathlib.Path:
     if self._pairs is None:
       options = PairOptions(**self._bench.settings["pairs"])
       self._pairs = make_pairs(self._start(method), options)
@@ -197,12 +197,10 @@ class Board:
     calls = pairs["num"] * pairs["nfe"] * (1 + (pairs["guidance"] != 1))
     return calls / (3 * settings["batch_size"]) / self._steps
 
-  def _set_steps(
-    self, config: Config, share: float, others: dict[str, Any]
-  ) -> None:
+  def _set_steps(self, config: Config, share: float) -> None:
     """Give a config the steps that a share of the budget buys."""
     chunk = config.train.steps_per_dispatch
-    paid = self._budget * share / flops_of_step(config, others)
+    paid = self._budget * share / flops_of_step(config)
     config.train.steps = max(chunk, int(paid / chunk) * chunk)
     warmup = self._bench.settings["warmup_share"] * config.train.steps
     config.optimizer.warmup_steps = int(warmup)
@@ -214,30 +212,16 @@ def origin(config: Config) -> str:
   The config file names a run of it, as teacher, as first weights or for its
   features; pairs are made by the same.
   """
-  sections = (config.get(name, {}) for name in ("teacher", "init", "features"))
-  folders = [section.get("workdir", "") for section in sections]
-  named = {pathlib.Path(folder).name for folder in folders if folder}
+  named = set(named_runs(config).values())
   if len(named) > 1:
     raise ValueError(f"{config.method} starts from several rows: {named}")
   return named.pop() if named else ""
 
 
-def flops_of_step(config: Config, others: dict[str, Any]) -> float:
+def flops_of_step(config: Config) -> float:
   """Return the FLOPs of the matrix products of one training step."""
-  source = load_data(data_plan(config), "train")
-  configs = {
-    k: others[k].config for k in ("teacher", "features") if k in others
-  }
-  resolved = resolve(
-    config,
-    shape=source.shape,
-    num_classes=source.num_classes,
-    teacher=configs.get("teacher"),
-    features=configs.get("features"),
-  )
-  program = training_step(
-    Run(make_plan(resolved)), sharding.make_mesh(), steps=1
-  )
+  run = Run(assumed_plan(config)[0])
+  program = training_step(run, sharding.make_mesh(), steps=1)
   return compile_program(program).flops
 
 

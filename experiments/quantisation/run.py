@@ -139,7 +139,6 @@ def trained(bench: Bench) -> dict[str, Fits]:
       method,
       config,
       teacher=found["flow_matching"] if taught else None,
-      together=False,
     )
   return found
 

@@ -18,16 +18,16 @@ from experiments.runner import (
   Study,
   at_least,
   at_most,
+  make_pairs,
   panels,
   save_points,
 )
 from experiments.runner.fields import acceleration, follow, joined, refined
 from experiments.runner.figures import draw_lines, share_legend
-from experiments.runner.pairs import make_pairs
 from jaxflow import couplings, data, flow_maps, sampling, solvers
-from jaxflow.commands.pairs import Options
 from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics import trajectories
+from jaxflow.runs.pair_generation import PairOptions
 
 SETTINGS = {
   "seeds": 5,
@@ -104,10 +104,10 @@ class Reflow:
       jax.tree_util.Partial(self._velocity, params) for params in fits.params()
     ]
 
-  def pairs_of(self, fits: Fits, number: int) -> list[data.Dataset]:
+  def pairs_of(self, fits: Fits, number: int) -> pathlib.Path:
     """Make noise and data with the flow of a round, fresh noise each."""
     settings = self._bench.settings
-    options = Options(
+    options = PairOptions(
       num=settings["pairs"],
       solver="heun",
       nfe=settings["pair_calls"],
@@ -116,7 +116,7 @@ class Reflow:
     return make_pairs(fits, options)
 
   def train(
-    self, title: str, fits: Fits, made: list[data.Dataset], share: float
+    self, title: str, fits: Fits, made: pathlib.Path, share: float
   ) -> Fits:
     """Train the next round from the networks of this one."""
     bench = self._bench
@@ -131,7 +131,7 @@ class Reflow:
     return bench.fit(title, config, init=fits, pairs=made if share else None)
 
   def distil(
-    self, title: str, fits: Fits, made: list[data.Dataset], steps: int
+    self, title: str, fits: Fits, made: pathlib.Path, steps: int
   ) -> Fits:
     """Train a one-step generator on pairs, from the flow that made them."""
     config = self._bench.config(

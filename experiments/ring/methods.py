@@ -5,13 +5,12 @@ teacher, starting point or pairs is the name of other networks here.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.runner import Bench, Fits, make_pairs
-from jaxflow.commands import PairOptions
+from experiments.runner import Bench, Fits, make_pairs, named_runs
 from jaxflow.config import Config
+from jaxflow.runs.pair_generation import PairOptions
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -58,12 +57,10 @@ class Methods:
 
   def _others(self, config: Config) -> dict[str, Any]:
     """Return what a config builds on, as arguments of `fit`."""
-    others: dict[str, Any] = {}
-    for role in ("teacher", "init"):
-      folder = config.get(role, {}).get("workdir", "")
-      if folder:
-        others[role] = self._start(pathlib.Path(folder).name)
-    if config.data.get("pairs", ""):
+    others: dict[str, Any] = {
+      role: self._start(name) for role, name in named_runs(config).items()
+    }
+    if config.data.get("pairs"):
       options = self.bench.settings["pairs"]
       others["pairs"] = make_pairs(
         self._start(options["of"]),

@@ -26,6 +26,7 @@ from experiments.runner import (
 )
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
 from jaxflow import data, paths, reports
+from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.figures import save_arrows, save_points, save_trajectories
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
@@ -157,7 +158,7 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
   for size in bench.settings["batches"]:
     noise = jax.random.normal(jax.random.key(0), (size, 2))
     for name, (fits, nfe) in models.items():
-      sampler = fits.run.model.make_sampler(nfe)
+      sampler = fits.run.make_sampler(nfe)
       for seed, params in enumerate(fits.params()):
 
         def call(sampler=sampler, params=params, noise=noise):
@@ -203,7 +204,7 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
   path = teacher.run.model.path
   noise = jax.random.normal(jax.random.key(2), (bench.settings["arrows"], 2))
   start = paths.start(path, noise)
-  network, flow_map = teacher.velocities()[0], teacher.run.model.flow_map()
+  network, flow_map = teacher.velocities()[0], teacher.run.model.flow_map
   times = jnp.linspace(path.t_max, path.t_min, REPORT_CALLS + 1)
 
   @jax.jit
@@ -217,7 +218,7 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
 
   points = np.concatenate([start[None], follow(network, start)])
   save_trajectories(points, times, folder / "trajectories.png")
-  jump = student.run.model.make_sampler(1)
+  jump = student.run.make_sampler(1)
   ends = jump(student.params()[0], noise, jax.random.key(0), None)
   save_arrows(noise, ends, folder / "one_step_arrows.png")
 
@@ -238,21 +239,20 @@ def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
 def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
   """Measure a VAE and a flow, trained as the methods are."""
   settings = bench.settings
-  config = bench.config("ring:flow_matching")
+  plan, _ = assumed_plan(bench.config("ring:flow_matching"))
   steps, rows = settings["methods_steps"], []
   for name, baseline in (
     ("VAE", baselines.vae()),
     ("coupling flow", baselines.coupling_flow()),
   ):
-    options = optimizers.OptimizerOptions(**config.optimizer.to_dict())
-    _, optimizer = optimizers.make_optimizer(options, steps=steps)
+    _, optimizer = optimizers.make_optimizer(plan.optimizer, steps=steps)
     params = baselines.train(
       baseline,
       data.load("ring", "train").data,
       bench.seeds,
       optimizer,
       steps=steps,
-      batch_size=config.train.batch_size,
+      batch_size=plan.train.batch_size,
     )
     samples = baselines.draw(baseline, params, bench.seeds, settings["num"])
     rows.append(_row(name, 1, judge(samples)))

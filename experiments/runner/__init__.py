@@ -8,7 +8,7 @@ and writes everything that the repository keeps of it.
 from experiments.runner.bench import Bench
 from experiments.runner.figures import panels, save_images, save_points
 from experiments.runner.fits import Fits
-from experiments.runner.fitting import fit
+from experiments.runner.fitting import fit, named_runs
 from experiments.runner.judges import ImageJudge, PlaneJudge
 from experiments.runner.pairs import make_pairs
 from experiments.runner.results import Results, Row
@@ -30,6 +30,7 @@ __all__ = [
   "at_most",
   "fit",
   "make_pairs",
+  "named_runs",
   "panels",
   "save_images",
   "save_points",

@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jaxflow
 from experiments.runner.fits import Fits
 from experiments.runner.fitting import fit
 from jaxflow.config import Config, update
-from jaxflow.config.presets import load_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ class Bench:
       *changes: Fields to change, as nested mappings, one after the other.
     """
     file, _, method = name.partition(":")
-    config = load_file(f"{ROOT / 'configs' / file}.py:{method}")
+    config = jaxflow.preset(f"{ROOT / 'configs' / file}.py:{method}")
     for change in changes:
       update(config, change)
     return config
@@ -60,9 +60,9 @@ class Bench:
       config: The config.
       **others: As `fitting.fit`.
     """
-    fits = fit(config, self.seeds, folder=self.workdir / "fits", **others)
-    self.trained += fits.seconds
+    fits = fit(config, self.seeds, self.workdir / "fits", **others)
+    seconds = fits.seconds
+    self.trained += seconds
     diverged = f", {n} diverged" if (n := int(fits.diverged.sum())) else ""
-    steps = fits.config.train.steps
-    self.say(f"{title}: {steps:,} steps in {fits.seconds:.0f} s{diverged}")
+    self.say(f"{title}: {fits.steps:,} steps in {seconds:.0f} s{diverged}")
     return fits

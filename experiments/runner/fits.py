@@ -1,155 +1,169 @@
-"""Trained networks of several seeds, and what can be made of them."""
+"""Trained runs of several seeds, and what can be made of them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.config import Config, update
-from jaxflow.parallel import sharding
-from jaxflow.runs.drawing import class_labels, drawer
+import jaxflow
+from jaxflow.api import TrainedRun
+from jaxflow.config import changed
+from jaxflow.errors import RunError
+from jaxflow.figures import read_log
 from jaxflow.runs.run import Run
-from jaxflow.training.state import TrainState
 from jaxflow.types import ModelFn, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fits:
-  """Trained networks, one a seed.
+  """Runs of one config, one a seed.
 
   Attributes:
-    run: The run of their resolved config.
-    seeds: Their seeds [S].
-    states: Their last states; parameters, averages, frozen networks and
-      counters.
-    log: Metrics [S, dispatches] by name, NaN where not measured.
-    seconds: What training took, compilation left out.
-    key: Digest of all that decides them.
-    earlier: States after fewer steps, by their number.
-    draws: Samplers that are compiled, by network calls.
+    folder: Where they are kept: seed i in `seed_i`.
+    runs: The runs by their seed; None where training broke off.
   """
 
-  run: Run
-  seeds: tuple[int, ...]
-  states: Sequence[TrainState]
-  log: Mapping[str, np.ndarray]
-  seconds: float
-  key: str
-  earlier: Mapping[int, Sequence[TrainState]] = dataclasses.field(
-    default_factory=dict
-  )
-  draws: dict[int, Callable] = dataclasses.field(default_factory=dict)
+  folder: pathlib.Path
+  runs: Mapping[int, TrainedRun | None]
 
   @property
-  def config(self) -> Config:
-    """The resolved config."""
-    return self.run.model.config
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds [S]."""
+    return tuple(self.runs)
+
+  @property
+  def trained(self) -> list[TrainedRun]:
+    """The runs that are trained to the end."""
+    return [run for run in self.runs.values() if run is not None]
+
+  @property
+  def run(self) -> Run:
+    """The plan of the runs, with the first one's seed."""
+    return self.trained[0].run
+
+  @property
+  def steps(self) -> int:
+    """After how many steps of training the runs are taken."""
+    return self.trained[0].step
+
+  def workdir(self, seed: int) -> pathlib.Path:
+    """Return the folder of a seed's run."""
+    return self.folder / f"seed_{seed}"
+
+  @property
+  def log(self) -> dict[str, np.ndarray]:
+    """What was logged, [S, lines] by name, NaN where not measured."""
+    files = [self.workdir(seed) / "metrics.csv" for seed in self.seeds]
+    # What broke off at once has none.
+    logs = [read_log(file) if file.exists() else {} for file in files]
+    names = dict.fromkeys(name for log in logs for name in log)
+    lines = max(len(log.get("step", ())) for log in logs)
+    found = {name: np.full((len(logs), lines), np.nan) for name in names}
+    for i, log in enumerate(logs):
+      for name, values in log.items():
+        found[name][i, : len(values)] = values
+    return found
+
+  @property
+  def seconds(self) -> float:
+    """What training took, the first dispatch of each seed left out."""
+    return float(np.nan_to_num(self.log["seconds"]).max(axis=1).sum())
 
   @property
   def diverged(self) -> np.ndarray:
-    """Whether parameters are not finite, or every tenth step was skipped."""
-    return np.array([_broken(state) for state in self.states])
+    """Whether training broke off, or skipped more than a tenth of its steps."""
+    return np.array(
+      [
+        run is None or int(run.state.skipped) * 10 > run.step
+        for run in self.runs.values()
+      ]
+    )
+
+  def each(self, function: Callable[[TrainedRun], TrainedRun]) -> Self:
+    """Return other runs, each made of one of these."""
+    runs = {k: run and function(run) for k, run in self.runs.items()}
+    return dataclasses.replace(self, runs=runs)
 
   def at(self, steps: int) -> Self:
-    """Return the networks as they were after so many steps.
+    """Return the runs as they were after so many steps.
 
     Args:
       steps: The number of all steps, or one of `fit`'s `snapshots`.
     """
-    if steps == self.config.train.steps:
+    if steps == self.steps:
       return self
-    return dataclasses.replace(
-      self,
-      states=self.earlier[steps],
-      key=f"{self.key}-{steps}",
-      earlier={},
-    )
+
+    def earlier(run):
+      return jaxflow.load(run.workdir, step=steps, config=run.config)
+
+    return self.each(earlier)
 
   def changed(self, fields: Mapping[str, Any]) -> Self:
-    """Return the same networks, sampled in another way.
+    """Return the same runs, sampled in another way.
 
     Args:
       fields: Fields of the config to change, as nested mappings.
     """
-    config = self.config.copy_and_resolve_references()
-    with config.unlocked():
-      update(config, fields)
-    return dataclasses.replace(
-      self, run=Run.of(config), key=f"{self.key}, {fields}", draws={}
-    )
+
+    def otherwise(run):
+      config = changed(run.config, fields)
+      return jaxflow.load(run.workdir, step=run.step, config=config)
+
+    return self.each(otherwise)
 
   def mapped(self, function: Callable[[PyTree], PyTree]) -> Self:
-    """Return networks with other parameters: rounded, for instance.
+    """Return runs with other parameters: rounded, for instance.
 
     Args:
       function: Makes parameters of parameters, of the same shapes and types.
     """
-    states = [
-      dataclasses.replace(
-        state,
-        params=function(state.params),
-        ema={name: function(value) for name, value in state.ema.items()},
-      )
-      for state in self.states
-    ]
-    # Nothing can be kept under a name that does not say what was done.
-    return dataclasses.replace(self, states=states, key="")
 
-  def params(self, average: str | None = None) -> list[PyTree]:
-    """Return the parameters of every seed.
+    def other(run):
+      params = function(run.state.params)
+      ema = {name: function(value) for name, value in run.state.ema.items()}
+      state = dataclasses.replace(run.state, params=params, ema=ema)
+      # No folder holds it.
+      return dataclasses.replace(run, state=state, workdir=None)
 
-    Args:
-      average: Name of an EMA, or "online"; default: the one that is sampled.
-    """
-    name = average or self.config.sample.ema
-    return [self.run.select(x, name, "average") for x in self.states]
+    return self.each(other)
+
+  def params(self) -> list[PyTree]:
+    """Return the parameters of every seed, of the average that is sampled."""
+    return [run.params for run in self.trained]
 
   def sample(
     self, num: int, nfe: int, *, label: int | None = None, seed: int = 0
   ) -> np.ndarray:
     """Draw samples of every seed, [S, num, ...], each from its own noise.
 
+    A seed whose samples are not finite has NaN.
+
     Args:
       num: Samples a seed.
       nfe: Network calls a sample.
       label: The class of all; default: classes in turn.
-      seed: Of the noise, beside the seed of the network.
+      seed: Of the noise, beside the seed of the run.
     """
-    if nfe not in self.draws:
-      self.draws[nfe] = drawer(self.run, nfe, "nfe", sharding.make_mesh())
-    draw = self.draws[nfe]
-    labels = class_labels(self.run.model.num_classes, num, label)
-    keys = [
-      jax.random.fold_in(jax.random.key(seed), number) for number in self.seeds
-    ]
-    found = [
-      draw(state, key, num, labels)
-      for state, key in zip(self.states, keys, strict=True)
-    ]
-    return np.stack(found)
-
-  def networks(self, average: str | None = None) -> list[ModelFn]:
-    """Return the network of every seed, its parameters as arguments."""
-    apply = self.run.model.network.apply
-    return [
-      jax.tree_util.Partial(apply, params) for params in self.params(average)
-    ]
+    found = np.full((len(self.seeds), num, *self.run.model.shape), np.nan)
+    for samples, (number, run) in zip(found, self.runs.items(), strict=True):
+      if run is None:
+        continue
+      try:
+        samples[:] = run.sample(
+          num, labels=label, nfe=nfe, seed=1000 * seed + number, clip=False
+        )
+      except RunError:
+        pass  # It stays NaN.
+    return found.astype(np.float32)
 
   def velocities(self) -> list[ModelFn]:
-    """Return the velocity of every seed, as the run is sampled."""
-    velocity_of = self.run.model.sampled()
+    """Return the velocity of every seed, its parameters as arguments."""
+    network_of = self.run.model.sampled(self.run.plan.sample)
 
     def velocity(params, *inputs):
-      return velocity_of(params)(*inputs)
+      return network_of(params)(*inputs)
 
     return [jax.tree_util.Partial(velocity, x) for x in self.params()]
-
-
-def _broken(state: TrainState) -> bool:
-  finite = all(
-    bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params)
-  )
-  return not finite or int(state.skipped) * 10 > int(state.step)

@@ -1,184 +1,111 @@
-"""Networks of several seeds, trained from one config.
+"""Runs of several seeds, each with a workdir of its own."""
 
-`fit` is the training step of `jaxflow train`, without its folders: one program
-for all seeds, which small networks run side by side (`jax.vmap`) and large ones
-one after the other. Seed i starts from, and is taught by, seed i of other fits,
-so repetitions are independent. What has been trained is kept in a folder.
-"""
-
-import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax
-import numpy as np
-
-from experiments.runner import advance, keeping
+import jaxflow
 from experiments.runner.fits import Fits
-from jaxflow import data
-from jaxflow.config import Config, resolve
-from jaxflow.parallel import sharding
-from jaxflow.runs.initial_weights import initial_parameters
-from jaxflow.runs.inputs import Inputs, make_batches
-from jaxflow.runs.run import Run, load_data
-from jaxflow.training.loop import steps_per_dispatch
-from jaxflow.training.state import TrainState
+from jaxflow.api import TrainedRun
+from jaxflow.config import Config, sources
+from jaxflow.errors import RunError
 from jaxflow.types import LossOutput
-
-# Numbers of random streams beside that of the network's parameters, as those of
-# a run of `jaxflow train`.
-_FEATURES, _DISCRIMINATOR = 1, 2
 
 
 def fit(
   config: Config,
   seeds: Sequence[int],
+  folder: pathlib.Path,
   *,
-  folder: pathlib.Path | None = None,
   teacher: Fits | None = None,
   init: Fits | None = None,
   features: Fits | None = None,
-  pairs: Sequence[data.Dataset] | None = None,
-  source: data.Source | None = None,
+  pairs: pathlib.Path | None = None,
   snapshots: Sequence[int] = (),
-  together: bool = True,
   loss: Callable[..., LossOutput] | None = None,
 ) -> Fits:
-  """Train a config on several seeds.
+  """Train a config on several seeds, or find it trained.
+
+  Seed i starts from, and is taught by, seed i of other runs, so repetitions are
+  independent.
 
   Args:
-    config: As `jaxflow.config.default_config` makes it; its seed is not read.
+    config: The config; its seed and the runs that it names are not read.
     seeds: The seeds [S].
-    folder: Where trained networks are kept; None to keep none.
-    teacher: Networks that teach, of the same seeds.
-    init: Networks from which to start, of the same seeds.
-    features: Networks whose layers give features, of the same seeds.
-    pairs: Noise and samples, one set a seed.
-    source: Data to train on; default: what the config names.
+    folder: Where all runs are kept.
+    teacher: Runs that teach, of the same seeds.
+    init: Runs from which to start, of the same seeds.
+    features: Runs whose layers give features, of the same seeds.
+    pairs: The folder of `make_pairs`.
     snapshots: After how many steps the networks are kept as well.
-    together: Whether all seeds are one vmapped program. Without, one program
-      runs them in turn: for networks that fill the machine alone, and for
-      losses with a discriminator, of which vmap would compute every branch.
-    loss: A loss of an experiment in place of the method's, with its arguments.
+    loss: A loss of an experiment in place of the method's.
+
+  Raises:
+    RunError: If training broke off with every seed.
   """
-  real = load_data(config, "train") if source is None else source
-  config = resolve(
-    config,
-    shape=real.shape,
-    num_classes=real.num_classes,
-    teacher=None if teacher is None else teacher.config,
-    features=None if features is None else features.config,
-    pairs=None if pairs is None else "given",
-  )
-  others = [x for x in (teacher, init, features) if x is not None]
-  if folder is not None and not all(x.key for x in others):
-    raise ValueError(
-      "networks that were changed by hand cannot be kept: no folder"
-    )
+  config = config.copy_and_resolve_references()
+  every = math.gcd(config.train.steps, *snapshots)
+  config.checkpoint.update(every=every, keep_every=every)
+  config.train.sample_every = 0
+  others = {"teacher": teacher, "init": init, "features": features}
+  # The user's own runs, which a config file may name, are none of these.
+  for name in others:
+    if name in config:
+      config[name].workdir = ""
+  if "pairs" in config.data:
+    config.data.pairs = ""
   identity = {
     "config": config.to_dict(),
-    "seeds": list(seeds),
-    "others": [x and x.key for x in (teacher, init, features)],
-    "pairs": [_digest(p.data, p.noise) for p in pairs or ()],
-    "data": ""
-    if source is None
-    else _digest(source.take(np.arange(len(source)))),
-    "snapshots": list(snapshots),
+    "others": {k: (x.folder.name, x.steps) for k, x in others.items() if x},
+    "pairs": pairs and (pairs.parent.name, pairs.name),
+    "loss": loss and inspect.getsource(loss.__code__),
   }
-  if loss is not None:
-    identity["loss"] = inspect.getsource(loss.__code__)
-  key = hashlib.sha256(
-    json.dumps(identity, sort_keys=True, default=str).encode()
-  ).hexdigest()[:16]
-  run = _with_loss(Run.of(config), loss)
-  first = [
-    _first_state(
-      run,
-      seed,
-      _at(init, i),
-      teacher=_at(teacher, i),
-      features=_at(features, i),
-    )
-    for i, seed in enumerate(seeds)
-  ]
-  path = None if folder is None else folder / f"{config.method}-{key}.npz"
-  if path is not None and path.exists():
-    return keeping.read(path, run, tuple(seeds), first, key, snapshots)
-  chunk = _chunk(config, snapshots)
-  streams = []
-  for i, seed in enumerate(seeds):
-    own = config.copy_and_resolve_references()
-    own.seed = seed
-    given = Inputs(real, None if pairs is None else pairs[i], None)
-    streams.append(make_batches(own, given, steps=chunk))
-  train = advance.together if together else advance.in_turn
-  kept, log, seconds = train(run, seeds, first, streams, chunk, snapshots)
-  fits = Fits(
-    run=run,
-    seeds=tuple(seeds),
-    states=kept.pop(config.train.steps),
-    log=log,
-    seconds=seconds,
-    key=key,
-    earlier=kept,
-  )
-  if path is not None:
-    keeping.write(path, fits)
-  return fits
+  text = json.dumps(identity, sort_keys=True, default=str)
+  key = hashlib.sha256(text.encode()).hexdigest()[:16]
+  place = folder / f"{config.method}-{key}"
+  runs: dict[int, TrainedRun | None] = {}
+  errors = []
+  for seed in seeds:
+    config.seed = seed
+    for name, fits in others.items():
+      if fits is not None:
+        config[name].workdir = str(fits.workdir(seed))
+    config.init.step = init and init.steps
+    if pairs is not None:
+      config.data.pairs = str(pairs / f"seed_{seed}")
+    try:
+      runs[seed] = _train(config, place / f"seed_{seed}", loss)
+    except RunError as error:
+      runs[seed] = None
+      errors.append(error)
+  if len(errors) == len(runs):
+    raise errors[0]
+  return Fits(folder=place, runs=runs)
 
 
-def _with_loss(run: Run, loss: Callable[..., LossOutput] | None) -> Run:
-  """Return a run that is trained by another loss, if one is given."""
-  if loss is None:
-    return run
-  method = dataclasses.replace(run.model.method, loss=loss)
-  model = dataclasses.replace(run.model, method=method)
-  return dataclasses.replace(run, model=model)
+def named_runs(config: Config) -> dict[str, str]:
+  """Return the names of the runs that a config file builds on, by role.
 
-
-def _chunk(config: Config, snapshots: Sequence[int]) -> int:
-  """Return the steps of a dispatch, a divisor of all boundaries."""
-  options = config.train
-  return steps_per_dispatch(
-    options.steps_per_dispatch, options.steps, *snapshots
-  )
-
-
-def _first_state(
-  run: Run,
-  seed: int,
-  init: tuple[Run, TrainState] | None,
-  **others: tuple[Run, TrainState] | None,
-) -> TrainState:
-  """Return the state from which a seed starts."""
-  config = run.model.config
-  given = {
-    name: other[0].select(other[1], config[name].ema, f"{name}.ema")
-    for name, other in others.items()
-    if other is not None
+  The folders that the files of `configs/` name are called after the methods of
+  the runs in them.
+  """
+  return {
+    role: pathlib.Path(source.workdir).name
+    for role, source in sources(config).items()
+    if source.workdir
   }
-  key = jax.random.key(seed)
-  frozen = run.roles.frozen(jax.random.fold_in(key, _FEATURES), given)
-  if init is not None:
-    template = run.template(sharding.make_mesh())
-    params = initial_parameters(run, template, init)
-  elif "teacher" in given and config.teacher.init_student:
-    params = given["teacher"]
-  else:
-    params = run.model.network.init(key)
-  return run.init(params, frozen, jax.random.fold_in(key, _DISCRIMINATOR))
 
 
-def _at(fits: Fits | None, i: int) -> tuple[Run, TrainState] | None:
-  return None if fits is None else (fits.run, fits.states[i])
-
-
-def _digest(*arrays: Any) -> str:
-  leaves = jax.tree.leaves(arrays)
-  return hashlib.sha256(
-    b"".join(np.asarray(x).tobytes() for x in leaves)
-  ).hexdigest()
+def _train(
+  config: Config,
+  workdir: pathlib.Path,
+  loss: Callable[..., LossOutput] | None,
+) -> TrainedRun:
+  """Train a seed; raise KeyboardInterrupt if the user stops it."""
+  run = jaxflow.train(config, workdir, loss=loss, log=lambda line: None)
+  if not run.finished:
+    raise KeyboardInterrupt
+  return run

@@ -1,51 +1,35 @@
-"""Pairs of noise and sample, made by networks of several seeds."""
+"""Pairs of noise and sample, made by runs of several seeds."""
 
-import jax.numpy as jnp
-import numpy as np
+import dataclasses
+import hashlib
+import pathlib
 
 from experiments.runner.fits import Fits
-from jaxflow import data
-from jaxflow.commands.pairs import Options, make_draw, solving
+from jaxflow.runs import pair_generation
+from jaxflow.runs.pair_generation import PairOptions
 
 
-def make_pairs(teacher: Fits, options: Options) -> list[data.Dataset]:
-  """Solve the teacher's ODE from fresh noise; one set of pairs a seed.
-
-  Classes come in turn; each seed has noise of its own.
+def make_pairs(teacher: Fits, options: PairOptions) -> pathlib.Path:
+  """Solve the teacher's ODE from fresh noise, other noise for each seed.
 
   Args:
-    teacher: Networks that predict a velocity.
-    options: How many pairs, solver, network calls, guidance. Average and grid
-      are the teacher's where it names none.
+    teacher: Runs that predict a velocity.
+    options: How many pairs, solver, network calls, guidance, seed.
+
+  Returns:
+    The folder of all pairs: those of seed i are in `seed_i`.
   """
-  config = solving(teacher.config, options)
-  draw = make_draw(config, options)
-  classes = config.data.num_classes
-  size = min(options.batch_size, options.num)
-  made = []
-  for seed, params in zip(
-    teacher.seeds, teacher.params(options.ema), strict=True
-  ):
-    parts = []
-    for start in range(0, options.num, size):
-      # The last batch is as long as the others: one program draws all.
-      number = np.arange(start, start + size, dtype=np.uint32)
-      index = jnp.asarray(number + np.uint32(seed) * np.uint32(1 << 24))
-      label = (number % classes).astype(np.int32) if classes else None
-      noise, samples = draw(params, index, label)
-      parts.append((np.asarray(noise), np.asarray(samples), label))
-    noise, samples, *labels = (
-      None if part[0] is None else np.concatenate(part)[: options.num]
-      for part in zip(*parts, strict=True)
+  text = f"{teacher.steps} {options}"
+  name = f"pairs-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+  folder = teacher.folder / name
+  for seed in teacher.seeds:
+    made = pair_generation.make_pairs(
+      teacher.workdir(seed),
+      folder / f"seed_{seed}",
+      dataclasses.replace(options, seed=1000 * options.seed + seed),
+      step=teacher.steps,
+      say=lambda line: None,
     )
-    made.append(
-      data.Dataset(
-        data=samples,
-        label=labels[0],
-        num_classes=classes,
-        name=config.data.name,
-        split="train",
-        noise=noise,
-      )
-    )
-  return made
+    if not made:
+      raise KeyboardInterrupt
+  return folder

@@ -114,6 +114,8 @@ class Study:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
       cache = workdir if quick else workdir.parent
       jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+      # Runs that differ in the seed share their programs, small ones too.
+      jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     figures = workdir / "figures" if quick else self.folder / "results"
     figures.mkdir(parents=True, exist_ok=True)
     bench = Bench(

@@ -110,7 +110,7 @@ def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
     "ema": {"target": {"name": "constant", "decay": decay}},
     "optimizer": {"learning_rate": rate, "schedule": "constant"},
     "sample": {"ema": "sampling"},
-    "train": {"steps": settings["steps"]},
+    "train": {"steps": settings["steps"], "log_every": 100},
   }
   method = "training" if training == TRAINING else "distillation"
   return bench.config(

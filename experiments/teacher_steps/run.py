@@ -76,7 +76,7 @@ def measure(bench: Bench) -> list[Row]:
   true = [_walk(exact, x, fine, solver=solvers.heun) for x in starts]
   taught = [
     _walk(velocity, x, fine, solver=solvers.heun)
-    for velocity, x in zip(_alike(teacher), starts, strict=True)
+    for velocity, x in zip(teacher.velocities(), starts, strict=True)
   ]
   rows = []
   for solver in settings["orders"]:
@@ -88,7 +88,7 @@ def measure(bench: Bench) -> list[Row]:
       numbers = {"error": _errors(ends, true), "typical": _middle(ends, true)}
       rows.append(Row({"what": RULE, **labels}, numbers))
       student = _student(bench, teacher, solver, points)
-      jump = student.run.model.make_sampler(1)
+      jump = student.run.make_sampler(1)
       ends = [
         jump(params, x, jax.random.key(0), None)
         for params, x in zip(student.params(), noise, strict=True)
@@ -121,15 +121,6 @@ def _student(bench: Bench, teacher: Fits, solver: str, points: int) -> Fits:
     },
   )
   return bench.fit(f"{solver}, {points} points", config, teacher=teacher)
-
-
-def _alike(fits: Fits) -> list[ModelFn]:
-  """Return velocities of one function, for which a program compiles once."""
-  velocities = fits.velocities()
-  return [
-    jax.tree_util.Partial(velocities[0].func, *velocity.args)
-    for velocity in velocities
-  ]
 
 
 @functools.partial(jax.jit, static_argnames="solver")

@@ -244,6 +244,7 @@ def options_of(kind: str, name: str) -> Collection[str]:
 KIND_OF_TYPE: Mapping[Any, str] = {
   adversarial.Criterion: "criterion",
   couplings.Coupling: "coupling",
+  models.Features: "features",
   solvers.Solver: "solver",
   times.Grid: "grid",
   times.Law: "law",

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import shlex
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.messages import first_line, last_line, next_command
 from jaxflow.runs.previews import Previews, SamplePictures, make_previews
 from jaxflow.runs.run import Run
 from jaxflow.training import loop
@@ -212,21 +212,15 @@ def _run(
   begin = int(state.step)
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  log(
-    f"{plan.model.name} on {plan.data.name}: {count:,} parameters, "
-    f"{prepared.inputs}, {_machine(mesh)}, {chunk} steps per dispatch, "
-    f"{'resumed at' if begin else 'from'} step {begin}"
-  )
+  log(first_line(plan, state, prepared.inputs, mesh, chunk))
   for parameter in sharding.undivided(state.params, mesh):
     log(f"mesh does not divide {parameter}: replicated along it")
   watch = functools.partial(
     watcher, run, mesh, workdir, interrupted=interrupted, say=log
   )
   if begin >= plan.train.steps:
-    log(
-      f"nothing to do: {workdir} is trained to step {begin:,}{_next(workdir)}"
-    )
+    place = f"{workdir} is trained to step {begin:,}"
+    log(f"nothing to do: {place}{next_command(workdir)}")
     if workdir is not None and missing_last(run, workdir):
       with contextlib.closing(watch(state)) as on_steps:
         on_steps(state, begin, position)
@@ -278,7 +272,7 @@ def _run(
       seconds=seconds,
       log=log,
     )
-  log(_last_line(workdir, int(state.step), told.scalars, finished=finished))
+  log(last_line(workdir, int(state.step), told.scalars, finished=finished))
   processes.together(told.check)
   return Trained(run=run, state=state, finished=finished)
 
@@ -309,44 +303,6 @@ def _callbacks(
 def _ask_to_stop() -> None:
   """Let all processes save and stop, as a signal from outside does."""
   os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _last_line(
-  workdir: pathlib.Path | None,
-  step: int,
-  scalars: Mapping[str, float],
-  *,
-  finished: bool,
-) -> str:
-  """Say where a run is, and what comes next."""
-  if not finished and workdir is None:
-    return f"interrupted at step {step}"
-  if not finished:
-    return (
-      f"interrupted: saved step {step} in {workdir}; the same command goes on "
-      "from there"
-    )
-  place = "" if workdir is None else f"{workdir} at "
-  loss = f"last loss {scalars['loss']:.4g}"
-  return f"done: {place}step {step:,} ({loss}){_next(workdir)}"
-
-
-def _next(workdir: pathlib.Path | None) -> str:
-  """Return the command that draws samples of a run, after a full stop."""
-  if workdir is None:
-    return ""
-  folder = shlex.quote(str(workdir))
-  return f". Next: jaxflow sample --workdir={folder} --out=samples.png"
-
-
-def _machine(mesh: jax.sharding.Mesh) -> str:
-  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
-  text = f"{mesh.size} device(s)"
-  if processes.count() > 1:
-    text += f" of {processes.count()} processes"
-  if mesh.size > mesh.shape["data"]:
-    text += f" ({', '.join(f'{k} {v}' for k, v in mesh.shape.items())})"
-  return text
 
 
 def _warm_start(plan: Plan, others: start.Others) -> str | None:

@@ -89,10 +89,11 @@ def progress_line(
   """
   total = f"{steps:,}"
   parts = [f"step {step:>{len(total)},}/{total}"]
-  for name, value in scalars.items():
-    loss = name in ("loss", "discriminator_loss") or name.startswith("raw")
-    if loss or name in ("gradient_norm", "learning_rate"):
-      parts.append(f"{name.replace('_', ' ')} {value:.4g}")
+  raw = [name for name in scalars if name.startswith("raw")]
+  others = "discriminator_loss", "gradient_norm", "learning_rate"
+  for name in ("loss", *raw, *others):
+    if name in scalars:
+      parts.append(f"{name.replace('_', ' ')} {scalars[name]:.4g}")
   if scalars.get("skipped"):
     parts.append(f"skipped {scalars['skipped']:,} step(s)")
   if "samples_per_second" in scalars:

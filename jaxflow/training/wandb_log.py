@@ -30,20 +30,20 @@ class WandbLog:
   Raises:
     UsageError: If wandb is not installed.
 
-  Example:
-    jaxflow.train(config, "runs/x", callbacks=[WandbLog("digits")])
+  Example: `jaxflow.train(config, "runs/x", callbacks=[WandbLog("digits")])`.
   """
 
   def __init__(
     self, project: str, *, name: str | None = None, mode: str | None = None
   ):
     try:
-      self._wandb: Any = importlib.import_module("wandb")
+      wandb: Any = importlib.import_module("wandb")
     except ImportError as error:
       raise UsageError(
         "WandbLog needs the package wandb: pip install "
         '"jaxflow-generative[wandb]"'
       ) from error
+    self._wandb = wandb
     self._project, self._name, self._mode = project, name, mode
     self._run: Any = None
 
@@ -52,7 +52,7 @@ class WandbLog:
     folder, name, number = start.workdir, self._name, None
     if folder is not None:
       name = name or folder.name
-      number = _number(folder, new=not start.step)
+      number = _number(folder / "wandb" / "run_id", new=not start.step)
     self._run = self._wandb.init(
       project=self._project,
       name=name,
@@ -84,9 +84,8 @@ class WandbLog:
       self._run.finish()
 
 
-def _number(workdir: pathlib.Path, *, new: bool) -> str:
-  """Return the name by which wandb knows a run, and keep it in its workdir."""
-  path = workdir / "wandb" / "run_id"
+def _number(path: pathlib.Path, *, new: bool) -> str:
+  """Return the id of a run, and keep it in a file of its workdir."""
   if new or not path.exists():
     path.parent.mkdir(exist_ok=True)
     path.write_text(secrets.token_hex(4))

@@ -1,0 +1,96 @@
+"""What training says first and last."""
+
+import pathlib
+import shlex
+from collections.abc import Mapping
+
+import jax
+
+from jaxflow.parallel import processes
+from jaxflow.plans import Plan
+from jaxflow.runs.inputs import Inputs
+from jaxflow.training.state import TrainState
+
+__all__ = ["first_line", "last_line", "next_command"]
+
+
+def first_line(
+  plan: Plan,
+  state: TrainState,
+  inputs: Inputs,
+  mesh: jax.sharding.Mesh,
+  chunk: int,
+) -> str:
+  """Say what is trained, on what, and from where.
+
+  Args:
+    plan: The plan of the run.
+    state: Its state where training starts or resumes.
+    inputs: Its data.
+    mesh: The devices.
+    chunk: Steps a dispatch.
+  """
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  begin = int(state.step)
+  return (
+    f"{plan.model.name} on {plan.data.name}: {count:,} parameters, {inputs}, "
+    f"{_machine(mesh)}, {chunk} steps per dispatch, "
+    f"{'resumed at' if begin else 'from'} step {begin}"
+  )
+
+
+def last_line(
+  workdir: pathlib.Path | None,
+  step: int,
+  scalars: Mapping[str, float],
+  *,
+  finished: bool,
+) -> str:
+  """Say where a run is, and what comes next.
+
+  Args:
+    workdir: The run's folder, or None for a run in memory.
+    step: Its last step.
+    scalars: What was logged last.
+    finished: Whether training reached its end.
+
+  Example:
+    >>> last_line(None, 2000, {"loss": 0.123}, finished=True)
+    'done: step 2,000 (last loss 0.123)'
+  """
+  if not finished and workdir is None:
+    return f"interrupted at step {step}"
+  if not finished:
+    return (
+      f"interrupted: saved step {step} in {workdir}; the same command goes on "
+      "from there"
+    )
+  place = "" if workdir is None else f"{workdir} at "
+  loss = f"last loss {scalars['loss']:.4g}"
+  return f"done: {place}step {step:,} ({loss}){next_command(workdir)}"
+
+
+def next_command(workdir: pathlib.Path | None) -> str:
+  """Return the command that draws samples of a run, after a full stop.
+
+  Args:
+    workdir: The run's folder; without one there is no command.
+
+  Example:
+    >>> next_command(pathlib.Path("runs/x"))
+    '. Next: jaxflow sample --workdir=runs/x --out=samples.png'
+  """
+  if workdir is None:
+    return ""
+  folder = shlex.quote(str(workdir))
+  return f". Next: jaxflow sample --workdir={folder} --out=samples.png"
+
+
+def _machine(mesh: jax.sharding.Mesh) -> str:
+  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
+  text = f"{mesh.size} device(s)"
+  if processes.count() > 1:
+    text += f" of {processes.count()} processes"
+  if mesh.size > mesh.shape["data"]:
+    text += f" ({', '.join(f'{k} {v}' for k, v in mesh.shape.items())})"
+  return text
