@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import tiny
 
+import jaxflow
 from experiments.runner import fit
-from jaxflow.config.presets import load_file
 from jaxflow.losses import flow_matching_loss
 
 
@@ -21,17 +21,17 @@ def still(*arguments, **options):
 def distance(fits, params):
   """Return the largest change of a parameter of the first seed."""
   changes = jax.tree.map(
-    lambda a, b: np.abs(a - b).max(), fits.states[0].params, params
+    lambda a, b: np.abs(a - b).max(), fits.runs[0].state.params, params
   )
   return max(jax.tree.leaves(changes))
 
 
 def test_a_loss_takes_the_place_of_the_methods(tmp_path):
-  config = load_file(f"{tiny.config_file(tmp_path)}:flow_matching")
+  config = jaxflow.preset(f"{tiny.config_file(tmp_path)}:flow_matching")
   config.train.steps = 2
-  moved = fit(config, (0,), folder=tmp_path)
-  stayed = fit(config, (0,), folder=tmp_path, loss=still)
-  assert moved.key != stayed.key
+  moved = fit(config, (0,), tmp_path)
+  stayed = fit(config, (0,), tmp_path, loss=still)
+  assert moved.folder != stayed.folder
   first = stayed.run.model.network.init(jax.random.key(0))
   assert distance(stayed, first) == 0
   assert distance(moved, first) > 0

@@ -1,5 +1,6 @@
-"""Experiments say what their files say, and their networks are jaxflow's."""
+"""Experiments say what their files say, and their runs are jaxflow's."""
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxflow
 from experiments.runner import (
   Claim,
   PlaneJudge,
@@ -19,20 +21,22 @@ from experiments.runner import (
   at_least,
   at_most,
   fit,
+  make_pairs,
 )
 from experiments.runner import pages as pages_lib
 from experiments.runner.study import Column, Study
 from jaxflow import data
-from jaxflow.runs.pair_generation import PairOptions
-from jaxflow.config.presets import load_file
+from jaxflow.errors import RunError
+from jaxflow.losses import flow_matching_loss
 from jaxflow.methods import METHODS
+from jaxflow.runs.pair_generation import PairOptions
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 # Experiments on the runner; a new one has no results before its full run.
 STUDIES = sorted(
   file.parent.name
   for file in FOLDER.glob("*/run.py")
-  if "STUDY = Study(" in file.read_text()
+  if "STUDY = runner.Study(" in file.read_text()
 )
 WAITING = "Not run in full yet."
 QUESTIONS = tuple(
@@ -220,65 +224,136 @@ def test_parts_of_a_page_are_filled_and_missed():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-  """Return the same two networks as fits and, the second, as a run."""
+  """Return two flows as fits, and the folder of all runs."""
   folder = tmp_path_factory.mktemp("fits")
-  # Adam divides a gradient of zero by its own rounding error, unless it is told
-  # how small a gradient may be.
-  tiny.train(folder, "teacher", "flow_matching", "seed=1", "optimizer.eps=1e-3")
-  config = load_file(f"{tiny.config_file(folder)}:flow_matching")
-  config.optimizer.eps = 1e-3
-  return fit(config, (0, 1), folder=folder), folder
+  return fit(preset(folder, "flow_matching"), (0, 1), folder), folder
+
+
+def preset(folder, method):
+  return jaxflow.preset(f"{tiny.config_file(folder)}:{method}")
+
+
+def arrays(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
 def test_fits_are_what_jaxflow_trains(teacher):
   fits, folder = teacher
-  run = tiny.state_of(folder / "teacher")
-  fitted = fits.states[1]
-  assert tiny.apart(fitted.params, run.params) <= 1e-5
-  assert tiny.apart(fitted.ema, run.ema) <= 1e-5
+  config = preset(folder, "flow_matching")
+  config.seed = 1
+  run = jaxflow.train(config, log=lambda line: None)
+  np.testing.assert_allclose(
+    arrays(fits.runs[1].params), arrays(run.params), atol=1e-6
+  )
+  assert fits.log["loss"].shape == (2, 4)  # Every 10 of 40 steps.
+  assert fits.steps == 40 and not fits.diverged.any()
+  samples = fits.sample(8, 2, seed=3)
+  # The noise of seed 1 has the seed 3 * 1000 + 1.
+  own = run.sample(8, nfe=2, seed=3001)
+  np.testing.assert_allclose(samples[1], own, atol=1e-5)
 
 
 def test_fits_are_kept(teacher):
   fits, folder = teacher
-  config = load_file(f"{tiny.config_file(folder)}:flow_matching")
-  config.optimizer.eps = 1e-3
-  again = fit(config, (0, 1), folder=folder)
-  assert again.seconds == fits.seconds
+  before = {f: f.stat().st_mtime_ns for f in fits.folder.rglob("*.csv")}
+  again = fit(preset(folder, "flow_matching"), (0, 1), folder)
+  assert again.folder == fits.folder
+  assert before == {f: f.stat().st_mtime_ns for f in before}
   np.testing.assert_array_equal(again.sample(8, 2), fits.sample(8, 2))
-  assert set(again.log) == set(fits.log)
+  config = preset(folder, "flow_matching")
   config.optimizer.learning_rate *= 2
-  assert fit(config, (0, 1)).key != fits.key
+  config.train.steps = 5
+  assert fit(config, (0,), folder).folder != fits.folder
 
 
-def test_students_side_by_side_are_students_in_turn(teacher):
+def test_students_have_the_teacher_and_the_start_of_their_seed(teacher):
   fits, folder = teacher
-  file = tiny.config_file(folder)
-  config = load_file(f"{file}:consistency_distillation")
-  config.optimizer.eps = 1e-3
-  both, turns = (
-    fit(config, (0, 1), teacher=fits, snapshots=(20,), together=together)
-    for together in (True, False)
+  config = preset(folder, "consistency_distillation")
+  config.optimizer.learning_rate = 1e-9
+  config.train.steps = 5
+  students = fit(config, (0, 1), folder, teacher=fits)
+  # At this rate a student stays what it starts as: its teacher.
+  for mine, its in zip(students.params(), fits.params(), strict=True):
+    np.testing.assert_allclose(arrays(mine), arrays(its), atol=1e-6)
+  config = preset(folder, "flow_matching")
+  config.optimizer.learning_rate = 1e-9
+  config.train.steps = 5
+  later = fit(config, (0, 1), folder, init=fits)
+  for mine, its in zip(later.params(), fits.params(), strict=True):
+    np.testing.assert_allclose(arrays(mine), arrays(its), atol=1e-6)
+  zero, one = students.params()
+  assert np.abs(arrays(zero) - arrays(one)).max() > 1e-3
+
+
+def test_snapshots_are_the_runs_on_their_way(teacher):
+  _, folder = teacher
+  config = preset(folder, "flow_matching")
+  config.optimizer.learning_rate = 2e-2
+  fits = fit(config, (0,), folder, snapshots=(10, 20))
+  assert [fits.at(n).steps for n in (10, 20, 40)] == [10, 20, 40]
+  config.train.steps = 5
+  config.optimizer.learning_rate = 1e-9
+  early = fits.at(20)
+  later = fit(config, (0,), folder, init=early)
+  np.testing.assert_allclose(
+    arrays(later.params()), arrays(early.params()), atol=1e-6
   )
-  for steps in (20, 40):
-    a, b = both.at(steps), turns.at(steps)
-    assert int(a.states[0].step) == int(b.states[0].step) == steps
-    for x, y in zip(a.params(), b.params(), strict=True):
-      assert tiny.apart(x, y) <= 1e-5
-  # Seed by seed: two teachers, two students.
-  one, two = both.params()
-  assert any(
-    np.abs(a - b).max() > 1e-3
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+  assert np.abs(arrays(early.params()) - arrays(fits.params())).max() > 1e-3
+
+
+def test_fits_with_rounded_parameters(teacher):
+  fits, _ = teacher
+  zero = fits.mapped(lambda tree: jax.tree.map(np.zeros_like, tree))
+  assert not arrays(zero.params()).any() and arrays(fits.params()).any()
+  gone = fits.mapped(lambda tree: jax.tree.map(lambda x: x * np.nan, tree))
+  assert np.isnan(gone.sample(4, 1)).all()
+
+
+def test_fits_sampled_in_another_way(teacher):
+  fits, _ = teacher
+  online = fits.changed({"sample": {"ema": "online"}})
+  state = fits.runs[0].state
+  np.testing.assert_array_equal(
+    arrays(online.params()[0]), arrays(state.params)
   )
+  np.testing.assert_array_equal(
+    arrays(fits.params()[0]), arrays(state.ema["sampling"])
+  )
+
+
+@functools.wraps(flow_matching_loss)
+def lost(*arguments, **options):
+  """Return a loss that is no number."""
+  loss, metrics = flow_matching_loss(*arguments, **options)
+  return loss * np.nan, metrics
+
+
+def test_training_that_breaks_off_with_every_seed_is_an_error(teacher):
+  _, folder = teacher
+  config = preset(folder, "flow_matching")
+  config.train.update(steps=10, max_skipped=1)
+  with pytest.raises(RunError, match="not finite"):
+    fit(config, (0,), folder, loss=lost)
+
+
+def test_a_seed_that_broke_off_has_diverged(teacher):
+  fits, _ = teacher
+  runs = {**fits.runs, 2: None}
+  both = dataclasses.replace(fits, runs=runs)
+  assert both.diverged.tolist() == [False, False, True]
+  samples = both.sample(4, 1)
+  assert np.isfinite(samples[:2]).all() and np.isnan(samples[2]).all()
+  # Of the third there is no log.
+  assert np.isnan(both.log["loss"][2]).all() and both.seconds > 0
+  assert len(both.params()) == 2
 
 
 def test_pairs_are_the_ends_of_a_teachers_trajectories(teacher):
-  from experiments.runner import make_pairs
-
   fits, _ = teacher
-  made = make_pairs(
+  folder = make_pairs(
     fits, PairOptions(num=5, nfe=2, solver="euler", batch_size=4)
   )
+  made = [data.Pairs.open(folder / f"seed_{i}").load() for i in (0, 1)]
   assert [len(pairs) for pairs in made] == [5, 5]
   assert np.abs(made[0].noise - made[1].noise).max() > 0.1
   for pairs, velocity in zip(made, fits.velocities(), strict=True):

@@ -31,8 +31,9 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
+import jaxflow
 from jaxflow.parallel import sharding
-from jaxflow.runs import run as runs
+from jaxflow.runs.restoring import load
 from jaxflow.training.checkpoints import saved_steps
 
 HERE = pathlib.Path(__file__).parent
@@ -173,15 +174,9 @@ def chaos(folder: pathlib.Path, kills: int, seed: int) -> list[dict]:
 def teach(plan: Plan) -> None:
   """Train the teacher of all runs."""
   print("teacher", flush=True)
-  command = [
-    *(sys.executable, "-m", "jaxflow", "train"),
-    f"--config={CONFIG}:flow_matching",
-    f"--workdir={plan.folder / 'teacher'}",
-    "--config.train.steps=200",
-  ]
-  subprocess.run(
-    command, check=True, env=plan.environment(DEVICES), capture_output=True
-  )
+  config = jaxflow.preset(f"{CONFIG}:flow_matching")
+  config.train.steps = 200
+  jaxflow.train(config, plan.folder / "teacher", log=lambda line: None)
 
 
 def kill(plan: Plan, number: int, generator: random.Random) -> dict:
@@ -328,7 +323,7 @@ def compare(plan: Plan, name: str, other: str, *, exact: bool) -> dict:
 def state_of(workdir: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
   """Return a run's last checkpoint: arrays by name, and the data position."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  _, state = runs.load(workdir, field="--workdir", mesh=mesh)
+  _, state = load(workdir, mesh=mesh)
   step = int(state.step)
   data = workdir / "checkpoints" / str(step) / "data" / "metadata"
   position = json.loads(data.read_text())

@@ -7,8 +7,6 @@ demo goes on where it stopped.
 """
 
 import argparse
-import csv
-import dataclasses
 import json
 import pathlib
 import sys
@@ -20,10 +18,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from jaxflow import commands
-from jaxflow.config import Config, update
-from jaxflow.config.flags import config_of_run
-from jaxflow.config.presets import load_file
+import jaxflow
+from jaxflow.config import Config, changed, update
+from jaxflow.figures import read_log, save_samples
 from jaxflow.files import replace_file
 
 SETTINGS = {
@@ -34,11 +31,11 @@ SETTINGS = {
     "consistency_distillation": (1, 2, 4),
   },
   # What the table shows; jaxflow evaluate shows all there is.
-  "evaluation": (
-    "evaluation.metrics=recognised,sliced_wasserstein",
-    "evaluation.network.name=none",
-    "evaluation.flow.num=0",
-  ),
+  "evaluation": {
+    "metrics": "recognised,sliced_wasserstein",
+    "network": {"name": "none"},
+    "flow": {"num": 0},
+  },
   # What the short form changes; it samples in one call only.
   "quick": {
     "model": {"depth": 1},
@@ -72,7 +69,8 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
   runs = SETTINGS["nfe"]
   for number, method in enumerate(runs, start=1):
     print(f"\n[{number}/{len(runs)}] training {method}", flush=True)
-    if not commands.train(config_of(method, workdir, quick), workdir / method):
+    run = jaxflow.train(config_of(method, workdir, quick), workdir / method)
+    if not run.finished:
       sys.exit(0)
   print("\nsampling and comparing with held-out digits", flush=True)
   rows = []
@@ -88,8 +86,8 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
 
 def config_of(method: str, workdir: pathlib.Path, quick: bool) -> Config:
   """Return the config of a method, with the demo's own teacher."""
-  config = load_file(f"{SETTINGS['config']}:{method}")
-  if "teacher" in config and config.teacher.workdir:
+  config = jaxflow.preset(f"{SETTINGS['config']}:{method}")
+  if "teacher" in config:
     config.teacher.workdir = str(workdir / "flow_matching")
   if quick:
     update(config, SETTINGS["quick"])
@@ -101,25 +99,26 @@ def summarise(
 ) -> list[dict[str, object]]:
   """Evaluate a run and write a grid of its samples for each NFE."""
   rows = []
-  changes = [f"--config.{change}" for change in SETTINGS["evaluation"]]
-  config = config_of_run(workdir / method, changes, ("evaluation",))
-  for result in commands.evaluate(workdir / method, nfe=nfe, config=config):
+  config = jaxflow.load(workdir / method).config
+  config = changed(config, {"evaluation": SETTINGS["evaluation"]})
+  run = jaxflow.load(workdir / method, config=config)
+  seconds = read_log(workdir / method / "metrics.csv")["seconds"][-1]
+  for result in run.evaluate(nfe=nfe):
     calls = result["nfe"]
-    samples, _ = commands.sample(
-      workdir / method, num=SETTINGS["grid"], nfe=calls
-    )
-    commands.save_samples(samples, workdir / f"{method}_nfe{calls}.png")
-    scores = {k: dataclasses.asdict(v) for k, v in result["scores"].items()}
+    samples = run.sample(SETTINGS["grid"], nfe=calls)
+    save_samples(samples, workdir / f"{method}_nfe{calls}.png")
+    recognised = result["scores"]["recognised"]
+    distance = result["scores"]["sliced_wasserstein"]
     rows.append(
       {
         "model": method,
         "nfe": calls,
-        "recognised": scores["recognised"]["value"],
-        "sliced_wasserstein": scores["sliced_wasserstein"]["value"],
-        "floor": scores["sliced_wasserstein"]["real"],
-        "ceiling": scores["recognised"]["real"],
+        "recognised": recognised.value,
+        "sliced_wasserstein": distance.value,
+        "floor": distance.real,
+        "ceiling": recognised.real,
         "samples_per_second": result["samples_per_second"],
-        "train_seconds": train_seconds(workdir / method),
+        "train_seconds": seconds,
       }
     )
   return rows
@@ -137,12 +136,6 @@ def save_one_step(workdir: pathlib.Path) -> None:
   for number, grid in enumerate(grids):
     both.paste(grid, (number * (width + gap), 0))
   both.save(workdir / "one_step.png")
-
-
-def train_seconds(workdir: pathlib.Path) -> float:
-  """Return the time that a run has trained, from its log."""
-  with open(workdir / "metrics.csv", newline="") as file:
-    return float(list(csv.DictReader(file))[-1]["seconds"])
 
 
 def show(rows: list[dict[str, object]]) -> None:

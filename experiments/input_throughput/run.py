@@ -16,24 +16,22 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import jaxflow
 from jaxflow import data
-from jaxflow.config import default_config, resolve
+from jaxflow.config import default_config
 from jaxflow.data.loading import reading_threads
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding
-from jaxflow.runs import start
-from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 GOAL = 3.0
@@ -163,9 +161,11 @@ SOURCES: dict[str, Callable[[int, pathlib.Path], data.Source]] = {
 }
 
 
-@contextlib.contextmanager
-def stream(source: data.Source, options: Options) -> Iterator:
-  """Give device batches of a source, as `jaxflow train` makes them."""
+def input_speed(source: data.Source, options: Options) -> float:
+  """Return samples per second of the input alone, on the devices.
+
+  Batches are made as a training run makes them.
+  """
   slow = not isinstance(source, data.Dataset)
   batches = data.Batches(
     source,
@@ -175,23 +175,30 @@ def stream(source: data.Source, options: Options) -> Iterator:
     flip=True,
     threads=reading_threads() if slow else 0,
   )
-  mesh = sharding.make_mesh()
-  with contextlib.closing(
-    data.Prefetch(batches, sharding.batch_sharding(mesh))
-  ) as ahead:
-    yield ahead
-
-
-def input_speed(source: data.Source, options: Options) -> float:
-  """Return samples per second of the input alone, on the devices."""
-  with stream(source, options) as batches:
-    jax.block_until_ready(next(batches))
+  where = sharding.batch_sharding(sharding.make_mesh())
+  with contextlib.closing(data.Prefetch(batches, where)) as ahead:
+    jax.block_until_ready(next(ahead))
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < options.seconds:
-      jax.block_until_ready(next(batches))
+      jax.block_until_ready(next(ahead))
       count += 1
     took = time.perf_counter() - began
   return count * options.batch_size / took
+
+
+class Laps:
+  """Keeps how fast every logged step was, and the share of it that waited."""
+
+  def __init__(self):
+    self.speeds: list[float] = []
+    self.waits: list[float] = []
+
+  def on_log(self, step: int, scalars: dict[str, float]) -> None:
+    """Note a step; the first, which compiles, has no speed."""
+    del step
+    if "data_wait" in scalars:
+      self.speeds.append(scalars["samples_per_second"])
+      self.waits.append(scalars["data_wait"])
 
 
 def training_speed(
@@ -200,29 +207,26 @@ def training_speed(
   """Train on a source.
 
   Returns:
-    Samples per second of the step alone, the median of its times without the
-    wait for its batch; and the share of time spent waiting for batches.
+    Samples per second of the step alone, the median over steps without the wait
+    for their batches; and the share of time spent waiting for batches.
   """
-  config = default_config("flow_matching", data=source.name, model="dit")
+  config = default_config("flow_matching", data="given", model="dit")
   config.model.update(**SIZES["S"], patch_size=PATCH)
   config.model.depth = options.depth
-  config.train.batch_size = options.batch_size
-  config = resolve(
-    config, shape=source.shape, num_classes=source.num_classes, teacher=None
+  config.data.flip = True
+  config.train.update(
+    steps=options.steps + 1,
+    batch_size=options.batch_size,
+    steps_per_dispatch=1,
+    log_every=1,
   )
-  run = Run.of(config)
-  state = start.first_state(run, run.template(sharding.make_mesh()), {})
-  step = jax.jit(run.train_step(), donate_argnums=0)
-  with stream(source, options) as batches:
-    state, _ = jax.block_until_ready(step(state, next(batches)))
-    times, waited, began = [], batches.waited, time.perf_counter()
-    for _ in range(options.steps):
-      batch = next(batches)
-      dispatched = time.perf_counter()
-      state, _ = jax.block_until_ready(step(state, batch))
-      times.append(time.perf_counter() - dispatched)
-    share = (batches.waited - waited) / (time.perf_counter() - began)
-  return options.batch_size / statistics.median(times), share
+  config.sample.nfe = 1
+  laps = Laps()
+  jaxflow.train(config, data=source, callbacks=[laps], log=lambda line: None)
+  speeds, waits = np.array(laps.speeds), np.array(laps.waits)
+  seconds = options.batch_size / speeds
+  alone = options.batch_size / np.median(seconds * (1 - waits))
+  return float(alone), float((seconds * waits).sum() / seconds.sum())
 
 
 def measure(options: Options) -> dict:
