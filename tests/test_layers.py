@@ -130,6 +130,12 @@ def test_package_stays_in_one_layer(package, layers):
   assert users == layers
 
 
+def test_nothing_imports_the_command_line():
+  for module in FILES:
+    if layer(module) not in ("commands", "__main__"):
+      assert "commands" not in {layer(name) for name in own(module)}, module
+
+
 def docstrings(tree):
   """Return the constant nodes that are docstrings."""
   owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
