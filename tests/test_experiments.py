@@ -36,7 +36,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(
   file.parent.name
   for file in FOLDER.glob("*/run.py")
-  if "STUDY = Study(" in file.read_text()
+  if "STUDY = runner.Study(" in file.read_text()
 )
 WAITING = "Not run in full yet."
 QUESTIONS = tuple(

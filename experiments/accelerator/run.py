@@ -27,6 +27,7 @@ from jaxflow.config import default_config
 from jaxflow.models.dit import SIZES
 from jaxflow.parallel import sharding
 from jaxflow.plans import Plan
+from jaxflow.runs import start
 from jaxflow.runs.run import Run
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -91,24 +92,17 @@ def seconds(plan: Plan, steps: int) -> float:
   run, mesh = Run(plan), sharding.make_mesh()
   template = run.template(mesh)
   step = run.jitted_step(template, mesh)
-
-  def init(key):
-    return run.init(run.model.network.init(key), {}, key)
-
-  shardings = jax.tree.map(lambda x: x.sharding, template)
-  state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
-  leading = (1, 1, plan.train.batch_size)
-  batch = {
-    "data": jnp.ones((*leading, *run.model.shape)),
-    "cond": jnp.zeros(leading, jnp.int32),
-  }
-  batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+  state = start.first_state(run, template, {})
+  batch = jax.tree.map(
+    lambda x: jnp.ones(x.shape, x.dtype, device=x.sharding),
+    run.batch_shapes(mesh, steps=1),
+  )
   laps = []
   for _ in range(steps + 2):
-    start = time.perf_counter()
+    began = time.perf_counter()
     state, metrics = step(jnp.uint32(0), state, batch)
     jax.block_until_ready(metrics)
-    laps.append(time.perf_counter() - start)
+    laps.append(time.perf_counter() - began)
   return statistics.median(laps[2:])
 
 

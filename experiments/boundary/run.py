@@ -4,20 +4,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  panels,
-  save_points,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
 from experiments.runner.ring_report import (
   STEPS,
@@ -59,10 +46,10 @@ QUICK = {
 }
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train every condition for every number of steps."""
   settings, mixture = bench.settings, data.known_mixture("ring")
-  judge = PlaneJudge(mixture)
+  judge = bench.judge()
   teacher = bench.fit(
     "teacher", teacher_config(bench, steps=settings["teacher_steps"])
   )
@@ -88,19 +75,19 @@ def measure(bench: Bench) -> list[Row]:
       # A network that forgets its input sends all noise to one place.
       spread = samples.std(axis=1).mean(axis=1)
       numbers = {**judge(samples), "spread": spread}
-      rows.append(Row({"boundary": condition, "steps": steps}, numbers))
+      rows.append(runner.Row({"boundary": condition, "steps": steps}, numbers))
     clouds[condition] = samples[0]
   floor = judge.floor(settings["num"], bench.seeds)
   exact = np.stack(
     [mixture.sample(settings["num"], seed=s)[0] for s in bench.seeds]
   )
   floor["spread"] = exact.std(axis=1).mean(axis=1)
-  rows.append(Row({"boundary": "real points", "steps": 0}, floor))
-  save_points(bench.figures / "samples.png", clouds)
+  rows.append(runner.Row({"boundary": "real points", "steps": 0}, floor))
+  runner.save_points(bench.figures / "samples.png", clouds)
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about boundary conditions."""
   settings = results.about["settings"]
   last = settings["steps"][-1]
@@ -110,16 +97,16 @@ def claims(results: Results) -> list[Claim]:
 
   real = results.values("spread", boundary="real points")
 
-  def collapses(condition: str) -> Check:
-    return at_most(
+  def collapses(condition: str) -> runner.Check:
+    return runner.at_most(
       f"{condition}: the spread of samples is under a tenth of the data's",
       at_end("spread", condition),
       real,
       factor=0.1,
     )
 
-  def keeps(condition: str) -> Check:
-    return at_least(
+  def keeps(condition: str) -> runner.Check:
+    return runner.at_least(
       f"{condition}: the spread of samples is at least half of the data's",
       at_end("spread", condition),
       real,
@@ -128,18 +115,18 @@ def claims(results: Results) -> list[Claim]:
 
   built_in = ("hard", "linear skip", "EDM skip")
   return [
-    Claim(
+    runner.Claim(
       text="Without a boundary condition a consistency model collapses.",
       checks=[collapses("none")],
     ),
-    Claim(
+    runner.Claim(
       text="Any boundary condition, built in or as a loss, prevents it.",
       checks=[keeps(name) for name in ("loss only", *built_in)],
     ),
-    Claim(
+    runner.Claim(
       text="A boundary that is built in is better than one that is a loss.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{name} has the smaller sliced Wasserstein distance",
           at_end("sliced_wasserstein", name),
           at_end("sliced_wasserstein", "loss only"),
@@ -150,9 +137,9 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw distance and spread along training."""
-  figure, axes = panels(2, width=5.2, height=4, columns=2)
+  figure, axes = runner.panels(2, width=5.2, height=4, columns=2)
   settings = results.about["settings"]
   names = {
     "sliced_wasserstein": "sliced Wasserstein distance to the mixture",
@@ -178,7 +165,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "training.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="boundary",
   question="Does a consistency model collapse without a boundary condition?",
   settings=SETTINGS,
@@ -186,9 +173,11 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
-    Column(metric="mode_coverage", heading="modes covered", format=".2f"),
-    Column(metric="spread", heading="spread"),
+    runner.Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    runner.Column(
+      metric="mode_coverage", heading="modes covered", format=".2f"
+    ),
+    runner.Column(metric="spread", heading="spread"),
   ],
   figures=figures,
 )

@@ -31,6 +31,7 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
+import jaxflow
 from jaxflow.parallel import sharding
 from jaxflow.runs.restoring import load
 from jaxflow.training.checkpoints import saved_steps
@@ -173,15 +174,9 @@ def chaos(folder: pathlib.Path, kills: int, seed: int) -> list[dict]:
 def teach(plan: Plan) -> None:
   """Train the teacher of all runs."""
   print("teacher", flush=True)
-  command = [
-    *(sys.executable, "-m", "jaxflow", "train"),
-    f"--config={CONFIG}:flow_matching",
-    f"--workdir={plan.folder / 'teacher'}",
-    "--config.train.steps=200",
-  ]
-  subprocess.run(
-    command, check=True, env=plan.environment(DEVICES), capture_output=True
-  )
+  config = jaxflow.preset(f"{CONFIG}:flow_matching")
+  config.train.steps = 200
+  jaxflow.train(config, plan.folder / "teacher", log=lambda line: None)
 
 
 def kill(plan: Plan, number: int, generator: random.Random) -> dict:

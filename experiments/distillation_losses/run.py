@@ -4,22 +4,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  ImageJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  make_pairs,
-  panels,
-  save_images,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
 from experiments.runner.spectra import radial_power
 from jaxflow import data
@@ -73,7 +58,7 @@ QUICK = {
 TEACHER, REAL = "teacher", "real digits"
 
 
-def train(bench: Bench) -> dict[str, Fits]:
+def train(bench: runner.Bench) -> dict[str, runner.Fits]:
   """Train the teacher, and on its pairs every student."""
   settings = bench.settings
   shared = {
@@ -87,7 +72,7 @@ def train(bench: Bench) -> dict[str, Fits]:
   )
   teacher = bench.fit(TEACHER, config)
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
-  made = make_pairs(teacher, options)
+  made = runner.make_pairs(teacher, options)
   networks = {TEACHER: teacher}
   for name, loss in settings["students"].items():
     changes = {"loss": loss, "train": {"steps": settings["steps"]}}
@@ -106,11 +91,11 @@ def train(bench: Bench) -> dict[str, Fits]:
   return networks
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Judge teacher and students; keep the spectrum of each in its row."""
   settings = bench.settings
   networks = train(bench)
-  judge = ImageJudge(
+  judge = runner.ImageJudge(
     "digits", bench.workdir, train_steps=settings["classifier_steps"]
   )
   real = data.load("digits", "train").data
@@ -120,7 +105,7 @@ def measure(bench: Bench) -> list[Row]:
     how = {"flow_map": {"solver": {"name": "heun"}}} if name == TEACHER else {}
     samples = fits.changed(how).sample(settings["num"], calls, seed=1)
     labels = {"loss": name, "calls": calls}
-    rows.append(Row(labels, judge(samples) | _spectrum(samples)))
+    rows.append(runner.Row(labels, judge(samples) | _spectrum(samples)))
     pictures[name] = samples[0, :20]
   parts = np.stack(
     [
@@ -129,8 +114,8 @@ def measure(bench: Bench) -> list[Row]:
     ]
   )
   floor = judge.floor(settings["num"], bench.seeds)
-  rows.append(Row({"loss": REAL, "calls": 0}, floor | _spectrum(parts)))
-  save_images(bench.figures / "samples.png", pictures)
+  rows.append(runner.Row({"loss": REAL, "calls": 0}, floor | _spectrum(parts)))
+  runner.save_images(bench.figures / "samples.png", pictures)
   return rows
 
 
@@ -143,7 +128,7 @@ def _spectrum(samples: np.ndarray) -> dict[str, np.ndarray]:
   }
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about the four losses."""
   l2, l1, perceptual, adversarial = results.about["settings"]["students"]
   restored = results.about["settings"]["restored"]
@@ -151,8 +136,8 @@ def claims(results: Results) -> list[Claim]:
   def of(metric, name):
     return results.values(metric, loss=name)
 
-  def sharper(one: str, other: str) -> Check:
-    return at_least(
+  def sharper(one: str, other: str) -> runner.Check:
+    return runner.at_least(
       f"{one} has more fine power than {other}",
       of("fine_power", one),
       of("fine_power", other),
@@ -170,27 +155,27 @@ def claims(results: Results) -> list[Claim]:
     return np.abs(np.array(ratios) - 1).max(axis=0)
 
   return [
-    Claim(
+    runner.Claim(
       text="L2 alone blurs.",
       checks=[sharper(REAL, l2), sharper(TEACHER, l2)],
       limits="photographs, whose fine detail is far less predictable",
     ),
-    Claim(text="L1 is sharper than L2.", checks=[sharper(l1, l2)]),
-    Claim(
+    runner.Claim(text="L1 is sharper than L2.", checks=[sharper(l1, l2)]),
+    runner.Claim(
       text="A perceptual term sharpens further.",
       checks=[sharper(perceptual, l1)],
       limits="features of a network trained on a million photographs",
     ),
-    Claim(
+    runner.Claim(
       text="An adversarial term restores the spectrum.",
       checks=[
-        at_most(
+        runner.at_most(
           "its power is nearer to the data's than without the term, at the "
           "frequency where it is farthest",
           off(adversarial),
           off(perceptual),
         ),
-        at_most(
+        runner.at_most(
           f"its power differs from the data's by at most {restored:.0%} at "
           "every frequency above 0",
           off(adversarial),
@@ -198,10 +183,10 @@ def claims(results: Results) -> list[Claim]:
         ),
       ],
     ),
-    Claim(
+    runner.Claim(
       text="An adversarial term loses coverage.",
       checks=[
-        at_most(
+        runner.at_most(
           f"its recall is lower than that of {other}",
           of("recall", adversarial),
           of("recall", other),
@@ -212,9 +197,9 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the spectra as shares of the data's."""
-  figure, (axes,) = panels(1, width=7, height=4.2)
+  figure, (axes,) = runner.panels(1, width=7, height=4.2)
   names = [row["labels"]["loss"] for row in results.rows]
   keys = [k for k in results.rows[0]["numbers"] if k.startswith("power_")]
   real = {key: results.values(key, loss=REAL).mean() for key in keys}
@@ -237,7 +222,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "spectra.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="distillation_losses",
   question="Which loss makes a one-step student sharp, and at what cost?",
   settings=SETTINGS,
@@ -245,12 +230,12 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="fine_power", heading="fine power", format=".4f"),
-    Column(metric="frechet", heading="Frechet distance", format=".2f"),
-    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
-    Column(metric="precision", heading="precision"),
-    Column(metric="recall", heading="recall"),
-    Column(metric="accuracy", heading="accuracy"),
+    runner.Column(metric="fine_power", heading="fine power", format=".4f"),
+    runner.Column(metric="frechet", heading="Frechet distance", format=".2f"),
+    runner.Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    runner.Column(metric="precision", heading="precision"),
+    runner.Column(metric="recall", heading="recall"),
+    runner.Column(metric="accuracy", heading="accuracy"),
   ],
   figures=figures,
 )

@@ -4,22 +4,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  ImageJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  make_pairs,
-  panels,
-  save_images,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
 from jaxflow import data
 from jaxflow.figures.canvas import save_figure
@@ -67,7 +52,7 @@ REPAIRS = {
 }
 
 
-def train(bench: Bench) -> dict[str, Fits]:
+def train(bench: runner.Bench) -> dict[str, runner.Fits]:
   """Train the flow, and every repair of it for as many steps."""
   settings = bench.settings
 
@@ -86,7 +71,7 @@ def train(bench: Bench) -> dict[str, Fits]:
 
   flow = bench.fit(FLOW, config("flow_matching"))
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])
-  made = make_pairs(flow, options)
+  made = runner.make_pairs(flow, options)
   changes = {
     "train": {"steps": settings["steps"]},
     "optimizer": {"learning_rate": settings["learning_rate"]},
@@ -106,11 +91,11 @@ def train(bench: Bench) -> dict[str, Fits]:
   return networks
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Judge all networks by contrast and by distance."""
   settings = bench.settings
   networks = train(bench)
-  judge = ImageJudge(
+  judge = runner.ImageJudge(
     settings["data"],
     bench.workdir,
     num=settings["num"],
@@ -135,15 +120,15 @@ def measure(bench: Bench) -> list[Row]:
       samples = fits.sample(settings["num"], calls, seed=1)
       labels = {"method": name, "calls": calls}
       numbers = judge(samples) | {"to_mean": to_mean(samples)}
-      rows.append(Row(labels, numbers))
+      rows.append(runner.Row(labels, numbers))
       if name == FLOW or calls == 1:
         pictures[f"{name}, calls {calls}"] = samples[0, :20]
   fresh = _fresh(real, label, bench.seeds)
   floor = judge.floor(settings["num"], bench.seeds)
   floor["to_mean"] = to_mean(fresh)
-  rows.append(Row({"method": REAL, "calls": 0}, floor))
+  rows.append(runner.Row({"method": REAL, "calls": 0}, floor))
   pictures[REAL] = fresh[0, :20]
-  save_images(bench.figures / "samples.png", pictures, scale=2)
+  runner.save_images(bench.figures / "samples.png", pictures, scale=2)
   return rows
 
 
@@ -159,7 +144,7 @@ def _fresh(
   return np.stack(every)
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about one call, of a few, and of the repairs."""
   settings = results.about["settings"]
   far, most, restored = (
@@ -173,12 +158,12 @@ def claims(results: Results) -> list[Claim]:
   def real(metric):
     return results.values(metric, method=REAL)
 
-  def regains(metric: str, what: str, calls: int) -> Check:
+  def regains(metric: str, what: str, calls: int) -> runner.Check:
     """Check the share of the way to the data that `calls` calls go."""
     start = flow(metric, 1)
     way = real(metric) - start
     gone = flow(metric, calls) - start
-    return at_least(
+    return runner.at_least(
       f"{calls} calls go {most:.0%} of the way from one call to the data: "
       f"{what}",
       gone * np.sign(way),
@@ -188,16 +173,16 @@ def claims(results: Results) -> list[Claim]:
 
   few = [calls for calls in settings["calls"] if 1 < calls <= 4]
   repairs = [
-    Claim(
+    runner.Claim(
       text=f"{name[0].upper()}{name[1:]} restores the contrast in one call.",
       checks=[
-        at_least(
+        runner.at_least(
           f"contrast within a class is at least {restored} of the data's",
           results.values("class_contrast", method=name, calls=1),
           real("class_contrast"),
           factor=restored,
         ),
-        at_most(
+        runner.at_most(
           f"its Frechet distance is at most that of flow matching in {few[-1]} "
           "calls, trained as long",
           results.values("frechet", method=name, calls=1),
@@ -208,10 +193,10 @@ def claims(results: Results) -> list[Claim]:
     for name in REPAIRS
   ]
   return [
-    Claim(
+    runner.Claim(
       text="One call of flow matching gives the grey mean of a class.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{name}: {says}",
           results.values(metric, method=name, calls=1),
           real(metric),
@@ -232,7 +217,7 @@ def claims(results: Results) -> list[Claim]:
       ],
     ),
     *(
-      Claim(
+      runner.Claim(
         text=f"{calls} calls of flow matching repair most of the grey.",
         checks=[
           regains(metric, what, calls)
@@ -249,9 +234,9 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw contrast and distance over the number of calls."""
-  figure, axes = panels(2, width=5.2, height=3.9, columns=2)
+  figure, axes = runner.panels(2, width=5.2, height=3.9, columns=2)
   calls = results.about["settings"]["calls"]
   names = {
     "class_contrast": "contrast within a class",
@@ -277,7 +262,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "calls.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="grey",
   question="Why is one step of flow matching grey, and what repairs it?",
   settings=SETTINGS,
@@ -285,13 +270,13 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="class_contrast", heading="contrast within a class"),
-    Column(metric="contrast", heading="contrast"),
-    Column(metric="to_mean", heading="distance to the class's mean"),
-    Column(metric="fine_power", heading="fine power", format=".4f"),
-    Column(metric="frechet", heading="Frechet distance", format=".1f"),
-    Column(metric="accuracy", heading="accuracy", format=".2f"),
-    Column(metric="recall", heading="recall", format=".2f"),
+    runner.Column(metric="class_contrast", heading="contrast within a class"),
+    runner.Column(metric="contrast", heading="contrast"),
+    runner.Column(metric="to_mean", heading="distance to the class's mean"),
+    runner.Column(metric="fine_power", heading="fine power", format=".4f"),
+    runner.Column(metric="frechet", heading="Frechet distance", format=".1f"),
+    runner.Column(metric="accuracy", heading="accuracy", format=".2f"),
+    runner.Column(metric="recall", heading="recall", format=".2f"),
   ],
   figures=figures,
 )

@@ -1,35 +1,18 @@
 """Classifier-free guidance: by two passes, distilled, and in MeanFlow."""
 
-import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  ImageJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  panels,
-  save_images,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
-from jaxflow import flow_maps, guidance, paths, sampling
-from jaxflow.compilation import matmul_flops
-from jaxflow.compilation.hlo import Module
+from jaxflow.compilation.programs import sampler
+from jaxflow.compilation.report import compile_program
 from jaxflow.figures.canvas import save_figure
-from jaxflow.types import FlowMap, ModelFn
+from jaxflow.parallel import sharding
 
 SETTINGS = {
   "seeds": 3,
@@ -58,98 +41,21 @@ QUICK = {
 }
 TWO_PASS, DISTILLED, MEAN_FLOW = "two passes", "distilled", "guided MeanFlow"
 
-# (network, scale) -> flow map; the scale is traced.
-Maker = Callable[[ModelFn, jax.Array], FlowMap]
+
+def guided(fits: runner.Fits, name: str, scale: float) -> runner.Fits:
+  """Return networks that are sampled at a guidance scale."""
+  if name == TWO_PASS:
+    return fits.changed({"sample": {"guidance": scale}})
+  return fits.changed({"flow_map": {"omega": scale}})
 
 
-def _two_passes(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Guide a network that has seen the null label."""
-  return flow_maps.ode_step(
-    guidance.classifier_free(model_fn, scale=scale, num_classes=10)
-  )
+def flops_of_call(fits: runner.Fits) -> float:
+  """Return the operations of all matrix products of a step of one sample."""
+  program = sampler(fits.run, sharding.make_mesh())
+  return compile_program(program).flops / program.rows
 
 
-def _one_pass(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Take the network as it is, at scale 1."""
-  del scale
-  return flow_maps.ode_step(model_fn)
-
-
-def _told(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Tell the scale to a velocity."""
-  return flow_maps.guided_step(model_fn, omega=scale)
-
-
-def _told_average(model_fn: ModelFn, scale: jax.Array) -> FlowMap:
-  """Tell the scale to an average velocity."""
-  return flow_maps.guided_velocity(model_fn, omega=scale)
-
-
-@dataclasses.dataclass(frozen=True)
-class Draw:
-  """A compiled sampler of one number of calls, at any scale.
-
-  Attributes:
-    fits: The networks.
-    maker: What makes flow maps of them.
-    calls: Steps of the sampler.
-    num: Samples of a seed, classes in turn.
-  """
-
-  fits: Fits
-  maker: Maker
-  calls: int
-  num: int
-
-  @functools.cached_property
-  def compiled(self) -> jax.stages.Compiled:
-    """The program `(params, noise, scale) -> samples`."""
-    model = self.fits.run.model
-    labels = jnp.arange(self.num) % model.num_classes
-    times = self.fits.run.plan.sample.grid(self.calls + 1)
-
-    def draw(params, noise, scale):
-      network = functools.partial(model.network.apply, params)
-      return sampling.sample(
-        self.maker(network, scale),
-        paths.start(model.path, noise),
-        times,
-        labels,
-      )
-
-    shape = (self.num, *model.shape)
-    return (
-      jax.jit(draw)
-      .lower(
-        self.fits.params()[0],
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-        jax.ShapeDtypeStruct((), jnp.float32),
-      )
-      .compile()
-    )
-
-  @property
-  def flops(self) -> float:
-    """Operations of all matrix products, a sample."""
-    text = self.compiled.as_text()
-    assert text is not None
-    return matmul_flops(Module.parse(text)) / self.num
-
-  def __call__(self, scale: float) -> np.ndarray:
-    """Return samples [S, num, ...]; seed s has the same noise everywhere."""
-    shape = (self.num, *self.fits.run.model.shape)
-    found = [
-      self.compiled(
-        params,
-        jax.random.normal(jax.random.fold_in(jax.random.key(1), seed), shape),
-        jnp.float32(scale),
-      )
-      for seed, params in zip(self.fits.seeds, self.fits.params(), strict=True)
-    ]
-    return np.stack(found)
-
-
-def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
+def train(bench: runner.Bench) -> dict[str, runner.Fits]:
   """Train the three networks, for as many steps each."""
   settings = bench.settings
   shared = {
@@ -165,44 +71,36 @@ def train(bench: Bench) -> dict[str, tuple[Fits, Maker]]:
   flow = fit("flow matching", "flow_matching")
   distilled = fit(DISTILLED, "guidance_distillation", high, teacher=flow)
   mean_flow = fit(MEAN_FLOW, "improved_mean_flow", high)
-  return {
-    TWO_PASS: (flow, _two_passes),
-    DISTILLED: (distilled, _told),
-    MEAN_FLOW: (mean_flow, _told_average),
-  }
+  return {TWO_PASS: flow, DISTILLED: distilled, MEAN_FLOW: mean_flow}
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Judge three kinds of guidance at all scales and numbers of calls."""
   settings = bench.settings
   networks = train(bench)
-  judge = ImageJudge(
+  judge = runner.ImageJudge(
     "digits", bench.workdir, train_steps=settings["classifier_steps"]
   )
   rows, pictures = [], {}
   scales, most = settings["scales"], settings["calls"][-1]
   shown = {TWO_PASS: most, DISTILLED: most, MEAN_FLOW: 1}
-  for name, (fits, maker) in networks.items():
-    for calls in settings["calls"]:
-      draw = Draw(fits, maker, calls, settings["num"])
-      plain = Draw(fits, _one_pass, calls, settings["num"])
-      for scale in scales:
-        # Two passes at scale 1 are one.
-        used = plain if (name, scale) == (TWO_PASS, 1.0) else draw
-        samples = used(scale)
-        labels = {"guidance": name, "calls": calls, "scale": scale}
-        cost = {"megaflops": used.flops / 1e6}
-        rows.append(Row(labels, {**judge(samples), **cost}))
-        if calls == shown[name] and scale in (scales[0], scales[-1]):
-          title = f"{name}, calls {calls}, scale {scale:g}"
-          pictures[title] = samples[0, :20]
+  for name, calls in itertools.product(networks, settings["calls"]):
+    for scale in scales:
+      fits = guided(networks[name], name, scale)
+      samples = fits.sample(settings["num"], calls, seed=1)
+      labels = {"guidance": name, "calls": calls, "scale": scale}
+      cost = {"megaflops": calls * flops_of_call(fits) / 1e6}
+      rows.append(runner.Row(labels, {**judge(samples), **cost}))
+      if calls == shown[name] and scale in (scales[0], scales[-1]):
+        title = f"{name}, calls {calls}, scale {scale:g}"
+        pictures[title] = samples[0, :20]
   real = {"guidance": "real digits", "calls": 0, "scale": 0.0}
-  rows.append(Row(real, judge.floor(settings["num"], bench.seeds)))
-  save_images(bench.figures / "samples.png", pictures)
+  rows.append(runner.Row(real, judge.floor(settings["num"], bench.seeds)))
+  runner.save_images(bench.figures / "samples.png", pictures)
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about guidance."""
   settings = results.about["settings"]
   scales, most = settings["scales"], settings["calls"][-1]
@@ -211,17 +109,19 @@ def claims(results: Results) -> list[Claim]:
   def of(metric, name, calls, scale):
     return results.values(metric, guidance=name, calls=calls, scale=scale)
 
-  def less_diverse(at: str, now: Callable, before: Callable) -> list[Check]:
+  def less_diverse(
+    at: str, now: Callable, before: Callable
+  ) -> list[runner.Check]:
     """Check lower diversity; recall is left out where it was 0 before."""
     names = {"class_contrast": "contrast within a class"}
     if np.any(before("recall") > 0):
       names["recall"] = "recall"
     return [
-      at_most(f"{at}: {name} is lower", now(metric), before(metric))
+      runner.at_most(f"{at}: {name} is lower", now(metric), before(metric))
       for metric, name in names.items()
     ]
 
-  def acts(calls: int) -> list[Check]:
+  def acts(calls: int) -> list[runner.Check]:
     """Check the effects of guidance at one number of calls."""
     checks = []
     for scale in higher:
@@ -232,7 +132,7 @@ def claims(results: Results) -> list[Claim]:
       # What is all right before cannot get better.
       if np.any(before("accuracy") < 1):
         checks.append(
-          at_least(
+          runner.at_least(
             f"{at}: accuracy is higher", now("accuracy"), before("accuracy")
           )
         )
@@ -245,26 +145,26 @@ def claims(results: Results) -> list[Claim]:
   top = max(scales)
   match = settings["match"]
 
-  def matches(scale: float) -> list[Check]:
+  def matches(scale: float) -> list[runner.Check]:
     at = f"calls {most}, scale {scale:g}"
     two = functools.partial(of, name=TWO_PASS, calls=most, scale=scale)
     one = functools.partial(of, name=DISTILLED, calls=most, scale=scale)
     return [
-      at_most(
+      runner.at_most(
         f"{at}: its Frechet distance is at most {match['frechet']} times as "
         "large",
         one("frechet"),
         two("frechet"),
         factor=match["frechet"],
       ),
-      at_least(
+      runner.at_least(
         f"{at}: its accuracy is at most {match['accuracy']} lower",
         one("accuracy"),
         two("accuracy") - match["accuracy"],
       ),
     ]
 
-  def in_one_call(scale: float) -> list[Check]:
+  def in_one_call(scale: float) -> list[runner.Check]:
     mean = functools.partial(of, name=MEAN_FLOW, calls=1)
     return less_diverse(
       f"one call, scale {scale:g} against 1",
@@ -273,12 +173,12 @@ def claims(results: Results) -> list[Claim]:
     )
 
   return [
-    Claim(
+    runner.Claim(
       text="Guidance raises class accuracy and lowers diversity.",
       checks=acts(most),
       limits="text as a condition, where accuracy means likeness to a prompt",
     ),
-    Claim(
+    runner.Claim(
       text="Guidance does the same in one and in two calls of a flow.",
       checks=[
         check
@@ -287,23 +187,23 @@ def claims(results: Results) -> list[Claim]:
         for check in acts(calls)
       ],
     ),
-    Claim(
+    runner.Claim(
       text="Guided sampling costs twice the FLOPs; distilled guidance costs "
       "them once.",
       checks=[
-        at_least(
+        runner.at_least(
           "two passes: at least 1.95 times a sampler without guidance",
           cost(TWO_PASS, top),
           once,
           factor=1.95,
         ),
-        at_most(
+        runner.at_most(
           "two passes: at most 2.05 times",
           cost(TWO_PASS, top),
           once,
           factor=2.05,
         ),
-        at_most(
+        runner.at_most(
           "distilled: at most 1.05 times",
           cost(DISTILLED, top),
           once,
@@ -311,12 +211,12 @@ def claims(results: Results) -> list[Claim]:
         ),
       ],
     ),
-    Claim(
+    runner.Claim(
       text="A distilled network with the scale as an input matches two passes "
       "at every scale.",
       checks=[check for scale in scales for check in matches(scale)],
     ),
-    Claim(
+    runner.Claim(
       text="Guided MeanFlow is guided in one call: samples are less diverse.",
       checks=[check for scale in higher for check in in_one_call(scale)],
       limits="class accuracy, which is 99.7 % here before it is guided",
@@ -324,9 +224,9 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw accuracy, diversity and distance over the scale."""
-  figure, axes = panels(4, width=5.2, height=3.7, columns=2)
+  figure, axes = runner.panels(4, width=5.2, height=3.7, columns=2)
   settings = results.about["settings"]
   scales, calls = settings["scales"], settings["calls"]
   shown = [(TWO_PASS, number) for number in calls]
@@ -363,7 +263,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "scales.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="guidance",
   question="What does guidance do in few calls, and what does it cost?",
   settings=SETTINGS,
@@ -371,11 +271,11 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="accuracy", heading="accuracy"),
-    Column(metric="recall", heading="recall"),
-    Column(metric="class_contrast", heading="contrast within a class"),
-    Column(metric="frechet", heading="Frechet distance", format=".2f"),
-    Column(metric="megaflops", heading="MFLOP a sample", format=".1f"),
+    runner.Column(metric="accuracy", heading="accuracy"),
+    runner.Column(metric="recall", heading="recall"),
+    runner.Column(metric="class_contrast", heading="contrast within a class"),
+    runner.Column(metric="frechet", heading="Frechet distance", format=".2f"),
+    runner.Column(metric="megaflops", heading="MFLOP a sample", format=".1f"),
   ],
   figures=figures,
 )

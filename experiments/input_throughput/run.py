@@ -19,7 +19,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -161,9 +161,11 @@ SOURCES: dict[str, Callable[[int, pathlib.Path], data.Source]] = {
 }
 
 
-@contextlib.contextmanager
-def stream(source: data.Source, options: Options) -> Iterator:
-  """Give device batches of a source, as `jaxflow train` makes them."""
+def input_speed(source: data.Source, options: Options) -> float:
+  """Return samples per second of the input alone, on the devices.
+
+  Batches are made as a training run makes them.
+  """
   slow = not isinstance(source, data.Dataset)
   batches = data.Batches(
     source,
@@ -173,20 +175,12 @@ def stream(source: data.Source, options: Options) -> Iterator:
     flip=True,
     threads=reading_threads() if slow else 0,
   )
-  mesh = sharding.make_mesh()
-  with contextlib.closing(
-    data.Prefetch(batches, sharding.batch_sharding(mesh))
-  ) as ahead:
-    yield ahead
-
-
-def input_speed(source: data.Source, options: Options) -> float:
-  """Return samples per second of the input alone, on the devices."""
-  with stream(source, options) as batches:
-    jax.block_until_ready(next(batches))
+  where = sharding.batch_sharding(sharding.make_mesh())
+  with contextlib.closing(data.Prefetch(batches, where)) as ahead:
+    jax.block_until_ready(next(ahead))
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < options.seconds:
-      jax.block_until_ready(next(batches))
+      jax.block_until_ready(next(ahead))
       count += 1
     took = time.perf_counter() - began
   return count * options.batch_size / took

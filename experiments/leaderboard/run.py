@@ -12,22 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  ImageJudge,
-  Results,
-  Row,
-  Study,
-  at_most,
-  make_pairs,
-  named_runs,
-  panels,
-  save_images,
-)
+from experiments import runner
 from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
@@ -76,11 +61,11 @@ QUICK = {
 }
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train and judge every row on every data set."""
   rows = []
   for name, (changes, steps, num) in bench.settings["data"].items():
-    judge = ImageJudge(
+    judge = runner.ImageJudge(
       name,
       bench.workdir,
       num=num,
@@ -90,7 +75,9 @@ def measure(bench: Bench) -> list[Row]:
     floor = judge.floor(num, bench.seeds)
     calls = bench.settings["nfe"]
     numbers = {f"{k}_{n}": v for k, v in floor.items() for n in calls}
-    real = Row({"data": name, "method": "real images", "from": ""}, numbers)
+    real = runner.Row(
+      {"data": name, "method": "real images", "from": ""}, numbers
+    )
     found, strips = [], {}
     for method in bench.settings["methods"]:
       row, strips[method] = board.row(method, judge)
@@ -99,7 +86,7 @@ def measure(bench: Bench) -> list[Row]:
     found.sort(
       key=lambda row: np.nan_to_num(row.numbers["frechet_1"].mean(), nan=np.inf)
     )
-    save_images(
+    runner.save_images(
       bench.figures / f"{name}.png",
       {row.labels["method"]: strips[row.labels["method"]] for row in found},
       scale=3 if name == "digits" else 1,
@@ -119,21 +106,24 @@ class Board:
   """
 
   def __init__(
-    self, bench: Bench, name: str, changes: dict[str, Any], steps: int
+    self, bench: runner.Bench, name: str, changes: dict[str, Any], steps: int
   ):
     self._bench, self._name, self._changes = bench, name, changes
     self._steps = steps
-    self._starts: dict[str, Fits] = {}
+    self._starts: dict[str, runner.Fits] = {}
     self._pairs: pathlib.Path | None = None
     baseline = self._config(bench.settings["baseline"])
     self._budget = steps * flops_of_step(baseline)
 
-  def row(self, method: str, judge: ImageJudge) -> tuple[Row, np.ndarray]:
+  def row(
+    self, method: str, judge: runner.ImageJudge
+  ) -> tuple[runner.Row, np.ndarray]:
     """Train a row and judge it; return 20 one-call samples as well."""
     settings = self._bench.settings
     config = self._config(method)
-    start = origin(config)
-    roles = named_runs(config)
+    roles = runner.named_runs(config)
+    # Its pairs, if it has any, are made by the same run.
+    (start,) = set(roles.values()) or {""}
     share = 1 - settings["start_share"] if start else 1.0
     others: dict[str, Any] = {}
     if start:
@@ -165,7 +155,7 @@ class Board:
         config.teacher.guidance = 1.0
     numbers["steps"] = steps
     labels = {"data": self._name, "method": method, "from": start}
-    return Row(labels, numbers), images
+    return runner.Row(labels, numbers), images
 
   def _config(self, method: str) -> Config:
     settings = self._bench.settings
@@ -176,7 +166,7 @@ class Board:
     config.train.update(batch_size=size, steps_per_dispatch=10)
     return config
 
-  def _start(self, method: str) -> Fits:
+  def _start(self, method: str) -> runner.Fits:
     """Train what others start from, with its share of the budget."""
     if method not in self._starts:
       config = self._config(method)
@@ -188,7 +178,7 @@ class Board:
   def _made_pairs(self, method: str) -> pathlib.Path:
     if self._pairs is None:
       options = PairOptions(**self._bench.settings["pairs"])
-      self._pairs = make_pairs(self._start(method), options)
+      self._pairs = runner.make_pairs(self._start(method), options)
     return self._pairs
 
   def _share_of_pairs(self) -> float:
@@ -206,18 +196,6 @@ class Board:
     config.optimizer.warmup_steps = int(warmup)
 
 
-def origin(config: Config) -> str:
-  """Return the row that a config starts from, "" for none.
-
-  The config file names a run of it, as teacher, as first weights or for its
-  features; pairs are made by the same.
-  """
-  named = set(named_runs(config).values())
-  if len(named) > 1:
-    raise ValueError(f"{config.method} starts from several rows: {named}")
-  return named.pop() if named else ""
-
-
 def flops_of_step(config: Config) -> float:
   """Return the FLOPs of the matrix products of one training step."""
   run = Run(assumed_plan(config)[0])
@@ -225,16 +203,16 @@ def flops_of_step(config: Config) -> float:
   return compile_program(program).flops
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claim about the order of published tables."""
   settings = results.about["settings"]
 
-  def better(left: str, right: str, factor: float = 1.0) -> list[Check]:
+  def better(left: str, right: str, factor: float = 1.0) -> list[runner.Check]:
     kind = (
       "nearer than" if factor == 1 else f"at most {factor:g} times as far as"
     )
     return [
-      at_most(
+      runner.at_most(
         f"{data}, one call: {left} is {kind} {right}",
         results.values("frechet_1", data=data, method=left),
         results.values("frechet_1", data=data, method=right),
@@ -276,17 +254,19 @@ def claims(results: Results) -> list[Claim]:
   for text, sides in pairs.items():
     checks = [check for side in sides for check in better(*side)]
     if checks:
-      found.append(Claim(text=text, checks=checks, limits=limits))
+      found.append(runner.Claim(text=text, checks=checks, limits=limits))
       limits = ""
   return found
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the distance of every row at each number of calls."""
   from matplotlib.ticker import LogLocator
 
   settings = results.about["settings"]
-  figure, axes = panels(len(settings["data"]), width=6.2, height=6.5, columns=2)
+  figure, axes = runner.panels(
+    len(settings["data"]), width=6.2, height=6.5, columns=2
+  )
   for panel, data in zip(axes, settings["data"], strict=True):
     rows = [r for r in results.select(data=data) if r["labels"]["method"]]
     names = [row["labels"]["method"] for row in rows][::-1]
@@ -317,7 +297,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "leaderboard.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="leaderboard",
   question="How good is every method at 1, 2 and 4 calls after equal training?",
   settings=SETTINGS,
@@ -325,9 +305,9 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="steps", heading="steps", format=",.0f"),
+    runner.Column(metric="steps", heading="steps", format=",.0f"),
     *(
-      Column(
+      runner.Column(
         metric=f"{metric}_{calls}", heading=f"{name}, {calls}", format=form
       )
       for metric, name, form in (

@@ -8,19 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Claim,
-  Column,
-  Fits,
-  ImageJudge,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-  save_images,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
 from jaxflow.errors import RunError
 from jaxflow.figures.canvas import save_figure
@@ -122,9 +110,9 @@ def error_of_weights(params: PyTree, name: str) -> float:
   return float(np.sqrt(moved / size))
 
 
-def trained(bench: Bench) -> dict[str, Fits]:
+def trained(bench: runner.Bench) -> dict[str, runner.Fits]:
   """Train all methods; the first, flow matching, is the teacher."""
-  found: dict[str, Fits] = {}
+  found: dict[str, runner.Fits] = {}
   for method, steps in bench.settings["steps"].items():
     config = bench.config(
       f"digits:{method}",
@@ -143,11 +131,11 @@ def trained(bench: Bench) -> dict[str, Fits]:
   return found
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Judge every network in every format, from the same noise."""
   settings = bench.settings
   fits = trained(bench)
-  judge = ImageJudge(
+  judge = runner.ImageJudge(
     "digits",
     bench.workdir / "classifier",
     train_steps=settings["classifier_steps"],
@@ -173,14 +161,14 @@ def measure(bench: Bench) -> list[Row]:
           [error_of_weights(x, name) for x in found.params()]
         )
         labels = {"method": NAMES[method], "calls": calls, "weights": name}
-        rows.append(Row(labels, numbers))
+        rows.append(runner.Row(labels, numbers))
   floor = judge.floor(settings["num"], bench.seeds)
-  rows.append(Row({"method": "real digits"}, floor))
+  rows.append(runner.Row({"method": "real digits"}, floor))
   save_pictures(bench, fits)
   return rows
 
 
-def save_pictures(bench: Bench, fits: dict[str, Fits]) -> None:
+def save_pictures(bench: runner.Bench, fits: dict[str, runner.Fits]) -> None:
   """Write samples of the first seed, from the same noise in every format."""
   pictures = {}
   for method, found in fits.items():
@@ -189,7 +177,7 @@ def save_pictures(bench: Bench, fits: dict[str, Fits]) -> None:
       network = found.mapped(lambda x, name=name: quantised(x, name))
       title = f"{NAMES[method]}, {SHORT.get(name, name)}"
       pictures[title] = network.sample(12, calls)[0]
-  save_images(bench.figures / "samples.png", pictures, scale=5)
+  runner.save_images(bench.figures / "samples.png", pictures, scale=5)
 
 
 def usual_calls(settings: Mapping[str, Any]) -> dict[str, int]:
@@ -200,7 +188,7 @@ def usual_calls(settings: Mapping[str, Any]) -> dict[str, int]:
   }
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about rounded weights."""
   settings = results.about["settings"]
   calls, formats = settings["calls"], settings["formats"]
@@ -216,7 +204,7 @@ def claims(results: Results) -> list[Claim]:
 
   def more_than_flow(method: str) -> list:
     checks = [
-      at_most(
+      runner.at_most(
         f"{name}: samples of flow matching, {_calls(most)}, change less than "
         f"those of the {NAMES[method]}, {_calls(usual[method])}",
         of("change", "flow_matching", most, name),
@@ -226,7 +214,7 @@ def claims(results: Results) -> list[Claim]:
     ]
     return [
       *checks,
-      at_most(
+      runner.at_most(
         f"int4: the Frechet distance of flow matching, {_calls(most)}, grows "
         f"by a smaller factor than that of the {NAMES[method]}, "
         f"{_calls(usual[method])}",
@@ -236,7 +224,7 @@ def claims(results: Results) -> list[Claim]:
     ]
 
   averaging = [
-    at_most(
+    runner.at_most(
       f"{NAMES[method]}, {name}: samples of {last} calls change less than "
       f"those of {first}",
       of("change", method, last, name),
@@ -249,7 +237,7 @@ def claims(results: Results) -> list[Claim]:
   ]
   return [
     *(
-      Claim(
+      runner.Claim(
         text=f"Rounded weights hurt {title} more than flow matching.",
         checks=more_than_flow(method),
       )
@@ -259,15 +247,15 @@ def claims(results: Results) -> list[Claim]:
       )
       if method in calls
     ),
-    Claim(
+    runner.Claim(
       text="Sampling in more calls averages the errors of rounding out.",
       checks=averaging,
     ),
-    Claim(
+    runner.Claim(
       text="Weights in bfloat16, float8 or int8 leave the Frechet distance "
       "within a twentieth.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{NAMES[method]}, {_calls(number)}, {name}: the Frechet distance "
           "grows by at most a twentieth",
           of("frechet_ratio", method, number, name),
@@ -287,9 +275,9 @@ def _calls(number: int) -> str:
   return "1 call" if number == 1 else f"{number} calls"
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw change of samples and Frechet distance over the error of weights."""
-  figure, axes = panels(2, width=5.4, height=4.4, columns=2)
+  figure, axes = runner.panels(2, width=5.4, height=4.4, columns=2)
   settings = results.about["settings"]
   for panel, metric, title in (
     (axes[0], "change", "relative change of samples (RMS)"),
@@ -326,7 +314,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "change.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="quantisation",
   question="Do rounded weights hurt one-call models more than flow matching?",
   settings=SETTINGS,
@@ -334,11 +322,11 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="weights", heading="error of weights", format=".4f"),
-    Column(metric="change", heading="change of samples", format=".4f"),
-    Column(metric="frechet", heading="Frechet", format=".2f"),
-    Column(metric="frechet_ratio", heading="over float32", format=".3f"),
-    Column(metric="accuracy", heading="accuracy", format=".3f"),
+    runner.Column(metric="weights", heading="error of weights", format=".4f"),
+    runner.Column(metric="change", heading="change of samples", format=".4f"),
+    runner.Column(metric="frechet", heading="Frechet", format=".2f"),
+    runner.Column(metric="frechet_ratio", heading="over float32", format=".3f"),
+    runner.Column(metric="accuracy", heading="accuracy", format=".3f"),
   ],
   figures=figures,
 )

@@ -4,20 +4,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-  save_points,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines, share_legend
 from jaxflow import data
 from jaxflow.figures.canvas import save_figure
@@ -93,11 +80,11 @@ GAIN = 0.05
 AS_GOOD = 1.25
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train every network and sample it in every way."""
   settings, mixture = bench.settings, data.known_mixture("ring")
-  judge = PlaneJudge(mixture, num=settings["reference"])
-  networks: dict[str, Fits] = {}
+  judge = runner.PlaneJudge(mixture, num=settings["reference"])
+  networks: dict[str, runner.Fits] = {}
   for name, (method, teacher) in settings["networks"].items():
     config = bench.config(
       f"ring:{method}",
@@ -118,13 +105,13 @@ def measure(bench: Bench) -> list[Row]:
       numbers |= _named(judge(samples), calls)
       if calls in (1, settings["few"]):
         clouds[f"{way}: {calls}"] = samples[0, :1000]
-    rows.append(Row({"method": way}, numbers))
+    rows.append(runner.Row({"method": way}, numbers))
   floor = judge.floor(settings["num"], bench.seeds)
   numbers = {}
   for calls in settings["calls"]:
     numbers |= _named(floor, calls)
-  rows.append(Row({"method": "real points"}, numbers))
-  save_points(bench.figures / "samples.png", clouds)
+  rows.append(runner.Row({"method": "real points"}, numbers))
+  runner.save_points(bench.figures / "samples.png", clouds)
   return rows
 
 
@@ -136,7 +123,7 @@ def _named(numbers: dict[str, np.ndarray], calls: int) -> dict[str, np.ndarray]:
   }
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about more steps."""
   settings = results.about["settings"]
   few, many = settings["few"], settings["many"]
@@ -144,35 +131,35 @@ def claims(results: Results) -> list[Claim]:
   def of(metric, method, calls):
     return results.values(f"{metric}_{calls}", method=method)
 
-  def improves(method: str, calls: int, fewer: int) -> Check:
-    return at_most(
+  def improves(method: str, calls: int, fewer: int) -> runner.Check:
+    return runner.at_most(
       f"{method}: {calls} calls are nearer than {fewer}",
       of("distance", method, calls),
       of("distance", method, fewer),
     )
 
-  def saturates(method: str) -> Check:
-    return at_most(
+  def saturates(method: str) -> runner.Check:
+    return runner.at_most(
       f"{method}: from {few} to {many} calls the distance falls by less than"
       " a twentieth",
       (1 - GAIN) * of("distance", method, few),
       of("distance", method, many),
     )
 
-  def beats(metric: str, one: tuple, other: tuple) -> Check:
+  def beats(metric: str, one: tuple, other: tuple) -> runner.Check:
     what = {"distance": "is nearer", "astray": "has fewer points astray"}
-    return at_most(
+    return runner.at_most(
       f"{one[0]} with {one[1]} {what[metric]} than {other[0]} with {other[1]}",
       of(metric, *one),
       of(metric, *other),
     )
 
-  def as_good(metric: str, one: tuple, other: tuple) -> Check:
+  def as_good(metric: str, one: tuple, other: tuple) -> runner.Check:
     what = {
       "distance": "is at most {} as far",
       "astray": "has at most {} as many points astray",
     }
-    return at_most(
+    return runner.at_most(
       f"{one[0]} with {one[1]} {what[metric].format(f'{AS_GOOD:g} times')} as "
       f"{other[0]} with {other[1]}",
       of(metric, *one),
@@ -181,7 +168,7 @@ def claims(results: Results) -> list[Claim]:
     )
 
   return [
-    Claim(
+    runner.Claim(
       text="More steps improve consistency models.",
       checks=[
         improves(method, calls, 1)
@@ -189,7 +176,7 @@ def claims(results: Results) -> list[Claim]:
         for calls in (2, few)
       ],
     ),
-    Claim(
+    runner.Claim(
       text="CTM with gamma 0 improves with more steps.",
       checks=[
         improves("CTM, gamma 0", 2, 1),
@@ -197,13 +184,13 @@ def claims(results: Results) -> list[Claim]:
         improves("CTM, gamma 0", many, few),
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         "CTM with gamma 1, renoising, gets worse or saturates with more steps."
       ),
       checks=[saturates("CTM, gamma 1")],
     ),
-    Claim(
+    runner.Claim(
       text="With many steps gamma 0 is better than gamma 1.",
       checks=[
         beats(metric, ("CTM, gamma 0", calls), ("CTM, gamma 1", calls))
@@ -211,7 +198,7 @@ def claims(results: Results) -> list[Claim]:
         for calls in (few, many)
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         f"One call of MeanFlow or of a shortcut model is as good as {few} of"
         " flow matching."
@@ -222,7 +209,7 @@ def claims(results: Results) -> list[Claim]:
         for metric in ("distance", "astray")
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         "Consistency models are better with one call, saturate, and flow"
         " matching overtakes them with enough calls."
@@ -241,10 +228,10 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw distance and points astray against calls."""
   settings = results.about["settings"]
-  figure, axes = panels(2, width=6, height=5.2, columns=2)
+  figure, axes = runner.panels(2, width=6, height=5.2, columns=2)
   names = {
     "distance": "sliced Wasserstein distance to the mixture",
     "astray": "share of samples beyond 3 deviations of every mode",
@@ -271,7 +258,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "quality.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="refinement",
   question="What do more network calls buy, for which method?",
   settings=SETTINGS,
@@ -280,11 +267,11 @@ STUDY = Study(
   claims=claims,
   columns=[
     *(
-      Column(metric=f"distance_{n}", heading=f"SW, {n}")
+      runner.Column(metric=f"distance_{n}", heading=f"SW, {n}")
       for n in SETTINGS["calls"]
     ),
     *(
-      Column(metric=f"astray_{n}", heading=f"astray, {n}")
+      runner.Column(metric=f"astray_{n}", heading=f"astray, {n}")
       for n in (1, 2, 8, 32)
     ),
   ],

@@ -1,30 +1,15 @@
 """Rounds of ReFlow: how straight, how good, and what real data are for."""
 
-import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Claim,
-  Column,
-  Fits,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  make_pairs,
-  panels,
-  save_points,
-)
+from experiments import runner
 from experiments.runner.fields import acceleration, follow, joined, refined
 from experiments.runner.figures import draw_lines, share_legend
-from jaxflow import couplings, data, flow_maps, sampling, solvers
+from jaxflow import couplings, data, solvers
 from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics import trajectories
 from jaxflow.runs.pair_generation import PairOptions
@@ -83,12 +68,12 @@ class Reflow:
     first: The first flow.
   """
 
-  def __init__(self, bench: Bench, first: Fits):
+  def __init__(self, bench: runner.Bench, first: runner.Fits):
     self._bench = bench
     settings = bench.settings
     # One function for the networks of all rounds: programs compile once.
     self._velocity = first.velocities()[0].func
-    self._judge = PlaneJudge(
+    self._judge = runner.PlaneJudge(
       data.known_mixture("ring"), num=settings["reference"]
     )
     self._noise = jnp.stack(
@@ -98,13 +83,13 @@ class Reflow:
       ]
     )
 
-  def field(self, fits: Fits) -> list[jax.tree_util.Partial]:
+  def field(self, fits: runner.Fits) -> list[jax.tree_util.Partial]:
     """Return the velocity of every seed."""
     return [
       jax.tree_util.Partial(self._velocity, params) for params in fits.params()
     ]
 
-  def pairs_of(self, fits: Fits, number: int) -> pathlib.Path:
+  def pairs_of(self, fits: runner.Fits, number: int) -> pathlib.Path:
     """Make noise and data with the flow of a round, fresh noise each."""
     settings = self._bench.settings
     options = PairOptions(
@@ -113,11 +98,11 @@ class Reflow:
       nfe=settings["pair_calls"],
       seed=number,
     )
-    return make_pairs(fits, options)
+    return runner.make_pairs(fits, options)
 
   def train(
-    self, title: str, fits: Fits, made: pathlib.Path, share: float
-  ) -> Fits:
+    self, title: str, fits: runner.Fits, made: pathlib.Path, share: float
+  ) -> runner.Fits:
     """Train the next round from the networks of this one."""
     bench = self._bench
     config = bench.config(
@@ -131,21 +116,21 @@ class Reflow:
     return bench.fit(title, config, init=fits, pairs=made if share else None)
 
   def distil(
-    self, title: str, fits: Fits, made: pathlib.Path, steps: int
-  ) -> Fits:
+    self, title: str, fits: runner.Fits, made: pathlib.Path, steps: int
+  ) -> runner.Fits:
     """Train a one-step generator on pairs, from the flow that made them."""
     config = self._bench.config(
       "ring:knowledge_distillation", _SHARED, {"train": {"steps": steps}}
     )
     return self._bench.fit(title, config, init=fits, pairs=made)
 
-  def samples(self, fits: Fits, solver: str, steps: int) -> np.ndarray:
-    """Draw samples [S, N, 2] from the noise that all flows are judged by."""
-    times = jnp.linspace(1.0, 0.0, steps + 1)
-    field = joined(self.field(fits))
-    return np.asarray(_solve(field, self._noise, times, solver=solver))
+  def samples(self, fits: runner.Fits, solver: str, steps: int) -> np.ndarray:
+    """Draw samples [S, N, 2], of all flows from the same noise."""
+    step = {"name": "ode_step", "solver": {"name": solver}}
+    num, calls = self._bench.settings["num"], solvers.EVALUATIONS[solver]
+    return fits.changed({"flow_map": step}).sample(num, steps * calls)
 
-  def quality(self, fits: Fits, *, jumps_only: bool = False) -> dict:
+  def quality(self, fits: runner.Fits, *, jumps_only: bool = False) -> dict:
     """Judge samples of one Euler step, of two, and of many calls."""
     many = self._bench.settings["many_calls"]
     ways = {"1": ("euler", 1), "2": ("euler", 2), "many": ("heun", many // 2)}
@@ -155,7 +140,7 @@ class Reflow:
       numbers |= {f"{metric}_{name}": found[metric] for metric in found}
     return numbers
 
-  def shape(self, fits: Fits) -> dict:
+  def shape(self, fits: runner.Fits) -> dict:
     """Measure how straight the trajectories are, and what Euler misses."""
     settings, velocities = self._bench.settings, self.field(fits)
     noise = self._noise[:, : settings["trajectories"]]
@@ -173,38 +158,27 @@ class Reflow:
     numbers = {name: np.array(values) for name, values in found.items()}
     return numbers | {"predicted": np.asarray(step**2 / 2 * bend, np.float64)}
 
-  def row(self, fits: Fits, **labels: str | int) -> Row:
+  def row(self, fits: runner.Fits, **labels: str | int) -> runner.Row:
     """Measure a flow."""
-    return Row(labels, {**self.quality(fits), **self.shape(fits)})
+    return runner.Row(labels, {**self.quality(fits), **self.shape(fits)})
 
-  def floor(self) -> Row:
+  def floor(self) -> runner.Row:
     """Judge as many real points."""
     settings = self._bench.settings
     found = self._judge.floor(settings["num"], self._bench.seeds)
-    return Row(
+    return runner.Row(
       {"teacher": "real points", "training": "", "round": ""},
       {f"{k}_many": v for k, v in found.items()},
     )
 
-  def paths(self, fits: Fits, count: int = 60) -> np.ndarray:
+  def paths(self, fits: runner.Fits, count: int = 60) -> np.ndarray:
     """Return trajectories of the first seed, [times, count, 2]."""
     times = refined(jnp.linspace(1.0, 0.0, 41), 2)
     points = follow(joined(self.field(fits)), self._noise[:, :count], times)
     return np.asarray(points[0])
 
 
-@functools.partial(jax.jit, static_argnames="solver")
-def _solve(field, noise, times, *, solver):
-  """Solve the ODE of a field [S] from noise [S, N, 2] over a grid."""
-  step = getattr(solvers, solver)
-
-  def one(velocity, x):
-    return sampling.sample(flow_maps.ode_step(velocity, solver=step), x, times)
-
-  return jax.vmap(one)(field, noise)
-
-
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train and measure all rounds of all teachers."""
   settings = bench.settings
   snapshots = sorted(settings["teachers"].values())
@@ -247,12 +221,12 @@ def measure(bench: Bench) -> list[Row]:
       drawn = {"round 0": reflow.paths(zero), **drawn}
       rows += _distilled(reflow, settings, zero, once, made)
   rows.append(reflow.floor())
-  save_points(bench.figures / "samples.png", clouds)
+  runner.save_points(bench.figures / "samples.png", clouds)
   _save_paths(bench.figures / "paths.png", drawn)
   return rows
 
 
-def _distilled(reflow, settings, zero, once, made) -> list[Row]:
+def _distilled(reflow, settings, zero, once, made) -> list[runner.Row]:
   """Distil the first flow, as long or twice, and the first round."""
   steps = settings["steps"]
   rows = []
@@ -265,13 +239,13 @@ def _distilled(reflow, settings, zero, once, made) -> list[Row]:
       f"{training}, round {number}", fits, made[number], length
     )
     labels = {"teacher": "full", "training": training, "round": number}
-    rows.append(Row(labels, reflow.quality(student, jumps_only=True)))
+    rows.append(runner.Row(labels, reflow.quality(student, jumps_only=True)))
   return rows
 
 
 def _save_paths(path: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
   """Write trajectories [times, N, 2], a panel each."""
-  figure, axes = panels(len(drawn), width=2.7, height=2.8, columns=4)
+  figure, axes = runner.panels(len(drawn), width=2.7, height=2.8, columns=4)
   for panel, (title, points) in zip(axes, drawn.items(), strict=True):
     panel.plot(points[..., 0], points[..., 1], linewidth=0.6, color="C0")
     panel.plot(*points[0].T, ".", color="0.5", markersize=3)
@@ -285,7 +259,7 @@ def _save_paths(path: pathlib.Path, drawn: dict[str, np.ndarray]) -> None:
   save_figure(figure, path)
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about ReFlow."""
   settings = results.about["settings"]
   last = settings["rounds"]
@@ -297,10 +271,10 @@ def claims(results: Results) -> list[Claim]:
 
   distance = "sliced_wasserstein"
   return [
-    Claim(
+    runner.Claim(
       text="Each round of ReFlow makes the paths straighter.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{teacher}: round {number} is straighter than round {number - 1}",
           of("straightness", number, teacher=teacher),
           of("straightness", number - 1, teacher=teacher),
@@ -309,19 +283,19 @@ def claims(results: Results) -> list[Claim]:
         for number in rounds
       ],
     ),
-    Claim(
+    runner.Claim(
       text="The error of one Euler step is h^2/2 times the second derivative.",
       checks=[
         check
         for number in (0, *rounds)
         for check in (
-          at_most(
+          runner.at_most(
             f"round {number}: at most 1.1 times the prediction",
             of("truncation", number),
             of("predicted", number),
             factor=RATIO,
           ),
-          at_most(
+          runner.at_most(
             f"round {number}: at least the prediction / 1.1",
             of("predicted", number),
             of("truncation", number),
@@ -330,13 +304,13 @@ def claims(results: Results) -> list[Claim]:
         )
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         "One round of ReFlow is enough for one-step samples nearly as good as"
         " those of many steps."
       ),
       checks=[
-        at_most(
+        runner.at_most(
           "after one round one call is within a quarter of many calls of"
           f" {whose}",
           of(f"{distance}_1", 1),
@@ -347,10 +321,10 @@ def claims(results: Results) -> list[Claim]:
       ],
       limits="images, where one-step samples also need distillation",
     ),
-    Claim(
+    runner.Claim(
       text="Rounds on synthetic pairs alone drift away from the data.",
       checks=[
-        at_least(
+        runner.at_least(
           f"{teacher}: many calls are more than a tenth worse after round"
           f" {last} than of the first flow",
           of(f"{distance}_many", last, teacher=teacher),
@@ -360,11 +334,11 @@ def claims(results: Results) -> list[Claim]:
         for teacher in settings["teachers"]
       ],
     ),
-    Claim(
+    runner.Claim(
       text="With real data mixed in, rounds stay nearer to the data than on "
       "pairs alone.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{teacher}: many calls after round {last} are nearer with real data",
           of(f"{distance}_many", last, "pairs and real", teacher),
           of(f"{distance}_many", last, teacher=teacher),
@@ -372,10 +346,10 @@ def claims(results: Results) -> list[Claim]:
         for teacher in settings["teachers"]
       ],
     ),
-    Claim(
+    runner.Claim(
       text="Distilling after ReFlow is better than distilling the first flow.",
       checks=[
-        at_most(
+        runner.at_most(
           f"one call of the student is better than of the first flow's{says}",
           of(f"{distance}_1", 1, DISTILLED),
           of(f"{distance}_1", 0, training),
@@ -389,10 +363,10 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw straightness and quality by round."""
   settings = results.about["settings"]
-  figure, axes = panels(3, width=4.3, height=3.8, columns=3)
+  figure, axes = runner.panels(3, width=4.3, height=3.8, columns=3)
   names = {
     "straightness": "straightness (0: lines)",
     "sliced_wasserstein_1": "sliced Wasserstein, 1 call",
@@ -427,7 +401,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "rounds.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="reflow",
   question="What does a round of ReFlow buy, and what are real data for?",
   settings=SETTINGS,
@@ -435,15 +409,15 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="straightness", heading="straightness", format=".4f"),
-    Column(metric="curvature", heading="curvature", format=".4f"),
-    Column(metric="truncation", heading="Euler error", format=".5f"),
-    Column(metric="predicted", heading="h²/2 \\|x''\\|", format=".5f"),
-    Column(metric="sliced_wasserstein_1", heading="SW, 1 call"),
-    Column(metric="sliced_wasserstein_2", heading="SW, 2 calls"),
-    Column(metric="sliced_wasserstein_many", heading="SW, many calls"),
-    Column(metric="high_quality_1", heading="good, 1 call"),
-    Column(metric="high_quality_many", heading="good, many calls"),
+    runner.Column(metric="straightness", heading="straightness", format=".4f"),
+    runner.Column(metric="curvature", heading="curvature", format=".4f"),
+    runner.Column(metric="truncation", heading="Euler error", format=".5f"),
+    runner.Column(metric="predicted", heading="h²/2 \\|x''\\|", format=".5f"),
+    runner.Column(metric="sliced_wasserstein_1", heading="SW, 1 call"),
+    runner.Column(metric="sliced_wasserstein_2", heading="SW, 2 calls"),
+    runner.Column(metric="sliced_wasserstein_many", heading="SW, many calls"),
+    runner.Column(metric="high_quality_1", heading="good, 1 call"),
+    runner.Column(metric="high_quality_many", heading="good, many calls"),
   ],
   figures=figures,
 )

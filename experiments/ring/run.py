@@ -1,6 +1,7 @@
 """The 2-D report in full: what one call of a consistency model is worth."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -8,22 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import runner
 from experiments.ring import baselines
 from experiments.ring.methods import Methods
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_least,
-  at_most,
-  panels,
-)
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
 from jaxflow import data, paths, reports
 from jaxflow.compilation.of_config import assumed_plan
@@ -94,10 +82,9 @@ TEACHER, STUDENT = "score model, Euler", "consistency model"
 HEUN = "score model, Heun on Karras times"
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train and measure the report, then all methods and the baselines."""
-  mixture = data.known_mixture("ring")
-  judge = PlaneJudge(mixture)
+  judge = bench.judge()
   num = bench.settings["num"]
   rows = _report(bench, judge)
   few = dataclasses.replace(
@@ -110,11 +97,13 @@ def measure(bench: Bench) -> list[Row]:
   return [*rows, _row("real points", 0, floor)]
 
 
-def _row(model: str, calls: int, numbers, built_on: str = "") -> Row:
-  return Row({"model": model, "built on": built_on, "calls": calls}, numbers)
+def _row(model: str, calls: int, numbers, built_on: str = "") -> runner.Row:
+  return runner.Row(
+    {"model": model, "built on": built_on, "calls": calls}, numbers
+  )
 
 
-def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
+def _report(bench: runner.Bench, judge: runner.PlaneJudge) -> list[runner.Row]:
   """Measure the score model and its consistency model."""
   settings = bench.settings
   num, steps = settings["num"], settings["steps"]
@@ -152,7 +141,7 @@ def _report(bench: Bench, judge: PlaneJudge) -> list[Row]:
   return rows
 
 
-def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
+def _times(bench: runner.Bench, models: dict[str, tuple[runner.Fits, int]]):
   """Time jitted samplers; milliseconds a call, the median of each seed."""
   calls = {}
   for size in bench.settings["batches"]:
@@ -160,11 +149,9 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
     for name, (fits, nfe) in models.items():
       sampler = fits.run.make_sampler(nfe)
       for seed, params in enumerate(fits.params()):
-
-        def call(sampler=sampler, params=params, noise=noise):
-          return sampler(params, noise, jax.random.key(0), None)
-
-        calls[name, size, seed] = call
+        calls[name, size, seed] = functools.partial(
+          sampler, params, noise, jax.random.key(0), None
+        )
   laps = reports.time_together(calls)
   return {
     name: {
@@ -178,7 +165,9 @@ def _times(bench: Bench, models: dict[str, tuple[Fits, int]]):
   }
 
 
-def _student(bench: Bench, teacher: Fits, decay: float) -> Fits:
+def _student(
+  bench: runner.Bench, teacher: runner.Fits, decay: float
+) -> runner.Fits:
   """Distil the report's consistency model with a decay of the target."""
   config = student_config(
     bench,
@@ -193,7 +182,9 @@ def _with_target(decay: float) -> str:
   return f"{STUDENT}, target EMA {decay:g}"
 
 
-def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
+def _pictures(
+  bench: runner.Bench, teacher: runner.Fits, student: runner.Fits
+) -> None:
   """Write the four figures of the report, of the first seed."""
   folder, num = bench.figures, bench.settings["num"]
   real = data.known_mixture("ring").sample(num, seed=1)[0]
@@ -223,7 +214,7 @@ def _pictures(bench: Bench, teacher: Fits, student: Fits) -> None:
   save_arrows(noise, ends, folder / "one_step_arrows.png")
 
 
-def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
+def _methods(bench: runner.Bench, judge: runner.PlaneJudge) -> list[runner.Row]:
   """Measure every method, after equally many steps of its own."""
   rows, methods = [], Methods(bench=bench)
   for method in bench.settings["methods"]:
@@ -236,7 +227,9 @@ def _methods(bench: Bench, judge: PlaneJudge) -> list[Row]:
   )
 
 
-def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
+def _baselines(
+  bench: runner.Bench, judge: runner.PlaneJudge
+) -> list[runner.Row]:
   """Measure a VAE and a flow, trained as the methods are."""
   settings = bench.settings
   plan, _ = assumed_plan(bench.config("ring:flow_matching"))
@@ -260,7 +253,7 @@ def _baselines(bench: Bench, judge: PlaneJudge) -> list[Row]:
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the report's three claims, and the classical baselines."""
   settings = results.about["settings"]
 
@@ -276,8 +269,8 @@ def claims(results: Results) -> list[Claim]:
   distance = of(near, TEACHER, REPORT_CALLS)
   students = [STUDENT, *map(_with_target, settings["decays"][1:])]
 
-  def as_near(model: str) -> Check:
-    return at_most(
+  def as_near(model: str) -> runner.Check:
+    return runner.at_most(
       f"{model}: one call is at most {FARTHER:g} times as far from the ring as "
       f"{REPORT_CALLS} Euler steps",
       of(near, model, 1),
@@ -286,10 +279,10 @@ def claims(results: Results) -> list[Claim]:
     )
 
   return [
-    Claim(
+    runner.Claim(
       text="A consistency model replaces about 100 network calls by one.",
       checks=[
-        at_least(
+        runner.at_least(
           "its teacher needs them: 20 Euler steps are farther from the ring by "
           f"a factor {FARTHER:g} than {REPORT_CALLS}",
           of(near, TEACHER, 20),
@@ -299,10 +292,10 @@ def claims(results: Results) -> list[Claim]:
         *map(as_near, students),
       ],
     ),
-    Claim(
+    runner.Claim(
       text="A consistency model samples over 60 times faster.",
       checks=[
-        at_most(
+        runner.at_most(
           f"drawing {size} at a time, it takes a sixtieth of the time",
           of(f"milliseconds of {size}", STUDENT, 1),
           of(f"milliseconds of {size}", TEACHER, REPORT_CALLS),
@@ -312,12 +305,12 @@ def claims(results: Results) -> list[Claim]:
       ],
       limits="times are of one CPU, with a network of 8,578 parameters",
     ),
-    Claim(
+    runner.Claim(
       text="The quality of one call is similar to that of 100 Euler steps.",
       checks=[
         as_near(STUDENT),
         *(
-          at_least(
+          runner.at_least(
             f"at least {FEWER:.0%} as many {what}",
             of(metric, STUDENT, 1),
             of(metric, TEACHER, REPORT_CALLS),
@@ -330,10 +323,10 @@ def claims(results: Results) -> list[Claim]:
         ),
       ],
     ),
-    Claim(
+    runner.Claim(
       text=f"In one call, {title} beats a VAE and a normalizing flow.",
       checks=[
-        at_most(
+        runner.at_most(
           f"it is nearer to the ring than the {name}",
           of(near, distilled, 1),
           of(near, name, 1),
@@ -345,7 +338,7 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the distance of all methods by their number of calls."""
   rows = [
     row
@@ -365,7 +358,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
     ),
     reverse=True,
   )
-  figure, (axes,) = panels(1, width=8, height=1.4 + 0.27 * len(models))
+  figure, (axes,) = runner.panels(1, width=8, height=1.4 + 0.27 * len(models))
   for calls in sorted({row["labels"]["calls"] for row in rows}):
     _dots(axes, [r for r in rows if r["labels"]["calls"] == calls], models)
   floor = results.values("sliced_wasserstein", model="real points").mean()
@@ -395,7 +388,7 @@ def _dots(axes, rows: Sequence, models: Sequence[str]) -> None:
   )
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="ring",
   question="What does one call of a consistency model replace, on the ring?",
   settings=SETTINGS,
@@ -403,11 +396,15 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
-    Column(metric="mode_coverage", heading="modes covered", format=".2f"),
-    Column(metric="high_quality", heading="near a mode", format=".3f"),
-    Column(metric="milliseconds of 1", heading="ms for 1", format=".2f"),
-    Column(metric="milliseconds of 2000", heading="ms for 2,000", format=".2f"),
+    runner.Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    runner.Column(
+      metric="mode_coverage", heading="modes covered", format=".2f"
+    ),
+    runner.Column(metric="high_quality", heading="near a mode", format=".3f"),
+    runner.Column(metric="milliseconds of 1", heading="ms for 1", format=".2f"),
+    runner.Column(
+      metric="milliseconds of 2000", heading="ms for 2,000", format=".2f"
+    ),
   ],
   figures=figures,
 )

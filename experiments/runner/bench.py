@@ -8,6 +8,8 @@ from typing import Any
 import jaxflow
 from experiments.runner.fits import Fits
 from experiments.runner.fitting import fit
+from experiments.runner.judges import PlaneJudge
+from jaxflow import data
 from jaxflow.config import Config, update
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -51,6 +53,11 @@ class Bench:
     for change in changes:
       update(config, change)
     return config
+
+  def judge(self) -> PlaneJudge:
+    """Return the judge of points on the ring, a rough one in the short form."""
+    num = 2_000 if self.quick else 20_000
+    return PlaneJudge(data.known_mixture("ring"), num=num)
 
   def fit(self, title: str, config: Config, **others: Any) -> Fits:
     """Train a config on all seeds, or find it trained.

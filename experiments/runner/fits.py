@@ -1,5 +1,6 @@
 """Trained runs of several seeds, and what can be made of them."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
@@ -134,29 +135,22 @@ class Fits:
     """Return the parameters of every seed, of the average that is sampled."""
     return [run.params for run in self.trained]
 
-  def sample(
-    self, num: int, nfe: int, *, label: int | None = None, seed: int = 0
-  ) -> np.ndarray:
+  def sample(self, num: int, nfe: int, *, seed: int = 0) -> np.ndarray:
     """Draw samples of every seed, [S, num, ...], each from its own noise.
 
-    A seed whose samples are not finite has NaN.
+    Classes come in turn. A seed whose samples are not finite has NaN.
 
     Args:
       num: Samples a seed.
       nfe: Network calls a sample.
-      label: The class of all; default: classes in turn.
       seed: Of the noise, beside the seed of the run.
     """
     found = np.full((len(self.seeds), num, *self.run.model.shape), np.nan)
     for samples, (number, run) in zip(found, self.runs.items(), strict=True):
-      if run is None:
-        continue
-      try:
-        samples[:] = run.sample(
-          num, labels=label, nfe=nfe, seed=1000 * seed + number, clip=False
-        )
-      except RunError:
-        pass  # It stays NaN.
+      own = 1000 * seed + number
+      with contextlib.suppress(RunError):
+        if run is not None:
+          samples[:] = run.sample(num, nfe=nfe, seed=own, clip=False)
     return found.astype(np.float32)
 
   def velocities(self) -> list[ModelFn]:

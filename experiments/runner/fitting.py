@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jaxflow
 from experiments.runner.fits import Fits
@@ -57,15 +58,12 @@ def fit(
       config[name].workdir = ""
   if "pairs" in config.data:
     config.data.pairs = ""
-  identity = {
-    "config": config.to_dict(),
-    "others": {k: (x.folder.name, x.steps) for k, x in others.items() if x},
-    "pairs": pairs and (pairs.parent.name, pairs.name),
-    "loss": loss and inspect.getsource(loss.__code__),
-  }
-  text = json.dumps(identity, sort_keys=True, default=str)
-  key = hashlib.sha256(text.encode()).hexdigest()[:16]
-  place = folder / f"{config.method}-{key}"
+  place = folder / _name(
+    config,
+    {k: (x.folder.name, x.steps) for k, x in others.items() if x},
+    pairs and (pairs.parent.name, pairs.name),
+    loss and inspect.getsource(loss.__code__),
+  )
   runs: dict[int, TrainedRun | None] = {}
   errors = []
   for seed in seeds:
@@ -97,6 +95,14 @@ def named_runs(config: Config) -> dict[str, str]:
     for role, source in sources(config).items()
     if source.workdir
   }
+
+
+def _name(config: Config, *others: Any) -> str:
+  """Return the name of a folder for a config and what else decides its runs."""
+  identity = [config.to_dict(), *others]
+  text = json.dumps(identity, sort_keys=True, default=str)
+  digest = hashlib.sha256(text.encode()).hexdigest()
+  return f"{config.method}-{digest[:16]}"
 
 
 def _train(

@@ -6,21 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
-from jaxflow import data
 from jaxflow.figures.canvas import save_figure
 
 # Standard deviation of the points in each direction.
@@ -119,13 +106,13 @@ QUICK = {
 }
 
 
-def config_of(bench: Bench, method: str, *changes: dict[str, Any]):
+def config_of(bench: runner.Bench, method: str, *changes: dict[str, Any]):
   """Return the config of a row of METHODS on the ring, with changes."""
   steps = {"train": {"steps": bench.settings["steps"]}}
   return bench.config(f"ring:{method}", NETWORK, steps, *changes)
 
 
-def of_log(fits: Fits) -> dict[str, np.ndarray]:
+def of_log(fits: runner.Fits) -> dict[str, np.ndarray]:
   """Return norms along training: medians of the last quarter, and a peak.
 
   `peak` is the largest norm of a gradient after the first tenth of training.
@@ -143,10 +130,10 @@ def of_log(fits: Fits) -> dict[str, np.ndarray]:
   return found
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train every method at every rate, and every fix at the highest."""
-  settings, mixture = bench.settings, data.known_mixture("ring")
-  judge = PlaneJudge(mixture)
+  settings = bench.settings
+  judge = bench.judge()
   num, seeds = settings["num"], bench.seeds
   bound = judge.one_gaussian(num, seeds)
   rows = []
@@ -161,7 +148,9 @@ def measure(bench: Bench) -> list[Row]:
     numbers["diverged"] = (fits.diverged | worse).astype(float)
     numbers["skipped"] = np.nanmax(fits.log["skipped"], axis=1)
     numbers |= of_log(fits)
-    rows.append(Row({"method": title, "rate": rate, "fix": fix}, numbers))
+    rows.append(
+      runner.Row({"method": title, "rate": rate, "fix": fix}, numbers)
+    )
 
   for title, (method, change) in settings["methods"].items():
     for rate in settings["learning_rates"]:
@@ -181,13 +170,17 @@ def measure(bench: Bench) -> list[Row]:
         fix,
         None if start is None else pretrained[start],
       )
-  rows.append(Row({"method": "one Gaussian", "rate": "", "fix": ""}, bound))
+  rows.append(
+    runner.Row({"method": "one Gaussian", "rate": "", "fix": ""}, bound)
+  )
   floor = judge.floor(num, seeds)
-  rows.append(Row({"method": "real points", "rate": "", "fix": ""}, floor))
+  rows.append(
+    runner.Row({"method": "real points", "rate": "", "fix": ""}, floor)
+  )
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about the stability of training from scratch."""
   settings = results.about["settings"]
   rates, named = settings["learning_rates"], settings["methods"]
@@ -205,27 +198,27 @@ def claims(results: Results) -> list[Claim]:
   def at_highest(title: str, fix: str) -> np.ndarray:
     return results.values("diverged", method=title, rate=rates[-1], fix=fix)
 
-  def fewer(says: str, left: np.ndarray, right: np.ndarray) -> Check:
+  def fewer(says: str, left: np.ndarray, right: np.ndarray) -> runner.Check:
     """Sign test on pairs of runs of one seed and rate."""
     here = int(np.sum((left > 0) & (right == 0)))
     pairs = int(np.sum(left != right))
     # Bounds of 95 % confidence on the share; between them nothing is decided.
     least = beta.ppf(0.05, here, pairs - here + 1) if here else 0.0
     most = beta.ppf(0.95, here + 1, pairs - here) if here < pairs else 1.0
-    return at_most(
+    return runner.at_most(
       f"{says}: {here} of the first alone, {pairs - here} of the second",
       max(least, min(most, 0.5)),
       0.5,
     )
 
-  def helps(title: str, fix: str) -> Check:
+  def helps(title: str, fix: str) -> runner.Check:
     return fewer(
       f"{title}, highest rate: fewer runs diverge with '{fix}' than without",
       at_highest(title, fix),
       at_highest(title, "none"),
     )
 
-  def rare(title: str) -> Check:
+  def rare(title: str) -> runner.Check:
     # Five runs that agree have no deviation, and yet say little: the share of
     # a law under which so few of all diverge with a probability of 5 %.
     runs = every(title)
@@ -233,7 +226,7 @@ def claims(results: Results) -> list[Claim]:
     bound = 1.0
     if failed < len(runs):
       bound = beta.ppf(0.95, failed + 1, len(runs) - failed)
-    return at_most(
+    return runner.at_most(
       f"{title}, {len(runs)} runs at all rates: with 95 % confidence fewer "
       "than one in five diverge",
       bound,
@@ -243,7 +236,7 @@ def claims(results: Results) -> list[Claim]:
   discrete = [name for name in ("CT", "iCT", "ECM") if name in named]
   fixes = settings["fixes"]
   found = [
-    Claim(
+    runner.Claim(
       text="Continuous-time consistency training from scratch diverges more "
       "often than training in discrete time.",
       checks=[
@@ -257,7 +250,7 @@ def claims(results: Results) -> list[Claim]:
       limits="runs that end in infinities, of which there was none: diverged "
       "is here what ends worse than one Gaussian",
     ),
-    Claim(
+    runner.Claim(
       text="Starting from a pretrained flow model makes continuous-time "
       "consistency training diverge less often.",
       checks=[
@@ -272,11 +265,11 @@ def claims(results: Results) -> list[Claim]:
   return found
 
 
-def _claims_on_fixes(every, fewer, helps, rare) -> list[Claim]:
+def _claims_on_fixes(every, fewer, helps, rare) -> list[runner.Claim]:
   """Return the claims on what helps training from scratch."""
   bare, published = "continuous, bare", "continuous, as published"
   return [
-    Claim(
+    runner.Claim(
       text="Normalising the tangent makes continuous-time training from "
       "scratch diverge less often.",
       checks=[
@@ -288,26 +281,26 @@ def _claims_on_fixes(every, fewer, helps, rare) -> list[Claim]:
         ),
       ],
     ),
-    Claim(
+    runner.Claim(
       text="Clipping the gradient makes continuous-time training from scratch "
       "diverge less often.",
       checks=[helps(title, "gradient clipped") for title in (bare, published)],
     ),
-    Claim(
+    runner.Claim(
       text="A warm-up of the tangent makes continuous-time training from "
       "scratch diverge less often.",
       checks=[helps(bare, "tangent warm-up")],
     ),
-    Claim(
+    runner.Claim(
       text="MeanFlow is stable from scratch.",
       checks=[rare("MeanFlow")],
     ),
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw what diverged and how near the rest came, for every rate."""
-  figure, axes = panels(2, width=5.4, height=4.2, columns=2)
+  figure, axes = runner.panels(2, width=5.4, height=4.2, columns=2)
   settings = results.about["settings"]
   rates = settings["learning_rates"]
   bound = results.values("sliced_wasserstein", method="one Gaussian").mean()
@@ -343,7 +336,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "rates.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="stability",
   question="Which training from scratch diverges, and what prevents it?",
   settings=SETTINGS,
@@ -351,12 +344,18 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="diverged", heading="worse than one Gaussian", format=".2f"),
-    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
-    Column(metric="mode_coverage", heading="modes covered", format=".2f"),
-    Column(metric="tangent_norm", heading="tangent norm", format=".3g"),
-    Column(metric="gradient_norm", heading="gradient norm", format=".3g"),
-    Column(metric="peak", heading="largest gradient", format=".3g"),
+    runner.Column(
+      metric="diverged", heading="worse than one Gaussian", format=".2f"
+    ),
+    runner.Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    runner.Column(
+      metric="mode_coverage", heading="modes covered", format=".2f"
+    ),
+    runner.Column(metric="tangent_norm", heading="tangent norm", format=".3g"),
+    runner.Column(
+      metric="gradient_norm", heading="gradient norm", format=".3g"
+    ),
+    runner.Column(metric="peak", heading="largest gradient", format=".3g"),
   ],
   figures=figures,
 )

@@ -7,17 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-)
+from experiments import runner
 from experiments.runner.exact import exact_velocity
 from experiments.runner.fields import follow, joined, refined, steepness
 from experiments.runner.figures import draw_lines, share_legend
@@ -97,7 +87,7 @@ def grid_of(path: paths.Path, name: str, steps: int) -> jax.Array:
   return grid(steps + 1)
 
 
-def fields_of(bench: Bench, mixture) -> dict:
+def fields_of(bench: runner.Bench, mixture) -> dict:
   """Return path and field of every kind of field and every path."""
   settings, found = bench.settings, {}
   for name, options in settings["paths"].items():
@@ -168,7 +158,7 @@ def calls_for(errors: np.ndarray, calls: np.ndarray, goal: float) -> np.ndarray:
   return np.array(found)
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Measure steepness along t, and errors of every solver."""
   settings, mixture = bench.settings, data.known_mixture("ring")
   noise = jnp.stack(
@@ -204,11 +194,13 @@ def measure(bench: Bench) -> list[Row]:
       numbers["calls"] = calls_for(
         all_errors, np.array(settings["calls"]), settings["error"]
       )
-      errors.append(Row({**labels, "grid": grid, "solver": solver}, numbers))
+      errors.append(
+        runner.Row({**labels, "grid": grid, "solver": solver}, numbers)
+      )
   return steep + errors
 
 
-def _steep_rows(bench, labels, path, field, points, times) -> list[Row]:
+def _steep_rows(bench, labels, path, field, points, times) -> list[runner.Row]:
   """Return the steepness in the clock of every grid of a path."""
   settings = bench.settings
   some = points[:, :, : settings["jacobians"]]
@@ -234,11 +226,11 @@ def _steep_rows(bench, labels, path, field, points, times) -> list[Row]:
     for share in np.linspace(0, 1, 41):
       k = int(np.abs(moments - share).argmin())
       numbers[f"at_{share:.3f}"] = per_clock[:, k].mean(axis=1)
-    rows.append(Row({**labels, "grid": grid}, numbers))
+    rows.append(runner.Row({**labels, "grid": grid}, numbers))
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about stiffness."""
   calls_named = "calls until the error is 0.05"
 
@@ -246,10 +238,12 @@ def claims(results: Results) -> list[Claim]:
     # In the path's own time. The mean is the same in the clock of any grid.
     return results.values(metric, field=field, path=path, grid="uniform")
 
-  def stiffer(metric: str, says: str, path: str, field: str) -> Check:
+  def stiffer(metric: str, says: str, path: str, field: str) -> runner.Check:
     left = steep(metric, field, "linear")
     right = steep(metric, field, path)
-    return at_most(f"{field}: {says} is smaller than on {path}", left, right)
+    return runner.at_most(
+      f"{field}: {says} is smaller than on {path}", left, right
+    )
 
   def error(metric, field, path, grid, solver):
     return results.values(
@@ -261,7 +255,7 @@ def claims(results: Results) -> list[Claim]:
 
   both = [(field, path) for field in FIELDS for path in USUAL]
   return [
-    Claim(
+    runner.Claim(
       text=(
         "The ODE of a diffusion is stiffer than that of linear flow: its"
         " Lipschitz constant is larger."
@@ -275,13 +269,13 @@ def claims(results: Results) -> list[Claim]:
         for field, path in both
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         "With Euler steps linear flow needs fewer calls than a diffusion for"
         " the same error."
       ),
       checks=[
-        at_most(
+        runner.at_most(
           f"{field}: {calls_named}, fewer than on {path}, {USUAL[path]} grid",
           linear("calls", field),
           error("calls", field, path, USUAL[path], "euler"),
@@ -289,13 +283,13 @@ def claims(results: Results) -> list[Claim]:
         for field, path in both
       ],
     ),
-    Claim(
+    runner.Claim(
       text=(
         "DPM-Solver++ closes the gap: with 10 to 20 calls a diffusion is as"
         " exact as linear flow with as many Euler steps."
       ),
       checks=[
-        at_most(
+        runner.at_most(
           f"{field}: {path}, DPM-Solver++ has the smaller error, {calls} calls",
           error(f"error_{calls}", field, path, USUAL_FAST[path], "dpm_solver"),
           linear(f"error_{calls}", field),
@@ -307,10 +301,10 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw steepness along the clock, and errors against calls."""
   settings = results.about["settings"]
-  figure, axes = panels(2, width=5.2, height=4, columns=2)
+  figure, axes = runner.panels(2, width=5.2, height=4, columns=2)
   for panel, field in zip(axes, FIELDS, strict=True):
     lines = {}
     for row in results.select(field=field):
@@ -332,7 +326,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
     panel.set_title(f"{field} velocity")
   share_legend(figure, axes, columns=3)
   save_figure(figure, folder / "steepness.png")
-  figure, axes = panels(2, width=5.2, height=5, columns=2)
+  figure, axes = runner.panels(2, width=5.2, height=5, columns=2)
   for panel, field in zip(axes, FIELDS, strict=True):
     lines = {}
     for at, grid, solver in settings["solvers"]:
@@ -357,7 +351,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "errors.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="stiffness",
   question=(
     "Is the ODE of a diffusion stiffer than linear flow, and does it matter?"
@@ -367,12 +361,12 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="steepest", heading="largest Lipschitz", format=".1f"),
-    Column(metric="mean", heading="mean Lipschitz", format=".2f"),
-    Column(metric="error_10", heading="error, 10 calls"),
-    Column(metric="error_20", heading="error, 20 calls"),
-    Column(metric="error_64", heading="error, 64 calls", format=".4f"),
-    Column(
+    runner.Column(metric="steepest", heading="largest Lipschitz", format=".1f"),
+    runner.Column(metric="mean", heading="mean Lipschitz", format=".2f"),
+    runner.Column(metric="error_10", heading="error, 10 calls"),
+    runner.Column(metric="error_20", heading="error, 20 calls"),
+    runner.Column(metric="error_64", heading="error, 64 calls", format=".4f"),
+    runner.Column(
       metric="calls", heading="calls for 0.05", format=".1f", missing="over 256"
     ),
   ],

@@ -6,21 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Claim,
-  Column,
-  Fits,
-  PlaneJudge,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-)
+from experiments import runner
 from experiments.runner.figures import draw_lines
 from experiments.targets.losses import unstopped_loss
-from jaxflow import data
 from jaxflow.config import Config
 from jaxflow.figures.canvas import save_figure
 
@@ -66,10 +54,10 @@ SUFFICES = 1.1
 LAST = 6
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Train all targets in all trainings, and judge them along the way."""
   settings = bench.settings
-  judge = PlaneJudge(data.known_mixture("ring"))
+  judge = bench.judge()
   teacher = bench.fit(
     "teacher",
     bench.config(
@@ -94,16 +82,18 @@ def measure(bench: Bench) -> list[Row]:
         **others,
       )
       numbers = _numbers(fits, judge, settings)
-      rows.append(Row({"training": training, "target": target}, numbers))
+      rows.append(runner.Row({"training": training, "target": target}, numbers))
   for name, known in (
     (GAUSSIAN, judge.one_gaussian(settings["num"], bench.seeds)),
     ("real points", judge.floor(settings["num"], bench.seeds)),
   ):
-    rows.append(Row({"training": name, "target": ""}, known))
+    rows.append(runner.Row({"training": name, "target": ""}, known))
   return rows
 
 
-def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
+def _config(
+  bench: runner.Bench, training: str, rate: float, decay: float
+) -> Config:
   """Return the config of a training with a target."""
   settings = bench.settings
   changes = {
@@ -122,7 +112,7 @@ def _config(bench: Bench, training: str, rate: float, decay: float) -> Config:
 
 
 def _numbers(
-  fits: Fits, judge: PlaneJudge, settings: dict[str, Any]
+  fits: runner.Fits, judge: runner.PlaneJudge, settings: dict[str, Any]
 ) -> dict[str, np.ndarray]:
   """Judge the average at the end, and the network itself along the way."""
   samples = fits.sample(settings["num"], 1)
@@ -160,7 +150,7 @@ def _fluctuation(steps: Sequence[int], values: np.ndarray) -> np.ndarray:
   return np.where(fine, size, np.nan)
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about targets."""
   settings = results.about["settings"]
   averages = [
@@ -181,10 +171,10 @@ def claims(results: Results) -> list[Claim]:
     return float(of(distance, training, target).mean()) < bound
 
   return [
-    Claim(
+    runner.Claim(
       text="An average of the network as target stabilises training.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{training}, {name}: quality fluctuates less than with the network "
           "itself as target",
           of("fluctuation", training, name),
@@ -194,10 +184,10 @@ def claims(results: Results) -> list[Claim]:
         if learns(training, name)
       ],
     ),
-    Claim(
+    runner.Claim(
       text="The network itself, its gradient stopped, suffices as target.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{training}: its distance is at most {SUFFICES:g} times that of "
           f"{name}",
           of(distance, training, SELF),
@@ -208,10 +198,10 @@ def claims(results: Results) -> list[Claim]:
       ],
       limits="networks and data sets in which a target of no delay may fail",
     ),
-    Claim(
+    runner.Claim(
       text="Without stop-gradient a consistency model collapses or is worse.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{training}: with stop-gradient the distance is smaller",
           of(distance, training, SELF),
           of(distance, training, UNSTOPPED),
@@ -222,11 +212,11 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the distance of the network itself along training."""
   settings = results.about["settings"]
   trainings = settings["trainings"]
-  figure, axes = panels(len(trainings), width=4.6, height=4)
+  figure, axes = runner.panels(len(trainings), width=4.6, height=4)
   floor, bound = (
     results.values("sliced_wasserstein", training=name).mean()
     for name in ("real points", GAUSSIAN)
@@ -256,7 +246,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "targets.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="targets",
   question="Does a consistency model need a target network?",
   settings=SETTINGS,
@@ -264,12 +254,14 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
-    Column(metric="online", heading="without averaging"),
-    Column(metric="fluctuation", heading="its fluctuation"),
-    Column(metric="spread", heading="spread"),
-    Column(metric="gradient norm", heading="gradient norm", format=".2g"),
-    Column(metric="diverged", heading="share diverged", format=".2f"),
+    runner.Column(metric="sliced_wasserstein", heading="sliced Wasserstein"),
+    runner.Column(metric="online", heading="without averaging"),
+    runner.Column(metric="fluctuation", heading="its fluctuation"),
+    runner.Column(metric="spread", heading="spread"),
+    runner.Column(
+      metric="gradient norm", heading="gradient norm", format=".2g"
+    ),
+    runner.Column(metric="diverged", heading="share diverged", format=".2f"),
   ],
   figures=figures,
 )

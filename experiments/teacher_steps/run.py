@@ -6,21 +6,9 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Fits,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-)
+from experiments import runner
 from experiments.runner.exact import exact_velocity
 from experiments.runner.figures import draw_lines
 from jaxflow import data, flow_maps, paths, sampling, solvers, times
@@ -53,7 +41,7 @@ RULE, STUDENT = "exact rule", "student"
 NEAR = 0.25
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Measure the rule that students are taught, then the students."""
   settings = bench.settings
   teacher = bench.fit(
@@ -86,7 +74,7 @@ def measure(bench: Bench) -> list[Row]:
       ends = [_walk(exact, x, grid, solver=step) for x in starts]
       labels = {"solver": solver, "points": points}
       numbers = {"error": _errors(ends, true), "typical": _middle(ends, true)}
-      rows.append(Row({"what": RULE, **labels}, numbers))
+      rows.append(runner.Row({"what": RULE, **labels}, numbers))
       student = _student(bench, teacher, solver, points)
       jump = student.run.make_sampler(1)
       ends = [
@@ -98,17 +86,19 @@ def measure(bench: Bench) -> list[Row]:
         "typical": _middle(ends, taught),
         "to the mixture": _errors(ends, true),
       }
-      rows.append(Row({"what": STUDENT, **labels}, numbers))
+      rows.append(runner.Row({"what": STUDENT, **labels}, numbers))
   numbers = {
     "error": _errors(taught, true),
     "typical": _middle(taught, true),
   }
   labels = {"what": "teacher against the mixture", "solver": "", "points": ""}
   rows.sort(key=lambda row: row.labels["what"])
-  return [*rows, Row(labels, numbers)]
+  return [*rows, runner.Row(labels, numbers)]
 
 
-def _student(bench: Bench, teacher: Fits, solver: str, points: int) -> Fits:
+def _student(
+  bench: runner.Bench, teacher: runner.Fits, solver: str, points: int
+) -> runner.Fits:
   """Distil the teacher by one solver on one grid."""
   settings = bench.settings
   config = bench.config(
@@ -139,25 +129,20 @@ def _walk(
 
 def _errors(ends: list[Array], true: list[Array]) -> np.ndarray:
   """Return the root mean square distance of ends, one a seed."""
-  return np.array(
-    [
-      float(jnp.sqrt(jnp.mean(jnp.sum((a - b) ** 2, axis=1))))
-      for a, b in zip(ends, true, strict=True)
-    ]
-  )
+  return np.sqrt((_distances(ends, true) ** 2).mean(axis=1))
 
 
 def _middle(ends: list[Array], true: list[Array]) -> np.ndarray:
   """Return the median distance of ends, one a seed."""
-  return np.array(
-    [
-      float(jnp.median(jnp.linalg.norm(a - b, axis=1)))
-      for a, b in zip(ends, true, strict=True)
-    ]
-  )
+  return np.median(_distances(ends, true), axis=1)
 
 
-def claims(results: Results) -> list[Claim]:
+def _distances(ends: list[Array], true: list[Array]) -> np.ndarray:
+  """Return the distances of ends, [S, N]."""
+  return np.linalg.norm(np.stack(ends) - np.stack(true), axis=2)
+
+
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about orders, and about grids."""
   settings = results.about["settings"]
   points, orders = settings["points"], settings["orders"]
@@ -165,10 +150,10 @@ def claims(results: Results) -> list[Claim]:
   def error(what, solver, points):
     return results.values("error", what=what, solver=solver, points=points)
 
-  def has_order(what: str, solver: str, few: int, many: int) -> Check:
+  def has_order(what: str, solver: str, few: int, many: int) -> runner.Check:
     ratio = error(what, solver, few) / error(what, solver, many)
     order = np.log(ratio) / math.log((many - 1) / (few - 1))
-    return at_most(
+    return runner.at_most(
       f"{solver}, {few} to {many} points: the measured order "
       f"({np.mean(order):.2f}) is {orders[solver]} within {NEAR:g}",
       np.abs(order - orders[solver]),
@@ -177,7 +162,7 @@ def claims(results: Results) -> list[Claim]:
 
   ends = dict.fromkeys([tuple(points[:2]), tuple(points[-2:])])
   return [
-    Claim(
+    runner.Claim(
       text="What a student is taught is of first order in the grid for Euler's "
       "step, of second order for midpoint and Heun.",
       checks=[
@@ -186,18 +171,18 @@ def claims(results: Results) -> list[Claim]:
         for solver in orders
       ],
     ),
-    Claim(
+    runner.Claim(
       text="Trained students show these orders.",
       checks=[
         has_order(STUDENT, solver, *pair) for solver in orders for pair in ends
       ],
       limits="networks and trainings whose own error is smaller",
     ),
-    Claim(
+    runner.Claim(
       text="With Heun's step half as many grid points do for the same student "
       "error as with Euler's.",
       checks=[
-        at_most(
+        runner.at_most(
           f"Heun with {few} points is at most as far as Euler with {many}",
           error(STUDENT, "heun", few),
           error(STUDENT, "euler", many),
@@ -205,10 +190,10 @@ def claims(results: Results) -> list[Claim]:
         for few, many in itertools.pairwise(points)
       ],
     ),
-    Claim(
+    runner.Claim(
       text="More grid points always make a better student.",
       checks=[
-        at_most(
+        runner.at_most(
           f"{solver}: {many} points are better than {few}",
           error(STUDENT, solver, many),
           error(STUDENT, solver, few),
@@ -221,9 +206,9 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the errors of rule and students by the points of the grid."""
-  figure, axes = panels(2, width=5.2, height=4.2, columns=2)
+  figure, axes = runner.panels(2, width=5.2, height=4.2, columns=2)
   settings = results.about["settings"]
   points = settings["points"]
   titles = {
@@ -256,7 +241,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "errors.png")
 
 
-def _slopes(axes, points, results: Results) -> None:
+def _slopes(axes, points, results: runner.Results) -> None:
   """Draw lines of order 1 and 2 through the first error of Euler."""
   first = results.values(
     "error", what=RULE, solver="euler", points=points[0]
@@ -268,7 +253,7 @@ def _slopes(axes, points, results: Results) -> None:
   axes.legend(fontsize=8)
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="teacher_steps",
   question="Which teacher step, on how many grid points, distils best?",
   settings=SETTINGS,
@@ -276,9 +261,11 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="error", heading="error of the map", format=".4f"),
-    Column(metric="typical", heading="median", format=".4f"),
-    Column(metric="to the mixture", heading="to the mixture", format=".4f"),
+    runner.Column(metric="error", heading="error of the map", format=".4f"),
+    runner.Column(metric="typical", heading="median", format=".4f"),
+    runner.Column(
+      metric="to the mixture", heading="to the mixture", format=".4f"
+    ),
   ],
   figures=figures,
 )

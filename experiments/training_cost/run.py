@@ -10,17 +10,7 @@ import pathlib
 
 import numpy as np
 
-from experiments.runner import (
-  Bench,
-  Check,
-  Claim,
-  Column,
-  Results,
-  Row,
-  Study,
-  at_most,
-  panels,
-)
+from experiments import runner
 from experiments.training_cost.steps import (
   ONLY_COUNTED,
   compile_all,
@@ -93,7 +83,7 @@ QUICK = {
 }
 
 
-def measure(bench: Bench) -> list[Row]:
+def measure(bench: runner.Bench) -> list[runner.Row]:
   """Count all variants without and with remat, and time them in turn."""
   settings = bench.settings
   network, names = settings["network"], settings["variants"]
@@ -143,11 +133,11 @@ def measure(bench: Bench) -> list[Row]:
       key = name if remat == "no" else f"{name}, remat"
       if key in ratios:
         numbers["time_ratio"] = ratios[key]
-      rows.append(Row({"variant": name, "remat": remat}, numbers))
+      rows.append(runner.Row({"variant": name, "remat": remat}, numbers))
   return rows
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: runner.Results) -> list[runner.Claim]:
   """Check the claims about the cost of a step."""
   settings = results.about["settings"]
   names = settings["variants"]
@@ -155,18 +145,20 @@ def claims(results: Results) -> list[Claim]:
   def of(metric: str, name: str, remat: str = "no") -> np.ndarray:
     return results.values(metric, variant=name, remat=remat)
 
-  def between(what: str, values: np.ndarray, low: float, high: float) -> Check:
+  def between(
+    what: str, values: np.ndarray, low: float, high: float
+  ) -> runner.Check:
     # Of the mean: rounds of timing scatter on both sides of it.
     mean, middle = values.mean(), (low + high) / 2
-    return at_most(
+    return runner.at_most(
       f"{what}: {mean:.2f} times is between {low:g} and {high:g}",
       np.sign(mean - middle) * (values - middle),
       (high - low) / 2,
     )
 
-  def recomputed(name: str) -> list[Check]:
+  def recomputed(name: str) -> list[runner.Check]:
     return [
-      at_most(
+      runner.at_most(
         f"{name}, scanned layers: remat takes at least a tenth off the "
         "temporary memory",
         of("less_memory_scanned", name, "yes"),
@@ -182,7 +174,7 @@ def claims(results: Results) -> list[Claim]:
 
   published = "published mean_flow"
   return [
-    Claim(
+    runner.Claim(
       text="A step of distillation with a teacher costs 3 to 5 times the FLOPs "
       "of one of flow matching.",
       checks=[
@@ -194,7 +186,7 @@ def claims(results: Results) -> list[Claim]:
       "student, distances in features of another network and discriminators, "
       "each of which adds to a step.",
     ),
-    Claim(
+    runner.Claim(
       text="A step of MeanFlow costs 16 to 20 % more than one of flow "
       "matching.",
       checks=[
@@ -216,7 +208,7 @@ def claims(results: Results) -> list[Claim]:
       "input, optimizer, averages and exchange between devices make every "
       "ratio smaller.",
     ),
-    Claim(
+    runner.Claim(
       text="Recomputing blocks in the backward pass (remat) saves memory for "
       "about a third more FLOPs.",
       checks=[
@@ -230,14 +222,16 @@ def claims(results: Results) -> list[Claim]:
   ]
 
 
-def figures(results: Results, folder: pathlib.Path) -> None:
+def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw FLOPs and memory of every variant, without and with remat."""
   from matplotlib.ticker import LogLocator
 
   plain = results.select(remat="no")
   order = sorted(plain, key=lambda row: row["numbers"]["flops"]["mean"])
   names = [row["labels"]["variant"] for row in order]
-  figure, axes = panels(2, width=5.4, height=1.2 + 0.24 * len(names), columns=2)
+  figure, axes = runner.panels(
+    2, width=5.4, height=1.2 + 0.24 * len(names), columns=2
+  )
   places = np.arange(len(names))
   for panel, metric, title in (
     (axes[0], "flops_ratio", "FLOPs over flow matching"),
@@ -272,7 +266,7 @@ def figures(results: Results, folder: pathlib.Path) -> None:
   save_figure(figure, folder / "cost.png")
 
 
-STUDY = Study(
+STUDY = runner.Study(
   name="training_cost",
   question="What does one training step of each method cost, relative to flow "
   "matching?",
@@ -281,13 +275,17 @@ STUDY = Study(
   measure=measure,
   claims=claims,
   columns=[
-    Column(metric="flops_ratio", heading="FLOPs"),
-    Column(metric="goal", heading="goal, at most", format=".2f"),
-    Column(metric="temporary_ratio", heading="temporary memory", format=".2f"),
-    Column(metric="time_ratio", heading="time", format=".2f"),
-    Column(metric="more_flops", heading="FLOPs by remat", format=".2f"),
-    Column(metric="less_memory", heading="memory by remat", format=".2f"),
-    Column(
+    runner.Column(metric="flops_ratio", heading="FLOPs"),
+    runner.Column(metric="goal", heading="goal, at most", format=".2f"),
+    runner.Column(
+      metric="temporary_ratio", heading="temporary memory", format=".2f"
+    ),
+    runner.Column(metric="time_ratio", heading="time", format=".2f"),
+    runner.Column(metric="more_flops", heading="FLOPs by remat", format=".2f"),
+    runner.Column(
+      metric="less_memory", heading="memory by remat", format=".2f"
+    ),
+    runner.Column(
       metric="less_memory_scanned",
       heading="memory by remat, scanned layers",
       format=".2f",

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from jaxflow import options, paths, solvers
 from jaxflow.config import registry
 from jaxflow.config.components import Config
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
@@ -130,6 +130,13 @@ def _in_place_of(
   named = options.parameters(loss).values()
   takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
   names = {p.name for p in named}
+  for p in named:
+    required = p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    if required and p.name not in options.parameters(own):
+      raise UsageError(
+        f"loss: it needs {p.name!r}, which {own.__name__} does not take: give "
+        "it a default, or bind it with functools.partial"
+      )
 
   @functools.wraps(own)
   def call(*arguments: Any, **given: Any) -> LossOutput:
@@ -154,6 +161,10 @@ def _solver(config: Config) -> str:
 
 
 def _network(config: Config) -> Network:
+  """Return the network that a config names."""
+  if config.model.name == "given":
+    with inside("model"):
+      return registry.KINDS["model"]["given"]()
   return registry.make(
     "model",
     config.model,
