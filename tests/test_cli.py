@@ -58,7 +58,7 @@ def refused(folder, tmp_path):
     assert result.code == code, result
     assert result.out == ""
     assert result.err.count("\n") == 1
-    assert result.err.startswith("jaxflow ")
+    assert result.err.startswith("jaxflow")
     for word in words:
       assert word in result.err
     assert tiny.checksums(folder) == before
@@ -231,6 +231,9 @@ def test_debug_shows_the_traceback(tmp_path):
   [
     (["trian"], ["command='trian'", "did you mean 'train'?"]),
     (["methods", "extra"], ["'extra' is no flag"]),
+    (["methods", "--debug=much"], ["--debug=much: give true or false"]),
+    (["methods", "--distributed"], ["Missing value for flag --distributed"]),
+    (["methods", "--distributed", "so"], ["--distributed=so: give auto, on"]),
     (["methods", "--workdir=x"], ["workdir", "--help"]),
     (["train", "--workdir=x"], ["--config is missing"]),
     (["train", "--config"], ["--config is missing"]),

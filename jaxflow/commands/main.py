@@ -9,7 +9,7 @@ from absl import flags, logging
 import jaxflow
 from jaxflow.commands.command import Command
 from jaxflow.commands.console import print_line
-from jaxflow.commands.flags import defined, read
+from jaxflow.commands.flags import defined, message, read
 from jaxflow.commands.help import help_of, overview
 from jaxflow.errors import RunError, UsageError, did_you_mean, named
 
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
   try:
     arguments = common(list(argv), known_only=True)[1:]
   except flags.Error as error:
-    print(f"jaxflow: {error} (--help lists the flags)", file=sys.stderr)
+    print(f"jaxflow: {message(error, common)}", file=sys.stderr)
     return 2
   if common.version:
     print_line(jaxflow.__version__)
