@@ -410,7 +410,7 @@ def test_workdir_in_use(refused, folder):
     refused(
       *command(folder, "train.steps=20", workdir="plain"),
       code=2,
-      words=["plain is being trained by another process"],
+      words=["--workdir=", "plain is being trained by another process"],
     )
 
 
