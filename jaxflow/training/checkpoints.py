@@ -59,20 +59,22 @@ class Checkpoints:
   ):
     self.folder = folder
     self._read_only = read_only
-    self._manager = ocp.CheckpointManager(
-      folder.absolute(),
-      item_handlers={
-        "state": ocp.PyTreeCheckpointHandler(),
-        "data": ocp.JsonCheckpointHandler(),
-      },
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=None if read_only else keep,
-        keep_period=keep_every or None,
-        read_only=read_only,
-        # What a killed process has half written would fill the disk.
-        cleanup_tmp_directories=not read_only,
-      ),
-    )
+    # Orbax warns of every folder that is only read.
+    with _without_warnings(logging.getLogger("absl"), read_only):
+      self._manager = ocp.CheckpointManager(
+        folder.absolute(),
+        item_handlers={
+          "state": ocp.PyTreeCheckpointHandler(),
+          "data": ocp.JsonCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=None if read_only else keep,
+          keep_period=keep_every or None,
+          read_only=read_only,
+          # What a killed process has half written would fill the disk.
+          cleanup_tmp_directories=not read_only,
+        ),
+      )
 
   def steps(self) -> list[int]:
     """Return the saved steps, ascending."""
@@ -332,3 +334,14 @@ def _name(key: Any) -> str:
     if hasattr(key, attribute):
       return str(getattr(key, attribute))
   return str(key)
+
+
+@contextlib.contextmanager
+def _without_warnings(logger: logging.Logger, quiet: bool) -> Iterator[None]:
+  """Log errors only, if `quiet`."""
+  level = logger.level
+  logger.setLevel(logging.ERROR if quiet else level)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
