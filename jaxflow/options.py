@@ -1,4 +1,4 @@
-"""What a signature says of its options, beside their defaults.
+"""Marks of options in signatures: their ranges and meanings.
 
 A loss, or a flow map, declares an option where it takes it: the numbers that it
 may hold, and what follows from it, stand in its annotation. Who reads a config
@@ -23,7 +23,7 @@ class Range:
   """Which numbers an option may hold.
 
   Attributes:
-    text: What to give, for messages.
+    text: The numbers to give, for messages.
     allows: Whether a number is one of them.
   """
 
@@ -252,7 +252,7 @@ def switched_on(
 def predicts(
   loss: Callable, flow_map: Callable, given: Mapping[str, Any]
 ) -> str:
-  """Return what the raw network of a loss predicts.
+  """Return the prediction of a loss's raw network.
 
   An option of the loss says it, or the flow map; one that does not has a
   prediction of its own, which is called by its name.

@@ -57,7 +57,7 @@ class Distance(Protocol):
 
 
 class Perceptual(Distance, Protocol):
-  """The same of what a network sees in them."""
+  """A distance of features instead of samples."""
 
 
 class Weight(Protocol):

@@ -1,4 +1,4 @@
-"""`jaxflow bench`: measure what sampling costs, beside its network calls."""
+"""`jaxflow bench`: measure the cost of sampling and its overhead."""
 
 import pathlib
 from typing import Any
@@ -70,7 +70,7 @@ COMMAND = Command(
   run=_run,
   notes="""\
 Prints, a line a sampler, time to compile, latency, samples/s, memory, FLOPs,
-and what it takes beyond its network calls; writes WORKDIR/bench.json, and
+and the overhead beyond its network calls; writes WORKDIR/bench.json, and
 WORKDIR/bench.png, quality against latency.""",
   example="jaxflow bench --workdir=runs/digits --nfe=1,4 --batch=64",
 )

@@ -1,4 +1,4 @@
-"""What a file of a command says of it."""
+"""The description of a command in its file."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ class Command:
   """A command of the command line.
 
   Attributes:
-    summary: What it does, in a few words.
+    summary: Its purpose, in a few words.
     run: Carries it out, `(values of its flags, config or None) -> exit code`.
     define: Defines its flags.
     example: A command line.
-    notes: What else to know.
-    required: Flags that must be given, with what stands for a value in the
+    notes: Further explanation.
+    required: Flags that must be given, with a placeholder for the value in the
       usage line.
     takes_config: Whether it reads a config, `--config=CONFIG:METHOD`, whose
       fields flags can change.

@@ -49,7 +49,7 @@ data.shape and data.num_classes; a teacher that is not there is taken to be like
 the student.
 
 Prints for training step, sampler (sample.batch_size samples) and evaluation
-step (evaluation.batch_size) what each takes of a chip: memory, FLOPs,
+step (evaluation.batch_size) the use of a chip: memory, FLOPs,
 collectives with their bytes, the time to compile, and the compiler's estimate
 of the kernels' time. Exit code 1 if one does not fit.""",
   example="jaxflow compile --config=digits:mean_flow --topology=host:8",

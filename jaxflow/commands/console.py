@@ -1,4 +1,4 @@
-"""What commands print: lines, and a progress bar on a terminal."""
+"""Output of commands: lines, and a progress bar on a terminal."""
 
 import os
 import sys

@@ -28,7 +28,7 @@ SAMPLING = ("sample", "flow_map")
 
 _FIELD = "config.FIELD"
 
-# What a flag takes, by what absl calls its type.
+# Expected values by absl's name of a type.
 _WANTED = {
   "bool": "true or false",
   "float": "a number",
@@ -139,7 +139,7 @@ def message(error: flags.Error, values: flags.FlagValues) -> str:
 
 
 def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
-  """Raise UsageError if a flag changes what the command itself sets."""
+  """Raise UsageError if a flag changes a field that the command sets."""
   for argument in arguments:
     flag = argument.partition("=")[0]
     field = flag.removeprefix("--config.")
@@ -151,7 +151,7 @@ def _check_required(command: Command, values: flags.FlagValues) -> None:
   """Raise UsageError if a flag is missing."""
   for name, placeholder in command.required.items():
     if not values[name].value:
-      # What it is, without the explanation behind.
+      # The first clause, without the explanation behind.
       wanted = re.split(r"[:;(]", values[name].help)[0].strip()
       raise UsageError(
         f"--{name} is missing: give {wanted}, --{name}={placeholder}"

@@ -1,4 +1,4 @@
-"""The text of `--help`, made of what commands and their flags say."""
+"""The text of `--help`, made of the descriptions of commands and flags."""
 
 import textwrap
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def _texts(values: flags.FlagValues) -> dict[str, str]:
 
 
 def _rows(texts: Mapping[str, str]) -> list[str]:
-  """Return a table of names and what they are."""
+  """Return a table of names and descriptions."""
   column = min(max(map(len, texts)) + 4, _COLUMN)
   lines = []
   for name, text in texts.items():

@@ -15,7 +15,7 @@ from jaxflow.errors import RunError, UsageError, did_you_mean, named
 
 __all__ = ["COMMANDS", "command_of", "main", "run"]
 
-# Each is a module of this folder, which imports what is heavy when it runs.
+# Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
   *("train", "sample", "evaluate", "stats", "bench", "report", "pairs"),
   *("rectify", "encode", "compile", "methods", "presets"),
@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
     commands = {name: command_of(name) for name in COMMANDS}
     print_line(overview(commands, _common()))
     return 0 if arguments else 2
-  # Libraries warn of what a user can do nothing about; our warnings do not
+  # Users can do nothing about warnings of libraries; our warnings do not
   # pass through absl.
   logging.set_verbosity(logging.ERROR)
   resumable = False

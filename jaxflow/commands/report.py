@@ -1,4 +1,4 @@
-"""`jaxflow report`: write what is known of a run as one page."""
+"""`jaxflow report`: write one page about a run."""
 
 import pathlib
 from typing import Any
@@ -48,7 +48,7 @@ COMMAND = Command(
   run=_run,
   notes="""\
 Writes WORKDIR/report.html, which needs no other file: config, curves of the
-training, what evaluate and bench have written, interpolations in noise, samples
+training, results of evaluate and bench, interpolations in noise, samples
 beside their nearest training samples and beside the teacher's; of points in the
 plane densities, trajectories and the map from noise.""",
   example="jaxflow report --workdir=runs/digits",

@@ -47,7 +47,7 @@ COMMAND = Command(
   notes="""\
 Of the config, data and evaluation.network count.
 
-Writes mean and covariance of what a network sees of real data, with its name,
+Writes mean and covariance of a network's features of real data, with its name,
 protocol and hash, and the features of the first evaluation.kept samples.""",
   example="""\
 jaxflow stats --config=digits:mean_flow --out=digits.npz \\

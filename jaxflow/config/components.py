@@ -45,7 +45,7 @@ def components(config: Config) -> dict[str, str]:
 
 
 def makers(config: Config) -> dict[str, Callable[..., Any]]:
-  """Return what takes the options of the loss and of components, by field.
+  """Return the functions that take the options of a config, by field.
 
   Example:
     >>> from jaxflow.config import default_config
@@ -104,7 +104,7 @@ def complete(config: Config) -> None:
 
 
 def at(config: Config, field: str) -> Config:
-  """Return what stands at a dotted field.
+  """Return the value of a dotted field.
 
   Example:
     >>> at(ConfigDict({"times": {"law": {"std": 2.0}}}), "times.law.std")

@@ -1,4 +1,4 @@
-"""How a workdir keeps its config, and what may change in it."""
+"""The config of a workdir, and its fields that may change."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
 from jaxflow.files import replace_file
 
-# What may change between two runs in one workdir: none of it is in the state.
+# Fields that may change between two runs in one workdir; the state holds none.
 MUTABLE = (
   "checkpoint.",
   "data.data_dir",

@@ -97,7 +97,7 @@ def config_of_run(
 
 
 def _without_none(values: Any) -> Any:
-  """Drop what is None from nested dicts, and make tuples of lists."""
+  """Drop None from nested dicts, and make tuples of lists."""
   if isinstance(values, dict):
     parts = {k: _without_none(v) for k, v in values.items()}
     return {k: v for k, v in parts.items() if v is not None}
@@ -149,7 +149,7 @@ def _take_components(config: Config, arguments: list[str]) -> None:
     choose(f"{field}.name", value, KINDS[kind])
     kept = {}
     if kind == "model":
-      # What a method asks of its network, whichever it is.
+      # Options of any network that methods set.
       kept = {k: v for k, v in config.model.items() if k in INTERFACE}
     set_component(config, field, {"name": value, **kept})
     complete(config)
@@ -167,7 +167,7 @@ def _unknown_field(field: str, fields: dict[str, Any]) -> str:
 
 
 def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:
-  """Say what kind of value a field takes, where absl names the flag."""
+  """Return a message with the type of a field, where absl names the flag."""
   for argument in given:
     name, _, value = argument.partition("=")
     field = name.removeprefix("--config.")

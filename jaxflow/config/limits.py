@@ -1,4 +1,4 @@
-"""What fields a config has, and what numbers they may hold.
+"""The fields of a config and the ranges of their numbers.
 
 Both are checked before anything runs.
 

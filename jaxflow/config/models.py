@@ -200,7 +200,7 @@ def _loss_options(
 
 
 def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
-  """Return what the raw network predicts, and on which path."""
+  """Return prediction and path of the raw network."""
   unit = paths.noise_std(path)
   wrapped = config.get("parameterization", {}).get("name", "raw")
   if wrapped == "trigonometric_from_linear" and unit == 1:

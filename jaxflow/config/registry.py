@@ -1,6 +1,6 @@
 """The names that a config may use, and how a named component is made.
 
-A specification is a mapping with a `name` and the options of what it names,
+A specification is a mapping with a `name` and the options of that component,
 `{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below are all
 there is; an option whose annotation is a type of a kind is made first.
 """
@@ -34,7 +34,7 @@ Maker = Callable[..., Any]
 
 
 def _value(value: Any) -> Maker:
-  """Make what needs no options: the value itself."""
+  """Return a maker without options for a value."""
   return lambda: value
 
 
@@ -76,7 +76,7 @@ _LAWS: dict[str, Maker] = {
   "karras": times.Karras,
 }
 
-# What a config can hold.
+# Types of values in a config.
 _PLAIN = (bool, int, float, str, tuple)
 # Options that only the surroundings of a component can give.
 _SURROUNDINGS = {
@@ -188,7 +188,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "free": _partial(flow_maps.free),
   },
   "sampler": {
-    # What the caller's context says: the method's own.
+    # The method's own, from the caller's context.
     "default": lambda *, default: default,
     "jumps": sampling.Jumps,
     "consistency": sampling.Consistency,
@@ -281,8 +281,8 @@ def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
 
   Args:
     field: Name of the config field or flag, for the message.
-    name: What the user gave.
-    choices: What there is.
+    name: The name that the user gave.
+    choices: The values by name.
 
   Returns:
     The value of `choices`.
@@ -360,7 +360,7 @@ def make_options(
   """Return the options of a function, the components among them made.
 
   Args:
-    function: What takes the options.
+    function: The function that takes the options.
     given: Options; a component's value is its specification.
     field: Where in the config they stand, for messages.
     **context: As of `make`.

@@ -26,7 +26,7 @@ _OPTIMIZER = {
   "clip_norm": 0.0,
 }
 
-# What a method asks of its network, whichever it is.
+# Options of any network that methods set.
 INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
@@ -263,7 +263,7 @@ def resolve(
   pairs: str | None = None,
   init_step: int | None = None,
 ) -> Config:
-  """Return the config with what its sources decide, locked.
+  """Return the config with the fields that data and other runs decide, locked.
 
   Args:
     config: A config as `default_config` makes it.

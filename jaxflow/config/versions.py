@@ -1,4 +1,4 @@
-"""Configs of earlier versions: what they lack, and what they hold too much.
+"""Configs of earlier versions: fields that they lack, and fields that are gone.
 
 A config.json carries the version that wrote it; those without one are of
 0.1.0. A field that it lacks takes the default of the version that introduced
@@ -144,7 +144,7 @@ def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_none(values: Any) -> Any:
-  """Drop what is None from nested dicts, and make tuples of lists."""
+  """Drop None from nested dicts, and make tuples of lists."""
   if isinstance(values, dict):
     parts = {k: _without_none(v) for k, v in values.items()}
     return {k: v for k, v in parts.items() if v is not None}

@@ -1,10 +1,10 @@
-"""How good samples are, always beside what real data would score.
+"""The evaluation of runs: every score stands beside that of real data.
 
 Nothing here knows how the samples came about: an evaluation takes a sampler, a
 metric takes arrays.
 
 scikit-learn, scipy and matplotlib take two seconds to import, longer than many
-a command: functions import of them what they call.
+a command: functions import them when they run.
 """
 
 from jaxflow.evaluation.collecting import Collector

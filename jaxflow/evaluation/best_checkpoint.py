@@ -16,7 +16,7 @@ FOLDER, FILE = "best", "best.json"
 
 
 class Best:
-  """Keeps the best state in `best/`, and says in `best.json` how good it is.
+  """Keep the best state in `best/` and its score in `best.json`.
 
   Checkpoints there are counted, not named by their steps: a run that was killed
   and evaluates at other steps than before may find a better one at an earlier

@@ -1,7 +1,7 @@
 """Train the classifier of a data set, or find it trained.
 
-A file of it says what it was trained on and how; one that says something else
-is never taken for it, and a file that the user names is never overwritten.
+Its file records data, options and seed. A file with other records is never
+used, and a file that the user names is never overwritten.
 Training is a function of the data and the classifier's
 own seed. In a job all processes train alike, and take the main one's result.
 """
@@ -156,7 +156,7 @@ def _accuracy(network: Classifier, params: PyTree, test: data.Dataset) -> float:
 def _about(
   network: Classifier, name: str, train: data.Dataset
 ) -> dict[str, Any]:
-  """Return what decides a classifier's parameters."""
+  """Return data, options and seed: they decide a classifier's parameters."""
   return {
     "schema": _SCHEMA,
     "data": name,
@@ -170,7 +170,7 @@ def _about(
 def _read(
   path: pathlib.Path, wanted: dict[str, Any], network: Classifier
 ) -> tuple[tuple[PyTree, float] | None, str]:
-  """Return parameters and accuracy, or None, and what there is to say."""
+  """Return parameters and accuracy, or None, and a note for the user."""
   if not path.exists():
     return None, ""
   try:

@@ -1,4 +1,4 @@
-"""Reduce batches of samples, generated or real, to what metrics read of them.
+"""Reduce batches of samples, generated or real, to summaries for metrics.
 
 Of all samples a process keeps moments of the rows that its own devices hold; of
 the first ones, for metrics that compare pairs of samples, everyone keeps the
@@ -21,12 +21,12 @@ from jaxflow.metrics.summary import SampleSummary
 from jaxflow.parallel import processes
 
 T = TypeVar("T")
-# What a collector has, by name; `Collector.load` reads it back.
+# Parts of a collector by name; `Collector.load` reads them back.
 Arrays = dict[str, np.ndarray]
 
 # Outputs whose first rows are kept.
 _KEPT = ("samples", "features", "classes")
-# What the others are reduced to.
+# The other outputs are reduced to moments and sums.
 _SUMS = {"moments": Moments, "confidences": Confidences}
 
 
@@ -81,7 +81,7 @@ class Collector:
     self.seen = first + count
 
   def _reduce(self, kind: str, name: str, first: int, rows: np.ndarray) -> None:
-    """Reduce rows of this process; count and drop what is not finite."""
+    """Reduce rows of this process; count and drop rows that are not finite."""
     flat = rows.reshape(len(rows), -1)
     good = np.all(flat if kind == "finite" else np.isfinite(flat), axis=1)
     lost = int(np.count_nonzero(~good))
@@ -99,7 +99,7 @@ class Collector:
       _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
   def drawn(self, label: np.ndarray | None = None) -> SampleSummary:
-    """Return what metrics read, joined over all processes.
+    """Return the summary of all processes.
 
     Args:
       label: Classes of the samples [N], or None.
@@ -134,7 +134,7 @@ class Collector:
     return {"seen": np.array(self.seen), **rows, **self._sums()}
 
   def load(self, arrays: Arrays) -> None:
-    """Take what `save` returned."""
+    """Restore the arrays of `save`."""
     self.seen = int(arrays["seen"])
     self._rows = {
       k.removeprefix("rows/"): [v]

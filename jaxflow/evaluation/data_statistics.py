@@ -26,7 +26,7 @@ __all__ = ["StatsOptions", "write_stats"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StatsOptions:
-  """Of what to write statistics; the command line has a flag for each field."""
+  """Which samples to describe; the command line has a flag for each field."""
 
   split: str = option("train", "train or test")
   num: int = option(0, "how many samples, a random choice (default: all)")
@@ -39,7 +39,7 @@ def write_stats(
   *,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Write what a network sees of a data set, for `evaluation.reference`.
+  """Write statistics of a data set's features, for `evaluation.reference`.
 
   Args:
     config: A config; its data and `evaluation.network` count.
@@ -48,7 +48,7 @@ def write_stats(
     say: Prints a line.
 
   Returns:
-    What the file says of itself.
+    The description in the file.
 
   Raises:
     UsageError: If a field is wrong, or the config names no network.

@@ -22,7 +22,7 @@ LOG = "evaluations"
 
 
 class Watch:
-  """Evaluates averages and parameters; keeps the checkpoint that is best.
+  """Evaluate averages and parameters; keep the best checkpoint.
 
   An evaluation is due every `evaluation.during.every` steps. It waits where all
   of them together would take more than `evaluation.during.share` of the time
@@ -30,7 +30,7 @@ class Watch:
   always evaluated.
 
   Args:
-    evaluator: What evaluates.
+    evaluator: The evaluator.
     workdir: The run's folder: `evaluations.csv`, `best/`, `best.json`.
     begin: Step at which training starts or resumes.
     interrupted: Whether to stop.
@@ -93,7 +93,7 @@ class Watch:
     self._log.close()
 
   def _line(self, step: int, scalars: Mapping[str, float]) -> str:
-    """Say what the average scores in the fewest calls."""
+    """Return a line with the scores of the average at the fewest calls."""
     prefix = _column(self._evaluator.ema, self._options.nfe[0], "")
     values = "  ".join(
       f"{k.removeprefix(prefix)} {v:.4g}"
@@ -127,7 +127,7 @@ class Watch:
 
 
 class NoWatch:
-  """Evaluates nothing."""
+  """Evaluate nothing."""
 
   def __call__(self, state: TrainState, step: int, position: Any) -> None:
     """Do nothing."""
@@ -167,7 +167,7 @@ def watcher(
   interrupted: Callable[[], bool],
   say: Callable[[str], None],
 ) -> Watch | NoWatch:
-  """Return what evaluates a run while it trains, as its config says.
+  """Return the evaluation of a run during training.
 
   Args:
     run: The run.
@@ -195,7 +195,7 @@ def watcher(
       f"evaluation.during.best={options.best!r} cannot be computed of this "
       f"data and network; choose one of {', '.join(names)}"
     )
-  # Compiles: what is due later takes no longer than it says.
+  # Compile now, so that later evaluations take the time that is expected.
   for nfe in options.nfe:
     evaluator.draw(state, nfe, interrupted=lambda: True)
   return Watch(

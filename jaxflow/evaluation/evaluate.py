@@ -48,7 +48,7 @@ def evaluate(
 ) -> dict[str, Score]:
   """Compare generated samples, and fresh real ones, with held-out data.
 
-  Beside each number stands what a perfect sampler would score: that of as many
+  Beside each number stands the score of a perfect sampler: that of as many
   random samples of the training data, with the shares of its classes.
 
   Args:

@@ -38,18 +38,18 @@ _OTHER = {"test": "train", "train": "test"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-  """What judges samples of a run.
+  """Judge the samples of a run.
 
   Attributes:
     run: The run.
     mesh: The devices.
     num: How many samples are generated.
     kept: Of how many of them everything is kept.
-    look: What feature networks make of a batch.
-    judge: Compares what is drawn with real data.
+    look: Computes the features of a batch.
+    judge: Compares samples with real data.
     floor_seconds: How many seconds it took to judge fresh real data.
     labels: Classes of generated samples [num], or None.
-    about: What is to be known of the numbers, for JSON.
+    about: Seed, sizes, reference and networks, for JSON.
     say: Prints a line.
   """
 
@@ -171,11 +171,11 @@ class Evaluator:
       state: The run's state.
       nfe: Network calls per sample.
       ema: The average, "online" for the parameters; default: `sample.ema`.
-      partial: Where to keep what is done.
+      partial: Where unfinished work is kept.
       interrupted: Whether to stop; asked after every batch.
 
     Returns:
-      What is kept of them, or None after an interruption.
+      Their summary, or None after an interruption.
     """
     plan = self.run.plan
     stream = self._stream(nfe)
@@ -199,7 +199,7 @@ class Evaluator:
 
   @functools.cached_property
   def _stream(self) -> Callable[..., Any]:
-    """Makes each sampler once."""
+    """The samplers by number of calls, each made once."""
     return functools.cache(lambda nfe: streamer(self.run, nfe, self.mesh))
 
 

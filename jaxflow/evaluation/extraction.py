@@ -1,4 +1,4 @@
-"""What feature networks see of samples, as one function to be jitted."""
+"""Features of samples by several networks, as one function to be jitted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -9,11 +9,11 @@ from jaxflow.types import Array, PyTree
 
 
 class FeatureNetwork(Protocol):
-  """What sees samples as vectors."""
+  """A network that turns images into vectors."""
 
   @property
   def name(self) -> str:
-    """What its numbers are called after."""
+    """Its name, part of the names of metrics."""
     ...
 
   @property
@@ -45,7 +45,7 @@ def extraction(
   networks: Sequence[FeatureNetwork],
   decode: Callable[[PyTree, Array], Array] | None = None,
 ) -> Callable[[Any, Array], dict[str, Array]]:
-  """Return what makes of samples all that a collector takes.
+  """Return a function from samples to all inputs of a collector.
 
   Args:
     networks: The feature networks.

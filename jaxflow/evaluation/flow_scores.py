@@ -1,4 +1,4 @@
-"""What the ODE of a run's velocity says: likelihood, and shape of its paths."""
+"""Likelihood and trajectories by the ODE of a run's velocity."""
 
 from collections.abc import Callable
 from typing import Any

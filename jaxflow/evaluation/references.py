@@ -1,4 +1,4 @@
-"""Statistics of a file in the place of what a network sees of real data."""
+"""Reference statistics from a file, in place of features of real data."""
 
 import dataclasses
 import pathlib
@@ -23,7 +23,7 @@ class Stored:
     path: The file.
     network: Whose features they are of.
     drawn: The statistics.
-    about: What the file says of them, {} of published ones.
+    about: Their description in the file, {} in published files.
   """
 
   path: str
@@ -37,12 +37,12 @@ class Stored:
     return self.about.get("split")
 
   def describe(self) -> dict[str, Any]:
-    """Return what an evaluation says of its reference."""
+    """Return the description of the reference, for evaluation.json."""
     num = self.about.get("num")
     return {"file": self.path, "num": num, "about": dict(self.about)}
 
   def replace_in(self, reference: SampleSummary) -> SampleSummary:
-    """Put the statistics in the place of what the network saw.
+    """Replace computed statistics by those of the file.
 
     Args:
       reference: Real samples; rows are kept of as many as both have.

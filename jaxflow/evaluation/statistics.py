@@ -1,8 +1,8 @@
-"""Files of reference statistics: moments of real data, and what they are of.
+"""Files of reference statistics: moments of real data and their description.
 
 Ours hold `mu` [D] and `sigma` [D, D] in float64, of spatial features `mu_s` and
 `sigma_s`, the features of the first samples as `features` [K, D] (float32), and
-`about`, JSON of what they are of: network, protocol, sha256, num, data, split.
+`about`, a JSON description: network, protocol, sha256, num, data, split.
 Published files are read as well: pytorch-fid's and EDM's `mu`, `sigma`; ADM's,
 with `mu_s`, `sigma_s`; MeanFlow's `ref_mu`, `ref_sigma`. They do not say how
 many samples they are of, nor by which protocol.
@@ -28,7 +28,7 @@ __all__ = ["read_statistics", "write_statistics"]
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 _SPATIAL = ("mu_s", "sigma_s")
-# What reading a damaged file, or one of another kind, raises.
+# Errors from reading a damaged file or one of another kind.
 _DAMAGE = (
   *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
   *(AttributeError, TypeError, KeyError),
@@ -95,7 +95,7 @@ def read_statistics(
     network: Name of the network that is to be compared by.
 
   Returns:
-    The statistics, and what the file says of them; {} of published files, whose
+    The statistics and their description; {} for published files, whose
     number of samples is unknown: they count as exact.
 
   Raises:

@@ -20,21 +20,21 @@ from jaxflow.types import Array
 # Samples that are read at once for their labels.
 _LABELS_AT_ONCE = 256
 
-# Seconds between two savings of what is collected.
+# Seconds between two savings of collected samples.
 _SAVE_EVERY = 30.0
 # Seconds between two lines of a long work.
 _SAY_EVERY = 10.0
 
-# What makes outputs of a batch, jitted: samples [B, ...] over all devices.
+# Computes outputs of a batch, jitted: samples [B, ...] over all devices.
 Look = Callable[[Array], Mapping[str, Array]]
 
 
 class Partial:
-  """What is collected of a long work, kept in files until `remove`.
+  """Files of unfinished work, kept until `remove`.
 
   Args:
     folder: Where; made when something is kept.
-    what: All that decides what is collected, for JSON: other work, or the same
+    what: All inputs of the work, for JSON: other work, or the same
       with other networks, never goes on from these files.
   """
 
@@ -58,7 +58,7 @@ class Partial:
       collector.load(arrays)
 
   def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
-    """Write what there is, if the last writing is some time ago or `now`.
+    """Write the collected samples, if the last writing is long ago or `now`.
 
     Work that took less than that is not worth a file.
     """
@@ -82,7 +82,7 @@ class Partial:
 
 
 class Progress:
-  """Says how far a long work is, at most every 10 s.
+  """Report the progress of long work, at most every 10 s.
 
   Args:
     say: Prints a line.
@@ -107,7 +107,7 @@ class Progress:
 
 
 def remove_partials(folder: pathlib.Path) -> None:
-  """Remove what is kept of work that is done, or that nobody goes on with."""
+  """Remove the files of work that is done or abandoned."""
   for path in folder.glob("partial-*.npz"):
     path.unlink(missing_ok=True)
 
@@ -127,15 +127,15 @@ def collect(
   Args:
     stream: From the number of the first sample to batches: number of their
       first sample, how many rows count, the rows.
-    look: What makes outputs of the rows.
+    look: Computes outputs of the rows.
     kept: Of how many samples, the first ones, everything is kept.
     labels: Classes of all samples, or None.
-    partial: Where to keep what is collected, for another process to go on.
+    partial: Where to keep unfinished work, for another process to resume.
     progress: Says how far it is.
     interrupted: Whether to stop; asked after every batch.
 
   Returns:
-    What is collected, or None after an interruption.
+    The summary of the samples, or None after an interruption.
 
   Raises:
     RunError: If a sample is not finite, or a file cannot be written.
@@ -163,7 +163,7 @@ def make_look(
   decoder: tuple[Any, Callable[..., Array]] | None,
   mesh: jax.sharding.Mesh,
 ) -> Look:
-  """Return what networks see of samples, jitted over a mesh.
+  """Return the features of samples by all networks, jitted over a mesh.
 
   Args:
     networks: The feature networks.

@@ -34,14 +34,14 @@ class Model:
     flow_map: Makes a flow map of a network.
     solver: Name of the flow map's ODE solver, "" without one.
     calls: Network calls of one step of the flow map.
-    prediction: What the network predicts.
+    prediction: The prediction of the network.
     sigma_data: Standard deviation of the data that an EDM network assumes.
     drops_labels: Whether training shows the null label to the network.
     dropout_option: The option of the loss that makes it do so, "" without one.
     guidance_input: Whether the guidance scale is an input of the network.
     block: The loss's split of rows, [m, k], or None.
     parameterization: Name of the scales around the raw network.
-    identity: What the raw network computes, by name of the aspect: networks
+    identity: The function of the raw network, by name of the aspect: networks
       that agree in all aspects are the same function of the same weights.
     options: The network's options, for messages.
   """
@@ -81,7 +81,7 @@ class Model:
       params: The network's parameters.
       scale: Guidance scale.
       interval: Times outside of which the scale is 1; None for no limits.
-      target: What to predict.
+      target: The prediction to return.
       path: Another path, on which to predict the velocity.
 
     Raises:
@@ -137,7 +137,7 @@ class Model:
 
     Args:
       sample: How samples are drawn.
-      target: What the network predicts.
+      target: The prediction of the returned network.
     """
     return functools.partial(
       self.network_fn,

@@ -1,4 +1,4 @@
-"""Pictures of a run: what it draws, and what that is near to."""
+"""Pictures of a run: its samples and their nearest training samples."""
 
 import functools
 import pathlib

@@ -23,7 +23,7 @@ _MOST_VALUES = 2**25
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GallerySamples:
-  """Samples of a run, and what made them.
+  """Samples of a run, with their noise and sampler.
 
   Attributes:
     source: The run.
@@ -34,7 +34,7 @@ class GallerySamples:
     labels: Classes in turn, `[N]`, or None.
     draw: `(noise, labels) -> samples`.
     samples: The samples of `noise`, `[N, ...]`.
-    picture: Decodes samples to what is shown of them.
+    picture: Turns samples into images.
   """
 
   source: SampledRun

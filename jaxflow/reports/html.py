@@ -1,6 +1,6 @@
 """Pages of HTML that need nothing else: no script, no link, no other file.
 
-Functions return HTML; what they are given is text and is escaped.
+Functions return HTML; their arguments are text and are escaped.
 """
 
 import base64
@@ -41,7 +41,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
   Args:
     title: Its title.
-    parts: HTML of what stands on it.
+    parts: HTML of its parts.
 
   Example:
     >>> page("a < b", []).count("a &lt; b")
@@ -111,7 +111,7 @@ def picture(file: pathlib.Path, title: str, caption: str = "") -> str:
 
   Args:
     file: The picture.
-    title: What it shows, for those who cannot see it.
+    title: Its content in words, for readers who cannot see it.
     caption: A line under it.
   """
   data = base64.b64encode(file.read_bytes()).decode()

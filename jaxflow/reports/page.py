@@ -29,7 +29,7 @@ def report(
 ) -> pathlib.Path:
   """Write `report.html`: config, curves, evaluation, costs, pictures.
 
-  What is missing is left out, with the reason in its place.
+  A missing part is replaced by the reason.
 
   Args:
     workdir: The run's folder.
@@ -179,7 +179,7 @@ def _costs(workdir: pathlib.Path) -> list[str]:
     html.heading("Costs"),
     html.table([columns[0], "batch", *columns[1:]], rows),
     html.note(
-      "Over calls: beyond what as many calls of the network alone take."
+      "Over calls: time beyond that of as many calls of the network alone."
     ),
     *([html.picture(picture, "quality and latency")] * picture.is_file()),
   ]

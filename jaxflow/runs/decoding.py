@@ -13,7 +13,7 @@ from jaxflow.pretrained import autoencoder_files
 from jaxflow.pretrained.autoencoder import Autoencoder
 from jaxflow.types import Array, PyTree
 
-# (samples [n, ...]) -> what is shown or written of them, [n, ...].
+# (samples [n, ...]) -> images or points to show, [n, ...].
 Picture = Callable[[np.ndarray], np.ndarray]
 
 # Images decoded at once: of 256 pixels, their activations take about 1 GB.
@@ -21,7 +21,7 @@ _AT_ONCE = 8
 
 
 def make_picture(plan: DataPlan) -> Picture:
-  """Return what makes pictures of a run's samples.
+  """Return a function from a run's samples to images.
 
   Where the data set says that its samples are latents, they are decoded, 8 at
   a time, to images clipped to [-1, 1]; other samples stay as they are.
@@ -30,7 +30,7 @@ def make_picture(plan: DataPlan) -> Picture:
     plan: The run's data set.
 
   Raises:
-    UsageError: If what decodes the samples is missing or damaged.
+    UsageError: If the decoder is missing or damaged.
 
   Example:
     >>> from jaxflow.config import data_plan, default_config
@@ -43,7 +43,7 @@ def make_picture(plan: DataPlan) -> Picture:
 
 
 def make_latents(plan: DataPlan) -> Picture:
-  """Return what makes latents, as their autoencoder has them, of samples.
+  """Return a function from samples to latents in the units of the autoencoder.
 
   Args:
     plan: The run's data set.
@@ -72,7 +72,7 @@ def make_decoder(
     The two, images in [-1, 1]; None where samples are no latents.
 
   Raises:
-    UsageError: If what decodes the samples is missing or damaged.
+    UsageError: If the decoder is missing or damaged.
   """
   space = data.latent_space(plan.name, plan.data_dir)
   if space is None:
@@ -89,7 +89,7 @@ def make_decoder(
 
 
 def _decoder(space: data.LatentSpace) -> Picture:
-  """Return what decodes; between calls the weights are in host memory."""
+  """Return the decoder; between calls its weights are in host memory."""
   model, params = _read(space)
   jitted = jax.jit(model.decode)
 

@@ -80,7 +80,7 @@ def encode(
 
   Args:
     out: The folder of the latents.
-    options: What to encode, and how.
+    options: The images and the encoding.
     say: Prints a line.
 
   Returns:
@@ -154,7 +154,7 @@ def _describe(
   params: PyTree,
   sources: dict[str, data.Source],
 ) -> dict[str, Any]:
-  """Return what `latents.json` says."""
+  """Return the content of `latents.json`."""
   if options.size % model.factor:
     raise UsageError(
       f"size={options.size}: give a multiple of {model.factor}, by which the "

@@ -206,7 +206,7 @@ def make_batches(
     )
 
   share = plan.data.synthetic_share
-  # What is in memory is read faster than threads could hand it over.
+  # Memory is read faster than threads could hand samples over.
   slow = not isinstance(inputs.real, data.Dataset)
   threads = (plan.data.threads or reading_threads()) if slow else 0
   # A pair keeps its sides: its noise is that of the image as it is.

@@ -1,4 +1,4 @@
-"""What training says first and last."""
+"""The first and the last lines of training."""
 
 import pathlib
 import shlex
@@ -21,7 +21,7 @@ def first_line(
   mesh: jax.sharding.Mesh,
   chunk: int,
 ) -> str:
-  """Say what is trained, on what, and from where.
+  """Return a line on network, data, devices and first step.
 
   Args:
     plan: The plan of the run.
@@ -46,12 +46,12 @@ def last_line(
   *,
   finished: bool,
 ) -> str:
-  """Say where a run is, and what comes next.
+  """Return a line on the run's folder and the next command.
 
   Args:
     workdir: The run's folder, or None for a run in memory.
     step: Its last step.
-    scalars: What was logged last.
+    scalars: The scalars that were logged last.
     finished: Whether training reached its end.
 
   Example:
@@ -87,7 +87,7 @@ def next_command(workdir: pathlib.Path | None) -> str:
 
 
 def _machine(mesh: jax.sharding.Mesh) -> str:
-  """Say on what a run trains: `8 device(s)`, and how they are arranged."""
+  """Return the devices of a run, `8 device(s)`, and their arrangement."""
   text = f"{mesh.size} device(s)"
   if processes.count() > 1:
     text += f" of {processes.count()} processes"

@@ -1,4 +1,4 @@
-"""Options of long work: dataclasses whose fields say what they are."""
+"""Options of long work: dataclasses whose fields carry a help text."""
 
 import dataclasses
 from typing import Any

@@ -125,7 +125,7 @@ def make_pairs(
 
 
 def _describe(plan: Plan, options: PairOptions) -> dict[str, Any]:
-  """Return what decides the pairs, beside the teacher's weights."""
+  """Return all inputs of the pairs but the teacher's weights."""
   sample = plan.sample.record["sample"]
   names = "num", "solver", "nfe", "guidance", "ema", "seed", "shard_size"
   return {
@@ -186,7 +186,7 @@ def _grid(model: Model, name: str) -> Callable[[int], Array]:
 
 
 def make_draw(plan: Plan, options: PairOptions) -> Draw:
-  """Return what makes pairs by their numbers, compiled once.
+  """Return a function from numbers to pairs, compiled once.
 
   Args:
     plan: The teacher's plan.

@@ -33,7 +33,7 @@ class Run:
   """Everything of a run but its arrays; the optimizer is made when needed.
 
   Attributes:
-    plan: What the run does.
+    plan: Its plan.
   """
 
   plan: Plan

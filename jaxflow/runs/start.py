@@ -32,7 +32,7 @@ def resolve(
   workdir: pathlib.Path | None,
   mesh: jax.sharding.Mesh,
 ) -> tuple[config_lib.Config, Others]:
-  """Fill in what data and other runs decide; check against an earlier run.
+  """Fill in the fields that data and other runs decide; check an earlier run.
 
   Args:
     config: The run's config.

@@ -1,4 +1,4 @@
-"""Callbacks: objects that are told what happens while a run trains."""
+"""Callbacks: objects that are notified while a run trains."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ __all__ = ["Callbacks", "Start"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-  """What callbacks are told when training starts or resumes.
+  """The start of training, or its resumption, as callbacks see it.
 
   Attributes:
     step: The step at which it starts.
@@ -33,7 +33,7 @@ class Start:
 
 
 class Callbacks:
-  """Tell several objects what happens; each has the methods it wants.
+  """Notify several objects; each has the methods it wants.
 
   They are told in the order in which they are given. One that raises is told
   nothing more but `close()`.

@@ -11,7 +11,7 @@ class Remaining:
   """Guess when training will end, at its mean speed in this process.
 
   Args:
-    start: What training started with.
+    start: The start of training.
 
   Example:
     >>> remaining = Remaining(Start(step=0, steps=100, batch_size=8))
@@ -29,7 +29,7 @@ class Remaining:
 
     Args:
       step: The step that was reached.
-      scalars: What was logged there.
+      scalars: The scalars that were logged.
     """
     speed = scalars.get("samples_per_second")
     if speed:
@@ -78,7 +78,7 @@ def progress_line(
   Args:
     step: The step that was reached.
     steps: The step at which training ends.
-    scalars: What was logged; the line holds the losses, the gradient norm, the
+    scalars: Its scalars; the line holds the losses, the gradient norm, the
       learning rate, the speed, and skipped steps if there are any.
     left: Seconds that are left, or None.
 

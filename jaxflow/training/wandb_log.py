@@ -79,7 +79,7 @@ class WandbLog:
       self._run.log({"samples": self._wandb.Image(str(path))}, step=step)
 
   def close(self) -> None:
-    """Send what is left."""
+    """Finish the run of wandb."""
     if self._run is not None:
       self._run.finish()
 
