@@ -29,6 +29,8 @@ from jaxflow import (
   times,
 )
 from jaxflow.config import registry
+from jaxflow.config.models import make_model
+from jaxflow.config.plans import sample_plan
 from jaxflow.methods import METHODS
 from jaxflow.metrics import distances
 from jaxflow.parallel import sharding
@@ -393,9 +395,10 @@ def quality_of(name, method, network, num_classes):
   )
   steps = flow_maps.ode_step, flow_maps.guided_step
   calls = 20 if method.flow_map in steps else 1
-  plan = config.make_plan(options, network=network)
-  draw = plan.model.make_sampler(
-    plan.sample, method.config.get("sample", {}).get("nfe", calls)
+  model = make_model(options, network=network)
+  draw = model.make_sampler(
+    sample_plan(options, model),
+    method.config.get("sample", {}).get("nfe", calls),
   )
   noise = jax.random.normal(jax.random.key(11), (2000, 2))
   labels = np.arange(2000) % num_classes if num_classes else None

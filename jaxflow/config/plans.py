@@ -44,6 +44,7 @@ __all__ = [
   "make_plan",
   "mesh_axes",
   "method_of",
+  "sample_plan",
   "sampling_of",
   "seed_of",
   "sources",
@@ -90,7 +91,7 @@ def make_plan(
     init_student=bool(teacher.get("init_student", False)),
     checkpoint=_plain(CheckpointPlan, config.checkpoint),
     mesh=mesh_axes(config),
-    sample=_sample(config, model, made),
+    sample=sample_plan(config, model),
     evaluation=evaluation_plan(config),
     teacher_plan=None if saved is None else make_plan(saved),
     config=config,
@@ -184,7 +185,17 @@ def _discriminator(
   )
 
 
-def _sample(config: Config, model: Model, made: Components) -> SamplePlan:
+def sample_plan(config: Config, model: Model) -> SamplePlan:
+  """Return how samples are drawn.
+
+  Args:
+    config: A resolved config.
+    model: Its model.
+
+  Raises:
+    UsageError: If a field is wrong.
+  """
+  made = Components(config, model.method, model.path)
   section = config.sample
   scale, sampler = section.guidance, section.sampler.name
   if scale != 1:
