@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxflow import config as config_lib
 from jaxflow import data as data_lib
 from jaxflow.config.presets import preset
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.models import Network
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
@@ -143,6 +143,8 @@ def load(
     sample = dataclasses.replace(plan.sample, ema=average)
     plan = dataclasses.replace(plan, sample=sample)
   run = Run(plan)
+  with named(ema="sample.ema" if average is None else "average"):
+    run.check_average(plan.sample.ema)
   mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
   state = restore(run, folder, mesh=mesh, step=step, ema=plan.sample.ema)
   if dtype is not None:
@@ -304,38 +306,46 @@ def _path(workdir: Folder | None) -> pathlib.Path | None:
 def _sources(data: Data) -> dict[str, data_lib.Source]:
   """Return data by split."""
   if not isinstance(data, Mapping):
-    return {"train": data}
-  if "data" in data:
-    return {"train": _source(data, "train")}
-  wrong = set(data) - {"train", "test"}
-  if wrong or "train" not in data:
+    return {"train": _source(data, "train", 0)}
+  parts = {"train": data} if "data" in data else dict(data)
+  wrong = parts.keys() - {"train", "test"}
+  if wrong or "train" not in parts:
     raise UsageError(
       f"data has the keys {sorted(data)}: give 'data' and 'labels', or 'train' "
       "and 'test'"
     )
-  return {
-    split: _source(part, split) if isinstance(part, Mapping) else part
-    for split, part in data.items()
-  }
+  classes = max(map(_num_classes, parts.values()))
+  return {split: _source(part, split, classes) for split, part in parts.items()}
 
 
-def _source(arrays: Mapping[str, Any], split: str) -> data_lib.Source:
-  """Return arrays as a data set."""
-  wrong = set(arrays) - {"data", "labels"}
-  if wrong or "data" not in arrays:
+def _num_classes(part: Any) -> int:
+  """Return the number of classes of arrays by their largest label."""
+  labels = part.get("labels") if isinstance(part, Mapping) else None
+  if labels is None or np.asarray(labels).dtype.kind not in "iu":
+    return 0
+  return int(np.max(labels, initial=-1)) + 1
+
+
+def _source(part: Any, split: str, num_classes: int) -> data_lib.Source:
+  """Return arrays as a data set; a source stays as it is."""
+  if not isinstance(part, Mapping):
+    if not all(hasattr(part, name) for name in ("take", "num_classes")):
+      raise UsageError(
+        f"data of type {type(part).__name__}: give arrays "
+        "{'data': ..., 'labels': ...}, or a jaxflow.data.Source"
+      )
+    return part
+  wrong = part.keys() - {"data", "labels"}
+  if wrong or "data" not in part:
     raise UsageError(
-      f"data has the keys {sorted(arrays)}: give 'data' and, with classes, "
+      f"data has the keys {sorted(part)}: give 'data' and, with classes, "
       "'labels'"
     )
-  labels = arrays.get("labels")
-  classes = 0
-  if labels is not None:
-    labels = np.asarray(labels)
-    classes = int(labels.max(initial=-1)) + 1
+  labels = part.get("labels")
   return data_lib.from_arrays(
-    np.asarray(arrays["data"]),
-    labels,
-    num_classes=classes,
+    np.asarray(part["data"]),
+    None if labels is None else np.asarray(labels),
+    num_classes=0 if labels is None else num_classes,
     name="given",
     split=split,
   )

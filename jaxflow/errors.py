@@ -52,6 +52,11 @@ def named(**names: str) -> Iterator[None]:
     Traceback (most recent call last):
     ...
     jaxflow.errors.UsageError: --num=0: give at least 1
+    >>> with named(data="--data"):
+    ...   raise UsageError("data.name='x' is unknown")
+    Traceback (most recent call last):
+    ...
+    jaxflow.errors.UsageError: data.name='x' is unknown
   """
   # A name with dots is a field of a config already.
   with _renamed(r"\w+(?![\w.])", lambda name: names.get(name, name)):

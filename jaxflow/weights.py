@@ -21,6 +21,32 @@ from jaxflow import paths
 from jaxflow.paths import Path
 from jaxflow.types import Array
 
+__all__ = [
+  "Distance",
+  "LogWeight",
+  "Perceptual",
+  "Weight",
+  "adaptive",
+  "clip_norm",
+  "huber",
+  "inverse_gap",
+  "inverse_square",
+  "karras",
+  "l1",
+  "l2",
+  "l2_sum",
+  "learned",
+  "likelihood",
+  "sample_mean",
+  "sample_sum",
+  "scaled_huber",
+  "snr",
+  "snr_plus_one",
+  "truncated_snr",
+  "uniform",
+  "velocity",
+]
+
 
 class Distance(Protocol):
   """How far the samples of two batches are from one another."""

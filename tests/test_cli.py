@@ -19,7 +19,7 @@ from jaxflow.data.sets import toy
 from jaxflow.evaluation import evaluator
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders
-from jaxflow.runs import train as training
+from jaxflow.runs import previews
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 CLASSES = "data.conditional=True"
@@ -58,7 +58,7 @@ def refused(folder, tmp_path):
     assert result.code == code, result
     assert result.out == ""
     assert result.err.count("\n") == 1
-    assert result.err.startswith("jaxflow ")
+    assert result.err.startswith("jaxflow")
     for word in words:
       assert word in result.err
     assert tiny.checksums(folder) == before
@@ -231,6 +231,9 @@ def test_debug_shows_the_traceback(tmp_path):
   [
     (["trian"], ["command='trian'", "did you mean 'train'?"]),
     (["methods", "extra"], ["'extra' is no flag"]),
+    (["methods", "--debug=much"], ["--debug=much: give true or false"]),
+    (["methods", "--distributed"], ["Missing value for flag --distributed"]),
+    (["methods", "--distributed", "so"], ["--distributed=so: give auto, on"]),
     (["methods", "--workdir=x"], ["workdir", "--help"]),
     (["train", "--workdir=x"], ["--config is missing"]),
     (["train", "--config"], ["--config is missing"]),
@@ -407,7 +410,7 @@ def test_workdir_in_use(refused, folder):
     refused(
       *command(folder, "train.steps=20", workdir="plain"),
       code=2,
-      words=["plain is being trained by another process"],
+      words=["--workdir=", "plain is being trained by another process"],
     )
 
 
@@ -581,7 +584,7 @@ def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
       (0, num, np.full((num, 2), np.nan, np.float32))
     ]
 
-  for module in (api, training):
+  for module in (api, previews):
     monkeypatch.setattr(module, "drawer", drawer)
   monkeypatch.setattr(evaluator, "streamer", streamer)
   workdir = f"--workdir={folder / 'plain'}"

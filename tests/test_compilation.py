@@ -56,7 +56,7 @@ def test_topologies():
 def test_wrong_topologies(name, problem):
   with pytest.raises(UsageError, match=problem) as caught:
     Topology.parse(name)
-  assert f"--topology={name}: " in str(caught.value)
+  assert f"topology={name}: " in str(caught.value)
 
 
 @pytest.mark.usefixtures("process_as_before")

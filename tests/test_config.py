@@ -10,7 +10,7 @@ from absl import flags
 
 from jaxflow import config as configs
 from jaxflow import times
-from jaxflow.config import components, files, registry
+from jaxflow.config import components, files, presets, registry
 from jaxflow.config import flags as config_flags
 from jaxflow.config.limits import LIMITS, check_limits
 from jaxflow.errors import UsageError
@@ -117,7 +117,7 @@ def test_config_file_that_fails_is_named(tmp_path, content, words):
   path = tmp_path / "broken.py"
   path.write_text(content)
   with pytest.raises(UsageError) as error:
-    config_flags.load_file(f"{path}:mean_flow")
+    presets.load_file(f"{path}:mean_flow")
   assert str(path) in str(error.value)
   assert words in str(error.value)
 
@@ -125,13 +125,13 @@ def test_config_file_that_fails_is_named(tmp_path, content, words):
 def test_config_file_names_a_method(tmp_path):
   path = tiny.config_file(tmp_path)
   with pytest.raises(UsageError) as error:
-    config_flags.load_file(str(path))
+    presets.load_file(str(path))
   assert f"{path}:mean_flow" in message(error)
   with pytest.raises(UsageError) as error:
-    config_flags.load_file(f"{path}:mean_flo")
+    presets.load_file(f"{path}:mean_flo")
   assert "did you mean 'mean_flow'?" in message(error)
   with pytest.raises(UsageError) as error:
-    config_flags.load_file(f"{tmp_path}/absent.py:mean_flow")
+    presets.load_file(f"{tmp_path}/absent.py:mean_flow")
   assert "there is no file" in message(error)
 
 
@@ -220,7 +220,7 @@ def test_fields_that_may_change_between_runs(field, value, refused):
     return
   with pytest.raises(UsageError) as error:
     files.check_same_run(old, new, "w")
-  assert f"--workdir=w was made with {field}=" in message(error)
+  assert f"workdir=w was made with {field}=" in message(error)
   assert f"not {value!r}" in message(error)
 
 

@@ -4,11 +4,8 @@ import os
 import pathlib
 import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-from fcntl import ioctl
 
 import jax
 import tiny
@@ -74,7 +71,6 @@ def test_a_run_in_memory_has_no_command_to_go_on_with(tmp_path):
 
 def test_a_bar_on_a_terminal(tmp_path):
   main, terminal = pty.openpty()
-  ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 240, 0, 0))
   process = subprocess.Popen(
     [
       *(sys.executable, "-m", "jaxflow"),
@@ -84,7 +80,7 @@ def test_a_bar_on_a_terminal(tmp_path):
     env={
       **os.environ,
       "PYTHONPATH": str(REPOSITORY),
-      "TERM": "xterm",
+      **{"TERM": "xterm", "COLUMNS": "240", "LINES": "40"},
       "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     },

@@ -11,10 +11,10 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 
+from jaxflow.commands import flags as command_flags
+from jaxflow.commands import main
 from jaxflow.config import components, default_config
-from jaxflow.config import flags as config_flags
 from jaxflow.config.files import flatten
 from jaxflow.methods import METHODS
 
@@ -133,15 +133,14 @@ def test_commands_are_understood(name, monkeypatch, tmp_path):
   commands = [x.split() for x in lines if x.startswith("    jaxflow train")]
   assert commands
   for _, _, *arguments in commands:
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
     here = [
       f"--config={tmp_path}/{x[9:]}"
       if x.startswith("--config=") and not x.startswith("--config=configs/")
       else x
       for x in arguments
     ]
-    config = config_flags.parse(here, values)
+    train = main.command_of("train")
+    config = command_flags.read(train, command_flags.defined(train), here)
   assert config.method == name
 
 

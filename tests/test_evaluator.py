@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxflow import commands, evaluation, metrics
+from jaxflow import evaluation, metrics
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import during_training, streams
+from jaxflow.evaluation import during_training, of_run, streams
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.parallel import sharding
@@ -544,7 +544,7 @@ def trained_run(tmp_path_factory) -> pathlib.Path:
 
 
 def test_the_command_is_a_function(trained_run):
-  rows = commands.evaluate(trained_run, nfe=(2, 1))
+  rows = of_run.evaluate(trained_run, nfe=(2, 1))
   assert [row["nfe"] for row in rows] == [2, 1]
   for row in rows:
     assert isinstance(row["scores"]["sliced_wasserstein"], metrics.Score)

@@ -456,24 +456,28 @@ def test_samples_are_decoded(trained, world, tmp_path):
 
 
 def test_networks_are_compiled_with_the_decoder(world, copy, monkeypatch):
-  monkeypatch.setattr(of_config, "_networks", lambda *_: ("network",))
   config = default_config("flow_matching", data="latents", model="mlp")
-  config.data.data_dir = str(world / "out")
-  lines = []
-  networks, decoder = of_config._observers(config, lines.append)
+  config = resolve(config, shape=(4, 4, 4), num_classes=0, teacher=None)
+  plan, lines = make_plan(config), []
+
+  def observers(folder, network):
+    monkeypatch.setattr(of_config, "make_extractor", lambda *_, **__: network)
+    data_plan = dataclasses.replace(plan.data, data_dir=folder)
+    changed = dataclasses.replace(plan, data=data_plan)
+    return of_config._observers(changed, lines.append)
+
+  networks, decoder = observers(str(world / "out"), "network")
   assert (networks, lines) == (("network",), [])
   params, decode = decoder
   samples = jax.ShapeDtypeStruct((5, 4, 4, 4), np.float32)
   assert jax.eval_shape(decode, params, samples).shape == (5, 8, 8, 3)
   (copy / "decoder.npz").unlink()
   for folder in (str(copy), None):
-    config.data.data_dir = folder
-    assert of_config._observers(config, lines.append) == ((), None)
+    assert observers(folder, "network") == ((), None)
   for line in lines:
     assert line.startswith("note: evaluation step without networks")
   assert "decoder.npz" in lines[0] and "data.data_dir=None" in lines[1]
-  monkeypatch.setattr(of_config, "_networks", lambda *_: ())
-  assert of_config._observers(config, lines.append) == ((), None)
+  assert observers(str(world / "out"), None) == ((), None)
   assert len(lines) == 2
 
 

@@ -130,6 +130,12 @@ def test_package_stays_in_one_layer(package, layers):
   assert users == layers
 
 
+def test_nothing_imports_the_command_line():
+  for module in FILES:
+    if layer(module) not in ("commands", "__main__"):
+      assert "commands" not in {layer(name) for name in own(module)}, module
+
+
 def docstrings(tree):
   """Return the constant nodes that are docstrings."""
   owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
@@ -164,7 +170,7 @@ def test_losses_load_nothing_heavy():
 
 def test_commands_wait_for_nothing_that_only_some_call():
   """They say how samples are judged and drawn, but may do neither."""
-  found = loaded("jaxflow.cli, jaxflow.commands, jaxflow.evaluation")
+  found = loaded("jaxflow.commands.main, jaxflow.api, jaxflow.evaluation")
   assert not found & {"scipy", "sklearn", "matplotlib"}
   assert not found & {"grain", "tensorflow", "tensorflow_datasets"}
   assert "optax" in found

@@ -71,6 +71,7 @@ def refused(*arguments, words):
 def test_pairs_are_described_before_they_are_made(folder):
   found = json.loads((folder / "plain_pairs" / "pairs.json").read_text())
   config = json.loads((folder / "plain" / "config.json").read_text())
+  del config["version"]
   assert found.pop("config") == config
   state = tiny.state_of(folder / "plain")
   expected = hashing.parameters_hash(state.ema["sampling"])
@@ -201,11 +202,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
   )
   lines = make(folder / "plain", out)
   assert [line.split(":")[0] for line in lines] == ["shard 2/3", "shard 3/3"]
-  after = tiny.checksums(out)
+  # What the killed process was writing is in nobody's way.
+  after = {k: v for k, v in tiny.checksums(out).items() if ".tmp" not in k}
   assert after == tiny.checksums(folder / "plain_pairs")
   assert (
     after.items()
-    >= {k: v for k, v in before.items() if "part" not in k}.items()
+    >= {k: v for k, v in before.items() if ".tmp" not in k}.items()
   )
   assert make(folder / "plain", out) == [
     f"nothing to do: {out} holds all 100 pairs"
@@ -248,7 +250,7 @@ def test_command_makes_pairs(folder, tmp_path):
     (["--guidance=2"], ["--guidance=2.0", "unconditional"]),
     (["--ema=slow"], ["--ema='slow'", "sampling"]),
     (["--step=7"], ["--step=7", "[20]"]),
-    (["--grid=log"], ["--grid with nfe=4", "t_min=0"]),
+    (["--grid=log"], ["sample.grid with nfe=4", "t_min=0"]),
     (["--grid=lg"], ["--grid='lg'", "did you mean 'log'?"]),
   ],
 )

@@ -348,7 +348,7 @@ def test_a_failure_of_the_main_process_ends_all(folder):
   for result in results:
     assert result.code == 2
     assert "is being trained by another process" in result.err
-  assert "process 0: " in results[1].err
+  assert "process 0: --workdir=" in results[1].err
 
 
 def test_processes_with_other_configs_do_not_train(folder):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxflow
 from jaxflow import data
 from jaxflow.config import load_config, make_plan, update
 from jaxflow.errors import UsageError
@@ -180,6 +181,7 @@ def test_report_is_one_page_that_needs_nothing_else(folder, benched):
   # Curves, costs, samples during training, density, map, trajectories.
   assert page.count('src="data:image/png;base64,') == 6
   assert "left out" not in page
+  assert f"jaxflow {jaxflow.__version__}, jax {jax.__version__}." in page
   for words in ("0.5 ± 0.1", "velocity of the teacher", "Of 50 samples"):
     assert words in page
   assert re.search(r"<td>train\.steps</td><td>20</td>", page)

@@ -17,6 +17,7 @@ __all__ = [
   "checkpoint",
   "define_options",
   "defined",
+  "message",
   "options_of",
   "read",
   "whole_numbers",
@@ -121,16 +122,20 @@ def _read_plain(arguments: list[str], values: flags.FlagValues) -> None:
       raise UsageError(f"{argument} has no value: write {argument}=VALUE")
   try:
     rest = values(["jaxflow", *arguments])
-  except flags.IllegalFlagValueError as error:
-    # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
-    given = str(error).removeprefix("flag ").split(": ")[0]
-    name = given.removeprefix("--").split("=")[0]
-    wanted = _WANTED[values[name].flag_type()]
-    raise UsageError(f"{given}: give {wanted}") from error
   except flags.Error as error:
-    raise UsageError(f"{error} (--help lists the flags)") from error
+    raise UsageError(message(error, values)) from error
   if len(rest) > 1:
     raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
+
+
+def message(error: flags.Error, values: flags.FlagValues) -> str:
+  """Return in our words why absl refuses a flag."""
+  if not isinstance(error, flags.IllegalFlagValueError):
+    return f"{error} (--help lists the flags)"
+  # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
+  given = str(error).removeprefix("flag ").split(": ")[0]
+  name = given.removeprefix("--").split("=")[0]
+  return f"{given}: give {_WANTED[values[name].flag_type()]}"
 
 
 def _check_fixed(command: Command, arguments: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """Runs the command line: `jaxflow train | pairs | encode | sample | ...`."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -10,9 +9,9 @@ from absl import flags, logging
 import jaxflow
 from jaxflow.commands.command import Command
 from jaxflow.commands.console import print_line
-from jaxflow.commands.flags import defined, read
+from jaxflow.commands.flags import defined, message, read
 from jaxflow.commands.help import help_of, overview
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import RunError, UsageError, did_you_mean, named
 
 __all__ = ["COMMANDS", "command_of", "main", "run"]
 
@@ -54,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
   try:
     arguments = common(list(argv), known_only=True)[1:]
   except flags.Error as error:
-    print(f"jaxflow: {error} (--help lists the flags)", file=sys.stderr)
+    print(f"jaxflow: {message(error, common)}", file=sys.stderr)
     return 2
   if common.version:
     print_line(jaxflow.__version__)
@@ -95,8 +94,7 @@ def run(argv: Sequence[str]) -> int:
 def command_of(name: str) -> Command:
   """Return a command; raise UsageError if there is none of that name."""
   if name not in COMMANDS:
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(name, COMMANDS)
     raise UsageError(
       f"command={name!r} is unknown: {hint}choose one of {', '.join(COMMANDS)}"
     )

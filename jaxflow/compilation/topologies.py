@@ -59,7 +59,7 @@ class Topology:
     if kind not in CHIPS and kind != "host":
       known = ", ".join([*CHIPS, "host"])
       raise UsageError(
-        f"--topology={name}: {kind!r} is none of {known}; give {_FORMS}"
+        f"topology={name}: {kind!r} is none of {known}; give {_FORMS}"
       )
     chip = CHIPS.get(kind)
     dimensions = chip.dimensions if chip else 1
@@ -68,7 +68,7 @@ class Topology:
     ):
       what = {1: "a number of devices", 2: "AxB chips", 3: "AxBxC chips"}
       raise UsageError(
-        f"--topology={name}: give {what[dimensions]} behind {kind}: {_FORMS}"
+        f"topology={name}: give {what[dimensions]} behind {kind}: {_FORMS}"
       )
     return cls(name, chip, tuple(map(int, text.split("x"))))
 
@@ -89,7 +89,7 @@ class Topology:
     if self.chip is not None:
       if importlib.util.find_spec("libtpu") is None:
         raise UsageError(
-          f"--topology={self.name}: the TPU compiler is not installed; pip "
+          f"topology={self.name}: the TPU compiler is not installed; pip "
           "install 'jaxflow-generative[tpu]', or give host:8 for instance"
         )
       for name, value in _ENVIRONMENT.items():
@@ -110,7 +110,7 @@ class Topology:
     count = len(jax.devices("cpu"))
     if count < self.size:
       raise UsageError(
-        f"--topology={self.name}: JAX has {count} host devices already; leave "
+        f"topology={self.name}: JAX has {count} host devices already; leave "
         f"{forced} out of XLA_FLAGS"
       )
 
@@ -135,7 +135,7 @@ class Topology:
     except jax.errors.JaxRuntimeError as error:
       reason = str(error).split("\n")[0]
       raise UsageError(
-        f"--topology={self.name}: the TPU compiler refuses it ({reason}); give "
+        f"topology={self.name}: the TPU compiler refuses it ({reason}); give "
         f"{_FORMS}"
       ) from error
     return list(description.devices)

@@ -1,11 +1,16 @@
-"""What numbers the fields of a config may hold; checked before anything runs.
+"""What fields a config has, and what numbers they may hold.
+
+Both are checked before anything runs.
 
 Signatures declare it for options of the loss and of components, here stand the
 other fields. Fields that must agree with one another are checked where they
 meet.
 """
 
+import difflib
+
 from jaxflow import options
+from jaxflow.config import schema, versions
 from jaxflow.config.components import Config, makers
 from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError
@@ -62,13 +67,13 @@ LIMITS = {
 
 
 def check_limits(config: Config) -> None:
-  """Raise UsageError if a number of a config is out of its range.
+  """Raise UsageError if a field is unknown, or a number out of its range.
 
   Args:
     config: A config as `default_config` makes it.
 
   Raises:
-    UsageError: The first field that is out of range.
+    UsageError: The first field that is wrong.
 
   Example:
     >>> from jaxflow.config import default_config
@@ -80,10 +85,26 @@ def check_limits(config: Config) -> None:
     jaxflow.errors.UsageError: train.steps=0: give 1 or more
   """
   values = flatten(config.to_dict())
+  _check_known(config)
   for field, limit in _limits_of(config).items():
     value = values.get(field)
     if value is not None and not limit.allows(value):
       raise UsageError(f"{field}={value}: give {limit.text}")
+
+
+def _check_known(config: Config) -> None:
+  """Raise UsageError if nothing reads a field: it is misspelt."""
+  default = schema.default_config(
+    config.method, data=config.data.name, model=config.model.name
+  )
+  fields = flatten(default.to_dict())
+  for field, value in versions.unknown(config, fields).items():
+    # Those that a run embeds were checked when it was read.
+    if field.startswith(("teacher.config.", "features.config.")):
+      continue
+    near = difflib.get_close_matches(field, fields, n=1)
+    hint = f"did you mean {near[0]}?" if near else "leave it out"
+    raise UsageError(f"{field}={value!r} is no field of the config: {hint}")
 
 
 def _limits_of(config: Config) -> dict[str, Range]:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from jaxflow import options, paths, solvers
 from jaxflow.config import registry
 from jaxflow.config.components import Config
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside
 from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
@@ -71,7 +71,7 @@ def make_model(
   """
   method = registry.choose("method", config.method, METHODS)
   if loss is not None:
-    method = dataclasses.replace(method, loss=loss)
+    method = dataclasses.replace(method, loss=_in_place_of(method.loss, loss))
   path = registry.make("path", config.path, field="path")
   made = Components(config, method, path)
   raw = _network(config) if network is None else network
@@ -119,6 +119,33 @@ def make_model(
   return model
 
 
+def _in_place_of(
+  own: Callable[..., LossOutput], loss: Callable[..., LossOutput]
+) -> Callable[..., LossOutput]:
+  """Return a loss behind the signature of the method's own.
+
+  What marks its options in a config stands there; the other loss gets those
+  that it names.
+  """
+  named = options.parameters(loss).values()
+  takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
+  names = {p.name for p in named}
+  for p in named:
+    required = p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    if required and p.name not in options.parameters(own):
+      raise UsageError(
+        f"loss: it needs {p.name!r}, which {own.__name__} does not take: give "
+        "it a default, or bind it with functools.partial"
+      )
+
+  @functools.wraps(own)
+  def call(*arguments: Any, **given: Any) -> LossOutput:
+    taken = {k: v for k, v in given.items() if takes_all or k in names}
+    return loss(*arguments, **taken)
+
+  return call
+
+
 def _flow_map_function(config: Config) -> Callable:
   """Return the function of `jaxflow.flow_maps` that a config names."""
   name = config.flow_map.name
@@ -134,6 +161,10 @@ def _solver(config: Config) -> str:
 
 
 def _network(config: Config) -> Network:
+  """Return the network that a config names."""
+  if config.model.name == "given":
+    with inside("model"):
+      return registry.KINDS["model"]["given"]()
   return registry.make(
     "model",
     config.model,

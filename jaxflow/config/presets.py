@@ -87,7 +87,7 @@ def preset(name: str) -> Config:
     >>> config = preset("digits:mean_flow")
     >>> config.train.steps = 500
     >>> config.times.law.name
-    'logit_normal'
+    'uniform'
   """
   with named(config="name"):
     config = load_file(name)

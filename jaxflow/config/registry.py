@@ -44,7 +44,7 @@ def _given_network(
   """Stand for a network that the caller passes; a method sets the options."""
   del second_time, heads, guidance_inputs
   raise UsageError(
-    "model.name='given': the run has a network of yours: pass it again, "
+    "name='given': the run has a network of yours: pass it again, "
     "network=jaxflow.Network(init, apply)"
   )
 
@@ -244,6 +244,7 @@ def options_of(kind: str, name: str) -> Collection[str]:
 KIND_OF_TYPE: Mapping[Any, str] = {
   adversarial.Criterion: "criterion",
   couplings.Coupling: "coupling",
+  models.Features: "features",
   solvers.Solver: "solver",
   times.Grid: "grid",
   times.Law: "law",

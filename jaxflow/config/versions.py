@@ -76,7 +76,7 @@ def upgraded(values: Mapping[str, Any]) -> components.Config:
   return config
 
 
-def _name_heights(stored: Mapping[str, Any]) -> None:
+def _name_heights(stored: dict[str, Any]) -> None:
   """Leave out heights at which a U-Net attends but has no level, in place.
 
   Early versions passed over them; now they are refused.
@@ -85,16 +85,31 @@ def _name_heights(stored: Mapping[str, Any]) -> None:
   if "attention_resolutions" not in model or not shape:
     return
   heights = {shape[0] >> level for level in range(len(model["multipliers"]))}
-  model["attention_resolutions"] = [
-    height for height in model["attention_resolutions"] if height in heights
-  ]
+  kept = [x for x in model["attention_resolutions"] if x in heights]
+  stored["model"] = {**model, "attention_resolutions": kept}
 
 
 def _drop_gone(
   config: components.Config, default: Container[str], version: str
 ) -> None:
   """Remove the fields that this version does not know, in place."""
-  kinds = components.components(config)
+  for field, value in unknown(config, default).items():
+    _check_gone(field, value, version)
+    section, _, option = field.rpartition(".")
+    with config.unlocked():
+      del components.at(config, section)[option]
+
+
+def unknown(
+  config: components.Config, default: Container[str]
+) -> dict[str, Any]:
+  """Return the fields of a config that nothing reads, with their values.
+
+  Args:
+    config: The config.
+    default: The fields of `default_config` for its method, data and network.
+  """
+  kinds, found = components.components(config), {}
   for field, value in flatten(config.to_dict()).items():
     section, _, option = field.rpartition(".")
     if section in kinds:
@@ -103,9 +118,8 @@ def _drop_gone(
     else:
       known = field in default or value is None
     if not known:
-      _check_gone(field, value, version)
-      with config.unlocked():
-        del components.at(config, section)[option]
+      found[field] = value
+  return found
 
 
 def _check_gone(field: str, value: Any, version: str) -> None:

@@ -1,13 +1,12 @@
 """Compare generated samples with real ones by the metrics of the table."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxflow.errors import NotFiniteError, UsageError
+from jaxflow.errors import NotFiniteError, UsageError, did_you_mean
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.inputs import NEEDS, MetricInputs, Need
 from jaxflow.metrics.mixtures import Mixture
@@ -117,8 +116,10 @@ def _find(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
     every = [
       row.replace(NETWORK, network) for row in METRICS for network in inputs
     ]
-    near = difflib.get_close_matches(name, every, n=1, cutoff=0) or [row]
-    raise UsageError(f"metric {name!r}: unknown; did you mean {near[0]!r}?")
+    raise UsageError(
+      f"metric {name!r}: unknown; {did_you_mean(name, every)}choose among "
+      f"{', '.join(every)}"
+    )
   metric = METRICS[row]
   network = metric.network
   if NETWORK in row:

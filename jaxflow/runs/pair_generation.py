@@ -197,8 +197,7 @@ def make_draw(plan: Plan, options: PairOptions) -> Draw:
   """
   plan = solving(plan, options)
   model = plan.model
-  with named(grid="grid" if options.grid else "sample.grid"):
-    sampler = model.make_sampler(plan.sample, options.nfe)
+  sampler = model.make_sampler(plan.sample, options.nfe)
 
   def noise_of(index):
     key = jax.random.fold_in(jax.random.key(options.seed), index)

@@ -18,6 +18,7 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow import couplings
 from jaxflow.errors import UsageError, named
+from jaxflow.files import replace_file
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
@@ -186,13 +187,12 @@ def _save_or_compare(
   del given["batch_size"]  # It may change: it decides nothing.
   path = workdir / FILE
   if not path.exists():
-    if any(p.suffix != ".part" for p in workdir.iterdir()):
+    if any(p.suffix != ".tmp" for p in workdir.iterdir()):
       raise UsageError(
         f"workdir={workdir} is not empty and holds no {FILE}: give a new folder"
       )
-    part = path.with_suffix(".json.part")
-    part.write_text(json.dumps(given, indent=2) + "\n")
-    part.replace(path)
+    text = json.dumps(given, indent=2) + "\n"
+    replace_file(path, lambda draft: draft.write_text(text))
   try:
     found = json.loads(path.read_text())
   except ValueError as error:

@@ -114,17 +114,13 @@ class Run:
     )
     return named(last_layer="loss.last_layer")(loss_fn)
 
-  def train_step(self, seed: Any = None) -> TrainStep:
-    """Return the training step.
-
-    Args:
-      seed: Seed of its random keys, which may be traced; default: the plan's.
-    """
+  def train_step(self) -> TrainStep:
+    """Return the training step."""
     return make_train_step(
       self.loss_fn(),
       self.optimizer,
       self.plan.emas,
-      seed=self.plan.seed if seed is None else seed,
+      seed=self.plan.seed,
       opponent=self.opponent,
     )
 
@@ -227,13 +223,13 @@ class Run:
       `(seed, state, batch) -> (state, metrics)`.
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
-    everywhere = sharding.replicated(mesh)
+    everywhere, steps = sharding.replicated(mesh), self.train_step()
 
-    def step(seed, state, batch):
-      return self.train_step(seed)(state, batch)
+    def train_step(seed, state, batch):
+      return steps(state, batch, seed)
 
     return jax.jit(
-      sharding.with_mesh(mesh, step),
+      sharding.with_mesh(mesh, train_step),
       donate_argnums=1,
       in_shardings=(everywhere, shardings, sharding.batch_sharding(mesh)),
       out_shardings=(shardings, everywhere),

@@ -113,7 +113,8 @@ def train(
         stack.enter_context(folders.locked(workdir))
         config_lib.save_config(plan.config, workdir / "config.json")
 
-      processes.once(begin_writing)
+      with named(folder="workdir"):
+        processes.once(begin_writing)
       checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep=plan.checkpoint.keep,

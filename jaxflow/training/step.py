@@ -36,7 +36,7 @@ __all__ = ["TrainStep", "make_loss_fn", "make_train_step"]
 ApplyFn = Callable[..., Array]
 # Functions that make arguments of a loss from parameters in the state.
 ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def make_loss_fn(
@@ -124,7 +124,7 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   emas: Mapping[str, ema_lib.Law],
   *,
-  seed: int | Array,
+  seed: int,
   opponent: Opponent | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
@@ -139,7 +139,7 @@ def make_train_step(
     opponent: How a discriminator learns beside it, or None.
 
   Returns:
-    `(state, batch) -> (state, metrics)`, with batch leaves
+    `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
     `[steps, micro-batches, rows, ...]`. A metric is the mean over the good
     steps that measured it, NaN where there is none; `skipped` counts the steps
     that were not good.
@@ -184,7 +184,8 @@ def make_train_step(
     }
     return new, metrics, finite
 
-  def one_step(state: TrainState, batch: Batch):
+  def one_step(carry: tuple[TrainState, Array], batch: Batch):
+    state, seed = carry
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     if opponent is None:
       new, metrics, finite = generator(state, key, batch)
@@ -201,10 +202,12 @@ def make_train_step(
       skipped=state.skipped + bad,
       skipped_in_row=(state.skipped_in_row + 1) * bad,
     )
-    return state, (metrics, bad)
+    return (state, seed), (metrics, bad)
 
-  def train_step(state, batch):
-    state, (metrics, bad) = jax.lax.scan(one_step, state, batch)
+  def train_step(state, batch, seed=seed):
+    # The seed is carried: one trace of a step serves dispatches of any length.
+    carry = state, jnp.asarray(seed, jnp.uint32)
+    (state, _), (metrics, bad) = jax.lax.scan(one_step, carry, batch)
     means = {k: jnp.nanmean(v) for k, v in metrics.items()}
     return state, means | {"skipped": bad.sum()}
 

@@ -164,6 +164,9 @@ class ShardFiles:
     """
     path = self.path(shard)
     try:
+      # A killed process leaves a draft; the lock admits one that writes.
+      for draft in self.folder.glob(f".{path.name}.*.tmp"):
+        draft.unlink()
       replace_file(path, save)
     except (OSError, RuntimeError) as error:
       reason = getattr(error, "strerror", None) or error

@@ -1,0 +1,114 @@
+"""Configs by name: where they are found, and what is listed of them."""
+
+import pathlib
+import re
+
+import pytest
+import tiny
+
+import jaxflow
+from jaxflow.config import make_plan, presets, resolve
+from jaxflow.errors import UsageError
+from jaxflow.methods import METHODS
+
+SHIPPED = pathlib.Path(__file__).parents[1] / "configs"
+OWN = '"""My own ring.\n\nMore of it.\n"""\n' + tiny.CONFIG
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+  """A folder in which the user works, without configs."""
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def own(elsewhere):
+  """The same, with `configs/ring.py` and `configs/mine.py`."""
+  (elsewhere / "configs").mkdir()
+  for name in ("ring", "mine"):
+    (elsewhere / "configs" / f"{name}.py").write_text(OWN)
+  return elsewhere
+
+
+def test_shipped_configs_are_found_from_any_folder(elsewhere):
+  names = sorted(file.stem for file in SHIPPED.glob("*.py"))
+  assert {"digits", "ring"} < set(names)
+  assert presets.names() == names
+  for name in names:
+    assert presets.find(name) == SHIPPED / f"{name}.py"
+
+
+def test_own_configs_go_first(own):
+  assert presets.find("ring") == pathlib.Path("configs/ring.py")
+  assert presets.find("mine") == pathlib.Path("configs/mine.py")
+  assert presets.find("digits") == SHIPPED / "digits.py"
+  assert presets.names().count("ring") == 1
+  assert "mine" in presets.names()
+  assert presets.preset("ring:flow_matching").train.steps == 40
+
+
+def test_a_wheel_holds_its_configs_inside(elsewhere, monkeypatch):
+  inside, beside = elsewhere / "jaxflow/configs", elsewhere / "configs-beside"
+  for folder in (inside, beside):
+    folder.mkdir(parents=True)
+    (folder / "digits.py").write_text(OWN)
+  monkeypatch.setattr(presets, "_SHIPPED", (inside, beside))
+  assert presets.find("digits") == inside / "digits.py"
+  (inside / "digits.py").unlink()
+  inside.rmdir()
+  assert presets.find("digits") == beside / "digits.py"
+
+
+@pytest.mark.parametrize("name", ["digits", "configs/digits.py"])
+def test_a_preset_has_every_field(name, monkeypatch):
+  monkeypatch.chdir(SHIPPED.parent)
+  config = jaxflow.preset(f"{name}:mean_flow")
+  # The options of a component are not in what the file returns.
+  assert "noise_std" not in presets.load_file(f"{name}:mean_flow").path
+  assert config.path.noise_std == 1.0
+  config.train.steps = 7
+  done = resolve(config, shape=(8, 8, 1), num_classes=10, teacher=None)
+  assert make_plan(done).train.steps == 7
+
+
+@pytest.mark.parametrize(
+  ("name", "words"),
+  [
+    ("digts:mean_flow", ["name=digts: ", "did you mean 'digits'?", "ring"]),
+    ("no/such.py:mean_flow", ["there is no file 'no/such.py'"]),
+    ("digits", ["name=digits: name a method", "digits:mean_flow"]),
+    ("digits:mean_flo", ["did you mean 'mean_flow'?"]),
+    ("README.md:mean_flow", ["'README.md' is no Python file"]),
+  ],
+)
+def test_wrong_names(monkeypatch, name, words):
+  monkeypatch.chdir(SHIPPED.parent)
+  with pytest.raises(UsageError) as error:
+    jaxflow.preset(name)
+  for word in words:
+    assert word in str(error.value)
+
+
+def test_command_lists_configs_and_their_methods(own):
+  (own / "configs" / "broken.py").write_text("1 / 0")
+  (own / "configs" / "few.py").write_text(
+    '"""A few."""\n\n\ndef get_config(method):\n'
+    '  if method != "denoising":\n    raise KeyError(method)\n'
+  )
+  result = tiny.run("presets")
+  assert (result.code, result.err) == (0, "")
+  assert max(map(len, result.out.splitlines())) <= 80 + len(str(SHIPPED))
+  parts = {}
+  for part in re.split(r"\n(?! )", result.out.rstrip()):
+    name, *lines = part.splitlines()
+    parts[name] = [line.strip() for line in lines]
+  assert set(parts) == set(presets.names())
+  assert parts["mine"] == ["My own ring.", "configs/mine.py", "methods: all"]
+  assert parts["few"] == ["A few.", "configs/few.py", "methods: denoising"]
+  assert parts["broken"][-1] == "methods: none"
+  first = (SHIPPED / "digits.py").read_text().splitlines()[0]
+  assert parts["digits"][0] in first
+  assert parts["digits"][1:] == [str(SHIPPED / "digits.py"), "methods: all"]
+  listed = " ".join(parts["cifar10"][2:]).removeprefix("methods: ").split(", ")
+  assert set(listed) < set(METHODS) and "mean_flow" in listed
