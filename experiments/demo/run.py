@@ -87,7 +87,7 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
 def config_of(method: str, workdir: pathlib.Path, quick: bool) -> Config:
   """Return the config of a method, with the demo's own teacher."""
   config = jaxflow.preset(f"{SETTINGS['config']}:{method}")
-  if "teacher" in config:
+  if "teacher" in config and config.teacher.workdir:
     config.teacher.workdir = str(workdir / "flow_matching")
   if quick:
     update(config, SETTINGS["quick"])

@@ -84,16 +84,21 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
   rows, pictures = [], {}
   scales, most = settings["scales"], settings["calls"][-1]
   shown = {TWO_PASS: most, DISTILLED: most, MEAN_FLOW: 1}
-  for name, calls in itertools.product(networks, settings["calls"]):
-    for scale in scales:
-      fits = guided(networks[name], name, scale)
-      samples = fits.sample(settings["num"], calls, seed=1)
-      labels = {"guidance": name, "calls": calls, "scale": scale}
-      cost = {"megaflops": calls * flops_of_call(fits) / 1e6}
-      rows.append(runner.Row(labels, {**judge(samples), **cost}))
-      if calls == shown[name] and scale in (scales[0], scales[-1]):
-        title = f"{name}, calls {calls}, scale {scale:g}"
-        pictures[title] = samples[0, :20]
+  ways = {
+    (name, scale): guided(networks[name], name, scale)
+    for name, scale in itertools.product(networks, scales)
+  }
+  flops = {way: flops_of_call(fits) for way, fits in ways.items()}
+  for name, calls, scale in itertools.product(
+    networks, settings["calls"], scales
+  ):
+    samples = ways[name, scale].sample(settings["num"], calls, seed=1)
+    labels = {"guidance": name, "calls": calls, "scale": scale}
+    cost = {"megaflops": calls * flops[name, scale] / 1e6}
+    rows.append(runner.Row(labels, {**judge(samples), **cost}))
+    if calls == shown[name] and scale in (scales[0], scales[-1]):
+      title = f"{name}, calls {calls}, scale {scale:g}"
+      pictures[title] = samples[0, :20]
   real = {"guidance": "real digits", "calls": 0, "scale": 0.0}
   rows.append(runner.Row(real, judge.floor(settings["num"], bench.seeds)))
   runner.save_images(bench.figures / "samples.png", pictures)
