@@ -395,7 +395,9 @@ def quality_of(name, method, network, num_classes):
   )
   steps = flow_maps.ode_step, flow_maps.guided_step
   calls = 20 if method.flow_map in steps else 1
+  # The network is behind its parameterization already.
   model = make_model(options, network=network)
+  model = dataclasses.replace(model, network=network)
   draw = model.make_sampler(
     sample_plan(options, model),
     method.config.get("sample", {}).get("nfe", calls),

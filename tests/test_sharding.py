@@ -158,7 +158,7 @@ def test_the_tensor_axis_costs_two_sums_a_block():
 
 def test_a_head_stays_on_one_device():
   config = default_config("flow_matching", data="digits", model="dit")
-  config.model.update(num_heads=6, hidden_size=96)
+  config.model.update(num_heads=6, width=96)
   config = resolve(config, shape=(8, 8, 1), num_classes=10, teacher=None)
   plan = make_plan(config)
   with pytest.raises(UsageError, match=r"mesh\.tensor=4 .* model\.num_heads=6"):
