@@ -1,5 +1,6 @@
 """Classifier-free guidance: by two passes, distilled, and in MeanFlow."""
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -13,6 +14,7 @@ from jaxflow.compilation.programs import sampler
 from jaxflow.compilation.report import compile_program
 from jaxflow.figures.canvas import save_figure
 from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 SETTINGS = {
   "seeds": 3,
@@ -49,9 +51,11 @@ def guided(fits: runner.Fits, name: str, scale: float) -> runner.Fits:
   return fits.changed({"flow_map": {"omega": scale}})
 
 
-def flops_of_call(fits: runner.Fits) -> float:
-  """Return the operations of all matrix products of a step of one sample."""
-  program = sampler(fits.run, sharding.make_mesh())
+def flops_of(run: Run, calls: int) -> float:
+  """Return the operations of all matrix products of one sample."""
+  program = dataclasses.replace(
+    sampler(run, sharding.make_mesh()), function=run.make_sampler(calls)
+  )
   return compile_program(program).flops / program.rows
 
 
@@ -88,13 +92,13 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
     (name, scale): guided(networks[name], name, scale)
     for name, scale in itertools.product(networks, scales)
   }
-  flops = {way: flops_of_call(fits) for way, fits in ways.items()}
   for name, calls, scale in itertools.product(
     networks, settings["calls"], scales
   ):
-    samples = ways[name, scale].sample(settings["num"], calls, seed=1)
+    fits = ways[name, scale]
+    samples = fits.sample(settings["num"], calls, seed=1)
     labels = {"guidance": name, "calls": calls, "scale": scale}
-    cost = {"megaflops": calls * flops[name, scale] / 1e6}
+    cost = {"megaflops": flops_of(fits.run, calls) / 1e6}
     rows.append(runner.Row(labels, {**judge(samples), **cost}))
     if calls == shown[name] and scale in (scales[0], scales[-1]):
       title = f"{name}, calls {calls}, scale {scale:g}"
