@@ -63,7 +63,7 @@ class Watch:
     self._spent = 0.0
     # Nothing has been evaluated yet: real data took this long.
     emas = {evaluator.ema, "online"}
-    self._last = evaluator.judging * len(emas) * len(self._options.nfe)
+    self._last = evaluator.floor_seconds * len(emas) * len(self._options.nfe)
 
   def __call__(self, state: TrainState, step: int, position: Any) -> None:
     """Evaluate if it is due and there is time for it."""

@@ -59,7 +59,7 @@ class Evaluator:
   kept: int
   look: Look
   judge: metrics.Judge
-  judging: float
+  floor_seconds: float
   labels: np.ndarray | None
   about: Mapping[str, Any]
   say: Callable[[str], None]
@@ -129,7 +129,7 @@ class Evaluator:
       kept=kept,
       look=look,
       judge=judge,
-      judging=time.perf_counter() - began,
+      floor_seconds=time.perf_counter() - began,
       labels=_like(real_labels, num, run.model.num_classes, plan.seed),
       say=say,
       about={
