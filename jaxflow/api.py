@@ -78,6 +78,11 @@ def train(
     UsageError: If an argument or a field is wrong; nothing is written then.
     RunError: If training fails; the checkpoints stay.
   """
+  if not hasattr(config, "copy_and_resolve_references"):
+    raise UsageError(
+      f"config={config!r}: give a ConfigDict, "
+      'jaxflow.preset("digits:mean_flow") for instance'
+    )
   sources = None if data is None else _sources(data)
   trained = train_config(
     config_lib.given(
@@ -135,7 +140,11 @@ def load(
   """
   folder = _path(workdir)
   assert folder is not None
-  config = config_lib.load_config(folder) if config is None else config
+  saved = config_lib.load_config(folder)
+  if config is not None:
+    config_lib.check_same_run(saved, config, str(folder))
+    config_lib.check_limits(config)
+  config = saved if config is None else config
   plan = config_lib.make_plan(
     config, network=network, data=None if data is None else _sources(data)
   )

@@ -1,8 +1,10 @@
 """The Python interface: preset, train, load, sample, evaluate."""
 
+import functools
 import inspect
 import json
 import pathlib
+from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -680,3 +682,63 @@ def test_callbacks_are_told_of_images():
   train(config, data={"data": values}, callbacks=[recorder])
   ((step, samples),) = recorder.drawn
   assert step == 4 and samples.shape == (64, 4, 4, 1)
+
+
+def test_checkpoint_by_a_number_of_any_kind(folder):
+  last = jaxflow.load(folder).step
+  assert jaxflow.load(folder, step=np.int64(last)).step == last
+  assert "step=999 is not in" in message(
+    jaxflow.load, folder, step=np.int64(999)
+  )
+  assert "step='7': give a whole number" in message(
+    jaxflow.load, folder, step="7"
+  )
+
+
+def test_config_of_a_run_may_change_how_it_samples_alone(folder):
+  config = jaxflow.load(folder).config.copy_and_resolve_references()
+  with config.unlocked():
+    config.sample.batch_size = 0
+  text = message(jaxflow.load, folder, config=config)
+  assert text == "sample.batch_size=0: give 1 or more"
+  with config.unlocked():
+    config.sample.batch_size, config.seed = 16, 5
+  assert "seed=0, not 5" in message(jaxflow.load, folder, config=config)
+
+
+def test_config_that_is_none():
+  text = message(jaxflow.train, "digits:mean_flow")
+  assert "config='digits:mean_flow': give a ConfigDict" in text
+
+
+@pytest.mark.parametrize("nfe", [(), (0,), (2, -1)])
+def test_evaluations_without_network_calls(nfe):
+  config = tiny()
+  config.evaluation.during.nfe = nfe
+  text = message(train, config)
+  assert text.startswith("evaluation.during.nfe=") and "1 or more" in text
+
+
+def test_training_in_a_thread():
+  """Python lets the main thread alone handle signals."""
+  with futures.ThreadPoolExecutor(1) as executor:
+    run = executor.submit(train, tiny()).result()
+  assert run.finished and run.step == 4
+
+
+def test_bound_options_of_an_own_loss_stay():
+  seen = []
+
+  def own(model_fn, key, batch, *, path, sample_times, weight, **rest):
+    seen.append(weight)
+    return losses.flow_matching_loss(
+      model_fn, key, batch, path=path, sample_times=sample_times
+    )
+
+  train(tiny(), loss=functools.partial(own, weight="mine"))
+  assert set(seen) == {"mine"}
+
+
+def test_drafts_of_a_killed_process_are_no_run(tmp_path):
+  (tmp_path / ".config.json.17.tmp").write_text("{")
+  assert train(tiny(), tmp_path).finished

@@ -387,8 +387,11 @@ QUALITY = 0.13
 
 def quality_of(name, method, network, num_classes):
   """Sliced Wasserstein distance of samples to fresh data, of parameters."""
+  options = config.default_config(name, data="ring", model="mlp")
+  if not num_classes and "label_dropout" in options.loss:
+    options.loss.label_dropout = 0.0
   options = config.resolve(
-    config.default_config(name, data="ring", model="mlp"),
+    options,
     shape=(2,),
     num_classes=num_classes,
     teacher=None,

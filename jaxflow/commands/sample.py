@@ -27,8 +27,9 @@ def _define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer("num", 64, "how many samples", flag_values=values)
   flags.DEFINE_integer(
     "nfe",
-    1,
-    "network calls per sample; guidance doubles each",
+    None,
+    "network calls per sample; guidance doubles each (default: the config's "
+    "sample.nfe)",
     flag_values=values,
   )
   flags.DEFINE_integer(
@@ -79,7 +80,8 @@ def _run(values: flags.FlagValues, config: Any) -> int:
       latents=values.latents,
     )
   processes.once(lambda: _write(out, samples, labels))
-  say(f"{len(samples)} samples, {values.nfe} network call(s) each: {out}")
+  nfe = run.run.plan.sample.nfe if values.nfe is None else values.nfe
+  say(f"{len(samples)} samples, {nfe} network call(s) each: {out}")
   return 0
 
 

@@ -17,6 +17,10 @@ from jaxflow.errors import UsageError
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
 _SAMPLES = Range("4 or more", lambda x: x >= 4)
+_CALLS = Range(
+  "one or more whole numbers, each 1 or more",
+  lambda x: len(x) > 0 and min(x) >= 1,
+)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
 _OPTIMIZER = {
@@ -53,6 +57,8 @@ LIMITS = {
   "sample.nfe": COUNT,
   "sample.batch_size": COUNT,
   # The manifolds of precision and recall have 3 neighbours.
+  "evaluation.nfe": _CALLS,
+  "evaluation.during.nfe": _CALLS,
   "evaluation.num": _SAMPLES,
   "evaluation.kept": _SAMPLES,
   "evaluation.batch_size": COUNT,

@@ -129,7 +129,9 @@ def _in_place_of(
   """
   named = options.parameters(loss).values()
   takes_all = any(p.kind is p.VAR_KEYWORD for p in named)
-  names = {p.name for p in named}
+  # Options that the caller has bound stay as they are.
+  bound = getattr(loss, "keywords", {}).keys()
+  names = {p.name for p in named} - bound
   for p in named:
     required = p.kind is p.KEYWORD_ONLY and p.default is p.empty
     if required and p.name not in options.parameters(own):
@@ -140,7 +142,11 @@ def _in_place_of(
 
   @functools.wraps(own)
   def call(*arguments: Any, **given: Any) -> LossOutput:
-    taken = {k: v for k, v in given.items() if takes_all or k in names}
+    taken = {
+      k: v
+      for k, v in given.items()
+      if k in names or (takes_all and k not in bound)
+    }
     return loss(*arguments, **taken)
 
   return call

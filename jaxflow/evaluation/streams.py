@@ -167,7 +167,7 @@ def make_look(
 
   Args:
     networks: The feature networks.
-    decoder: Weights and function of `pictures.make_decoder`.
+    decoder: Weights and function of `decoding.make_decoder`.
     mesh: The devices.
   """
   params = {network.name: network.params for network in networks}

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -250,6 +251,8 @@ def interruption() -> Iterator[Callable[[], bool]]:
       os.kill(os.getpid(), signal.SIGTERM)
 
   wanted = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+  if threading.current_thread() is not threading.main_thread():
+    wanted = ()  # Python lets the main thread alone handle signals.
   previous = {number: signal.signal(number, note) for number in wanted}
 
   def interrupted():
@@ -266,7 +269,8 @@ def interruption() -> Iterator[Callable[[], bool]]:
     yield interrupted
   finally:
     for number, handler in previous.items():
-      signal.signal(number, handler)
+      # None stands for a handler that was not set from Python.
+      signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _text(error: Exception | None) -> str:

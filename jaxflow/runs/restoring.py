@@ -1,8 +1,9 @@
 """Read a run from its workdir."""
 
+import operator
 import pathlib
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -57,6 +58,14 @@ def restore(
     template = run.template(mesh)
   else:
     template = run.sampling_template(mesh, ema, roles)
+  number = None
+  if step not in (None, "best"):
+    try:
+      number = operator.index(cast(Any, step))
+    except TypeError as error:
+      raise UsageError(
+        f"step={step!r}: give a whole number, 'best' or None"
+      ) from error
   folder = workdir / ("best" if step == "best" else "checkpoints")
   if step == "best" and not folder.is_dir():
     raise UsageError(
@@ -67,7 +76,6 @@ def restore(
   if folder.is_dir():
     checkpoints = Checkpoints(folder, read_only=True)
     try:
-      number = step if isinstance(step, int) else None
       restored = checkpoints.restore(template, number, partial=ema is not None)
     finally:
       checkpoints.close()

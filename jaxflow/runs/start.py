@@ -98,7 +98,10 @@ def _earlier_config(workdir: pathlib.Path) -> config_lib.Config | None:
   try:
     if (workdir / "config.json").exists():
       return config_lib.load_config(workdir)
-    foreign = workdir.is_dir() and any(workdir.iterdir())
+    # Drafts of a process that was killed have names with a dot in front.
+    foreign = workdir.is_dir() and any(
+      not path.name.startswith(".") for path in workdir.iterdir()
+    )
   except OSError as error:
     raise UsageError(
       f"workdir={workdir} cannot be read ({error.strerror}): give another "

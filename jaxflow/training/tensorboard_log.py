@@ -23,7 +23,7 @@ class TensorBoardLog:
   ):
     self._prefix = prefix
     self._writer = SummaryWriter(
-      str(workdir / "tensorboard"), purge_step=start + 1 if start else None
+      str(workdir / "tensorboard"), purge_step=start + 1
     )
 
   def on_log(self, step: int, scalars: Mapping[str, float]) -> None:
