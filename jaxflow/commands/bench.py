@@ -64,7 +64,7 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
 
 COMMAND = Command(
-  summary="measure latency, memory and FLOPs of samplers, and their overhead",
+  summary="measure latency, memory, FLOPs and overhead of samplers",
   define=_define,
   required={"workdir": "FOLDER"},
   run=_run,

@@ -53,7 +53,7 @@ def _title(row: dict[str, Any]) -> str:
 
 
 COMMAND = Command(
-  summary="compare samples with held-out data, beside the real-data floor",
+  summary="compare samples with held-out data, beside scores of real data",
   changes=(*SAMPLING, "evaluation", "data.raw_dir", "data.data_dir"),
   define=_define,
   required={"workdir": "FOLDER"},
@@ -64,7 +64,7 @@ network.name (none, classifier, efficientnet_lite0 or inception), reference (a
 file of `jaxflow stats`, or a published one), and more.
 
 Prints each metric beside its value for real data, and writes
-WORKDIR/evaluation.json. Killed, it goes on where it was.""",
+WORKDIR/evaluation.json. After an interruption the same command resumes.""",
   example="""\
 jaxflow evaluate --workdir=runs/digits --nfe=1,2,4 \\
     --config.evaluation.network.name=classifier""",

@@ -43,17 +43,20 @@ def defined(command: Command) -> flags.FlagValues:
     flags.DEFINE_string(
       "config",
       None,
-      "a config and a method: one of `jaxflow presets`, digits:mean_flow, or a "
-      "file, configs/digits.py:mean_flow",
+      "NAME:METHOD, with a name of `jaxflow presets`: digits:mean_flow; or "
+      "FILE.py:METHOD",
       flag_values=values,
     )
-    text = "changes one field of the config, --config.train.steps=500"
+    text = (
+      "overrides one field of the config: --config.train.steps=500; "
+      'print(jaxflow.preset("digits:mean_flow")) in Python lists all fields'
+    )
     flags.DEFINE_string(_FIELD, None, text, flag_values=values)
   command.define(values)
   if command.changes:
     text = (
-      "changes one field of the run's config, of "
-      f"{', '.join(command.changes)}; --config.sample.guidance=2"
+      "overrides one field of the run's config, in "
+      f"{', '.join(command.changes)}: --config.sample.guidance=2"
     )
     flags.DEFINE_string(_FIELD, None, text, flag_values=values)
   return values

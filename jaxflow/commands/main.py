@@ -112,9 +112,9 @@ def _common() -> flags.FlagValues:
   flags.DEFINE_string(
     "distributed",
     "auto",
-    "whether to join the other processes of a job, in each of which the same "
-    "command runs: on, off, or auto, where Slurm, Open MPI, a TPU pod, or "
-    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so",
+    "on, off or auto: whether to join the other processes of a job, which run "
+    "the same command; auto joins in Slurm, Open MPI, on TPU pods, and where "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set",
     flag_values=values,
   )
   flags.DEFINE_boolean(

@@ -22,7 +22,7 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
 
 COMMAND = Command(
-  summary="print the methods: what each does, what it needs, where it is from",
+  summary="print the methods with their needs and sources",
   run=_run,
   example="jaxflow methods",
   alone=True,

@@ -33,7 +33,7 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
 
 COMMAND = Command(
-  summary="print the configs that can be given by name, and their methods",
+  summary="print the configs for --config=NAME:METHOD and their methods",
   run=_run,
   notes="""\
 Files in the folder configs/ go before those of the same name that come with the

@@ -28,8 +28,8 @@ def _define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer(
     "nfe",
     None,
-    "network calls per sample; guidance doubles each (default: the config's "
-    "sample.nfe)",
+    "network calls per sample; with guidance each takes a doubled batch "
+    "(default: the config's sample.nfe)",
     flag_values=values,
   )
   flags.DEFINE_integer(

@@ -39,7 +39,7 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
 
 COMMAND = Command(
-  summary="write the statistics of a data set that samples are compared with",
+  summary="write reference statistics of a data set, for evaluations",
   takes_config=True,
   define=_define,
   required={"out": "FILE.npz"},

@@ -41,12 +41,12 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
 
 COMMAND = Command(
-  summary="train a config in a workdir, or go on where it stopped",
+  summary="train a config in a folder, or resume the run there",
   takes_config=True,
   define=_define,
   required={"workdir": "FOLDER"},
   run=_run,
-  notes="Ctrl-C and SIGTERM save and exit 0; the same command goes on.",
+  notes="Ctrl-C and SIGTERM save and exit 0; the same command resumes.",
   example="jaxflow train --config=digits:mean_flow --workdir=runs/digits",
   interruptible=True,
 )
