@@ -41,7 +41,7 @@ AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x < math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Guides:
-  """Guides by the null label, which the network must have seen.
+  """An option that guides by the null label, which the network must know.
 
   Attributes:
     off: The value that does not guide.
@@ -55,7 +55,7 @@ class Guides:
 
 @dataclasses.dataclass(frozen=True)
 class GuidesTeacher:
-  """Guides the teacher by the null label, which the teacher must have seen.
+  """An option that guides the teacher by the null label.
 
   Attributes:
     off: The value that does not guide.
@@ -65,31 +65,31 @@ class GuidesTeacher:
 
 
 class DropsLabels:
-  """Is the share of rows that lose their label: the network sees the null one.
+  """The share of rows whose label becomes the null label.
 
   Other than 0 it needs labels.
   """
 
 
 class Layout:
-  """Says which rows of a batch are treated in which way; times are told it."""
+  """The treatment of the rows of a batch, which times have to know."""
 
 
 class RowBlock(Layout):
-  """Is `(m, k)`, of every m rows the first k: m divides the batch."""
+  """A pair `(m, k)`: of every m rows the first k; m divides the batch."""
 
 
 class SharedWithFlowMap:
-  """Must equal the flow map's option of this name, if that has one."""
+  """An option that must equal the flow map's option of the same name."""
 
 
 class DataStd:
-  """Is the standard deviation of the data, in the network's preconditioning."""
+  """The standard deviation of the data, in the network's preconditioning."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Predicts:
-  """Says what the raw network predicts, as `predicts` finds it.
+  """The prediction of the raw network, as `predicts` finds it.
 
   Attributes:
     what: What it is, on the network that a flow map takes; "" on an option of a
@@ -101,7 +101,7 @@ class Predicts:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-  """Is the weight of a term that is left out at 0.
+  """The weight of a term that is left out at 0.
 
   Attributes:
     argument: The loss's argument that the term needs.
@@ -112,7 +112,7 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-  """Is one layer of the network; the config says which.
+  """One layer of the network; the config names it.
 
   Attributes:
     pattern: Regular expression of its parameter's path, the default.
@@ -123,7 +123,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-  """Is another network, of which a section of the config tells.
+  """Another network, described by a section of the config.
 
   Attributes:
     section: That section.
@@ -133,15 +133,15 @@ class Role:
 
 
 class InPairs:
-  """Is a batch that must have the noise from which a teacher made its data."""
+  """A batch with the noise from which a teacher made its data."""
 
 
 class Sampling:
-  """Is of no account in training: it may change when a run goes on."""
+  """An option of sampling only: it may change when a run is resumed."""
 
 
 class GuidanceInput(Sampling):
-  """Is the guidance scale of samples, which the network takes as an input."""
+  """The guidance scale of samples, an input of the network."""
 
 
 Count = Annotated[int, COUNT]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from jaxflow.config.components import (
   Config,
@@ -18,7 +18,7 @@ from jaxflow.config.components import (
 from jaxflow.config.files import flatten, load_config
 from jaxflow.config.presets import load_file
 from jaxflow.config.registry import KINDS, choose
-from jaxflow.config.schema import INTERFACE, default_config, update
+from jaxflow.config.schema import INTERFACE
 from jaxflow.errors import UsageError
 
 # How a command line writes a value of a type.
@@ -81,27 +81,9 @@ def config_of_run(
         f"{argument.partition('=')[0]}: a run keeps its config but for "
         f"{', '.join(sections)}; leave it out"
       )
-  saved = load_config(workdir)
-  config = default_config(
-    saved.method, data=saved.data.name, model=saved.model.name
-  )
-  # Fields that hold nothing keep the places for their values.
-  update(config, _without_none(saved.to_dict()))
-  with config.ignore_type():
-    for section in ("teacher", "features"):
-      other = saved.get(section, {}).get("config", None)
-      if other is not None:  # A place for a dict makes one of a config.
-        config[section].config = ConfigDict(other.to_dict())
-  config = _override(config, list(given), flags.FlagValues())
-  return config
-
-
-def _without_none(values: Any) -> Any:
-  """Drop None from nested dicts, and make tuples of lists."""
-  if isinstance(values, dict):
-    parts = {k: _without_none(v) for k, v in values.items()}
-    return {k: v for k, v in parts.items() if v is not None}
-  return tuple(values) if isinstance(values, list) else values
+  config = load_config(workdir)
+  config.unlock()
+  return _override(config, list(given), flags.FlagValues())
 
 
 def _override(

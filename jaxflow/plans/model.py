@@ -43,7 +43,7 @@ class Model:
     parameterization: Name of the scales around the raw network.
     identity: The function of the raw network, by name of the aspect: networks
       that agree in all aspects are the same function of the same weights.
-    options: The network's options, for messages.
+    options: The network's options.
   """
 
   name: str

@@ -19,7 +19,7 @@ from jaxflow.types import PyTree
 
 # Runs whose networks are stored with a run, by their role.
 _STORED = ("teacher", "features")
-# Those that a run which starts needs, and "init"; none where it resumes.
+# The runs that a new run takes networks from, by role; none on resumption.
 Others = dict[str, tuple[Run, TrainState]]
 
 # Numbers of random streams beside that of the network's parameters.
