@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+from collections.abc import Collection
 
+from jaxflow import options
 from jaxflow.config import versions
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, makers
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
 from jaxflow.files import replace_file
@@ -20,9 +22,6 @@ MUTABLE = (
   "data.raw_dir",
   "data.threads",
   "evaluation.",
-  "flow_map.omega",
-  "flow_map.t_end",
-  "flow_map.t_start",
   "mesh.",
   "sample.",
   "train.log_every",
@@ -81,10 +80,12 @@ def load_config(workdir: pathlib.Path) -> Config:
 def check_same_run(saved: Config, config: Config, workdir: str) -> None:
   """Raise UsageError if a workdir was made with another config."""
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
+  flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
+  sampling = {f"flow_map.{name}" for name in flow_map}
   changed = [
     k
     for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k) and not _is_mutable(k)
+    if old.get(k) != new.get(k) and not _is_mutable(k, sampling)
   ]
   if changed:
     listed = [
@@ -98,8 +99,8 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
     )
 
 
-def _is_mutable(field: str) -> bool:
-  return any(
+def _is_mutable(field: str, sampling: Collection[str]) -> bool:
+  return field in sampling or any(
     field.startswith(name) if name.endswith(".") else field == name
     for name in MUTABLE
   )
