@@ -29,7 +29,8 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 CACHE = os.environ.get("JAXFLOW_TEST_CACHE")
 if CACHE:
-  jax.config.update("jax_compilation_cache_dir", CACHE)
+  # Tests may change the folder.
+  jax.config.update("jax_compilation_cache_dir", os.path.abspath(CACHE))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
