@@ -142,7 +142,7 @@ def load(
   assert folder is not None
   saved = config_lib.load_config(folder)
   if config is not None:
-    config_lib.check_same_run(saved, config, str(folder))
+    config_lib.check_same_run(saved, config, str(folder), sampled=True)
     config_lib.check_limits(config)
   config = saved if config is None else config
   plan = config_lib.make_plan(

@@ -365,6 +365,17 @@ def test_velocity_and_euler_step():
   np.testing.assert_allclose(moved, expected, rtol=1e-6)
 
 
+def test_flow_is_sampled_by_another_solver(tmp_path):
+  config = fixed(workdir=tmp_path).config.copy_and_resolve_references()
+  with config.unlocked():
+    config.flow_map.solver.name = "heun"
+  heun = jaxflow.load(tmp_path, config=config, network=linear(0.5))
+  # Of x' = x / 2, to the second order in the step.
+  half = (S - T)[:, None] / 2
+  moved = heun.flow_map()(XT, T, S, None)
+  np.testing.assert_allclose(moved, XT * (1 + half + half**2 / 2), rtol=1e-6)
+
+
 def test_velocity_of_a_network_that_predicts_data():
   run = fixed(config=tiny(loss__prediction="data"))
   # xt = (1 - t) x + t n has the velocity n - x = (xt - x) / t, here x = xt / 2.

@@ -77,15 +77,22 @@ def load_config(workdir: pathlib.Path) -> Config:
     ) from error
 
 
-def check_same_run(saved: Config, config: Config, workdir: str) -> None:
-  """Raise UsageError if a workdir was made with another config."""
+def check_same_run(
+  saved: Config, config: Config, workdir: str, *, sampled: bool = False
+) -> None:
+  """Raise UsageError if a workdir was made with another config.
+
+  A run that is only `sampled` may take its steps in another way.
+  """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
-  sampling = {f"flow_map.{name}" for name in flow_map}
+  mutable = MUTABLE + tuple(f"flow_map.{name}" for name in flow_map)
+  if sampled:
+    mutable += ("flow_map.",)
   changed = [
     k
     for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k) and not _is_mutable(k, sampling)
+    if old.get(k) != new.get(k) and not _is_one_of(k, mutable)
   ]
   if changed:
     listed = [
@@ -99,8 +106,8 @@ def check_same_run(saved: Config, config: Config, workdir: str) -> None:
     )
 
 
-def _is_mutable(field: str, sampling: Collection[str]) -> bool:
-  return field in sampling or any(
+def _is_one_of(field: str, names: Collection[str]) -> bool:
+  return any(
     field.startswith(name) if name.endswith(".") else field == name
-    for name in MUTABLE
+    for name in names
   )

@@ -22,7 +22,7 @@ from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.inputs import check_mesh
 
-FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 
 
 def constant(decay):

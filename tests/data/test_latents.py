@@ -493,7 +493,7 @@ def test_latents_are_kept_in_arrays_only(trained, tmp_path):
 
 
 def test_the_shipped_config(world):
-  path = pathlib.Path(__file__).parents[1] / "configs" / "latents.py"
+  path = pathlib.Path(__file__).parents[2] / "configs" / "latents.py"
   values = flags.FlagValues()
   config = config_flags.parse(
     [

@@ -19,7 +19,7 @@ from jaxflow.config import (
 )
 from jaxflow.errors import UsageError
 
-STORED = pathlib.Path(__file__).parent / "stored"
+STORED = pathlib.Path(__file__).parents[1] / "stored"
 CONFIGS = sorted(STORED.glob("*/*.json"))
 GONE = {"evaluation.draws", "evaluation.frechet_num"}
 # What db7c611 did not have, with the defaults of the commits that added it.

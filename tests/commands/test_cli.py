@@ -21,7 +21,7 @@ from jaxflow.methods import METHODS
 from jaxflow.parallel import folders
 from jaxflow.runs import previews
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 CLASSES = "data.conditional=True"
 # The programs that are worth waiting for; every other is an operation or two.
 PROGRAMS = {"jit(fresh)", "jit(train_step)", "jit(draw_batch)"}

@@ -31,7 +31,7 @@ from jaxflow.losses import flow_matching_loss
 from jaxflow.methods import METHODS
 from jaxflow.runs.pair_generation import PairOptions
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 # Experiments on the runner; a new one has no results before its full run.
 STUDIES = sorted(
   file.parent.name

@@ -20,7 +20,7 @@ from jaxflow.runs.run import Run
 from jaxflow.runs.train import train
 from jaxflow.training.checkpoints import Checkpoints
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

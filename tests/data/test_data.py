@@ -16,7 +16,7 @@ from jaxflow.data import loading
 from jaxflow.data.sets import toy
 from jaxflow.errors import UsageError
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 FASHION_MNIST = pathlib.Path(loading.FASHION_MNIST_DIR)
 
 

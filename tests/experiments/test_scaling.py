@@ -7,7 +7,7 @@ import pytest
 
 from jaxflow.compilation import CHIPS
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 
 
 def load(name):

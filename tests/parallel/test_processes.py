@@ -20,7 +20,7 @@ import tiny
 from jaxflow import data
 from jaxflow.parallel import folders, launch
 
-JOB = pathlib.Path(__file__).parent / "job.py"
+JOB = pathlib.Path(__file__).parents[1] / "job.py"
 DEVICES = "--xla_force_host_platform_device_count="
 
 

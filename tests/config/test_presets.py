@@ -11,7 +11,7 @@ from jaxflow.config import make_plan, presets, resolve
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 
-SHIPPED = pathlib.Path(__file__).parents[1] / "configs"
+SHIPPED = pathlib.Path(__file__).parents[2] / "configs"
 OWN = '"""My own ring.\n\nMore of it.\n"""\n' + tiny.CONFIG
 
 

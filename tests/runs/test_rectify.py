@@ -207,7 +207,7 @@ def test_wrong_rounds(folder, tmp_path, method, flags, words):
 @pytest.mark.parametrize("method", ["reflow", "annealed_reflow"])
 def test_shipped_configs_can_be_rectified(file, method):
   """They name pairs and first weights, which are those of one round."""
-  path = pathlib.Path(__file__).parents[1] / "configs" / f"{file}.py"
+  path = pathlib.Path(__file__).parents[2] / "configs" / f"{file}.py"
   config = presets.load_file(f"{path}:{method}")
   assert config.data.pairs and config.init.workdir
   rounds._check(config, Rounds(), PairOptions())

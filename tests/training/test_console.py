@@ -13,7 +13,7 @@ import tiny
 from jaxflow.config.presets import load_file
 from jaxflow.runs.train import train
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 # Movements of the cursor, colours.
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NAMES = (
