@@ -15,7 +15,7 @@ import tiny
 import torch_bytes
 from absl import flags
 
-from jaxflow import data
+from jaxflow import api, data
 from jaxflow.compilation import of_config
 from jaxflow.config import (
   data_plan,
@@ -28,7 +28,6 @@ from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation.of_run import evaluate
 from jaxflow.runs import decoding, inputs
 
 WIDTHS = (32, 64)
@@ -539,5 +538,5 @@ def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
 
 
 def test_evaluation_compares_latents(trained):
-  (row,) = evaluate(trained, nfe=(1,))
+  (row,) = api.load(trained).evaluate(nfe=(1,))
   assert row["scores"]["sliced_wasserstein"].real > 0
