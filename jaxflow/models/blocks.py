@@ -37,7 +37,7 @@ class Blocks(nnx.Module):
     keys = jax.random.split(rngs.params(), depth)
     if scan:
       params = jax.vmap(lambda key: init_parameters(make_block, key))(keys)
-      self.stacked: Any = nnx.merge(abstract_graph(make_block), params)
+      self.stacked = nnx.merge(abstract_graph(make_block), params)
     else:
       for i in range(depth):
         setattr(self, f"block_{i}", make_block(rngs_of(keys[i])))

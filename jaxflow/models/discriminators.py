@@ -77,7 +77,7 @@ class LabelLogit(nnx.Module):
   """The logit of eq. (1)."""
 
   def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
-    self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
+    self.output = nnx.Linear(width, 1, rngs=rngs)
     self.label: LabelEmbedder | None = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -96,10 +96,8 @@ class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
   def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
-    self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
-    self.logit: LabelLogit = LabelLogit(
-      self.trunk.width, num_classes, rngs=rngs
-    )
+    self.trunk = Trunk(**trunk, rngs=rngs)
+    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
     """Return the logits [B]."""
@@ -118,7 +116,7 @@ class FeatureHeads(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.heads: int = len(channels)
+    self.heads = len(channels)
     for i, size in enumerate(channels):
       setattr(self, f"norm_{i}", layer_norm(size, jnp.float32, rngs))
       hidden = TokenLinear(size, width, dtype=dtype, rngs=rngs)

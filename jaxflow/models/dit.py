@@ -85,14 +85,14 @@ class DiT(nnx.Module):
     self.width = width
     self.dtype = dtype
     pixels = patch_size**2 * data_shape[2]
-    self.patch: TokenLinear = TokenLinear(
+    self.patch = TokenLinear(
       pixels,
       width,
       kernel_init=nnx.initializers.xavier_uniform(),
       dtype=self.dtype,
       rngs=rngs,
     )
-    self.time: TimeEmbedder = TimeEmbedder(width, scale=time_scale, rngs=rngs)
+    self.time = TimeEmbedder(width, scale=time_scale, rngs=rngs)
     self.interval: TimeEmbedder | None = (
       TimeEmbedder(width, scale=time_scale, rngs=rngs) if second_time else None
     )
@@ -107,12 +107,10 @@ class DiT(nnx.Module):
       scan=scan_layers,
       remat=remat,
     )
-    self.blocks: Blocks = make_blocks(depth, rngs=rngs)
-    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
-    self.modulation: Modulation = Modulation(
-      width, 2, dtype=jnp.float32, rngs=rngs
-    )
-    self.output: TokenLinear = TokenLinear(
+    self.blocks = make_blocks(depth, rngs=rngs)
+    self.norm = layer_norm(width, jnp.float32, rngs)
+    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
+    self.output = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
     self.guidance: GuidanceEmbedder | None = (
@@ -121,7 +119,7 @@ class DiT(nnx.Module):
       else None
     )
     self.heads = heads
-    self.trunk: int = depth - head_depth
+    self.trunk = depth - head_depth
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
       setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))

@@ -88,12 +88,8 @@ class TimeEmbedder(nnx.Module):
   ):
     self.features = features
     self.scale = scale
-    self.hidden: nnx.Linear = nnx.Linear(
-      features, width, kernel_init=_normal, rngs=rngs
-    )
-    self.output: nnx.Linear = nnx.Linear(
-      width, width, kernel_init=_normal, rngs=rngs
-    )
+    self.hidden = nnx.Linear(features, width, kernel_init=_normal, rngs=rngs)
+    self.output = nnx.Linear(width, width, kernel_init=_normal, rngs=rngs)
 
   def __call__(self, t: Array) -> Array:
     """Return the embedding [B, width] of `t` [B], float32."""
@@ -105,9 +101,9 @@ class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
   def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.start: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.end: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.scale = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.start = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.end = TimeEmbedder(width, scale=scale, rngs=rngs)
 
   def __call__(self, cond: PyTree) -> Array:
     """Return the embedding [B, width] of `guidance_of(cond)`, float32."""

@@ -28,11 +28,9 @@ class Head(nnx.Module):
     self, blocks: Blocks | None, width: int, pixels: int, *, rngs: nnx.Rngs
   ):
     self.blocks = blocks
-    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
-    self.modulation: Modulation = Modulation(
-      width, 2, dtype=jnp.float32, rngs=rngs
-    )
-    self.output: TokenLinear = TokenLinear(
+    self.norm = layer_norm(width, jnp.float32, rngs)
+    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
+    self.output = TokenLinear(
       width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
     )
 

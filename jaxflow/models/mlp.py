@@ -60,7 +60,7 @@ class MLP(nnx.Module):
       setattr(self, f"hidden_{i}", layer)
       features = width
     init = nnx.initializers
-    self.output: nnx.Linear = nnx.Linear(
+    self.output = nnx.Linear(
       features,
       heads * dimension,
       kernel_init=init.zeros if zero_output else init.lecun_normal(),

@@ -66,7 +66,7 @@ class Modulation(nnx.Module):
 
   def __init__(self, width: int, parts: int, *, dtype: Any, rngs: nnx.Rngs):
     self.parts = parts
-    self.linear: nnx.Linear = nnx.Linear(
+    self.linear = nnx.Linear(
       width, parts * width, kernel_init=_zeros, dtype=dtype, rngs=rngs
     )
 
@@ -86,10 +86,10 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, num_heads: int, *, dtype: Any, rngs: nnx.Rngs):
     self.num_heads = num_heads
-    self.qkv: TokenLinear = TokenLinear(
+    self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.output: TokenLinear = TokenLinear(
+    self.output = TokenLinear(
       width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
 
@@ -118,18 +118,16 @@ class Block(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
-    self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
-    self.attention: Attention = Attention(
-      width, num_heads, dtype=dtype, rngs=rngs
-    )
-    self.expand: TokenLinear = TokenLinear(
+    self.norm = layer_norm(width, dtype, rngs)
+    self.modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, num_heads, dtype=dtype, rngs=rngs)
+    self.expand = TokenLinear(
       width, 4 * width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.contract: TokenLinear = TokenLinear(
+    self.contract = TokenLinear(
       4 * width, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
+    self.dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
     """Return the tokens [B, T, width] after one block, in the type of x.

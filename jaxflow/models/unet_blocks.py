@@ -117,7 +117,7 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.norm: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.norm = group_norm(width, dtype, rngs)
     self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
     )
@@ -152,13 +152,13 @@ class UNetBlock(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.resample = resample
-    self.norm_1: nnx.GroupNorm = group_norm(before, dtype, rngs)
-    self.conv_1: nnx.Conv = convolution(before, width, dtype, rngs)
-    self.embedding: nnx.Linear = nnx.Linear(
+    self.norm_1 = group_norm(before, dtype, rngs)
+    self.conv_1 = convolution(before, width, dtype, rngs)
+    self.embedding = nnx.Linear(
       embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.norm_2: nnx.GroupNorm = group_norm(width, dtype, rngs)
-    self.conv_2: nnx.Conv = convolution(width, width, dtype, rngs, zero=True)
+    self.norm_2 = group_norm(width, dtype, rngs)
+    self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
@@ -168,7 +168,7 @@ class UNetBlock(nnx.Module):
     self.attention = (
       SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
     )
-    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
+    self.dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
     """Return images [B, H', W', width], in the type of x.

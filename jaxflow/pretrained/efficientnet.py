@@ -68,18 +68,18 @@ class Block(nnx.Module):
     expansion: int,
     rngs: nnx.Rngs,
   ):
-    self.identity: bool = stride == 1 and before == width
+    self.identity = stride == 1 and before == width
     inner = before * expansion
-    self.expands: bool = expansion > 1
+    self.expands = expansion > 1
     if self.expands:
-      self.expand_conv: nnx.Conv = convolution(before, inner, (1, 1), rngs=rngs)
-      self.bn0: FrozenNorm = _norm(inner)
-    self.depthwise_conv: nnx.Conv = convolution(
+      self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
+      self.bn0 = _norm(inner)
+    self.depthwise_conv = convolution(
       inner, inner, (kernel, kernel), stride=stride, groups=inner, rngs=rngs
     )
-    self.bn1: FrozenNorm = _norm(inner)
-    self.project_conv: nnx.Conv = convolution(inner, width, (1, 1), rngs=rngs)
-    self.bn2: FrozenNorm = _norm(width)
+    self.bn1 = _norm(inner)
+    self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
+    self.bn2 = _norm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -95,10 +95,8 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem: nnx.Conv = convolution(
-      3, _STEM, (3, 3), stride=2, rngs=rngs
-    )
-    self.bn0: FrozenNorm = _norm(_STEM)
+    self.conv_stem = convolution(3, _STEM, (3, 3), stride=2, rngs=rngs)
+    self.bn0 = _norm(_STEM)
     self.blocks = 0
     before = _STEM
     for repeats, kernel, stride, expansion, width in _STAGES:
@@ -108,11 +106,9 @@ class EfficientNetLite0(nnx.Module):
         setattr(self, f"blocks_{self.blocks}", block)
         self.blocks += 1
         before = width
-    self.conv_head: nnx.Conv = convolution(before, _HEAD, (1, 1), rngs=rngs)
-    self.bn1: FrozenNorm = _norm(_HEAD)
-    self.fc: nnx.Linear = nnx.Linear(
-      _HEAD, _CLASSES, precision=PRECISION, rngs=rngs
-    )
+    self.conv_head = convolution(before, _HEAD, (1, 1), rngs=rngs)
+    self.bn1 = _norm(_HEAD)
+    self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features and logits of prepared images."""
