@@ -11,8 +11,6 @@ from jaxflow.models.network import abstract_graph, init_parameters, rngs_of
 from jaxflow.models.transformer import Block
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Blocks", "stack_blocks", "unstack_blocks"]
-
 
 class Blocks(nnx.Module):
   """A stack of equal blocks, unrolled or scanned: the same function.

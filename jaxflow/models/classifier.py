@@ -20,8 +20,6 @@ from jaxflow.models.preprocessing import PROTOCOLS, prepare
 from jaxflow.models.trunk import Trunk, rectify
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Classifier", "classifier", "classifier_name"]
-
 _FEATURES = 64
 _PROTOCOL = "native"
 # Pixels a side at which halving ends.

@@ -39,13 +39,6 @@ from jaxflow.models.transformer import TokenLinear, layer_norm
 from jaxflow.models.trunk import Trunk, check_trunk, rectify
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "Discriminator",
-  "Judge",
-  "conv_discriminator",
-  "projected_discriminator",
-]
-
 
 class Judge(Protocol):
   """A discriminator as a function of its parameters."""

@@ -44,8 +44,6 @@ from jaxflow.models.transformer import (
 )
 from jaxflow.types import Array, PyTree
 
-__all__ = ["SIZES", "DiT", "dit"]
-
 SIZES = {
   "tiny": {"depth": 3, "width": 64, "num_heads": 4},
   "S": {"depth": 12, "width": 384, "num_heads": 6},

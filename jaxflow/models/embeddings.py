@@ -12,17 +12,6 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "GuidanceEmbedder",
-  "LabelEmbedder",
-  "TimeEmbedder",
-  "frequencies",
-  "guidance_of",
-  "labels_of",
-  "position_table",
-  "sinusoidal",
-]
-
 _normal = nnx.initializers.normal(0.02)
 
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Extractor", "digest"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:

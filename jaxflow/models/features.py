@@ -22,8 +22,6 @@ from jaxflow.models.network import (
 from jaxflow.models.trunk import Trunk, check_trunk
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Features", "conv_features", "feature_functions", "hidden_features"]
-
 
 @dataclass(frozen=True)
 class Features:

@@ -18,8 +18,6 @@ from jaxflow.models.transformer import (
 )
 from jaxflow.types import Array
 
-__all__ = ["Head", "project"]
-
 
 class Head(nnx.Module):
   """Blocks of its own, or none, and an output layer that starts at zero."""

@@ -21,8 +21,6 @@ from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import sinusoidal
 from jaxflow.types import Array, PyTree
 
-__all__ = ["LogWeight", "log_weight"]
-
 
 @dataclass(frozen=True)
 class LogWeight:

@@ -18,8 +18,6 @@ from jaxflow.models.network import (
 )
 from jaxflow.types import Array, PyTree
 
-__all__ = ["MLP", "mlp"]
-
 
 class MLP(nnx.Module):
   """SiLU layers on the point, its times and its label, concatenated."""

@@ -17,21 +17,6 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "Apply",
-  "Network",
-  "abstract_graph",
-  "abstract_module",
-  "check_at_least",
-  "check_network",
-  "check_shape",
-  "compute_dtype",
-  "functional",
-  "init_parameters",
-  "module_of",
-  "rngs_of",
-]
-
 # How messages write a call, and the batch that `check_network` calls with.
 _CALL = "apply(params, xt, t, s, cond, key=None)"
 _ROWS = 2

@@ -2,8 +2,6 @@
 
 from jaxflow.types import Array
 
-__all__ = ["patchify", "unpatchify"]
-
 
 def patchify(images: Array, patch_size: int) -> Array:
   """Cut images [B, H, W, C] into tokens [B, T, patch_size ** 2 * C].

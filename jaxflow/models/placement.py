@@ -7,8 +7,6 @@ from jax.sharding import PartitionSpec
 
 from jaxflow.types import Array
 
-__all__ = ["by_rows"]
-
 # The axes of a mesh over which rows are split, as `training.sharding` has them.
 _ROWS = ("data", "fsdp")
 

@@ -42,16 +42,6 @@ import numpy as np
 from jaxflow.errors import UsageError
 from jaxflow.types import Array
 
-__all__ = [
-  "PRECISION",
-  "PROTOCOLS",
-  "Protocol",
-  "prepare",
-  "quantise",
-  "resize",
-  "rgb",
-]
-
 # Numbers are compared between machines: no product may be rounded to 16 bits.
 PRECISION = jax.lax.Precision.HIGHEST
 

@@ -20,15 +20,6 @@ from flax import nnx
 from jaxflow.models.placement import by_rows
 from jaxflow.types import Array
 
-__all__ = [
-  "Attention",
-  "Block",
-  "Modulation",
-  "TokenLinear",
-  "layer_norm",
-  "modulate",
-]
-
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros
 

@@ -15,8 +15,6 @@ from jaxflow.errors import UsageError
 from jaxflow.models.network import check_at_least, check_shape
 from jaxflow.types import Array
 
-__all__ = ["Trunk", "check_trunk", "group_norm", "rectify"]
-
 _he = nnx.initializers.he_normal()
 
 

@@ -45,8 +45,6 @@ from jaxflow.models.unet_blocks import (
 from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.types import Array, PyTree
 
-__all__ = ["unet"]
-
 
 class UNet(nnx.Module):
   """A U-Net over images [B, H, W, C]."""

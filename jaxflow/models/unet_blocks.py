@@ -28,15 +28,6 @@ from flax import nnx
 from jaxflow.models.transformer import TokenLinear
 from jaxflow.types import Array
 
-__all__ = [
-  "Embedder",
-  "UNetBlock",
-  "convolution",
-  "double",
-  "group_norm",
-  "halve",
-]
-
 _xavier = nnx.initializers.xavier_uniform()
 _attention = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 _zeros = nnx.initializers.zeros

@@ -4,8 +4,6 @@ import dataclasses
 
 from jaxflow.errors import UsageError
 
-__all__ = ["check_levels", "layers"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:

@@ -26,8 +26,6 @@ from jaxflow.models.network import (
 from jaxflow.pretrained.autoencoder_parts import GROUPS, Decoder, Encoder
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Autoencoder", "autoencoder"]
-
 # Between these the log-variance is clipped, as published: a deviation is finite
 # whatever the encoder says.
 _LOG_VARIANCE = (-30.0, 20.0)

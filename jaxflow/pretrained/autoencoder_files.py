@@ -20,17 +20,6 @@ from jaxflow.pretrained.autoencoder_parts import GROUPS
 from jaxflow.pretrained.torch_parameters import from_torch_layout
 from jaxflow.types import PyTree
 
-__all__ = [
-  "DECODER",
-  "ENCODER",
-  "FILES",
-  "SOURCE",
-  "Tensors",
-  "from_tensors",
-  "read_tensors",
-  "select_parts",
-]
-
 SOURCE = (
   "diffusion_pytorch_model.safetensors (or .bin) of stabilityai/sd-vae-ft-mse "
   "or another AutoencoderKL in diffusers' form"

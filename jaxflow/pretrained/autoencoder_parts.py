@@ -16,8 +16,6 @@ from flax import nnx
 
 from jaxflow.types import Array
 
-__all__ = ["GROUPS", "Decoder", "Encoder"]
-
 GROUPS = 32
 """Groups of every group norm; they divide every width."""
 

@@ -32,8 +32,6 @@ from jaxflow.pretrained.torch_parameters import (
 )
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Block", "EfficientNetLite0", "efficientnet_lite0"]
-
 # Of the file in version 0.1.0 of the package.
 EFFICIENTNET_SHA256 = (
   "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

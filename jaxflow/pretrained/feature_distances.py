@@ -15,8 +15,6 @@ from jaxflow.pretrained.vgg import LPIPS_SHA256, read_lpips_weights
 from jaxflow.types import PyTree
 from jaxflow.weights import Distance, l2
 
-__all__ = ["FeatureDistance", "feature_distance", "lpips_distance"]
-
 
 @dataclasses.dataclass(frozen=True)
 class FeatureDistance:

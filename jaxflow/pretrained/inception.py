@@ -38,8 +38,6 @@ from jaxflow.pretrained.inception_blocks import (
 from jaxflow.pretrained.torch_parameters import module_with, read_parameters
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Inception", "inception", "inception_of"]
-
 # Of the published file; its first digits are in the name.
 INCEPTION_SHA256 = (
   "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

@@ -15,18 +15,6 @@ from flax import nnx
 from jaxflow.pretrained.torch_parameters import FrozenNorm, convolution
 from jaxflow.types import Array
 
-__all__ = [
-  "Basic",
-  "BlockA",
-  "BlockB",
-  "BlockC",
-  "BlockD",
-  "BlockE",
-  "Mixed",
-  "average",
-  "largest",
-]
-
 Kernel = tuple[int, int]
 POINT, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 ROW, COLUMN = (1, 7), (7, 1)

@@ -25,8 +25,6 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
-__all__ = ["read", "read_all"]
-
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TYPES = {

@@ -19,14 +19,6 @@ from jaxflow.models.preprocessing import PRECISION
 from jaxflow.pretrained import torch_files
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "FrozenNorm",
-  "convolution",
-  "from_torch_layout",
-  "module_with",
-  "read_parameters",
-]
-
 # Axes of a tensor of ours, among those of PyTorch's.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 

@@ -25,8 +25,6 @@ from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.torch_parameters import read_parameters
 from jaxflow.types import Array
 
-__all__ = ["LPIPS_SHA256", "VGG", "VGG16_SHA256", "read_lpips_weights", "vgg16"]
-
 Stages = tuple[tuple[int, ...], ...]
 
 VGG16_STAGES: Stages = (
