@@ -56,9 +56,6 @@ class Extractor:
 def digest(params: PyTree) -> str:
   """Return a hash of names, shapes and values, 64 hexadecimal digits.
 
-  Args:
-    params: A nested dict of arrays.
-
   Example:
     >>> a, b = {"w": np.zeros(2)}, {"w": np.ones(2)}
     >>> digest(a) == digest(b), len(digest(a))

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxflow.models.layers import group_norm
 from jaxflow.types import Array
 
+# Groups of every group norm; they divide every width.
 GROUPS = 32
-"""Groups of every group norm; they divide every width."""
 
 
 class Residual(nnx.Module):
@@ -80,12 +81,9 @@ class Resampling(nnx.Module):
 
   def __init__(self, width: int, down: bool, dtype: Any, rngs: nnx.Rngs):
     self.down = down
-    if down:
-      # A pixel below and to the right, none above and to the left.
-      padding = ((0, 1), (0, 1))
-      self.conv = _conv(width, width, 3, dtype, rngs, 2, padding)
-    else:
-      self.conv = _conv(width, width, 3, dtype, rngs)
+    # A pixel below and to the right, none above and to the left.
+    halving = {"strides": 2, "padding": ((0, 1), (0, 1))} if down else {}
+    self.conv = _conv(width, width, 3, dtype, rngs, **halving)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
@@ -186,33 +184,12 @@ class Decoder(nnx.Module):
 
 
 def _norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  # The fast variance, E x^2 - (E x)^2, loses what a large mean hides. The
-  # statistics are float32 whatever `dtype` is.
-  return nnx.GroupNorm(
-    width,
-    num_groups=GROUPS,
-    epsilon=1e-6,
-    use_fast_variance=False,
-    dtype=dtype,
-    rngs=rngs,
-  )
+  return group_norm(width, GROUPS, dtype, rngs)
 
 
 def _conv(
-  before: int,
-  width: int,
-  size: int,
-  dtype: Any,
-  rngs: nnx.Rngs,
-  stride: int = 1,
-  padding: Any = "SAME",
+  before: int, width: int, size: int, dtype: Any, rngs: nnx.Rngs, **options: Any
 ) -> nnx.Conv:
   return nnx.Conv(
-    before,
-    width,
-    (size, size),
-    strides=stride,
-    padding=padding,
-    dtype=dtype,
-    rngs=rngs,
+    before, width, (size, size), dtype=dtype, rngs=rngs, **options
   )

