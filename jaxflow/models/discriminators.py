@@ -35,7 +35,7 @@ from jaxflow.models.network import (
   compute_dtype,
   init_and_module,
 )
-from jaxflow.models.trunk import Trunk, check_trunk
+from jaxflow.models.trunk import Trunk
 from jaxflow.types import Array, PyTree
 
 
@@ -144,9 +144,7 @@ def conv_discriminator(
     >>> discriminator.apply(params, jnp.ones((2, 8, 8, 1)), None).shape
     (2,)
   """
-  check_trunk(data_shape, width, depth, norm)
   check_at_least(0, num_classes=num_classes)
-  compute = compute_dtype(dtype)
 
   init, module = init_and_module(
     lambda rngs: ConvDiscriminator(
@@ -155,7 +153,7 @@ def conv_discriminator(
       depth=depth,
       norm=norm,
       num_classes=num_classes,
-      dtype=compute,
+      dtype=dtype,
       rngs=rngs,
     )
   )

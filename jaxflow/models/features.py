@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow.errors import UsageError
-from jaxflow.models.network import Network, compute_dtype, init_and_module
-from jaxflow.models.trunk import Trunk, check_trunk
+from jaxflow.models.network import Network, init_and_module
+from jaxflow.models.trunk import Trunk
 from jaxflow.types import Array, PyTree
 
 
@@ -68,15 +68,13 @@ def conv_features(
     >>> [f.shape for f in network.apply(frozen, jnp.ones((3, 8, 8, 1)))]
     [(3, 4, 4, 8), (3, 2, 2, 16)]
   """
-  check_trunk(data_shape, width, depth, norm)
-  compute = compute_dtype(dtype)
   init, module = init_and_module(
     lambda rngs: Trunk(
       data_shape=data_shape,
       width=width,
       depth=depth,
       norm=norm,
-      dtype=compute,
+      dtype=dtype,
       rngs=rngs,
     )
   )

@@ -50,10 +50,10 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label: LabelEmbedder | None = None
-    if num_classes:
-      self.label = LabelEmbedder(num_classes, width, rngs=rngs)
-      features += width
+    self.label = (
+      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    )
+    features += width if num_classes else 0
     for i in range(depth):
       layer = nnx.Linear(features, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", layer)

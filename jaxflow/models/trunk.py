@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.layers import group_norm, rectify
-from jaxflow.models.network import check_at_least, check_shape
+from jaxflow.models.network import check_at_least, check_shape, compute_dtype
 from jaxflow.types import Array
 
 
@@ -31,12 +31,13 @@ class Trunk(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
+    _check(data_shape, width, depth, norm)
     self.data_shape = tuple(data_shape)
     self.depth = depth
     self.norm = norm
-    self.dtype = dtype
+    self.dtype = compute_dtype(dtype)
     he = nnx.initializers.he_normal()
-    options = {"kernel_init": he, "dtype": dtype, "rngs": rngs}
+    options = {"kernel_init": he, "dtype": self.dtype, "rngs": rngs}
     image = len(data_shape) == 3
     before = data_shape[-1]
     if image:
@@ -52,7 +53,8 @@ class Trunk(nnx.Module):
       if norm == "group":
         # A group has four channels or more: of one place, one would leave 0.
         groups = max(1, math.gcd(self.width, 32) // 4)
-        setattr(self, f"norm_{i}", group_norm(self.width, groups, dtype, rngs))
+        norm_layer = group_norm(self.width, groups, self.dtype, rngs)
+        setattr(self, f"norm_{i}", norm_layer)
       before = self.width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
@@ -71,7 +73,7 @@ class Trunk(nnx.Module):
     return tuple(levels)
 
 
-def check_trunk(
+def _check(
   data_shape: tuple[int, ...], width: int, depth: int, norm: str
 ) -> None:
   """Raise UsageError if no trunk can have these options."""

@@ -61,7 +61,7 @@ def read_tensors(path: pathlib.Path) -> Tensors:
   if path.suffix == ".safetensors":
     tensors = _read_safetensors(path)
   else:
-    tensors = torch_files.read_all(path, source=SOURCE)
+    tensors = torch_files.read_any(path, None, f"path={path}", SOURCE)
   return {
     _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _as_float32(
       path, name, array

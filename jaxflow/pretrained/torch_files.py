@@ -79,17 +79,16 @@ def read(
       f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
       "give the sha256 of a conversion that you trust"
     )
-  return _read_or_refuse(path, names, f"file={file}", source)
+  return read_any(path, names, f"file={file}", source)
 
 
-def read_all(path: pathlib.Path, *, source: str) -> dict[str, np.ndarray]:
-  """Read every tensor of a file, whatever its hash: the reader runs nothing."""
-  return _read_or_refuse(path, None, f"path={path}", source)
-
-
-def _read_or_refuse(
+def read_any(
   path: pathlib.Path, names: Collection[str] | None, where: str, source: str
 ) -> dict[str, np.ndarray]:
+  """Read named tensors, or all, whatever the file's hash: nothing is run.
+
+  Messages start with `where` and say by `source` which file is meant.
+  """
   try:
     return _read(path, names)
   except _DAMAGE as error:
