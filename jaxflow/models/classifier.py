@@ -14,11 +14,12 @@ import jax
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.extractors import Extractor, digest
+from jaxflow.models.features import Trunk
 from jaxflow.models.layers import rectify
-from jaxflow.models.network import check_at_least, init_and_module
+from jaxflow.models.network import init_and_module
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
-from jaxflow.models.trunk import Trunk
 from jaxflow.types import Array, PyTree
 
 _FEATURES = 64
@@ -132,8 +133,8 @@ def classifier(
       f"num_classes={num_classes}: a classifier needs data with two classes or "
       "more"
     )
-  check_at_least(1, width=width, train_steps=train_steps)
-  check_at_least(0, seed=seed)
+  checks.at_least(1, width=width, train_steps=train_steps)
+  checks.at_least(0, seed=seed)
 
   init, module = init_and_module(
     lambda rngs: ConvClassifier(

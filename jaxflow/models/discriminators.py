@@ -27,15 +27,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder
-from jaxflow.models.features import Features
+from jaxflow.models.features import Features, Trunk
 from jaxflow.models.layers import TokenLinear, layer_norm, rectify
-from jaxflow.models.network import (
-  check_at_least,
-  compute_dtype,
-  init_and_module,
-)
-from jaxflow.models.trunk import Trunk
+from jaxflow.models.network import compute_dtype, init_and_module
 from jaxflow.types import Array, PyTree
 
 
@@ -144,7 +140,7 @@ def conv_discriminator(
     >>> discriminator.apply(params, jnp.ones((2, 8, 8, 1)), None).shape
     (2,)
   """
-  check_at_least(0, num_classes=num_classes)
+  checks.at_least(0, num_classes=num_classes)
 
   init, module = init_and_module(
     lambda rngs: ConvDiscriminator(
@@ -201,8 +197,8 @@ def projected_discriminator(
     >>> discriminator.apply(params, x, None, frozen).shape
     (3, 2)
   """
-  check_at_least(1, width=width)
-  check_at_least(0, num_classes=num_classes)
+  checks.at_least(1, width=width)
+  checks.at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
   sample = jax.ShapeDtypeStruct((1, *data_shape), jnp.float32)
   frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))

@@ -106,11 +106,21 @@ class LabelEmbedder(nnx.Module):
   def __call__(self, cond: PyTree, batch: int) -> Array:
     """Return the embedding [batch, width] of the labels in `cond`.
 
-    A label outside [0, num_classes] gives NaN: no other label's row.
+    These are `cond` itself or its entry "label"; None stands for null labels. A
+    label outside [0, num_classes] gives NaN: no other label's row.
     """
-    labels = labels_of(cond)
-    if labels is None:
-      labels = jnp.full((batch,), self.num_classes)
+    if isinstance(cond, dict):
+      if "label" not in cond:
+        raise UsageError(
+          f'cond: no key "label" among {sorted(cond)}; a label-conditional '
+          "network reads its labels there"
+        )
+      cond = cond["label"]
+    labels = jnp.asarray(
+      jnp.full((batch,), self.num_classes) if cond is None else cond
+    )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+      raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
     if labels.shape != (batch,):
       raise UsageError(
         f"cond: labels of shape {labels.shape} for a batch of {batch}; "
@@ -122,23 +132,6 @@ class LabelEmbedder(nnx.Module):
     chosen = jax.nn.one_hot(labels, self.num_classes + 1)
     rows = jnp.matmul(chosen, self.table[...], precision="highest")
     return jnp.where(known[:, None], rows, jnp.nan)
-
-
-def labels_of(cond: PyTree) -> Array | None:
-  """Return the labels [B] of a condition, itself or its "label", or None."""
-  if isinstance(cond, dict):
-    if "label" not in cond:
-      raise UsageError(
-        f'cond: no key "label" among {sorted(cond)}; a label-conditional '
-        "network reads its labels there"
-      )
-    cond = cond["label"]
-  if cond is None:
-    return None
-  labels = jnp.asarray(cond)
-  if not jnp.issubdtype(labels.dtype, jnp.integer):
-    raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
-  return labels
 
 
 def position_table(height: int, width: int, features: int) -> np.ndarray:

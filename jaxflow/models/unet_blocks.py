@@ -27,6 +27,7 @@ from flax import nnx
 
 from jaxflow.models import layers
 from jaxflow.models.layers import TokenLinear
+from jaxflow.models.unet_layout import Layer
 from jaxflow.types import Array
 
 _xavier = nnx.initializers.xavier_uniform()
@@ -125,17 +126,15 @@ class UNetBlock(nnx.Module):
 
   def __init__(
     self,
-    before: int,
-    width: int,
+    layer: Layer,
     embedding: int,
     *,
-    resample: str,
-    attention: bool,
     dropout: float,
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.resample = resample
+    before, width = layer.before, layer.width
+    self.resample = layer.resample
     self.norm_1 = group_norm(before, dtype, rngs)
     self.conv_1 = convolution(before, width, dtype, rngs)
     self.embedding = nnx.Linear(
@@ -146,11 +145,11 @@ class UNetBlock(nnx.Module):
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-      if before != width or resample != "keep"
+      if before != width or layer.resample != "keep"
       else None
     )
     self.attention = (
-      SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
+      SelfAttention(width, dtype=dtype, rngs=rngs) if layer.attention else None
     )
     self.dropout = nnx.Dropout(dropout)
 

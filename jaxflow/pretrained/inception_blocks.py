@@ -46,9 +46,9 @@ class Basic(nnx.Module):
 class Mixed(nnx.Module):
   """Chains of `Basic` beside one another.
 
-  A chain is `name`, or `name_1`, `name_2`, ...; "branch_pool" sees averages. A
-  stride is that of the last layer of every chain, is not padded, and puts the
-  largest pixels beside the chains.
+  The layers of a chain are `name`, or `name_1`, `name_2`, ...; "branch_pool"
+  sees averages. With a stride, the last layer of every chain has it, without
+  padding, and the largest of 3 x 3 pixels stand beside the chains.
   """
 
   def __init__(
@@ -90,7 +90,7 @@ def _names(chain: str, length: int) -> tuple[str, ...]:
 
 
 def block_a(before: int, pool: int, rngs: nnx.Rngs) -> Mixed:
-  """Make kernels of 1, 5 and twice 3, at 35 x 35."""
+  """Make the block with kernels of 1, 5 and twice 3, at 35 x 35."""
   chains = {
     "branch1x1": ((64, POINT),),
     "branch5x5": ((48, POINT), (64, FIVE)),
@@ -101,7 +101,7 @@ def block_a(before: int, pool: int, rngs: nnx.Rngs) -> Mixed:
 
 
 def block_b(before: int, rngs: nnx.Rngs) -> Mixed:
-  """Halve 35 x 35 to 17 x 17."""
+  """Make the block that halves 35 x 35 to 17 x 17."""
   chains = {
     "branch3x3": ((384, THREE),),
     "branch3x3dbl": ((64, POINT), (96, THREE), (96, THREE)),
@@ -110,7 +110,10 @@ def block_b(before: int, rngs: nnx.Rngs) -> Mixed:
 
 
 def block_c(before: int, width: int, rngs: nnx.Rngs) -> Mixed:
-  """Make kernels of 7 as rows and columns, at 17 x 17."""
+  """Make the block with kernels of 7 as rows and columns, at 17 x 17.
+
+  Its first 192 channels are those of branch1x1.
+  """
   row, column = (width, ROW), (width, COLUMN)
   chains = {
     "branch1x1": ((192, POINT),),
@@ -122,7 +125,7 @@ def block_c(before: int, width: int, rngs: nnx.Rngs) -> Mixed:
 
 
 def block_d(before: int, rngs: nnx.Rngs) -> Mixed:
-  """Halve 17 x 17 to 8 x 8."""
+  """Make the block that halves 17 x 17 to 8 x 8."""
   chains = {
     "branch3x3": ((192, POINT), (320, THREE)),
     "branch7x7x3": ((192, POINT), (192, ROW), (192, COLUMN), (192, THREE)),
