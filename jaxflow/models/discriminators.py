@@ -141,7 +141,6 @@ def conv_discriminator(
     (2,)
   """
   checks.at_least(0, num_classes=num_classes)
-
   init, module = init_and_module(
     lambda rngs: ConvDiscriminator(
       data_shape=data_shape,
@@ -153,14 +152,9 @@ def conv_discriminator(
       rngs=rngs,
     )
   )
-
-  def apply(
-    params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
-  ) -> Array:
-    del frozen
-    return module(params)(x, cond)
-
-  return Discriminator(init, apply)
+  return Discriminator(
+    init, lambda params, x, cond, frozen=None: module(params)(x, cond)
+  )
 
 
 def projected_discriminator(
@@ -204,7 +198,6 @@ def projected_discriminator(
   frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))
   layers = jax.eval_shape(features.apply, frozen_shapes, sample)
   channels = tuple(layer.shape[-1] for layer in layers)
-
   init, module = init_and_module(
     lambda rngs: FeatureHeads(
       channels, width=width, num_classes=num_classes, dtype=compute, rngs=rngs

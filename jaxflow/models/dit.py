@@ -79,9 +79,9 @@ class DiT(Output):
     self.patch = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
-    embedder = functools.partial(TimeEmbedder, width, scale=time_scale)
-    self.time = embedder(rngs=rngs)
-    self.interval = embedder(rngs=rngs) if second_time else None
+    times = {"scale": time_scale, "rngs": rngs}
+    self.time = TimeEmbedder(width, **times)
+    self.interval = TimeEmbedder(width, **times) if second_time else None
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -96,9 +96,7 @@ class DiT(Output):
     self.blocks = make_blocks(depth, rngs=rngs)
     super().__init__(width, pixels, rngs=rngs)
     self.guidance = (
-      GuidanceEmbedder(width, scale=time_scale, rngs=rngs)
-      if guidance_inputs
-      else None
+      GuidanceEmbedder(width, **times) if guidance_inputs else None
     )
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None

@@ -18,10 +18,6 @@ def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
 
   They are `max_period ** (-2 k / features)`, k = 0, 1, ..., as published
   transformers have them: 1 / max_period itself is the excluded end point.
-
-  Example:
-    >>> frequencies(4).round(6).tolist()
-    [1.0, 0.01]
   """
   half = features // 2
   return np.power(max_period, -np.arange(half) / half)
@@ -139,10 +135,6 @@ def position_table(height: int, width: int, features: int) -> np.ndarray:
 
   The first half of the features, of which 4 divides the number, encodes the
   column, the second half the row, each as sines, then cosines.
-
-  Example:
-    >>> position_table(1, 1, 4).tolist()
-    [[0.0, 1.0, 0.0, 1.0]]
   """
   rows, columns = np.divmod(np.arange(height * width), width)
   angles = [

@@ -165,23 +165,13 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     [[2.0, 2.0]]
   """
   init, module = init_and_module(make_module)
-
-  def apply(
-    params: PyTree,
-    xt: Array,
-    t: Array,
-    s: Array,
-    cond: PyTree,
-    key: Array | None = None,
-  ) -> Any:
-    return module(params)(xt, t, s, cond, key)
-
-  def hidden(
-    params: PyTree, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    return module(params).hidden(xt, t, s, cond)
-
-  return Network(init, apply, hidden)
+  return Network(
+    init,
+    lambda params, xt, t, s, cond, key=None: module(params)(
+      xt, t, s, cond, key
+    ),
+    lambda params, xt, t, s, cond: module(params).hidden(xt, t, s, cond),
+  )
 
 
 def init_and_module(

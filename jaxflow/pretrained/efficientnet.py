@@ -16,7 +16,6 @@ References:
 
 import importlib.util
 import pathlib
-import re
 
 import jax
 from flax import nnx
@@ -27,6 +26,7 @@ from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
 from jaxflow.pretrained.torch_parameters import (
   FrozenNorm,
   convolution,
+  dotted,
   module_with,
   read_parameters,
 )
@@ -157,11 +157,6 @@ def _installed() -> str:
 
 
 def _published_name(place: list[str]) -> str:
-  """Return the name of a parameter in the published file.
-
-  Example:
-    >>> _published_name(["blocks_0", "bn1", "running_mean"])
-    '_blocks.0._bn1.running_mean'
-  """
-  modules = [re.sub(r"_(\d+)$", r".\1", f"_{name}") for name in place[:-1]]
-  return ".".join([*modules, place[-1]])
+  """Return `_blocks.0._bn1.weight` for ["blocks_0", "bn1", "weight"]."""
+  *modules, last = place
+  return dotted([*(f"_{name}" for name in modules), last])

@@ -165,23 +165,13 @@ class BlockE(nnx.Module):
 
 
 def average(x: Array) -> Array:
-  """Average 3 x 3 pixels, of which those outside do not count.
-
-  Example:
-    >>> average(jnp.ones((1, 2, 2, 1))).ravel().tolist()
-    [1.0, 1.0, 1.0, 1.0]
-  """
+  """Average 3 x 3 pixels, of which those outside do not count."""
   return nnx.avg_pool(
     x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False
   )
 
 
 def largest(x: Array, *, stride: int) -> Array:
-  """Take the largest of 3 x 3 pixels; padded where the stride is 1.
-
-  Example:
-    >>> largest(jnp.arange(9.0).reshape(1, 3, 3, 1), stride=2).ravel().tolist()
-    [8.0]
-  """
+  """Take the largest of 3 x 3 pixels; padded where the stride is 1."""
   padding = "SAME" if stride == 1 else "VALID"
   return nnx.max_pool(x, (3, 3), strides=(stride, stride), padding=padding)

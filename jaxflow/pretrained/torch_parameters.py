@@ -132,15 +132,12 @@ def from_tensors(
 ) -> PyTree:
   """Return parameters of the tensors of these names; messages say `where`."""
   return jax.tree.map(
-    lambda name, leaf: from_torch_layout(
-      name, tensors[name], leaf.shape, where
-    ),
-    names,
-    shapes,
+    lambda name, leaf: to_our_layout(name, tensors[name], leaf.shape, where),
+    *(names, shapes),
   )
 
 
-def from_torch_layout(
+def to_our_layout(
   name: str, tensor: np.ndarray, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
   """Return a tensor of PyTorch's layout as ours, of this shape, float32.

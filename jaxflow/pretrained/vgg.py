@@ -25,8 +25,8 @@ from jaxflow.models.preprocessing import rgb
 from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.torch_parameters import (
   dotted,
-  from_torch_layout,
   read_parameters,
+  to_our_layout,
 )
 from jaxflow.types import Array
 
@@ -157,7 +157,7 @@ def read_lpips_weights(
   tensors = torch_files.read(file, names, sha256=sha256, source=source)
   weights = []
   for name, width in zip(names, widths, strict=True):
-    kernel = from_torch_layout(
+    kernel = to_our_layout(
       name, tensors[name], (1, 1, width, 1), f"file={file}"
     )
     if not (kernel >= 0).all():
