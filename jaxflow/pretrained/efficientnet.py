@@ -73,7 +73,12 @@ class Block(nnx.Module):
       self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
       self.bn0 = FrozenNorm(inner)
     self.depthwise_conv = convolution(
-      inner, inner, (kernel, kernel), stride=stride, groups=inner, rngs=rngs
+      inner,
+      inner,
+      (kernel, kernel),
+      strides=stride,
+      feature_group_count=inner,
+      rngs=rngs,
     )
     self.bn1 = FrozenNorm(inner)
     self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
@@ -93,7 +98,7 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem = convolution(3, _STEM, (3, 3), stride=2, rngs=rngs)
+    self.conv_stem = convolution(3, _STEM, (3, 3), strides=2, rngs=rngs)
     self.bn0 = FrozenNorm(_STEM)
     self.blocks = 0
     before = _STEM

@@ -34,7 +34,7 @@ class Basic(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.conv = convolution(
-      before, width, kernel, stride=stride, padding=padding, rngs=rngs
+      before, width, kernel, strides=stride, padding=padding, rngs=rngs
     )
     self.bn = FrozenNorm(width)
 

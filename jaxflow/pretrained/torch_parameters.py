@@ -46,29 +46,8 @@ class FrozenNorm(nnx.Module):
     return x * scale.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1)
 
 
-def convolution(
-  before: int,
-  width: int,
-  kernel: tuple[int, int],
-  *,
-  stride: int = 1,
-  padding: str = "SAME",
-  groups: int = 1,
-  rngs: nnx.Rngs,
-) -> nnx.Conv:
-  """Make a convolution without bias, in full float32 on every machine."""
-  return nnx.Conv(
-    before,
-    width,
-    kernel,
-    strides=stride,
-    padding=padding,
-    feature_group_count=groups,
-    use_bias=False,
-    precision=PRECISION,
-    rngs=rngs,
-  )
-
+# In full float32 on every machine.
+convolution = functools.partial(nnx.Conv, use_bias=False, precision=PRECISION)
 
 # Of a hundred layers it takes a second.
 _structure = functools.cache(abstract_module)
