@@ -27,7 +27,7 @@ from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
 from jaxflow.predictions import parameterizations
-from jaxflow.times import curricula, dyadic, path_grids
+from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
 Maker = Callable[..., Any]
@@ -129,10 +129,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "karras": _partial(times.karras_grid),
     "log": _partial(times.log_grid),
     "shifted": _partial(times.shifted_grid),
-    "given": _partial(path_grids.given_grid),
-    "extended": _partial(path_grids.extended_grid),
-    "log_snr": _partial(path_grids.log_snr_grid),
-    "karras_ratio": _partial(path_grids.karras_ratio_grid),
+    "given": _partial(grids.given_grid),
+    "extended": _partial(grids.extended_grid),
+    "log_snr": _partial(grids.log_snr_grid),
+    "karras_ratio": _partial(grids.karras_ratio_grid),
   },
   "coupling": {
     "given": _value(couplings.noise_of),

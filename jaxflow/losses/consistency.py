@@ -51,38 +51,24 @@ def consistency_loss(
   """Compute the consistency loss of each sample, eq. (4)-(5).
 
   Args:
-    model_fn: The network.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise`, `cond`, and `noise_boundary` for
-      the noise of eq. (5).
-    path: The path between data and noise.
-    sample_times: `(key, B) -> (t [B], s [B])`, s < t: neighbours on a grid.
-    flow_map: Makes f of a network: `flow_maps.average_velocity`, `edm_skip`,
-      `edm_denoiser`, `linear_skip`, `hard_boundary` or `free`.
-    target_fn: The network of the target; default: `model_fn`.
-    teacher: A network that predicts the velocity, guided if wanted; without
-      one, eq. (3) takes the place of eq. (2).
-    solver: The teacher's step.
-    distance: `(a, b) -> [B]`.
-    weight: `(path, t, s) -> [B]`.
-    boundary_weight: Factor of eq. (5); 0 leaves it out.
-    progress: Share of training that is done, scalar in [0, 1], for times that
-      follow a curriculum.
-
-  Returns:
-    The loss `[B]`, and metrics: `raw`, the mean unweighted distance, and
-    `boundary`, the mean of eq. (5), if it is used.
+    batch: As in every loss (`jaxflow.losses`); optional `noise_boundary` is the
+      noise of eq. (5).
+    sample_times: Pairs s < t, neighbours on a grid.
+    flow_map: `flow_maps.average_velocity`, `edm_skip`, `edm_denoiser`,
+      `linear_skip`, `hard_boundary` or `free`.
+    teacher: Without one, eq. (3) takes the place of eq. (2).
+    boundary_weight: Factor of eq. (5), whose mean is the metric `boundary`; 0
+      leaves it out.
 
   Example:
-    >>> from jaxflow import flow_maps, times
-    >>> import functools
+    >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: jnp.ones_like(xt)    # noise - data
-    >>> grid = functools.partial(times.uniform_grid, t_min=0.0, t_max=1.0)
     >>> loss, _ = consistency_loss(
     ...     net, jax.random.key(0),
     ...     {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))},
     ...     path=paths.Linear(), flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.AdjacentPair(grid=grid, num_points=5))
+    ...     sample_times=times.AdjacentPair(
+    ...         grid=times.uniform_grid, num_points=5))
     >>> loss.tolist()
     [0.0, 0.0]
   """

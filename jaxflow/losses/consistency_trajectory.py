@@ -83,39 +83,27 @@ def consistency_trajectory_loss(
 ) -> LossOutput:
   """Compute the consistency trajectory loss of each sample, eq. (8).
 
+  Its metrics are the means `raw` of eq. (5), `denoising` of eq. (6),
+  `adversarial` of eq. (7), and `lam_denoising`, `lam_adversarial` of eq. (9).
+
   Args:
-    model_fn: The raw network of `flow_maps.trajectory`.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise`, `cond`, and `noise_denoising` for
+    model_fn: The raw network of `flow_maps.trajectory`, as is `target_fn`.
+    batch: As in every loss (`jaxflow.losses`); optional `noise_denoising` is
       the noise' of eq. (6).
     path: The variance-exploding path.
     sample_times: `(key, B) -> (walk [H + 1, B], s [B])`: the times that the
       teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
       steps that are not taken and cost nothing, so h may change from batch to
       batch (`times.TrajectoryTimes`).
-    target_fn: The raw network of the target, an EMA; needed.
-    teacher: A network that predicts the velocity, guided if wanted; needed.
-    sigma_data: Standard deviation of the data; as in the flow map.
-    solver: The teacher's step.
-    distance: `(a, b) -> [B]`.
+    target_fn: Needed, as is `teacher`.
     denoising_weight: Factor of lam_DSM; 0 leaves eq. (6) out.
     denoising_times: `(key, B) -> t [B]` of eq. (6); default: every other row
       log-normal(-1.2, 1.2), the others on the noisier 0.7 of the Karras
       schedule.
-    discriminator: `(x, cond) -> logits`, `[B]` or `[B, heads]`; without one
-      eq. (7) is left out. Scaled logits scale L_G.
-    criterion: `adversarial.hinge` or `logistic`.
+    discriminator: Without one eq. (7) is left out. Scaled logits scale L_G.
     last_layer: `(build, W)` of eq. (9), `build(W)` the same network as
       `model_fn`; without it both lam are 1. Let `build` close over parameters
       under `stop_gradient`, or eq. (9) is traced twice.
-
-  Returns:
-    The loss `[B]`, and metrics: the batch means `raw` of eq. (5), `denoising`
-    of eq. (6) and `adversarial` of eq. (7), and `lam_denoising`,
-    `lam_adversarial` of eq. (9).
-
-  Raises:
-    ValueError: If the target or the teacher is missing.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt

@@ -38,21 +38,16 @@ def continuous_time_consistency_loss(
 ) -> LossOutput:
   """Compute the pseudo-objective of each sample, eq. (3).
 
-  Args:
-    model_fn: The network; it must have a forward-mode derivative.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path between data and noise.
-    sample_times: `(key, B) -> t [B]`, `times.Karras` for instance.
-    flow_map: Makes f of a network: `flow_maps.edm_skip`, `linear_skip` or
-      `average_velocity`; it must be differentiable in t.
-    teacher: A network that predicts the velocity, guided if wanted; without
-      one, v is the velocity of the sample.
+  The metrics `raw`, the mean of `||df/dt||^2`, and `tangent_norm`, that of
+  `||df/dt||`, are 0 for an exact f and the exact velocity.
 
-  Returns:
-    The pseudo-objective `[B]`, and the metrics `raw`, the mean of
-    `||df/dt||^2`, and `tangent_norm`, that of `||df/dt||`: both are 0 for an
-    exact f and the exact velocity.
+  Args:
+    model_fn: A network with a forward-mode derivative. Other arguments: see
+      `jaxflow.losses`.
+    sample_times: `times.Karras` for instance.
+    flow_map: `flow_maps.edm_skip`, `linear_skip` or `average_velocity`; it must
+      be differentiable in t.
+    teacher: Without one, v is the velocity of the sample.
 
   Example:
     >>> from jaxflow import flow_maps, times

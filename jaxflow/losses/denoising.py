@@ -43,23 +43,11 @@ def denoising_loss(
   """Compute the denoising loss of each sample, eq. (3).
 
   Args:
-    model_fn: The network; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The variance-exploding path: t is the noise level.
-    sample_times: `(key, B) -> t [B]`, t > 0.
-    prediction: What the network is: "edm" for the raw network of eq. (2), or
-      a prediction, "data" for a network that denoises by itself.
-    sigma_data: Standard deviation of the data, sd of eq. (2) and (3).
-    distance: `(a, b) -> [B]`: `weights.l2_sum`, or `weights.l2` for the mean.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted distance.
-
-  Raises:
-    ValueError: If the path is not variance-exploding.
+    model_fn: Called with s = t. Other arguments: see `jaxflow.losses`.
+    path: The variance-exploding path, where t > 0 is the noise level.
+    prediction: "edm" for the raw network of eq. (2), or a prediction, "data"
+      for a network that denoises by itself.
+    distance: `weights.l2_sum`, or `weights.l2` for the mean.
 
   Example:
     >>> import jax.numpy as jnp

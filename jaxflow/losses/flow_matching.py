@@ -46,25 +46,11 @@ def flow_matching_loss(
   """Compute the flow matching loss of each sample, eq. (3).
 
   Args:
-    model_fn: The network; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` of the same shape (pairs) and
-      `cond`.
-    path: The path between data and noise.
-    sample_times: `(key, B) -> t [B]`.
-    prediction: What the network predicts.
+    model_fn: Called with s = t. Other arguments: see `jaxflow.losses`.
     loss_space: Where errors are taken; default: `prediction`. The singular
       times of a conversion (see `predictions`) must not be sampled.
-    weight: `(path, t, t) -> [B]`.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
     coupling: `(batch, key) -> noise [B, ...]`; default: the batch's own noise,
-      or independent noise.
-    progress: Share of training that is done, scalar in [0, 1], for a coupling
-      that changes.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted error.
+      or independent noise. One that changes during training needs `progress`.
 
   Example:
     >>> import jax.numpy as jnp

@@ -39,23 +39,12 @@ def guidance_distillation_loss(
 
   Args:
     model_fn: The student; it is called with s = t and the condition of
-      `guidance.inputs`, omega being w.
-    key: Random key for times, scales and, if the batch has none, noise.
-    batch: `data [B, ...]`; `cond`: labels, or a dict like the network's, whose
-      omega then takes the place of the drawn w; optional `noise`.
-    path: The path of both networks.
-    sample_times: `(key, B) -> t [B]`.
-    teacher: A network that predicts the velocity and has seen the null label;
-      not guided.
-    num_classes: The null label.
+      `guidance.inputs`, omega being w. Other arguments: see `jaxflow.losses`.
+    batch: `cond` is needed: labels, or a dict like the network's, whose omega
+      then takes the place of the drawn w.
+    teacher: Not guided, and trained on the null label too.
     omega_max: Largest w; the smallest is 1.
     omega_power: p(w) is `w^-power` (`guidance.scale_law`); 0 is uniform.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: its mean.
-
-  Raises:
-    ValueError: If the batch has no labels.
 
   Example:
     >>> import jax.numpy as jnp

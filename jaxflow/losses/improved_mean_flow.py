@@ -61,35 +61,18 @@ def improved_mean_flow_loss(
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
 
+  The metrics `raw` and `raw_v` are the means of E of the two heads.
+
   Args:
-    model_fn: The network of two heads; its `cond` is a dict with `label` (None
-      without labels), `omega`, `t_start` and `t_end`, `[B]` each. It must have
-      a forward-mode derivative.
-    key: Random key for times, labels, guidance and, if the batch has none,
-      noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`: labels, or a dict like
-      the network's, whose guidance then takes the place of drawn guidance.
-    path: The path, with times in [0, 1].
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
-    block: `(m, k)`: of every m rows the first k keep their s, the others train
-      at s = t; m divides B.
-    norm_power: p of eq. (6); 0 is the plain squared error.
-    norm_eps: eps of eq. (6), in units of E.
-    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
+    model_fn: A network of two heads with a forward-mode derivative; its `cond`
+      is that of `guidance.inputs`. Other arguments: see `jaxflow.losses`.
+    batch: Optional `cond`: labels, or a dict like the network's, whose guidance
+      then takes the place of drawn guidance.
+    path: A path with times in [0, 1].
     omega_max: Largest omega; its law is `guidance.scale_law`. On interval rows
       t_start is uniform in [0, 1/2], t_end in [1/2, 1].
     omega_power: Power of that law.
-    label_dropout: Share of the labels replaced by the null label.
     num_classes: The null label; 0 trains without labels.
-
-  Returns:
-    The loss `[B]`, and metrics: `raw` and `raw_v` (mean E of the two heads),
-    `raw_flow` and `raw_interval` (`raw` of rows with s = t and s < t),
-    `tangent_norm` (mean ||du||, before it is clipped).
-
-  Raises:
-    ValueError: If the block does not divide the batch, or the path leaves
-      [0, 1].
 
   Example:
     >>> from jaxflow import times
@@ -145,11 +128,7 @@ def improved_mean_flow_loss(
   u_i, du, v_i = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond_i),
     (xt_i, t_i, s_i),
-    (
-      jax.lax.stop_gradient(tangent),
-      jnp.ones_like(t_i),
-      jnp.zeros_like(s_i),
-    ),
+    (jax.lax.stop_gradient(tangent), jnp.ones_like(t_i), jnp.zeros_like(s_i)),
     has_aux=True,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
@@ -209,14 +188,10 @@ def _head_velocities(
   xt, t, cond = points
   inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
   w = jnp.where(inside, cond["omega"], 1)
-  labelled, _ = rows.split((xt, t, _everywhere({**cond, "omega": w})), block)
-  unlabelled = xt, t, _unguided(guidance.null(cond, num_classes))
-  # Both forwards in one batch, side by side within a block, so that no row
-  # changes its device.
+  labelled, _ = rows.split((xt, t, t, _everywhere({**cond, "omega": w})), block)
+  unlabelled = xt, t, t, _unguided(guidance.null(cond, num_classes))
   m, k = block
-  x, time, told = jax.tree.map(
-    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
+  (_, v_i), (_, v_0) = rows.side_by_side(
+    model_fn, labelled, unlabelled, (m + k, k)
   )
-  _, velocity = model_fn(x, time, time, told)
-  v_i, v_0 = rows.split(velocity, (m + k, k))
   return rows.merge(v_i, v_f, block), v_0, w

@@ -59,33 +59,13 @@ def mean_flow_loss(
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).
 
   Args:
-    model_fn: The network, average velocity of [s, t]; it must have a
-      forward-mode derivative.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path between data and noise.
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
-    block: `(m, k)`: of every m rows the first k keep their s, the others train
-      at s = t; m divides B.
-    norm_power: p of eq. (3); 0 is the plain squared error.
-    norm_eps: eps of eq. (3), in units of E.
-    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
+    model_fn: The average velocity of [s, t]; it must have a forward-mode
+      derivative. Other arguments: see `jaxflow.losses`.
     omega: Guidance weight of the sample's velocity.
     kappa: Guidance weight of the network's conditional velocity.
     guidance_start: Smallest t that is guided.
     guidance_end: Largest t that is guided.
-    label_dropout: Share of the rows that lose their label.
-    num_classes: The null label; needed with guidance and label dropout.
-    teacher: A velocity network whose velocity replaces v (and eq. 4).
-
-  Returns:
-    The loss `[B]`, and metrics: `raw` (mean E), `raw_flow` and `raw_interval`
-    (mean E of rows with s = t and s < t), `tangent_norm` (mean ||du||, before
-    it is clipped).
-
-  Raises:
-    ValueError: If the block does not divide the batch, or guidance is asked for
-      without labels or with a teacher.
+    teacher: Guided itself: it excludes omega and kappa.
 
   Example:
     >>> from jaxflow import times
@@ -176,16 +156,11 @@ def _guidance_velocities(
   On flow rows F_y is `u_f`; at kappa = 0, where nobody needs it, it is 0.
   """
   xt, t, cond = points
-  unlabelled = xt, t, guidance.null(cond, num_classes)
+  unlabelled = xt, t, t, guidance.null(cond, num_classes)
   if kappa == 0:
-    null = model_fn(xt, t, t, unlabelled[2])
+    null = model_fn(*unlabelled)
     return jnp.zeros_like(null), null
-  # Both forwards in one batch, side by side within a block, so that no row
-  # changes its device.
   m, k = block
-  labelled, _ = rows.split(points, block)
-  x, time, label = jax.tree.map(
-    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
-  )
-  label_i, null = rows.split(model_fn(x, time, time, label), (m + k, k))
+  labelled, _ = rows.split((xt, t, t, cond), block)
+  label_i, null = rows.side_by_side(model_fn, labelled, unlabelled, (m + k, k))
   return rows.merge(label_i, u_f, block), null

@@ -55,38 +55,29 @@ def mid_training_loss(
   A batch of B trajectories is K B rows of the network: choose B accordingly.
 
   Args:
-    model_fn: The network; its flow map is called with s = t_min.
-    key: Random key for the noise, if the batch has none.
-    batch: `data [B, ...]`, of which (1) may need the shape only; optional
-      `noise` and `cond`.
-    path: The path; sigma > 0 and alpha > 0 on all the grid.
-    teacher: A network that predicts the velocity, guided if wanted.
-    flow_map: Makes f of a network: `flow_maps.edm_denoiser`.
+    batch: As in every loss (`jaxflow.losses`); of `data`, (1) may need the
+      shape only.
+    path: A path with sigma > 0 and alpha > 0 on all the grid.
+    flow_map: `flow_maps.edm_denoiser`; it is called with s = t_min.
     grid: Number of points -> decreasing times: equal steps of log-SNR are
       `times.log_grid` on the variance-exploding path.
     num_steps: K, steps of a trajectory.
     order: Largest order of the solver, 1, 2 or 3.
-    distance: `(a, b) -> [B]`: `l2_sum`, `huber(0.0)`, or one of features
-      (`jaxflow.perceptual`).
+    distance: `weights.l2_sum`, `huber(0.0)`, or one of features
+      (`losses.perceptual`).
     data_plus_noise: Whether y_0 starts at noised data instead of noise.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: its mean.
-
-  Raises:
-    ValueError: If `order` is not 1, 2 or 3.
 
   Example:
     >>> import functools
     >>> from jaxflow import flow_maps, paths, times
     >>> grid = functools.partial(times.log_grid, t_min=0.01, t_max=1.0)
-    >>> teacher = lambda xt, t, s, cond: xt / t[:, None]       # data = 0
     >>> loss, _ = mid_training_loss(
     ...     lambda xt, t, s, cond: 0 * xt, jax.random.key(0),
     ...     {"data": jnp.zeros((1, 1)), "noise": jnp.ones((1, 1))},
-    ...     path=paths.VarianceExploding(t_min=0.01, t_max=1.0),
-    ...     teacher=teacher, flow_map=flow_maps.free, grid=grid)
-    >>> round(float(loss[0]), 6)                               # (0 - 0.01)^2
+    ...     path=paths.VarianceExploding(t_min=0.01, t_max=1.0), grid=grid,
+    ...     teacher=lambda xt, t, s, cond: xt / t[:, None],    # data = 0
+    ...     flow_map=flow_maps.free)
+    >>> round(float(loss[0]), 6)                             # (0 - 0.01)^2
     0.0001
   """
   solver = DPMSolver(order=order)

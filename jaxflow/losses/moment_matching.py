@@ -55,28 +55,18 @@ def moment_matching_loss(
   """Compute the moment matching loss of each row's group, eq. (4).
 
   Args:
-    model_fn: The network; a raw one through `parameterizations.normalized`.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
-    path: The path; its level must be finite at `t_max` (linear: t_max < 1).
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t; the first row of a group
-      decides for the group.
-    flow_map: Makes f of a network: `flow_maps.average_velocity` (linear path)
-      or `rotation`; any that is affine in the network's output.
+    model_fn: A raw network goes through `parameterizations.normalized`. Other
+      arguments: see `jaxflow.losses`.
+    path: Its level must be finite at `t_max` (linear: t_max < 1).
+    sample_times: Pairs (t, s); the first row of a group decides for the group.
+    flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
+      is affine in the network's output.
     group_size: M; it divides B.
     halvings: k of eq. (1): larger brings r closer to t.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
     weight_power: a of eq. (5).
     weight_shift: b of eq. (5).
-    label_dropout: Share of the labels replaced by the null label, the same for
-      A and C.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean of eq. (4) with w = 1.
-
-  Raises:
-    ValueError: If the group size does not divide the batch.
+    label_dropout: The same labels are dropped for A and C.
 
   Example:
     >>> from jaxflow import flow_maps, times
@@ -127,16 +117,9 @@ def moment_matching_loss(
 def earlier_times(
   path: Path, t: Array, s: Array, *, halvings: int = 12
 ) -> Array:
-  """Return r in [s, t], a small and constant step in noise level below t.
+  """Return r in [s, t], a small and constant step in level below t, eq. (1).
 
-  Args:
-    path: The path.
-    t: Times `[B]`.
-    s: Times to go to `[B]`, s <= t.
-    halvings: k of eq. (1).
-
-  Returns:
-    r `[B]`, eq. (1).
+  t, s and r are `[B]`, and `halvings` is k.
 
   Example:
     >>> path = paths.Linear(t_max=0.75)                 # levels 0 to 3

@@ -43,22 +43,12 @@ def progressive_distillation_loss(
   """Compute the progressive distillation loss of each sample, eq. (3).
 
   Args:
-    model_fn: The student; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path of both networks.
+    model_fn: The student; it is called with s = t. Other arguments: see
+      `jaxflow.losses`.
     sample_times: `(key, B) -> (t, m, s)`, each `[B]`, t > m > s: the ends and
       the middle of a student step (`times.AdjacentTriple`).
-    teacher: A network that predicts the velocity, guided if wanted.
     prediction: What the student is; not "noise" where alpha(t_max) = 0.
-    sigma_data: Standard deviation of the data, for "edm".
-    weight: `(path, t, s) -> [B]`; `inverse_square` on the linear path makes (3)
-      a loss of velocities.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted error.
+    weight: `inverse_square` on the linear path makes (3) a loss of velocities.
 
   Example:
     >>> import jax.numpy as jnp

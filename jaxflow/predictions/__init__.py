@@ -1,4 +1,17 @@
-"""What a network predicts, and how one prediction becomes another."""
+"""What a network predicts, and how one prediction becomes another.
+
+  model_fn        a network, called as `(xt, t, s, cond)` with xt `[B, ...]` and
+                  times `[B]`; a raw one is an F that the function scales
+  path            the path on which `xt` lies
+  source, target  predictions, before and after: "data", "noise", "velocity",
+                  "v" or "score"; networks may also be "edm", the raw network of
+                  `edm_denoiser`. Of a network's conversion between paths these
+                  are the paths
+  sigma_data      standard deviation of the data, for "edm"
+
+Functions of a network return a network. ValueError tells that a prediction is
+unknown or that a path does not serve.
+"""
 
 from jaxflow.predictions.conversions import noise_level, on_path, time_at
 from jaxflow.predictions.convert import (

@@ -43,8 +43,7 @@ def noise_level(path: Path, t: Array) -> Array:
 def time_at(path: Path, level: Array) -> Array:
   """Return the time at which a path has a noise level, eq. (1), `[...]`.
 
-  Raises:
-    ValueError: If the inverse of the path's noise level is not known.
+  The paths of `paths` have a known inverse; others raise ValueError.
 
   Example:
     >>> float(time_at(paths.Linear(), jnp.array(3.0)))
@@ -79,22 +78,10 @@ def on_path(
 ) -> ModelFn:
   """Use a network of one path as velocity network on another, eq. (1)-(2).
 
-  Noise levels outside of the source's range are clipped to it. The range leaves
-  out a thousandth of the path at an end where the prediction does not determine
-  the velocity: data without noise, noise or score without data.
-
-  Args:
-    model_fn: A network of `source`.
-    source: The path that it was trained on.
-    target: The path of the result.
-    prediction: Its prediction.
-    sigma_data: Standard deviation of the data, for the prediction "edm".
-
-  Returns:
-    A network on `target` that predicts the velocity.
-
-  Raises:
-    ValueError: If the inverse of the source's noise level is not known.
+  `prediction` is that of the network on `source`, a path of `time_at`. Noise
+  levels outside of the source's range are clipped to it. The range leaves out a
+  thousandth of the path at an end where the prediction does not determine the
+  velocity: data without noise, noise or score without data.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt / expand(t, xt)         # all data are 0

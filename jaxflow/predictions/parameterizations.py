@@ -31,13 +31,6 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
   Data are taken to have the standard deviation of the path's noise, sd; then
   `std(x) = sqrt((alpha sd)^2 + sigma^2)`, sd itself on the trigonometric path.
 
-  Args:
-    model_fn: The raw network F.
-    path: A path with `noise_std`.
-
-  Returns:
-    `sd F(xt / std(xt), t, s, cond)`.
-
   Example:
     >>> net = lambda xt, t, s, cond: xt
     >>> t = jnp.array([1.0])
@@ -58,17 +51,7 @@ def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
   """Use a raw EDM network as velocity network on the angular path, eq. (2).
 
   An EDM network was trained up to the noise level 80: begin sampling at
-  `t = arctan(80 / sd)`.
-
-  Args:
-    model_fn: The raw network, called with s = t.
-    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
-
-  Returns:
-    A velocity network on `path`.
-
-  Raises:
-    ValueError: If the path's times are no angles.
+  `t = arctan(80 / sd)`. The network is called with s = t.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
@@ -94,16 +77,7 @@ def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
 def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
   """Use a flow of the linear path as velocity network on the angular one.
 
-  Args:
-    model_fn: A velocity network of the linear path on data / sd, called with
-      s = t.
-    path: The angular path, `Trigonometric(t_max=pi / 2, noise_std=sd)`.
-
-  Returns:
-    A velocity network on `path`, eq. (3).
-
-  Raises:
-    ValueError: If the path's times are no angles.
+  Eq. (3). The network is one of data / sd; it is called with s = t.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt

@@ -27,16 +27,8 @@ def levels(num_steps: int, block: rows.Block, batch_size: int) -> np.ndarray:
   """Return the level of every row, `[B]`: M on flow rows, below M on others.
 
   Interval rows cycle through the levels M - 1, ..., 0, so a level has as many
-  rows as any other, or one more.
-
-  Args:
-    num_steps: T, a power of two.
-    block: `(m, k)`, see `rows`.
-    batch_size: B, a multiple of m.
-
-  Raises:
-    ValueError: If T is no power of two, m does not divide B, or there are fewer
-      interval rows than levels.
+  rows as any other, or one more. T is a power of two, B a multiple of the m of
+  the block (see `rows`) with an interval row or more for each level.
 
   Example:
     >>> levels(4, (2, 1), 8).tolist()

@@ -22,13 +22,9 @@ PairSampler = Callable[[Array, int], tuple[Array, Array]]
 class SortedPair:
   """Two draws of one law: t is the larger, s the smaller.
 
-  Of a share of the pairs, drawn at random, s = t. It is for losses that treat
-  such rows differently anyway, where a device has too few rows to hold as few
-  others as wanted: half of one row in two is a quarter.
-
-  Attributes:
-    law: The law.
-    equal: The share.
+  Of a share `equal` of the pairs, drawn at random, s = t. It is for losses that
+  treat such rows differently anyway, where a device has too few rows to hold as
+  few others as wanted: half of one row in two is a quarter.
 
   Example:
     >>> from jaxflow.times import Uniform
@@ -142,17 +138,10 @@ class TruncatedPair:
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:
-  """Return a sampler or a coupling at a share of training.
+  """Return a sampler of times, or a coupling, at a share of training.
 
-  A curriculum has a method `at(progress)`; any other argument is returned
-  unchanged.
-
-  Args:
-    sampler: A sampler of times or of pairs, or a coupling.
-    progress: Share of training, scalar in [0, 1], or None.
-
-  Raises:
-    ValueError: A curriculum needs `progress`.
+  A curriculum has a method `at(progress)` and needs a progress, a scalar in
+  [0, 1]; any other argument is returned unchanged.
 
   Example:
     >>> from jaxflow.times import Uniform
@@ -174,14 +163,10 @@ def at(sampler: Any, progress: Array | None) -> Callable:
 class AdjacentPair:
   """Neighbours on a grid: `t = g(i)`, `s = g(i + 1)`, i uniform.
 
-  `grid` maps a number of points to a decreasing array of times, for instance
-  `functools.partial(uniform_grid, t_min=0.0, t_max=1.0)`.
-
   Example:
     >>> from jaxflow.times import uniform_grid
-    >>> import functools
-    >>> grid = functools.partial(uniform_grid, t_min=0.0, t_max=1.0)
-    >>> t, s = AdjacentPair(grid=grid, num_points=5)(jax.random.key(0), 3)
+    >>> pair = AdjacentPair(grid=uniform_grid, num_points=5)
+    >>> t, s = pair(jax.random.key(0), 3)
     >>> (t - s).tolist()
     [0.25, 0.25, 0.25]
   """

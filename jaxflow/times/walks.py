@@ -86,16 +86,10 @@ class TrajectoryTimes:
   def transform(
     self, h: Array | int, first: Array, second: Array
   ) -> tuple[Array, Array]:
-    """Map a number of steps and uniform draws of i and j to times.
+    """Map a number of steps h, and uniform draws of i and j, to times.
 
-    Args:
-      h: Number of steps, integer scalar.
-      first: Draws of i in [0, 1), `[n]`.
-      second: Draws of j, likewise.
-
-    Returns:
-      The times of the walk, `[H + 1, n]`, where H is `solver_steps` or N - 1
-      and the rows after h repeat u; and s `[n]`.
+    The times of the walk are `[H + 1, n]`, where H is `solver_steps` or N - 1
+    and the rows after h repeat u; s is `[n]`.
     """
     points = self.grid(self.num_points)
     i = _floor(first, self.num_points - h)
