@@ -186,9 +186,8 @@ def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
   """Compute the points `xt [B, ...]` between data and noise, eq. (1).
 
   Example:
-    >>> x = interpolate(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
-    ...                 jnp.array([0.25]))
-    >>> x.tolist()
+    >>> data, noise, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25])
+    >>> interpolate(Linear(), data, noise, t).tolist()
     [[0.25, 0.25]]
   """
   return (
@@ -200,9 +199,8 @@ def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
   """Compute `d xt / dt [B, ...]`, eq. (2), in data units per unit of t.
 
   Example:
-    >>> v = velocity(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
-    ...              jnp.array([0.25]))
-    >>> v.tolist()
+    >>> data, noise, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25])
+    >>> velocity(Linear(), data, noise, t).tolist()
     [[1.0, 1.0]]
   """
   c = coefficients(path, t)

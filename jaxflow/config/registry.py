@@ -17,6 +17,7 @@ from jaxflow import (
   flow_maps,
   models,
   paths,
+  predictions,
   pretrained,
   sampling,
   solvers,
@@ -26,7 +27,6 @@ from jaxflow import (
 from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
-from jaxflow.predictions import parameterizations
 from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
@@ -101,12 +101,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
-    "normalized": _partial(parameterizations.normalized),
-    "trigonometric_from_edm": _partial(
-      parameterizations.trigonometric_from_edm
-    ),
+    "normalized": _partial(predictions.normalized),
+    "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
-      parameterizations.trigonometric_from_linear
+      predictions.trigonometric_from_linear
     ),
   },
   "law": _LAWS,

@@ -28,11 +28,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.nn import relu, softplus
 
-from jaxflow import couplings, paths, weights
-from jaxflow.paths import Path
-from jaxflow.times import TimeSampler
+from jaxflow import couplings, paths, times
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, PyTree
+from jaxflow.weights import sample_mean
 
 
 class Criterion(NamedTuple):
@@ -51,24 +51,14 @@ class Criterion(NamedTuple):
   generator: Callable[[Array], Array]
 
 
-def _logistic_discriminator(real: Array, fake: Array) -> Array:
-  return weights.sample_mean(jax.nn.softplus(-real) + jax.nn.softplus(fake))
-
-
-def _logistic_generator(fake: Array) -> Array:
-  return weights.sample_mean(jax.nn.softplus(-fake))
-
-
-def _hinge_discriminator(real: Array, fake: Array) -> Array:
-  return weights.sample_mean(jax.nn.relu(1 - real) + jax.nn.relu(1 + fake))
-
-
-def _hinge_generator(fake: Array) -> Array:
-  return weights.sample_mean(-fake)
-
-
-logistic: Criterion = Criterion(_logistic_discriminator, _logistic_generator)
-hinge: Criterion = Criterion(_hinge_discriminator, _hinge_generator)
+logistic: Criterion = Criterion(
+  lambda real, fake: sample_mean(softplus(-real) + softplus(fake)),
+  lambda fake: sample_mean(softplus(-fake)),
+)
+hinge: Criterion = Criterion(
+  lambda real, fake: sample_mean(relu(1 - real) + relu(1 + fake)),
+  lambda fake: sample_mean(-fake),
+)
 
 
 def discriminator_loss(
@@ -76,8 +66,8 @@ def discriminator_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: TimeSampler,
+  path: paths.Path,
+  sample_times: times.TimeSampler,
   generator: FlowMap,
   criterion: Criterion = hinge,
 ) -> LossOutput:
@@ -88,7 +78,6 @@ def discriminator_loss(
   metrics `real` and `fake` are mean logits.
 
   Example:
-    >>> from jaxflow import times
     >>> blind = lambda x, cond: 0 * x[:, 0]
     >>> jump = lambda xt, t, s, cond: xt
     >>> loss, _ = discriminator_loss(

@@ -1,4 +1,4 @@
-"""Consistency distillation and training in discrete time.
+"""Consistency distillation and training, in discrete and continuous time.
 
 Neighbouring points of one ODE trajectory must have the same end under the
 consistency function f, the flow map to t_min:
@@ -13,11 +13,13 @@ with x_min the point of the path at t_min (fresh noise). Only the first argument
 of (4) has a gradient; the target network is an EMA, or the network itself.
 
 Improved training is (3) with curricula and pseudo-Huber distances; easy tuning
-takes the EDM denoiser for f, whose target is the data where s = 0.
+takes the EDM denoiser for f, whose target is the data where s = 0. In the limit
+of many grid points f must be constant along a trajectory.
 
 References:
-  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3; Song,
-  Dhariwal 2023 (arXiv:2310.14189); Geng et al. 2024 (arXiv:2406.14548).
+  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3, theorems 3
+  and 6 for continuous time; Song, Dhariwal 2023 (arXiv:2310.14189); Geng et al.
+  2024 (arXiv:2406.14548).
 """
 
 from collections.abc import Callable
@@ -27,8 +29,6 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, paths, solvers, times, weights
 from jaxflow.options import Amount
-from jaxflow.paths import Path
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
@@ -37,8 +37,8 @@ def consistency_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: PairSampler,
+  path: paths.Path,
+  sample_times: times.PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   target_fn: ModelFn | None = None,
   teacher: Teacher | None = None,
@@ -63,12 +63,11 @@ def consistency_loss(
   Example:
     >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: jnp.ones_like(xt)    # noise - data
+    >>> batch = {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))}
+    >>> pair = times.AdjacentPair(grid=times.uniform_grid, num_points=5)
     >>> loss, _ = consistency_loss(
-    ...     net, jax.random.key(0),
-    ...     {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))},
-    ...     path=paths.Linear(), flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.AdjacentPair(
-    ...         grid=times.uniform_grid, num_points=5))
+    ...     net, jax.random.key(0), batch, path=paths.Linear(),
+    ...     flow_map=flow_maps.average_velocity, sample_times=pair)
     >>> loss.tolist()
     [0.0, 0.0]
   """
@@ -98,3 +97,62 @@ def consistency_loss(
     loss = loss + boundary_weight * boundary
     metrics["boundary"] = boundary.mean()
   return loss, metrics
+
+
+def continuous_time_consistency_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: paths.Path,
+  sample_times: times.TimeSampler,
+  flow_map: Callable[[ModelFn], FlowMap],
+  teacher: Teacher | None = None,
+) -> LossOutput:
+  """Compute the pseudo-objective of each sample in continuous time.
+
+  With v the velocity of the sample, or of a teacher,
+
+    (f, df/dt) = jvp(f; (xt, t), (v, 1)),   L = sum (sg(df/dt) f).
+
+  Only the gradient of L means something; its value may be negative. The metrics
+  `raw`, the mean of `||df/dt||^2`, and `tangent_norm`, that of `||df/dt||`, are
+  0 for an exact f and the exact velocity.
+
+  Args:
+    model_fn: It must have a forward-mode derivative; others: `jaxflow.losses`.
+    sample_times: `times.Karras` for instance.
+    flow_map: `flow_maps.edm_skip`, `linear_skip` or `average_velocity`; it must
+      be differentiable in t.
+
+  Example:
+    >>> from jaxflow import flow_maps
+    >>> net = lambda xt, t, s, cond: 0 * xt    # f(xt, t) = xt, df/dt = noise
+    >>> batch = {"data": jnp.zeros((2, 3)), "noise": jnp.ones((2, 3))}
+    >>> loss, _ = continuous_time_consistency_loss(
+    ...     net, jax.random.key(0), batch, path=paths.VarianceExploding(),
+    ...     sample_times=times.Constant(t=2.0),
+    ...     flow_map=flow_maps.average_velocity)
+    >>> loss.tolist()
+    [6.0, 6.0]
+  """
+  time_key, noise_key = jax.random.split(key)
+  data, cond = batch["data"], batch.get("cond")
+  noise = couplings.noise_of(batch, noise_key)
+  t = sample_times(time_key, data.shape[0])
+  t_min = jnp.full_like(t, path.t_min)
+  x = paths.interpolate(path, data, noise, t)
+  if teacher is None:
+    v = paths.velocity(path, data, noise, t)
+  else:
+    v = jax.lax.stop_gradient(teacher(x, t, t, cond))
+
+  f, tangent = jax.jvp(
+    lambda x, t: flow_map(model_fn)(x, t, t_min, cond),
+    (x, t),
+    (v, jnp.ones_like(t)),
+  )
+  tangent = jax.lax.stop_gradient(tangent)
+  raw = weights.sample_sum(tangent**2)
+  metrics = {"raw": raw.mean(), "tangent_norm": jnp.sqrt(raw).mean()}
+  return weights.sample_sum(tangent * f), metrics

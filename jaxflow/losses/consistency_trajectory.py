@@ -35,18 +35,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import (
-  couplings,
-  flow_maps,
-  paths,
-  predictions,
-  solvers,
-  times,
-  weights,
-)
+from jaxflow import flow_maps, paths, predictions, solvers, times, weights
+from jaxflow.couplings import noise_of
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, DataScale, Layer
-from jaxflow.paths import Path
 from jaxflow.types import (
   Array,
   Batch,
@@ -68,7 +60,7 @@ def consistency_trajectory_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
+  path: paths.Path,
   sample_times: times.TrajectorySampler,
   target_fn: ModelFn | None = None,
   teacher: Teacher | None = None,
@@ -121,7 +113,7 @@ def consistency_trajectory_loss(
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
   size = data.shape[0]
-  noise = couplings.noise_of(batch, keys[0])
+  noise = noise_of(batch, keys[0])
   walk, s = sample_times(keys[1], size)
   t, u = walk[0], walk[-1]
   t_min = jnp.full_like(t, path.t_min)
@@ -133,9 +125,13 @@ def consistency_trajectory_loss(
   target = finish(jump(xu, u, s, cond), s, t_min, cond)
   target = jax.lax.stop_gradient(target)
 
+  default_times = times.Interleaved(
+    first=times.LogNormal(mean=-1.2, std=1.2),
+    second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
+  )
   drawn = jax.random.normal(keys[2], data.shape, data.dtype)
   fresh = batch.get("noise_denoising", drawn)
-  t_dsm = (denoising_times or _denoising_times(path))(keys[3], size)
+  t_dsm = (denoising_times or default_times)(keys[3], size)
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
     """Compute eq. (5)-(7), `[B]` each."""
@@ -176,14 +172,6 @@ def _walk(
     return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
 
   return jax.lax.fori_loop(0, count, step, xt)
-
-
-def _denoising_times(path: Path) -> times.TimeSampler:
-  ends = {"t_min": path.t_min, "t_max": path.t_max}
-  return times.Interleaved(
-    first=times.LogNormal(mean=-1.2, std=1.2),
-    second=times.Karras(**ends, last=0.7),
-  )
 
 
 def _adaptive(

@@ -31,10 +31,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths, weights
+from jaxflow import couplings, paths, times, weights
 from jaxflow.options import Amount, Share
 from jaxflow.paths import expand
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
@@ -44,7 +43,7 @@ def continuous_consistency_loss(
   batch: Batch,
   *,
   path: paths.Trigonometric,
-  sample_times: TimeSampler,
+  sample_times: times.TimeSampler,
   teacher: Teacher | None = None,
   warmup: Share = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
@@ -59,8 +58,8 @@ def continuous_consistency_loss(
 
   Args:
     model_fn: A velocity network, called with s = t_min; raw networks through
-      `parameterizations`. It must have a forward-mode derivative, and its
-      embedding of t a small one. Other arguments: see `jaxflow.losses`.
+      `predictions`. It must have a forward-mode derivative, and its
+      embedding of t a small one. Others: see `jaxflow.losses`.
     path: `Trigonometric(t_max=pi / 2, noise_std=standard deviation of data)`.
     sample_times: Times t are angles.
     teacher: Without one, the velocity of the pair takes its place.
@@ -72,7 +71,6 @@ def continuous_consistency_loss(
     progress: By default r = 1.
 
   Example:
-    >>> from jaxflow import times
     >>> path = paths.Trigonometric(t_max=math.pi / 2)
     >>> net = lambda xt, t, s, cond: expand(1 / jnp.tan(t), xt) * xt  # f = 0
     >>> loss, _ = continuous_consistency_loss(

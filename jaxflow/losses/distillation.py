@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from jaxflow import couplings, paths, weights
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, Term
-from jaxflow.paths import Path
 from jaxflow.types import (
   Array,
   Discriminator,
@@ -40,7 +39,7 @@ def distillation_loss(
   key: Array,
   batch: Pairs,
   *,
-  path: Path,
+  path: paths.Path,
   flow_map: Callable[[ModelFn], FlowMap],
   distance: weights.Distance = weights.l2,
   perceptual: weights.Perceptual | None = None,
@@ -56,9 +55,8 @@ def distillation_loss(
   `adversarial` where these are used. The key is not used: a pair decides all.
 
   Args:
-    batch: `data` with the `noise` it came from, which is needed. Other
-      arguments: see `jaxflow.losses`.
-    path: Its ends are the ends of the jump.
+    batch: `data` with the `noise` it came from, which is needed.
+    path: Its ends are the ends of the jump. Others: see `jaxflow.losses`.
     flow_map: `flow_maps.average_velocity` (one Euler step) or `edm_skip`.
     distance: `weights.l1` or `l2`.
     perceptual: A distance of features: `perceptual.feature_distance(features)`.

@@ -21,10 +21,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths, rows, weights
+from jaxflow import couplings, paths, rows, times, weights
 from jaxflow.options import Amount, Range
 from jaxflow.paths import Path, expand
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, LossOutput, ModelFn, Pairs, Teacher
 
 
@@ -34,7 +33,7 @@ def flow_guided_distillation_loss(
   batch: Pairs,
   *,
   path: Path,
-  sample_times: TimeSampler,
+  sample_times: times.TimeSampler,
   teacher: Teacher,
   distance: weights.Distance = weights.l2,
   guided_weight: Amount = 1.0,
@@ -48,7 +47,7 @@ def flow_guided_distillation_loss(
   weight.
 
   Args:
-    model_fn: Called with s = t_min. Other arguments: see `jaxflow.losses`.
+    model_fn: Called with s = t_min. Others: see `jaxflow.losses`.
     batch: `data` with the `noise` it came from, which is needed; optional
       `fresh_noise` for n.
     path: The linear path.
@@ -59,7 +58,6 @@ def flow_guided_distillation_loss(
     start_time: t0; 1 is what sampling calls, 0.999 what was published.
 
   Example:
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: xt                   # jumps to 0
     >>> batch = {"data": jnp.full((2, 4), 2.0), "noise": jnp.ones((2, 4))}
     >>> loss, metrics = flow_guided_distillation_loss(

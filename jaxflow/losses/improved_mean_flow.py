@@ -33,10 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
 from jaxflow.paths import Path, expand
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
 # (xt, t, s, cond) -> (u, v), each of the shape of xt.
@@ -49,7 +48,7 @@ def improved_mean_flow_loss(
   batch: Batch,
   *,
   path: Path,
-  sample_times: PairSampler,
+  sample_times: times.PairSampler,
   block: rows.Block = (2, 1),
   norm_power: float = 1.0,
   norm_eps: Amount = 0.01,
@@ -65,7 +64,7 @@ def improved_mean_flow_loss(
 
   Args:
     model_fn: A network of two heads with a forward-mode derivative; its `cond`
-      is that of `guidance.inputs`. Other arguments: see `jaxflow.losses`.
+      is that of `guidance.inputs`. Others: see `jaxflow.losses`.
     batch: Optional `cond`: labels, or a dict like the network's, whose guidance
       then takes the place of drawn guidance.
     path: A path with times in [0, 1].
@@ -75,7 +74,6 @@ def improved_mean_flow_loss(
     num_classes: The null label; 0 trains without labels.
 
   Example:
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: (0 * xt, xt)
     >>> batch = {"data": jnp.ones((2, 3)), "noise": jnp.ones((2, 3))}
     >>> loss, _ = improved_mean_flow_loss(
@@ -97,9 +95,12 @@ def improved_mean_flow_loss(
   t, s = sample_times(time_key, size)
   xt = paths.interpolate(path, data, noise, t)
   if not (isinstance(given, dict) and "omega" in given):
+    u = jax.random.uniform(guidance_key, (3, size), t.dtype)
     given = {
       "label": guidance.labels(given),
-      **_draw_guidance(guidance_key, t, omega_max, omega_power),
+      "omega": guidance.scale_law(u[0], high=omega_max, power=omega_power),
+      "t_start": u[1] / 2,
+      "t_end": (1 + u[2]) / 2,
     }
   has_labels = given["label"] is not None and num_classes > 0
   cond = _everywhere(given, ~rows.is_interval(block, size))
@@ -115,8 +116,17 @@ def improved_mean_flow_loss(
 
   v_g = paths.velocity(path, data, noise, t)
   if has_labels:
-    points = xt, t, cond
-    v_y, v_0, w = _head_velocities(model_fn, points, v_f, block, num_classes)
+    inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
+    w = jnp.where(inside, cond["omega"], 1)
+    told = _everywhere({**cond, "omega": w})
+    points, _ = rows.split((xt, t, t, told), block)
+    unlabelled = xt, t, t, _unguided(guidance.null(cond, num_classes))
+    m, k = block
+    (_, v_y), (_, v_0) = rows.side_by_side(
+      model_fn, points, unlabelled, (m + k, k)
+    )
+    # On flow rows v_y is the second head of their own forward.
+    v_y = rows.merge(v_y, v_f, block)
     labelled = expand(cond["label"] != num_classes, xt)
     guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
@@ -151,15 +161,6 @@ def improved_mean_flow_loss(
   return adapt(error) + adapt(error_v), metrics
 
 
-def _draw_guidance(
-  key: Array, t: Array, omega_max: float, omega_power: float
-) -> dict[str, Array]:
-  """Draw omega, t_start and t_end, `[B]` each."""
-  u = jax.random.uniform(key, (3, *t.shape), t.dtype)
-  omega = guidance.scale_law(u[0], high=omega_max, power=omega_power)
-  return {"omega": omega, "t_start": u[1] / 2, "t_end": (1 + u[2]) / 2}
-
-
 def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
   """Widen the guidance interval to [0, 1], on all rows or those of a mask."""
   return {
@@ -172,26 +173,3 @@ def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
 def _unguided(cond: dict) -> dict:
   """Set the guidance scale to 1 at all times."""
   return _everywhere({**cond, "omega": jnp.ones_like(cond["omega"])})
-
-
-def _head_velocities(
-  model_fn: HeadsFn,
-  points: tuple[Array, Array, dict],
-  v_f: Array,
-  block: rows.Block,
-  num_classes: int,
-) -> tuple[Array, Array, Array]:
-  """Compute v_y and v_0, `[B, ...]`, and w, `[B]`, of eq. (1)-(2).
-
-  On flow rows v_y is `v_f`, the second head of their own forward.
-  """
-  xt, t, cond = points
-  inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
-  w = jnp.where(inside, cond["omega"], 1)
-  labelled, _ = rows.split((xt, t, t, _everywhere({**cond, "omega": w})), block)
-  unlabelled = xt, t, t, _unguided(guidance.null(cond, num_classes))
-  m, k = block
-  (_, v_i), (_, v_0) = rows.side_by_side(
-    model_fn, labelled, unlabelled, (m + k, k)
-  )
-  return rows.merge(v_i, v_f, block), v_0, w

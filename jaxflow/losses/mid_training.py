@@ -25,15 +25,7 @@ from jaxflow.options import Count
 from jaxflow.paths import Path
 from jaxflow.sampling import DPMSolver
 from jaxflow.times import Grid
-from jaxflow.types import (
-  Array,
-  Batch,
-  FlowMap,
-  LossOutput,
-  ModelFn,
-  PyTree,
-  Teacher,
-)
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
 def mid_training_loss(
@@ -88,9 +80,22 @@ def mid_training_loss(
   # the rows are, where noise of its own has none.
   share = path.alpha(times[0]) * (1.0 if data_plus_noise else 0.0)
   start = share * data + path.sigma(times[0]) * noise
-  points, end = jax.lax.stop_gradient(
-    _trajectory(teacher, path, start, times, solver, cond)
+  denoiser = predictions.as_prediction(
+    teacher, path, source="velocity", target="data"
   )
+
+  def step(carry, given):
+    x, history = carry
+    time, scale, weights = given
+    t = jnp.broadcast_to(time, x.shape[:1])
+    history = (denoiser(x, t, t, cond), *history)
+    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
+    return (end, history[: order - 1]), x
+
+  empty = (jnp.zeros_like(start),) * (order - 1)
+  given = (times[:-1], *solver.coefficients(path, times))
+  (end, _), points = jax.lax.scan(step, (start, empty), given)
+  points, end = jax.lax.stop_gradient((points, end))
 
   # The points of one trajectory side by side, so that no row changes its
   # device.
@@ -104,31 +109,3 @@ def mid_training_loss(
   f = flow_map(model_fn)(rows, t, s, jax.tree.map(every, cond))
   loss = distance(f, every(end)).reshape(size, num_steps).mean(1)
   return loss, {"raw": loss.mean()}
-
-
-def _trajectory(
-  teacher: ModelFn,
-  path: Path,
-  start: Array,
-  times: Array,
-  solver: DPMSolver,
-  cond: PyTree,
-) -> tuple[Array, Array]:
-  """Return the points before the end `[K, B, ...]` and the end, eq. (2)."""
-  denoiser = predictions.as_prediction(
-    teacher, path, source="velocity", target="data"
-  )
-
-  def step(carry, given):
-    x, history = carry
-    time, scale, weights = given
-    t = jnp.broadcast_to(time, x.shape[:1])
-    history = (denoiser(x, t, t, cond), *history)
-    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
-    return (end, history[: solver.order - 1]), x
-
-  empty = (jnp.zeros_like(start),) * (solver.order - 1)
-  (end, _), points = jax.lax.scan(
-    step, (start, empty), (times[:-1], *solver.coefficients(path, times))
-  )
-  return points, end

@@ -28,11 +28,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths
+from jaxflow import couplings, guidance, paths, times
 from jaxflow.options import Count, LabelDropout
-from jaxflow.paths import Path
 from jaxflow.predictions import conversions
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 
 
@@ -41,8 +39,8 @@ def moment_matching_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: PairSampler,
+  path: paths.Path,
+  sample_times: times.PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   group_size: Count = 4,
   halvings: Count = 12,
@@ -55,9 +53,9 @@ def moment_matching_loss(
   """Compute the moment matching loss of each row's group, eq. (4).
 
   Args:
-    model_fn: A raw network goes through `parameterizations.normalized`. Other
-      arguments: see `jaxflow.losses`.
-    path: Its level must be finite at `t_max` (linear: t_max < 1).
+    model_fn: A raw network goes through `predictions.normalized`.
+    path: Its level must be finite at `t_max` (linear: t_max < 1). Others: see
+      `jaxflow.losses`.
     sample_times: Pairs (t, s); the first row of a group decides for the group.
     flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
       is affine in the network's output.
@@ -69,14 +67,13 @@ def moment_matching_loss(
     label_dropout: The same labels are dropped for A and C.
 
   Example:
-    >>> from jaxflow import flow_maps, times
+    >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: xt / t[:, None]     # exact for data = 0
-    >>> path = paths.Linear(t_min=0.01, t_max=0.99)
+    >>> path, law = paths.Linear(t_max=0.99), times.Uniform(t_max=0.99)
     >>> loss, _ = moment_matching_loss(
     ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))}, path=path,
     ...     flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.TruncatedPair(
-    ...         law=times.Uniform(), t_min=0.01, t_max=0.99))
+    ...     sample_times=times.SortedPair(law=law))
     >>> (jnp.abs(loss) < 1e-4).all().item()
     True
   """
@@ -115,17 +112,11 @@ def moment_matching_loss(
 
 
 def earlier_times(
-  path: Path, t: Array, s: Array, *, halvings: int = 12
+  path: paths.Path, t: Array, s: Array, *, halvings: int = 12
 ) -> Array:
   """Return r in [s, t], a small and constant step in level below t, eq. (1).
 
   t, s and r are `[B]`, and `halvings` is k.
-
-  Example:
-    >>> path = paths.Linear(t_max=0.75)                 # levels 0 to 3
-    >>> t, s = jnp.array([0.75]), jnp.array([0.0])
-    >>> earlier_times(path, t, s, halvings=0).tolist()
-    [0.0]
   """
   low, high = (
     conversions.noise_level(path, jnp.asarray(x, t.dtype))
@@ -158,7 +149,7 @@ def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:
   return jnp.repeat(total, group_size)
 
 
-def _weight(path: Path, t: Array, power: float, shift: float) -> Array:
+def _weight(path: paths.Path, t: Array, power: float, shift: float) -> Array:
   """Return w of eq. (5), `[B]`."""
   std = paths.noise_std(path)
   log_snr, slope = jax.jvp(

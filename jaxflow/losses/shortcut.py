@@ -59,8 +59,7 @@ def shortcut_loss(
   """Compute the shortcut loss of each sample, eq. (5).
 
   Args:
-    model_fn: The average velocity of [s, t]. Other arguments: see
-      `jaxflow.losses`.
+    model_fn: The average velocity of [s, t]. Others: see `jaxflow.losses`.
     path: A path whose times are [0, 1].
     sample_times: `dyadic.DyadicPair` with the same `num_steps` and `block`.
     num_steps: T, the number of smallest steps, a power of two. A batch has log2

@@ -13,7 +13,14 @@ Functions of a network return a network. ValueError tells that a prediction is
 unknown or that a path does not serve.
 """
 
-from jaxflow.predictions.conversions import noise_level, on_path, time_at
+from jaxflow.predictions.conversions import (
+  noise_level,
+  normalized,
+  on_path,
+  time_at,
+  trigonometric_from_edm,
+  trigonometric_from_linear,
+)
 from jaxflow.predictions.convert import (
   Parameterization,
   Prediction,
@@ -22,11 +29,6 @@ from jaxflow.predictions.convert import (
   edm_denoiser,
   edm_inputs,
   row,
-)
-from jaxflow.predictions.parameterizations import (
-  normalized,
-  trigonometric_from_edm,
-  trigonometric_from_linear,
 )
 
 __all__ = [

@@ -141,27 +141,20 @@ def step_noise_of(
   """
   if step_noise is not None:
     return lambda i: step_noise[i]
-  return lambda i: unit_noise(fold_in(key, i), like.shape, like.dtype)
 
+  def draw(i):
+    fold = jax.random.fold_in
+    if key.ndim:
+      fold = jax.vmap(fold, in_axes=(0, None))
+    return unit_noise(fold(key, i), like.shape, like.dtype)
 
-def fold_in(key: Array, number: Any) -> Array:
-  """Fold a number into a key, or into every one of `[B]` keys."""
-  if key.ndim == 0:
-    return jax.random.fold_in(key, number)
-  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, number)
+  return draw
 
 
 def unit_noise(
   key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Array:
-  """Draw normal numbers, each row from its own key where there are `[B]` keys.
-
-  Example:
-    >>> keys = jax.random.split(jax.random.key(0), 3)
-    >>> both, one = (unit_noise(k, (len(k), 2)) for k in (keys, keys[1:2]))
-    >>> bool((both[1] == one[0]).all())
-    True
-  """
+  """Draw normal numbers; with `[B]` keys, each row from its own key."""
   if key.ndim == 0:
     return jax.random.normal(key, shape, dtype)
   return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)

@@ -6,6 +6,8 @@
   pair        `pair(key, n)`                         (t, s), s <= t, `[n]` each
   curriculum  `curriculum.at(progress)(key, n)`, at  the same; pairs move closer
               a share of training in [0, 1]          during training
+  triple      `triple(key, n)`                       (t, m, s), `[n]` each
+  walk        `walk(key, n)`                         times `[H + 1, n]`, s `[n]`
   grid        `grid(num_points)`, after its options  decreasing times
               are bound                              `[num_points]`
 

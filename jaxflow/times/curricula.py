@@ -41,10 +41,6 @@ def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
 
   `start` is s0, about the first number of points; `end` is s1, one below the
   last.
-
-  Example:
-    >>> adaptive_points(jnp.array(1.0), start=2, end=150).item()
-    151.0
   """
   square = progress * ((end + 1) ** 2 - start**2) + start**2
   return jnp.maximum(jnp.ceil(jnp.sqrt(square) - 1), 1) + 1

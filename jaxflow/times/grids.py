@@ -137,9 +137,9 @@ def karras_ratio_grid(
 
   Example:
     >>> from jaxflow.paths import Linear
-    >>> grid = karras_ratio_grid(3, path=Linear(), t_min=0.006, t_max=0.994)
+    >>> grid = karras_ratio_grid(3, path=Linear(), t_min=0.01, t_max=0.99)
     >>> [round(float(t), 3) for t in grid]
-    [0.994, 0.848, 0.006]
+    [0.99, 0.818, 0.01]
   """
   low, high = _ends(path, t_min, t_max)
   ratios = karras_grid(num_points, t_min=low, t_max=high, rho=rho)

@@ -165,7 +165,7 @@ class Constant:
   t: float
 
   def __call__(self, key: Array, n: int) -> Array:
-    """Return `t` n times, `[n]`."""
+    """Sample n times `[n]`."""
     del key
     return jnp.full((n,), self.t)
 
