@@ -121,7 +121,16 @@ def consistency_trajectory_loss(
   jump = flow_maps.trajectory(model_fn, sigma_data=sigma_data)
   finish = flow_maps.trajectory(target_fn, sigma_data=sigma_data)
   xt = paths.interpolate(path, data, noise, t)
-  xu = _walk(solver, teacher, xt, walk, cond)
+
+  # Nothing is differentiated here, so the loop may end at a traced h: over
+  # P(h) that is a third fewer teacher calls than H steps under a mask. Counted
+  # by row first: one scalar then passes between devices.
+  count = (walk[1:] != walk[:-1]).sum(axis=0).max()
+
+  def step(i, x):
+    return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
+
+  xu = jax.lax.fori_loop(0, count, step, xt)
   target = finish(jump(xu, u, s, cond), s, t_min, cond)
   target = jax.lax.stop_gradient(target)
 
@@ -159,21 +168,6 @@ def consistency_trajectory_loss(
   return loss, metrics | {f"lam_{k}": v for k, v in lam.items()}
 
 
-def _walk(
-  solver: solvers.Solver, teacher: ModelFn, xt: Array, walk: Array, cond: PyTree
-) -> Array:
-  """Take the steps of a walk `[H + 1, B]`, eq. (2)."""
-  # Nothing is differentiated here, so the loop may end at a traced h: over
-  # P(h) that is a third fewer teacher calls than H steps under a mask. Counted
-  # by row first: one scalar then passes between devices.
-  count = (walk[1:] != walk[:-1]).sum(axis=0).max()
-
-  def step(i, x):
-    return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
-
-  return jax.lax.fori_loop(0, count, step, xt)
-
-
 def _adaptive(
   parts: Callable[[ModelFn], dict[str, Array]],
   names: list[str],
@@ -190,9 +184,6 @@ def _adaptive(
     return jnp.sqrt(sum(squares))
 
   raw = norm("raw")
-  lam = {}
-  for name in names:
-    low, high = _LIMITS[name]
-    ratio = jnp.clip(raw / (norm(name) + 1e-4), low, high)
-    lam[name] = jax.lax.stop_gradient(ratio)
-  return lam
+  return jax.lax.stop_gradient(
+    {k: jnp.clip(raw / (norm(k) + 1e-4), *_LIMITS[k]) for k in names}
+  )

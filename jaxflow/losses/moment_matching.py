@@ -28,9 +28,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths, times
+from jaxflow import couplings, guidance, paths, predictions, times
 from jaxflow.options import Count, LabelDropout
-from jaxflow.predictions import conversions
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 
 
@@ -54,17 +53,15 @@ def moment_matching_loss(
 
   Args:
     model_fn: A raw network goes through `predictions.normalized`.
-    path: Its level must be finite at `t_max` (linear: t_max < 1). Others: see
-      `jaxflow.losses`.
+    path: Its level must be finite at `t_max` (linear: t_max < 1).
     sample_times: Pairs (t, s); the first row of a group decides for the group.
     flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
       is affine in the network's output.
     group_size: M; it divides B.
     halvings: k of eq. (1): larger brings r closer to t.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
-    weight_power: a of eq. (5).
-    weight_shift: b of eq. (5).
-    label_dropout: The same labels are dropped for A and C.
+    weight_power, weight_shift: a and b of eq. (5).
+    label_dropout: The same for A and C. Others: see `jaxflow.losses`.
 
   Example:
     >>> from jaxflow import flow_maps
@@ -103,8 +100,11 @@ def moment_matching_loss(
   jump = f(xt, t, s, cond)
   target = jax.lax.stop_gradient(f(xr, r, s, cond))
 
+  # c_out is the jump from 0 by a network that says 1.
+  one = flow_map(lambda xt, t, s, cond: jnp.ones_like(xt))
+  gain = jnp.abs(one(jnp.zeros_like(t)[:, None], t, s, None)[:, 0])
   # 1 / (c_out d); the floor is for t = s, where both sets are equal.
-  rate = 1 / jnp.maximum(_gain(flow_map, t, s) * paths.noise_std(path), 1e-8)
+  rate = 1 / jnp.maximum(gain * paths.noise_std(path), 1e-8)
   rate = rate * data.shape[0] / data.size
   raw = _discrepancy(jump, target, rate, group_size)
   weight = _weight(path, t, weight_power, weight_shift)
@@ -119,18 +119,12 @@ def earlier_times(
   t, s and r are `[B]`, and `halvings` is k.
   """
   low, high = (
-    conversions.noise_level(path, jnp.asarray(x, t.dtype))
+    predictions.noise_level(path, jnp.asarray(x, t.dtype))
     for x in (path.t_min, path.t_max)
   )
-  level = conversions.noise_level(path, t) - (high - low) * 2.0**-halvings
-  r = conversions.time_at(path, jnp.clip(level, low, high))
+  level = predictions.noise_level(path, t) - (high - low) * 2.0**-halvings
+  r = predictions.time_at(path, jnp.clip(level, low, high))
   return jnp.clip(r, s, t)
-
-
-def _gain(flow_map: Callable[[ModelFn], FlowMap], t: Array, s: Array) -> Array:
-  """Return the factor of the network's output in a flow map, `[B]`."""
-  one = flow_map(lambda xt, t, s, cond: jnp.ones_like(xt))
-  return jnp.abs(one(jnp.zeros_like(t)[:, None], t, s, None)[:, 0])
 
 
 def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:

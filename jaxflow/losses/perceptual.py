@@ -80,7 +80,7 @@ def lpips(
     return x / (norm + eps)
 
   def distance(a, b):
-    layers = zip(_layers(features(a)), _layers(features(b)), strict=True)
+    layers = zip(*(jax.tree.leaves(features(x)) for x in (a, b)), strict=True)
     differences = [(unit(fa) - unit(fb)) ** 2 for fa, fb in layers]
     scales = [None] * len(differences) if weights is None else weights
     means = [
@@ -90,7 +90,3 @@ def lpips(
     return jnp.stack(means).sum(axis=0)
 
   return distance
-
-
-def _layers(features: Array | tuple[Array, ...]) -> tuple[Array, ...]:
-  return features if isinstance(features, tuple) else (features,)

@@ -64,7 +64,6 @@ def shortcut_loss(
     sample_times: `dyadic.DyadicPair` with the same `num_steps` and `block`.
     num_steps: T, the number of smallest steps, a power of two. A batch has log2
       T interval rows or more.
-    block: `(m, k)`: the first k of every m rows bootstrap.
     clip: Bound of xm and of the bootstrap target, in data units; 0 is none.
     omega: Guidance scale of eq. (6); 1 is none.
     label_dropout: Share of all rows that lose their label, taken among the flow

@@ -3,10 +3,9 @@
   model_fn        a network, called as `(xt, t, s, cond)` with xt `[B, ...]` and
                   times `[B]`; a raw one is an F that the function scales
   path            the path on which `xt` lies
-  source, target  predictions, before and after: "data", "noise", "velocity",
-                  "v" or "score"; networks may also be "edm", the raw network of
-                  `edm_denoiser`. Of a network's conversion between paths these
-                  are the paths
+  source, target  predictions before and after: "data", "noise", "velocity", "v"
+                  or "score", of a network also "edm", the raw one of
+                  `edm_denoiser`; for `on_path` the two paths
   sigma_data      standard deviation of the data, for "edm"
 
 Functions of a network return a network. ValueError tells that a prediction is

@@ -146,10 +146,8 @@ def _regular_times(path: Path, prediction: Prediction) -> tuple[float, float]:
     det = path.alpha(t) * b - path.sigma(t) * a
     regular = ((jnp.abs(det) > 1e-6) & jnp.isfinite(det)).tolist()
   margin = 1e-3 * (path.t_max - path.t_min)
-  return (
-    path.t_min + (0 if regular[0] else margin),
-    path.t_max - (0 if regular[1] else margin),
-  )
+  low, high = (0 if is_regular else margin for is_regular in regular)
+  return path.t_min + low, path.t_max - high
 
 
 def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
@@ -160,9 +158,9 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([1.0])
+    >>> x, t = jnp.ones((1, 1)), jnp.array([1.0])
     >>> path = paths.Linear(noise_std=0.5)
-    >>> normalized(net, path=path)(jnp.ones((1, 1)), t, t, None).tolist()
+    >>> normalized(net, path=path)(x, t, t, None).tolist()
     [[1.0]]
   """
   unit = paths.noise_std(path)
@@ -182,10 +180,9 @@ def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([1.0])
+    >>> x, t = jnp.ones((1, 1)), jnp.array([1.0])
     >>> path = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
-    >>> trigonometric_from_edm(net, path=path)(
-    ...     jnp.ones((1, 1)), t, t, None).tolist()
+    >>> trigonometric_from_edm(net, path=path)(x, t, t, None).tolist()
     [[-1.0]]
   """
   unit = _unit_of_angles(path)
@@ -208,10 +205,9 @@ def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
 
   Example:
     >>> net = lambda xt, t, s, cond: xt
-    >>> t = jnp.array([0.0])
+    >>> x, t = jnp.ones((1, 1)), jnp.array([0.0])
     >>> path = paths.Trigonometric(t_max=math.pi / 2)
-    >>> trigonometric_from_linear(net, path=path)(
-    ...     jnp.ones((1, 1)), t, t, None).tolist()
+    >>> trigonometric_from_linear(net, path=path)(x, t, t, None).tolist()
     [[2.0]]
   """
   unit = _unit_of_angles(path)

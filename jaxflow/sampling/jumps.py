@@ -57,14 +57,7 @@ def _jump_all(jump: Call, x: Array, times: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Jumps(Steps):
-  """Jump from time to time, eq. (1): deterministic.
-
-  Example:
-    >>> half = lambda xt, t, s, cond: xt / 2
-    >>> Jumps()(half, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...         path=paths.Linear(), key=jax.random.key(0)).tolist()
-    [[0.25]]
-  """
+  """Jump from time to time, eq. (1), as `sample` does: deterministic."""
 
   def _steps(self, jump, x, times, path, key, step_noise):
     return _jump_all(jump, x, times)
@@ -126,16 +119,7 @@ def consistency_sample(
   clip: float | None = None,
   ends_on_data: bool = False,
 ) -> Array:
-  """Sample by `Consistency` with given noise, `[n - 1, B, ...]`, of its steps.
-
-  Example:
-    >>> to_zero = lambda xt, t, s, cond: 0 * xt
-    >>> x = consistency_sample(
-    ...     to_zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...     path=paths.Linear(), step_noise=jnp.ones((1, 1, 1)))
-    >>> x.tolist()
-    [[0.0]]
-  """
+  """Sample by `Consistency`, with the noise `[n - 1, B, ...]` of its steps."""
   sampler = Consistency(clip=clip, ends_on_data=ends_on_data)
   # The noise is given, so no step asks for the key.
   key = jax.random.key(0)

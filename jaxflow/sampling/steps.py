@@ -100,11 +100,7 @@ def make_sampler(
 
 
 def check_grid(times: Array) -> None:
-  """Raise ValueError if a grid has fewer than two times.
-
-  Example:
-    >>> check_grid(jnp.array([1.0, 0.0]))
-  """
+  """Raise ValueError if a grid has fewer than two times."""
   if len(times) < 2:
     raise ValueError(
       f"a grid of {len(times)} times has no step: give at least two times"

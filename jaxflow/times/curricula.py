@@ -84,10 +84,8 @@ class LogNormalNeighbors(Neighbors):
   def index(self, draws: Array) -> Array:
     """Map uniform draws `[n]` to indices in 0..N-2, as floats."""
     scale = math.sqrt(2) * self.std
-    high, low = (
-      math.erf((math.log(t) - self.mean) / scale)
-      for t in (self.levels.t_max, self.levels.t_min)
-    )
+    ends = self.levels.t_max, self.levels.t_min
+    high, low = (math.erf((math.log(t) - self.mean) / scale) for t in ends)
     z = jax.lax.erf_inv(high - draws * (high - low))
     position = self.levels.inverse(jnp.exp(self.mean + scale * z))
     return jnp.floor(position * (self.num_points - 1))

@@ -137,9 +137,9 @@ def karras_ratio_grid(
 
   Example:
     >>> from jaxflow.paths import Linear
-    >>> grid = karras_ratio_grid(3, path=Linear(), t_min=0.01, t_max=0.99)
+    >>> grid = karras_ratio_grid(3, path=Linear(), t_min=0.006, t_max=0.994)
     >>> [round(float(t), 3) for t in grid]
-    [0.99, 0.818, 0.01]
+    [0.994, 0.848, 0.006]
   """
   low, high = _ends(path, t_min, t_max)
   ratios = karras_grid(num_points, t_min=low, t_max=high, rho=rho)
@@ -169,10 +169,8 @@ def _ends(path: Path, t_min: float, t_max: float) -> tuple[float, float]:
   for name, t in (("t_min", t_min), ("t_max", t_max)):
     # Evaluated now, also inside jit: the ends are no traced values.
     with jax.ensure_compile_time_eval():
-      alpha, sigma = (
-        float(coefficient(jnp.asarray(t, float)))
-        for coefficient in (path.alpha, path.sigma)
-      )
+      time = jnp.asarray(t, float)
+      alpha, sigma = float(path.alpha(time)), float(path.sigma(time))
     if min(alpha, sigma) < _ZERO:
       raise ValueError(
         f"{name} {t}: the log-SNR is infinite there; give a {name} inside the "

@@ -125,10 +125,8 @@ class TruncatedPair:
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
-    first, second = jax.random.split(key)
-    return self.transform(
-      jax.random.uniform(first, (n,)), jax.random.uniform(second, (n,))
-    )
+    keys = jax.random.split(key)
+    return self.transform(*(jax.random.uniform(k, (n,)) for k in keys))
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:
