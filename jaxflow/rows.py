@@ -100,12 +100,6 @@ def side_by_side(
   """Call a function once for the arguments of two sets of rows.
 
   The sets stand side by side within a block, so that no row changes its device.
-
-  Example:
-    >>> a, b = jnp.array([1, 2]), jnp.array([3, 4])
-    >>> x, y = side_by_side(jnp.negative, (a,), (b,), (2, 1))
-    >>> x.tolist(), y.tolist()
-    ([-1, -2], [-3, -4])
   """
   return split(function(*merge(first, second, block)), block)
 

@@ -13,7 +13,7 @@ network predicts. Options mean the same in all of them:
 
   path        the path on which the points lie
   sigma_data  standard deviation of the data; the path is then that of EDM
-  solver      the step of an ODE, `(velocity, x, t, s) -> x`
+  solver      the step of an ODE; see `solvers`
   omega       guidance scale; 1 is none
 """
 

@@ -47,8 +47,7 @@ def mid_training_loss(
   A batch of B trajectories is K B rows of the network: choose B accordingly.
 
   Args:
-    batch: As in every loss (`jaxflow.losses`); of `data`, (1) may need the
-      shape only.
+    batch: Of `data`, (1) may need the shape only. Others: see `jaxflow.losses`.
     path: A path with sigma > 0 and alpha > 0 on all the grid.
     flow_map: `flow_maps.edm_denoiser`; it is called with s = t_min.
     grid: Number of points -> decreasing times: equal steps of log-SNR are

@@ -66,11 +66,11 @@ def moment_matching_loss(
   Example:
     >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: xt / t[:, None]     # exact for data = 0
-    >>> path, law = paths.Linear(t_max=0.99), times.Uniform(t_max=0.99)
+    >>> pair = times.SortedPair(law=times.Uniform(t_max=0.99))
     >>> loss, _ = moment_matching_loss(
-    ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))}, path=path,
-    ...     flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.SortedPair(law=law))
+    ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))},
+    ...     path=paths.Linear(t_max=0.99), sample_times=pair,
+    ...     flow_map=flow_maps.average_velocity)
     >>> (jnp.abs(loss) < 1e-4).all().item()
     True
   """

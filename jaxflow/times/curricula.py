@@ -198,9 +198,8 @@ class ShrinkingPair:
 
   def at(self, progress: Array) -> PairSampler:
     """Return the sampler of pairs at a share of training."""
-    stage = jnp.minimum(
-      jnp.floor(progress * self.num_stages), self.num_stages - 1
-    )
+    stage = jnp.floor(progress * self.num_stages)
+    stage = jnp.minimum(stage, self.num_stages - 1)
     return Ratio(
       law=self.law,
       decay=self.q ** -(stage + 1),

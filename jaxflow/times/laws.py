@@ -166,7 +166,6 @@ class Constant:
 
   def __call__(self, key: Array, n: int) -> Array:
     """Sample n times `[n]`."""
-    del key
     return jnp.full((n,), self.t)
 
 
