@@ -17,6 +17,7 @@ from jaxflow import (
   flow_maps,
   models,
   paths,
+  predictions,
   pretrained,
   sampling,
   solvers,
@@ -26,8 +27,7 @@ from jaxflow import (
 from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
-from jaxflow.predictions import parameterizations
-from jaxflow.times import curricula, dyadic, path_grids
+from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
 Maker = Callable[..., Any]
@@ -101,12 +101,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
-    "normalized": _partial(parameterizations.normalized),
-    "trigonometric_from_edm": _partial(
-      parameterizations.trigonometric_from_edm
-    ),
+    "normalized": _partial(predictions.normalized),
+    "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
-      parameterizations.trigonometric_from_linear
+      predictions.trigonometric_from_linear
     ),
   },
   "law": _LAWS,
@@ -129,10 +127,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "karras": _partial(times.karras_grid),
     "log": _partial(times.log_grid),
     "shifted": _partial(times.shifted_grid),
-    "given": _partial(path_grids.given_grid),
-    "extended": _partial(path_grids.extended_grid),
-    "log_snr": _partial(path_grids.log_snr_grid),
-    "karras_ratio": _partial(path_grids.karras_ratio_grid),
+    "given": _partial(grids.given_grid),
+    "extended": _partial(grids.extended_grid),
+    "log_snr": _partial(grids.log_snr_grid),
+    "karras_ratio": _partial(grids.karras_ratio_grid),
   },
   "coupling": {
     "given": _value(couplings.noise_of),

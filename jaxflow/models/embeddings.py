@@ -75,8 +75,8 @@ class GuidanceEmbedder(nnx.Module):
 def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
   """Return the inputs that a network has of the guidance, [B] each, float32.
 
-  The guidance scale `omega`, 1 or more, enters as `1 - 1 / omega`, in [0, 1) like
-  a time. `t_start` and `t_end` are the ends of its interval of times.
+  The guidance scale `omega`, 1 or more, enters as `1 - 1 / omega`, in [0, 1)
+  like a time. `t_start` and `t_end` are the ends of its interval of times.
   """
   names = ("omega", "t_start", "t_end")
   for name in names:
