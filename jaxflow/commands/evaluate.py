@@ -3,49 +3,34 @@
 import pathlib
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import SAMPLING, checkpoint, whole_numbers
-
-__all__ = ["COMMAND"]
-
-
-def _define(values: flags.FlagValues) -> None:
-  flags.DEFINE_string(
-    "workdir", None, "the folder of a run", flag_values=values
-  )
-  flags.DEFINE_list(
-    "nfe",
-    [],
-    "network calls per sample, with commas between; one evaluation each "
-    "(default: the config's evaluation.nfe)",
-    flag_values=values,
-  )
-  flags.DEFINE_string(
-    "step",
-    None,
-    "the checkpoint (default: the latest), or best",
-    flag_values=values,
-  )
+from jaxflow.commands.command import (
+  SAMPLING,
+  STEP,
+  WORKDIR,
+  Command,
+  Flag,
+  Values,
+  whole_numbers,
+)
+from jaxflow.commands.console import log
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  nfe, step = whole_numbers(values, "nfe"), checkpoint(values.step)
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow import metrics
   from jaxflow.evaluation.of_run import evaluate
 
   rows = evaluate(
-    pathlib.Path(values.workdir), nfe=nfe, config=config, step=step, say=say
+    pathlib.Path(values.workdir),
+    nfe=values.nfe or (),
+    config=config,
+    step=values.step,
+    say=log,
   )
-  say(metrics.table({_title(row): row["scores"] for row in rows}))
+  log(metrics.table({_title(row): row["scores"] for row in rows}))
   for row in rows:
     if row["nfe"]:
       speed = row["samples_per_second"]
-      say(f"{_title(row)}: {speed:,.0f} samples/s")
-  return 0
+      log(f"{_title(row)}: {speed:,.0f} samples/s")
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -55,7 +40,16 @@ def _title(row: dict[str, Any]) -> str:
 COMMAND = Command(
   summary="compare samples with held-out data, beside scores of real data",
   changes=(*SAMPLING, "evaluation", "data.raw_dir", "data.data_dir"),
-  define=_define,
+  flags=(
+    WORKDIR,
+    Flag(
+      "nfe",
+      "network calls per sample, with commas between; one evaluation each "
+      "(default: the config's evaluation.nfe)",
+      kind=whole_numbers,
+    ),
+    STEP,
+  ),
   required={"workdir": "FOLDER"},
   run=_run,
   notes="""\
