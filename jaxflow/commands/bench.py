@@ -3,13 +3,7 @@
 import pathlib
 from typing import Any
 
-from jaxflow.commands.command import (
-  WORKDIR,
-  Command,
-  Flag,
-  Values,
-  whole_numbers,
-)
+from jaxflow.commands.command import WORKDIR, Command, Flag, Values, numbers
 from jaxflow.commands.console import log
 
 
@@ -36,9 +30,9 @@ COMMAND = Command(
       "nfe",
       "network calls per sample (default: of 1,2,4,8 those that its sampler "
       "can make)",
-      kind=whole_numbers,
+      kind=numbers,
     ),
-    Flag("batch", "samples at a time (default: 1,8,64)", kind=whole_numbers),
+    Flag("batch", "samples at a time (default: 1,8,64)", kind=numbers),
     Flag(
       "teacher",
       "another run to measure beside it (default: the teacher in the run's own "
@@ -48,7 +42,7 @@ COMMAND = Command(
     Flag(
       "teacher_nfe",
       "network calls per sample of the teacher (default: as --nfe)",
-      kind=whole_numbers,
+      kind=numbers,
     ),
   ),
   required={"workdir": "FOLDER"},

@@ -7,9 +7,9 @@ from typing import Any
 from absl.flags import FlagValues as Values
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
   """Read whole numbers with commas between."""
-  return tuple(int(number) for number in text.split(","))
+  return tuple(map(int, text.split(",")))
 
 
 def checkpoint(text: str) -> int | str:

@@ -10,7 +10,7 @@ from jaxflow.commands.command import (
   Command,
   Flag,
   Values,
-  whole_numbers,
+  numbers,
 )
 from jaxflow.commands.console import log
 
@@ -46,7 +46,7 @@ COMMAND = Command(
       "nfe",
       "network calls per sample, with commas between; one evaluation each "
       "(default: the config's evaluation.nfe)",
-      kind=whole_numbers,
+      kind=numbers,
     ),
     STEP,
   ),

@@ -32,7 +32,7 @@ _WANTED = {
   "checkpoint": "a whole number, or best",
   "float": "a number",
   "int": "a whole number",
-  "whole_numbers": "whole numbers, --{name}=1,2,4 for instance",
+  "numbers": "whole numbers, --{name}=1,2,4 for instance",
 }
 
 
@@ -86,12 +86,7 @@ def options_of(options: type[Any], values: Values) -> Any:
 
 
 def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
-  """Read the flags of a command in place; return its config, or None.
-
-  Args:
-    command: The command.
-    values: Its flags, as `defined` returns them.
-    arguments: The command line behind the command.
+  """Read the flags of a command into `values`; return its config, or None.
 
   Raises:
     UsageError: If a flag is unknown, has a wrong value, or is missing.

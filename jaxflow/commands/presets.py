@@ -16,10 +16,7 @@ def _run(values: Values, config: Any) -> None:
     methods = presets.methods_of(file)
     listed = "all" if methods == list(METHODS) else ", ".join(methods) or "none"
     wrapped = textwrap.wrap(
-      f"methods: {listed}",
-      80,
-      initial_indent="  ",
-      subsequent_indent="    ",
+      f"methods: {listed}", 80, initial_indent="  ", subsequent_indent="    "
     )
     lines = [name, f"  {presets.summary(file)}", f"  {file}", *wrapped]
     log("\n".join(lines))

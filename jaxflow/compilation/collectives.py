@@ -67,16 +67,6 @@ def collectives(module: Module) -> list[Collective]:
   """Return the collectives of a program that involve several devices.
 
   Counts include the rounds of loops.
-
-  Example:
-    >>> lines = [
-    ...   "HloModule sum, num_partitions=8",
-    ...   "ENTRY %main () -> f32[4] {",
-    ...   "  ROOT %sum = f32[4] all-reduce(%x), replica_groups=[1,8]<=[8]",
-    ... ]
-    >>> (found,) = collectives(Module.parse(chr(10).join(lines)))
-    >>> found.kind, found.group, found.bytes
-    ('all-reduce', 8, 16)
   """
   found: dict[tuple[str, str], Collective] = {}
   for name, count in executions(module).counts.items():

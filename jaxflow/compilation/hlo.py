@@ -24,12 +24,7 @@ _NAME = re.compile(r"%([^\s,()]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """The type of an array.
-
-  Example:
-    >>> shapes("(f32[2,3]{1,0}, bf16[4])")[0].bytes
-    24
-  """
+  """The type of an array."""
 
   dtype: str
   dims: tuple[int, ...]

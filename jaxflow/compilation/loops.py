@@ -50,30 +50,31 @@ def executions(module: Module) -> Executions:
   """Count the executions of each computation of a program."""
   counts: dict[str, int] = collections.Counter()
   kernels: set[str] = set()
-  unknown: set[tuple[str, str]] = set()
-  conditionals: set[tuple[str, str]] = set()
 
   def visit(name: str, count: int, inside: bool) -> None:
     counts[name] += count
     if inside:
       kernels.add(name)
     for instruction in module.computations[name].values():
-      place = name, instruction.name
-      if instruction.opcode == "conditional":
-        conditionals.add(place)
-      elif instruction.opcode == "while":
-        if trip_count(module, name, instruction) is None:
-          unknown.add(place)
       fused = instruction.opcode == "fusion"
       for called, times in _calls(module, name, instruction):
         visit(called, count * times, inside or fused)
 
   visit(module.entry, 1, False)
+  executed = [
+    (name, instruction)
+    for name in counts
+    for instruction in module.computations[name].values()
+  ]
   return Executions(
     counts=dict(counts),
     kernels=kernels,
-    unknown=len(unknown),
-    conditionals=len(conditionals),
+    unknown=sum(
+      instruction.opcode == "while"
+      and trip_count(module, name, instruction) is None
+      for name, instruction in executed
+    ),
+    conditionals=sum(x.opcode == "conditional" for _, x in executed),
   )
 
 
@@ -81,13 +82,6 @@ def matmul_flops(module: Module) -> int:
   """Count the FLOPs of all matrix products and convolutions of a program.
 
   Of a program for many devices this is the part of one device.
-
-  Example:
-    >>> import jax, jax.numpy as jnp
-    >>> x = jnp.ones((2, 3))
-    >>> text = jax.jit(jnp.dot).lower(x, x.T).compile().as_text()
-    >>> matmul_flops(Module.parse(text))
-    24
   """
   return _flops(module, module.entry)
 

@@ -14,15 +14,7 @@ from jaxflow.compilation.hlo import Instruction, Shape, shapes
 
 
 def product_flops(instructions: dict[str, Instruction]) -> int:
-  """Count the FLOPs of the products in one computation, without its calls.
-
-  Example:
-    >>> contracted = ", lhs_contracting_dims={1}, rhs_contracting_dims={0}"
-    >>> operands = "f32[2,3] %x, f32[3,4] %y"
-    >>> dot = Instruction("dot", "f32[2,4]", "dot", operands, contracted)
-    >>> product_flops({"dot": dot})
-    48
-  """
+  """Count the FLOPs of the products in one computation, without its calls."""
   count = {"dot": _dot, "convolution": _convolution}
   total = 0
   for instruction in instructions.values():

@@ -113,13 +113,8 @@ def compile_program(
   """Compile a program and read its memory, FLOPs and collectives.
 
   A program that does not fit has a report, too; any other error of the
-  compiler is raised.
-
-  Args:
-    program: The program.
-    chip: The chip of the mesh, or None for the host.
-    limit: Available bytes of a device; default: `chip.usable_hbm`.
-    options: Compiler options.
+  compiler is raised. The chip of the host is None. A device has `limit` bytes,
+  by default those that the compiler grants on the chip.
 
   Example:
     >>> import jax.numpy as jnp

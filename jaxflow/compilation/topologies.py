@@ -91,10 +91,8 @@ class Topology:
     # Resolving a config computes on the host.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
-    if self.chip is None:
-      self._prepare_host()
-
-  def _prepare_host(self) -> None:
+    if self.chip is not None:
+      return
     forced = "xla_force_host_platform_device_count"
     if forced not in os.environ.get("XLA_FLAGS", ""):
       # JAX may have started already, perhaps with enough of them.

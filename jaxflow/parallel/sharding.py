@@ -87,11 +87,6 @@ def with_mesh(mesh: Mesh, function: _F) -> _F:
   """Return a function that is traced with a mesh in force.
 
   Networks then keep the rows of their activations where the batch has them.
-
-  Example:
-    >>> names = lambda: jax.sharding.get_abstract_mesh().axis_names
-    >>> with_mesh(make_mesh(), names)()
-    ('data', 'fsdp', 'tensor')
   """
 
   @functools.wraps(function)
