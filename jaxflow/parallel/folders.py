@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
 
-__all__ = ["check_shared", "locked", "make_workdir"]
-
 
 def make_workdir(workdir: pathlib.Path) -> None:
   """Make a folder; raise UsageError if it cannot be written."""

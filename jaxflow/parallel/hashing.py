@@ -7,8 +7,6 @@ import jax
 from jaxflow.parallel import processes
 from jaxflow.types import PyTree
 
-__all__ = ["parameters_hash"]
-
 
 def parameters_hash(params: PyTree) -> str:
   """Return a hash of names, shapes and values, 16 hexadecimal digits.

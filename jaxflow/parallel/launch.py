@@ -20,8 +20,6 @@ import jax
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import processes
 
-__all__ = ["in_job", "join", "leave"]
-
 MODES = ("auto", "on", "off")
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Variables of launchers that hold the number of processes.

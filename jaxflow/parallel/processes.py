@@ -21,20 +21,6 @@ from jax.experimental import multihost_utils
 from jaxflow.errors import RunError, UsageError
 from jaxflow.types import PyTree
 
-__all__ = [
-  "check_same",
-  "count",
-  "each",
-  "everywhere",
-  "gather",
-  "interruption",
-  "is_main",
-  "of_main",
-  "of_main_arrays",
-  "once",
-  "together",
-]
-
 _T = TypeVar("_T")
 
 # How many bytes of a message reach the other processes.

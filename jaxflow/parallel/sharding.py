@@ -23,21 +23,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
-__all__ = [
-  "MIN_SHARDED_SIZE",
-  "ROWS",
-  "batch_sharding",
-  "fitting_mesh",
-  "local_rows",
-  "make_mesh",
-  "parameter_shardings",
-  "replicated",
-  "row_sharding",
-  "row_shards",
-  "undivided",
-  "with_mesh",
-]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 AXES = ("data", "fsdp", "tensor")

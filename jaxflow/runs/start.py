@@ -32,20 +32,7 @@ def resolve(
   workdir: pathlib.Path | None,
   mesh: jax.sharding.Mesh,
 ) -> tuple[config_lib.Config, Others]:
-  """Fill in the fields that data and other runs decide; check an earlier run.
-
-  Args:
-    config: The run's config.
-    inputs: Its data.
-    workdir: Its folder, or None.
-    mesh: The devices on which to put the networks of other runs.
-
-  Returns:
-    The resolved config, and the runs that a run which begins takes from.
-
-  Raises:
-    UsageError: If another run is not there, or the workdir holds another one.
-  """
+  """Fill in what data and other runs decide; check an earlier run."""
   saved = None if workdir is None else _earlier_config(workdir)
   resumed = saved if begun(workdir) else None
   sources = config_lib.sources(config)
@@ -118,17 +105,7 @@ def _earlier_config(workdir: pathlib.Path) -> config_lib.Config | None:
 def frozen_parameters(
   run: Run, template: TrainState, others: Others
 ) -> dict[str, PyTree]:
-  """Return the parameters that never change, by role.
-
-  Args:
-    run: The student's run.
-    template: The shapes of its state.
-    others: The runs that it takes networks from.
-
-  Raises:
-    UsageError: If the student cannot start from its teacher, or a file is not
-      what it should be.
-  """
+  """Return the parameters that never change, by role."""
   plan = run.plan
   sources = {"teacher": plan.teacher, "features": plan.features}
   given = {

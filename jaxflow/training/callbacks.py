@@ -10,8 +10,6 @@ import numpy as np
 
 from jaxflow.errors import RunError, UsageError
 
-__all__ = ["Callbacks", "Start"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:

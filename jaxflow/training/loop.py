@@ -12,8 +12,6 @@ from jaxflow.training.clock import Clock
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
 
-__all__ = ["Batches", "StepFn", "steps_per_dispatch", "train"]
-
 # Seconds between looks at batches and devices.
 _POLL = 0.001
 
