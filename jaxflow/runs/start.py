@@ -33,8 +33,9 @@ def resolve(
   mesh: jax.sharding.Mesh,
 ) -> tuple[config_lib.Config, Others]:
   """Fill in what data and other runs decide; check an earlier run."""
-  saved = None if workdir is None else _earlier_config(workdir)
-  resumed = saved if begun(workdir) else None
+  # A run that has no checkpoint yet may still become another one.
+  earlier = None if workdir is None else _earlier_config(workdir)
+  resumed = earlier if begun(workdir) else None
   sources = config_lib.sources(config)
   others: Others = {}
   configs: dict[str, Any] = dict.fromkeys(_STORED)
@@ -47,8 +48,8 @@ def resolve(
       configs[name] = others[name][0].plan.config
   init = sources["init"]
   step = init.step
-  if step is None and saved:
-    step = config_lib.sources(saved)["init"].step
+  if step is None and resumed:
+    step = config_lib.sources(resumed)["init"].step
   if init.workdir and resumed is None:
     others["init"] = _load("init", init.workdir, mesh, init.ema, step)
     step = int(others["init"][1].step)
@@ -60,8 +61,8 @@ def resolve(
     init_step=step,
     **configs,
   )
-  if saved:
-    config_lib.check_same_run(saved, config, str(workdir))
+  if resumed:
+    config_lib.check_same_run(resumed, config, str(workdir))
   return config, others
 
 

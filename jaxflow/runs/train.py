@@ -241,9 +241,10 @@ def _run(
       )
     )
     processes.together(told.check)
+    shown = processes.of_main(told.hears("on_samples"))
 
     def on_sample(state: TrainState, step: int) -> None:
-      samples = prepared.previews(state)
+      samples = prepared.previews(state) if shown else None
       if samples is not None:
         told.on_samples(step, samples)
 

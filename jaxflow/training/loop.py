@@ -140,7 +140,8 @@ def train(
     due = step % checkpoint_every == 0 and step < steps
     if due and not int(state.skipped_in_row):
       checkpoints.save(step, state, batches.get_state())
-      callbacks.on_checkpoint(step)
+      if checkpoints.folder is not None:
+        callbacks.on_checkpoint(step)
     if sample_every and step % sample_every == 0 and step < steps:
       on_sample(state, step)
     if step < steps:
@@ -152,7 +153,8 @@ def train(
   _check_skipped(state, step, limit, checkpoints)
   checkpoints.save(step, state, batches.get_state())
   checkpoints.wait()
-  callbacks.on_checkpoint(step)
+  if checkpoints.folder is not None:
+    callbacks.on_checkpoint(step)
   if step >= steps:
     on_sample(state, step)
     on_steps(state, step, batches.get_state())
