@@ -207,10 +207,12 @@ def test_a_callback_that_fails_to_close_is_named(tmp_path):
     def close(self):
       raise OSError("disk is full")
 
-  with pytest.raises(RunError, match=r"^callback Broken\.close failed: OSError"):
-    run(tmp_path, Broken())
-  # The run itself is saved.
-  assert run(tmp_path).finished
+  workdir, lines = tmp_path / "run", []
+  line = r"^callback Broken\.close failed: OSError: disk is full$"
+  with pytest.raises(RunError, match=line):
+    run(tmp_path, Broken(), workdir=workdir)
+  run(tmp_path, workdir=workdir, lines=lines)
+  assert any("nothing to do" in line for line in lines)
 
 
 def test_progress_line():
