@@ -45,7 +45,8 @@ def _given_network(
   del second_time, heads, guidance_inputs
   raise UsageError(
     "name='given': the run has a network of yours: pass it again, "
-    "network=jaxflow.Network(init, apply)"
+    "network=jaxflow.Network(init, apply), to jaxflow.train or jaxflow.load; "
+    "no other run can start from it or be taught by it"
   )
 
 
