@@ -278,16 +278,8 @@ def _kind_of(annotation: Any) -> str | None:
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
   """Look a name up.
 
-  Args:
-    field: Name of the config field or flag, for the message.
-    name: The name that the user gave.
-    choices: The values by name.
-
   Returns:
     The value of `choices`.
-
-  Raises:
-    UsageError: If the name is unknown; it suggests the nearest.
 
   Example:
     >>> choose("color", "red", {"red": 1})
@@ -313,12 +305,6 @@ def make(
     field: Where in the config it stands, for messages.
     **context: Values that are passed on where the component takes an argument
       of that name and the specification does not give it.
-
-  Returns:
-    The component.
-
-  Raises:
-    UsageError: If the name, or an option, is unknown.
 
   Example:
     >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
@@ -364,9 +350,6 @@ def make_options(
     field: Where in the config they stand, for messages.
     **context: As of `make`.
 
-  Raises:
-    UsageError: If the name, or an option, of a component is unknown.
-
   Example:
     >>> given = {"solver": {"name": "heun"}}
     >>> made = make_options(flow_maps.ode_step, given, field="flow_map")
@@ -391,9 +374,6 @@ def complete(
     kind: A key of `KINDS`.
     specification: `name` and options.
     field: Where in the config it stands, for messages.
-
-  Raises:
-    UsageError: If the name is unknown.
 
   Example:
     >>> complete("grid", {"name": "karras"}, field="sample.grid")
