@@ -8,7 +8,7 @@ share of interval rows does not depend on the number of devices.
 
 import math
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,10 @@ def merge(interval: Tree, flow: Tree, block: Block) -> Tree:
 
 
 def side_by_side(
-  function: Callable[..., Tree], first: tuple, second: tuple, block: Block
+  function: Callable[..., Tree],
+  first: tuple[Any, ...],
+  second: tuple[Any, ...],
+  block: Block,
 ) -> tuple[Tree, Tree]:
   """Call a function once for the arguments of two sets of rows.
 

@@ -34,9 +34,6 @@ def compile_config(
     topology: The devices; `prepare` has been called.
     hbm: Memory of a device in GiB; default: the chip's.
     log: Prints a line.
-
-  Raises:
-    UsageError: If a field is wrong.
   """
   config_lib.check_limits(config)
   if hbm is not None and not hbm > 0:
@@ -80,10 +77,6 @@ def assumed_plan(config: config_lib.Config) -> tuple[Plan, list[str]]:
 
   Each run that is taken to be like the student has a line beside the plan.
   Without `data.shape` or `data.num_classes` the data are read.
-
-  Raises:
-    UsageError: If the data or a run that is there cannot be read, or a field
-      does not fit the others.
   """
   data = config_lib.data_plan(config)
   shape, num_classes = data.shape, data.num_classes

@@ -118,9 +118,6 @@ def sampler_program(
 
   Every device draws all `rows` samples where the mesh does not divide them.
   The parameters may be shapes.
-
-  Raises:
-    UsageError: No number of steps makes `nfe` calls.
   """
   where = _placement(rows, mesh)
   draw = sharding.with_mesh(mesh, plan.model.make_sampler(plan.sample, nfe))

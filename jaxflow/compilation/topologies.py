@@ -75,10 +75,6 @@ class Topology:
     """Set up the process to compile for the devices, before JAX starts.
 
     This sets environment variables and JAX's platforms.
-
-    Raises:
-      UsageError: The TPU compiler is missing, or JAX has already started with
-        fewer host devices.
     """
     if self.chip is not None:
       if importlib.util.find_spec("libtpu") is None:
@@ -106,11 +102,7 @@ class Topology:
       )
 
   def devices(self) -> list[Any]:
-    """Return the devices in mesh order; a pod's can compile, but not run.
-
-    Raises:
-      UsageError: The TPU compiler refuses the arrangement.
-    """
+    """Return the devices in mesh order; a pod's can compile, but not run."""
     if self.chip is None:
       return jax.devices("cpu")[: self.size]
     try:

@@ -70,7 +70,7 @@ class ConvClassifier(nnx.Module):
   ):
     side = min(data_shape[:2])
     depth = max(1, int(math.log2(side / _SMALLEST)))
-    self.trunk = Trunk(
+    self.trunk: Trunk = Trunk(
       data_shape=data_shape,
       width=width,
       depth=depth,
@@ -80,8 +80,8 @@ class ConvClassifier(nnx.Module):
     )
     places = math.prod(-(-size // 2**depth) for size in data_shape[:2])
     inputs = places * self.trunk.width
-    self.hidden = nnx.Linear(inputs, _FEATURES, rngs=rngs)
-    self.output = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(inputs, _FEATURES, rngs=rngs)
+    self.output: nnx.Linear = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features [B, 64] and logits [B, num_classes]."""

@@ -55,7 +55,7 @@ class LabelLogit(nnx.Module):
   """The logit of eq. (1)."""
 
   def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
-    self.output = nnx.Linear(width, 1, rngs=rngs)
+    self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -74,8 +74,10 @@ class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
   def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
-    self.trunk = Trunk(**trunk, rngs=rngs)
-    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
+    self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
+    self.logit: LabelLogit = LabelLogit(
+      self.trunk.width, num_classes, rngs=rngs
+    )
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
     """Return the logits [B]."""

@@ -73,15 +73,17 @@ class DiT(Output):
     self.width = width
     self.dtype = dtype
     self.heads = heads
-    self.trunk = depth - head_depth
+    self.trunk: int = depth - head_depth
     pixels = patch_size**2 * data_shape[2]
     xavier = nnx.initializers.xavier_uniform()
-    self.patch = TokenLinear(
+    self.patch: TokenLinear = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
     times = {"scale": time_scale, "rngs": rngs}
-    self.time = TimeEmbedder(width, **times)
-    self.interval = TimeEmbedder(width, **times) if second_time else None
+    self.time: TimeEmbedder = TimeEmbedder(width, **times)
+    self.interval: TimeEmbedder = (
+      TimeEmbedder(width, **times) if second_time else None
+    )
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )

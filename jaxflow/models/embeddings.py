@@ -4,6 +4,8 @@ Times and their embeddings are float32 whatever the network computes in: in
 bfloat16 two times closer than 1/256 would be one time.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +51,12 @@ class TimeEmbedder(nnx.Module):
   def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
     self.scale = scale
     init = nnx.initializers.normal(0.02)
-    self.hidden = nnx.Linear(self.features, width, kernel_init=init, rngs=rngs)
-    self.output = nnx.Linear(width, width, kernel_init=init, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(
+      self.features, width, kernel_init=init, rngs=rngs
+    )
+    self.output: nnx.Linear = nnx.Linear(
+      width, width, kernel_init=init, rngs=rngs
+    )
 
   def __call__(self, t: Array) -> Array:
     """Return the embedding [B, width] of `t` [B], float32."""
@@ -62,9 +68,9 @@ class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
   def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.start = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.end = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.scale: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.start: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.end: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
 
   def __call__(self, cond: PyTree) -> Array:
     """Return the embedding [B, width] of `guidance_of(cond)`, float32."""
@@ -97,7 +103,9 @@ class LabelEmbedder(nnx.Module):
   ):
     self.num_classes = num_classes
     shape = (num_classes + 1, width)
-    self.table = nnx.Param(nnx.initializers.normal(std)(rngs.params(), shape))
+    self.table: nnx.Param[Any] = nnx.Param(
+      nnx.initializers.normal(std)(rngs.params(), shape)
+    )
 
   def __call__(self, cond: PyTree, batch: int) -> Array:
     """Return the embedding [batch, width] of the labels in `cond`.

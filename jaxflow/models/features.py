@@ -170,7 +170,7 @@ class Trunk(nnx.Module):
     image = len(data_shape) == 3
     before = data_shape[-1]
     if image:
-      self.input = nnx.Conv(before, width, (3, 3), **options)
+      self.input: nnx.Conv = nnx.Conv(before, width, (3, 3), **options)
       before = width
     for i in range(depth):
       self.width = width * 2 ** min(i + 1, 3) if image else width

@@ -55,7 +55,7 @@ class MLP(nnx.Module):
     init = (
       nnx.initializers.zeros if zero_output else nnx.initializers.lecun_normal()
     )
-    self.output = nnx.Linear(
+    self.output: nnx.Linear = nnx.Linear(
       features, heads * dimension, kernel_init=init, rngs=rngs
     )
 

@@ -35,7 +35,7 @@ class Modulation(nnx.Module):
   def __init__(self, width: int, parts: int, *, dtype: Any, rngs: nnx.Rngs):
     self.parts = parts
     zeros = nnx.initializers.zeros
-    self.linear = nnx.Linear(
+    self.linear: nnx.Linear = nnx.Linear(
       width, parts * width, kernel_init=zeros, dtype=dtype, rngs=rngs
     )
 
@@ -55,8 +55,8 @@ class Attention(nnx.Module):
 
   def __init__(self, width: int, num_heads: int, *, dtype: Any, rngs: nnx.Rngs):
     self.num_heads = num_heads
-    self.qkv = _linear(width, 3 * width, dtype=dtype, rngs=rngs)
-    self.output = _linear(width, width, dtype=dtype, rngs=rngs)
+    self.qkv: TokenLinear = _linear(width, 3 * width, dtype=dtype, rngs=rngs)
+    self.output: TokenLinear = _linear(width, width, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return the attended tokens [B, T, width]."""
@@ -83,12 +83,16 @@ class Block(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.norm = layer_norm(width, dtype, rngs)
-    self.modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
-    self.attention = Attention(width, num_heads, dtype=dtype, rngs=rngs)
-    self.expand = _linear(width, 4 * width, dtype=dtype, rngs=rngs)
-    self.contract = _linear(4 * width, width, dtype=dtype, rngs=rngs)
-    self.dropout = nnx.Dropout(dropout)
+    self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
+    self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
+    self.attention: Attention = Attention(
+      width, num_heads, dtype=dtype, rngs=rngs
+    )
+    self.expand: TokenLinear = _linear(width, 4 * width, dtype=dtype, rngs=rngs)
+    self.contract: TokenLinear = _linear(
+      4 * width, width, dtype=dtype, rngs=rngs
+    )
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
     """Return tokens [B, T, width] after the block, of a condition [B, width].
@@ -194,10 +198,14 @@ class Output(nnx.Module):
   """Tokens to pixels: a norm, its modulation, a layer that starts at zero."""
 
   def __init__(self, width: int, pixels: int, *, rngs: nnx.Rngs):
-    self.norm = layer_norm(width, jnp.float32, rngs)
-    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
+    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
+    self.modulation: Modulation = Modulation(
+      width, 2, dtype=jnp.float32, rngs=rngs
+    )
     zeros = nnx.initializers.zeros
-    self.output = TokenLinear(width, pixels, kernel_init=zeros, rngs=rngs)
+    self.output: TokenLinear = TokenLinear(
+      width, pixels, kernel_init=zeros, rngs=rngs
+    )
 
   def project(self, x: Array, c: Array) -> Array:
     """Return the patches [B, T, pixels] of tokens [B, T, width], float32."""

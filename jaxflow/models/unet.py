@@ -67,7 +67,7 @@ class UNet(nnx.Module):
     self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
-    self.time = Embedder(channels, embedding, rngs=rngs)
+    self.time: Embedder = Embedder(channels, embedding, rngs=rngs)
     self.interval = (
       Embedder(channels, embedding, rngs=rngs) if second_time else None
     )
@@ -87,19 +87,19 @@ class UNet(nnx.Module):
     encoder, decoder = layers(
       data_shape[0], channels, multipliers, num_blocks, attention_resolutions
     )
-    self.input = convolution(data_shape[2], channels, dtype, rngs)
+    self.input: nnx.Conv = convolution(data_shape[2], channels, dtype, rngs)
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
           layer, embedding, dropout=dropout, dtype=dtype, rngs=rngs
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth = len(encoder)
-    self.joins = tuple(layer.joins for layer in decoder)
+    self.depth: int = len(encoder)
+    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
-    self.norm = group_norm(width, jnp.float32, rngs)
+    self.norm: nnx.GroupNorm = group_norm(width, jnp.float32, rngs)
     self.heads = heads
-    self.output = convolution(
+    self.output: nnx.Conv = convolution(
       width, heads * data_shape[2], jnp.float32, rngs, zero=True
     )
 

@@ -79,8 +79,12 @@ class Embedder(nnx.Module):
   """Maps features of a time [B, features] to vectors [B, width], float32."""
 
   def __init__(self, features: int, width: int, *, rngs: nnx.Rngs):
-    self.hidden = nnx.Linear(features, width, kernel_init=_xavier, rngs=rngs)
-    self.output = nnx.Linear(width, width, kernel_init=_xavier, rngs=rngs)
+    self.hidden: nnx.Linear = nnx.Linear(
+      features, width, kernel_init=_xavier, rngs=rngs
+    )
+    self.output: nnx.Linear = nnx.Linear(
+      width, width, kernel_init=_xavier, rngs=rngs
+    )
 
   def __call__(self, features: Array) -> Array:
     """Return the vectors."""
@@ -93,9 +97,13 @@ class SelfAttention(nnx.Module):
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
     options = {"dtype": dtype, "rngs": rngs}
     init = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
-    self.norm = group_norm(width, dtype, rngs)
-    self.qkv = TokenLinear(width, 3 * width, kernel_init=init, **options)
-    self.output = TokenLinear(width, width, kernel_init=_zeros, **options)
+    self.norm: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.qkv: TokenLinear = TokenLinear(
+      width, 3 * width, kernel_init=init, **options
+    )
+    self.output: TokenLinear = TokenLinear(
+      width, width, kernel_init=_zeros, **options
+    )
 
   def __call__(self, x: Array) -> Array:
     """Return the residual [B, H, W, width] of images."""
@@ -123,11 +131,11 @@ class UNetBlock(nnx.Module):
     before, width = layer.before, layer.width
     linear = {"kernel_init": _xavier, "dtype": dtype, "rngs": rngs}
     self.resample = layer.resample
-    self.norm_1 = group_norm(before, dtype, rngs)
-    self.conv_1 = convolution(before, width, dtype, rngs)
-    self.embedding = nnx.Linear(embedding, width, **linear)
-    self.norm_2 = group_norm(width, dtype, rngs)
-    self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
+    self.norm_1: nnx.GroupNorm = group_norm(before, dtype, rngs)
+    self.conv_1: nnx.Conv = convolution(before, width, dtype, rngs)
+    self.embedding: nnx.Linear = nnx.Linear(embedding, width, **linear)
+    self.norm_2: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.conv_2: nnx.Conv = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, **linear)
@@ -137,7 +145,7 @@ class UNetBlock(nnx.Module):
     self.attention = (
       SelfAttention(width, dtype=dtype, rngs=rngs) if layer.attention else None
     )
-    self.dropout = nnx.Dropout(dropout)
+    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
     """Return images [B, H', W', width] of [B, H, W, before], in their type.

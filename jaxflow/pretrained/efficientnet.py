@@ -66,13 +66,13 @@ class Block(nnx.Module):
     expansion: int,
     rngs: nnx.Rngs,
   ):
-    self.identity = stride == 1 and before == width
+    self.identity: bool = stride == 1 and before == width
     inner = before * expansion
-    self.expands = expansion > 1
+    self.expands: bool = expansion > 1
     if self.expands:
-      self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
-      self.bn0 = FrozenNorm(inner)
-    self.depthwise_conv = convolution(
+      self.expand_conv: nnx.Conv = convolution(before, inner, (1, 1), rngs=rngs)
+      self.bn0: FrozenNorm = FrozenNorm(inner)
+    self.depthwise_conv: nnx.Conv = convolution(
       inner,
       inner,
       (kernel, kernel),
@@ -80,9 +80,9 @@ class Block(nnx.Module):
       feature_group_count=inner,
       rngs=rngs,
     )
-    self.bn1 = FrozenNorm(inner)
-    self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
-    self.bn2 = FrozenNorm(width)
+    self.bn1: FrozenNorm = FrozenNorm(inner)
+    self.project_conv: nnx.Conv = convolution(inner, width, (1, 1), rngs=rngs)
+    self.bn2: FrozenNorm = FrozenNorm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -98,9 +98,11 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem = convolution(3, _STEM, (3, 3), strides=2, rngs=rngs)
-    self.bn0 = FrozenNorm(_STEM)
-    self.blocks = 0
+    self.conv_stem: nnx.Conv = convolution(
+      3, _STEM, (3, 3), strides=2, rngs=rngs
+    )
+    self.bn0: FrozenNorm = FrozenNorm(_STEM)
+    self.blocks: int = 0
     before = _STEM
     for repeats, kernel, stride, expansion, width in _STAGES:
       for i in range(repeats):
@@ -109,9 +111,11 @@ class EfficientNetLite0(nnx.Module):
         setattr(self, f"blocks_{self.blocks}", block)
         self.blocks += 1
         before = width
-    self.conv_head = convolution(before, _HEAD, (1, 1), rngs=rngs)
-    self.bn1 = FrozenNorm(_HEAD)
-    self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
+    self.conv_head: nnx.Conv = convolution(before, _HEAD, (1, 1), rngs=rngs)
+    self.bn1: FrozenNorm = FrozenNorm(_HEAD)
+    self.fc: nnx.Linear = nnx.Linear(
+      _HEAD, _CLASSES, precision=PRECISION, rngs=rngs
+    )
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features and logits of prepared images."""

@@ -33,10 +33,10 @@ class Basic(nnx.Module):
     padding: str = "SAME",
     rngs: nnx.Rngs,
   ):
-    self.conv = convolution(
+    self.conv: nnx.Conv = convolution(
       before, width, kernel, strides=stride, padding=padding, rngs=rngs
     )
-    self.bn = FrozenNorm(width)
+    self.bn: FrozenNorm = FrozenNorm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -138,15 +138,15 @@ class BlockE(nnx.Module):
 
   def __init__(self, before: int, *, by_maximum: bool, rngs: nnx.Rngs):
     self.by_maximum = by_maximum
-    self.branch1x1 = Basic(before, 320, rngs=rngs)
-    self.branch3x3_1 = Basic(before, 384, rngs=rngs)
-    self.branch3x3_2a = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3_2b = Basic(384, 384, (3, 1), rngs=rngs)
-    self.branch3x3dbl_1 = Basic(before, 448, rngs=rngs)
-    self.branch3x3dbl_2 = Basic(448, 384, THREE, rngs=rngs)
-    self.branch3x3dbl_3a = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3dbl_3b = Basic(384, 384, (3, 1), rngs=rngs)
-    self.branch_pool = Basic(before, 192, rngs=rngs)
+    self.branch1x1: Basic = Basic(before, 320, rngs=rngs)
+    self.branch3x3_1: Basic = Basic(before, 384, rngs=rngs)
+    self.branch3x3_2a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3_2b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch3x3dbl_1: Basic = Basic(before, 448, rngs=rngs)
+    self.branch3x3dbl_2: Basic = Basic(448, 384, THREE, rngs=rngs)
+    self.branch3x3dbl_3a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3dbl_3b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch_pool: Basic = Basic(before, 192, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, 2048]."""

@@ -33,10 +33,10 @@ class FrozenNorm(nnx.Module):
   """
 
   def __init__(self, width: int):
-    self.weight = nnx.Param(jax.numpy.ones(width))
-    self.bias = nnx.Param(jax.numpy.zeros(width))
-    self.running_mean = nnx.Param(jax.numpy.zeros(width))
-    self.running_var = nnx.Param(jax.numpy.ones(width))
+    self.weight: nnx.Param[Any] = nnx.Param(jax.numpy.ones(width))
+    self.bias: nnx.Param[Any] = nnx.Param(jax.numpy.zeros(width))
+    self.running_mean: nnx.Param[Any] = nnx.Param(jax.numpy.zeros(width))
+    self.running_var: nnx.Param[Any] = nnx.Param(jax.numpy.ones(width))
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
