@@ -81,7 +81,7 @@ class DiT(Output):
     )
     times = {"scale": time_scale, "rngs": rngs}
     self.time: TimeEmbedder = TimeEmbedder(width, **times)
-    self.interval: TimeEmbedder = (
+    self.interval: TimeEmbedder | None = (
       TimeEmbedder(width, **times) if second_time else None
     )
     self.label = (
