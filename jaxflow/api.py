@@ -288,7 +288,7 @@ class TrainedRun:
 
     if self.workdir is not None:
       return of_run.evaluate_in(
-        self.run, self.state, self.mesh, self.workdir, nfe=tuple(nfe), say=log
+        self.run, self.state, self.mesh, self.workdir, nfe=tuple(nfe), log=log
       )
     with tempfile.TemporaryDirectory() as folder:
       return of_run.evaluate_state(
@@ -297,7 +297,7 @@ class TrainedRun:
         self.mesh,
         pathlib.Path(folder),
         nfe=tuple(nfe),
-        say=log,
+        log=log,
       )
 
   @functools.cached_property

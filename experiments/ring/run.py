@@ -250,7 +250,7 @@ def _baselines(
     )
     samples = baselines.draw(baseline, params, bench.seeds, settings["num"])
     rows.append(_row(name, 1, judge(samples)))
-    bench.say(f"{name}: {steps:,} steps")
+    bench.log(f"{name}: {steps:,} steps")
   return rows
 
 

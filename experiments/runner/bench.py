@@ -32,7 +32,7 @@ class Bench:
   workdir: pathlib.Path
   figures: pathlib.Path
   quick: bool = False
-  say: Callable[[str], None] = print
+  log: Callable[[str], None] = print
   trained: float = 0.0
 
   @property
@@ -71,5 +71,5 @@ class Bench:
     seconds = fits.seconds
     self.trained += seconds
     diverged = f", {n} diverged" if (n := int(fits.diverged.sum())) else ""
-    self.say(f"{title}: {fits.steps:,} steps in {seconds:.0f} s{diverged}")
+    self.log(f"{title}: {fits.steps:,} steps in {seconds:.0f} s{diverged}")
     return fits

@@ -103,7 +103,7 @@ class ImageJudge:
       train_steps=train_steps,
     )
     extractor = trained(
-      network, name, train, lambda: held_out, folder, say=lambda line: None
+      network, name, train, lambda: held_out, folder, log=lambda line: None
     )
     self.num = num or len(held_out)
     self._network: Extractor = extractor

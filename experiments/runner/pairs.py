@@ -28,7 +28,7 @@ def make_pairs(teacher: Fits, options: PairOptions) -> pathlib.Path:
       folder / f"seed_{seed}",
       dataclasses.replace(options, seed=1000 * options.seed + seed),
       step=teacher.steps,
-      say=lambda line: None,
+      log=lambda line: None,
     )
     if not made:
       raise KeyboardInterrupt

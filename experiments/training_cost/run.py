@@ -89,9 +89,9 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
   network, names = settings["network"], settings["variants"]
   timed = settings["timed_with_remat"]
   ours = [name for name in names if not name.startswith("published")]
-  bench.say(f"compiling {len(names)} steps")
+  bench.log(f"compiling {len(names)} steps")
   plain, arguments = compile_all(network, names)
-  bench.say(f"compiling {len(ours)} steps with remat")
+  bench.log(f"compiling {len(ours)} steps with remat")
   fast, others = compile_all(network, timed, remat=True)
   rest = [name for name in ours if name not in timed]
   if bench.quick:
@@ -102,7 +102,7 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
   def again(table: dict) -> dict:
     return {f"{name}, remat": value for name, value in table.items()}
 
-  bench.say(f"timing {len(bench.seeds)} rounds")
+  bench.log(f"timing {len(bench.seeds)} rounds")
   ratios = time_ratios(
     plain | again(fast),
     arguments | again(others),

@@ -17,7 +17,7 @@ def _run(values: Values, config: Any) -> None:
     nfe=values.nfe or (),
     batch=values.batch or (),
     teacher_nfe=values.teacher_nfe or (),
-    say=log,
+    log=log,
   )
   log(cost_table(costs))
 

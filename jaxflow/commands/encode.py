@@ -18,7 +18,7 @@ def _run(values: Values, config: Any) -> None:
   from jaxflow.runs.encoding import EncodeOptions, encode
 
   options = options_of(EncodeOptions, values)
-  encode(pathlib.Path(values.out), options, say=log)
+  encode(pathlib.Path(values.out), options, log=log)
 
 
 COMMAND = Command(

@@ -22,7 +22,7 @@ def _run(values: Values, config: Any) -> None:
     pathlib.Path(values.out),
     options_of(PairOptions, values),
     step=values.step,
-    say=log,
+    log=log,
   )
 
 

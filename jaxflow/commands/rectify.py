@@ -19,7 +19,7 @@ def _run(values: Values, config: Any) -> None:
   from jaxflow.runs.rounds import rectify
 
   options = [options_of(kind, values) for kind in _options()]
-  rectify(config, pathlib.Path(values.workdir), *options, say=log)
+  rectify(config, pathlib.Path(values.workdir), *options, log=log)
 
 
 COMMAND = Command(

@@ -24,7 +24,7 @@ def _run(values: Values, config: Any) -> None:
   from jaxflow.parallel import processes
 
   processes.once(lambda: check_writable(out))
-  write_stats(config, out, options_of(StatsOptions, values), say=log)
+  write_stats(config, out, options_of(StatsOptions, values), log=log)
 
 
 COMMAND = Command(

@@ -114,7 +114,7 @@ def _observers(
   if plan.evaluation.trained:
     log("note: evaluation step without its classifier, which is not trained")
     return (), None
-  network = make_extractor(plan.evaluation, plan.data, pathlib.Path(), say=log)
+  network = make_extractor(plan.evaluation, plan.data, pathlib.Path(), log=log)
   if network is None:
     return (), None
   try:

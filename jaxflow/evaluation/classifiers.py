@@ -45,7 +45,7 @@ def trained(
   held_out: Callable[[], data.Dataset],
   folder: pathlib.Path,
   *,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> Extractor:
   """Return the extractor `<name>_classifier`, from its file or from training.
 
@@ -72,7 +72,7 @@ def trained(
     path = pathlib.Path(network.file).expanduser()
   found, note = processes.together(lambda: _read(path, wanted, network))
   if note and processes.is_main():
-    say(note)
+    log(note)
   kept = processes.everywhere(found is not None)
   if kept and found is not None:
     params, accuracy = found
@@ -87,7 +87,7 @@ def trained(
   # Devices of several hosts may round differently.
   params = processes.of_main_arrays(params)
   if processes.is_main():
-    say(f"{said}: recognises {100 * accuracy:.1f} % of held-out images")
+    log(f"{said}: recognises {100 * accuracy:.1f} % of held-out images")
   if not kept:
     about = wanted | {"accuracy": accuracy}
     processes.once(lambda: _write(path, params, about))

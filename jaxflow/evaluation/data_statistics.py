@@ -29,7 +29,7 @@ def write_stats(
   out: pathlib.Path,
   options: StatsOptions,
   *,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
   """Write what the network of `evaluation.network` sees of a data set.
 
@@ -52,7 +52,7 @@ def write_stats(
   data_plan = dataclasses.replace(
     data_plan, shape=source.shape, num_classes=source.num_classes
   )
-  network = make_extractor(plan, data_plan, out.parent, say=say)
+  network = make_extractor(plan, data_plan, out.parent, log=log)
   if network is None:
     raise UsageError(
       "evaluation.network.name='none': statistics are of what a network sees; "
@@ -86,7 +86,7 @@ def write_stats(
   assert drawn is not None, "nothing interrupts looking at real data"
   processes.once(lambda: write_statistics(out, drawn, network.name, about))
   partial.remove()
-  say(
+  log(
     f"{out}: {num:,} samples of {data_plan.name} ({options.split}), "
     f"{len(drawn.moments[network.name].mean)} numbers each by {network.name}, "
     f"protocol {network.protocol}"

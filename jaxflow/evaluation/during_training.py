@@ -41,20 +41,20 @@ class Watch:
     *,
     begin: int,
     interrupted: Callable[[], bool],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
   ):
     plan = evaluator.run.plan
     self._evaluator, self._workdir = evaluator, workdir
     self._options = plan.evaluation.during
     self._steps = plan.train.steps
     self._interrupted = interrupted
-    self._say = say
+    self._log = log
     self._best = Best(workdir, self._options.best)
     logs = []
     if processes.is_main():
       logs.append(CsvLog(workdir, start=begin, name=LOG))
       logs.append(TensorBoardLog(workdir, start=begin, prefix="eval/"))
-    self._log = Callbacks(logs)
+    self._writers = Callbacks(logs)
     self._due = begin - begin % self._options.every + self._options.every
     self._began = time.perf_counter()
     self._spent = 0.0
@@ -79,8 +79,8 @@ class Watch:
       return
     elapsed = time.perf_counter() - self._began
     times = {"seconds": self._last, "share": self._spent / elapsed}
-    self._log.on_log(step, scalars | times)
-    self._say(self._line(step, scalars))
+    self._writers.on_log(step, scalars | times)
+    self._log(self._line(step, scalars))
     if self._options.best:
       nfe, best = self._options.nfe[0], self._options.best
       value = scalars.get(_column(self._evaluator.ema, nfe, best))
@@ -90,8 +90,8 @@ class Watch:
 
   def close(self) -> None:
     """Close the logs."""
-    self._log.close()
-    self._log.check()
+    self._writers.close()
+    self._writers.check()
 
   def _line(self, step: int, scalars: Mapping[str, float]) -> str:
     """Return a line with the scores of the average at the fewest calls."""
@@ -116,7 +116,7 @@ class Watch:
             return None
           scores = self._evaluator.judge(drawn)
         except RunError as error:
-          self._say(f"step {step}: {ema}, nfe={nfe}: {error}; training goes on")
+          self._log(f"step {step}: {ema}, nfe={nfe}: {error}; training goes on")
           scores = {}
         scalars |= {
           _column(ema, nfe, name): score.value for name, score in scores.items()
@@ -158,7 +158,7 @@ def watcher(
   state: TrainState,
   *,
   interrupted: Callable[[], bool],
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> Watch | NoWatch:
   """Return the evaluation of a run that begins or resumes from a state.
 
@@ -174,7 +174,7 @@ def watcher(
     num=options.num,
     kept=options.num,
     names=options.metrics,
-    say=say,
+    log=log,
   )
   names = evaluator.judge.names
   if options.best and options.best not in names:
@@ -187,7 +187,7 @@ def watcher(
     evaluator.draw(state, nfe, interrupted=lambda: True)
   begin = int(state.step)
   return Watch(
-    evaluator, workdir, begin=begin, interrupted=interrupted, say=say
+    evaluator, workdir, begin=begin, interrupted=interrupted, log=log
   )
 
 

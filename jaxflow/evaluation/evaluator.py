@@ -35,7 +35,7 @@ class Evaluator:
     num: How many samples to generate.
     kept: Of how many, real and generated, everything is kept.
     names: Names of the metrics; None for all that apply.
-    say: Prints a line.
+    log: Takes a line.
 
   Attributes:
     look: Computes the features of a batch.
@@ -58,16 +58,16 @@ class Evaluator:
     num: int,
     kept: int,
     names: Sequence[str] | None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
   ):
     self.run, self.mesh, self.num, self.kept = run, mesh, num, kept
-    self._folder, self._say = folder, say
+    self._folder, self._log = folder, log
     plan, options = run.plan, run.plan.evaluation
     if names is not None:
       names = [x for x in names if not metrics.of_velocity(x)]
     network = None
     if names is None or any(map(metrics.sees_images, names)):
-      network = make_extractor(options, plan.data, folder, say=say)
+      network = make_extractor(options, plan.data, folder, log=log)
     networks = () if network is None else (network,)
     stored = read_reference(plan, network)
     decoder = decoding.make_decoder(plan.data)
@@ -152,7 +152,7 @@ class Evaluator:
       kept=self.kept,
       labels=self.labels,
       partial=partial,
-      progress=streams.Progress(self._say, f"NFE {nfe}", self.num),
+      progress=streams.Progress(self._log, f"NFE {nfe}", self.num),
       interrupted=interrupted,
     )
 

@@ -22,7 +22,7 @@ def make_extractor(
   data_plan: DataPlan,
   folder: pathlib.Path,
   *,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> Extractor | None:
   """Make the network of an evaluation; a classifier is trained if need be.
 
@@ -50,7 +50,7 @@ def make_extractor(
     processes.together(lambda: _read(train, _MOST_TRAIN)),
     lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
     folder,
-    say=say,
+    log=log,
   )
 
 

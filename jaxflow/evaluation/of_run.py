@@ -36,7 +36,7 @@ def evaluate_in(
   workdir: pathlib.Path,
   *,
   nfe: tuple[int, ...] = (),
-  say: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
   """Evaluate a state, as `evaluate_state`, and write `evaluation.json`.
 
@@ -45,7 +45,7 @@ def evaluate_in(
   trajectories begin anew.
   """
   folder = workdir / "evaluation"
-  rows = evaluate_state(run, state, mesh, folder, nfe=nfe, say=say)
+  rows = evaluate_state(run, state, mesh, folder, nfe=nfe, log=log)
   processes.once(lambda: _write(run.plan, rows, workdir / "evaluation.json"))
   processes.once(lambda: remove_partials(folder))
   return rows
@@ -58,7 +58,7 @@ def evaluate_state(
   folder: pathlib.Path,
   *,
   nfe: tuple[int, ...] = (),
-  say: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
   """Compare the samples of a state with held-out data.
 
@@ -68,7 +68,7 @@ def evaluate_state(
     mesh: The devices.
     folder: Where trained classifiers and unfinished work are kept.
     nfe: Network calls per sample, one evaluation each; default: the plan's.
-    say: Prints a line.
+    log: Takes a line.
 
   Returns:
     A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
@@ -84,7 +84,7 @@ def evaluate_state(
     # Before anything long begins: the counts may be wrong.
     draws = {n: drawer(run, n, mesh) for n in nfe or options.nfe}
   counted = ", ".join(map(str, draws))
-  say(
+  log(
     f"{plan.model.name}, step {int(state.step)}, {plan.sample.ema}: "
     f"{options.num:,} samples at NFE {counted} beside the {options.split} "
     f"split of {plan.data.name}"
@@ -97,7 +97,7 @@ def evaluate_state(
       num=options.num,
       kept=options.kept,
       names=options.metrics,
-      say=say,
+      log=log,
     )
   about = {
     "model": plan.model.name,

@@ -84,19 +84,19 @@ class Partial:
 class Progress:
   """Report the progress of long work on `total` samples, at most every 10 s."""
 
-  def __init__(self, say: Callable[[str], None], what: str, total: int):
-    self._say, self._what, self._total = say, what, total
+  def __init__(self, log: Callable[[str], None], what: str, total: int):
+    self._log, self._what, self._total = log, what, total
     self._last = time.monotonic()
 
   def begin(self, seen: int) -> None:
     """Say where work goes on that was stopped."""
     if seen:
-      self._say(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
+      self._log(f"{self._what}: goes on at sample {seen:,} of {self._total:,}")
 
   def __call__(self, seen: int) -> None:
     """Note that so many samples are done."""
     if time.monotonic() - self._last > _SAY_EVERY:
-      self._say(f"{self._what}: {seen:,} of {self._total:,} samples")
+      self._log(f"{self._what}: {seen:,} of {self._total:,} samples")
       self._last = time.monotonic()
 
 

@@ -46,7 +46,7 @@ def bench(
   teacher: pathlib.Path | None = None,
   teacher_nfe: tuple[int, ...] = (),
   seconds: float = 3.0,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> list[Cost]:
   """Measure samplers of a run and of its teacher; write `bench.json`.
 
@@ -63,7 +63,7 @@ def bench(
       checkpoint, if it has one.
     teacher_nfe: Network calls per sample of the teacher; default: as `nfe`.
     seconds: How long to time the samplers of a batch.
-    say: Prints a line.
+    log: Takes a line.
   """
   for size in batch:
     if size < 1:
@@ -85,24 +85,24 @@ def bench(
   try:
     distance = DataDistance(plan)
   except UsageError as error:
-    say(f"note: samples are not compared with data: {error}")
+    log(f"note: samples are not compared with data: {error}")
     distance = None
   counts = nfe or tuple(count for count in NFE if student.allows(count))
   counts = counts or (plan.sample.nfe,)
   samplers = [_scored(student, count, distance, workdir) for count in counts]
   if teacher_run is not None:
     for count in teacher_nfe or counts:
-      best = _best(teacher_run, count, distance, teacher, say)
+      best = _best(teacher_run, count, distance, teacher, log)
       if best is not None:
         samplers.append(best)
       elif teacher_nfe:
         with named(nfe="teacher_nfe"):
           teacher_run.run.make_sampler(count)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
-    say("note: JAX has a cache of programs: times to compile are of reading it")
+    log("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
   for size in batch or BATCH:
-    costs += sampler_costs(samplers, size, seconds=seconds, say=say)
+    costs += sampler_costs(samplers, size, seconds=seconds, log=log)
   device = student.mesh.devices.flat[0]
   header = {
     "schema": 1,
@@ -126,7 +126,7 @@ def _best(
   nfe: int,
   distance: DataDistance | None,
   workdir: pathlib.Path | None,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> TimedSampler | None:
   """Return the teacher with its best solver, or None if none makes the calls.
 
@@ -146,7 +146,7 @@ def _best(
   }
   order = sorted(far, key=far.__getitem__)
   listed = ", ".join(f"{name} {far[name]:.4f}" for name in order)
-  say(f"teacher, NFE {nfe}: sliced_wasserstein of {listed}")
+  log(f"teacher, NFE {nfe}: sliced_wasserstein of {listed}")
   return found[list(far).index(order[0])]
 
 

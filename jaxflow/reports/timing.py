@@ -122,7 +122,7 @@ def sampler_costs(
   batch: int,
   *,
   seconds: float,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> list[Cost]:
   """Return the cost of each sampler, timed in turns at one batch size.
 
@@ -137,7 +137,7 @@ def sampler_costs(
   }
   programs = dict(enumerate(compiled)) | networks
   spent = time.perf_counter() - begin
-  say(f"batch {batch}: {len(programs)} programs compiled in {spent:.0f} s")
+  log(f"batch {batch}: {len(programs)} programs compiled in {spent:.0f} s")
   laps = time_together(
     {name: program.call for name, program in programs.items()},
     seconds=seconds,

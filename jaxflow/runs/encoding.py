@@ -71,7 +71,7 @@ def encode(
   out: pathlib.Path,
   options: EncodeOptions,
   *,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> bool:
   """Write the latents of an image set, or go on at the first missing shard.
 
@@ -100,13 +100,13 @@ def encode(
         batch_size=options.batch_size,
         devices=sharding.row_shards(mesh),
         unit="latents",
-        print_line=lambda line, split=split: say(f"{split}: {line}"),
+        log=lambda line, split=split: log(f"{split}: {line}"),
       )
       if not done:
         return False
     if latents.description["statistics"] is None:
       processes.once(latents.finish)
-  say(f"done: --config.data.name=latents --config.data.data_dir={out}")
+  log(f"done: --config.data.name=latents --config.data.data_dir={out}")
   return True
 
 

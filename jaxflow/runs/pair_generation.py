@@ -71,7 +71,7 @@ def make_pairs(
   options: PairOptions,
   *,
   step: int | None = None,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> bool:
   """Make the pairs of a run, or go on at the first shard that is missing.
 
@@ -82,7 +82,7 @@ def make_pairs(
     out: The folder of the pairs.
     options: How to make them.
     step: The teacher's checkpoint; default: the latest.
-    say: Prints a line.
+    log: Takes a line.
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
   mesh = sharding.fitting_mesh(plan.mesh)
@@ -107,7 +107,7 @@ def make_pairs(
       batch_size=options.batch_size,
       devices=sharding.row_shards(mesh),
       unit="pairs",
-      print_line=say,
+      log=log,
     )
 
 

@@ -70,7 +70,7 @@ def rectify(
   rounds: Rounds,
   options: PairOptions,
   *,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> bool:
   """Train all rounds in a workdir, or go on where they stopped.
 
@@ -80,7 +80,7 @@ def rectify(
     workdir: Where the rounds and their pairs go.
     rounds: How many, and on how many pairs.
     options: How pairs are made; round k adds k - 1 to the seed.
-    say: Prints a line.
+    log: Takes a line.
   """
   config_lib.check_limits(config)
   _check(config, rounds, options)
@@ -94,23 +94,23 @@ def rectify(
   previous = pathlib.Path(rounds.teacher)
   if not rounds.teacher:
     previous = workdir / "round_0"
-    say(f"round 0 of {rounds.rounds}: {previous}")
+    log(f"round 0 of {rounds.rounds}: {previous}")
     own = {"pairs": "", "synthetic_share": 0.0}
     first = {"data": own, "init": {"workdir": ""}}
-    if not train(config_lib.changed(config, first), previous, log=say).finished:
+    if not train(config_lib.changed(config, first), previous, log=log).finished:
       return False
   for number in range(1, rounds.rounds + 1):
     share, folder = rounds.share(number), workdir / f"pairs_{number}"
     current = workdir / f"round_{number}"
-    say(f"round {number} of {rounds.rounds}, {share:.0%} pairs: {current}")
+    log(f"round {number} of {rounds.rounds}, {share:.0%} pairs: {current}")
     made = dataclasses.replace(options, seed=options.seed + number - 1)
-    if not make_pairs(previous, folder, made, say=say):
+    if not make_pairs(previous, folder, made, log=log):
       return False
     fields = {
       "data": {"pairs": str(folder), "synthetic_share": share},
       "init": {"workdir": str(previous), "ema": options.ema},
     }
-    if not train(config_lib.changed(config, fields), current, log=say).finished:
+    if not train(config_lib.changed(config, fields), current, log=log).finished:
       return False
     previous = current
   return True

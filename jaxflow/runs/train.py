@@ -211,7 +211,7 @@ def _run(
   for parameter in sharding.undivided(state.params, mesh):
     log(f"mesh does not divide {parameter}: replicated along it")
   watch = functools.partial(
-    watcher, run, mesh, workdir, interrupted=interrupted, say=log
+    watcher, run, mesh, workdir, interrupted=interrupted, log=log
   )
   if begin >= plan.train.steps:
     place = f"{workdir} is trained to step {begin:,}"

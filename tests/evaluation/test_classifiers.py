@@ -41,7 +41,7 @@ def trained(folder, lines=None, train=None, **options):
     halves() if train is None else train,
     lambda: halves(30, "test", 1),
     folder,
-    say=(lambda line: None) if lines is None else lines.append,
+    log=(lambda line: None) if lines is None else lines.append,
   )
 
 
@@ -81,7 +81,7 @@ def test_digits_are_recognised(tmp_path):
     extractor = make_extractor(
       *plans_of(config, name="classifier", width=8, train_steps=300),
       tmp_path / "evaluation",
-      say=lines.append,
+      log=lines.append,
     )
     train, test = (
       data.load("digits", split, data_dir=config.data.data_dir)

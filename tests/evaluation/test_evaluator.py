@@ -572,7 +572,7 @@ def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
     trained_run,
     begin=0,
     interrupted=lambda: False,
-    say=taken.append,
+    log=taken.append,
   )
   monkeypatch.setattr(watching, "_steps", 10_000)
   spent = 0.0

@@ -51,7 +51,7 @@ def benched(folder):
   """Measure the student; return the printed text and the result."""
   lines = []
   costs = bench(
-    folder / "student", nfe=(1, 2), batch=(3, 8), seconds=0, say=lines.append
+    folder / "student", nfe=(1, 2), batch=(3, 8), seconds=0, log=lines.append
   )
   return lines, costs
 
@@ -131,7 +131,7 @@ def test_bench_beside_another_run(folder):
     teacher=folder / "teacher",
     teacher_nfe=(2,),
     seconds=0,
-    say=lambda line: None,
+    log=lambda line: None,
   )
   assert [(c.model, c.nfe) for c in costs] == [("run", 1), ("teacher", 2)]
 

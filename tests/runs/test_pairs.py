@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 def make(workdir, out, options=OPTIONS, **changes):
   lines = []
-  changes = {"say": lines.append, **changes}
+  changes = {"log": lines.append, **changes}
   assert make_pairs(workdir, out, options, **changes)
   return lines
 
@@ -217,13 +217,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder, tmp_path, monkeypatch):
 def test_sigterm_keeps_the_shards_that_are_done(folder, tmp_path):
   lines = []
 
-  def say(line):
+  def log(line):
     lines.append(line)
     os.kill(os.getpid(), signal.SIGTERM)
 
   out = tmp_path / "pairs"
   arguments = folder / "plain", out, OPTIONS
-  assert not make_pairs(*arguments, say=say)
+  assert not make_pairs(*arguments, log=log)
   assert lines[0].startswith("shard 1/3: 40 pairs, ")
   assert "interrupted: 1 of 3 shards" in lines[1]
   make(folder / "plain", out)

@@ -95,13 +95,13 @@ def test_an_interrupted_command_goes_on(folder, tmp_path, at):
   arguments = config, tmp_path / "new", Rounds(rounds=2), OPTIONS
   lines = []
 
-  def say(line):
+  def log(line):
     lines.append(line)
     half = [x for x in lines if x.startswith("step  5/10")]
     if line.startswith("step  5/10") and len(half) == at:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  assert not rectify(*arguments, say=say)
+  assert not rectify(*arguments, log=log)
   assert "interrupted: saved step 5" in lines[-1]
   with pytest.MonkeyPatch.context() as patch:
     write = data.Pairs.write
@@ -113,9 +113,9 @@ def test_an_interrupted_command_goes_on(folder, tmp_path, at):
 
     patch.setattr(data.Pairs, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-      rectify(*arguments, say=lines.append)
+      rectify(*arguments, log=lines.append)
   assert not (tmp_path / "new" / "round_2").exists()
-  assert rectify(*arguments, say=lines.append)
+  assert rectify(*arguments, log=lines.append)
   for number in range(3):
     tiny.assert_same_bits(
       tiny.state_of(tmp_path / "new" / f"round_{number}"),
@@ -146,7 +146,7 @@ def test_rounds_make_paths_straight(tmp_path):
   once = Rounds(rounds=1, end=1.0)
   options = PairOptions(num=2048, nfe=20)
   workdir = tmp_path / "new"
-  assert rectify(config, workdir, once, options, say=lambda x: None)
+  assert rectify(config, workdir, once, options, log=lambda x: None)
   gaps = []
   for number in (0, 1):
     run = jaxflow.load(workdir / f"round_{number}")

@@ -37,7 +37,7 @@ def write_missing_shards(
   batch_size: int,
   devices: int,
   unit: str,
-  print_line: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> bool:
   """Make and write the shards that are missing.
 
@@ -49,7 +49,7 @@ def write_missing_shards(
   spans = files.spans
   todo = processes.of_main(processes.together(files.missing))
   if not todo:
-    print_line(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
+    log(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True
   size = min(batch_size, max(stop - start for start, stop in spans))
   size += -size % devices
@@ -59,7 +59,7 @@ def write_missing_shards(
       parts: list[Any] = []
       for first in range(start, stop, size):
         if interrupted():
-          print_line(
+          log(
             f"interrupted: {len(spans) - len(files.missing())} of "
             f"{len(spans)} shards are in {files.folder}; the same command "
             "goes on from there"
@@ -71,7 +71,7 @@ def write_missing_shards(
       pace = (time.perf_counter() - began) / (stop - start)
       left = sum(b - a for a, b in (spans[i] for i in todo[done:]))
       minutes, seconds = divmod(round(pace * left), 60)
-      print_line(
+      log(
         f"shard {shard + 1}/{len(spans)}: {stop - start:,} {unit}, "
         f"{1 / pace:,.0f} {unit}/s  ETA {minutes}:{seconds:02d}"
       )
