@@ -63,9 +63,6 @@ def preset(name: str) -> Config:
   Returns:
     The config, unlocked, to be changed and given to `jaxflow.train`.
 
-  Raises:
-    UsageError: If there is no such file, or it has no such config.
-
   Example:
     >>> config = preset("digits:mean_flow")
     >>> config.train.steps = 500

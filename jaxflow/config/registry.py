@@ -16,6 +16,7 @@ from jaxflow import (
   flow_maps,
   models,
   paths,
+  predictions,
   pretrained,
   sampling,
   solvers,
@@ -25,8 +26,7 @@ from jaxflow import (
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
-from jaxflow.predictions import parameterizations
-from jaxflow.times import curricula, dyadic, path_grids
+from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
 Maker = Callable[..., Any]
@@ -44,7 +44,8 @@ def _given_network(
   del second_time, heads, guidance_inputs
   raise UsageError(
     "name='given': the run has a network of yours: pass it again, "
-    "network=jaxflow.Network(init, apply)"
+    "network=jaxflow.Network(init, apply), to jaxflow.train or jaxflow.load; "
+    "no other run can start from it or be taught by it"
   )
 
 
@@ -100,12 +101,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
-    "normalized": _partial(parameterizations.normalized),
-    "trigonometric_from_edm": _partial(
-      parameterizations.trigonometric_from_edm
-    ),
+    "normalized": _partial(predictions.normalized),
+    "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
-      parameterizations.trigonometric_from_linear
+      predictions.trigonometric_from_linear
     ),
   },
   "law": _LAWS,
@@ -128,10 +127,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "karras": _partial(times.karras_grid),
     "log": _partial(times.log_grid),
     "shifted": _partial(times.shifted_grid),
-    "given": _partial(path_grids.given_grid),
-    "extended": _partial(path_grids.extended_grid),
-    "log_snr": _partial(path_grids.log_snr_grid),
-    "karras_ratio": _partial(path_grids.karras_ratio_grid),
+    "given": _partial(grids.given_grid),
+    "extended": _partial(grids.extended_grid),
+    "log_snr": _partial(grids.log_snr_grid),
+    "karras_ratio": _partial(grids.karras_ratio_grid),
   },
   "coupling": {
     "given": _value(couplings.noise_of),

@@ -81,7 +81,7 @@ class Evaluator:
       reference = stored.replace_in(reference)
     fresh, _ = self._see(_OTHER[options.split], num, weights)
     began = time.perf_counter()
-    self.judge = metrics.Judge(
+    self.judge: metrics.Judge = metrics.Judge(
       reference,
       fresh,
       names=names,

@@ -27,15 +27,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder
-from jaxflow.models.features import Features
+from jaxflow.models.features import Features, Trunk
 from jaxflow.models.layers import TokenLinear, layer_norm, rectify
-from jaxflow.models.network import (
-  check_at_least,
-  compute_dtype,
-  init_and_module,
-)
-from jaxflow.models.trunk import Trunk, check_trunk
+from jaxflow.models.network import compute_dtype, init_and_module
 from jaxflow.types import Array, PyTree
 
 
@@ -59,7 +55,7 @@ class LabelLogit(nnx.Module):
   """The logit of eq. (1)."""
 
   def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
-    self.output = nnx.Linear(width, 1, rngs=rngs)
+    self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -78,8 +74,10 @@ class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
   def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
-    self.trunk = Trunk(**trunk, rngs=rngs)
-    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
+    self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
+    self.logit: LabelLogit = LabelLogit(
+      self.trunk.width, num_classes, rngs=rngs
+    )
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
     """Return the logits [B]."""
@@ -144,10 +142,7 @@ def conv_discriminator(
     >>> discriminator.apply(params, jnp.ones((2, 8, 8, 1)), None).shape
     (2,)
   """
-  check_trunk(data_shape, width, depth, norm)
-  check_at_least(0, num_classes=num_classes)
-  compute = compute_dtype(dtype)
-
+  checks.at_least(0, num_classes=num_classes)
   init, module = init_and_module(
     lambda rngs: ConvDiscriminator(
       data_shape=data_shape,
@@ -155,18 +150,13 @@ def conv_discriminator(
       depth=depth,
       norm=norm,
       num_classes=num_classes,
-      dtype=compute,
+      dtype=dtype,
       rngs=rngs,
     )
   )
-
-  def apply(
-    params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
-  ) -> Array:
-    del frozen
-    return module(params)(x, cond)
-
-  return Discriminator(init, apply)
+  return Discriminator(
+    init, lambda params, x, cond, frozen=None: module(params)(x, cond)
+  )
 
 
 def projected_discriminator(
@@ -203,14 +193,13 @@ def projected_discriminator(
     >>> discriminator.apply(params, x, None, frozen).shape
     (3, 2)
   """
-  check_at_least(1, width=width)
-  check_at_least(0, num_classes=num_classes)
+  checks.at_least(1, width=width)
+  checks.at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
   sample = jax.ShapeDtypeStruct((1, *data_shape), jnp.float32)
   frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))
   layers = jax.eval_shape(features.apply, frozen_shapes, sample)
   channels = tuple(layer.shape[-1] for layer in layers)
-
   init, module = init_and_module(
     lambda rngs: FeatureHeads(
       channels, width=width, num_classes=num_classes, dtype=compute, rngs=rngs

@@ -25,12 +25,12 @@ class Residual(nnx.Module):
   """Two normalised 3 x 3 convolutions beside an identity or a 1 x 1 one."""
 
   def __init__(self, before: int, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.norm1 = _norm(before, dtype, rngs)
-    self.conv1 = _conv(before, width, 3, dtype, rngs)
-    self.norm2 = _norm(width, dtype, rngs)
-    self.conv2 = _conv(width, width, 3, dtype, rngs)
+    self.norm1: nnx.GroupNorm = _norm(before, dtype, rngs)
+    self.conv1: nnx.Conv = _conv(before, width, 3, dtype, rngs)
+    self.norm2: nnx.GroupNorm = _norm(width, dtype, rngs)
+    self.conv2: nnx.Conv = _conv(width, width, 3, dtype, rngs)
     if before != width:
-      self.conv_shortcut = _conv(before, width, 1, dtype, rngs)
+      self.conv_shortcut: nnx.Conv = _conv(before, width, 1, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
@@ -44,7 +44,7 @@ class Attention(nnx.Module):
   """Self-attention of all pixels in one head, with a residual."""
 
   def __init__(self, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.group_norm = _norm(width, dtype, rngs)
+    self.group_norm: nnx.GroupNorm = _norm(width, dtype, rngs)
     self.to_q, self.to_k, self.to_v, self.to_out_0 = (
       nnx.Linear(width, width, dtype=dtype, rngs=rngs) for _ in range(4)
     )
@@ -54,12 +54,8 @@ class Attention(nnx.Module):
     batch, height, width, channels = x.shape
     tokens = self.group_norm(x).reshape(batch, height * width, 1, channels)
     # The fused kernels stop at fewer channels a head than these have.
-    attended = jax.nn.dot_product_attention(
-      self.to_q(tokens),
-      self.to_k(tokens),
-      self.to_v(tokens),
-      implementation="xla",
-    )
+    qkv = (linear(tokens) for linear in (self.to_q, self.to_k, self.to_v))
+    attended = jax.nn.dot_product_attention(*qkv, implementation="xla")
     return x + self.to_out_0(attended).reshape(x.shape)
 
 
@@ -67,9 +63,9 @@ class Middle(nnx.Module):
   """A residual block, attention, a residual block."""
 
   def __init__(self, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.resnets_0 = Residual(width, width, dtype, rngs)
-    self.attentions_0 = Attention(width, dtype, rngs)
-    self.resnets_1 = Residual(width, width, dtype, rngs)
+    self.resnets_0: Residual = Residual(width, width, dtype, rngs)
+    self.attentions_0: Attention = Attention(width, dtype, rngs)
+    self.resnets_1: Residual = Residual(width, width, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
@@ -83,7 +79,7 @@ class Resampling(nnx.Module):
     self.down = down
     # A pixel below and to the right, none above and to the left.
     halving = {"strides": 2, "padding": ((0, 1), (0, 1))} if down else {}
-    self.conv = _conv(width, width, 3, dtype, rngs, **halving)
+    self.conv: nnx.Conv = _conv(width, width, 3, dtype, rngs, **halving)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
@@ -131,17 +127,17 @@ class Encoder(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.levels = len(widths)
-    self.conv_in = _conv(3, widths[0], 3, dtype, rngs)
+    self.levels: int = len(widths)
+    self.conv_in: nnx.Conv = _conv(3, widths[0], 3, dtype, rngs)
     before = widths[0]
     for i, width in enumerate(widths):
       half = "downsamplers_0" if i < self.levels - 1 else None
       level = Level(before, width, layers, half, dtype, rngs)
       setattr(self, f"down_blocks_{i}", level)
       before = width
-    self.mid_block = Middle(before, dtype, rngs)
-    self.conv_norm_out = _norm(before, dtype, rngs)
-    self.conv_out = _conv(before, 2 * latent_channels, 3, dtype, rngs)
+    self.mid_block: Middle = Middle(before, dtype, rngs)
+    self.conv_norm_out: nnx.GroupNorm = _norm(before, dtype, rngs)
+    self.conv_out: nnx.Conv = _conv(before, 2 * latent_channels, 3, dtype, rngs)
 
   def __call__(self, images: Array) -> Array:
     """Return mean and log-variance, one after the other."""
@@ -163,17 +159,17 @@ class Decoder(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.levels = len(widths)
+    self.levels: int = len(widths)
     before = widths[-1]
-    self.conv_in = _conv(latent_channels, before, 3, dtype, rngs)
-    self.mid_block = Middle(before, dtype, rngs)
+    self.conv_in: nnx.Conv = _conv(latent_channels, before, 3, dtype, rngs)
+    self.mid_block: Middle = Middle(before, dtype, rngs)
     for i, width in enumerate(reversed(widths)):
       double = "upsamplers_0" if i < self.levels - 1 else None
       level = Level(before, width, layers + 1, double, dtype, rngs)
       setattr(self, f"up_blocks_{i}", level)
       before = width
-    self.conv_norm_out = _norm(before, dtype, rngs)
-    self.conv_out = _conv(before, 3, 3, dtype, rngs)
+    self.conv_norm_out: nnx.GroupNorm = _norm(before, dtype, rngs)
+    self.conv_out: nnx.Conv = _conv(before, 3, 3, dtype, rngs)
 
   def __call__(self, latents: Array) -> Array:
     """Return the images."""

@@ -64,10 +64,6 @@ def bench(
     teacher_nfe: Network calls per sample of the teacher; default: as `nfe`.
     seconds: How long to time the samplers of a batch.
     say: Prints a line.
-
-  Raises:
-    UsageError: If an argument is wrong or the workdir holds no run.
-    RunError: If a file cannot be written.
   """
   for size in batch:
     if size < 1:

@@ -124,11 +124,7 @@ class Cost:
 
 
 def read_costs(path: pathlib.Path) -> list[Cost]:
-  """Return the costs in a `bench.json`; none without a file.
-
-  Raises:
-    UsageError: If it is no file of `jaxflow bench`.
-  """
+  """Return the costs in a `bench.json`; none without a file."""
   try:
     return [Cost.of(row) for row in json.loads(path.read_text())["rows"]]
   except FileNotFoundError:
@@ -202,9 +198,6 @@ def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
 
   Quality is the metric that all have, over its value for real data; the batch
   is the largest. The PNG file is replaced in one step.
-
-  Raises:
-    UsageError: If there is no metric that all have.
   """
   from matplotlib.figure import Figure
   from matplotlib.ticker import LogLocator, NullLocator

@@ -52,11 +52,7 @@ class GallerySamples:
 
   @functools.cached_property
   def real(self) -> tuple[np.ndarray, np.ndarray]:
-    """Training data and held-out data, or a part of large sets.
-
-    Raises:
-      UsageError: If they are not there.
-    """
+    """Training data and held-out data, or a part of large sets."""
     plan = self.source.plan
     most = max(1, _MOST_VALUES // self.samples[0].size)
 

@@ -28,9 +28,6 @@ def slerp(a: ArrayLike, b: ArrayLike, *, num: int) -> NDArray[np.float64]:
   straight line between two draws of noise in many dimensions passes through
   points that are much shorter than any draw; an arc between them does not.
 
-  Raises:
-    UsageError: If the shapes differ or num is below 2.
-
   References:
     Shoemake 1985, Animating rotation with quaternion curves; White 2016
     (arXiv:1609.04468) for the noise of generators.

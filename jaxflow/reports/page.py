@@ -44,11 +44,6 @@ def report(
     nfe: Network calls per sample of the pictures; default: `sample.nfe`.
     num: Number of samples that are compared with data; default: 300 images,
       5000 points.
-
-  Raises:
-    UsageError: If an argument is wrong, the workdir holds no run, or a file in
-      it is damaged.
-    RunError: If the page cannot be written.
   """
   if num is not None and num < 2:
     raise UsageError(f"num={num}: give at least 2 samples")

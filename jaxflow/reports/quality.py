@@ -71,9 +71,6 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   """Return the rows of an `evaluation.json`; none without a file.
 
   A row has `nfe`, `step`, `scores` (name -> `value`, `real`, ...) and more.
-
-  Raises:
-    UsageError: If it is no file of `jaxflow evaluate`.
   """
   try:
     rows = json.loads(path.read_text())["rows"]
@@ -95,9 +92,6 @@ def evaluated_scores(
   """Return leading metrics of a workdir's evaluations of a run, by name.
 
   Evaluations of other samples do not count.
-
-  Raises:
-    UsageError: If `evaluation.json` is damaged.
   """
   sample = sampled.plan.sample
   own = nfe, int(sampled.state.step), sample.ema, sample.record

@@ -103,9 +103,6 @@ def open_run(
 
   The devices are all that fit, if no mesh is given. Networks that the run keeps
   `frozen`, "teacher" for one, are read beside the average.
-
-  Raises:
-    UsageError: If the folder holds no run.
   """
   run = Run(make_plan(load_config(workdir)))
   mesh = mesh or sharding.fitting_mesh(run.plan.mesh)
@@ -133,11 +130,7 @@ def teacher_of(student: SampledRun) -> SampledRun | None:
 
 
 def other_run(workdir: pathlib.Path, beside: SampledRun) -> SampledRun:
-  """Open another run as the teacher of a run, sampled as its own plan says.
-
-  Raises:
-    UsageError: If the folder holds no run, or one of other samples.
-  """
+  """Open another run as the teacher of a run, sampled as its own plan says."""
   found = open_run(workdir, role="teacher", mesh=beside.mesh)
   for name in ("shape", "num_classes"):
     mine, its = (getattr(x.plan.model, name) for x in (beside, found))

@@ -42,9 +42,6 @@ def time_together(
   are `least` to `most` of them. All processes of a job must go on equally
   often: `agree` makes one answer of theirs. Times are seconds, `[rounds]`.
 
-  Raises:
-    UsageError: If `least` is below 1 or above `most`.
-
   Example:
     >>> laps = time_together({"sum": lambda: jax.numpy.ones(3).sum()}, most=20)
     >>> laps["sum"].shape
@@ -130,9 +127,6 @@ def sampler_costs(
   """Return the cost of each sampler, timed in turns at one batch size.
 
   All of them together are timed for so many seconds.
-
-  Raises:
-    UsageError: If such a batch does not fit into memory.
   """
   begin = time.perf_counter()
   make = functools.partial(_compiled, batch=batch)
