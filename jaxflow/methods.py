@@ -23,10 +23,8 @@ class Method:
 
   Attributes:
     summary: What it does, in one line.
-    paper: Where it comes from.
     loss: A function of `jaxflow.losses`.
     flow_map: Makes a flow map of a network: `(model_fn, **options) -> FlowMap`.
-    sampler: Applies the flow map over a grid of times.
     teaches: Whether its network at s = t is a velocity (or what the loss calls
       its prediction), so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
