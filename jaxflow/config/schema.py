@@ -35,14 +35,6 @@ def default_config(method: str, *, data: str, model: str) -> Config:
 
   Fields without a default are placeholders.
 
-  Args:
-    method: A key of METHODS.
-    data: Name of a data set.
-    model: Name of a network, "dit", "mlp" or "unet".
-
-  Raises:
-    UsageError: If the method or the network is unknown.
-
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")
     >>> config.loss.omega, config.times.name
