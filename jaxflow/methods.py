@@ -16,6 +16,9 @@ from jaxflow.types import FlowMap, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
+_JUMPS = sampling.Jumps()
+_JUMPS_AND_NOISE = sampling.Consistency()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
@@ -23,10 +26,9 @@ class Method:
 
   Attributes:
     summary: What it does, in one line.
-    paper: Where it comes from.
     loss: A function of `jaxflow.losses`.
     flow_map: Makes a flow map of a network: `(model_fn, **options) -> FlowMap`.
-    sampler: Applies the flow map over a grid of times.
+    sampler: Applies the flow map over a grid of times, as jumps by default.
     teaches: Whether its network at s = t is a velocity (or what the loss calls
       its prediction), so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
@@ -40,15 +42,16 @@ class Method:
   paper: str
   loss: Callable[..., LossOutput]
   flow_map: Callable[..., FlowMap]
-  sampler: sampling.Sampler
+  sampler: sampling.Sampler = _JUMPS
   teaches: bool = False
   needs: frozenset[Need] = frozenset()
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_jump = sampling.Jumps()
-_jump_and_renoise = sampling.Consistency()
-
+_LOGIT_NORMAL_PAIR = {
+  "name": "sorted_pair",
+  "law": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+}
 
 # Angles, data of standard deviation 0.5, and a weight of every angle.
 _ANGULAR = {
@@ -72,7 +75,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Lipman et al. 2022, arXiv:2210.02747",
       loss=losses.flow_matching_loss,
       flow_map=flow_maps.ode_step,
-      sampler=_jump,
       teaches=True,
       config={"times": {"name": "uniform"}},
     ),
@@ -81,7 +83,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Karras et al. 2022, arXiv:2206.00364",
       loss=losses.denoising_loss,
       flow_map=flow_maps.ode_step,
-      sampler=_jump,
       teaches=True,
       config={
         "path": {"name": "variance_exploding"},
@@ -98,7 +99,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Song et al. 2021, arXiv:2011.13456",
       loss=losses.flow_matching_loss,
       flow_map=flow_maps.ode_step,
-      sampler=_jump,
       teaches=True,
       config={
         "path": {"name": "variance_exploding", "t_min": 0.05, "t_max": 3.0},
@@ -113,7 +113,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Liu et al. 2022, arXiv:2209.03003",
       loss=losses.flow_matching_loss,
       flow_map=flow_maps.ode_step,
-      sampler=_jump,
       teaches=True,
       needs=frozenset({"pairs"}),
       config={"times": {"name": "uniform"}},
@@ -123,7 +122,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Luhman, Luhman 2021, arXiv:2101.02388",
       loss=losses.distillation_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump,
       needs=frozenset({"pairs"}),
     ),
     "insta_flow": Method(
@@ -131,7 +129,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Liu et al. 2023, arXiv:2309.06380",
       loss=losses.distillation_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump,
       needs=frozenset({"pairs"}),
     ),
     "annealed_reflow": Method(
@@ -139,7 +136,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Zhu, Liu, Liu 2024, arXiv:2407.12718",
       loss=losses.flow_matching_loss,
       flow_map=flow_maps.ode_step,
-      sampler=_jump,
       teaches=True,
       needs=frozenset({"pairs", "progress"}),
       config={
@@ -152,7 +148,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Zhu, Liu, Liu 2024, arXiv:2407.12718",
       loss=losses.flow_guided_distillation_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump,
       needs=frozenset({"pairs", "teacher"}),
       config={"times": {"name": "uniform", "t_min": 0.2, "t_max": 0.8}},
     ),
@@ -163,7 +158,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Salimans, Ho 2022, arXiv:2202.00512",
       loss=losses.progressive_distillation_loss,
       flow_map=flow_maps.ddim_step,
-      sampler=_jump,
       teaches=True,
       needs=frozenset({"teacher"}),
       config={
@@ -182,7 +176,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Meng et al. 2022, arXiv:2210.03142",
       loss=losses.guidance_distillation_loss,
       flow_map=flow_maps.guided_step,
-      sampler=_jump,
       needs=frozenset({"teacher", "labels"}),
       config={
         "model": {"guidance_inputs": True},
@@ -195,7 +188,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Hu et al. 2025, arXiv:2509.24526",
       loss=losses.mid_training_loss,
       flow_map=flow_maps.edm_denoiser,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"teacher"}),
       config={
         "path": {"name": "variance_exploding"},
@@ -208,14 +201,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Geng et al. 2025, arXiv:2505.13447",
       loss=losses.mean_flow_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump,
       teaches=True,
       config={
         "model": {"second_time": True},
-        "times": {
-          "name": "sorted_pair",
-          "law": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
-        },
+        "times": _LOGIT_NORMAL_PAIR,
       },
     ),
     "improved_mean_flow": Method(
@@ -223,13 +212,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Geng et al. 2025, arXiv:2512.02012",
       loss=losses.improved_mean_flow_loss,
       flow_map=flow_maps.guided_velocity,
-      sampler=_jump,
       config={
         "model": {"second_time": True, "heads": 2, "guidance_inputs": True},
-        "times": {
-          "name": "sorted_pair",
-          "law": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
-        },
+        "times": _LOGIT_NORMAL_PAIR,
         "loss": {"label_dropout": 0.1},
       },
     ),
@@ -238,7 +223,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Frans et al. 2024, arXiv:2410.12557",
       loss=losses.shortcut_loss,
       flow_map=flow_maps.dyadic_velocity,
-      sampler=_jump,
       teaches=True,
       needs=frozenset({"target"}),
       config={
@@ -254,7 +238,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Song et al. 2023, arXiv:2303.01469",
       loss=losses.consistency_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"target", "teacher"}),
       config={
         "times": {
@@ -270,7 +254,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Kim et al. 2023, arXiv:2310.02279",
       loss=losses.consistency_trajectory_loss,
       flow_map=flow_maps.trajectory,
-      sampler=_jump,
       needs=frozenset({"target", "teacher"}),
       config={
         "path": {"name": "variance_exploding"},
@@ -291,7 +274,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Lu, Song 2024, arXiv:2410.11081",
       loss=losses.continuous_consistency_loss,
       flow_map=flow_maps.trigonometric,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"progress"}),
       config=_ANGULAR,
     ),
@@ -300,7 +283,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Lu, Song 2024, arXiv:2410.11081",
       loss=losses.continuous_consistency_loss,
       flow_map=flow_maps.trigonometric,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"teacher", "progress"}),
       config=_ANGULAR,
     ),
@@ -309,7 +292,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",
       loss=losses.moment_matching_loss,
       flow_map=flow_maps.average_velocity,
-      sampler=_jump,
       config={
         "path": {"name": "linear", "t_min": 0.006, "t_max": 0.994},
         "model": {"second_time": True},
@@ -321,7 +303,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Song et al. 2023, arXiv:2303.01469",
       loss=losses.consistency_loss,
       flow_map=flow_maps.edm_skip,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"target", "progress"}),
       config={
         "path": {"name": "variance_exploding", "t_min": 0.002, "t_max": 80.0},
@@ -337,7 +319,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Song, Dhariwal 2023, arXiv:2310.14189",
       loss=losses.consistency_loss,
       flow_map=flow_maps.edm_skip,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"progress"}),
       config={
         "path": {"name": "variance_exploding", "t_min": 0.002, "t_max": 80.0},
@@ -354,7 +336,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       paper="Geng et al. 2024, arXiv:2406.14548",
       loss=losses.consistency_loss,
       flow_map=flow_maps.edm_denoiser,
-      sampler=_jump_and_renoise,
+      sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"progress"}),
       config={
         # Its denoiser ends at noise level 0.

@@ -20,14 +20,9 @@ Mark = TypeVar("Mark")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-  """Which numbers an option may hold.
+  """Which numbers an option may hold."""
 
-  Attributes:
-    text: The numbers to give, for messages.
-    allows: Whether a number is one of them.
-  """
-
-  text: str
+  text: str  # The numbers to give, for messages.
   allows: Callable[[Any], bool]
 
 
@@ -41,34 +36,23 @@ AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x < math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Guides:
-  """An option that guides by the null label, which the network must know.
+  """An option that guides by the null label, which the network must know."""
 
-  Attributes:
-    off: The value that does not guide.
-    optional: Whether it has no effect on a model without labels; others must
-      leave it at `off`.
-  """
-
-  off: float
+  off: float  # The value that does not guide.
+  # Whether it has no effect on a model without labels; others must leave it at
+  # `off`.
   optional: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class GuidesTeacher:
-  """An option that guides the teacher by the null label.
+  """An option that guides the teacher by the null label."""
 
-  Attributes:
-    off: The value that does not guide.
-  """
-
-  off: float
+  off: float  # The value that does not guide.
 
 
 class DropsLabels:
-  """The share of rows whose label becomes the null label.
-
-  Other than 0 it needs labels.
-  """
+  """The share of rows whose label becomes null; above 0 it needs labels."""
 
 
 class Layout:
@@ -89,45 +73,30 @@ class DataStd:
 
 @dataclasses.dataclass(frozen=True)
 class Predicts:
-  """The prediction of the raw network, as `predicts` finds it.
+  """The prediction of the raw network, as `predicts` finds it."""
 
-  Attributes:
-    what: What it is, on the network that a flow map takes; "" on an option of a
-      loss, whose value says it.
-  """
-
+  # On the network that a flow map takes; "" on an option of a loss, whose value
+  # says it.
   what: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-  """The weight of a term that is left out at 0.
+  """The weight of a term that is left out at 0."""
 
-  Attributes:
-    argument: The loss's argument that the term needs.
-  """
-
-  argument: str
+  argument: str  # The loss's argument that the term needs.
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-  """One layer of the network; the config names it.
+  """One layer of the network; the config names it."""
 
-  Attributes:
-    pattern: Regular expression of its parameter's path, the default.
-  """
-
-  pattern: str
+  pattern: str  # Regular expression of its parameter's path, the default.
 
 
 @dataclasses.dataclass(frozen=True)
 class Role:
-  """Another network, described by a section of the config.
-
-  Attributes:
-    section: That section.
-  """
+  """Another network, described by a section of the config."""
 
   section: str
 
@@ -156,23 +125,12 @@ DataScale = Annotated[Positive, DataStd(), SharedWithFlowMap()]
 
 @functools.cache
 def parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
-  """Return the parameters of a function or class by name.
-
-  Example:
-    >>> def loss(model_fn, *, strength: Amount = 1.0): ...
-    >>> list(parameters(loss))
-    ['model_fn', 'strength']
-  """
+  """Return the parameters of a function or class by name."""
   return inspect.signature(function, eval_str=True).parameters
 
 
 def unmarked(annotation: Any) -> Any:
-  """Return an annotation without its marks.
-
-  Example:
-    >>> unmarked(Amount)
-    <class 'float'>
-  """
+  """Return an annotation without its marks: `float` of `Amount`."""
   marked = get_origin(annotation) is Annotated
   return annotation.__origin__ if marked else annotation
 
@@ -208,13 +166,7 @@ def marked(function: Callable, kind: type[Mark]) -> dict[str, Mark]:
 def values(
   function: Callable, kind: type, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Return the given values of the arguments that have a mark of a kind.
-
-  Example:
-    >>> def loss(model_fn, *, strength: Amount = 1.0, p: float = 1.0): ...
-    >>> values(loss, Range, {"strength": 2.0, "p": 0.5})
-    {'strength': 2.0}
-  """
+  """Return the given values of the arguments that have a mark of a kind."""
   return {k: given[k] for k in marked(function, kind) if k in given}
 
 
@@ -254,13 +206,8 @@ def predicts(
 ) -> str:
   """Return the prediction of a loss's raw network.
 
-  An option of the loss says it, or the flow map; one that does not has a
-  prediction of its own, which is called by its name.
-
-  Args:
-    loss: The loss.
-    flow_map: The flow map.
-    given: Options of the loss.
+  One of the options that are `given` to the loss says it, or the flow map; a
+  flow map that does not has a prediction of its own, called by its name.
 
   Example:
     >>> def jump(model_fn: Annotated[Callable, Predicts("velocity")]): ...

@@ -4,7 +4,7 @@ A config is an `ml_collections.ConfigDict`. Only this folder reads it; the rest
 of the library takes the plans that `make_plan` builds of it.
 """
 
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, method_of
 from jaxflow.config.files import (
   check_same_run,
   flatten,
@@ -19,7 +19,6 @@ from jaxflow.config.plans import (
   evaluation_plan,
   make_plan,
   mesh_axes,
-  method_of,
   seed_of,
   sources,
 )

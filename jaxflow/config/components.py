@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jaxflow.config import registry
-from jaxflow.methods import METHODS
+from jaxflow.methods import METHODS, Method
 
 # A ConfigDict, whose attributes are dynamic.
 Config = Any
@@ -26,8 +26,15 @@ _KINDS = {
 }
 
 
+def method_of(config: Config) -> Method:
+  """Return the method of a config; raise UsageError if it is unknown."""
+  return registry.choose("method", config.method, METHODS)
+
+
 def components(config: Config) -> dict[str, str]:
   """Return the kind of every component of a config, by dotted field.
+
+  Raises UsageError if the method, or a component, is unknown.
 
   Example:
     >>> from jaxflow.config import default_config
@@ -37,33 +44,18 @@ def components(config: Config) -> dict[str, str]:
   """
   kinds = _KINDS | {f"ema.{name}": "ema" for name in config.get("ema", {})}
   found = _components(config, kinds, "")
-  inside = registry.kinds_of(_loss(config))
+  inside = registry.kinds_of(method_of(config).loss)
   return found | _components(config.loss, inside, "loss.")
 
 
 def makers(config: Config) -> dict[str, Callable[..., Any]]:
-  """Return the functions that take the options of a config, by field.
-
-  Example:
-    >>> from jaxflow.config import default_config
-    >>> config = default_config("flow_matching", data="ring", model="mlp")
-    >>> makers(config)["times"], makers(config)["loss"].__name__
-    (<class 'jaxflow.times.laws.Uniform'>, 'flow_matching_loss')
-  """
-  found = {
-    field: _maker(kind, at(config, field), field)
-    for field, kind in components(config).items()
-    if at(config, field).name is not None
-  }
-  return {"loss": _loss(config), **found}
-
-
-def _loss(config: Config) -> Callable:
-  return registry.choose("method", config.method, METHODS).loss
-
-
-def _maker(kind: str, value: Config, field: str) -> Callable:
-  return registry.choose(f"{field}.name", value.name, registry.KINDS[kind])
+  """Return the functions that take the options of a config, by field."""
+  found = {"loss": method_of(config).loss}
+  for field, kind in components(config).items():
+    name = at(config, field).name
+    if name is not None:
+      found[field] = registry.maker_of(kind, name, field=field)
+  return found
 
 
 def _components(
@@ -78,8 +70,8 @@ def _components(
       field = f"{prefix}{name}"
       found[field] = kind
       if value.name is not None:  # None is a place for a name.
-        inside = registry.kinds_of(_maker(kind, value, field))
-        found |= _components(value, inside, f"{field}.")
+        maker = registry.maker_of(kind, str(value.name), field=field)
+        found |= _components(value, registry.kinds_of(maker), f"{field}.")
   return found
 
 
@@ -94,25 +86,14 @@ def complete(config: Config) -> None:
 
 
 def at(config: Config, field: str) -> Config:
-  """Return the value of a dotted field.
-
-  Example:
-    >>> at(ConfigDict({"times": {"law": {"std": 2.0}}}), "times.law.std")
-    2.0
-  """
+  """Return the value of a dotted field."""
   return functools.reduce(operator.getitem, field.split("."), config)
 
 
 def set_component(
   config: Config, field: str, specification: Mapping[str, Any]
 ) -> None:
-  """Replace a component, in place.
-
-  Args:
-    config: The config.
-    field: Its dotted field.
-    specification: `name` and options; a type is a place for a value.
-  """
+  """Replace a component in place; a type is a place for a value."""
   section, _, last = field.rpartition(".")
   outer = at(config, section) if section else config
   with outer.unlocked(), outer.ignore_type():

@@ -45,7 +45,11 @@ def save_config(config: Config, path: pathlib.Path) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> Config:
-  """Read the config of a workdir."""
+  """Read the config of a run's folder; lock it with all fields set.
+
+  Raises UsageError if the folder holds no run, or one of another version that
+  cannot be opened.
+  """
   try:
     values = json.loads((workdir / "config.json").read_text())
     absent = [name for name in _SECTIONS if name not in values]
@@ -96,6 +100,7 @@ def check_same_run(
 
 
 def _is_one_of(field: str, names: Collection[str]) -> bool:
+  """Return whether a field, or a section of it that ends with ".", is named."""
   return any(
     field.startswith(name) if name.endswith(".") else field == name
     for name in names

@@ -17,7 +17,7 @@ from jaxflow.config.components import (
 )
 from jaxflow.config.files import flatten, load_config
 from jaxflow.config.presets import load_file
-from jaxflow.config.registry import KINDS, choose
+from jaxflow.config.registry import maker_of
 from jaxflow.config.schema import INTERFACE
 from jaxflow.errors import UsageError
 
@@ -31,7 +31,10 @@ _WRITTEN = {
 
 
 def parse(arguments: list[str], values: flags.FlagValues) -> Config:
-  """Parse `--config=CONFIG:METHOD`, its overrides and the flags in `values`."""
+  """Return the locked config of `--config=CONFIG:METHOD` and its overrides.
+
+  The other arguments are the flags that `values` defines, parsed in place.
+  """
   chosen = [a for a in arguments if a.split("=")[0] == "--config"]
   if not chosen or "=" not in chosen[-1]:
     raise UsageError(
@@ -48,14 +51,10 @@ def config_of_run(
   given: Sequence[str] = (),
   sections: tuple[str, ...] = (),
 ) -> Config:
-  """Return the config of a run, with the overrides of a command line.
+  """Return the locked config of a run, with the overrides of a command line.
 
-  Fields that are newer than the run have their defaults.
-
-  Args:
-    workdir: The run's folder.
-    given: Overrides, `--config.FIELD=VALUE`.
-    sections: The sections and fields of the config that may be changed.
+  Fields that are newer than the run have their defaults. The overrides
+  `--config.FIELD=VALUE` may change the given sections and fields alone.
   """
   for argument in given:
     field = argument.partition("=")[0].removeprefix("--config").lstrip(".")
@@ -111,7 +110,7 @@ def _take_components(config: Config, arguments: list[str]) -> None:
     kind = components(config).get(field)
     if last != "name" or kind is None or value == at(config, field).name:
       continue
-    choose(f"{field}.name", value, KINDS[kind])
+    maker_of(kind, value, field=field)  # Raises where there is none.
     kept = {}
     if kind == "model":
       # Options of any network that methods set.

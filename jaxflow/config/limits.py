@@ -1,10 +1,8 @@
-"""The fields of a config and the ranges of their numbers.
+"""The fields of a config and the ranges of their numbers, checked first.
 
-Both are checked before anything runs.
-
-Signatures declare it for options of the loss and of components, here stand the
-other fields. Fields that must agree with one another are checked where they
-meet.
+Signatures declare the ranges of the options of the loss and of components;
+those of the other fields stand here. Fields that must agree with one another
+are checked where they meet.
 """
 
 import difflib
@@ -73,23 +71,15 @@ LIMITS = {
 
 
 def check_limits(config: Config) -> None:
-  """Raise UsageError if a field is unknown, or a number out of its range.
-
-  Args:
-    config: A config as `default_config` makes it.
-
-  Example:
-    >>> from jaxflow.config import default_config
-    >>> config = default_config("mean_flow", data="ring", model="mlp")
-    >>> config.train.steps = 0
-    >>> check_limits(config)
-    Traceback (most recent call last):
-    ...
-    jaxflow.errors.UsageError: train.steps=0: give 1 or more
-  """
+  """Raise UsageError if a field is unknown, or a number out of its range."""
   values = flatten(config.to_dict())
   _check_known(config)
-  for field, limit in _limits_of(config).items():
+  inside = {
+    f"{field}.{name}": limit
+    for field, maker in makers(config).items()
+    for name, limit in options.marked(maker, Range).items()
+  }
+  for field, limit in (LIMITS | inside).items():
     value = values.get(field)
     if value is not None and not limit.allows(value):
       raise UsageError(f"{field}={value}: give {limit.text}")
@@ -108,13 +98,3 @@ def _check_known(config: Config) -> None:
     near = difflib.get_close_matches(field, fields, n=1)
     hint = f"did you mean {near[0]}?" if near else "leave it out"
     raise UsageError(f"{field}={value!r} is no field of the config: {hint}")
-
-
-def _limits_of(config: Config) -> dict[str, Range]:
-  """Return the range of every field that has one."""
-  inside = {
-    f"{field}.{name}": limit
-    for field, maker in makers(config).items()
-    for name, limit in options.marked(maker, Range).items()
-  }
-  return LIMITS | inside

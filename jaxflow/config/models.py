@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from jaxflow import options, paths, solvers
 from jaxflow.config import registry
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, method_of
 from jaxflow.errors import UsageError, inside
-from jaxflow.methods import METHODS, Method
+from jaxflow.methods import Method
 from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
 from jaxflow.plans import Model
@@ -18,39 +18,18 @@ from jaxflow.predictions import Prediction
 from jaxflow.types import LossOutput, ModelFn
 
 
-class Components:
-  """Makes the components of a config, in the context of its path and length.
-
-  Args:
-    config: A resolved config.
-    method: Its row.
-    path: Its path.
-  """
-
-  def __init__(self, config: Config, method: Method, path: Path):
-    self._config = config
-    self._context = {
-      "default": method.sampler,
-      "path": path,
-      "t_min": path.t_min,
-      "t_max": path.t_max,
-      "batch_size": config.train.batch_size,
-      "steps": config.train.steps,
-      # Times that must know which rows the loss treats in which way are told.
-      **options.values(method.loss, options.Layout, config.loss),
-    }
-
-  def make(self, kind: str, specification: Any, field: str, **more: Any) -> Any:
-    """Return a component; raise UsageError where it is wrong."""
-    return registry.make(
-      kind, specification, field=field, **{**self._context, **more}
-    )
-
-  def make_options(
-    self, function: Callable, given: Any, field: str
-  ) -> dict[str, Any]:
-    """Return the options of a function, the components among them made."""
-    return registry.make_options(function, given, field=field, **self._context)
+def context_of(config: Config, method: Method, path: Path) -> dict[str, Any]:
+  """Return what components may take from their surroundings, by argument."""
+  return {
+    "default": method.sampler,
+    "path": path,
+    "t_min": path.t_min,
+    "t_max": path.t_max,
+    "batch_size": config.train.batch_size,
+    "steps": config.train.steps,
+    # Times that must know which rows the loss treats in which way are told.
+    **options.values(method.loss, options.Layout, config.loss),
+  }
 
 
 def make_model(
@@ -61,16 +40,13 @@ def make_model(
 ) -> Model:
   """Build the model of a config with `data.shape` and `data.num_classes`.
 
-  Args:
-    config: The config.
-    network: The network; default: the one that the config names.
-    loss: The loss; default: the method's.
+  A network, or a loss, that is given takes the place of the config's.
   """
-  method = registry.choose("method", config.method, METHODS)
+  method = method_of(config)
   if loss is not None:
     method = dataclasses.replace(method, loss=_in_place_of(method.loss, loss))
   path = registry.make("path", config.path, field="path")
-  made = Components(config, method, path)
+  context = context_of(config, method, path)
   raw = _network(config) if network is None else network
   wrap = registry.make(
     "parameterization",
@@ -88,7 +64,9 @@ def make_model(
     shape=tuple(config.data.shape),
     num_classes=config.data.num_classes,
     loss_options={},
-    flow_map=made.make("flow_map", config.flow_map, "flow_map"),
+    flow_map=registry.make(
+      "flow_map", config.flow_map, field="flow_map", **context
+    ),
     solver=solver,
     calls=solvers.EVALUATIONS.get(solver, 1),
     prediction=options.value(own, options.Predicts, config.loss, "velocity"),
@@ -102,7 +80,7 @@ def make_model(
     options=config.model.to_dict(),
   )
   model = dataclasses.replace(
-    model, loss_options=_loss_options(config, model, made)
+    model, loss_options=_loss_options(config, model, context)
   )
   _check(config, model)
   if network is not None:
@@ -152,8 +130,7 @@ def _in_place_of(
 def _flow_map_function(config: Config) -> Callable:
   """Return the function of `jaxflow.flow_maps` that a config names."""
   name = config.flow_map.name
-  maker = registry.choose("flow_map.name", name, registry.KINDS["flow_map"])
-  return inspect.unwrap(maker)
+  return inspect.unwrap(registry.maker_of("flow_map", name, field="flow_map"))
 
 
 def _solver(config: Config) -> str:
@@ -188,15 +165,17 @@ def _wrapped(network: Network, wrap: Callable[[ModelFn], ModelFn]) -> Network:
 
 
 def _loss_options(
-  config: Config, model: Model, made: Components
+  config: Config, model: Model, context: dict[str, Any]
 ) -> dict[str, Any]:
   """Return the keyword arguments of the loss."""
   loss = model.method.loss
   accepted = options.parameters(loss)
-  values = made.make_options(loss, config.loss, "loss")
+  values = registry.make_options(loss, config.loss, field="loss", **context)
   values["path"] = model.path
   if "times" in config:
-    values["sample_times"] = made.make("times", config.times, "times")
+    values["sample_times"] = registry.make(
+      "times", config.times, field="times", **context
+    )
   values["num_classes"] = model.num_classes
   values["flow_map"] = model.flow_map
   return {k: v for k, v in values.items() if k in accepted}

@@ -13,11 +13,10 @@ from typing import Any, get_args
 from jaxflow import metrics, options
 from jaxflow.config import registry
 from jaxflow.config.components import Config
-from jaxflow.config.models import Components, make_model
+from jaxflow.config.models import context_of, make_model
 from jaxflow.config.roles import make_roles
 from jaxflow.data import Source
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS, Method
 from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
@@ -45,16 +44,16 @@ def make_plan(
   loss: Callable[..., LossOutput] | None = None,
   data: Mapping[str, Source] | None = None,
 ) -> Plan:
-  """Build all that a resolved config asks for.
+  """Build all that a config asks for, which `resolve` returned.
 
-  Args:
-    config: A config whose data, teacher and features are known: `resolve`.
-    network: The network; default: the one that the config names.
-    loss: The loss; default: the method's.
-    data: Data that the caller passes, by split.
+  A network, a loss or data by split that the caller passes take the place of
+  the config's.
+
+  Raises:
+    UsageError: If a field is wrong, or fields do not fit one another.
   """
   model = make_model(config, network=network, loss=loss)
-  made = Components(config, model.method, model.path)
+  context = context_of(config, model.method, model.path)
   roles = make_roles(config, model)
   teacher = config.get("teacher", {})
   saved = teacher.get("config", None)
@@ -66,10 +65,10 @@ def make_plan(
     train=_plain(TrainPlan, config.train),
     optimizer=OptimizerOptions(**config.optimizer.to_dict()),
     emas={
-      name: made.make("ema", law, f"ema.{name}")
+      name: registry.make("ema", law, field=f"ema.{name}", **context)
       for name, law in config.ema.items()
     },
-    discriminator=_discriminator(config, model, roles, made),
+    discriminator=_discriminator(config, model, roles, context),
     last_layer=options.value(model.method.loss, options.Layer, config.loss, ""),
     **sources(config),
     init_student=bool(teacher.get("init_student", False)),
@@ -82,22 +81,22 @@ def make_plan(
   )
 
 
-def method_of(config: Config) -> Method:
-  """Return the method of a config; raise UsageError if it is unknown."""
-  return registry.choose("method", config.method, METHODS)
-
-
 def seed_of(config: Config) -> int:
   """Return the seed of a config."""
   return config.seed
 
 
 def sources(config: Config) -> dict[str, SourcePlan]:
-  """Return the other runs that a config names, by role."""
-  return {
-    name: _source(config.get(name, {}))
-    for name in ("teacher", "features", "init")
-  }
+  """Return the other runs that a config names; a workdir is "" without one."""
+  found = {}
+  for name in ("teacher", "features", "init"):
+    section = config.get(name, {})
+    found[name] = SourcePlan(
+      workdir=section.get("workdir", ""),
+      ema=section.get("ema", "sampling"),
+      step=section.get("step", None),
+    )
+  return found
 
 
 def embedded(config: Config, role: str) -> Config | None:
@@ -108,7 +107,10 @@ def embedded(config: Config, role: str) -> Config | None:
 def data_plan(
   config: Config, given: Mapping[str, Source] | None = None
 ) -> DataPlan:
-  """Return the data set of a config, resolved or not."""
+  """Return the data set of a config, with data by split if the caller has it.
+
+  The config need not be resolved.
+  """
   values = {
     k: config.data.get(k)
     for k in inspect.signature(DataPlan).parameters
@@ -128,38 +130,32 @@ def _plain(kind: type[Any], section: Config) -> Any:
   return kind(**{k: section[k] for k in inspect.signature(kind).parameters})
 
 
-def _source(section: Config) -> SourcePlan:
-  return SourcePlan(
-    workdir=section.get("workdir", ""),
-    ema=section.get("ema", "sampling"),
-    step=section.get("step", None),
-  )
-
-
 def _discriminator(
-  config: Config, model: Model, roles: Roles, made: Components
+  config: Config, model: Model, roles: Roles, context: dict[str, Any]
 ) -> DiscriminatorPlan | None:
   if roles.discriminator is None:
     return None
   section = config.discriminator
   turns = dict.fromkeys(get_args(Turns))
   registry.choose("discriminator.turns", section.turns, turns)
+  sample_times = model.loss_options.get("sample_times")
   return DiscriminatorPlan(
     start=section.start,
     turns=section.turns,
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
-    sample_times=made.make(
+    sample_times=registry.make(
       "starts",
       section.times,
-      "discriminator.times",
-      sample_times=model.loss_options.get("sample_times"),
+      field="discriminator.times",
+      **context,
+      sample_times=sample_times,
     ),
   )
 
 
 def sample_plan(config: Config, model: Model) -> SamplePlan:
-  """Return how samples are drawn."""
-  made = Components(config, model.method, model.path)
+  """Return how a resolved config and its model draw samples."""
+  context = context_of(config, model.method, model.path)
   section = config.sample
   scale, sampler = section.guidance, section.sampler.name
   if scale != 1:
@@ -175,8 +171,10 @@ def sample_plan(config: Config, model: Model) -> SamplePlan:
     guidance=scale,
     interval=_interval(config, model),
     ema=section.ema,
-    grid=made.make("grid", section.grid, "sample.grid"),
-    sampler=made.make("sampler", section.sampler, "sample.sampler"),
+    grid=registry.make("grid", section.grid, field="sample.grid", **context),
+    sampler=registry.make(
+      "sampler", section.sampler, field="sample.sampler", **context
+    ),
     solver=(
       (model.solver or config.flow_map.name)
       if sampler == "default"
@@ -205,15 +203,8 @@ def _interval(config: Config, model: Model) -> tuple[float, float] | None:
 def sampling_of(config: Config) -> dict[str, Any]:
   """Return how samples are drawn, whatever their number and the average.
 
-  Returns:
-    Its sections `sample`, without `nfe`, `batch_size` and `ema`, and
-    `flow_map`, as JSON gives them back.
-
-  Example:
-    >>> from jaxflow.config import default_config
-    >>> config = default_config("flow_matching", data="ring", model="mlp")
-    >>> sampling_of(config)["flow_map"]
-    {'name': 'ode_step', 'solver': {'name': 'euler'}}
+  These are the sections `sample`, without `nfe`, `batch_size` and `ema`, and
+  `flow_map`, as JSON gives them back.
   """
   sections = {k: config[k].to_dict() for k in ("sample", "flow_map")}
   for name in ("nfe", "batch_size", "ema"):
@@ -222,7 +213,7 @@ def sampling_of(config: Config) -> dict[str, Any]:
 
 
 def evaluation_plan(config: Config) -> EvaluationPlan:
-  """Return how samples are compared with data."""
+  """Return how samples are compared with data; `resolve` is not needed."""
   section, during = config.evaluation, config.evaluation.during
   if section.split not in ("train", "test"):
     raise UsageError(f"evaluation.split={section.split!r}: give train or test")
@@ -244,9 +235,7 @@ def evaluation_plan(config: Config) -> EvaluationPlan:
       f"evaluation.during.best={during.best!r} is none of "
       f"evaluation.during.metrics={during.metrics!r}: add it there"
     )
-  maker = registry.choose(
-    "evaluation.network.name", network, registry.KINDS["extractor"]
-  )
+  maker = registry.maker_of("extractor", network, field="evaluation.network")
   return EvaluationPlan(
     nfe=tuple(section.nfe),
     num=section.num,

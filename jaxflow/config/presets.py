@@ -6,7 +6,7 @@ comes with the library.
 """
 
 import ast
-import difflib
+import contextlib
 import importlib.util
 import pathlib
 from types import ModuleType
@@ -14,7 +14,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from jaxflow.config.components import Config, complete
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.methods import METHODS
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -29,26 +29,15 @@ def _folders() -> list[pathlib.Path]:
 
 
 def names() -> list[str]:
-  """Return the names of the config files that there are.
-
-  Example:
-    >>> "digits" in names()
-    True
-  """
+  """Return the names of the config files that there are."""
   files = (file for folder in _folders() for file in folder.glob("*.py"))
   return sorted({file.stem for file in files if file.stem != "__init__"})
 
 
 def find(name: str) -> pathlib.Path:
-  """Return the file of a config.
+  """Return the file of a path or of a name; raise UsageError without one.
 
-  Args:
-    name: The path of a file, or a name of `names`: the user's own file in
-      `configs/` goes before the shipped one.
-
-  Example:
-    >>> find("digits").name
-    'digits.py'
+  Of a name in `names()` the user's own file in `configs/` goes first.
   """
   path = pathlib.Path(name)
   if path.is_file():
@@ -58,11 +47,10 @@ def find(name: str) -> pathlib.Path:
       file = folder / f"{name}.py"
       if file.is_file():
         return file
-  near = difflib.get_close_matches(name, names(), n=1)
-  hint = f"did you mean {near[0]!r}? " if near else ""
   raise UsageError(
-    f"config={name}: there is no file {name!r}; {hint}give a config file, "
-    f"configs/digits.py:mean_flow for instance, or one of {', '.join(names())}"
+    f"config={name}: there is no file {name!r}; {did_you_mean(name, names())}"
+    "give a config file, configs/digits.py:mean_flow for instance, or one of "
+    f"{', '.join(names())}"
   )
 
 
@@ -88,11 +76,7 @@ def preset(name: str) -> Config:
 
 
 def load_file(name: str) -> Config:
-  """Call `get_config` of a config file.
-
-  Args:
-    name: "NAME:METHOD" or "FILE.py:METHOD", as `preset` takes it.
-  """
+  """Return the unlocked config of "NAME:METHOD" or "FILE.py:METHOD"."""
   given, _, method = name.partition(":")
   path = find(given)
   if not method:
@@ -135,7 +119,12 @@ def methods_of(path: pathlib.Path) -> list[str]:
     module = _run(path)
   except Exception:  # The file is the user's: it may raise anything.
     return []
-  return [name for name in METHODS if _has(module, name)]
+  found = []
+  for name in METHODS:
+    with contextlib.suppress(Exception):
+      module.get_config(name)
+      found.append(name)
+  return found
 
 
 def _run(path: pathlib.Path) -> ModuleType:
@@ -145,11 +134,3 @@ def _run(path: pathlib.Path) -> ModuleType:
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
   return module
-
-
-def _has(module: ModuleType, method: str) -> bool:
-  try:
-    module.get_config(method)
-  except Exception:
-    return False
-  return True

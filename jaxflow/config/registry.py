@@ -5,11 +5,10 @@ A specification is a mapping with a `name` and the options of that component,
 there is; an option whose annotation is a type of a kind is made first.
 """
 
-import difflib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Union, get_args, get_origin
 
 from jaxflow import (
@@ -24,7 +23,7 @@ from jaxflow import (
   times,
   weights,
 )
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
 from jaxflow.times import curricula, dyadic, grids
@@ -229,16 +228,6 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
 }
 
 
-def options_of(kind: str, name: str) -> Collection[str]:
-  """Return the names of the options of a component.
-
-  Example:
-    >>> list(options_of("law", "uniform"))
-    ['t_min', 't_max']
-  """
-  return parameters(KINDS[kind][name])
-
-
 # The kind of an option's component, by the option's annotation.
 KIND_OF_TYPE: Mapping[Any, str] = {
   adversarial.Criterion: "criterion",
@@ -262,36 +251,29 @@ def kinds_of(function: Callable) -> dict[str, str]:
     >>> kinds_of(times.LimitedPair)
     {'t_law': 'law', 's_law': 'law'}
   """
-  kinds = {
-    p.name: _kind_of(p.annotation) for p in parameters(function).values()
-  }
-  return {option: kind for option, kind in kinds.items() if kind}
-
-
-def _kind_of(annotation: Any) -> str | None:
-  plain = unmarked(annotation)
-  union = get_origin(plain) in (Union, types.UnionType)
-  members = get_args(plain) if union else [plain]
-  return next((KIND_OF_TYPE[x] for x in members if x in KIND_OF_TYPE), None)
+  kinds = {}
+  for p in parameters(function).values():
+    plain = unmarked(p.annotation)
+    union = get_origin(plain) in (Union, types.UnionType)
+    for member in get_args(plain) if union else [plain]:
+      if member in KIND_OF_TYPE:
+        kinds[p.name] = KIND_OF_TYPE[member]
+  return kinds
 
 
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
-  """Look a name up.
-
-  Returns:
-    The value of `choices`.
-
-  Example:
-    >>> choose("color", "red", {"red": 1})
-    1
-  """
+  """Return the choice of a name; raise UsageError if it is unknown."""
   if name in choices:
     return choices[name]
-  near = difflib.get_close_matches(str(name), choices, n=1)
-  hint = f"did you mean {near[0]!r}? " if near else ""
   raise UsageError(
-    f"{field}={name!r} is unknown: {hint}choose one of {', '.join(choices)}"
+    f"{field}={name!r} is unknown: {did_you_mean(str(name), choices)}choose "
+    f"one of {', '.join(choices)}"
   )
+
+
+def maker_of(kind: str, name: str, *, field: str) -> Maker:
+  """Return the maker that `field.name` of a config names."""
+  return choose(f"{field}.name", name, KINDS[kind])
 
 
 def make(
@@ -299,24 +281,24 @@ def make(
 ) -> Any:
   """Make the component that a specification names.
 
-  Args:
-    kind: A key of `KINDS`.
-    specification: `name` and options.
-    field: Where in the config it stands, for messages.
-    **context: Values that are passed on where the component takes an argument
-      of that name and the specification does not give it.
+  `field` is its place in the config, for messages. A value of `context` is
+  passed on where the component takes an argument of that name and the
+  specification does not give it.
+
+  Raises:
+    UsageError: If the name, or an option, is unknown.
 
   Example:
     >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
     Uniform(t_min=0.0, t_max=2.0)
   """
-  options = {k: v for k, v in dict(specification).items() if v is not None}
+  options = {k: v for k, v in specification.items() if v is not None}
   name = options.pop("name", None)
   if name is None:
     raise UsageError(
       f"{field} is missing: choose {field}.name among {', '.join(KINDS[kind])}"
     )
-  maker = choose(f"{field}.name", name, KINDS[kind])
+  maker = maker_of(kind, name, field=field)
   accepted = parameters(maker)
   for option in options:
     if option not in accepted:
@@ -326,13 +308,9 @@ def make(
       )
   given = {k: v for k, v in context.items() if k in accepted}
   options = given | make_options(maker, options, field=field, **context)
-  missing = [
-    p.name
-    for p in accepted.values()
-    if p.default is p.empty and p.name not in options
-  ]
-  if missing:
-    raise UsageError(f"{field}.{missing[0]} is missing: {name!r} needs it")
+  for p in accepted.values():
+    if p.default is p.empty and p.name not in options:
+      raise UsageError(f"{field}.{p.name} is missing: {name!r} needs it")
   try:
     return maker(**options)
   except ValueError as error:  # A UsageError names the option only.
@@ -342,20 +320,7 @@ def make(
 def make_options(
   function: Callable, given: Mapping[str, Any], *, field: str, **context: Any
 ) -> dict[str, Any]:
-  """Return the options of a function, the components among them made.
-
-  Args:
-    function: The function that takes the options.
-    given: Options; a component's value is its specification.
-    field: Where in the config they stand, for messages.
-    **context: As of `make`.
-
-  Example:
-    >>> given = {"solver": {"name": "heun"}}
-    >>> made = make_options(flow_maps.ode_step, given, field="flow_map")
-    >>> made["solver"] is solvers.heun
-    True
-  """
+  """Return the options of a function; specifications become components."""
   kinds = kinds_of(function)
   return {
     k: make(kinds[k], v, field=f"{field}.{k}", **context) if k in kinds else v
@@ -368,12 +333,8 @@ def complete(
 ) -> dict[str, Any]:
   """Return a specification with the defaults of the options it leaves out.
 
-  An option without a value, required or None, is given by its type.
-
-  Args:
-    kind: A key of `KINDS`.
-    specification: `name` and options.
-    field: Where in the config it stands, for messages.
+  The type of an option stands for the value that it has not, because it is
+  required or None.
 
   Example:
     >>> complete("grid", {"name": "karras"}, field="sample.grid")
@@ -382,37 +343,30 @@ def complete(
   given = {k: v for k, v in specification.items() if v is not None}
   if "name" not in given:
     return {"name": str}
-  maker = choose(f"{field}.name", given["name"], KINDS[kind])
-  own = default_options(maker)
+  maker = maker_of(kind, given["name"], field=field)
+  kinds, own = kinds_of(maker), default_options(maker)
   if kind != "path":
     told = _CONTEXT | marked(maker, Layout).keys()
     own = {k: v for k, v in own.items() if k not in told}
-  own |= _required_options(maker)
-  for option, kind_inside in kinds_of(maker).items():
-    if isinstance(value := given.get(option), Mapping):
-      given[option] = complete(kind_inside, value, field=f"{field}.{option}")
-  return given | own | given
-
-
-def _required_options(maker: Maker) -> dict[str, Any]:
-  """Return places for the options that have no default."""
-  options, kinds = {}, kinds_of(maker)
   for p in parameters(maker).values():
     if p.default is not p.empty or p.name in _SURROUNDINGS:
       continue
     if p.name in kinds:
-      options[p.name] = {"name": str}
+      own[p.name] = {"name": str}
     elif unmarked(p.annotation) in _PLAIN:
-      options[p.name] = unmarked(p.annotation)
-  return options
+      own[p.name] = unmarked(p.annotation)
+  for option, kind_inside in kinds.items():
+    if isinstance(value := given.get(option), Mapping):
+      given[option] = complete(kind_inside, value, field=f"{field}.{option}")
+  return given | own | given
 
 
 def default_options(function: Callable) -> dict[str, Any]:
   """Return the options of a function with their defaults, as config values.
 
   A default that is a component is described by its name, a layer by its
-  pattern; one that is no plain value is left to the caller. For None there
-  stands the plain type that the annotation has beside it.
+  pattern; one that is no plain value is left to the caller. None becomes the
+  plain type that the annotation has beside it.
 
   Example:
     >>> default_options(flow_maps.ode_step)
@@ -423,6 +377,7 @@ def default_options(function: Callable) -> dict[str, Any]:
   for p in parameters(function).values():
     if p.default is p.empty:
       continue
+    plain = [x for x in map(unmarked, get_args(p.annotation)) if x in _PLAIN]
     if p.name in kinds:
       if name := _name_of(kinds[p.name], p.default):
         options[p.name] = {"name": name}
@@ -430,14 +385,9 @@ def default_options(function: Callable) -> dict[str, Any]:
       options[p.name] = layers[p.name].pattern
     elif type(p.default) in _PLAIN:
       options[p.name] = p.default
-    elif p.default is None and (plain := _plain_types(p.annotation)):
+    elif p.default is None and plain:
       options[p.name] = plain[0]
   return options
-
-
-def _plain_types(annotation: Any) -> list[type]:
-  """Return the plain types of an annotation such as `int | None`."""
-  return [x for x in map(unmarked, get_args(annotation)) if x in _PLAIN]
 
 
 def _name_of(kind: str, value: Any) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxflow import models, options, pretrained
 from jaxflow.config import registry
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, at
 from jaxflow.config.models import make_model
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
@@ -15,7 +15,7 @@ from jaxflow.plans.roles import feature_channels
 
 
 def make_roles(config: Config, model: Model) -> Roles:
-  """Build the other networks of a config."""
+  """Build the other networks of a resolved config and its model."""
   features = _features(config, model)
   distances = _of_type(pretrained.FeatureDistance, model.loss_options)
   discriminator = _discriminator(config, model, features)
@@ -55,9 +55,7 @@ def _features(config: Config, model: Model) -> models.Features | None:
     return None
   context: dict[str, Any] = {"data_shape": model.shape}
   name = section.network.name
-  maker = registry.choose(
-    "features.network.name", name, registry.KINDS["features"]
-  )
+  maker = registry.maker_of("features", name, field="features.network")
   accepted = inspect.signature(maker).parameters
   of_run = "network" in accepted
   if of_run != bool(section.workdir):
@@ -93,16 +91,11 @@ def _discriminator(
   section = config.get("discriminator", None)
   if section is None:
     return None
-  context: dict[str, Any] = {
-    "data_shape": model.shape,
-    "num_classes": model.num_classes,
-  }
-  name = section.network.name
-  maker = registry.choose(
-    "discriminator.network.name", name, registry.KINDS["discriminator"]
-  )
+  field = "discriminator.network"
+  name, given = section.network.name, {}
+  maker = registry.maker_of("discriminator", name, field=field)
   if features is not None:
-    context["features"] = features
+    given["features"] = features
   elif "features" in inspect.signature(maker).parameters:
     raise UsageError(
       f"discriminator.network.name={name!r} sees samples through features, "
@@ -110,7 +103,12 @@ def _discriminator(
       f"{_feature_networks()}"
     )
   return registry.make(
-    "discriminator", section.network, field="discriminator.network", **context
+    "discriminator",
+    section.network,
+    field=field,
+    data_shape=model.shape,
+    num_classes=model.num_classes,
+    **given,
   )
 
 
@@ -178,17 +176,12 @@ def _check_features(
 def _check_terms(config: Config, model: Model) -> None:
   """Raise UsageError unless a term has both its weight and its network."""
   loss = model.method.loss
-  sections = {
-    argument: role.section
-    for argument, role in options.marked(loss, options.Role).items()
-  }
+  roles = options.marked(loss, options.Role)
   for name, term in options.marked(loss, options.Term).items():
-    section = sections.get(term.argument, "")
-    if section:
-      field, network = f"{section}.network", config[section].network.name
-    else:
-      field = f"loss.{term.argument}"
-      network = config.loss[term.argument].name
+    field = f"loss.{term.argument}"
+    if role := roles.get(term.argument):
+      field = f"{role.section}.network"
+    network = at(config, field).name
     if bool(config.loss[name]) != (network != "none"):
       raise UsageError(
         f"loss.{name}={config.loss[name]} with {field}.name={network!r}: the "

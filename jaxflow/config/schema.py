@@ -31,7 +31,9 @@ INTERFACE = ("second_time", "heads", "guidance_inputs")
 
 
 def default_config(method: str, *, data: str, model: str) -> Config:
-  """Return the config of a method with every field set.
+  """Return the unlocked config of a method with every field set.
+
+  Fields without a default are placeholders.
 
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")
@@ -39,10 +41,10 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     (1.0, 'sorted_pair')
   """
   row = registry.choose("method", method, METHODS)
-  maker = registry.choose("model.name", model, registry.KINDS["model"])
+  maker = registry.maker_of("model", model, field="model")
   network = with_places(registry.default_options(maker))
-  network.pop("num_classes", None)
-  network.pop("data_shape", None)
+  for name in ("num_classes", "data_shape"):
+    network.pop(name, None)
   network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
   loss.pop("num_classes", None)
@@ -166,8 +168,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
 
 def _roles(loss: Callable) -> set[str]:
   """Return the sections of the other networks that a loss takes."""
-  roles = options.marked(loss, options.Role).values()
-  sections = {role.section for role in roles}
+  marks = options.marked(loss, options.Role).values()
+  sections = {mark.section for mark in marks}
   # Distances and discriminators may see samples through features.
   kinds = {"distance", "perceptual"} & {*registry.kinds_of(loss).values()}
   features = kinds or "discriminator" in sections
@@ -199,17 +201,7 @@ def update(config: Config, fields: Mapping[str, Any]) -> None:
 
 
 def changed(config: Config, fields: Mapping[str, Any]) -> Config:
-  """Return a locked copy of a config with other values in some fields.
-
-  Args:
-    config: The config.
-    fields: Values by name, as `update` takes them.
-
-  Example:
-    >>> config = default_config("mean_flow", data="ring", model="mlp")
-    >>> changed(config, {"train": {"steps": 5}}).train.steps
-    5
-  """
+  """Return a locked copy of a config with the fields that `update` takes."""
   copy = config.copy_and_resolve_references()
   with copy.unlocked():
     update(copy, fields)
@@ -217,7 +209,7 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
 
 
 def given(config: Config, *, data: bool, network: bool) -> Config:
-  """Return a locked copy of a config that says what the caller passes.
+  """Return a locked copy that says whether the caller passes data or network.
 
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")
@@ -249,10 +241,10 @@ def resolve(
     config: A config as `default_config` makes it.
     shape: Shape of one sample.
     num_classes: Number of classes of the data, 0 without labels.
-    teacher: The teacher's config, or None.
-    features: The config of the run whose network gives features, or None.
-    pairs: Digest of the pairs, or None.
-    init_step: Checkpoint of `init.workdir` from which the run starts, or None.
+    teacher: Config of the teacher.
+    features: Config of the run whose network gives features.
+    pairs: Digest of the pairs.
+    init_step: Checkpoint of `init.workdir` from which the run starts.
   """
   config = ConfigDict(config.to_dict())
   complete(config)

@@ -17,10 +17,7 @@ def resolve_alone(
 ) -> tuple[Config, list[str]]:
   """Resolve a config; a run that is not there is taken to be like the student.
 
-  Args:
-    config: A config as `default_config` makes it.
-    shape: Shape of one sample.
-    num_classes: Number of classes of the data, 0 without labels.
+  Returns the resolved config, and a line for each run that was not there.
 
   Example:
     >>> config = default_config(
@@ -32,9 +29,10 @@ def resolve_alone(
   """
   found: dict[str, Config] = {"teacher": None}
   notes = []
+  seen = config.get("features", None)
   wanted = {
     "teacher": "teacher" in METHODS[config.method].needs,
-    "features": _of_run(config),
+    "features": seen is not None and seen.network.name == "run",
   }
   for name, needed in wanted.items():
     if not needed or config[name].get("config", None) is not None:
@@ -54,12 +52,6 @@ def resolve_alone(
     with config.unlocked(), config.ignore_type():
       config.features.workdir = config.features.workdir or "assumed"
   return config, notes
-
-
-def _of_run(config: Config) -> bool:
-  """Return whether features come from the network of a run."""
-  section = config.get("features", None)
-  return section is not None and section.network.name == "run"
 
 
 def _stand_in(

@@ -14,6 +14,7 @@ from typing import Any
 import jaxflow
 from jaxflow.config import components, registry, schema
 from jaxflow.errors import UsageError
+from jaxflow.options import parameters
 
 # The default of a field in the version that introduced it, by dotted name,
 # where it is not the present one.
@@ -37,7 +38,12 @@ def versioned(config: components.Config) -> dict[str, Any]:
 
 
 def upgraded(values: Mapping[str, Any]) -> components.Config:
-  """Return a stored config with every field of this version set."""
+  """Return the config of a config.json, unlocked, all fields set.
+
+  Raises:
+    UsageError: If a field is unknown and not at the default that it had.
+    KeyError: If it names no method, data set or network.
+  """
   stored = dict(values)
   version = str(stored.pop("version", _UNVERSIONED))
   config = schema.default_config(
@@ -79,9 +85,14 @@ def _name_heights(stored: dict[str, Any]) -> None:
 def _drop_gone(
   config: components.Config, default: Container[str], version: str
 ) -> None:
-  """Remove the fields that this version does not know, in place."""
+  """Remove the fields that are gone; raise UsageError where one was in use."""
   for field, value in unknown(config, default).items():
-    _check_gone(field, value, version)
+    if field not in GONE or GONE[field] != value:
+      raise UsageError(
+        f"{field}={value!r} of version {version} is unknown to version "
+        f"{jaxflow.__version__}: open the run with the version that wrote it"
+      )
+    _LOGGER.warning("config.json: %s=%r is dropped: it is gone", field, value)
     section, _, option = field.rpartition(".")
     with config.unlocked():
       del components.at(config, section)[option]
@@ -92,31 +103,20 @@ def unknown(
 ) -> dict[str, Any]:
   """Return the fields of a config that nothing reads, with their values.
 
-  Args:
-    config: The config.
-    default: The fields of `default_config` for its method, data and network.
+  `default` are the fields of `default_config` for its method, data and network.
   """
   kinds, found = components.components(config), {}
   for field, value in flatten(config.to_dict()).items():
     section, _, option = field.rpartition(".")
     if section in kinds:
-      kind, name = kinds[section], components.at(config, section).name
-      known = option == "name" or option in registry.options_of(kind, name)
+      name = components.at(config, section).name
+      maker = registry.KINDS[kinds[section]][name]
+      known = option == "name" or option in parameters(maker)
     else:
       known = field in default or value is None
     if not known:
       found[field] = value
   return found
-
-
-def _check_gone(field: str, value: Any, version: str) -> None:
-  """Say that a field is dropped; raise UsageError where it was in use."""
-  if field not in GONE or GONE[field] != value:
-    raise UsageError(
-      f"{field}={value!r} of version {version} is unknown to version "
-      f"{jaxflow.__version__}: open the run with the version that wrote it"
-    )
-  _LOGGER.warning("config.json: %s=%r is dropped: it is gone", field, value)
 
 
 def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,50 +19,29 @@ from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-  """A method, its path and its network, all built.
+  """A method, its path and its network, all built."""
 
-  Attributes:
-    name: The method's name, a key of METHODS.
-    method: Its row.
-    path: The path.
-    network: `init` and `apply`, behind its parameterization.
-    shape: Shape of one sample.
-    num_classes: Number of labels; 0 for an unconditional model.
-    loss_options: Keyword arguments of the loss.
-    flow_map: Makes a flow map of a network.
-    solver: Name of the flow map's ODE solver, "" without one.
-    calls: Network calls of one step of the flow map.
-    prediction: The prediction of the network.
-    sigma_data: Standard deviation of the data that an EDM network assumes.
-    drops_labels: Whether training shows the null label to the network.
-    dropout_option: The option of the loss that makes it do so, "" without one.
-    guidance_input: Whether the guidance scale is an input of the network.
-    block: The loss's split of rows, [m, k], or None.
-    parameterization: Name of the scales around the raw network.
-    identity: The function of the raw network, by name of the aspect: networks
-      that agree in all aspects are the same function of the same weights.
-    options: The network's options.
-  """
-
-  name: str
+  name: str  # Of the method, a key of METHODS.
   method: Method
   path: Path
-  network: Network
-  shape: tuple[int, ...]
-  num_classes: int
+  network: Network  # Behind its parameterization.
+  shape: tuple[int, ...]  # Of one sample.
+  num_classes: int  # 0 for an unconditional model.
   loss_options: Mapping[str, Any]
   flow_map: Callable[[ModelFn], FlowMap]
-  solver: str
-  calls: int
+  solver: str  # Name of the flow map's ODE solver, "" without one.
+  calls: int  # Network calls of one step of the flow map.
   prediction: Parameterization
-  sigma_data: float
-  drops_labels: bool
-  dropout_option: str
-  guidance_input: bool
-  block: tuple[int, int] | None
-  parameterization: str
+  sigma_data: float  # The data's, which an EDM network assumes.
+  drops_labels: bool  # Whether training shows the null label to the network.
+  dropout_option: str  # The loss's option that does so, "" without one.
+  guidance_input: bool  # Whether the network sees the guidance scale.
+  block: tuple[int, int] | None  # The loss's split of rows, [m, k].
+  parameterization: str  # Name of the scales around the raw network.
+  # The function of the raw network, by name of the aspect: networks that agree
+  # in all aspects are the same function of the same weights.
   identity: Mapping[str, Any]
-  options: Mapping[str, Any]
+  options: Mapping[str, Any]  # Of the network.
 
   def network_fn(
     self,
@@ -73,7 +52,11 @@ class Model:
     target: Prediction = "velocity",
     path: Path | None = None,
   ) -> ModelFn:
-    """Return the network as one of a prediction, guided if scale != 1."""
+    """Return the network as one that predicts `target`, guided if scale != 1.
+
+    The scale is 1 outside of the times `interval`. `path` is the one on which
+    the velocity is predicted, the model's own by default.
+    """
     model_fn = functools.partial(self.network.apply, params)
     if target == "velocity":
       model_fn = predictions.on_path(
@@ -98,7 +81,11 @@ class Model:
     )
 
   def check_guidance(self, off: float = 1, **scale: float) -> None:
-    """Raise UsageError unless the network can be guided."""
+    """Raise UsageError unless the network can be guided.
+
+    The one `scale` has the name that the message gives it; at `off` it does
+    not guide.
+    """
     ((name, value),) = scale.items()
     if not self.num_classes:
       raise UsageError(

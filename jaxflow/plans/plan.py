@@ -21,31 +21,7 @@ from jaxflow.training.optimizers import OptimizerOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-  """All that a config asks for.
-
-  Attributes:
-    model: Method, path and network.
-    roles: The other networks of the loss.
-    seed: Seed of the run.
-    data: The data set.
-    train: Length and rhythm of training.
-    optimizer: Options of the optimizer.
-    emas: Laws of the averages by name.
-    discriminator: When a discriminator learns, or None.
-    last_layer: Regular expression of the parameter by whose gradients the loss
-      weighs its terms, "" without such weights.
-    teacher: The run of the teacher.
-    features: The run of the feature network.
-    init: The run whose weights come first.
-    init_student: Whether a student starts from its teacher.
-    checkpoint: When checkpoints are written.
-    mesh: Devices along each axis; -1 takes all that are left.
-    sample: How samples are drawn.
-    evaluation: How samples are compared with data.
-    teacher_plan: The teacher's own plan, or None.
-    config: The config that it was made from, for `config.json` and messages;
-      `jaxflow.config` alone reads it.
-  """
+  """All that a config asks for."""
 
   model: Model
   roles: Roles
@@ -55,14 +31,18 @@ class Plan:
   optimizer: OptimizerOptions
   emas: Mapping[str, ema.Law]
   discriminator: DiscriminatorPlan | None
+  # Regular expression of the parameter by whose gradients the loss weighs its
+  # terms, "" without such weights.
   last_layer: str
   teacher: SourcePlan
   features: SourcePlan
-  init: SourcePlan
-  init_student: bool
+  init: SourcePlan  # Of the first weights.
+  init_student: bool  # Whether a student starts from its teacher.
   checkpoint: CheckpointPlan
-  mesh: Mapping[str, Any]
+  mesh: Mapping[str, Any]  # Devices by axis; -1 takes all that are left.
   sample: SamplePlan
   evaluation: EvaluationPlan
   teacher_plan: "Plan | None"
+  # The config that the plan was made from, for `config.json` and messages;
+  # `jaxflow.config` alone reads it.
   config: Any

@@ -16,22 +16,13 @@ from jaxflow.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roles:
-  """Networks that a loss takes besides the one that it trains.
-
-  Attributes:
-    teacher: The teacher's model, or None.
-    teacher_guidance: Guidance scale of the teacher.
-    features: The frozen network through which samples are seen, or None.
-    channels: The number of channels of every layer of features.
-    distances: Distances of features, by the argument of the loss.
-    log_weights: Learned log-weights, by the argument of the loss.
-    discriminator: The discriminator, or None.
-  """
+  """Networks that a loss takes besides the one that it trains."""
 
   teacher: Model | None
-  teacher_guidance: float
-  features: models.Features | None
-  channels: tuple[int, ...]
+  teacher_guidance: float  # Guidance scale.
+  features: models.Features | None  # Frozen; samples are seen through it.
+  channels: tuple[int, ...]  # Of every layer of features.
+  # Distances of features and learned log-weights, by the loss's argument.
   distances: Mapping[str, pretrained.FeatureDistance]
   log_weights: Mapping[str, models.LogWeight]
   discriminator: models.Discriminator | None
