@@ -99,8 +99,9 @@ class Trigonometric:
   noise_std: float = 1.0
 
   def alpha(self, t: Array) -> Array:
-    """Return `cos(pi t / (2 t_max))`."""
-    return jnp.cos(math.pi / (2 * self.t_max) * t)
+    """Return `cos(pi t / (2 t_max))`, which is 0 at t_max in any precision."""
+    # The cosine of pi / 2 in float32 is negative, and so would be a noise level.
+    return jnp.sin(math.pi / 2 * (1 - t / self.t_max))
 
   def sigma(self, t: Array) -> Array:
     """Return `noise_std sin(pi t / (2 t_max))`."""
