@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxflow import paths
 from jaxflow.paths import expand
 from jaxflow.types import Array, Batch
 
@@ -43,7 +44,7 @@ def noise_of(batch: Batch, key: Array) -> Array:
   if "noise" in batch:
     return batch["noise"]
   data = batch["data"]
-  return jax.random.normal(key, data.shape, jnp.result_type(data))
+  return paths.standard_normal(key, data.shape, jnp.result_type(data))
 
 
 class Coupling(Protocol):
@@ -109,7 +110,7 @@ class Annealed:
     def noise_of(batch, key):
       check_pairs(batch)
       pair = batch["noise"]
-      drawn = jax.random.normal(key, pair.shape, pair.dtype)
+      drawn = paths.standard_normal(key, pair.shape, pair.dtype)
       b = self.beta(progress).astype(pair.dtype)
       return jnp.sqrt(1 - b**2) * pair + b * batch.get("fresh_noise", drawn)
 

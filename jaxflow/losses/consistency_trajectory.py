@@ -145,7 +145,7 @@ def consistency_trajectory_loss(
   target = finish(jump(xu, u, s, cond), s, t_min, cond)
   target = jax.lax.stop_gradient(target)
 
-  drawn = jax.random.normal(keys[2], data.shape, data.dtype)
+  drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
   fresh = batch.get("noise_denoising", drawn)
   t_dsm = (denoising_times or _denoising_times(path))(keys[3], size)
 

@@ -133,7 +133,7 @@ def mean_flow_loss(
       model_fn, (xt, t, cond), u_f, block, num_classes, kappa
     )
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
-    inside = (guidance_start <= t) & (t <= guidance_end)
+    inside = guidance.inside_interval(t, guidance_start, guidance_end)
     v_g = jnp.where(expand(inside, v), v_g, v)
   if v_g is not v and num_classes and cond is not None:
     has_label = guidance.labels(cond) != num_classes

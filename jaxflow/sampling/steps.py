@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxflow import paths
 from jaxflow.types import Array, ModelFn, PyTree
 
 
@@ -93,8 +94,8 @@ def unit_noise(
     True
   """
   if key.ndim == 0:
-    return jax.random.normal(key, shape, dtype)
-  return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
+    return paths.standard_normal(key, shape, dtype)
+  return jax.vmap(lambda k: paths.standard_normal(k, shape[1:], dtype))(key)
 
 
 def denoise(denoiser: ModelFn, x: Array, t: Array, cond: PyTree) -> Array:
