@@ -12,30 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
-from jaxflow.paths import expand
 from jaxflow.types import Array, Batch
-
-__all__ = [
-  "Annealed",
-  "Coupling",
-  "Schedule",
-  "check_pairs",
-  "mix",
-  "noise_of",
-  "synthetic_share",
-]
 
 
 def noise_of(batch: Batch, key: Array) -> Array:
-  """Return the noise `[B, ...]` that belongs to the data of a batch.
+  """Return the batch's own noise `[B, ...]`, or else standard normal noise.
 
   Args:
     batch: `data [B, ...]`, and `noise` of the same shape where the pairs are
       given.
     key: Random key, used where they are not.
-
-  Returns:
-    The batch's own noise, or independent standard normal noise.
 
   Example:
     >>> noise_of({"data": jnp.zeros((2, 3))}, jax.random.key(0)).shape
@@ -132,37 +118,6 @@ noise from which a teacher made each data point
       "the batch has no 'noise': this loss trains on pairs; give the noise "
       "from which a teacher made each data point"
     )
-
-
-def mix(synthetic: Array, pairs: Batch, real: Batch) -> Batch:
-  """Take each row from pairs or from real data, together with its noise.
-
-  Real rows have independent noise, so a mixture trades straight paths for
-  fidelity.
-
-  Args:
-    synthetic: Mask `[B]` of the rows that are pairs, for instance
-      `jax.random.bernoulli(key, share, (B,))`.
-    pairs: A batch of pairs with `data` and `noise`.
-    real: A batch with the same fields, `noise` independent of `data`.
-
-  Returns:
-    The mixed batch.
-
-  Raises:
-    ValueError: If a batch has no noise or their fields differ.
-
-  Example:
-    >>> pairs = {"data": jnp.ones((2, 1)), "noise": jnp.ones((2, 1))}
-    >>> real = {"data": jnp.zeros((2, 1)), "noise": jnp.full((2, 1), 3.0)}
-    >>> mix(jnp.array([True, False]), pairs, real)["noise"].tolist()
-    [[1.0], [3.0]]
-  """
-  check_pairs(pairs)
-  check_pairs(real)
-  return jax.tree.map(
-    lambda a, b: jnp.where(expand(synthetic, b), a, b), dict(pairs), dict(real)
-  )
 
 
 def synthetic_share(

@@ -1,25 +1,23 @@
 """Files that are whole or not there."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["replace_file", "save_arrays"]
+from jaxflow.errors import RunError
 
 
 def replace_file(
   path: str | os.PathLike[str], write: Callable[[Path], object]
 ) -> None:
-  """Write a file beside the target, then rename it to the target.
+  """Let `write(draft)` write a file beside the target, then rename it.
 
-  A reader sees the old file or the new one, after a loss of power too.
-
-  Args:
-    path: The target; missing folders are made.
-    write: Writes the file that it is given.
+  A reader sees the old file or the new one, after a loss of power too. Missing
+  folders are made.
 
   Example:
     >>> import tempfile
@@ -43,19 +41,7 @@ def replace_file(
 def save_arrays(
   path: str | os.PathLike[str], arrays: Mapping[str, Any]
 ) -> None:
-  """Write an .npz file as `replace_file` does.
-
-  Args:
-    path: The file.
-    arrays: Arrays by name.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_arrays(f"{folder}/a.npz", {"a": np.arange(3)})
-    ...   np.load(f"{folder}/a.npz")["a"].tolist()
-    [0, 1, 2]
-  """
+  """Write arrays by name to an .npz file, as `replace_file` does."""
 
   def save(draft: Path) -> None:
     # Given a path, NumPy would add a suffix to it.
@@ -63,3 +49,14 @@ def save_arrays(
       np.savez(file, **arrays)
 
   replace_file(path, save)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
+  """Raise a RunError with a remedy where the file cannot be written."""
+  try:
+    yield
+  except OSError as error:
+    raise RunError(
+      f"{path} cannot be written ({error.strerror}): {remedy}"
+    ) from error

@@ -83,9 +83,6 @@ def drop_labels(
     among: Mask `[B]` of the rows whose label may be dropped. Their rate is
       raised, so that `rate` remains the share of all rows.
 
-  Returns:
-    The condition.
-
   Raises:
     ValueError: If `among` has too few rows for the rate.
 
@@ -116,7 +113,7 @@ def classifier_free(
   num_classes: int,
   interval: tuple[float, float] | None = None,
 ) -> ModelFn:
-  """Guide a network, eq. (1); both forwards run as one doubled batch.
+  """Guide a network, eq. (1); its two forwards run as one doubled batch.
 
   Args:
     model_fn: A network that was also trained on the null label.
@@ -125,9 +122,6 @@ def classifier_free(
     num_classes: The null label.
     interval: Times `(low, high)`, both included, outside of which the scale
       is 1. A batch that lies outside costs one forward, decided at run time.
-
-  Returns:
-    The guided network; it costs two forwards.
 
   Example:
     >>> net = lambda xt, t, s, cond: expand(1.0 * (cond < 5), xt) * xt
@@ -149,22 +143,20 @@ def classifier_free(
     with_label, without = rows.split(model_fn(*twice), (2, 1))
     return without + expand(weight, xt) * (with_label - without)
 
-  def everywhere(xt, t, s, cond):
-    return guide(jnp.full_like(t, scale), xt, t, s, cond)
-
-  def inside(xt, t, s, cond):
-    within = inside_interval(t, low, high)
-    weight = jnp.where(within, jnp.full_like(t, scale), 1)
-
-    def guided():
+  def guided(xt, t, s, cond):
+    weight = jnp.full_like(t, scale)
+    if interval is None:
       return guide(weight, xt, t, s, cond)
+    low, high = interval
+    within = inside_interval(t, low, high)
+    weight = jnp.where(within, weight, 1)
+    return jax.lax.cond(
+      within.any(),
+      lambda: guide(weight, xt, t, s, cond),
+      lambda: model_fn(xt, t, s, cond),
+    )
 
-    return jax.lax.cond(within.any(), guided, lambda: model_fn(xt, t, s, cond))
-
-  if interval is None:
-    return everywhere
-  low, high = interval
-  return inside
+  return guided
 
 
 def inside_interval(t: Array, low: float, high: float) -> Array:
@@ -189,7 +181,7 @@ def inputs(
   t_start: Array | float = 0.0,
   t_end: Array | float = 1.0,
 ) -> dict[str, Array | None]:
-  """Return the condition of a network that has guidance as an input.
+  """Return the condition, `[B]` each, of a network with guidance as an input.
 
   Args:
     label: Labels `[B]`, or None.
@@ -197,9 +189,6 @@ def inputs(
     omega: Guidance scale, a number or `[B]`.
     t_start: Start of the guidance interval, likewise.
     t_end: End of the guidance interval, likewise.
-
-  Returns:
-    A dict of `label`, `omega`, `t_start`, `t_end`, `[B]` each.
 
   Example:
     >>> cond = inputs(jnp.array([3]), jnp.array([0.5]), omega=2.0)
@@ -221,16 +210,15 @@ def fix_guidance(
   t_start: float = 0.0,
   t_end: float = 1.0,
 ) -> Callable[..., Any]:
-  """Fix the guidance of a network that has it as an input.
+  """Fix the guidance of a network whose condition is that of `inputs`.
+
+  The condition of the result is labels or None.
 
   Args:
-    model_fn: A network whose `cond` is that of `inputs`.
+    model_fn: The network.
     omega: Guidance scale.
     t_start: Start of the guidance interval.
     t_end: End of the guidance interval.
-
-  Returns:
-    The network, whose condition is labels or None.
 
   Example:
     >>> net = lambda xt, t, s, cond: cond["omega"]
@@ -249,16 +237,12 @@ def fix_guidance(
 def scale_law(draws: Array, *, high: float, power: float = 1.0) -> Array:
   """Map uniform draws to guidance scales of density `scale^-power`.
 
+  This is the law of guidance scales of Geng et al. 2025 (arXiv:2512.02012).
+
   Args:
     draws: Uniform numbers in [0, 1], `[...]`.
     high: Largest scale; the smallest is 1.
     power: 0 is uniform, 1 uniform in the logarithm.
-
-  Returns:
-    Scales in `[1, high]`, `[...]`.
-
-  References:
-    Geng et al. 2025 (arXiv:2512.02012), the law of its guidance scales.
 
   Example:
     >>> scale_law(jnp.array([0.0, 0.5, 1.0]), high=4.0).tolist()

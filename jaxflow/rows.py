@@ -16,14 +16,6 @@ import numpy as np
 from jaxflow.options import RowBlock
 from jaxflow.types import Array
 
-__all__ = [
-  "Block",
-  "check_block",
-  "is_interval",
-  "merge",
-  "split",
-]
-
 Tree = TypeVar("Tree")
 Block = Annotated[tuple[int, int], RowBlock()]
 
@@ -50,10 +42,6 @@ def check_block(block: Block, batch_size: int) -> None:
 
 def split(tree: Tree, block: Block) -> tuple[Tree, Tree]:
   """Split every leaf `[B, ...]` into its interval and its flow rows.
-
-  Args:
-    tree: A pytree of arrays with leading axis B, or None.
-    block: `(m, k)`; m divides B.
 
   Returns:
     Interval rows `[B k / m, ...]` and flow rows `[B (m - k) / m, ...]`.
@@ -84,8 +72,7 @@ def merge(interval: Array, flow: Array, block: Block) -> Array:
   m, k = block
   blocks = (interval.shape[0] + flow.shape[0]) // m
   rest = interval.shape[1:]
-  parts = [interval.reshape(blocks, k, *rest)]
-  parts.append(flow.reshape(blocks, m - k, *rest))
+  parts = interval.reshape(blocks, k, *rest), flow.reshape(blocks, m - k, *rest)
   return jnp.concatenate(parts, axis=1).reshape(blocks * m, *rest)
 
 

@@ -49,9 +49,6 @@ def euler(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
     t: Present time, scalar or `[B]`.
     s: Target time, like t; smaller towards data.
 
-  Returns:
-    The point at s, like `xt`.
-
   Example:
     >>> import jax.numpy as jnp
     >>> t, s = jnp.array(1.0), jnp.array(0.5)
@@ -93,18 +90,15 @@ def heun(velocity: Velocity, xt: Array, t: Array, s: Array) -> Array:
 def step(
   solver: Solver, model_fn: ModelFn, xt: Array, t: Array, s: Array, cond: PyTree
 ) -> Array:
-  """Step a batch along the velocity that a network predicts.
+  """Step points `[B, ...]` from t to s, `[B]`, along a network's velocity.
 
   Args:
     solver: `euler`, `midpoint` or `heun`.
     model_fn: A network that predicts the velocity at s == t.
-    xt: Points `[B, ...]`.
-    t: Times `[B]`.
-    s: Target times `[B]`.
+    xt: Points at t.
+    t: Times.
+    s: Target times.
     cond: The condition, or None.
-
-  Returns:
-    Points at s, `[B, ...]`.
 
   Example:
     >>> import jax.numpy as jnp

@@ -133,9 +133,6 @@ def huber(c: float) -> Distance:
     c: Transition from the square to the norm, >= 0; 0 is the norm itself, with
       gradient 0 at a = b.
 
-  Returns:
-    A distance.
-
   Example:
     >>> huber(3.0)(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
     [2.0]
@@ -152,16 +149,10 @@ def huber(c: float) -> Distance:
 
 
 def scaled_huber(scale: float = 0.00054) -> Distance:
-  """Make the pseudo-Huber distance with `c = scale sqrt(d)`.
+  """Make the pseudo-Huber distance with `c = scale sqrt(d)`, in data units.
 
   d is the number of elements of a sample: c keeps its place relative to
   differences of the same size per element (Song, Dhariwal 2023, section 3.3).
-
-  Args:
-    scale: c of a sample of one element, in data units.
-
-  Returns:
-    A distance.
 
   Example:
     >>> scaled_huber(1.5)(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
@@ -171,14 +162,11 @@ def scaled_huber(scale: float = 0.00054) -> Distance:
 
 
 def clip_norm(x: Array, *, limit: float) -> tuple[Array, Array]:
-  """Clip the Euclidean norm of each sample; also return the norms.
+  """Clip Euclidean norms of samples `[B, ...]`; also return the norms `[B]`.
 
   Args:
-    x: Samples `[B, ...]`.
+    x: The samples.
     limit: Largest norm; 0 disables clipping.
-
-  Returns:
-    The clipped samples, and the original norms `[B]`.
 
   Example:
     >>> x, norm = clip_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), limit=1.0)
@@ -202,9 +190,6 @@ def adaptive(error: Array, *, power: float, eps: float) -> Array:
     power: 0 is the plain squared error, 1 the scale-free one.
     eps: Added to the error, in its units.
 
-  Returns:
-    Weighted errors `[B]`.
-
   Example:
     >>> adaptive(jnp.array([3.0]), power=1.0, eps=1.0).tolist()
     [0.75]
@@ -215,14 +200,12 @@ def adaptive(error: Array, *, power: float, eps: float) -> Array:
 def learned(error: Array, log_weight: Array) -> Array:
   """Weight an error by a learned weight: `exp(w) error - w`.
 
-  The minimum over w is at `w = -ln error`, so all errors get equal weight.
+  The minimum over w is at `w = -ln error`, so all errors get equal weight. The
+  value may be negative.
 
   Args:
     error: Errors `[B]`, >= 0.
     log_weight: w, `[B]`, with parameters of its own.
-
-  Returns:
-    Weighted errors `[B]`, possibly negative.
 
   Example:
     >>> learned(jnp.array([3.0]), jnp.array([0.0])).tolist()
@@ -284,11 +267,7 @@ def karras(sigma_data: float = 0.5) -> Weight:
     >>> karras(0.5)(paths.VarianceExploding(), t, t).tolist()
     [8.0]
   """
-
-  def weight(path, t, s):
-    return snr(path, t, s) + sigma_data**-2
-
-  return weight
+  return lambda path, t, s: snr(path, t, s) + sigma_data**-2
 
 
 def inverse_gap(path: Path, t: Array, s: Array) -> Array:

@@ -13,11 +13,12 @@ from experiments import runner
 from experiments.ring import baselines
 from experiments.ring.methods import Methods
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
-from jaxflow import data, paths, reports
+from jaxflow import data, paths
 from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.figures import save_arrows, save_points, save_trajectories
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
+from jaxflow.reports.timing import time_together
 from jaxflow.training import optimizers
 
 SETTINGS = {
@@ -152,7 +153,7 @@ def _times(bench: runner.Bench, models: dict[str, tuple[runner.Fits, int]]):
         calls[name, size, seed] = functools.partial(
           sampler, params, noise, jax.random.key(0), None
         )
-  laps = reports.time_together(calls)
+  laps = time_together(calls)
   return {
     name: {
       f"milliseconds of {size}": [

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from experiments.runner.spectra import fine_power
-from jaxflow import data, evaluation, metrics
+from jaxflow import data, metrics
 from jaxflow.evaluation.classifiers import trained
+from jaxflow.evaluation.collecting import Collector, extraction
 from jaxflow.models import Extractor
 from jaxflow.models import classifier as make_classifier
 
@@ -106,7 +107,7 @@ class ImageJudge:
     )
     self.num = num or len(held_out)
     self._network: Extractor = extractor
-    self._look = jax.jit(evaluation.extraction((extractor,)))
+    self._look = jax.jit(extraction((extractor,)))
     self._short = {f"fd_{extractor.name}": "frechet"}
     self._short[f"accuracy_{extractor.name}"] = "accuracy"
     self._names = [*self._short, "sliced_wasserstein", "recall", "precision"]
@@ -162,7 +163,7 @@ class ImageJudge:
   ) -> metrics.SampleSummary:
     """Show images to the classifier."""
     params = {self._network.name: self._network.params}
-    collector = evaluation.Collector(kept=len(images))
+    collector = Collector(kept=len(images))
     size = min(len(images), 256)
     for start in range(0, len(images), size):
       # The last batch is as long as the others: one program sees all.

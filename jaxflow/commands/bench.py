@@ -48,8 +48,8 @@ def _run(values: flags.FlagValues, config: Any) -> int:
   batch = whole_numbers(values, "batch")
   teacher_nfe = whole_numbers(values, "teacher_nfe")
 
-  from jaxflow import reports
   from jaxflow.reports.bench import bench
+  from jaxflow.reports.costs import cost_table
 
   costs = bench(
     pathlib.Path(values.workdir),
@@ -59,7 +59,7 @@ def _run(values: flags.FlagValues, config: Any) -> int:
     teacher_nfe=teacher_nfe,
     say=say,
   )
-  say(reports.cost_table(costs))
+  say(cost_table(costs))
   return 0
 
 

@@ -1,6 +1,5 @@
 """`jaxflow evaluate`: compare samples of a run with held-out data."""
 
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -34,12 +33,10 @@ def _define(values: flags.FlagValues) -> None:
 def _run(values: flags.FlagValues, config: Any) -> int:
   nfe, step = whole_numbers(values, "nfe"), checkpoint(values.step)
 
-  from jaxflow import metrics
-  from jaxflow.evaluation.of_run import evaluate
+  from jaxflow import api, metrics
 
-  rows = evaluate(
-    pathlib.Path(values.workdir), nfe=nfe, config=config, step=step, say=say
-  )
+  run = api.load(values.workdir, step=step, config=config)
+  rows = run.evaluate(nfe=nfe, log=say)
   say(metrics.table({_title(row): row["scores"] for row in rows}))
   for row in rows:
     if row["nfe"]:

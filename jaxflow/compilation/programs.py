@@ -8,7 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxflow.compilation.program import Program
 from jaxflow.errors import UsageError, named
-from jaxflow.evaluation import FeatureNetwork, extraction
+from jaxflow.evaluation.collecting import extraction
+from jaxflow.models import Extractor
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model
 from jaxflow.runs.run import Run
@@ -23,7 +24,7 @@ def programs(
   mesh: Mesh,
   *,
   steps: int,
-  networks: Sequence[FeatureNetwork] = (),
+  networks: Sequence[Extractor] = (),
   decoder: Decoder | None = None,
 ) -> list[Program]:
   """Return training step, sampler and evaluation step of a run.
@@ -103,7 +104,7 @@ def evaluation_step(
   run: Run,
   mesh: Mesh,
   *,
-  networks: Sequence[FeatureNetwork] = (),
+  networks: Sequence[Extractor] = (),
   decoder: Decoder | None = None,
 ) -> Program:
   """Return the sampler followed by the feature networks.

@@ -1,14 +1,20 @@
 """Data sets in memory or on disk, resumable batches, their way to devices."""
 
 from jaxflow.data.batches import Batches
-from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.devices import Prefetch, to_devices
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.folders.pairs import Pairs
 from jaxflow.data.loading import known_mixture, latent_space, load
 from jaxflow.data.sets import toy
-from jaxflow.data.source import Source, digest, in_memory, without_labels
+from jaxflow.data.source import (
+  Dataset,
+  Source,
+  digest,
+  from_arrays,
+  in_memory,
+  without_labels,
+)
 from jaxflow.data.streams import FreshNoise, Mixed, SampledBatches
 
 __all__ = [

@@ -13,13 +13,12 @@ import numpy as np
 
 from jaxflow.data.order import Order
 from jaxflow.data.source import Source
-from jaxflow.data.threaded_reading import read_in_threads
 from jaxflow.errors import UsageError
-
-__all__ = ["Batches"]
 
 # Most rows that a thread reads at once: few, so that all share a batch.
 _PIECE = 32
+# Pieces that wait for each thread beside the one that it is reading.
+_WAITING = 2
 
 
 class Batches:
@@ -38,8 +37,6 @@ class Batches:
       reads when a batch is asked for.
 
   Attributes:
-    batch_size: As given.
-    seed: As given.
     num_batches: Batches taken by one `next`, K.
 
   Raises:
@@ -76,10 +73,9 @@ class Batches:
         f"batch_size={batch_size}: choose a positive multiple of {micro}, the"
         " number of micro-batches"
       )
-    if seed < 0:
-      raise UsageError(f"seed={seed}: choose 0 or more")
-    if threads < 0:
-      raise UsageError(f"threads={threads}: choose 0 or more")
+    for name, value in (("seed", seed), ("threads", threads)):
+      if value < 0:
+        raise UsageError(f"{name}={value}: choose 0 or more")
     if flip and len(source.shape) != 3:
       raise UsageError(
         f"data.flip=True: samples of data.name={source.name!r} have shape"
@@ -129,14 +125,12 @@ class Batches:
     return self._source.shape
 
   def local(self, rows: np.ndarray) -> np.ndarray:
-    """Return this process's part of whole batches, stacked as they are.
+    """Return this process's part of whole batches, stacked as `next` does.
 
     Args:
-      rows: The rows of `num_batches` whole batches in order,
-        [num_batches * batch_size, ...].
+      rows: Rows of `num_batches` whole batches [num_batches * batch_size, ...].
     """
-    rest = rows.shape[1:]
-    return self._own(rows).reshape(*self._local_shape, *rest)
+    return self._own(rows).reshape(*self._local_shape, *rows.shape[1:])
 
   def get_state(self) -> dict[str, int]:
     """Return the number of batches taken; can be written as JSON."""
@@ -154,17 +148,24 @@ class Batches:
 
   def close(self) -> None:
     """Stop the threads; `next` would start new ones."""
-    reader, self._reader = self._reader, None
-    if reader is not None:
-      reader.close()
+    if self._reader is not None:
+      self._reader.close()
+    self._reader = None
 
   def _read_in_threads(self) -> dict[str, np.ndarray]:
     """Return this process's rows of the next batches, from the threads."""
     if self._reader is None:
-      start = self._position * self._pieces
-      self._reader = read_in_threads(
-        self._read_piece, start=start, threads=self._threads
+      # Half a second to import, which data in memory need not wait for.
+      import grain
+
+      # The stream has no end, but grain wants one.
+      numbers = grain.MapDataset.range(self._position * self._pieces, 2**62)
+      options = grain.ReadOptions(
+        num_threads=self._threads,
+        prefetch_buffer_size=_WAITING * self._threads,
       )
+      pieces = numbers.map(self._read_piece).to_iter_dataset(options)
+      self._reader = iter(pieces)
     count = self.num_batches * self._pieces
     try:
       parts = [next(self._reader) for _ in range(count)]
@@ -176,9 +177,8 @@ class Batches:
 
   def _read_piece(self, number: int) -> dict[str, np.ndarray]:
     batch, piece = divmod(number, self._pieces)
-    return self._read(
-      batch, 1, slice(piece * self._piece, (piece + 1) * self._piece)
-    )
+    start = piece * self._piece
+    return self._read(batch, 1, slice(start, start + self._piece))
 
   def _read(
     self, first: int, count: int, part: slice = slice(None)

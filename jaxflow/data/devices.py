@@ -10,8 +10,6 @@ import jax
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
-__all__ = ["Prefetch", "ResumableIterator", "to_devices"]
-
 
 class ResumableIterator(Protocol):
   """An iterator over host batches that can continue where it was."""
@@ -40,9 +38,6 @@ def to_devices(batch: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
     batch: Pytree of this process's rows, as NumPy arrays.
     sharding: Where each global array goes; one for all leaves. Leaves of a
       higher rank than its specification are not cut along further axes.
-
-  Returns:
-    The same pytree of global `jax.Array`s.
 
   Raises:
     UsageError: The devices do not divide an array.

@@ -7,31 +7,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxflow.data.dataset import Dataset, from_arrays
+from jaxflow.data.source import Dataset, from_arrays
 from jaxflow.errors import RunError, UsageError
-
-__all__ = ["Images", "crop", "scaled", "square"]
 
 # Images that a thread reads at once on the way into memory.
 _CHUNK = 256
 
 
 def crop(image: np.ndarray, size: int) -> np.ndarray:
-  """Cut the middle square of an image and scale it.
+  """Cut the middle square [size, size, C] of an image [H, W, C], and scale it.
 
-  The image is halved by 2x2 boxes while its shorter side has twice the size or
-  more, then scaled by bicubic interpolation, then cut.
-
-  Args:
-    image: Image [H, W, C], uint8, with one or three channels.
-    size: Height and width of the result.
-
-  Returns:
-    The square [size, size, C], uint8.
-
-  References:
-    As Dhariwal, Nichol 2021, arXiv:2105.05233, whose released code names it
-    `center_crop_arr`.
+  The image, uint8 with C = 1 or 3, is halved by 2x2 boxes while its shorter
+  side has twice the size or more, then scaled by bicubic interpolation, then
+  cut, as `center_crop_arr` of Dhariwal, Nichol 2021 (arXiv:2105.05233) does.
 
   Example:
     >>> crop(np.full((7, 9, 1), 5, np.uint8), 3)[..., 0].tolist()
@@ -54,25 +42,14 @@ def crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-  """Return values 0..255 as float32 in [-1, 1].
-
-  Example:
-    >>> scaled(np.array([0, 255], np.uint8)).tolist()
-    [-1.0, 1.0]
-  """
+  """Return values 0..255 as float32 in [-1, 1]."""
   return images.astype(np.float32) / 127.5 - 1
 
 
 def square(images: np.ndarray, size: int) -> np.ndarray:
-  """Return images of one size in three channels.
+  """Return images [n, H, W, 1 or 3] in [-1, 1] as a new [n, size, size, 3].
 
-  Args:
-    images: Images [n, H, W, 1 or 3] in [-1, 1].
-    size: Height and width of the result.
-
-  Returns:
-    A new array [n, size, size, 3]; images of another size are cut and scaled
-    by `crop`, in steps of 1/255.
+  Those of another size are cut and scaled by `crop`, in steps of 1/255.
 
   Example:
     >>> square(np.zeros((2, 4, 4, 1)), 4).shape
@@ -91,9 +68,6 @@ class Images:
   Attributes:
     records: A sequence of records: "image" [H, W, C], uint8, and a "label" if
       any. Several threads read it.
-    name: Name of the data set in a config.
-    split: "train" or "test".
-    shape: Height, width, channels of one sample.
     num_classes: Number of classes, 0 to leave labels out.
     where: Folder of the records, for messages.
   """
@@ -110,14 +84,14 @@ class Images:
     return len(self.records)
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Read images by their index, as `Source.take` describes.
+    """Read images; raise RunError if a record cannot be read."""
 
-    Raises:
-      RunError: A record cannot be read.
-    """
+    def fit(image):
+      return image if image.shape == self.shape else crop(image, self.shape[0])
+
     try:
       records = [self.records[i] for i in index.tolist()]
-      images = np.stack([self._image(record["image"]) for record in records])
+      images = np.stack([fit(record["image"]) for record in records])
     except (OSError, RuntimeError, ValueError, IndexError) as error:
       raise RunError(
         f"data.name={self.name!r} ({self.split}): an image cannot be read"
@@ -125,18 +99,17 @@ class Images:
       ) from error
     rows = {"data": scaled(images)}
     if self.num_classes:
-      rows["cond"] = self._checked([record["label"] for record in records])
+      label = np.asarray([record["label"] for record in records], np.int32)
+      if label.min() < 0 or label.max() >= self.num_classes:
+        raise UsageError(
+          f"data.name={self.name!r} ({self.split}): a label is outside"
+          f" 0..{self.num_classes - 1}; choose a set whose images have labels"
+        )
+      rows["cond"] = label
     return rows
 
   def read_all(self, threads: int) -> Dataset:
-    """Read the whole source into memory.
-
-    Args:
-      threads: Threads that read at once.
-
-    Raises:
-      RunError: A record cannot be read.
-    """
+    """Read the whole source into memory, in so many threads."""
     data = np.empty((len(self), *self.shape), np.float32)
     label = np.empty(len(self), np.int32)
 
@@ -157,18 +130,3 @@ class Images:
       name=self.name,
       split=self.split,
     )
-
-  def _checked(self, label: list[int]) -> np.ndarray:
-    """Return labels as an array, all of them in range."""
-    array = np.asarray(label, np.int32)
-    if array.min() < 0 or array.max() >= self.num_classes:
-      raise UsageError(
-        f"data.name={self.name!r} ({self.split}): a label is outside"
-        f" 0..{self.num_classes - 1}; choose a set whose images have labels"
-      )
-    return array
-
-  def _image(self, image: np.ndarray) -> np.ndarray:
-    if image.shape == self.shape:
-      return image
-    return crop(image, self.shape[0])

@@ -5,29 +5,18 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.sets import toy
-from jaxflow.data.source import Source
+from jaxflow.data.source import Dataset, Source, from_arrays
 from jaxflow.errors import UsageError, did_you_mean, named
 
-__all__ = [
-  "DATASETS",
-  "FASHION_MNIST_DIR",
-  "SPLITS",
-  "known_mixture",
-  "latent_space",
-  "load",
-  "reading_threads",
-]
-
 SPLITS = ("train", "test")
-RING_SAMPLES = 16_384
 FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 
-# (split, raw_dir, data_dir) -> Source
-Loader = Callable[[str, str | None, str | None], Source]
+_RING_SAMPLES = 16_384
+# Data sets that may be given `raw_dir`.
+_WITH_RAW_DIR = ("fashion_mnist", "mnist", "given")
 
 
 def load(
@@ -65,8 +54,8 @@ def load(
     download: Whether to download and prepare a set of TFDS that is not there.
 
   Returns:
-    The split, a `Dataset` if it is in memory; images are in [-1, 1],
-    latents have unit variance times a scale.
+    A `Dataset` if the split is in memory; images are in [-1, 1], latents have
+    unit variance times a scale.
 
   Raises:
     UsageError: A name, split or folder is wrong, or the set is not there.
@@ -80,17 +69,21 @@ def load(
       f"data.split={split!r}: {did_you_mean(split, SPLITS)}choose one of"
       f" {', '.join(SPLITS)}"
     )
+  if size is not None and name in DATASETS:
+    raise UsageError(
+      f"data.size={size}: the samples of data.name={name!r} have one size;"
+      " remove data.size"
+    )
+  if raw_dir is not None and name not in _WITH_RAW_DIR:
+    raise UsageError(
+      f"data.raw_dir={raw_dir!r}: data.name={name!r} reads no raw files;"
+      " remove data.raw_dir"
+    )
   if name in DATASETS:
-    if size is not None:
-      raise UsageError(
-        f"data.size={size}: the samples of data.name={name!r} have one size;"
-        " remove data.size"
-      )
     return DATASETS[name](split, raw_dir, data_dir)
   # TFDS takes most of a second to import: only the sets that need it pay.
   from jaxflow.data.sets import tfds_builders, tfds_images
 
-  _reject_raw_dir(name, raw_dir)
   source = tfds_images.load(
     name,
     split,
@@ -117,10 +110,6 @@ def reading_threads() -> int:
 def latent_space(name: str, data_dir: str | None) -> LatentSpace | None:
   """Return the latent space of a data set, or None if samples are images.
 
-  Args:
-    name: A key of `DATASETS`.
-    data_dir: As of `load`.
-
   Raises:
     UsageError: If the data set lacks its decoder.
 
@@ -128,52 +117,43 @@ def latent_space(name: str, data_dir: str | None) -> LatentSpace | None:
     >>> latent_space("ring", None) is None
     True
   """
-  return LATENT_SPACES[name](data_dir) if name in LATENT_SPACES else None
+  if name != "latents":
+    return None
+  with named(folder="data.data_dir"):
+    return LatentSpace.of(_open_latents(data_dir))
 
 
 def known_mixture(name: str) -> toy.Mixture | None:
   """Return the true distribution of a data set where it is known.
 
-  Args:
-    name: A key of `DATASETS`.
-
   Example:
     >>> known_mixture("ring").means.shape, known_mixture("digits")
     ((8, 2), None)
   """
-  return MIXTURES[name]() if name in MIXTURES else None
-
-
-def _reject_raw_dir(name: str, raw_dir: str | None) -> None:
-  if raw_dir is not None:
-    raise UsageError(
-      f"data.raw_dir={raw_dir!r}: data.name={name!r} reads no raw files;"
-      " remove data.raw_dir"
-    )
+  return toy.ring_mixture() if name == "ring" else None
 
 
 def _ring(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  del data_dir  # Sampled, never stored.
-  _reject_raw_dir("ring", raw_dir)
+  del raw_dir, data_dir  # Sampled, never stored.
   mixture = toy.ring_mixture()
-  data, component = mixture.sample(RING_SAMPLES, seed=SPLITS.index(split))
-  num_classes = len(mixture.weights)
+  data, component = mixture.sample(_RING_SAMPLES, seed=SPLITS.index(split))
+  classes = len(mixture.weights)
   return from_arrays(
-    data, component, num_classes=num_classes, name="ring", split=split
+    data, component, num_classes=classes, name="ring", split=split
   )
 
 
 def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  from jaxflow.data.sets import digits
+  from jaxflow.data.sets import gray_images
 
-  _reject_raw_dir("digits", raw_dir)
-  return digits.load(split, data_dir)
+  del raw_dir
+  return gray_images.load_digits(split, data_dir)
 
 
 def _idx(
   split: str, raw_dir: str | None, data_dir: str | None, *, name: str
 ) -> Dataset:
-  from jaxflow.data.sets import fashion_mnist
+  from jaxflow.data.sets import gray_images
 
   if raw_dir is None and name == "fashion_mnist":
     raw_dir = FASHION_MNIST_DIR
@@ -182,7 +162,7 @@ def _idx(
       "data.raw_dir=None: data.name='mnist' needs the folder that holds the"
       " four MNIST IDX files; set data.raw_dir to it"
     )
-  return fashion_mnist.load(name, split, raw_dir, data_dir)
+  return gray_images.load_idx(name, split, raw_dir, data_dir)
 
 
 def _given(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
@@ -195,14 +175,9 @@ def _given(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
 
 
 def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
-  _reject_raw_dir("latents", raw_dir)
+  del raw_dir
   with named(folder="data.data_dir"):
     return Latents(_open_latents(data_dir), split, name="latents")
-
-
-def _latent_space(data_dir: str | None) -> LatentSpace:
-  with named(folder="data.data_dir"):
-    return LatentSpace.of(_open_latents(data_dir))
 
 
 def _open_latents(data_dir: str | None) -> LatentFolder:
@@ -214,7 +189,8 @@ def _open_latents(data_dir: str | None) -> LatentFolder:
   return LatentFolder.open(pathlib.Path(data_dir))
 
 
-DATASETS: dict[str, Loader] = {
+# The arguments are split, raw_dir and data_dir, as of `load`.
+DATASETS: dict[str, Callable[[str, str | None, str | None], Source]] = {
   "ring": _ring,
   "digits": _digits,
   "given": _given,
@@ -222,11 +198,3 @@ DATASETS: dict[str, Loader] = {
   "mnist": functools.partial(_idx, name="mnist"),
   "latents": _latents,
 }
-
-# data_dir -> LatentSpace, of the data sets whose samples are no images.
-LATENT_SPACES: dict[str, Callable[[str | None], LatentSpace]] = {
-  "latents": _latent_space,
-}
-
-MIXTURES = {"ring": toy.ring_mixture}
-"""True distributions, by the data set's name."""

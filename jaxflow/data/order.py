@@ -10,8 +10,6 @@ import functools
 
 import numpy as np
 
-__all__ = ["Order"]
-
 # The last part of a seed, by its purpose; permutations have none.
 NOISE, MASK, MIRROR, SAMPLE = 1, 2, 3, 4
 
@@ -38,15 +36,7 @@ class Order:
     self._permutation = functools.lru_cache(2)(self._permute)
 
   def samples(self, first: int, count: int) -> np.ndarray:
-    """Return the samples of consecutive batches.
-
-    Args:
-      first: Number of the first batch.
-      count: Number of batches.
-
-    Returns:
-      Indices below N, [count * B].
-    """
+    """Return the samples [count * B] of batches `first`, `first + 1`, ..."""
     start, stop = (n * self._batch_size for n in (first, first + count))
     parts = []
     for epoch in range(start // self._size, (stop - 1) // self._size + 1):
@@ -56,23 +46,10 @@ class Order:
     return np.concatenate(parts)
 
   def mirrored(self, first: int, count: int) -> np.ndarray:
-    """Return which rows of consecutive batches are mirrored, half of them.
-
-    Args:
-      first: Number of the first batch.
-      count: Number of batches.
-
-    Returns:
-      Flags [count * B].
-    """
-    draws = [
-      np.random.default_rng((self._seed, number, MIRROR)).random(
-        self._batch_size
-      )
-      for number in range(first, first + count)
-    ]
+    """Return which rows are mirrored, about half: flags [count * B]."""
+    seeds = ((self._seed, first + i, MIRROR) for i in range(count))
+    draws = [np.random.default_rng(s).random(self._batch_size) for s in seeds]
     return np.concatenate(draws) < 0.5
 
   def _permute(self, epoch: int) -> np.ndarray:
-    generator = np.random.default_rng((self._seed, epoch))
-    return generator.permutation(self._size)
+    return np.random.default_rng((self._seed, epoch)).permutation(self._size)

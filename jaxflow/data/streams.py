@@ -15,8 +15,6 @@ from jaxflow.data.batches import Batches
 from jaxflow.data.order import MASK, NOISE, SAMPLE
 from jaxflow.errors import UsageError
 
-__all__ = ["FreshNoise", "Mixed", "SampledBatches"]
-
 # Rows that one generator draws.
 _BLOCK = 64
 
@@ -50,9 +48,6 @@ class SampledBatches(_Stream):
   A batch with "std" becomes one without it, whose "data" are "data" + "std"
   times unit noise; other batches stay as they are.
 
-  Args:
-    batches: Batches of any source.
-
   Example:
     >>> from jaxflow.data import load
     >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
@@ -70,11 +65,10 @@ class SampledBatches(_Stream):
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Return the next batch, drawn."""
-    first = self.get_state()["position"]
     batch = next(self._batches)
     std = batch.pop("std", None)
     if std is not None:
-      noise = _draw_rows(self._batches, _normal(self.shape), SAMPLE, first)
+      noise = _draw_normal(self._batches, SAMPLE)
       batch["data"] = batch["data"] + std * noise
     return batch
 
@@ -85,9 +79,6 @@ Stream = Batches | SampledBatches
 class FreshNoise(_Stream):
   """Batches whose samples have standard normal noise of their own.
 
-  Args:
-    batches: Batches of data without noise.
-
   Example:
     >>> from jaxflow.data import load
     >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
@@ -97,15 +88,15 @@ class FreshNoise(_Stream):
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Return the next batch and its "noise"."""
-    noise = _draw_rows(self._batches, _normal(self._batches.shape), NOISE)
-    return next(self._batches) | {"noise": noise}
+    batch = next(self._batches)
+    return batch | {"noise": _draw_normal(self._batches, NOISE)}
 
 
 class Mixed(_Stream):
   """Batches whose rows are pairs, or real data with fresh noise.
 
-  A pair keeps its own noise, real data never has that of a pair: as
-  `couplings.mix`.
+  A pair keeps its own noise. Real data never has that of a pair, so a mixture
+  trades straight paths for fidelity.
 
   Args:
     pairs: Batches of pairs.
@@ -134,18 +125,14 @@ class Mixed(_Stream):
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Return the next mixed batch: "data", "noise" and "cond" if any."""
-    paired = _draw_rows(
-      self._batches, lambda g, n: g.random(n) < self._share, MASK
-    )
     pairs, real = next(self._batches), next(self._real)
+    draws = _draw(self._batches, lambda g, n: g.random(n), MASK)
 
-    def choose(name):
-      mask = paired.reshape(
-        paired.shape + (1,) * (real[name].ndim - paired.ndim)
-      )
-      return np.where(mask, pairs[name], real[name])
+    def choose(pair, other):
+      shape = (*draws.shape, *(1,) * (pair.ndim - draws.ndim))
+      return np.where(draws.reshape(shape) < self._share, pair, other)
 
-    return {name: choose(name) for name in pairs}
+    return {name: choose(pairs[name], real[name]) for name in pairs}
 
   def set_state(self, state: Mapping[str, int]) -> None:
     """Continue both streams after as many batches as `state` says."""
@@ -158,28 +145,26 @@ class Mixed(_Stream):
     self._real.close()
 
 
-# (generator, number of rows n) -> rows [n, ...].
-_Draw = Callable[[np.random.Generator, int], np.ndarray]
+def _draw_normal(batches: Stream, purpose: int) -> np.ndarray:
+  """Draw standard normal noise, float32, for the batches taken last."""
+  return _draw(
+    batches,
+    lambda g, n: g.standard_normal((n, *batches.shape), np.float32),
+    purpose,
+  )
 
 
-def _normal(shape: tuple[int, ...]) -> _Draw:
-  """Return a function that draws standard normal rows, float32."""
-  return lambda g, n: g.standard_normal((n, *shape), np.float32)
-
-
-def _draw_rows(
-  batches: Stream, draw: _Draw, purpose: int, first: int | None = None
+def _draw(
+  batches: Stream,
+  draw: Callable[[np.random.Generator, int], np.ndarray],
+  purpose: int,
 ) -> np.ndarray:
-  """Draw this process's rows of some batches, block by block.
+  """Draw this process's rows of the batches taken last, block by block.
 
-  Args:
-    batches: The stream.
-    draw: Draws the rows of one block.
-    purpose: Tells apart the draws for one batch.
-    first: Number of the first batch; default: the one that comes next.
+  `draw` draws so many rows of a block; `purpose` tells apart the draws for one
+  batch.
   """
-  if first is None:
-    first = batches.get_state()["position"]
+  first = batches.get_state()["position"] - batches.num_batches
   size = batches.batch_size
   index = batches.local(np.arange(batches.num_batches * size))
   number, row = np.divmod(index.ravel(), size)

@@ -12,8 +12,6 @@ from jaxflow.parallel import processes
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
 
-FOLDER, FILE = "best", "best.json"
-
 
 class Best:
   """Keep the best state in `best/` and its score in `best.json`.
@@ -22,10 +20,7 @@ class Best:
   and evaluates at other steps than before may find a better one at an earlier
   step. `best.json` is written before and after a checkpoint, with the old and
   the new one in between, so it always tells the value of the one that is there.
-
-  Args:
-    workdir: The run's folder.
-    metric: Name of the metric; "" keeps none.
+  No `metric`, "", keeps none.
 
   Raises:
     UsageError: If there is no such metric, or `best.json` cannot be read.
@@ -35,8 +30,8 @@ class Best:
     self._workdir, self._metric = workdir, metric
     self._sign = -1 if metric and metrics.direction(metric) == "higher" else 1
     self._number, self._found = 0, {}
-    saved = saved_steps(workdir / FOLDER)
-    path = workdir / FILE
+    saved = saved_steps(workdir / "best")
+    path = workdir / "best.json"
     if not metric or not saved or not path.exists():
       self._number = max(saved, default=0)
       return
@@ -55,16 +50,9 @@ class Best:
   def offer(
     self, value: float | None, step: int, state: TrainState, position: Any
   ) -> None:
-    """Save a state if none before was as good.
+    """Save a state, with its position in the data, if none was as good.
 
-    Args:
-      value: Its metric, None where it has none.
-      step: Its step.
-      state: The state.
-      position: Its position in the data.
-
-    Raises:
-      RunError: If a file cannot be written.
+    `value` is its metric, None where it has none.
     """
     before = self._found.get("value", self._sign * math.inf)
     better = value is not None and self._sign * value < self._sign * before
@@ -73,7 +61,7 @@ class Best:
     found = {"metric": self._metric, "value": value, "step": step}
     found["number"] = self._number + 1
     self._write([found, self._found] if self._found else [found])
-    checkpoints = Checkpoints(self._workdir / FOLDER, keep=1)
+    checkpoints = Checkpoints(self._workdir / "best", keep=1)
     try:
       checkpoints.save(found["number"], state, position)
       checkpoints.wait()
@@ -83,7 +71,7 @@ class Best:
     self._write([found])
 
   def _write(self, entries: list[dict[str, Any]]) -> None:
-    path = self._workdir / FILE
+    path = self._workdir / "best.json"
     text = json.dumps({"checkpoints": entries}, indent=2) + "\n"
 
     def write():

@@ -1,9 +1,9 @@
 """Train the classifier of a data set, or find it trained.
 
 Its file records data, options and seed. A file with other records is never
-used, and a file that the user names is never overwritten.
-Training is a function of the data and the classifier's
-own seed. In a job all processes train alike, and take the main one's result.
+used, and a file that the user names is never overwritten. Training is a
+function of the data and the classifier's own seed. In a job all processes train
+alike, and take the main one's result.
 """
 
 import functools
@@ -47,24 +47,25 @@ def trained(
   *,
   say: Callable[[str], None] = print,
 ) -> Extractor:
-  """Return a classifier with its parameters, from its file or from training.
+  """Return the extractor `<name>_classifier`, from its file or from training.
 
-  Args:
-    network: The classifier.
-    name: The data set's name.
-    train: Labelled images to train on.
-    held_out: Reads others, on which its accuracy is measured.
-    folder: Where it is kept if it has no file of its own.
-    say: Takes lines for the user.
-
-  Returns:
-    The extractor `<name>_classifier`.
+  It is trained on labelled images of the data set `name`; `held_out` reads
+  others, on which its accuracy is measured. `folder` keeps it if it has no file
+  of its own.
 
   Raises:
     UsageError: If its own file holds something else.
     RunError: If its file cannot be written.
   """
-  wanted = _about(network, name, train)
+  # They decide the parameters.
+  wanted = {
+    "schema": _SCHEMA,
+    "data": name,
+    "digest": data.digest([train]),
+    "width": network.width,
+    "train_steps": network.train_steps,
+    "seed": network.seed,
+  }
   called = classifier_name(name)
   path = folder / f"{called}.npz"
   if network.file is not None:
@@ -94,15 +95,7 @@ def trained(
 
 
 def fit(network: Classifier, train: data.Dataset) -> PyTree:
-  """Return a classifier's parameters after its steps of training.
-
-  Args:
-    network: The classifier.
-    train: Labelled images.
-
-  Returns:
-    Parameters, as NumPy arrays.
-  """
+  """Return a classifier's parameters, as NumPy arrays, after training."""
   optimizer = optax.adam(
     optax.cosine_decay_schedule(_LEARNING_RATE, network.train_steps)
   )
@@ -153,20 +146,6 @@ def _accuracy(network: Classifier, params: PyTree, test: data.Dataset) -> float:
   return float(np.mean(np.concatenate(seen)[:size] == test.label))
 
 
-def _about(
-  network: Classifier, name: str, train: data.Dataset
-) -> dict[str, Any]:
-  """Return data, options and seed: they decide a classifier's parameters."""
-  return {
-    "schema": _SCHEMA,
-    "data": name,
-    "digest": data.digest([train]),
-    "width": network.width,
-    "train_steps": network.train_steps,
-    "seed": network.seed,
-  }
-
-
 def _read(
   path: pathlib.Path, wanted: dict[str, Any], network: Classifier
 ) -> tuple[tuple[PyTree, float] | None, str]:
@@ -203,6 +182,8 @@ def _read(
 
 
 def _parameters(arrays: Any, shapes: PyTree) -> PyTree:
+  """Return the arrays as a tree of these shapes, or raise ValueError."""
+
   def read(path, leaf):
     array = arrays[_key(path)]
     if array.shape != leaf.shape or array.dtype != leaf.dtype:
@@ -213,11 +194,8 @@ def _parameters(arrays: Any, shapes: PyTree) -> PyTree:
 
 
 def _write(path: pathlib.Path, params: PyTree, about: dict[str, Any]) -> None:
-  """Write a classifier, replacing the file in one step."""
-  arrays = {
-    _key(place): leaf
-    for place, leaf in jax.tree_util.tree_leaves_with_path(params)
-  }
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  arrays = {_key(place): leaf for place, leaf in leaves}
   arrays[_ABOUT] = np.array(json.dumps(about))
   try:
     save_arrays(path, arrays)

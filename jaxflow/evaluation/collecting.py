@@ -1,4 +1,4 @@
-"""Reduce batches of samples, generated or real, to summaries for metrics.
+"""Look at batches of samples, generated or real, and reduce them to summaries.
 
 Of all samples a process keeps moments of the rows that its own devices hold; of
 the first ones, for metrics that compare pairs of samples, everyone keeps the
@@ -8,17 +8,20 @@ travels between hosts but moments, once.
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxflow.errors import NotFiniteError
 from jaxflow.metrics.confidences import Confidences
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
+from jaxflow.models import Extractor
 from jaxflow.parallel import processes
+from jaxflow.types import Array, PyTree
 
 T = TypeVar("T")
 # Parts of a collector by name; `Collector.load` reads them back.
@@ -30,11 +33,36 @@ _KEPT = ("samples", "features", "classes")
 _SUMS = {"moments": Moments, "confidences": Confidences}
 
 
-class Collector:
-  """Reduces batches.
+def extraction(
+  networks: Sequence[Extractor],
+  decode: Callable[[PyTree, Array], Array] | None = None,
+) -> Callable[[Any, Array], dict[str, Array]]:
+  """Return `(params, samples [B, ...]) -> outputs`, to be jitted.
 
-  Args:
-    kept: Of how many samples, the first ones, everything is kept.
+  Outputs are those that `Collector.add` takes, of all networks; `params` holds
+  the networks' by name. Where samples are latents, `decode` makes the images
+  that networks see, and `params` has its weights as "decoder".
+
+  Example:
+    >>> outputs = extraction([])({}, jnp.array([[1.0], [jnp.nan]]))
+    >>> sorted(outputs), outputs["finite"].tolist()
+    (['finite', 'samples'], [True, False])
+  """
+
+  def outputs_of(params, samples):
+    axes = tuple(range(1, samples.ndim))
+    found = {"samples": samples, "finite": jnp.isfinite(samples).all(axes)}
+    seen = samples if decode is None else decode(params["decoder"], samples)
+    for network in networks:
+      features = network.apply(params[network.name], seen)
+      found |= {f"{kind}/{network.name}": x for kind, x in features.items()}
+    return found
+
+  return outputs_of
+
+
+class Collector:
+  """Reduces batches; of the first `kept` samples it keeps everything.
 
   Attributes:
     seen: How many samples it has met, over all processes.
@@ -85,8 +113,7 @@ class Collector:
     flat = rows.reshape(len(rows), -1)
     good = np.all(flat if kind == "finite" else np.isfinite(flat), axis=1)
     lost = int(np.count_nonzero(~good))
-    key = f"broken/{kind}"
-    self._broken[key] = self._broken.get(key, 0) + lost
+    self._broken[kind] = self._broken.get(kind, 0) + lost
     rows = rows[good]
     if kind == "finite" or not len(rows):
       return
@@ -99,10 +126,7 @@ class Collector:
       _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
   def drawn(self, label: np.ndarray | None = None) -> SampleSummary:
-    """Return the summary of all processes.
-
-    Args:
-      label: Classes of the samples [N], or None.
+    """Return the summary of all processes; `label` is of all samples, [N].
 
     Raises:
       NotFiniteError: A sample is not finite.
@@ -112,9 +136,9 @@ class Collector:
       _join(broken, _broken_of(arrays), operator.add)
       _join(moments, _of_sums("moments", arrays), Moments.merge)
       _join(confidences, _of_sums("confidences", arrays), Confidences.merge)
-    for key, lost in broken.items():
+    for kind, lost in broken.items():
       if lost:
-        what = "samples" if key == "broken/finite" else key.split("/")[1]
+        what = "samples" if kind == "finite" else kind
         raise NotFiniteError(f"{lost} of {self.seen} {what} are not finite")
     rows = {k: np.concatenate(v) for k, v in self._rows.items()}
     kept = len(rows["samples"]) if "samples" in rows else 0
@@ -136,11 +160,7 @@ class Collector:
   def load(self, arrays: Arrays) -> None:
     """Restore the arrays of `save`."""
     self.seen = int(arrays["seen"])
-    self._rows = {
-      k.removeprefix("rows/"): [v]
-      for k, v in arrays.items()
-      if k.startswith("rows/")
-    }
+    self._rows = {k: [v] for k, v in _of_kind("rows", arrays).items()}
     self._broken = _broken_of(arrays)
     self._moments = _of_sums("moments", arrays)
     self._confidences = _of_sums("confidences", arrays)
@@ -148,7 +168,7 @@ class Collector:
   def _sums(self) -> Arrays:
     """Return the sums of this process by name, in float64."""
     sums = {"moments": self._moments, "confidences": self._confidences}
-    return {k: np.array(v) for k, v in self._broken.items()} | {
+    return {f"broken/{k}": np.array(v) for k, v in self._broken.items()} | {
       f"{kind}/{name}/{field.name}": np.asarray(getattr(value, field.name))
       for kind, values in sums.items()
       for name, value in values.items()
@@ -157,16 +177,15 @@ class Collector:
 
 
 def _broken_of(arrays: Arrays) -> dict[str, int]:
-  return {k: int(v) for k, v in arrays.items() if k.startswith("broken/")}
+  return {k: int(v) for k, v in _of_kind("broken", arrays).items()}
 
 
 def _of_sums(kind: str, arrays: Arrays) -> dict[str, Any]:
   """Return the sums of a kind by the name of their network."""
   found: dict[str, dict[str, Any]] = {}
-  for key, value in arrays.items():
-    if key.startswith(f"{kind}/"):
-      name, _, field = key.removeprefix(f"{kind}/").rpartition("/")
-      found.setdefault(name, {})[field] = value if value.ndim else value.item()
+  for key, value in _of_kind(kind, arrays).items():
+    name, _, field = key.rpartition("/")
+    found.setdefault(name, {})[field] = value if value.ndim else value.item()
   return {name: _SUMS[kind](**fields) for name, fields in found.items()}
 
 
@@ -178,14 +197,11 @@ def _join(
     known[name] = join(known[name], value) if name in known else value
 
 
-def _of_kind(
-  kind: str, rows: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Return the rows of one kind by the name of their network."""
+def _of_kind(kind: str, rows: Arrays) -> Arrays:
+  """Return the arrays named `kind/NAME` by NAME."""
+  start = f"{kind}/"
   return {
-    key.partition("/")[2]: value
-    for key, value in rows.items()
-    if key.startswith(f"{kind}/")
+    k.removeprefix(start): v for k, v in rows.items() if k.startswith(start)
   }
 
 

@@ -6,22 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxflow import config as config_lib
-from jaxflow import evaluation
 from jaxflow.errors import UsageError
+from jaxflow.evaluation import streams
 from jaxflow.evaluation.networks import make_extractor
-from jaxflow.evaluation.streams import (
-  Partial,
-  choose,
-  collect,
-  make_look,
-  real_batches,
-)
+from jaxflow.evaluation.statistics import write_statistics
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.inputs import load_data
 from jaxflow.runs.options import option
-
-__all__ = ["StatsOptions", "write_stats"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,16 +31,10 @@ def write_stats(
   *,
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Write statistics of a data set's features, for `evaluation.reference`.
+  """Write what the network of `evaluation.network` sees of a data set.
 
-  Args:
-    config: A config; its data and `evaluation.network` count.
-    out: An .npz file; a classifier that is trained goes beside it.
-    options: Which samples.
-    say: Prints a line.
-
-  Returns:
-    The description in the file.
+  The file is one for `evaluation.reference`; a classifier that is trained goes
+  beside it. Return the description in the file.
 
   Raises:
     UsageError: If a field is wrong, or the config names no network.
@@ -87,21 +73,18 @@ def write_stats(
     "split": options.split,
     "seed": seed,
   }
-  index = choose(source, num, seed)
-  kept = plan.kept
-  work = {**about, "num": num, "kept": kept, "config": str(data_plan)}
-  partial = Partial(out.parent, work)
-  drawn = collect(
-    real_batches(source, index, plan.batch_size, mesh),
-    make_look((network,), decoding.make_decoder(data_plan), mesh),
-    kept=kept,
+  index = streams.choose(source, num, seed)
+  work = {**about, "num": num, "kept": plan.kept, "config": str(data_plan)}
+  work["identity"] = processes.together(lambda: streams.identity(source))
+  partial = streams.Partial(out.parent, work)
+  drawn = streams.collect(
+    streams.real_batches(source, index, plan.batch_size, mesh),
+    streams.make_look((network,), decoding.make_decoder(data_plan), mesh),
+    kept=plan.kept,
     partial=partial,
   )
-  if drawn is None:
-    raise AssertionError("nothing interrupts looking at real data")
-  processes.once(
-    lambda: evaluation.write_statistics(out, drawn, network.name, about)
-  )
+  assert drawn is not None, "nothing interrupts looking at real data"
+  processes.once(lambda: write_statistics(out, drawn, network.name, about))
   partial.remove()
   say(
     f"{out}: {num:,} samples of {data_plan.name} ({options.split}), "

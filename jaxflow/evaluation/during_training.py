@@ -11,6 +11,7 @@ import jax
 from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
+from jaxflow.evaluation.streams import remove_partials
 from jaxflow.parallel import processes
 from jaxflow.runs.run import Run
 from jaxflow.training.callbacks import Callbacks
@@ -27,14 +28,10 @@ class Watch:
   An evaluation is due every `evaluation.during.every` steps. It waits where all
   of them together would take more than `evaluation.during.share` of the time
   since training began, as long as the last one took; the last step of a run is
-  always evaluated.
+  always evaluated. `begin` is the step at which training starts or resumes.
 
-  Args:
-    evaluator: The evaluator.
-    workdir: The run's folder: `evaluations.csv`, `best/`, `best.json`.
-    begin: Step at which training starts or resumes.
-    interrupted: Whether to stop.
-    say: Prints a line.
+  What was seen of real data stays on disk until then, if that took long: a run
+  that is resumed does not look again.
   """
 
   def __init__(
@@ -47,7 +44,7 @@ class Watch:
     say: Callable[[str], None],
   ):
     plan = evaluator.run.plan
-    self._evaluator = evaluator
+    self._evaluator, self._workdir = evaluator, workdir
     self._options = plan.evaluation.during
     self._steps = plan.train.steps
     self._interrupted = interrupted
@@ -85,8 +82,11 @@ class Watch:
     self._log.on_log(step, scalars | times)
     self._say(self._line(step, scalars))
     if self._options.best:
-      value = scalars.get(_first_column(self._evaluator, self._options.best))
+      nfe, best = self._options.nfe[0], self._options.best
+      value = scalars.get(_column(self._evaluator.ema, nfe, best))
       self._best.offer(value, step, state, position)
+    if step >= self._steps:
+      processes.once(lambda: remove_partials(self._workdir / "evaluation"))
 
   def close(self) -> None:
     """Close the logs."""
@@ -109,10 +109,7 @@ class Watch:
       for nfe in self._options.nfe:
         try:
           drawn = self._evaluator.draw(
-            state,
-            nfe,
-            ema=ema,
-            interrupted=self._interrupted,
+            state, nfe, ema=ema, interrupted=self._interrupted
           )
           if drawn is None:
             return None
@@ -137,12 +134,7 @@ class NoWatch:
 
 
 def missing_last(run: Run, workdir: pathlib.Path) -> bool:
-  """Return whether a run that is trained lacks its last evaluation.
-
-  Args:
-    run: The run.
-    workdir: Its folder.
-  """
+  """Return whether a run that is trained lacks its last evaluation."""
   plan = run.plan
   if not plan.evaluation.during.every:
     return False
@@ -167,20 +159,14 @@ def watcher(
   interrupted: Callable[[], bool],
   say: Callable[[str], None],
 ) -> Watch | NoWatch:
-  """Return the evaluation of a run during training.
+  """Return the evaluation of a run that begins or resumes from a state.
 
-  Args:
-    run: The run.
-    mesh: The devices.
-    workdir: Its folder; None evaluates nothing.
-    state: Its state where training starts or resumes.
-    interrupted: Whether to stop.
-    say: Prints a line.
+  Without a workdir nothing is evaluated.
   """
   options = run.plan.evaluation.during
   if not options.every or workdir is None:
     return NoWatch()
-  evaluator = Evaluator.of(
+  evaluator = Evaluator(
     run,
     mesh,
     workdir / "evaluation",
@@ -198,20 +184,11 @@ def watcher(
   # Compile now, so that later evaluations take the time that is expected.
   for nfe in options.nfe:
     evaluator.draw(state, nfe, interrupted=lambda: True)
+  begin = int(state.step)
   return Watch(
-    evaluator,
-    workdir,
-    begin=int(state.step),
-    interrupted=interrupted,
-    say=say,
+    evaluator, workdir, begin=begin, interrupted=interrupted, say=say
   )
 
 
 def _column(ema: str, nfe: int, metric: str) -> str:
   return f"{ema}/nfe{nfe}/{metric}"
-
-
-def _first_column(evaluator: Evaluator, metric: str) -> str:
-  """Return the column by which checkpoints are compared."""
-  nfe = evaluator.run.plan.evaluation.during.nfe[0]
-  return _column(evaluator.ema, nfe, metric)

@@ -1,31 +1,20 @@
 """Evaluate a run: real data are seen once, its samples as often as asked."""
 
-import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
+from jaxflow.evaluation import streams
 from jaxflow.evaluation.networks import make_extractor
-from jaxflow.evaluation.references import read_reference
-from jaxflow.evaluation.streams import (
-  Look,
-  Partial,
-  Progress,
-  choose,
-  collect,
-  labels_of,
-  make_look,
-  real_batches,
-)
+from jaxflow.evaluation.statistics import read_reference
 from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
-from jaxflow.plans import Plan
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import streamer
 from jaxflow.runs.inputs import load_data
@@ -36,37 +25,32 @@ from jaxflow.training.state import TrainState
 _OTHER = {"test": "train", "train": "test"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-  """Judge the samples of a run.
+  """Looks at real data at once, then judges `num` samples as often as asked.
 
-  Attributes:
+  Args:
     run: The run.
     mesh: The devices.
-    num: How many samples are generated.
-    kept: Of how many of them everything is kept.
+    folder: Where trained classifiers and unfinished work are kept.
+    num: How many samples to generate.
+    kept: Of how many, real and generated, everything is kept.
+    names: Names of the metrics; None for all that apply.
+    say: Prints a line.
+
+  Attributes:
     look: Computes the features of a batch.
     judge: Compares samples with real data.
     floor_seconds: How many seconds it took to judge fresh real data.
     labels: Classes of generated samples [num], or None.
     about: Seed, sizes, reference and networks, for JSON.
-    say: Prints a line.
+
+  Raises:
+    UsageError: If a field is wrong, data are missing, or a metric is unknown
+      or cannot be computed.
   """
 
-  run: Run
-  mesh: jax.sharding.Mesh
-  num: int
-  kept: int
-  look: Look
-  judge: metrics.Judge
-  floor_seconds: float
-  labels: np.ndarray | None
-  about: Mapping[str, Any]
-  say: Callable[[str], None]
-
-  @classmethod
-  def of(
-    cls,
+  def __init__(
+    self,
     run: Run,
     mesh: jax.sharding.Mesh,
     folder: pathlib.Path,
@@ -75,22 +59,9 @@ class Evaluator:
     kept: int,
     names: Sequence[str] | None,
     say: Callable[[str], None] = lambda line: None,
-  ) -> Self:
-    """Look at real data, and check that all metrics can be computed.
-
-    Args:
-      run: The run.
-      mesh: The devices.
-      folder: Where trained classifiers are kept.
-      num: How many samples to generate.
-      kept: Of how many, real and generated, everything is kept.
-      names: Names of the metrics; None for all that apply.
-      say: Prints a line.
-
-    Raises:
-      UsageError: If a field is wrong, data are missing, or a metric is unknown
-        or cannot be computed.
-    """
+  ):
+    self.run, self.mesh, self.num, self.kept = run, mesh, num, kept
+    self._folder, self._say = folder, say
     plan, options = run.plan, run.plan.evaluation
     if names is not None:
       names = [x for x in names if not metrics.of_velocity(x)]
@@ -99,57 +70,48 @@ class Evaluator:
       network = make_extractor(options, plan.data, folder, say=say)
     networks = () if network is None else (network,)
     stored = read_reference(plan, network)
-    look = make_look(networks, decoding.make_decoder(plan.data), mesh)
-    see = functools.partial(
-      _see,
-      plan,
-      folder,
-      kept=kept,
-      look=look,
-      weights=[x.sha256 for x in networks],
-      mesh=mesh,
-    )
+    decoder = decoding.make_decoder(plan.data)
+    self.look = streams.make_look(networks, decoder, mesh)
+    weights = [x.sha256 for x in networks]
     # A file of statistics holds the moments: only rows are computed here.
-    reference, real_labels = see(options.split, kept if stored else None)
+    reference, labels = self._see(
+      options.split, kept if stored else None, weights
+    )
     if stored is not None:
       reference = stored.replace_in(reference)
-    fresh, _ = see(_OTHER[options.split], num)
+    fresh, _ = self._see(_OTHER[options.split], num, weights)
     began = time.perf_counter()
-    judge = metrics.Judge(
+    self.judge = metrics.Judge(
       reference,
       fresh,
       names=names,
       mixture=data.known_mixture(plan.data.name),
       seed=plan.seed,
     )
-    return cls(
-      run=run,
-      mesh=mesh,
-      num=num,
-      kept=kept,
-      look=look,
-      judge=judge,
-      floor_seconds=time.perf_counter() - began,
-      labels=_like(real_labels, num, run.model.num_classes, plan.seed),
-      say=say,
-      about={
-        "seed": plan.seed,
-        "num": num,
-        "reference": {
-          "split": options.split,
-          "num": reference.num,
-          **(stored.describe() if stored else {}),
-        },
-        "networks": {
-          x.name: {
-            "protocol": x.protocol,
-            "sha256": x.sha256,
-            "size": len(fresh.moments[x.name].mean),
-          }
-          for x in networks
-        },
+    self.floor_seconds = time.perf_counter() - began
+    self.labels: np.ndarray | None = None
+    if run.model.num_classes and labels is not None:
+      # With the shares that classes have in the reference.
+      generator = np.random.default_rng(plan.seed)
+      repeated = metrics.repeated_labels(generator, labels, num)
+      self.labels = repeated.astype(np.int32)
+    self.about = {
+      "seed": plan.seed,
+      "num": num,
+      "reference": {
+        "split": options.split,
+        "num": reference.num,
+        **(stored.describe() if stored else {}),
       },
-    )
+      "networks": {
+        x.name: {
+          "protocol": x.protocol,
+          "sha256": x.sha256,
+          "size": len(fresh.moments[x.name].mean),
+        }
+        for x in networks
+      },
+    }
 
   @property
   def ema(self) -> str:
@@ -162,10 +124,10 @@ class Evaluator:
     nfe: int,
     *,
     ema: str | None = None,
-    partial: Partial | None = None,
+    partial: streams.Partial | None = None,
     interrupted: Callable[[], bool] = lambda: False,
   ) -> SampleSummary | None:
-    """Generate samples and look at them.
+    """Generate samples and look at them; None after an interruption.
 
     Args:
       state: The run's state.
@@ -173,27 +135,24 @@ class Evaluator:
       ema: The average, "online" for the parameters; default: `sample.ema`.
       partial: Where unfinished work is kept.
       interrupted: Whether to stop; asked after every batch.
-
-    Returns:
-      Their summary, or None after an interruption.
     """
     plan = self.run.plan
-    stream = self._stream(nfe)
-    return collect(
-      lambda first: stream(
-        state,
-        jax.random.key(plan.seed),
-        self.num,
-        self.labels,
-        first=first,
-        size=plan.evaluation.batch_size,
-        ema=ema,
-      ),
+    stream = functools.partial(
+      self._stream(nfe),
+      state,
+      jax.random.key(plan.seed),
+      self.num,
+      self.labels,
+      size=plan.evaluation.batch_size,
+      ema=ema,
+    )
+    return streams.collect(
+      lambda first: stream(first=first),
       self.look,
       kept=self.kept,
       labels=self.labels,
       partial=partial,
-      progress=Progress(self.say, f"NFE {nfe}", self.num),
+      progress=streams.Progress(self._say, f"NFE {nfe}", self.num),
       interrupted=interrupted,
     )
 
@@ -202,38 +161,33 @@ class Evaluator:
     """The samplers by number of calls, each made once."""
     return functools.cache(lambda nfe: streamer(self.run, nfe, self.mesh))
 
+  def _see(
+    self, split: str, num: int | None, weights: Sequence[str]
+  ) -> tuple[SampleSummary, np.ndarray | None]:
+    """Return a summary of samples of a split, and their labels.
 
-def _see(
-  plan: Plan,
-  folder: pathlib.Path,
-  split: str,
-  num: int | None,
-  *,
-  kept: int,
-  look: Look,
-  weights: list[str],
-  mesh: jax.sharding.Mesh,
-) -> tuple[SampleSummary, np.ndarray | None]:
-  """Return a summary of samples of a split, and their labels."""
-  source = processes.together(lambda: load_data(plan.data, split))
-  index = choose(source, num or len(source), plan.seed)
-  labels = processes.together(lambda: labels_of(source, index))
-  size = plan.evaluation.batch_size
-  stream = real_batches(source, index, size, mesh)
-  work = {"split": split, "num": num, "kept": kept}
-  work["config"] = plan.config.to_dict()
-  partial = Partial(folder, {**work, "weights": weights})
-  drawn = collect(stream, look, kept=kept, labels=labels, partial=partial)
-  if drawn is None:
-    raise AssertionError("nothing interrupts looking at real data")
-  return drawn, labels
+    `weights` are hashes of the networks' weights.
+    """
+    plan = self.run.plan
 
+    def choose():
+      source = load_data(plan.data, split)
+      index = streams.choose(source, num or len(source), plan.seed)
+      labels = streams.labels_of(source, index)
+      return source, index, labels, streams.identity(source)
 
-def _like(
-  labels: np.ndarray | None, num: int, num_classes: int, seed: int
-) -> np.ndarray | None:
-  """Return labels [num] with the shares that classes have in the reference."""
-  if not num_classes or labels is None:
-    return None
-  generator = np.random.default_rng(seed)
-  return metrics.repeated_labels(generator, labels, num).astype(np.int32)
+    source, index, labels, identity = processes.together(choose)
+    work = {"split": split, "num": num, "kept": self.kept, "weights": weights}
+    # The config does not tell data that the caller gives from others.
+    work |= {"config": plan.config.to_dict(), "identity": identity}
+    drawn = streams.collect(
+      streams.real_batches(
+        source, index, plan.evaluation.batch_size, self.mesh
+      ),
+      self.look,
+      kept=self.kept,
+      labels=labels,
+      partial=streams.Partial(self._folder, work),
+    )
+    assert drawn is not None, "nothing interrupts looking at real data"
+    return drawn, labels

@@ -30,13 +30,7 @@ def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
   beside those that it has of training data, or those of the true distribution
   where that is known. Trajectories are as the run is sampled, by Euler steps.
 
-  Args:
-    run: A run whose network is a velocity.
-    state: Its state.
-
-  Returns:
-    Scores by name; {} where `evaluation.flow.num` is 0 or the network is no
-    velocity.
+  Return {} where `evaluation.flow.num` is 0 or the network is no velocity.
 
   Raises:
     UsageError: If the grid of times does not reach from noise to data.

@@ -12,8 +12,6 @@ from jaxflow.parallel import processes
 from jaxflow.plans import DataPlan, EvaluationPlan
 from jaxflow.runs.inputs import load_data
 
-__all__ = ["make_extractor"]
-
 # Images read to train a classifier, and to measure it, of sets on disk.
 _MOST_TRAIN, _MOST_TEST = 60_000, 10_000
 _MOST_BYTES = 2**31
@@ -28,16 +26,8 @@ def make_extractor(
 ) -> Extractor | None:
   """Make the network of an evaluation; a classifier is trained if need be.
 
-  All processes of a job must call it.
-
-  Args:
-    plan: The evaluation.
-    data_plan: The data set.
-    folder: Where a trained classifier is kept, `<workdir>/evaluation`.
-    say: Takes lines for the user, in the main process.
-
-  Returns:
-    The extractor; None for the name "none".
+  All processes of a job must call it. The name "none" gives None; `folder`
+  keeps a trained classifier.
 
   Raises:
     UsageError: If an option is wrong, a file is not what it should be, or the

@@ -12,63 +12,21 @@ import jax
 import numpy as np
 
 import jaxflow
-from jaxflow import config as config_lib
 from jaxflow import metrics
 from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores
 from jaxflow.evaluation.streams import Partial, remove_partials
 from jaxflow.files import replace_file
-from jaxflow.parallel import processes, sharding
+from jaxflow.parallel import processes
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
 from jaxflow.runs.drawing import drawer
-from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
-__all__ = ["evaluate", "evaluate_in", "evaluate_state"]
-
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
-
-
-def evaluate(
-  workdir: pathlib.Path,
-  *,
-  nfe: tuple[int, ...] = (),
-  config: config_lib.Config = None,
-  step: int | str | None = None,
-  say: Callable[[str], None] = lambda line: None,
-) -> list[dict[str, Any]]:
-  """Compare a run's samples with held-out data; write `evaluation.json`.
-
-  A long evaluation that is killed goes on at most 30 s back; likelihood and
-  trajectories begin anew.
-
-  Args:
-    workdir: The run's folder.
-    nfe: Network calls per sample, one evaluation each; default: the config's.
-    config: The run's config with changes in `sample` and `evaluation`; default:
-      as saved.
-    step: The checkpoint; default: the latest; "best": the one kept as such.
-    say: Prints a line.
-
-  Returns:
-    Rows as `evaluate_state` returns them. The file holds the same under
-    `rows`, each Score as a mapping.
-
-  Raises:
-    UsageError: If an argument is wrong or the workdir holds no run.
-    RunError: If samples are not finite, or the file cannot be written.
-  """
-  config = config or config_lib.config_of_run(workdir)
-  config_lib.check_limits(config)
-  run = Run(config_lib.make_plan(config))
-  mesh = sharding.fitting_mesh(run.plan.mesh)
-  _drawers(run, nfe, mesh)
-  ema = run.plan.sample.ema
-  state = restore(run, workdir, mesh=mesh, step=step, ema=ema)
-  return evaluate_in(run, state, mesh, workdir, nfe=nfe, say=say)
 
 
 def evaluate_in(
@@ -80,7 +38,12 @@ def evaluate_in(
   nfe: tuple[int, ...] = (),
   say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-  """Evaluate a state and write `evaluation.json`; as `evaluate_state`."""
+  """Evaluate a state, as `evaluate_state`, and write `evaluation.json`.
+
+  The file holds the same under `rows`, each Score as a mapping. A long
+  evaluation that is killed goes on at most 30 s back; likelihood and
+  trajectories begin anew.
+  """
   folder = workdir / "evaluation"
   rows = evaluate_state(run, state, mesh, folder, nfe=nfe, say=say)
   processes.once(lambda: _write(run.plan, rows, workdir / "evaluation.json"))
@@ -114,10 +77,12 @@ def evaluate_state(
 
   Raises:
     UsageError: If an argument is wrong or data are missing.
-    RunError: If samples are not finite.
+    RunError: If samples are not finite, or a file cannot be written.
   """
   plan, options = run.plan, run.plan.evaluation
-  draws = _drawers(run, nfe, mesh)
+  with named(**({} if nfe else {"nfe": "evaluation.nfe"})):
+    # Before anything long begins: the counts may be wrong.
+    draws = {n: drawer(run, n, mesh) for n in nfe or options.nfe}
   counted = ", ".join(map(str, draws))
   say(
     f"{plan.model.name}, step {int(state.step)}, {plan.sample.ema}: "
@@ -125,7 +90,7 @@ def evaluate_state(
     f"split of {plan.data.name}"
   )
   with named(names="evaluation.metrics"):
-    evaluator = Evaluator.of(
+    evaluator = Evaluator(
       run,
       mesh,
       folder,
@@ -151,32 +116,33 @@ def evaluate_state(
     rows.append(
       {**about, "nfe": None, "num": options.flow.num, "scores": scores}
     )
-  for count, draw in draws.items() if evaluator.judge.names else ():
-    work = {**about, "nfe": count, "config": plan.config.to_dict()}
+  if not evaluator.judge.names:
+    return rows
+  labels = evaluator.labels
+  # Neither step nor config tells parameters in another precision, or labels of
+  # data that the caller gives.
+  inputs = {
+    **about,
+    "config": plan.config.to_dict(),
+    "parameters": parameters_hash(run.select(state, plan.sample.ema)),
+    "labels": None if labels is None else labels.tolist(),
+  }
+  for count, draw in draws.items():
+    partial = Partial(folder, {**inputs, "nfe": count})
     try:
-      drawn = evaluator.draw(state, count, partial=Partial(folder, work))
-      if drawn is None:
-        raise AssertionError("nothing interrupts an evaluation")
+      drawn = evaluator.draw(state, count, partial=partial)
+      assert drawn is not None, "nothing interrupts an evaluation"
       scores = evaluator.judge(drawn)
     except NotFiniteError as error:
       raise RunError(
         f"step {int(state.step)}, nfe={count}: {error}: training diverged, "
         "train again"
       ) from error
-    speed = _speed(draw, state, evaluator)
+    num = min(options.num, plan.sample.batch_size)
+    speed = _speed(draw, state, num, None if labels is None else labels[:num])
     row = {**about, "nfe": count, "samples_per_second": speed, "scores": scores}
     rows.append(row)
   return rows
-
-
-def _drawers(
-  run: Run, nfe: tuple[int, ...], mesh: jax.sharding.Mesh
-) -> dict[int, Callable[..., np.ndarray]]:
-  """Return a sampler for each number of calls, before anything long begins."""
-  given = {} if nfe else {"nfe": "evaluation.nfe"}
-  with named(**given):
-    counts = nfe or run.plan.evaluation.nfe
-    return {count: drawer(run, count, mesh) for count in counts}
 
 
 def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
@@ -203,17 +169,12 @@ def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def _speed(
-  draw: Callable[..., np.ndarray], state: TrainState, evaluator: Evaluator
+  draw: Callable[..., np.ndarray],
+  state: TrainState,
+  num: int,
+  labels: np.ndarray | None,
 ) -> float:
-  """Measure samples per second, the median of half a second of draws.
-
-  Args:
-    draw: The sampler.
-    state: The run's state.
-    evaluator: It says how many samples are drawn at a time, and their labels.
-  """
-  num = min(evaluator.num, evaluator.run.plan.sample.batch_size)
-  labels = None if evaluator.labels is None else evaluator.labels[:num]
+  """Measure samples per second, the median of half a second of draws."""
   draw(state, jax.random.key(0), num, labels)  # Compiles.
   laps: list[float] = []
   # All processes draw equally often: the main one's clock decides.

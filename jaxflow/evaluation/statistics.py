@@ -1,4 +1,4 @@
-"""Files of reference statistics: moments of real data and their description.
+"""Files of reference statistics, in place of what a network sees of real data.
 
 Ours hold `mu` [D] and `sigma` [D, D] in float64, of spatial features `mu_s` and
 `sigma_s`, the features of the first samples as `features` [K, D] (float32), and
@@ -8,6 +8,7 @@ with `mu_s`, `sigma_s`; MeanFlow's `ref_mu`, `ref_sigma`. They do not say how
 many samples they are of, nor by which protocol.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -18,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
+from jaxflow.models import Extractor
+from jaxflow.parallel import processes
+from jaxflow.plans import Plan
 
-__all__ = ["read_statistics", "write_statistics"]
-
+FIELD = "evaluation.reference"
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 _SPATIAL = ("mu_s", "sigma_s")
@@ -45,16 +48,7 @@ def write_statistics(
   network: str,
   about: Mapping[str, Any],
 ) -> None:
-  """Write statistics in one step.
-
-  Args:
-    path: An .npz file; one of that name is replaced.
-    drawn: Real samples, seen by the network.
-    network: Its name.
-    about: Facts about them, for JSON.
-
-  Raises:
-    RunError: The file cannot be written.
+  """Write the statistics of real samples and facts about them, as .npz.
 
   Example:
     >>> import tempfile
@@ -69,10 +63,11 @@ def write_statistics(
     ...                                == drawn.moments["net"].mean).all())
     (9, 9, True)
   """
-  arrays = _moments(drawn.moments[network], _KEYS[0])
-  spatial = drawn.moments.get(f"{network}_spatial")
-  if spatial is not None:
-    arrays |= _moments(spatial, _SPATIAL)
+  arrays = {}
+  for name, keys in ((network, _KEYS[0]), (f"{network}_spatial", _SPATIAL)):
+    if name in drawn.moments:
+      moments = drawn.moments[name]
+      arrays |= {keys[0]: moments.mean, keys[1]: moments.covariance}
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
@@ -88,15 +83,10 @@ def write_statistics(
 def read_statistics(
   path: pathlib.Path, network: str
 ) -> tuple[SampleSummary, dict[str, Any]]:
-  """Read statistics, ours or published ones.
+  """Read statistics of a network, and their description.
 
-  Args:
-    path: An .npz file.
-    network: Name of the network that is to be compared by.
-
-  Returns:
-    The statistics and their description; {} for published files, whose
-    number of samples is unknown: they count as exact.
+  Published files have none, {}. How many samples they are of is unknown: they
+  count as exact.
 
   Raises:
     UsageError: The file is missing, damaged, of another network, or holds no
@@ -145,10 +135,6 @@ def read_statistics(
   return SampleSummary(num=num, features=features, moments=moments), about
 
 
-def _moments(moments: Moments, keys: tuple[str, str]) -> dict[str, np.ndarray]:
-  return dict(zip(keys, (moments.mean, moments.covariance), strict=True))
-
-
 def _checked(
   arrays: Mapping[str, np.ndarray], keys: tuple[str, str], num: int, where: str
 ) -> Moments:
@@ -177,3 +163,80 @@ def _checked(
       "the file is damaged; write it again with jaxflow stats"
     )
   return Moments(num, mean, covariance * (num - 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+  """Statistics that a config names, and their description in the file."""
+
+  path: str
+  network: str
+  drawn: SampleSummary
+  about: Mapping[str, Any]
+
+  def describe(self) -> dict[str, Any]:
+    """Return the description of the reference, for evaluation.json."""
+    num = self.about.get("num")
+    return {"file": self.path, "num": num, "about": dict(self.about)}
+
+  def replace_in(self, reference: SampleSummary) -> SampleSummary:
+    """Replace computed statistics; rows are kept of as many as both have.
+
+    Raises:
+      UsageError: The features have another size.
+    """
+    size = len(reference.moments[self.network].mean)
+    found = len(self.drawn.moments[self.network].mean)
+    if found != size:
+      raise UsageError(
+        f"{FIELD}={self.path!r} has {found} numbers a sample, and the network "
+        f"{self.network!r} gives {size}: give statistics of this network"
+      )
+    features = self.drawn.features
+    kept = slice(min([reference.num_rows, *map(len, features.values())]))
+    return dataclasses.replace(
+      reference,
+      samples=None if reference.samples is None else reference.samples[kept],
+      label=None if reference.label is None else reference.label[kept],
+      logits={name: rows[kept] for name, rows in reference.logits.items()},
+      features={name: rows[kept] for name, rows in features.items()},
+      moments=self.drawn.moments,
+    )
+
+
+def read_reference(plan: Plan, network: Extractor | None) -> Stored | None:
+  """Read the statistics of `evaluation.reference`, None without a file.
+
+  Raises:
+    UsageError: There is no network, or the file is missing, damaged, or of
+      another network, other data or another split.
+  """
+  path = plan.evaluation.reference
+  if not path:
+    return None
+  if network is None:
+    raise UsageError(
+      f"{FIELD}={path!r}: statistics are of what a network sees; give "
+      "evaluation.network.name"
+    )
+  with named(path=FIELD):
+    drawn, about = processes.together(
+      lambda: read_statistics(pathlib.Path(path), network.name)
+    )
+  here = {
+    "protocol": network.protocol,
+    "sha256": network.sha256,
+    "data": plan.data.name,
+    # Of the fresh real samples none may be in the reference.
+    "split": plan.evaluation.split,
+  }
+  for key, value in here.items():
+    if about.get(key, value) != value:
+      remedy = "make it again with jaxflow stats, or evaluate as it was made"
+      if key == "split":
+        remedy = f"set evaluation.split={about[key]}"
+      raise UsageError(
+        f"{FIELD}={path!r} was made with {key} {about[key]!r}, and here it is "
+        f"{value!r}: {remedy}"
+      )
+  return Stored(path=path, network=network.name, drawn=drawn, about=about)

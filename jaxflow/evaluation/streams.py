@@ -11,14 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow import data, evaluation, metrics
+from jaxflow import data, metrics
 from jaxflow.errors import RunError
+from jaxflow.evaluation.collecting import Collector, extraction
 from jaxflow.files import save_arrays
+from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.types import Array
 
-# Samples that are read at once for their labels.
-_LABELS_AT_ONCE = 256
+# Samples that are read at once for their labels, or to know the data by.
+_AT_ONCE = 256
 
 # Seconds between two savings of collected samples.
 _SAVE_EVERY = 30.0
@@ -30,12 +32,10 @@ Look = Callable[[Array], Mapping[str, Array]]
 
 
 class Partial:
-  """Files of unfinished work, kept until `remove`.
+  """Files of unfinished work in a folder, kept until they are removed.
 
-  Args:
-    folder: Where; made when something is kept.
-    what: All inputs of the work, for JSON: other work, or the same
-      with other networks, never goes on from these files.
+  `what` has all inputs of the work, for JSON: other work, or the same with
+  other data or networks, never goes on from these files.
   """
 
   def __init__(self, folder: pathlib.Path, what: Mapping[str, Any]):
@@ -45,7 +45,7 @@ class Partial:
     self._path = folder / f"partial-{digest}-{number}.npz"
     self._saved = time.monotonic()
 
-  def load(self, collector: evaluation.Collector) -> None:
+  def load(self, collector: Collector) -> None:
     """Go on where an earlier process stopped, if all have kept as much."""
     try:
       with open(self._path, "rb") as raw, np.load(raw) as file:
@@ -57,7 +57,7 @@ class Partial:
     if len(counts) == 1 and seen:
       collector.load(arrays)
 
-  def keep(self, collector: evaluation.Collector, *, now: bool = False) -> None:
+  def keep(self, collector: Collector, *, now: bool = False) -> None:
     """Write the collected samples, if the last writing is long ago or `now`.
 
     Work that took less than that is not worth a file.
@@ -67,7 +67,7 @@ class Partial:
       processes.together(lambda: self._write(collector))
       self._saved = time.monotonic()
 
-  def _write(self, collector: evaluation.Collector) -> None:
+  def _write(self, collector: Collector) -> None:
     try:
       save_arrays(self._path, collector.save())
     except OSError as error:
@@ -77,18 +77,12 @@ class Partial:
       ) from error
 
   def remove(self) -> None:
-    """Remove the files of work that is done."""
+    """Remove the file of this process: the work is done."""
     self._path.unlink(missing_ok=True)
 
 
 class Progress:
-  """Report the progress of long work, at most every 10 s.
-
-  Args:
-    say: Prints a line.
-    what: The work.
-    total: How many samples it has.
-  """
+  """Report the progress of long work on `total` samples, at most every 10 s."""
 
   def __init__(self, say: Callable[[str], None], what: str, total: int):
     self._say, self._what, self._total = say, what, total
@@ -122,7 +116,7 @@ def collect(
   progress: Progress | None = None,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> metrics.SampleSummary | None:
-  """Collect a stream of batches.
+  """Return the summary of a stream of samples, or None after an interruption.
 
   Args:
     stream: From the number of the first sample to batches: number of their
@@ -134,13 +128,10 @@ def collect(
     progress: Says how far it is.
     interrupted: Whether to stop; asked after every batch.
 
-  Returns:
-    The summary of the samples, or None after an interruption.
-
   Raises:
     RunError: If a sample is not finite, or a file cannot be written.
   """
-  collector = evaluation.Collector(kept=kept)
+  collector = Collector(kept=kept)
   if partial is not None:
     partial.load(collector)
   if progress is not None:
@@ -159,54 +150,41 @@ def collect(
 
 
 def make_look(
-  networks: tuple[evaluation.FeatureNetwork, ...],
+  networks: tuple[Extractor, ...],
   decoder: tuple[Any, Callable[..., Array]] | None,
   mesh: jax.sharding.Mesh,
 ) -> Look:
-  """Return the features of samples by all networks, jitted over a mesh.
-
-  Args:
-    networks: The feature networks.
-    decoder: Weights and function of `decoding.make_decoder`.
-    mesh: The devices.
-  """
+  """Return `extraction` jitted over a mesh; `decoding.make_decoder` decodes."""
   params = {network.name: network.params for network in networks}
   decode = None
   if decoder is not None:
     params["decoder"], decode = decoder
   params = jax.device_put(params, sharding.replicated(mesh))
-  outputs_of = evaluation.extraction(networks, decode)
+  outputs_of = extraction(networks, decode)
   return functools.partial(
     jax.jit(sharding.with_mesh(mesh, outputs_of)), params
   )
 
 
 def choose(source: data.Source, num: int, seed: int) -> np.ndarray:
-  """Return the numbers of samples of a source, in random order.
+  """Return the numbers of at most `num` samples of a source, in random order.
 
   Classes keep their shares where the labels are in memory.
-
-  Args:
-    source: The source.
-    num: How many; all of them where there are fewer.
-    seed: Of the choice.
   """
   label = source.label if isinstance(source, data.Dataset) else None
   generator = np.random.default_rng(seed)
   return metrics.random_subset(generator, len(source), num, label)
 
 
+def identity(source: data.Source) -> tuple[int, str]:
+  """Return what tells a source from others: its size, a hash of samples."""
+  return len(source), data.digest([source], _AT_ONCE)
+
+
 def real_batches(
   source: data.Source, index: np.ndarray, size: int, mesh: jax.sharding.Mesh
 ) -> Callable[[int], Iterator[tuple[int, int, Array]]]:
-  """Return a stream of samples of a source, as `collect` takes it.
-
-  Args:
-    source: The source.
-    index: Which samples.
-    size: How many at a time.
-    mesh: The devices.
-  """
+  """Return a stream of samples of a source, `size` at a time, for `collect`."""
   size = min(size, len(index))
   divided = size % sharding.row_shards(mesh) == 0
   where = sharding.row_sharding(mesh) if divided else sharding.replicated(mesh)
@@ -227,5 +205,5 @@ def labels_of(source: data.Source, index: np.ndarray) -> np.ndarray | None:
     return None
   if isinstance(source, data.Dataset) and source.label is not None:
     return source.label[index]
-  parts = np.array_split(index, max(1, len(index) // _LABELS_AT_ONCE))
+  parts = np.array_split(index, max(1, len(index) // _AT_ONCE))
   return np.concatenate([source.take(part)["cond"] for part in parts])

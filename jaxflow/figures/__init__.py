@@ -4,8 +4,12 @@ Functions import matplotlib themselves, because its import is slow.
 """
 
 from jaxflow.figures.curves import read_log, save_curves
-from jaxflow.figures.grids import save_grid, save_samples
-from jaxflow.figures.images import save_matrix, save_strip
+from jaxflow.figures.images import (
+  save_grid,
+  save_matrix,
+  save_samples,
+  save_strip,
+)
 from jaxflow.figures.planes import (
   save_arrows,
   save_density,

@@ -15,34 +15,23 @@ from jaxflow.figures.canvas import save_figure
 
 # Title of each panel, and the prefix of its columns.
 _PANELS = {
-  "loss": ("loss",),
-  "raw losses, unweighted": ("raw",),
-  "gradient norm": ("gradient_norm",),
-  "samples per second": ("samples_per_second",),
+  "loss": "loss",
+  "raw losses, unweighted": "raw",
+  "gradient norm": "gradient_norm",
+  "samples per second": "samples_per_second",
 }
 # Columns of evaluations that are costs, not metrics.
 _TIMES = ("seconds", "share")
 
 
 def read_log(path: pathlib.Path) -> dict[str, NDArray[np.float64]]:
-  """Read a `metrics.csv` or an `evaluations.csv`.
-
-  Args:
-    path: the file.
-
-  Returns:
-    Its columns by name, [rows] each; NaN for a missing value.
-
-  Raises:
-    UsageError: the file is missing, or a value is not a number.
-  """
+  """Read a `metrics.csv` or an `evaluations.csv` as columns, NaN for a gap."""
   try:
     with open(path, newline="") as file:
       rows = list(csv.DictReader(file))
-    names = list(rows[0]) if rows else []
     return {
       name: np.array([float(row[name] or math.nan) for row in rows])
-      for name in names
+      for name in (rows[0] if rows else ())
     }
   except (OSError, ValueError, TypeError) as error:
     raise UsageError(f"{path} cannot be read ({error})") from error
@@ -56,22 +45,8 @@ def save_curves(
 ) -> None:
   """Draw loss, raw losses, gradient norm, speed and evaluations over steps.
 
-  Args:
-    log: columns by name, "step" among them.
-    path: PNG file to write or replace.
-    evaluations: columns by name, "step" among them; "AVERAGE/nfeN/METRIC" is a
-      line in the panel of its metric.
-
-  Raises:
-    UsageError: the log has no rows, or no column to draw.
-
-  Example:
-    >>> import tempfile
-    >>> log = {"step": np.arange(3.0), "loss": np.ones(3)}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_curves(log, f"{folder}/a.png")
-    ...   pathlib.Path(folder, "a.png").stat().st_size > 0
-    True
+  Both are columns by name, "step" among them. The column "AVERAGE/nfeN/METRIC"
+  of evaluations is a line in the panel of its metric.
   """
   from matplotlib.figure import Figure
 
@@ -89,8 +64,7 @@ def save_curves(
     for label, values in panel.lines.items():
       there = np.isfinite(values)
       axes.plot(panel.step[there], values[there], marker=".", label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel(panel.title)
+    axes.set(xlabel="step", ylabel=panel.title)
     axes.grid(color="0.92")
     if len(panel.lines) > 1 or panel.legend:
       axes.legend(fontsize=8)
@@ -108,17 +82,15 @@ class _Panel(NamedTuple):
 
 def _panels(log: Mapping[str, NDArray[np.float64]]) -> list[_Panel]:
   """Return the panels of a training log."""
-  panels = []
-  for title, starts in _PANELS.items():
-    lines = {k: v for k, v in log.items() if k.startswith(starts)}
-    if lines:
-      panels.append(_Panel(title, log.get("step", np.zeros(0)), lines))
-  return panels
+  step = log.get("step", np.zeros(0))
+  panels = (
+    _Panel(title, step, {k: v for k, v in log.items() if k.startswith(start)})
+    for title, start in _PANELS.items()
+  )
+  return [panel for panel in panels if panel.lines]
 
 
-def _evaluation_panels(
-  log: Mapping[str, NDArray[np.float64]],
-) -> list[_Panel]:
+def _evaluation_panels(log: Mapping[str, NDArray[np.float64]]) -> list[_Panel]:
   """Return a panel for each metric, with a line for each way to sample."""
   panels: dict[str, _Panel] = {}
   for name, values in log.items():

@@ -1,19 +1,79 @@
-"""Pictures of images side by side, with named rows and columns."""
+"""Pictures of images: grids, matrices with named rows and columns, strips."""
 
 import math
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
+from jaxflow.figures.planes import save_points
+from jaxflow.files import replace_file
 from jaxflow.metrics.points import as_points
 
-_INCHES = 8.0  # width of the images together
-_PIXELS = 96  # maximal size of an image, to keep files small
+# Of a grid: minimal size of an image, white between cells, height of a line of
+# text; in pixels.
+_CELL, _GAP, _CAPTION = 32, 2, 14
+# Of a matrix: width of the images together in inches; maximal size of an image
+# in pixels, to keep files small.
+_INCHES, _PIXELS = 8.0, 96
+
+
+def save_samples(
+  samples: np.ndarray,
+  path: pathlib.Path,
+  *,
+  labels: np.ndarray | None = None,
+  reference: np.ndarray | None = None,
+) -> None:
+  """Write a grid of images [N, H, W, C], or a scatter of points [N, 2].
+
+  `labels` [N] are captions of images, `reference` are real points behind.
+  """
+  if samples.ndim == 4:
+    save_grid(samples, path, labels=labels)
+  else:
+    save_points(samples, path, reference)
+
+
+def save_grid(
+  images: ArrayLike,
+  path: str | os.PathLike[str],
+  *,
+  columns: int | None = None,
+  labels: Sequence[object] | np.ndarray | None = None,
+) -> None:
+  """Write images [N, H, W, 1 or 3] in [-1, 1], row by row, as one PNG.
+
+  They are enlarged by a whole factor to at least 32 x 32 pixels, clipped, and
+  may have short captions above, [N]. By default the grid is square.
+  """
+  pixels = _bytes(images, "N")
+  factor = math.ceil(_CELL / min(_CELL, *pixels.shape[1:3]))
+  pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+  num, height, width = pixels.shape[:3]
+  if columns is None:
+    columns = math.ceil(math.sqrt(num))
+  if columns < 1:
+    raise UsageError(f"columns is {columns}; give at least 1")
+  if labels is not None and len(labels) != num:
+    raise UsageError(f"labels has {len(labels)} entries; give {num}")
+  caption = 0 if labels is None else _CAPTION
+  step_x, step_y = width + _GAP, height + _GAP + caption
+  size = columns * step_x + _GAP, math.ceil(num / columns) * step_y + _GAP
+  sheet = Image.new("RGB", size, "white")
+  pen = ImageDraw.Draw(sheet)
+  for index, image in enumerate(pixels):
+    row, column = divmod(index, columns)
+    left, top = _GAP + column * step_x, _GAP + row * step_y
+    sheet.paste(Image.fromarray(image), (left, top + caption))
+    if labels is not None:
+      pen.text((left, top), str(labels[index]), fill="black")
+  replace_file(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def save_matrix(
@@ -25,54 +85,38 @@ def save_matrix(
   captions: Sequence[Sequence[str]] = (),
   title: str = "",
 ) -> None:
-  """Write a matrix of images with names of rows and columns.
+  """Write a matrix of images [R, C, H, W, 1 or 3] in [-1, 1], clipped, as PNG.
 
-  Args:
-    images: numbers in [-1, 1], black to white, clipped; [R, C, H, W, 1 or 3].
-    path: PNG file to write or replace.
-    rows: a name for each row, [R], or none.
-    columns: a name for each column, [C], or none.
-    captions: a line under each image, [R][C], or none.
-    title: a line above the images.
-
-  Raises:
-    UsageError: `images` have another shape or are not finite, or the number of
-      names is not that of rows or columns.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_matrix(np.zeros((2, 3, 8, 8, 1)), f"{folder}/a.png", title="a")
-    ...   with Image.open(f"{folder}/a.png") as picture:
-    ...     picture.width >= 600
-    True
+  Rows [R] and columns [C] may have names, and images captions below, [R][C].
   """
   from matplotlib.figure import Figure
   from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-  array = _checked(images)
+  array = _bytes(images, "R, C")
+  num_rows, num_columns, high, wide = array.shape[:4]
   for name, given, count in (
-    ("rows", rows, array.shape[0]),
-    ("columns", columns, array.shape[1]),
-    ("captions", captions, array.shape[0]),
+    ("rows", rows, num_rows),
+    ("columns", columns, num_columns),
+    ("captions", captions, num_rows),
   ):
     if len(given) not in (0, count):
       raise UsageError(f"{name} has {len(given)} entries; give {count}")
-  side = min(_INCHES / array.shape[1], 1.5)
-  height = side * array.shape[2] / array.shape[3] + 0.2 * bool(captions)
+  side = min(_INCHES / num_columns, 1.5)
+  height = side * high / wide + 0.2 * bool(captions)
   left = 0.09 * max(map(len, rows), default=0)
   figure = Figure(
     figsize=(
-      max(left + side * array.shape[1], 0.085 * len(title), 6),
-      height * array.shape[0] + 0.35 * bool(title) + 0.3 * bool(columns) + 0.1,
+      max(left + side * num_columns, 0.085 * len(title), 6),
+      height * num_rows + 0.35 * bool(title) + 0.3 * bool(columns) + 0.1,
     ),
     layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0),
   )
-  grid = figure.subplots(*array.shape[:2], squeeze=False)
+  grid = figure.subplots(num_rows, num_columns, squeeze=False)
   for (row, column), axes in np.ndenumerate(grid):
-    axes.imshow(_bytes(array[row, column]), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    small = Image.fromarray(array[row, column])
+    small.thumbnail((_PIXELS, _PIXELS))
+    axes.imshow(np.asarray(small), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     if captions:
       axes.set_xlabel(captions[row][column], fontsize=8, labelpad=1)
@@ -94,16 +138,9 @@ def save_strip(
   names: Sequence[str],
   most: int = 6,
 ) -> None:
-  """Write existing pictures side by side, for instance those of a training.
+  """Write named picture files side by side, for instance those of a training.
 
-  Args:
-    pictures: files in order.
-    path: PNG file to write or replace.
-    names: a name for each picture.
-    most: maximal number of pictures; of more, evenly spaced ones are shown.
-
-  Raises:
-    UsageError: there is no picture, or the number of names differs.
+  Of more than `most` pictures, evenly spaced ones are shown.
   """
   from matplotlib.figure import Figure
 
@@ -113,11 +150,9 @@ def save_strip(
       "at least"
     )
   count = min(most, len(pictures))
-  chosen = np.unique(
-    np.linspace(0, len(pictures) - 1, count).round().astype(int)
-  )
-  columns = min(3, len(chosen))
-  lines = math.ceil(len(chosen) / columns)
+  chosen = np.linspace(0, len(pictures) - 1, count).round().astype(int)
+  columns = min(3, count)
+  lines = math.ceil(count / columns)
   figure = Figure(figsize=(3 * columns, 3.25 * lines), layout="constrained")
   grid = figure.subplots(lines, columns, squeeze=False).ravel()
   for axes in grid:
@@ -131,20 +166,19 @@ def save_strip(
   save_figure(figure, path)
 
 
-def _checked(images: ArrayLike) -> NDArray[np.float64]:
+def _bytes(images: ArrayLike, leading: str) -> NDArray[np.uint8]:
+  """Turn images [..., H, W, 1 or 3] in [-1, 1] into bytes [..., H, W, 3].
+
+  `leading` names the axes before H, "N" or "R, C".
+  """
   array = np.asarray(images, np.float64)
-  if array.ndim != 5 or array.shape[-1] not in (1, 3) or array.size == 0:
+  num_axes = len(leading.split(",")) + 3
+  fits = array.ndim == num_axes and array.shape[-1] in (1, 3)
+  if not fits or not array.size:
     raise UsageError(
-      f"images has shape {array.shape}; give [R, C, H, W, 1] or [R, C, H, W, 3]"
+      f"images has shape {array.shape}; give [{leading}, H, W, 1] or "
+      f"[{leading}, H, W, 3]"
     )
   as_points("images", array)
-  return array
-
-
-def _bytes(image: NDArray[np.float64]) -> NDArray[np.uint8]:
-  """Turn [H, W, 1 or 3] in [-1, 1] into bytes [H', W', 3], of limited size."""
-  bytes_ = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
-  colour = np.broadcast_to(bytes_, (*bytes_.shape[:2], 3))
-  small = Image.fromarray(np.ascontiguousarray(colour))
-  small.thumbnail((_PIXELS, _PIXELS))
-  return np.asarray(small)
+  values = np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
+  return np.ascontiguousarray(np.broadcast_to(values, (*array.shape[:-1], 3)))

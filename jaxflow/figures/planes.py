@@ -21,23 +21,7 @@ def save_points(
   path: str | os.PathLike[str],
   reference: ArrayLike | None = None,
 ) -> None:
-  """Write a scatter plot of points in the plane as a PNG.
-
-  Args:
-    points: samples, [N, 2].
-    path: PNG file to write or replace.
-    reference: real points, drawn in grey below the samples, [M, 2].
-
-  Raises:
-    UsageError: the points are not [N, 2] or not finite.
-
-  Example:
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_points([[0.0, 1.0]], f"{folder}/points.png")
-    ...   pathlib.Path(folder, "points.png").stat().st_size > 0
-    True
-  """
+  """Write a scatter of points [N, 2], above real ones [M, 2], as a PNG."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(6, 6), layout="constrained")
@@ -55,36 +39,14 @@ def save_points(
 def save_density(
   samples: ArrayLike, data: ArrayLike, path: str | os.PathLike[str]
 ) -> None:
-  """Draw the densities of samples and data on one colour scale.
-
-  Args:
-    samples: points, [N, 2].
-    data: real points, [M, 2].
-    path: PNG file to write or replace.
-
-  Raises:
-    UsageError: the points are not [N, 2] or not finite.
-
-  Example:
-    >>> import pathlib, tempfile
-    >>> points = np.random.default_rng(0).standard_normal((100, 2))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_density(points, points, f"{folder}/a.png")
-    ...   pathlib.Path(folder, "a.png").stat().st_size > 0
-    True
-  """
+  """Write the densities of samples [N, 2] and data [M, 2] on one scale."""
   from matplotlib.figure import Figure
 
-  parts = {
-    "samples": _plane("samples", samples),
-    "data": _plane("data", data),
-  }
+  parts = {"samples": _plane("samples", samples), "data": _plane("data", data)}
   # The data set the limits: outliers among the samples must not.
   low, high = parts["data"].min(axis=0), parts["data"].max(axis=0)
   margin = 0.15 * (high - low).max() + 1e-9
-  edges = [
-    np.linspace(low[i] - margin, high[i] + margin, _BINS + 1) for i in (0, 1)
-  ]
+  edges = list(np.linspace(low - margin, high + margin, _BINS + 1, axis=1))
   figure = Figure(figsize=(9, 4.2), layout="constrained")
   area = np.outer(np.diff(edges[0]), np.diff(edges[1]))
   densities = {
@@ -109,24 +71,7 @@ def save_density(
 def save_trajectories(
   points: ArrayLike, times: ArrayLike, path: str | os.PathLike[str]
 ) -> None:
-  """Write trajectories from noise to data, coloured by time.
-
-  Args:
-    points: where they are, [T, N, 2].
-    times: when, [T], t = 0 at the data.
-    path: PNG file to write or replace.
-
-  Raises:
-    UsageError: the points are not [T, N, 2] or not finite, or there are not as
-      many times.
-
-  Example:
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_trajectories([[[1, 1]], [[0, 0]]], [1, 0], f"{folder}/a.png")
-    ...   pathlib.Path(folder, "a.png").stat().st_size > 0
-    True
-  """
+  """Write trajectories [T, N, 2] from noise to data, coloured by time [T]."""
   from matplotlib.collections import LineCollection
   from matplotlib.figure import Figure
 
@@ -157,23 +102,7 @@ def save_trajectories(
 def save_arrows(
   noise: ArrayLike, samples: ArrayLike, path: str | os.PathLike[str]
 ) -> None:
-  """Write the map from noise to samples as arrows.
-
-  Args:
-    noise: where they begin, [N, 2].
-    samples: where they end, [N, 2].
-    path: PNG file to write or replace.
-
-  Raises:
-    UsageError: the points are not [N, 2] or not finite, or not as many.
-
-  Example:
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_arrows([[1.0, 1.0]], [[0.0, 0.0]], f"{folder}/a.png")
-    ...   pathlib.Path(folder, "a.png").stat().st_size > 0
-    True
-  """
+  """Write the map from noise [N, 2] to samples [N, 2] as arrows."""
   from matplotlib.figure import Figure
 
   begin, end = _plane("noise", noise), _plane("samples", samples)
@@ -200,8 +129,7 @@ def save_arrows(
 
 
 def _name(axes: "Axes") -> None:
-  axes.set_xlabel("first coordinate")
-  axes.set_ylabel("second coordinate")
+  axes.set(xlabel="first coordinate", ylabel="second coordinate")
   axes.set_aspect("equal", adjustable="box")
 
 

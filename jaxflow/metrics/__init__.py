@@ -4,33 +4,40 @@ Functions import scikit-learn and scipy themselves: these take two seconds to
 import, longer than many commands run.
 """
 
-from jaxflow.metrics.assignments import wasserstein
-from jaxflow.metrics.bits_per_dimension import Likelihood, dequantise
 from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.confidences import Confidences, inception_score
-from jaxflow.metrics.distances import energy_distance, sliced_wasserstein
+from jaxflow.metrics.distances import sliced_wasserstein, wasserstein
 from jaxflow.metrics.estimates import Estimate
-from jaxflow.metrics.frechet import frechet_distance
-from jaxflow.metrics.kernels import gaussian_mmd, kernel_distance
-from jaxflow.metrics.likelihood import negative_log_likelihood
+from jaxflow.metrics.kernels import (
+  energy_distance,
+  gaussian_mmd,
+  kernel_distance,
+)
+from jaxflow.metrics.likelihood import (
+  Likelihood,
+  dequantise,
+  negative_log_likelihood,
+)
 from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
-from jaxflow.metrics.moments import Moments
-from jaxflow.metrics.neighbours import memorisation, nearest_neighbours
-from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
-from jaxflow.metrics.scores import (
-  Judge,
-  Score,
+from jaxflow.metrics.moments import Moments, frechet_distance
+from jaxflow.metrics.neighbours import (
+  PrecisionRecall,
+  memorisation,
+  nearest_neighbours,
+  precision_recall,
+)
+from jaxflow.metrics.scores import Judge, Score, score, table
+from jaxflow.metrics.subsets import random_subset, repeated_labels
+from jaxflow.metrics.summary import SampleSummary
+from jaxflow.metrics.table import (
+  METRICS,
+  Metric,
   asks_class,
   direction,
   of_velocity,
-  score,
   sees_images,
-  table,
 )
-from jaxflow.metrics.subsets import random_subset, repeated_labels
-from jaxflow.metrics.summary import SampleSummary
-from jaxflow.metrics.table import METRICS, Metric
 from jaxflow.metrics.trajectories import Trajectories, trajectories
 
 __all__ = [

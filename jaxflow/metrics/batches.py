@@ -1,42 +1,58 @@
 """Batches of one size, so that one compiled program serves all samples."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxflow.errors import UsageError
 from jaxflow.types import Array, ModelFn, PyTree
 
 
-def full_batches(
-  rows: np.ndarray, cond: PyTree, batch_size: int
-) -> Iterator[tuple[NDArray[np.intp], Array, PyTree]]:
-  """Cut samples into batches and fill up the last from the first samples.
+def check_rows(name: str, rows: np.ndarray, what: str, **counts: int) -> None:
+  """Raise UsageError unless rows [N, ...] are finite, and counts positive.
 
-  Args:
-    rows: Samples, [N, ...].
-    cond: Arrays [N, ...], or None.
-    batch_size: B, reduced to N if N is less.
+  Errors call the argument `name` and its rows `what`.
+  """
+  if rows.ndim < 2 or not rows.size or not np.isfinite(rows).all():
+    raise UsageError(
+      f"{name} of shape {rows.shape}: give finite {what}, [N, ...]"
+    )
+  for key, value in counts.items():
+    if value < 1:
+      raise UsageError(f"{key}={value}: give at least 1")
 
-  Yields:
-    Indices [B], samples [B, ...] and their condition.
+
+def in_batches(
+  compute: Callable[[NDArray[np.intp], Array, PyTree], PyTree],
+  rows: np.ndarray,
+  cond: PyTree,
+  batch_size: int,
+) -> Any:
+  """Return arrays [..., N] that a function computes of samples [N, ...].
+
+  It takes indices [B], samples [B, ...] and their condition, and returns arrays
+  [..., B]. The last batch is filled up from the first samples.
 
   Example:
-    >>> parts = full_batches(np.arange(3.0), None, 2)
-    >>> [x.tolist() for _, x, _ in parts]
-    [[0.0, 1.0], [2.0, 0.0]]
+    >>> in_batches(lambda i, x, cond: i - x, np.ones(3), None, 2).tolist()
+    [-1.0, 0.0, 1.0]
   """
-
-  def take(index: NDArray[np.intp]) -> PyTree:
-    return jax.tree.map(lambda x: jnp.asarray(x[index]), (rows, cond))
-
   num = len(rows)
-  for start in range(0, num, batch_size):
+
+  def batch(start: int) -> PyTree:
     index = np.arange(start, start + min(batch_size, num)) % num
-    points, label = take(index)
-    yield index, points, label
+    samples, label = jax.tree.map(lambda x: jnp.asarray(x[index]), (rows, cond))
+    found = compute(index, samples, label)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+  return jax.tree.map(
+    lambda *parts: np.concatenate(parts, axis=-1)[..., :num],
+    *(batch(start) for start in range(0, num, batch_size)),
+  )
 
 
 def as_argument(velocity_fn: ModelFn) -> ModelFn:

@@ -13,6 +13,15 @@ class NeighbourClassifier:
 
   Its accuracy on held-out real data is the ceiling for generated samples.
 
+  Args:
+    data: real samples of the training split, [N, ...].
+    label: their classes, whole numbers, [N].
+    k: number of voting neighbours, from 1 to N.
+
+  Raises:
+    UsageError: the lengths differ, a sample is not finite, or k is out of
+      range.
+
   Example:
     >>> data, label = [[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1]
     >>> classifier = NeighbourClassifier(data, label, k=1)
@@ -22,17 +31,6 @@ class NeighbourClassifier:
   """
 
   def __init__(self, data: ArrayLike, label: ArrayLike, k: int = 3):
-    """Fit the classifier.
-
-    Args:
-      data: real samples of the training split, [N, ...].
-      label: their classes, whole numbers, [N].
-      k: number of voting neighbours, from 1 to N.
-
-    Raises:
-      UsageError: the lengths differ, a sample is not finite, or k is out of
-        range.
-    """
     from sklearn.neighbors import KNeighborsClassifier
 
     points = as_points("data", data)
@@ -42,22 +40,13 @@ class NeighbourClassifier:
     self._classifier.fit(points, _as_labels(label, points))
 
   def accuracy(self, samples: ArrayLike, label: ArrayLike) -> Estimate:
-    """Compute the share of samples that are classified as labelled.
+    """Compute the share of samples [M, ...] that are classified as labelled.
 
-    Args:
-      samples: samples of the shape of the data, [M, ...].
-      label: the class for which each was generated, [M].
-
-    Returns:
-      A share in [0, 1], with its binomial error.
+    The label [M] is the class for which each sample was generated. The error is
+    the binomial one.
 
     Raises:
       UsageError: the lengths or the shapes differ, or a sample is not finite.
-
-    Example:
-      >>> known = NeighbourClassifier([[0.0], [5.0]], [0, 1], k=1)
-      >>> known.accuracy([[4.0]], [1]).value
-      1.0
     """
     points = as_points("samples", samples)
     width = self._classifier.n_features_in_
@@ -71,14 +60,10 @@ class NeighbourClassifier:
 
 
 def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
-  """Compute the share of samples that a network classifies as labelled.
+  """Compute the share of logits [N, C] whose greatest is that of the label.
 
-  Args:
-    logits: logits of the network, [N, C].
-    label: the class for which each was generated, whole numbers, [N].
-
-  Returns:
-    A share in [0, 1], with its binomial error.
+  The label [N] is the class for which each sample was generated. The error is
+  the binomial one.
 
   Raises:
     UsageError: the lengths differ, or a logit is not finite.

@@ -4,12 +4,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from jaxflow.errors import NotFiniteError, UsageError, did_you_mean
 from jaxflow.metrics.estimates import Estimate
-from jaxflow.metrics.inputs import NEEDS, MetricInputs, Need
+from jaxflow.metrics.inputs import NEEDS, MetricInputs
 from jaxflow.metrics.mixtures import Mixture
+from jaxflow.metrics.points import count_broken
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import INCEPTION, METRICS, NETWORK, Metric, row_of
 
@@ -23,11 +22,11 @@ def compare(
   k: int = 3,
   seed: int = 0,
 ) -> dict[str, Estimate]:
-  """Compute metrics of generated samples against real ones.
+  """Compute metrics of generated samples, by name, in the order of METRICS.
 
   Args:
     generated: the samples to judge.
-    reference: real samples.
+    reference: real samples to compare them with.
     names: names of METRICS, with a network's name in place of "<network>"; None
       for every metric whose needs are met.
     mixture: the true distribution of the data, or None.
@@ -35,15 +34,13 @@ def compare(
       classifier of `recognised`.
     seed: seed of random directions, blocks and bootstraps.
 
-  Returns:
-    An estimate by name, in the order of METRICS.
-
   Raises:
     UsageError: a name is unknown, a metric's needs are not met, there are too
       few samples, shapes differ, or the reference is not finite.
     NotFiniteError: a generated sample, or a metric, is not finite.
 
   Example:
+    >>> import numpy as np
     >>> draw = np.random.default_rng(0).standard_normal
     >>> a, b = (
     ...   SampleSummary(num=99, samples=draw((99, 2)) + x) for x in (4, 0)
@@ -55,15 +52,11 @@ def compare(
   _check_finite("generated samples", generated, NotFiniteError)
   _check_finite("reference", reference, UsageError)
   networks = sorted(_networks(generated) | _networks(reference) | {INCEPTION})
+  plain = MetricInputs(
+    generated=generated, reference=reference, mixture=mixture, k=k, seed=seed
+  )
   inputs = {
-    network: MetricInputs(
-      generated=generated,
-      reference=reference,
-      network=network,
-      mixture=mixture,
-      k=k,
-      seed=seed,
-    )
+    network: dataclasses.replace(plain, network=network)
     for network in ["", *networks]
   }
   if names is None:
@@ -82,28 +75,25 @@ def compare(
 def _networks(drawn: SampleSummary) -> set[str]:
   """Collect the names of the networks whose outputs a summary holds."""
   fields = drawn.features, drawn.moments, drawn.confidences, drawn.logits
-  names = {name.removesuffix("_spatial") for field in fields for name in field}
-  return names
+  return {name.removesuffix("_spatial") for field in fields for name in field}
 
 
 def _applicable(
   inputs: Mapping[str, MetricInputs],
 ) -> dict[str, tuple[str, str]]:
   """Return {name: (row, network)} of every metric whose needs are met."""
-  seen = any(
-    NEEDS["features"].count(side) for network, side in inputs.items() if network
-  )
+  has_features = NEEDS["features"].num
+  seen = any(has_features(side) for network, side in inputs.items() if network)
   found, known = {}, set()
   for row, metric in METRICS.items():
+    if metric.skip_with_network and seen:
+      continue
     named = NETWORK in row
-    networks = [n for n in inputs if n] if named else [metric.network]
-    for network in networks:
+    for network in filter(None, inputs) if named else [metric.network]:
       # Two rows may give the same number: the first name counts.
       number = metric.compute, network
-      fits = _samples_short(metric, inputs[network]) == 0
-      if (
-        fits and number not in known and not (metric.skip_with_network and seen)
-      ):
+      has, least = _samples(metric, inputs[network])
+      if number not in known and has >= least:
         known.add(number)
         found[row.replace(NETWORK, network)] = row, network
   return found
@@ -125,30 +115,24 @@ def _find(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
   if NETWORK in row:
     network = name.removeprefix(row.removesuffix(NETWORK))
     if network not in inputs:
-      there = ", ".join(n for n in inputs if n)
+      there = ", ".join(filter(None, inputs))
       raise UsageError(
         f"metric {name!r}: no network {network!r}; choose among {there}"
       )
-  missing = _missing(metric, inputs[network])
-  if missing is not None:
-    by = f" by the network {network!r}" if network else ""
-    raise UsageError(f"metric {name!r}: needs {missing.text}{by}; leave it out")
+  for need in (NEEDS[need] for need in metric.needs):
+    if not need.num(inputs[network]):
+      by = f" by the network {network!r}" if network else ""
+      raise UsageError(f"metric {name!r}: needs {need.text}{by}; leave it out")
   return row, network
-
-
-def _missing(metric: Metric, inputs: MetricInputs) -> Need | None:
-  """Return the first need that is not met."""
-  needs = [NEEDS[need] for need in metric.needs]
-  return next((need for need in needs if not need.count(inputs)), None)
 
 
 def _compute(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
   """Compute one metric; begin every error message with its name."""
-  if short := _samples_short(metric, inputs):
-    least = metric.min_samples + metric.neighbours * inputs.k
+  has, least = _samples(metric, inputs)
+  if has < least:
     raise UsageError(
-      f"metric {name!r}: {least - short} samples are too few, it takes at "
-      f"least {least}; draw more or leave it out"
+      f"metric {name!r}: {has} samples are too few, it takes at least {least}; "
+      "draw more or leave it out"
     )
   try:
     estimate = metric.compute(inputs)
@@ -164,20 +148,16 @@ def _compute(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
   return dataclasses.replace(estimate, num=num)
 
 
-def _samples_short(metric: Metric, inputs: MetricInputs) -> int:
-  """Return how many samples a metric still needs."""
-  num = min(NEEDS[need].count(inputs) for need in metric.needs)
-  return max(0, metric.min_samples + metric.neighbours * inputs.k - num)
+def _samples(metric: Metric, inputs: MetricInputs) -> tuple[int, int]:
+  """Return how many samples a metric has, and how many it needs."""
+  has = min(NEEDS[need].num(inputs) for need in metric.needs)
+  return has, metric.min_samples + metric.neighbours * inputs.k
 
 
 def _check_finite(
-  which: str,
-  drawn: SampleSummary,
-  kind: type[NotFiniteError] | type[UsageError],
+  which: str, drawn: SampleSummary, kind: type[NotFiniteError | UsageError]
 ) -> None:
   """Raise `kind` if any row is not finite."""
   for name, rows in drawn.rows().items():
-    flat = np.asarray(rows).reshape(len(rows), -1)
-    broken = np.count_nonzero(~np.isfinite(flat).all(axis=1))
-    if broken:
+    if broken := count_broken(rows):
       raise kind(f"{which}: {broken} of {len(rows)} {name} are not finite")

@@ -19,8 +19,6 @@ from jaxflow.errors import UsageError
 from jaxflow.metrics.estimates import Estimate, mean_of
 from jaxflow.metrics.points import as_points
 
-_SPLITS = 10
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confidences:
@@ -45,7 +43,7 @@ class Confidences:
   information: NDArray[np.float64]
 
   @classmethod
-  def empty(cls, classes: int, *, splits: int = _SPLITS) -> "Confidences":
+  def empty(cls, classes: int, *, splits: int = 10) -> "Confidences":
     """Return sums over no samples."""
     return cls(
       counts=np.zeros(splits),
@@ -55,17 +53,10 @@ class Confidences:
 
   def arrays(self) -> dict[str, NDArray[np.float64]]:
     """Return the three sums by name."""
-    return {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(self)
-    }
+    return dict(vars(self))
 
   def update(self, logits: ArrayLike, index: ArrayLike) -> "Confidences":
-    """Return the sums with more samples.
-
-    Args:
-      logits: finite, [B, C].
-      index: indices of the samples, whole numbers, [B].
+    """Return the sums with more samples: logits [B, C] and indices [B].
 
     Raises:
       UsageError: the shapes do not fit, or a number is not finite.
@@ -74,10 +65,10 @@ class Confidences:
 
     rows = as_points("logits", logits)
     split = np.asarray(index) % len(self.counts)
-    if rows.shape != (len(split), self.sums.shape[1]):
+    shape = len(split), self.sums.shape[1]
+    if rows.shape != shape:
       raise UsageError(
-        f"logits have shape {rows.shape}; give "
-        f"{(len(split), self.sums.shape[1])}, one row for each index"
+        f"logits have shape {rows.shape}; give {shape}, one row for each index"
       )
     logs = special.log_softmax(rows, axis=1)
     p = np.exp(logs)
@@ -89,30 +80,23 @@ class Confidences:
 
   def merge(self, other: "Confidences") -> "Confidences":
     """Return the sums of both sets of samples together."""
-    mine, others = self.arrays(), other.arrays()
     if self.sums.shape != other.sums.shape:
       raise UsageError(
         f"confidences of shape {self.sums.shape} and {other.sums.shape}: give "
         "as many splits and classes"
       )
-    return Confidences(**{name: mine[name] + others[name] for name in mine})
+    others = other.arrays()
+    return Confidences(**{k: v + others[k] for k, v in self.arrays().items()})
 
 
 def inception_score(confidences: Confidences) -> Estimate:
   """Compute the Inception score, eq. (1), as the mean over the splits.
 
-  Args:
-    confidences: sums over at least one sample a split.
-
-  Returns:
-    The mean and its standard error. Papers print the standard deviation over
-    the splits instead, which is sqrt(S) times as large.
+  Papers print the standard deviation over the splits instead of the standard
+  error; it is sqrt(S) times as large.
 
   Raises:
     UsageError: a split has no sample.
-
-  References:
-    Salimans et al. 2016, section 4.
 
   Example:
     >>> blind = Confidences.empty(4).update(np.zeros((20, 4)), np.arange(20))

@@ -1,16 +1,26 @@
-"""Distances between two sets of samples, without a network.
+"""Wasserstein distances between two sets of samples, without a network.
 
-Both are zero for equal sets, but not for two finite samples of one
+They are zero for equal sets, but not for two finite samples of one
 distribution. So compare with the floor: the distance between two sets of real
 samples of the same sizes.
+
+The influence of a sample on W_2^2 is the Kantorovich potential there.
 """
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics.estimates import Estimate, jackknife, square_root
-from jaxflow.metrics.points import Points, as_pair, centred, distance_chunks
+from jaxflow.metrics.points import (
+  Points,
+  as_pair,
+  centred,
+  distance_chunks,
+  evenly,
+)
 
 _DIRECTIONS_AT_ONCE = 64
 
@@ -18,25 +28,21 @@ _DIRECTIONS_AT_ONCE = 64
 def sliced_wasserstein(
   a: ArrayLike, b: ArrayLike, *, projections: int = 256, seed: int = 0
 ) -> Estimate:
-  """Compute the sliced Wasserstein-2 distance of two sets of samples.
+  """Compute the sliced Wasserstein-2 distance, in the unit of the samples.
 
   SW_2(a, b) = sqrt(mean over directions of W_2(a . direction,
   b . direction)^2), with directions drawn uniformly from the unit sphere and
   W_2 the exact Wasserstein-2 distance of the two projected samples. A shift by
   m in D dimensions gives |m| / sqrt(D) in expectation.
 
-  The influence of a sample on W_2^2 is the Kantorovich potential there. In one
-  dimension it is the integral of 2 (x - T(x)), with T the transport map. The
-  directions are held fixed.
+  In one dimension the potential is the integral of 2 (x - T(x)), with T the
+  transport map. The error holds the directions fixed.
 
   Args:
     a: samples, [N, ...], flattened to [N, D].
-    b: samples of the same shape, [M, ...]; M may differ from N.
+    b: samples of the same shape, [M, ...].
     projections: number of directions, at least 1.
     seed: seed of the directions.
-
-  Returns:
-    The distance, in the unit of the samples, >= 0.
 
   Raises:
     UsageError: the shapes differ, a sample is not finite, or projections < 1.
@@ -65,59 +71,61 @@ def sliced_wasserstein(
     total += squared.sum()
     of_a += potential_a.sum(axis=0)
     of_b += potential_b.sum(axis=0)
-  return square_root(
-    jackknife(
-      float(total / projections), of_a / projections, of_b / projections
-    )
-  )
+  mean = float(total / projections)
+  return square_root(jackknife(mean, of_a / projections, of_b / projections))
 
 
-def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
-  """Compute the energy distance of two sets of samples.
+def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
+  """Compute the exact Wasserstein-2 distance, in the unit of the points.
 
-  2 E|x - y| - E|x - x'| - E|y - y'| with x, x' from a and y, y' from b, without
-  a square root. This is the V-statistic: the expectations include the pairs of
-  a point with itself. So it is never negative, and zero only for equal sets.
-  Its expectation for two samples of one distribution is
-  E|x - x'| (1/N + 1/M). The rounding error is about 1e-8 times the points.
+  W_2^2 = min over assignments of mean |x_i - y_assigned(i)|^2, for equally many
+  points of both sets. The bias falls only as num^(-1/D) in D > 4 dimensions, so
+  use it in few dimensions and beside the distance between two real sets.
+
+  The potentials are not unique; they are taken halfway between the extremes.
 
   Args:
-    a: samples, [N, ...], flattened to [N, D].
-    b: samples of the same shape, [M, ...]; M may differ from N.
-
-  Returns:
-    The distance, in the unit of the samples, >= 0.
+    a: points, [N, ...], flattened to [N, D].
+    b: points of the same shape, [M, ...].
+    num: largest number of points, evenly chosen from each set; 1000 points
+      take a second, 2000 about six.
 
   Raises:
-    UsageError: the shapes differ or a sample is not finite.
+    UsageError: the shapes differ, a point is not finite, or num < 1.
 
   References:
-    Szekely and Rizzo, Energy statistics: a class of statistics based on
-    distances, 2013, equation 6.1.
+    Crouse, On implementing 2D rectangular assignment algorithms, 2016, for the
+    algorithm of scipy. Fournier and Guillin, On the rate of convergence in
+    Wasserstein distance of the empirical measure, 2015, theorem 1.
 
   Example:
-    >>> energy_distance([[0.0, 0.0]], [[3.0, 4.0]]).value
-    10.0
+    >>> wasserstein([[0.0, 0.0], [1.0, 0.0]], [[1.0, 3.0], [0.0, 3.0]]).value
+    3.0
   """
+  from scipy.optimize import linear_sum_assignment
+
   a, b = centred(*as_pair("a", a, "b", b))
-  from_a, from_b = _mean_distances(a, b)
-  within_a, within_b = _mean_distances(a, a)[0], _mean_distances(b, b)[0]
-  value = 2 * from_a.mean() - within_a.mean() - within_b.mean()
-  # Rounding can make the difference of equal sets negative.
-  return jackknife(
-    max(0.0, float(value)), 2 * (from_a - within_a), 2 * (from_b - within_b)
-  )
+  if num < 1:
+    raise UsageError(f"num is {num}; give at least 1")
+  num = min(len(a), len(b), num)
+  a, b = evenly(a, num), evenly(b, num)
+  cost = np.concatenate([rows**2 for _, rows in distance_chunks(a, b)])
+  _, goal = linear_sum_assignment(cost)
+  # Point i goes to point i, once these are sorted; the potentials v of b then
+  # obey v_j - v_i <= cost_ij - cost_ii, and those of a are cost_ii - v_i.
+  cost = cost[:, goal]
+  paid = np.diag(cost)
+  limits = cost - paid[:, None]
+  of_b = (_highest(limits) - _highest(limits.T)) / 2
+  squared = jackknife(float(paid.mean()), paid - of_b, of_b)
+  return dataclasses.replace(square_root(squared), num=num)
 
 
 def _transport(a: Points, b: Points) -> tuple[Points, Points, Points]:
-  """Solve optimal transport between each row of a and that of b.
+  """Solve optimal transport between each row of a [P, N] and that of b [P, M].
 
-  Args:
-    a: numbers of each projection, [P, N].
-    b: numbers of each projection, [P, M].
-
-  Returns:
-    W_2^2 of every row, [P], and the potentials at the numbers, [P, N], [P, M].
+  Return W_2^2 of every row, [P], and the potentials at the numbers, [P, N] and
+  [P, M].
   """
   num_a, num_b = a.shape[1], b.shape[1]
   order_a, order_b = np.argsort(a, axis=1), np.argsort(b, axis=1)
@@ -148,10 +156,13 @@ def _potential(x: Points, goal: Points, order: NDArray[np.intp]) -> Points:
   return result - result.mean(axis=1, keepdims=True)
 
 
-def _mean_distances(a: Points, b: Points) -> tuple[Points, Points]:
-  """Average the distances of each point to all others: [N] and [M]."""
-  rows, columns = np.zeros(len(a)), np.zeros(len(b))
-  for some, distances in distance_chunks(a, b):
-    rows[some] = distances.mean(axis=1)
-    columns += distances.sum(axis=0)
-  return rows, columns / len(a)
+def _highest(limits: Points) -> Points:
+  """Find the highest v <= 0 with v_j - v_i <= limits_ij by shortest paths."""
+  v = np.zeros(len(limits))
+  enough = 1e-9 * np.abs(limits).max()
+  for _ in range(len(limits)):
+    nearer = np.minimum(v, (v[:, None] + limits).min(axis=0))
+    if (v - nearer).max() <= enough:
+      break
+    v = nearer
+  return v

@@ -21,6 +21,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxflow.metrics.points import Points
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -58,25 +60,15 @@ class Estimate:
 
 
 def mean_of(values: ArrayLike) -> Estimate:
-  """Return the mean of independent numbers [N], with its standard error.
-
-  Example:
-    >>> mean_of([1.0, 3.0])
-    Estimate(value=2.0, error=1.0, degrees=None)
-  """
+  """Return the mean of independent numbers [N], with its standard error."""
   array = np.asarray(values, np.float64)
   return jackknife(float(array.mean()), array)
 
 
 def jackknife(value: float, *influences: ArrayLike) -> Estimate:
-  """Return a number with the error of eq. (1).
+  """Return a number with the error of eq. (1), None for fewer than 2 samples.
 
-  Args:
-    value: the number.
-    *influences: the influences of each set's samples, [N], up to a constant.
-
-  Returns:
-    The estimate; its error is None if a set has fewer than two samples.
+  The influences of each set's samples, [N], are known up to a constant.
 
   Example:
     >>> jackknife(5.0, [1.0, 3.0], [2.0, 2.0])
@@ -90,70 +82,36 @@ def jackknife(value: float, *influences: ArrayLike) -> Estimate:
 
 
 def square_root(squared: Estimate) -> Estimate:
-  """Return the root of a squared distance, with error / (2 root).
-
-  Example:
-    >>> square_root(Estimate(value=4.0, error=0.4))
-    Estimate(value=2.0, error=0.1, degrees=None)
-  """
+  """Return the root of a squared distance, with error / (2 root)."""
   value = math.sqrt(max(0.0, squared.value))
   if squared.error is None:
     return Estimate(value=value, error=None)
   return Estimate(value=value, error=squared.error / (2 * value or 1.0))
 
 
-def bootstrap(
-  statistic: Callable[[NDArray[np.intp]], float],
-  num: int,
-  *,
-  replicates: int = 200,
-  seed: int = 0,
-) -> float:
-  """Compute a standard error by the bootstrap.
-
-  Args:
-    statistic: maps the number of draws of each sample, [N] with sum N, to the
-      statistic.
-    num: number of samples N.
-    replicates: number of bootstrap samples.
-    seed: seed of the draws.
-
-  Returns:
-    The standard deviation of the statistic over the replicates.
-
-  References:
-    Efron, Bootstrap methods: another look at the jackknife, 1979.
-
-  Example:
-    >>> values = np.arange(100.0)
-    >>> error = bootstrap(lambda times: times @ values / 100, 100)
-    >>> 2.5 < error < 3.3  # The deviation 28.87 over the root of 100.
-    True
-  """
-  generator = np.random.default_rng(seed)
-  values = [
-    statistic(np.bincount(generator.integers(num, size=num), minlength=num))
-    for _ in range(replicates)
-  ]
-  return float(np.std(values, ddof=1))
-
-
 def random_blocks(
   generator: np.random.Generator, num: int, blocks: int
 ) -> NDArray[np.intp]:
-  """Split samples at random into disjoint blocks of one size.
-
-  Args:
-    generator: the source of randomness.
-    num: number of samples, at least `blocks`.
-    blocks: number of blocks.
-
-  Returns:
-    Sample indices, [blocks, num // blocks]; the remainder is left out.
-
-  Example:
-    >>> random_blocks(np.random.default_rng(0), 7, 2).shape
-    (2, 3)
-  """
+  """Split sample indices at random, [blocks, num // blocks]; omit the rest."""
   size = num // blocks
   return generator.permutation(num)[: size * blocks].reshape(blocks, size)
+
+
+def over_blocks(
+  statistic: Callable[[Points, Points], ArrayLike],
+  a: Points,
+  b: Points,
+  *,
+  blocks: int,
+  seed: int,
+  most: int | None = None,
+) -> Points:
+  """Compute a statistic [...] of random disjoint blocks, [blocks, ...].
+
+  A block has at most `most` rows of a [N, D] and of b [M, D].
+  """
+  generator = np.random.default_rng(seed)
+  parts = [random_blocks(generator, len(x), blocks)[:, :most] for x in (a, b)]
+  return np.array(
+    [statistic(a[some], b[others]) for some, others in zip(*parts, strict=True)]
+  )

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics.mixtures import Mixture
-from jaxflow.metrics.precision_recall import PrecisionRecall, precision_recall
+from jaxflow.metrics.neighbours import PrecisionRecall, precision_recall
 from jaxflow.metrics.summary import SampleSummary
 
 # In more dimensions the exact Wasserstein distance is mostly bias.
@@ -17,15 +18,9 @@ MAX_DIMENSIONS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricInputs:
-  """Both sets of samples, and one feature network or none.
+  """The arguments of `compare`, and the name of one feature network.
 
-  Attributes:
-    generated: generated samples, or fresh real ones in their place.
-    reference: real samples.
-    network: name of the network, "" for the samples themselves.
-    mixture: the true distribution of the data, or None.
-    k: number of neighbours.
-    seed: seed of random directions and blocks.
+  The name is "" for the samples themselves.
   """
 
   generated: SampleSummary
@@ -38,13 +33,10 @@ class MetricInputs:
   @property
   def rows(self) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The kept features of the network, or the kept samples, of both sets."""
-    generated, reference = self.generated, self.reference
+    a, b = self.generated, self.reference
     if not self.network:
-      return generated.samples, reference.samples
-    return (
-      generated.features.get(self.network),
-      reference.features.get(self.network),
-    )
+      return a.samples, b.samples
+    return a.features.get(self.network), b.features.get(self.network)
 
   @property
   def points(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,56 +64,35 @@ class MetricInputs:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Need:
-  """An input that a metric needs.
+class Need(NamedTuple):
+  """An input that a metric needs: `text` completes "needs ...".
 
-  Attributes:
-    text: description that completes "needs ...".
-    count: returns the number of samples, of the smaller set, that have it.
+  `num` returns the number of samples, of the smaller set, that have it.
   """
 
   text: str
-  count: Callable[[MetricInputs], int]
+  num: Callable[[MetricInputs], int]
 
 
-def _moments(suffix: str = "") -> Callable[[MetricInputs], int]:
-  """Return the function that counts the samples of the moments."""
-
-  def count(inputs: MetricInputs) -> int:
-    both = inputs.generated.moments, inputs.reference.moments
-    name = f"{inputs.network}{suffix}"
-    return min(part[name].count if name in part else 0 for part in both)
-
-  return count
-
-
-def _rows(inputs: MetricInputs) -> int:
-  """Count the kept rows."""
-  return min(map(_length, inputs.rows))
+def _least(*arrays: np.ndarray | None) -> int:
+  """Return the number of rows of the shortest array, 0 for None."""
+  return min(0 if rows is None else len(rows) for rows in arrays)
 
 
 def _few_numbers(inputs: MetricInputs) -> int:
   """Count the kept rows if their dimension is small, otherwise return 0."""
-  both = inputs.rows
-  if any(
-    rows is None or np.prod(rows.shape[1:]) > MAX_DIMENSIONS for rows in both
-  ):
-    return 0
-  return min(map(_length, both))
+  small = all(
+    rows is not None and np.prod(rows.shape[1:]) <= MAX_DIMENSIONS
+    for rows in inputs.rows
+  )
+  return _least(*inputs.rows) if small else 0
 
 
-def _classes(inputs: MetricInputs) -> int:
-  """Count labelled samples if the reference has two classes, else return 0."""
-  labels = inputs.generated.label, inputs.reference.label
-  if labels[1] is None or len(np.unique(labels[1])) < 2:
-    return 0
-  return min(map(_length, labels))
-
-
-def _mixture(inputs: MetricInputs) -> int:
-  """Count generated samples if the mixture is known, else return 0."""
-  return _length(inputs.generated.samples) if inputs.mixture is not None else 0
+def _moments(inputs: MetricInputs, suffix: str = "") -> int:
+  """Count the samples of the moments."""
+  both = inputs.generated.moments, inputs.reference.moments
+  name = f"{inputs.network}{suffix}"
+  return min(part[name].count if name in part else 0 for part in both)
 
 
 def _confidences(inputs: MetricInputs) -> int:
@@ -130,34 +101,34 @@ def _confidences(inputs: MetricInputs) -> int:
   return 0 if found is None else int(found.counts.sum())
 
 
-def _length(rows: np.ndarray | None) -> int:
-  """Return the number of rows, 0 for None."""
-  return 0 if rows is None else len(rows)
+def _classes(inputs: MetricInputs) -> int:
+  """Count labelled samples if the reference has two classes, else return 0."""
+  known = inputs.reference.label
+  if known is None or len(np.unique(known)) < 2:
+    return 0
+  return _least(inputs.generated.label, known)
 
 
 NEEDS: Mapping[str, Need] = {
-  "samples": Need(text="samples of both sets", count=_rows),
-  "features": Need(text="features of both sets", count=_rows),
+  "samples": Need("samples of both sets", lambda x: _least(*x.rows)),
+  "features": Need("features of both sets", lambda x: _least(*x.rows)),
   "few numbers": Need(
-    text=f"samples of at most {MAX_DIMENSIONS} numbers each", count=_few_numbers
+    f"samples of at most {MAX_DIMENSIONS} numbers each", _few_numbers
   ),
-  "moments": Need(text="moments of both sets", count=_moments()),
+  "moments": Need("moments of both sets", _moments),
   "spatial moments": Need(
-    text="moments of spatial features of both sets",
-    count=_moments("_spatial"),
+    "moments of spatial features of both sets",
+    lambda x: _moments(x, "_spatial"),
   ),
-  "confidences": Need(text="the network's confidences", count=_confidences),
+  "confidences": Need("the network's confidences", _confidences),
   "logits": Need(
-    text="the network's logits",
-    count=lambda inputs: _length(inputs.generated.logits.get(inputs.network)),
+    "the network's logits", lambda x: _least(x.generated.logits.get(x.network))
   ),
-  "labels": Need(
-    text="labels of the samples",
-    count=lambda inputs: _length(inputs.generated.label),
+  "labels": Need("labels of the samples", lambda x: _least(x.generated.label)),
+  "classes": Need("labels of both sets, of two classes or more", _classes),
+  "mixture": Need(
+    "data whose mixture is known",
+    lambda x: _least(x.generated.samples) if x.mixture is not None else 0,
   ),
-  "classes": Need(
-    text="labels of both sets, of two classes or more", count=_classes
-  ),
-  "mixture": Need(text="data whose mixture is known", count=_mixture),
 }
 """The needs of metrics, by the names in `Metric.needs`."""

@@ -22,13 +22,24 @@ covariance is I it is (Hutchinson 1990)
 or exactly the sum of e_i^T J e_i over the unit vectors. A probe costs one
 directional derivative. A sample keeps its probes along the whole trajectory.
 
+Likelihoods are in nats; those of quantised data also in bits per dimension. The
+data x lie on equidistant levels from -1 to 1, with gap = 2 / (levels - 1).
+Uniform noise u of one gap makes them continuous (`dequantise`). P(x) is the
+model's mass in the cell of x. By Jensen's inequality,
+
+  -log P(x) = -log(gap^D E p(x + u)) <= E[-log p(x + u)] - D log gap,     (4)
+
+so the bits per dimension are at most (nats / D - log gap) / log 2.
+
 References:
   Chen, Rubanova, Bettencourt, Duvenaud 2018, Neural ordinary differential
   equations (arXiv:1806.07366), theorem 1 for (1); Grathwohl et al. 2019, FFJORD
   (arXiv:1810.01367), section 3.1 for (3); Song et al. 2021 (arXiv:2011.13456),
-  section 4.3.
+  section 4.3; Theis, van den Oord, Bethge 2016, A note on the evaluation of
+  generative models (arXiv:1511.01844), section 3.1 for (4).
 """
 
+import dataclasses
 import functools
 import math
 from typing import Literal
@@ -36,16 +47,76 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.metrics.batches import as_argument, full_batches
-from jaxflow.metrics.bits_per_dimension import Likelihood
+from jaxflow.metrics.batches import as_argument, check_rows, in_batches
+from jaxflow.metrics.estimates import Estimate, mean_of
 from jaxflow.paths import Path
 from jaxflow.solvers import Solver, heun
 from jaxflow.types import Array, ModelFn, PyTree
 
 Law = Literal["rademacher", "gaussian", "exact"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likelihood:
+  """Negative log-likelihoods of N samples.
+
+  Attributes:
+    nll: negative log-likelihood of each sample in nats, [N].
+    size: number of elements D of a sample.
+  """
+
+  nll: NDArray[np.float64]
+  size: int
+
+  @property
+  def mean(self) -> Estimate:
+    """The mean in nats; its error is over samples and probes."""
+    return mean_of(self.nll)
+
+  def bits_per_dimension(self, levels: int) -> Estimate:
+    """Compute the upper bound (4) of the bits per dimension.
+
+    There are at least 2 levels, 256 for 8 bits.
+
+    Raises:
+      UsageError: levels < 2.
+
+    Example:
+      >>> # Uniform on [-1, 1] with 2 levels: cells are twice as wide.
+      >>> found = Likelihood(nll=np.full(3, math.log(4.0)), size=1)
+      >>> round(found.bits_per_dimension(2).value, 6)
+      1.0
+    """
+    gap = _gap(levels)
+    return mean_of((self.nll / self.size - math.log(gap)) / math.log(2))
+
+
+def dequantise(key: Array, data: ArrayLike, levels: int) -> Array:
+  """Add noise from U(-gap / 2, gap / 2) to data on levels from -1 to 1.
+
+  The data are [N, ...], with at least 2 levels.
+
+  Raises:
+    UsageError: levels < 2.
+
+  Example:
+    >>> x = dequantise(jax.random.key(0), jnp.zeros((100, 2)), 3)
+    >>> 0.45 < float(jnp.abs(x).max()) <= 0.5
+    True
+  """
+  data = jnp.asarray(data)
+  noise = jax.random.uniform(key, data.shape, data.dtype, -0.5, 0.5)
+  return data + _gap(levels) * noise
+
+
+def _gap(levels: int) -> float:
+  """Return the distance between neighbouring levels from -1 to 1."""
+  if levels < 2:
+    raise UsageError(f"levels={levels}: give at least 2")
+  return 2 / (levels - 1)
 
 
 def negative_log_likelihood(
@@ -74,20 +145,14 @@ def negative_log_likelihood(
     solver: One ODE step, as in `jaxflow.solvers`.
     law: Distribution of the probes, or "exact" for the whole trace, with one
       directional derivative for each element of a sample.
-    probes: Number of probes a sample, at least 1.
+    probes: Number of probes a sample.
     batch_size: Number of samples at a time.
     cond: The condition of each sample, arrays `[N, ...]`, or None.
-
-  Returns:
-    The likelihoods in the order of the data.
 
   Raises:
     UsageError: An argument is out of range, or times do not decrease from
       t_max to t_min.
     RunError: A likelihood is not finite.
-
-  References:
-    Grathwohl et al. 2019; Song et al. 2021, section 4.3.
 
   Example:
     >>> from jaxflow.paths import Linear
@@ -101,13 +166,24 @@ def negative_log_likelihood(
   """
   rows = np.asarray(data)
   grid = np.asarray(times, np.float64)
-  _check(rows, grid, path, law, probes, batch_size)
-  size = math.prod(rows.shape[1:])
+  check_rows("data", rows, "samples", probes=probes, batch_size=batch_size)
+  if law not in ("rademacher", "gaussian", "exact"):
+    raise UsageError(f"law={law!r}: give rademacher, gaussian or exact")
+  ends = path.t_max, path.t_min
+  if (
+    len(grid) < 2
+    or (np.diff(grid) >= 0).any()
+    or not np.allclose((grid[0], grid[-1]), ends, rtol=1e-5, atol=1e-7)
+  ):
+    raise UsageError(
+      f"times from {grid[0]:g} to {grid[-1]:g}: give decreasing ones from "
+      f"t_max={ends[0]:g} to t_min={ends[1]:g}"
+    )
   prior = path.sigma(jnp.asarray(path.t_max))
-  found = []
-  for index, points, label in full_batches(rows, cond, batch_size):
+
+  def compute(index: NDArray[np.intp], points: Array, label: PyTree) -> Array:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    nats = _integrate(
+    return _integrate(
       as_argument(velocity_fn),
       points,
       _probes(law, probes, keys, points),
@@ -117,12 +193,11 @@ def negative_log_likelihood(
       solver=solver,
       exact=law == "exact",
     )
-    found.append(np.asarray(nats, np.float64))
-  nats = np.concatenate(found)[: len(rows)]
-  broken = np.count_nonzero(~np.isfinite(nats))
-  if broken:
+
+  nats = in_batches(compute, rows, cond, batch_size)
+  if broken := np.count_nonzero(~np.isfinite(nats)):
     raise RunError(f"{broken} of {len(rows)} likelihoods are not finite")
-  return Likelihood(nll=nats, size=size)
+  return Likelihood(nll=nats, size=math.prod(rows.shape[1:]))
 
 
 @functools.partial(jax.jit, static_argnames=("solver", "exact"))
@@ -171,33 +246,3 @@ def _probes(law: Law, num: int, keys: Array, x: Array) -> Array:
   draw = jax.random.rademacher if law == "rademacher" else jax.random.normal
   drawn = jax.vmap(lambda key: draw(key, (num, *shape), x.dtype))(keys)
   return drawn.swapaxes(0, 1)
-
-
-def _check(
-  rows: np.ndarray,
-  grid: np.ndarray,
-  path: Path,
-  law: Law,
-  probes: int,
-  batch_size: int,
-) -> None:
-  """Raise UsageError if an argument of `negative_log_likelihood` is wrong."""
-  if rows.ndim < 2 or not rows.size or not np.isfinite(rows).all():
-    raise UsageError(
-      f"data of shape {rows.shape}: give finite samples, [N, ...]"
-    )
-  if law not in ("rademacher", "gaussian", "exact"):
-    raise UsageError(f"law={law!r}: give rademacher, gaussian or exact")
-  for name, value in (("probes", probes), ("batch_size", batch_size)):
-    if value < 1:
-      raise UsageError(f"{name}={value}: give at least 1")
-  ends = path.t_max, path.t_min
-  if (
-    len(grid) < 2
-    or (np.diff(grid) >= 0).any()
-    or not np.allclose((grid[0], grid[-1]), ends, rtol=1e-5, atol=1e-7)
-  ):
-    raise UsageError(
-      f"times from {grid[0]:g} to {grid[-1]:g}: give decreasing ones from "
-      f"t_max={ends[0]:g} to t_min={ends[1]:g}"
-    )

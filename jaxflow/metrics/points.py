@@ -12,58 +12,31 @@ Points = NDArray[np.float64]
 _WORKING_MEMORY_MIB = 256
 
 
+def count_broken(rows: np.ndarray) -> int:
+  """Count the rows [N, ...] that hold a number that is not finite."""
+  finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+  return int(np.count_nonzero(~finite))
+
+
 def as_points(name: str, samples: ArrayLike) -> Points:
-  """Flatten samples to one float64 row each.
+  """Flatten samples [N, ...] to finite rows [N, D], N >= 1; [N] to [N, 1].
 
-  Args:
-    name: name of the samples in error messages.
-    samples: finite numbers, [N, ...] with N >= 1; [N] is read as [N, 1].
-
-  Returns:
-    The same numbers, [N, D].
-
-  Raises:
-    UsageError: there are no samples, or a sample is not finite.
-
-  Example:
-    >>> as_points("samples", np.zeros((5, 2, 3))).shape
-    (5, 6)
+  Errors call the samples `name`.
   """
   array = np.asarray(samples, np.float64)
   if array.ndim == 0 or array.size == 0:
     raise UsageError(f"{name} has shape {array.shape}; give at least 1 sample")
-  points = array.reshape(len(array), -1)
-  broken = np.count_nonzero(~np.isfinite(points).all(axis=1))
-  if broken:
+  if broken := count_broken(array):
     raise UsageError(
-      f"{name}: {broken} of {len(points)} samples are not finite; remove them"
+      f"{name}: {broken} of {len(array)} samples are not finite; remove them"
     )
-  return points
+  return array.reshape(len(array), -1)
 
 
 def as_pair(
   name_a: str, a: ArrayLike, name_b: str, b: ArrayLike
 ) -> tuple[Points, Points]:
-  """Flatten two sets of samples that must have the same width.
-
-  Args:
-    name_a: name of the first set in error messages.
-    a: finite numbers, [N, ...].
-    name_b: name of the second set.
-    b: finite numbers, [M, ...].
-
-  Returns:
-    The two sets, [N, D] and [M, D].
-
-  Raises:
-    UsageError: a set is empty or not finite, or the shapes of one sample
-      differ.
-
-  Example:
-    >>> a, b = as_pair("a", np.zeros((5, 2)), "b", np.ones((3, 2)))
-    >>> a.shape, b.shape
-    ((5, 2), (3, 2))
-  """
+  """Flatten two sets, as `as_points`, whose samples must have one shape."""
   shape_a, shape_b = np.shape(a)[1:], np.shape(b)[1:]
   if shape_a != shape_b:
     raise UsageError(
@@ -78,31 +51,24 @@ def centred(a: Points, b: Points) -> tuple[Points, Points]:
 
   Fast pairwise distances use |x|^2 + |y|^2 - 2 x.y, which loses digits for
   points far from the origin.
-
-  Example:
-    >>> a, b = centred(np.array([[1.0]]), np.array([[3.0]]))
-    >>> a.tolist(), b.tolist()
-    ([[-1.0]], [[1.0]])
   """
   middle = (a.sum(axis=0) + b.sum(axis=0)) / (len(a) + len(b))
   return a - middle, b - middle
 
 
-def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
-  """Compute Euclidean distances in chunks of rows, to save memory.
-
-  Args:
-    a: points, [N, D].
-    b: points, [M, D].
-
-  Yields:
-    A slice of rows of a, and their distances to all of b, [rows, M].
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+  """Choose at most so many rows, evenly spaced in their order.
 
   Example:
-    >>> for rows, distances in distance_chunks(np.ones((1, 1)), np.eye(1)):
-    ...   rows, distances.tolist()
-    (slice(0, 1, None), [[0.0]])
+    >>> evenly(np.arange(9), 3).tolist()
+    [0, 3, 6]
   """
+  num = min(len(rows), most)
+  return rows[np.arange(num) * len(rows) // num]
+
+
+def distance_chunks(a: Points, b: Points) -> Iterator[tuple[slice, Points]]:
+  """Yield slices of rows of a, and their distances to b, to save memory."""
   from sklearn.metrics import pairwise_distances_chunked
 
   start = 0

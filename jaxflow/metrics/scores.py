@@ -11,24 +11,21 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.summary import SampleSummary
-from jaxflow.metrics.table import METRICS, NETWORK, row_of
+from jaxflow.metrics.table import (
+  METRICS,
+  OF_VELOCITIES,
+  asks_class,
+  direction,
+  known_row,
+  of_velocity,
+)
 from jaxflow.metrics.text_tables import render
 
 _LONGEST = 28  # Longer names of metrics are folded.
 _ARROWS = {"lower": "↓", "higher": "↑"}
-
-# Numbers of a network, not of a set of samples; which direction is better.
-_OF_NETWORKS: Mapping[str, str] = {
-  "negative_log_likelihood": "lower",
-  "bits_per_dimension": "lower",
-  "straightness": "lower",
-  "curvature": "lower",
-  "truncation": "lower",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +34,13 @@ class Score:
 
   Attributes:
     value: the number.
-    error: its standard error over samples of both sets, None where there is no
-      telling.
+    error: its standard error over samples of both sets, None if unknown.
     real: the same with fresh real samples in place of generated ones: the
-      floor of a distance, the ceiling of a share. None where there are none.
+      floor of a distance, the ceiling of a share. None without such samples.
     real_error: standard error of `real`.
-    num: how many generated samples it is of.
-    real_num: of how many fresh real ones, None where there are none.
-    degrees: degrees of freedom of the error, None where it is known well.
+    num: number of generated samples.
+    real_num: number of fresh real samples.
+    degrees: degrees of freedom of the error, None for very many.
 
   Example:
     >>> score = Score(value=0.3, error=0.02, num=100)
@@ -62,7 +58,7 @@ class Score:
 
   @property
   def interval(self) -> tuple[float, float]:
-    """The central 95 %, by Student's law where degrees are given."""
+    """The central 95 % interval, of Student's t if degrees are given."""
     return Estimate(
       value=self.value, error=self.error, degrees=self.degrees
     ).interval
@@ -76,18 +72,8 @@ def score(
 ) -> dict[str, Score]:
   """Compare generated samples, and fresh real ones, with a reference.
 
-  Args:
-    generated: generated samples.
-    reference: held-out real data.
-    fresh: other real data, as many as generated samples, for the floor.
-    **options: as those of `compare`.
-
-  Returns:
-    A Score by name, in the order of METRICS.
-
-  Raises:
-    UsageError: as `compare`.
-    RunError: as `compare`.
+  This is `Judge` for one set of samples. For an equal floor, `fresh` holds as
+  many samples as `generated`.
 
   Example:
     >>> import numpy as np
@@ -95,26 +81,23 @@ def score(
     >>> sets = [
     ...   SampleSummary(num=99, samples=draw((99, 2)) + x) for x in (4, 0, 0)
     ... ]
-    >>> found = score(*sets, names=["sliced_wasserstein"])
-    >>> found["sliced_wasserstein"].value > 3.5
-    True
-    >>> found["sliced_wasserstein"].real < 0.5
-    True
+    >>> (found,) = score(*sets, names=["sliced_wasserstein"]).values()
+    >>> found.value > 3.5, found.real < 0.5
+    (True, True)
   """
   return Judge(reference, fresh, **options)(generated)
 
 
 class Judge:
-  """Compares sets of samples with one reference, whose floor is known.
+  """Compares sets of samples with one reference, and computes its floor once.
 
-  What asks for the class of a sample is judged by what fresh samples teach, and
-  beside it stands what it says of the reference.
+  A metric that asks for classes needs a classifier. The fresh samples train it,
+  and its ceiling is the value of the reference.
 
   Args:
     reference: held-out real data.
     fresh: other real data, or None for no floor.
-    names: of metrics; None for all that the sets allow.
-    **options: as those of `compare`.
+    **options: as those of `compare`, `names` among them.
 
   Raises:
     UsageError: as `compare`.
@@ -145,101 +128,42 @@ class Judge:
     if fresh is not None:
       found = compare(fresh, reference, names=names, **options)
       self._names = tuple(found)
-      asking = tuple(name for name in found if asks_class(name))
-      ceiling = compare(reference, fresh, names=asking, **options)
-      self._floor = found | ceiling
+      asking = tuple(filter(asks_class, found))
+      self._floor = found | compare(reference, fresh, names=asking, **options)
 
   @property
   def names(self) -> tuple[str, ...]:
-    """What it computes, where the floor is known."""
+    """The metrics that it computes, if the floor is known."""
     return tuple(self._floor)
 
   def __call__(self, generated: SampleSummary) -> dict[str, Score]:
-    """Return a Score by name, in the order of METRICS.
-
-    Args:
-      generated: the samples to judge.
-    """
+    """Return a Score by name, in the order of METRICS."""
     fresh, reference = self._fresh, self._reference
     found = compare(generated, reference, names=self._names, **self._options)
-    asking = tuple(name for name in found if asks_class(name))
     if fresh is not None:
+      asking = tuple(filter(asks_class, found))
       found |= compare(generated, fresh, names=asking, **self._options)
     scores = {}
     for name, estimate in found.items():
       real = self._floor.get(name)
       scores[name] = Score(
-        value=estimate.value,
-        error=estimate.error,
-        real=None if real is None else real.value,
-        real_error=None if real is None else real.error,
-        num=estimate.num,
-        real_num=None if real is None else real.num,
-        degrees=estimate.degrees,
+        **dataclasses.asdict(estimate),
+        real=real and real.value,
+        real_error=real and real.error,
+        real_num=real and real.num,
       )
     return scores
-
-
-def asks_class(name: str) -> bool:
-  """Say whether a metric asks for the class of a sample.
-
-  Example:
-    >>> asks_class("accuracy_digits"), asks_class("fid")
-    (True, False)
-  """
-  return bool({"labels", "classes"} & set(METRICS[_row(name)].needs))
-
-
-def of_velocity(name: str) -> bool:
-  """Say whether a number is of a velocity, not of samples.
-
-  Example:
-    >>> of_velocity("curvature"), of_velocity("recall")
-    (True, False)
-  """
-  return name in _OF_NETWORKS
-
-
-def sees_images(name: str) -> bool:
-  """Say whether a metric is of what a network sees.
-
-  Example:
-    >>> sees_images("fid"), sees_images("recall")
-    (True, False)
-  """
-  if name in _OF_NETWORKS:
-    return False
-  row = _row(name)
-  return NETWORK in row or bool(METRICS[row].network)
-
-
-def direction(name: str) -> str:
-  """Return which direction of a number is better, "lower" or "higher".
-
-  Args:
-    name: Its name.
-
-  Raises:
-    UsageError: There is no such number.
-
-  Example:
-    >>> direction("fd_digits"), direction("recall")
-    ('lower', 'higher')
-  """
-  return _OF_NETWORKS.get(name) or METRICS[_row(name)].better
 
 
 def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
   """Render evaluations as text, each value beside that of real data.
 
-  An arrow says which direction is better. The number of fresh real samples
-  follows that of generated ones where they differ.
+  Lines have at most 100 columns and are grouped by metric. An arrow says which
+  direction is better. The number of fresh real samples follows that of
+  generated ones if they differ.
 
   Args:
-    rows: from the name of a run to its evaluation.
-
-  Returns:
-    Lines of at most 100 columns, grouped by metric.
+    rows: evaluations by the name of a run.
 
   Raises:
     UsageError: a number has a name that no metric has.
@@ -275,21 +199,9 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 def _place(name: str) -> int:
   """Return where a number stands in the table."""
-  if name in _OF_NETWORKS:
-    return len(METRICS) + list(_OF_NETWORKS).index(name)
-  return list(METRICS).index(_row(name))
-
-
-def _row(name: str) -> str:
-  """Return the row of a metric of samples."""
-  row = row_of(name)
-  if row is None:
-    every = [*METRICS, *_OF_NETWORKS]
-    raise UsageError(
-      f"metric {name!r} is unknown: {did_you_mean(name, every)}choose among "
-      f"{', '.join(every)}"
-    )
-  return row
+  if of_velocity(name):
+    return len(METRICS) + OF_VELOCITIES.index(name)
+  return list(METRICS).index(known_row(name))
 
 
 def _counts(score: Score) -> str:

@@ -3,33 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxflow.metrics.points import evenly
+
 Labels = NDArray[np.integer]
 Indices = NDArray[np.intp]
-
-
-def proportional_subset(
-  generator: np.random.Generator, label: Labels, num: int
-) -> Indices:
-  """Choose rows so that every class keeps its share, to within one row.
-
-  Args:
-    generator: the source of randomness.
-    label: class of each row, [N].
-    num: number of rows to choose, from 1 to N.
-
-  Returns:
-    Distinct row numbers in increasing order, [num].
-
-  Example:
-    >>> label = np.array([0, 1, 1, 0, 1, 1])
-    >>> rows = proportional_subset(np.random.default_rng(0), label, 3)
-    >>> sorted(label[rows].tolist())
-    [0, 1, 1]
-  """
-  shuffled = generator.permutation(len(label))
-  by_class = shuffled[np.argsort(label[shuffled], kind="stable")]
-  # Evenly spaced positions in the order of classes are proportional.
-  return np.sort(by_class[np.arange(num) * len(label) // num])
 
 
 def random_subset(
@@ -38,16 +15,9 @@ def random_subset(
   num: int,
   label: Labels | None = None,
 ) -> Indices:
-  """Choose rows in random order.
+  """Choose min(num, size) distinct row numbers, in random order.
 
-  Args:
-    generator: the source of randomness.
-    size: number of rows N.
-    num: number of rows to choose; all rows if there are fewer.
-    label: class of each row, [N], to keep the classes' shares, or None.
-
-  Returns:
-    Distinct row numbers, [min(num, N)].
+  With labels, [size], every class keeps its share, to within one row.
 
   Example:
     >>> label = np.repeat([0, 1], 50)
@@ -59,21 +29,18 @@ def random_subset(
     return generator.permutation(size)
   if label is None:
     return generator.choice(size, num, replace=False)
-  return generator.permutation(proportional_subset(generator, label, num))
+  shuffled = generator.permutation(size)
+  by_class = shuffled[np.argsort(label[shuffled], kind="stable")]
+  # Evenly spaced positions in the order of classes are proportional.
+  return generator.permutation(np.sort(evenly(by_class, num)))
 
 
 def repeated_labels(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Labels:
-  """Repeat labels up to a number, keeping the classes' shares.
+  """Repeat labels [N] up to a number, keeping the classes' shares.
 
-  Args:
-    generator: the source of randomness.
-    label: classes, [N].
-    num: number of labels.
-
-  Returns:
-    Whole copies of the labels, then a random part of them, [num].
+  The result, [num], is whole copies of the labels, then a random part of them.
 
   Example:
     >>> label = np.repeat([0, 1], 50)

@@ -29,7 +29,6 @@ class SampleSummary:
     UsageError: N < 1, K > N, or numbers of rows differ.
 
   Example:
-    >>> import numpy as np
     >>> SampleSummary(num=3, samples=np.zeros((3, 2))).num_rows
     3
   """
@@ -62,7 +61,6 @@ class SampleSummary:
   def rows(self) -> dict[str, np.ndarray]:
     """Return every array with one row for each of the K samples, by name."""
     found = {"samples": self.samples, "labels": self.label}
-    for kind in ("features", "logits"):
-      named = getattr(self, kind)
-      found |= {f"{kind} of {name}": rows for name, rows in named.items()}
+    found |= {f"features of {name}": x for name, x in self.features.items()}
+    found |= {f"logits of {name}": x for name, x in self.logits.items()}
     return {name: rows for name, rows in found.items() if rows is not None}

@@ -1,6 +1,6 @@
 """METRICS: every metric of samples is one row; add a metric here.
 
-1. Write a function of arrays that returns an `Estimate`, in a file of its own.
+1. Write a function of arrays that returns an `Estimate`.
 2. Write a row: `compute` takes the arrays from `MetricInputs`, `needs` names
    the entries of `inputs.NEEDS` that the metric requires.
 3. A name with "<network>" stands for one number per feature network, such as
@@ -8,26 +8,37 @@
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
-from typing import Literal, cast
+from typing import Literal, TypeVar
 
-import numpy as np
-
-from jaxflow.metrics.assignments import wasserstein
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.confidences import inception_score
-from jaxflow.metrics.distances import energy_distance, sliced_wasserstein
+from jaxflow.metrics.distances import sliced_wasserstein, wasserstein
 from jaxflow.metrics.estimates import Estimate
-from jaxflow.metrics.frechet import frechet_distance
 from jaxflow.metrics.inputs import MetricInputs
-from jaxflow.metrics.kernels import gaussian_mmd, kernel_distance
-from jaxflow.metrics.mixtures import Mixture, high_quality, mode_coverage
+from jaxflow.metrics.kernels import (
+  energy_distance,
+  gaussian_mmd,
+  kernel_distance,
+)
+from jaxflow.metrics.mixtures import high_quality, mode_coverage
+from jaxflow.metrics.moments import frechet_distance
+
+T = TypeVar("T")
 
 INCEPTION = "inception"
 NETWORK = "<network>"
 
+# Numbers of a velocity, not of a set of samples; lower is better.
+OF_VELOCITIES = (
+  *("negative_log_likelihood", "bits_per_dimension"),
+  *("straightness", "curvature", "truncation"),
+)
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
   """One row of the table.
 
@@ -46,36 +57,33 @@ class Metric:
   compute: Callable[[MetricInputs], Estimate]
   needs: tuple[str, ...]
   better: Literal["lower", "higher"]
+  _: dataclasses.KW_ONLY
   min_samples: int = 2
   neighbours: bool = False
   network: str = ""
   skip_with_network: bool = False
 
 
+def _given(value: T | None) -> T:
+  """Return an input that is there, because the metric needs it."""
+  assert value is not None
+  return value
+
+
 def _recognised(inputs: MetricInputs) -> Estimate:
   """Compute the accuracy of a classifier of the reference."""
   generated, reference = inputs.points
-  label, known = inputs.generated.label, inputs.reference.label
-  classifier = NeighbourClassifier(reference, cast(np.ndarray, known), inputs.k)
-  return classifier.accuracy(generated, cast(np.ndarray, label))
-
-
-def _accuracy(inputs: MetricInputs) -> Estimate:
-  """Compute the accuracy of a network's logits."""
-  logits = inputs.generated.logits[inputs.network]
-  return class_accuracy(logits, cast(np.ndarray, inputs.generated.label))
+  known = _given(inputs.reference.label)
+  classifier = NeighbourClassifier(reference, known, inputs.k)
+  return classifier.accuracy(generated, _given(inputs.generated.label))
 
 
 def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
   """Compare moments; spatial features are not kept as rows."""
   name = f"{inputs.network}{suffix}"
-  rows = (None, None) if suffix else inputs.rows
-  return frechet_distance(
-    inputs.generated.moments[name],
-    inputs.reference.moments[name],
-    rows_a=rows[0],
-    rows_b=rows[1],
-  )
+  a, b = (None, None) if suffix else inputs.rows
+  moments_a, moments_b = inputs.generated.moments, inputs.reference.moments
+  return frechet_distance(moments_a[name], moments_b[name], rows_a=a, rows_b=b)
 
 
 def _kid(inputs: MetricInputs) -> Estimate:
@@ -83,114 +91,73 @@ def _kid(inputs: MetricInputs) -> Estimate:
   return kernel_distance(*inputs.points, seed=inputs.seed)
 
 
-def _inception_score(inputs: MetricInputs) -> Estimate:
-  """Compute the score of a network's confidences."""
-  return inception_score(inputs.generated.confidences[inputs.network])
-
-
-def _mode_coverage(inputs: MetricInputs) -> Estimate:
-  """Compute the mode coverage of generated samples."""
-  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
-  return mode_coverage(samples, cast(Mixture, mixture), seed=inputs.seed)
-
-
-def _high_quality(inputs: MetricInputs) -> Estimate:
-  """Compute the share of generated samples near a mode."""
-  samples, mixture = cast(np.ndarray, inputs.generated.samples), inputs.mixture
-  return high_quality(samples, cast(Mixture, mixture))
-
-
-_SHARES: Mapping[str, Callable[[MetricInputs], Estimate]] = {
-  "precision": lambda inputs: inputs.precision_recall.precision,
-  "recall": lambda inputs: inputs.precision_recall.recall,
-  "density": lambda inputs: inputs.precision_recall.density,
-  "coverage": lambda inputs: inputs.precision_recall.coverage,
-}
-
 METRICS: Mapping[str, Metric] = {
   "recognised": Metric(
-    compute=_recognised,
-    needs=("samples", "classes"),
-    better="higher",
+    _recognised,
+    ("samples", "classes"),
+    "higher",
     min_samples=1,
     neighbours=True,
   ),
   f"accuracy_{NETWORK}": Metric(
-    compute=_accuracy, needs=("logits", "labels"), better="higher"
+    lambda s: class_accuracy(
+      s.generated.logits[s.network], _given(s.generated.label)
+    ),
+    ("logits", "labels"),
+    "higher",
   ),
   "sliced_wasserstein": Metric(
-    compute=lambda s: sliced_wasserstein(*s.points, seed=s.seed),
-    needs=("samples",),
-    better="lower",
+    lambda s: sliced_wasserstein(*s.points, seed=s.seed), ("samples",), "lower"
   ),
   "energy_distance": Metric(
-    compute=lambda s: energy_distance(*s.points),
-    needs=("samples",),
-    better="lower",
+    lambda s: energy_distance(*s.points), ("samples",), "lower"
   ),
-  "mmd": Metric(
-    compute=lambda s: gaussian_mmd(*s.points),
-    needs=("samples",),
-    better="lower",
-  ),
+  "mmd": Metric(lambda s: gaussian_mmd(*s.points), ("samples",), "lower"),
   "wasserstein": Metric(
-    compute=lambda s: wasserstein(*s.points),
-    needs=("few numbers",),
-    better="lower",
+    lambda s: wasserstein(*s.points), ("few numbers",), "lower"
   ),
-  "fid": Metric(
-    compute=_frechet, needs=("moments",), better="lower", network=INCEPTION
-  ),
+  "fid": Metric(_frechet, ("moments",), "lower", network=INCEPTION),
   "sfid": Metric(
-    compute=lambda s: _frechet(s, "_spatial"),
-    needs=("spatial moments",),
-    better="lower",
+    lambda s: _frechet(s, "_spatial"),
+    ("spatial moments",),
+    "lower",
     network=INCEPTION,
   ),
-  f"fd_{NETWORK}": Metric(compute=_frechet, needs=("moments",), better="lower"),
+  f"fd_{NETWORK}": Metric(_frechet, ("moments",), "lower"),
   "kid": Metric(
-    compute=_kid,
-    needs=("features",),
-    better="lower",
-    min_samples=20,
-    network=INCEPTION,
+    _kid, ("features",), "lower", min_samples=20, network=INCEPTION
   ),
-  f"kid_{NETWORK}": Metric(
-    compute=_kid, needs=("features",), better="lower", min_samples=20
-  ),
+  f"kid_{NETWORK}": Metric(_kid, ("features",), "lower", min_samples=20),
   "inception_score": Metric(
-    compute=_inception_score,
-    needs=("confidences",),
-    better="higher",
+    lambda s: inception_score(s.generated.confidences[s.network]),
+    ("confidences",),
+    "higher",
     min_samples=10,
     network=INCEPTION,
   ),
   **{
-    name: Metric(
-      compute=compute,
-      needs=("samples",),
-      better="higher",
+    f"{name}{suffix}": Metric(
+      operator.attrgetter(f"precision_recall.{name}"),
+      (space,),
+      "higher",
       min_samples=1,
       neighbours=True,
-      skip_with_network=True,
+      skip_with_network=not suffix,
     )
-    for name, compute in _SHARES.items()
-  },
-  **{
-    f"{name}_{NETWORK}": Metric(
-      compute=compute,
-      needs=("features",),
-      better="higher",
-      min_samples=1,
-      neighbours=True,
-    )
-    for name, compute in _SHARES.items()
+    for suffix, space in (("", "samples"), (f"_{NETWORK}", "features"))
+    for name in ("precision", "recall", "density", "coverage")
   },
   "mode_coverage": Metric(
-    compute=_mode_coverage, needs=("mixture",), better="higher"
+    lambda s: mode_coverage(
+      _given(s.generated.samples), _given(s.mixture), seed=s.seed
+    ),
+    ("mixture",),
+    "higher",
   ),
   "high_quality": Metric(
-    compute=_high_quality, needs=("mixture",), better="higher"
+    lambda s: high_quality(_given(s.generated.samples), _given(s.mixture)),
+    ("mixture",),
+    "higher",
   ),
 }
 """Every metric, in the order in which they are printed."""
@@ -210,3 +177,61 @@ def row_of(name: str) -> str | None:
     if prefix != row and name.startswith(prefix) and name != prefix:
       return row
   return None
+
+
+def known_row(name: str) -> str:
+  """Return `row_of` a metric of samples; raise UsageError if there is none."""
+  row = row_of(name)
+  if row is None:
+    every = [*METRICS, *OF_VELOCITIES]
+    raise UsageError(
+      f"metric {name!r} is unknown: {did_you_mean(name, every)}choose among "
+      f"{', '.join(every)}"
+    )
+  return row
+
+
+def asks_class(name: str) -> bool:
+  """Say whether a metric asks for the class of a sample.
+
+  Example:
+    >>> asks_class("accuracy_digits"), asks_class("fid")
+    (True, False)
+  """
+  return bool({"labels", "classes"} & set(METRICS[known_row(name)].needs))
+
+
+def of_velocity(name: str) -> bool:
+  """Say whether a number is of a velocity, not of samples.
+
+  Example:
+    >>> of_velocity("curvature"), of_velocity("recall")
+    (True, False)
+  """
+  return name in OF_VELOCITIES
+
+
+def sees_images(name: str) -> bool:
+  """Say whether a metric is of what a network sees.
+
+  Example:
+    >>> sees_images("fid"), sees_images("recall")
+    (True, False)
+  """
+  if of_velocity(name):
+    return False
+  row = known_row(name)
+  return NETWORK in row or bool(METRICS[row].network)
+
+
+def direction(name: str) -> str:
+  """Return which direction of a number is better, "lower" or "higher".
+
+  Raises:
+    UsageError: There is no such number.
+
+  Example:
+    >>> direction("fd_digits"), direction("recall")
+    ('lower', 'higher')
+  """
+  return "lower" if of_velocity(name) else METRICS[known_row(name)].better

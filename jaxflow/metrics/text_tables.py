@@ -5,27 +5,13 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 100
-
 
 def render(grid: Table) -> str:
-  """Print a table without colour, whatever the terminal or notebook.
-
-  Args:
-    grid: The table.
-
-  Returns:
-    Lines of at most 100 columns.
-
-  Example:
-    >>> grid = Table("metric")
-    >>> "metric" in render(grid)
-    True
-  """
+  """Write a table in 100 columns without colour, in notebooks too."""
   buffer = io.StringIO()
   console = Console(
     file=buffer,
-    width=WIDTH,
+    width=100,
     color_system=None,
     force_jupyter=False,
     markup=False,

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.metrics.batches import as_argument, full_batches
+from jaxflow.metrics.batches import as_argument, check_rows, in_batches
 from jaxflow.metrics.estimates import Estimate, mean_of
 from jaxflow.solvers import Solver, euler, heun
 from jaxflow.types import Array, ModelFn, PyTree
@@ -53,16 +53,7 @@ class Trajectories:
   truncation: NDArray[np.float64]
 
   def estimates(self) -> dict[str, Estimate]:
-    """Return the means over trajectories, and for truncation also over steps.
-
-    Example:
-      >>> rows = np.array([1.0, 3.0])
-      >>> found = Trajectories(
-      ...   straightness=rows, curvature=rows, truncation=np.ones((4, 2))
-      ... )
-      >>> found.estimates()["straightness"]
-      Estimate(value=2.0, error=1.0, degrees=None)
-    """
+    """Return means over trajectories, and for truncation also over steps."""
     return {
       "straightness": mean_of(self.straightness),
       "curvature": mean_of(self.curvature),
@@ -96,15 +87,9 @@ def trajectories(
     batch_size: Number of trajectories at a time.
     cond: The condition of each point, arrays `[N, ...]`, or None.
 
-  Returns:
-    The numbers of each trajectory.
-
   Raises:
     UsageError: An argument is out of range, or times do not decrease.
     RunError: A trajectory is not finite, or ends where it began.
-
-  References:
-    Liu, Gong, Liu 2022; Bullitt et al. 2003.
 
   Example:
     >>> def turn(x, t, s, cond):
@@ -117,26 +102,22 @@ def trajectories(
   """
   points = np.asarray(noise)
   grid = np.asarray(times, np.float64)
-  if points.ndim < 2 or not points.size or not np.isfinite(points).all():
-    raise UsageError(
-      f"noise of shape {points.shape}: give finite points, [N, ...]"
-    )
+  check_rows(
+    "noise", points, "points", substeps=substeps, batch_size=batch_size
+  )
   if len(grid) < 2 or (np.diff(grid) >= 0).any():
     raise UsageError(f"times {grid.tolist()}: give two or more that decrease")
-  for name, value in (("substeps", substeps), ("batch_size", batch_size)):
-    if value < 1:
-      raise UsageError(f"{name}={value}: give at least 1")
-  found = []
-  for _, x, label in full_batches(points, cond, batch_size):
-    fine = jnp.asarray(_refined(grid, substeps), x.dtype)
-    part = _follow(as_argument(velocity_fn), x, fine, label, solver=solver)
-    found.append([np.asarray(number, np.float64) for number in part])
-  straightness, curvature, truncation = (
-    np.concatenate(parts, axis=-1)[..., : len(points)]
-    for parts in zip(*found, strict=True)
+  parts = np.linspace(0, 1, substeps + 1)
+  fine = grid[:-1, None] * (1 - parts) + grid[1:, None] * parts
+
+  def compute(_, x: Array, label: PyTree) -> tuple[Array, Array, Array]:
+    some = jnp.asarray(fine, x.dtype)
+    return _follow(as_argument(velocity_fn), x, some, label, solver=solver)
+
+  straightness, curvature, truncation = in_batches(
+    compute, points, cond, batch_size
   )
-  broken = np.count_nonzero(~np.isfinite(straightness + curvature))
-  if broken:
+  if broken := np.count_nonzero(~np.isfinite(straightness + curvature)):
     raise RunError(
       f"{broken} of {len(points)} trajectories are not finite, or end where "
       "they began"
@@ -146,17 +127,14 @@ def trajectories(
   )
 
 
-def _refined(grid: np.ndarray, substeps: int) -> np.ndarray:
-  """Divide every step into equal parts, `[steps, substeps + 1]`."""
-  parts = np.linspace(0, 1, substeps + 1)
-  return grid[:-1, None] * (1 - parts) + grid[1:, None] * parts
-
-
 @functools.partial(jax.jit, static_argnames=("solver",))
 def _follow(
   velocity_fn: ModelFn, x: Array, times: Array, cond: PyTree, *, solver: Solver
 ) -> tuple[Array, Array, Array]:
-  """Compute eqs. (1) and (2), `[B]`, and (3), `[steps, B]`."""
+  """Compute eqs. (1) and (2), `[B]`, and (3), `[steps, B]`.
+
+  The times `[steps, substeps + 1]` divide every step into equal parts.
+  """
   rows = len(x)
 
   def velocity(point: Array, t: Array) -> Array:

@@ -1,4 +1,8 @@
-"""A stack of transformer blocks, unrolled or scanned, and its two layouts."""
+"""Stacks of transformer blocks, unrolled or scanned, and heads behind them.
+
+References:
+  Geng et al., 2025, arXiv:2512.02012: heads of several blocks each.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxflow.models.network import abstract_graph, init_parameters, rngs_of
-from jaxflow.models.transformer import Block
+from jaxflow.models.layers import TokenLinear, layer_norm
+from jaxflow.models.network import abstract_module, init_parameters, rngs_of
+from jaxflow.models.transformer import Block, Modulation, modulate
 from jaxflow.types import Array, PyTree
-
-__all__ = ["Blocks", "stack_blocks", "unstack_blocks"]
 
 
 class Blocks(nnx.Module):
@@ -37,16 +40,15 @@ class Blocks(nnx.Module):
     keys = jax.random.split(rngs.params(), depth)
     if scan:
       params = jax.vmap(lambda key: init_parameters(make_block, key))(keys)
-      self.stacked: Any = nnx.merge(abstract_graph(make_block), params)
+      self.stacked = nnx.merge(abstract_module(make_block)[0], params)
     else:
       for i in range(depth):
         setattr(self, f"block_{i}", make_block(rngs_of(keys[i])))
 
   def __call__(
-    self, x: Array, c: Array, key: Array | None, part: slice | None = None
+    self, x: Array, c: Array, key: Array | None, part: slice = slice(None)
   ) -> Array:
     """Return the tokens [B, T, width] after all blocks, or a part of them."""
-    part = part or slice(None)
     keys = None if key is None else jax.random.split(key, self.depth)
     if self.scan:
       graph, state = nnx.split(self.stacked)
@@ -77,11 +79,7 @@ def stack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
   Args:
     blocks: {"block_0": ..., "block_1": ...}: `params["blocks"]` of a network.
 
-  Returns:
-    {"stacked": ...} with a leading axis of layers.
-
   Example:
-    >>> import jax.numpy as jnp
     >>> blocks = {"block_0": {"w": jnp.ones(3)}, "block_1": {"w": jnp.ones(3)}}
     >>> stack_blocks(blocks)["stacked"]["w"].shape
     (2, 3)
@@ -94,13 +92,40 @@ def unstack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
   """Convert the parameters of scanned blocks to those of unrolled ones.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> sorted(unstack_blocks({"stacked": {"w": jnp.ones((2, 3))}}))
     ['block_0', 'block_1']
   """
-  stacked = blocks["stacked"]
-  depth = jax.tree.leaves(stacked)[0].shape[0]
-  return {
-    f"block_{i}": jax.tree.map(lambda x, i=i: x[i], stacked)
-    for i in range(depth)
-  }
+  leaves, tree = jax.tree.flatten(blocks["stacked"])
+  layers = [tree.unflatten(layer) for layer in zip(*leaves, strict=True)]
+  return {f"block_{i}": layer for i, layer in enumerate(layers)}
+
+
+class Output(nnx.Module):
+  """Tokens to pixels: a norm, its modulation, a layer that starts at zero."""
+
+  def __init__(self, width: int, pixels: int, *, rngs: nnx.Rngs):
+    self.norm = layer_norm(width, jnp.float32, rngs)
+    self.modulation = Modulation(width, 2, dtype=jnp.float32, rngs=rngs)
+    zeros = nnx.initializers.zeros
+    self.output = TokenLinear(width, pixels, kernel_init=zeros, rngs=rngs)
+
+  def project(self, x: Array, c: Array) -> Array:
+    """Return the patches [B, T, pixels] of tokens [B, T, width], float32."""
+    shift, scale = self.modulation(c)
+    return self.output(modulate(self.norm(x), shift, scale))
+
+
+class Head(Output):
+  """An output behind blocks of its own, or none."""
+
+  def __init__(
+    self, blocks: Blocks | None, width: int, pixels: int, *, rngs: nnx.Rngs
+  ):
+    super().__init__(width, pixels, rngs=rngs)
+    self.blocks = blocks
+
+  def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
+    """Return the patches [B, T, pixels] of tokens [B, T, width]."""
+    if self.blocks is not None:
+      x = self.blocks(x, c, key)
+    return self.project(x, c)

@@ -15,12 +15,11 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models.extractors import Extractor, digest
-from jaxflow.models.network import check_at_least, init_parameters, module_of
+from jaxflow.models.layers import rectify
+from jaxflow.models.network import check_at_least, init_and_module
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
-from jaxflow.models.trunk import Trunk, rectify
+from jaxflow.models.trunk import Trunk
 from jaxflow.types import Array, PyTree
-
-__all__ = ["Classifier", "classifier", "classifier_name"]
 
 _FEATURES = 64
 _PROTOCOL = "native"
@@ -53,11 +52,11 @@ class Classifier:
   seed: int
 
   def extractor(self, data: str, params: PyTree) -> Extractor:
-    """Return an extractor of trained parameters, `<data>_classifier`.
+    """Return an extractor, `<data>_classifier`, of host arrays trained on data.
 
     Args:
-      data: Name of the data set that it was trained on.
-      params: Its parameters, host arrays.
+      data: Name of the data set.
+      params: The parameters.
     """
     return Extractor(
       name=classifier_name(data),
@@ -81,7 +80,7 @@ class ConvClassifier(nnx.Module):
   ):
     side = min(data_shape[:2])
     depth = max(1, int(math.log2(side / _SMALLEST)))
-    self.trunk: Trunk = Trunk(
+    self.trunk = Trunk(
       data_shape=data_shape,
       width=width,
       depth=depth,
@@ -91,8 +90,8 @@ class ConvClassifier(nnx.Module):
     )
     places = math.prod(-(-size // 2**depth) for size in data_shape[:2])
     inputs = places * self.trunk.width
-    self.hidden: nnx.Linear = nnx.Linear(inputs, _FEATURES, rngs=rngs)
-    self.output: nnx.Linear = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
+    self.hidden = nnx.Linear(inputs, _FEATURES, rngs=rngs)
+    self.output = nnx.Linear(_FEATURES, num_classes, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features [B, 64] and logits [B, num_classes]."""
@@ -110,7 +109,7 @@ def classifier(
   train_steps: int = 1600,
   seed: int = 0,
 ) -> Classifier:
-  """Make a classifier of the data set that a run is evaluated on.
+  """Make a classifier, not trained yet, of the data that a run is evaluated on.
 
   Its seed is its own, so that runs of different seeds meet the same one.
 
@@ -122,9 +121,6 @@ def classifier(
     width: Channels at full size, doubled at every halving.
     train_steps: Steps of training.
     seed: Seed of its training.
-
-  Returns:
-    A `Classifier`, not trained yet.
 
   Raises:
     UsageError: If the data are no labelled images, or a field is out of range.
@@ -150,19 +146,15 @@ def classifier(
   check_at_least(1, width=width, train_steps=train_steps)
   check_at_least(0, seed=seed)
 
-  def make_module(rngs: nnx.Rngs) -> ConvClassifier:
-    return ConvClassifier(
+  init, module = init_and_module(
+    lambda rngs: ConvClassifier(
       data_shape=data_shape, num_classes=num_classes, width=width, rngs=rngs
     )
-
-  module = module_of(make_module)
-
-  def apply(params: PyTree, images: Array) -> dict[str, Array]:
-    return module(params)(prepare(images, PROTOCOLS[_PROTOCOL]))
-
+  )
+  protocol = PROTOCOLS[_PROTOCOL]
   return Classifier(
-    init=lambda key: init_parameters(make_module, key),
-    apply=apply,
+    init=init,
+    apply=lambda params, images: module(params)(prepare(images, protocol)),
     data_shape=tuple(data_shape),
     num_classes=num_classes,
     file=file,

@@ -20,7 +20,7 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,32 +29,14 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import LabelEmbedder
 from jaxflow.models.features import Features
+from jaxflow.models.layers import TokenLinear, layer_norm, rectify
 from jaxflow.models.network import (
   check_at_least,
   compute_dtype,
-  init_parameters,
-  module_of,
+  init_and_module,
 )
-from jaxflow.models.transformer import TokenLinear, layer_norm
-from jaxflow.models.trunk import Trunk, check_trunk, rectify
+from jaxflow.models.trunk import Trunk, check_trunk
 from jaxflow.types import Array, PyTree
-
-__all__ = [
-  "Discriminator",
-  "Judge",
-  "conv_discriminator",
-  "projected_discriminator",
-]
-
-
-class Judge(Protocol):
-  """A discriminator as a function of its parameters."""
-
-  def __call__(
-    self, params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
-  ) -> Array:
-    """Return the logits [B], or [B, heads], of samples."""
-    ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +51,7 @@ class Discriminator:
   """
 
   init: Callable[[Array], PyTree]
-  apply: Judge
+  apply: Callable[..., Array]
   features: Features | None = None
 
 
@@ -77,8 +59,8 @@ class LabelLogit(nnx.Module):
   """The logit of eq. (1)."""
 
   def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
-    self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
-    self.label: LabelEmbedder | None = (
+    self.output = nnx.Linear(width, 1, rngs=rngs)
+    self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
 
@@ -96,10 +78,8 @@ class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
   def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
-    self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
-    self.logit: LabelLogit = LabelLogit(
-      self.trunk.width, num_classes, rngs=rngs
-    )
+    self.trunk = Trunk(**trunk, rngs=rngs)
+    self.logit = LabelLogit(self.trunk.width, num_classes, rngs=rngs)
 
   def __call__(self, x: Array, cond: PyTree) -> Array:
     """Return the logits [B]."""
@@ -118,13 +98,11 @@ class FeatureHeads(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.heads: int = len(channels)
     for i, size in enumerate(channels):
       setattr(self, f"norm_{i}", layer_norm(size, jnp.float32, rngs))
       hidden = TokenLinear(size, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", hidden)
-      logit = LabelLogit(width, num_classes, rngs=rngs)
-      setattr(self, f"logit_{i}", logit)
+      setattr(self, f"logit_{i}", LabelLogit(width, num_classes, rngs=rngs))
 
   def __call__(self, features: tuple[Array, ...], cond: PyTree) -> Array:
     """Return the logits [B, heads] of features [B, ..., c]."""
@@ -145,7 +123,7 @@ def conv_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Make a small convolutional discriminator; of points, an MLP.
+  """Make a small convolutional discriminator, of points an MLP: logits [B].
 
   Args:
     data_shape: Shape of one sample: (H, W, C), or (D,) for points.
@@ -157,11 +135,8 @@ def conv_discriminator(
       `num_classes`; cond None stands for it.
     dtype: "float32" or "bfloat16", the type of the trunk's arithmetic.
 
-  Returns:
-    A `Discriminator` with logits [B].
-
   Raises:
-    UsageError: If a field has an impossible value.
+    UsageError: If an option has an impossible value.
 
   Example:
     >>> discriminator = conv_discriminator(data_shape=(8, 8, 1), width=4)
@@ -173,8 +148,8 @@ def conv_discriminator(
   check_at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
 
-  def make_module(rngs: nnx.Rngs) -> ConvDiscriminator:
-    return ConvDiscriminator(
+  init, module = init_and_module(
+    lambda rngs: ConvDiscriminator(
       data_shape=data_shape,
       width=width,
       depth=depth,
@@ -183,8 +158,7 @@ def conv_discriminator(
       dtype=compute,
       rngs=rngs,
     )
-
-  module = module_of(make_module)
+  )
 
   def apply(
     params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
@@ -192,7 +166,7 @@ def conv_discriminator(
     del frozen
     return module(params)(x, cond)
 
-  return Discriminator(lambda key: init_parameters(make_module, key), apply)
+  return Discriminator(init, apply)
 
 
 def projected_discriminator(
@@ -203,7 +177,7 @@ def projected_discriminator(
   num_classes: int = 0,
   dtype: str = "float32",
 ) -> Discriminator:
-  """Make small heads on the layers of a frozen feature network.
+  """Make heads on the layers of a frozen feature network: logits [B, layers].
 
   Args:
     data_shape: Shape of one sample.
@@ -214,11 +188,8 @@ def projected_discriminator(
       `num_classes`; cond None stands for it.
     dtype: "float32" or "bfloat16", the type of the heads' arithmetic.
 
-  Returns:
-    A `Discriminator` with logits [B, layers].
-
   Raises:
-    UsageError: If a field has an impossible value; in `apply`, if `frozen` is
+    UsageError: If an option has an impossible value; in `apply`, if `frozen` is
       not given.
 
   Example:
@@ -226,9 +197,8 @@ def projected_discriminator(
     >>> features = conv_features(data_shape=(8, 8, 1), width=4, depth=2)
     >>> discriminator = projected_discriminator(
     ...     data_shape=(8, 8, 1), features=features, width=8)
-    >>> params, frozen = (
-    ...     network.init(jax.random.key(0)) for network in
-    ...     (discriminator, features))
+    >>> params = discriminator.init(jax.random.key(0))
+    >>> frozen = features.init(jax.random.key(1))
     >>> x = jnp.ones((3, 8, 8, 1))
     >>> discriminator.apply(params, x, None, frozen).shape
     (3, 2)
@@ -241,16 +211,11 @@ def projected_discriminator(
   layers = jax.eval_shape(features.apply, frozen_shapes, sample)
   channels = tuple(layer.shape[-1] for layer in layers)
 
-  def make_module(rngs: nnx.Rngs) -> FeatureHeads:
-    return FeatureHeads(
-      channels,
-      width=width,
-      num_classes=num_classes,
-      dtype=compute,
-      rngs=rngs,
+  init, module = init_and_module(
+    lambda rngs: FeatureHeads(
+      channels, width=width, num_classes=num_classes, dtype=compute, rngs=rngs
     )
-
-  module = module_of(make_module)
+  )
 
   def apply(
     params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
@@ -262,6 +227,4 @@ def projected_discriminator(
     seen = features.apply(jax.lax.stop_gradient(frozen), x)
     return module(params)(seen, cond)
 
-  return Discriminator(
-    lambda key: init_parameters(make_module, key), apply, features
-  )
+  return Discriminator(init, apply, features)

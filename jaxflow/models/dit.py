@@ -20,31 +20,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.blocks import Blocks
+from jaxflow.models.blocks import Blocks, Head, Output
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   LabelEmbedder,
   TimeEmbedder,
   position_table,
 )
-from jaxflow.models.heads import Head, project
+from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import (
   Network,
   check_at_least,
+  check_image_network,
   check_shape,
   compute_dtype,
   functional,
 )
 from jaxflow.models.patches import patchify, unpatchify
-from jaxflow.models.transformer import (
-  Block,
-  Modulation,
-  TokenLinear,
-  layer_norm,
-)
+from jaxflow.models.transformer import Block
 from jaxflow.types import Array, PyTree
-
-__all__ = ["SIZES", "DiT", "dit"]
 
 SIZES = {
   "tiny": {"depth": 3, "width": 64, "num_heads": 4},
@@ -57,13 +51,13 @@ SIZES = {
 """The published sizes, and a tiny one: keyword arguments of `dit`."""
 
 
-class DiT(nnx.Module):
+class DiT(Output):
   """A Diffusion Transformer over images [B, H, W, C]."""
 
   def __init__(
     self,
     *,
-    data_shape: tuple[int, int, int],
+    data_shape: tuple[int, ...],
     patch_size: int,
     width: int,
     depth: int,
@@ -82,46 +76,37 @@ class DiT(nnx.Module):
   ):
     self.data_shape = data_shape
     self.patch_size = patch_size
+    self.grid = (data_shape[0] // patch_size, data_shape[1] // patch_size)
     self.width = width
     self.dtype = dtype
+    self.heads = heads
+    self.trunk = depth - head_depth
     pixels = patch_size**2 * data_shape[2]
-    self.patch: TokenLinear = TokenLinear(
-      pixels,
-      width,
-      kernel_init=nnx.initializers.xavier_uniform(),
-      dtype=self.dtype,
-      rngs=rngs,
+    xavier = nnx.initializers.xavier_uniform()
+    self.patch = TokenLinear(
+      pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
-    self.time: TimeEmbedder = TimeEmbedder(width, scale=time_scale, rngs=rngs)
-    self.interval: TimeEmbedder | None = (
-      TimeEmbedder(width, scale=time_scale, rngs=rngs) if second_time else None
-    )
-    self.label: LabelEmbedder | None = (
+    embedder = functools.partial(TimeEmbedder, width, scale=time_scale)
+    self.time = embedder(rngs=rngs)
+    self.interval = embedder(rngs=rngs) if second_time else None
+    self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
     make_blocks = functools.partial(
       Blocks,
       lambda rngs: Block(
-        width, num_heads, dropout=dropout, dtype=self.dtype, rngs=rngs
+        width, num_heads, dropout=dropout, dtype=dtype, rngs=rngs
       ),
       scan=scan_layers,
       remat=remat,
     )
-    self.blocks: Blocks = make_blocks(depth, rngs=rngs)
-    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
-    self.modulation: Modulation = Modulation(
-      width, 2, dtype=jnp.float32, rngs=rngs
-    )
-    self.output: TokenLinear = TokenLinear(
-      width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs
-    )
-    self.guidance: GuidanceEmbedder | None = (
+    self.blocks = make_blocks(depth, rngs=rngs)
+    super().__init__(width, pixels, rngs=rngs)
+    self.guidance = (
       GuidanceEmbedder(width, scale=time_scale, rngs=rngs)
       if guidance_inputs
       else None
     )
-    self.heads = heads
-    self.trunk: int = depth - head_depth
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
       setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))
@@ -132,10 +117,10 @@ class DiT(nnx.Module):
     """Return the prediction at `xt`, of its shape, float32; one a head."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
     if self.heads == 1:
-      return self._image(project(self, self.blocks(x, c, key), c))
+      return self._image(self.project(self.blocks(x, c, key), c))
     x = self.blocks(x, c, key, slice(self.trunk))
     first = self.blocks(x, c, key, slice(self.trunk, None))
-    tokens = [project(self, first, c)]
+    tokens = [self.project(first, c)]
     for i in range(1, self.heads):
       head_key = None if key is None else jax.random.fold_in(key, i)
       tokens.append(getattr(self, f"head_{i}")(x, c, head_key))
@@ -146,25 +131,19 @@ class DiT(nnx.Module):
   ) -> tuple[Array, ...]:
     """Return the tokens [B, rows, columns, width] after every block."""
     x, c = self._tokens(xt), self._condition(t, s, cond)
-    rows, columns = (side // self.patch_size for side in self.data_shape[:2])
     layers = []
     for i in range(self.blocks.depth):
       x = self.blocks(x, c, None, slice(i, i + 1))
-      layers.append(x.reshape(-1, rows, columns, self.width))
+      layers.append(x.reshape(-1, *self.grid, self.width))
     return tuple(layers)
 
   def _tokens(self, xt: Array) -> Array:
     check_shape(xt, self.data_shape)
-    return self.patch(patchify(xt, self.patch_size)) + self._positions()
+    positions = jnp.asarray(position_table(*self.grid, self.width), self.dtype)
+    return self.patch(patchify(xt, self.patch_size)) + positions[None]
 
   def _image(self, tokens: Array) -> Array:
     return unpatchify(tokens, self.patch_size, self.data_shape)
-
-  def _positions(self) -> Array:
-    height, width, _ = self.data_shape
-    rows, columns = height // self.patch_size, width // self.patch_size
-    table = position_table(rows, columns, self.width)
-    return jnp.asarray(table, self.dtype)[None]
 
   def _condition(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
@@ -196,7 +175,7 @@ def dit(
   scan_layers: bool = False,
   remat: bool = False,
 ) -> Network:
-  """Make a Diffusion Transformer.
+  """Make a Diffusion Transformer for images [B, H, W, C].
 
   Parameters, times, their embeddings, the statistics of layer norms and the
   output are float32 whatever `dtype` is.
@@ -209,7 +188,7 @@ def dit(
     patch_size: Side of a square patch; divides H and W.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
-    second_time: Whether the network sees t - s; False makes it ignore `s`.
+    second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
     heads: Number of predictions; more than one make a tuple.
@@ -222,37 +201,40 @@ def dit(
       `stack_blocks` and `unstack_blocks` convert parameters.
     remat: Whether to recompute each block in the backward pass.
 
-  Returns:
-    A `Network` for images [B, H, W, C].
-
   Raises:
-    UsageError: If a field has an impossible value.
+    UsageError: If an option has an impossible value.
 
   Example:
-    >>> import jax, jax.numpy as jnp
     >>> network = dit(**SIZES["tiny"], data_shape=(4, 4, 1), num_classes=10)
     >>> params = network.init(jax.random.key(0))
     >>> xt, t, label = jnp.ones((3, 4, 4, 1)), jnp.ones(3), jnp.array([0, 1, 9])
     >>> network.apply(params, xt, t, t, label).shape
     (3, 4, 4, 1)
   """
-  _check(
-    {"depth": depth, "width": width, "num_heads": num_heads, "heads": heads},
-    data_shape,
-    patch_size,
-    num_classes,
-    dropout,
+  check_at_least(1, depth=depth, width=width, num_heads=num_heads)
+  if width % num_heads or width % 4:
+    raise UsageError(
+      f"width={width}: must be divisible by num_heads={num_heads} (attention) "
+      "and by 4 (positions)"
+    )
+  check_image_network(
+    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
+  height, breadth, _ = data_shape
+  if patch_size < 1 or height % patch_size or breadth % patch_size:
+    raise UsageError(
+      f"patch_size={patch_size}: must divide the height and the width of "
+      f"data_shape={tuple(data_shape)}"
+    )
   if not 0 <= head_depth <= (depth if heads > 1 else 0):
     raise UsageError(
       f"head_depth={head_depth}: give 0 to depth={depth} with two heads or "
       f"more, 0 with one; heads={heads}"
     )
-  height, breadth, channels = data_shape
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: DiT(
-      data_shape=(height, breadth, channels),
+      data_shape=tuple(data_shape),
       patch_size=patch_size,
       width=width,
       depth=depth,
@@ -270,32 +252,3 @@ def dit(
       rngs=rngs,
     )
   )
-
-
-def _check(
-  size: dict[str, int],
-  data_shape: tuple[int, int, int],
-  patch_size: int,
-  num_classes: int,
-  dropout: float,
-) -> None:
-  check_at_least(1, **size)
-  width, num_heads = size["width"], size["num_heads"]
-  if width % num_heads or width % 4:
-    raise UsageError(
-      f"width={width}: must be divisible by num_heads={num_heads} (attention) "
-      "and by 4 (positions)"
-    )
-  if len(data_shape) != 3 or min(data_shape) < 1:
-    raise UsageError(
-      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
-    )
-  height, breadth, _ = data_shape
-  if patch_size < 1 or height % patch_size or breadth % patch_size:
-    raise UsageError(
-      f"patch_size={patch_size}: must divide the height and the width of "
-      f"data_shape={tuple(data_shape)}"
-    )
-  check_at_least(0, num_classes=num_classes)
-  if not 0 <= dropout < 1:
-    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")

@@ -12,19 +12,6 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "GuidanceEmbedder",
-  "LabelEmbedder",
-  "TimeEmbedder",
-  "frequencies",
-  "guidance_of",
-  "labels_of",
-  "position_table",
-  "sinusoidal",
-]
-
-_normal = nnx.initializers.normal(0.02)
-
 
 def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
   """Return features / 2 geometric frequencies, 1 down towards 1 / max_period.
@@ -36,37 +23,20 @@ def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
     >>> frequencies(4).round(6).tolist()
     [1.0, 0.01]
   """
-  if features < 2 or features % 2:
-    raise UsageError(
-      f"features={features}: sinusoidal features come in pairs; "
-      "give an even number, 2 or more"
-    )
   half = features // 2
   return np.power(max_period, -np.arange(half) / half)
 
 
 def sinusoidal(
-  t: Array,
-  features: int = 256,
-  *,
-  max_period: float = 1e4,
-  scale: float = 1.0,
+  t: Array, features: int, *, max_period: float = 1e4, scale: float = 1.0
 ) -> Array:
-  """Compute cosines, then sines, of `scale * t` at geometric frequencies.
+  """Compute cosines, then sines, of `scale * t` [B] at `frequencies`, float32.
 
-  Args:
-    t: Times [B].
-    features: Number of features, even.
-    max_period: The lowest frequency is close to 1 / max_period.
-    scale: Factor on the time. With 1 and times in [0, 1] the features bend
-      slowly and derivatives in time stay small; diffusion models with 1,000
-      steps use 1000.
-
-  Returns:
-    Features [B, features], float32.
+  With a scale of 1 and times in [0, 1] the features [B, features] bend slowly,
+  and derivatives in time stay small. Diffusion models with 1,000 steps take a
+  scale of 1000.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> sinusoidal(jnp.zeros(1), 4).tolist()
     [[1.0, 1.0, 0.0, 0.0]]
   """
@@ -78,22 +48,13 @@ def sinusoidal(
 class TimeEmbedder(nnx.Module):
   """Embeds times [B] as vectors [B, width]: sinusoids, then a small MLP."""
 
-  def __init__(
-    self,
-    width: int,
-    *,
-    features: int = 256,
-    scale: float = 1.0,
-    rngs: nnx.Rngs,
-  ):
-    self.features = features
+  features = 256
+
+  def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
     self.scale = scale
-    self.hidden: nnx.Linear = nnx.Linear(
-      features, width, kernel_init=_normal, rngs=rngs
-    )
-    self.output: nnx.Linear = nnx.Linear(
-      width, width, kernel_init=_normal, rngs=rngs
-    )
+    init = nnx.initializers.normal(0.02)
+    self.hidden = nnx.Linear(self.features, width, kernel_init=init, rngs=rngs)
+    self.output = nnx.Linear(width, width, kernel_init=init, rngs=rngs)
 
   def __call__(self, t: Array) -> Array:
     """Return the embedding [B, width] of `t` [B], float32."""
@@ -105,9 +66,9 @@ class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
   def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.start: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.end: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.scale = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.start = TimeEmbedder(width, scale=scale, rngs=rngs)
+    self.end = TimeEmbedder(width, scale=scale, rngs=rngs)
 
   def __call__(self, cond: PyTree) -> Array:
     """Return the embedding [B, width] of `guidance_of(cond)`, float32."""
@@ -116,34 +77,19 @@ class GuidanceEmbedder(nnx.Module):
 
 
 def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
-  """Return the inputs that a network has of the guidance, float32.
+  """Return the inputs that a network has of the guidance, [B] each, float32.
 
-  Args:
-    cond: A dict with the guidance scale `omega` >= 1 and the ends `t_start`,
-      `t_end` of its interval of times, [B] each.
-
-  Returns:
-    `1 - 1 / omega`, in [0, 1) like a time, `t_start` and `t_end`, [B] each.
-
-  Raises:
-    UsageError: If one is absent.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> names = "omega", "t_start", "t_end"
-    >>> guidance = guidance_of({k: 2 * jnp.ones(1) for k in names})
-    >>> [x.tolist() for x in guidance]
-    [[0.5], [2.0], [2.0]]
+  Of the guidance scale `omega` >= 1 that is `1 - 1 / omega`, in [0, 1) like a
+  time; `t_start` and `t_end` are the ends of its interval of times.
   """
-  for name in ("omega", "t_start", "t_end"):
+  names = ("omega", "t_start", "t_end")
+  for name in names:
     if not isinstance(cond, dict) or name not in cond:
       raise UsageError(
         f"cond: no key {name!r}; a network with guidance_inputs reads omega, "
         "t_start and t_end there: give them, or set guidance_inputs=False"
       )
-  omega, start, end = (
-    cond[name].astype(jnp.float32) for name in ("omega", "t_start", "t_end")
-  )
+  omega, start, end = (cond[name].astype(jnp.float32) for name in names)
   return 1 - 1 / omega, start, end
 
 
@@ -179,25 +125,7 @@ class LabelEmbedder(nnx.Module):
 
 
 def labels_of(cond: PyTree) -> Array | None:
-  """Return the labels in a condition: an array, or the entry "label".
-
-  Args:
-    cond: Integer labels [B], a dict with such labels or None under "label", or
-      None.
-
-  Returns:
-    Integer labels [B], or None where there is no condition.
-
-  Raises:
-    UsageError: If a dict has no "label", or the labels are not integers.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> labels_of({"label": jnp.array([3])}).tolist()
-    [3]
-  """
-  if cond is None:
-    return None
+  """Return the labels [B] of a condition, itself or its "label", or None."""
   if isinstance(cond, dict):
     if "label" not in cond:
       raise UsageError(
@@ -205,8 +133,8 @@ def labels_of(cond: PyTree) -> Array | None:
         "network reads its labels there"
       )
     cond = cond["label"]
-    if cond is None:
-      return None
+  if cond is None:
+    return None
   labels = jnp.asarray(cond)
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
@@ -216,22 +144,13 @@ def labels_of(cond: PyTree) -> Array | None:
 def position_table(height: int, width: int, features: int) -> np.ndarray:
   """Return fixed 2-D sine-cosine positions [height * width, features].
 
-  The first half of the features encodes the column, the second half the row,
-  each as sines, then cosines.
-
-  Args:
-    height: Number of rows.
-    width: Number of columns.
-    features: Number of features, divisible by 4.
+  The first half of the features, of which 4 divides the number, encodes the
+  column, the second half the row, each as sines, then cosines.
 
   Example:
     >>> position_table(1, 1, 4).tolist()
     [[0.0, 1.0, 0.0, 1.0]]
   """
-  if features % 4:
-    raise UsageError(
-      f"width={features}: 2-D sine-cosine positions need a width divisible by 4"
-    )
   rows, columns = np.divmod(np.arange(height * width), width)
   angles = [
     place[:, None] * frequencies(features // 2) for place in (columns, rows)

@@ -15,8 +15,6 @@ import numpy as np
 
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Extractor", "digest"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
@@ -57,9 +55,6 @@ class Extractor:
 
 def digest(params: PyTree) -> str:
   """Return a hash of names, shapes and values, 64 hexadecimal digits.
-
-  Args:
-    params: A nested dict of arrays.
 
   Example:
     >>> a, b = {"w": np.zeros(2)}, {"w": np.ones(2)}

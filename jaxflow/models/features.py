@@ -10,19 +10,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.network import (
-  Network,
-  compute_dtype,
-  init_parameters,
-  module_of,
-)
+from jaxflow.models.network import Network, compute_dtype, init_and_module
 from jaxflow.models.trunk import Trunk, check_trunk
 from jaxflow.types import Array, PyTree
-
-__all__ = ["Features", "conv_features", "feature_functions", "hidden_features"]
 
 
 @dataclass(frozen=True)
@@ -46,17 +38,6 @@ class Features:
     return self.init(key) if self.read is None else self.read()
 
 
-def feature_functions(
-  make_module: Callable[[nnx.Rngs], nnx.Module],
-) -> Features:
-  """Turn a maker of a module `module(x) -> features` into pure functions."""
-  module = module_of(make_module)
-  return Features(
-    lambda key: init_parameters(make_module, key),
-    lambda frozen, x: module(frozen)(x),
-  )
-
-
 def conv_features(
   *,
   data_shape: tuple[int, ...],
@@ -67,7 +48,8 @@ def conv_features(
 ) -> Features:
   """Make the levels of a discriminator's trunk, at random parameters.
 
-  Random convolutions see edges and textures; they need no download.
+  Random convolutions see edges and textures; they need no download. There is
+  one layer of features a level.
 
   Args:
     data_shape: Shape of one sample: (H, W, C), or (D,) for points.
@@ -77,11 +59,8 @@ def conv_features(
     norm: "group" or "none".
     dtype: "float32" or "bfloat16", the type of the arithmetic.
 
-  Returns:
-    `Features` of `depth` layers.
-
   Raises:
-    UsageError: If a field has an impossible value.
+    UsageError: If an option has an impossible value.
 
   Example:
     >>> network = conv_features(data_shape=(8, 8, 1), width=4, depth=2)
@@ -91,7 +70,7 @@ def conv_features(
   """
   check_trunk(data_shape, width, depth, norm)
   compute = compute_dtype(dtype)
-  return feature_functions(
+  init, module = init_and_module(
     lambda rngs: Trunk(
       data_shape=data_shape,
       width=width,
@@ -101,6 +80,7 @@ def conv_features(
       rngs=rngs,
     )
   )
+  return Features(init, lambda frozen, x: module(frozen)(x))
 
 
 def hidden_features(
@@ -113,7 +93,8 @@ def hidden_features(
   """Make features of the hidden activations of a generative network.
 
   Near t = 0 a network meets samples with next to no noise, so a trained one
-  gives features of its data set. Give its parameters as `frozen`.
+  gives features of its data set. `init` is the network's; give its trained
+  parameters as `frozen`.
 
   Args:
     network: A DiT, [B, rows, columns, width] after every block, or an MLP,
@@ -123,9 +104,6 @@ def hidden_features(
     layers: Which activations, 0 the first, -1 the last; None for all.
     cond: The condition of one sample, for instance the dict that a network
       with guidance_inputs reads; None for the null label.
-
-  Returns:
-    `Features` whose `init` is the network's.
 
   Raises:
     UsageError: If the network shows no activations, or a layer is none.

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import sinusoidal
+from jaxflow.models.network import check_even
 from jaxflow.types import Array, PyTree
-
-__all__ = ["LogWeight", "log_weight"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,10 @@ class LogWeight:
 
 
 def log_weight(*, channels: int = 128) -> LogWeight:
-  """Make the log-weight of eq. (1).
+  """Make the log-weight of eq. (1); it is 0 at its initial parameters.
 
   Args:
-    channels: Number of cosines and sines of t together, even.
-
-  Returns:
-    The `LogWeight`; it is 0 at its initial parameters.
+    channels: Number of cosines and sines of t together.
 
   Raises:
     UsageError: If the number is not even, or below 2.
@@ -58,8 +53,7 @@ def log_weight(*, channels: int = 128) -> LogWeight:
     >>> weight.apply(params | {"bias": jnp.ones(())}, jnp.zeros(1)).tolist()
     [1.0]
   """
-  if channels < 2 or channels % 2:
-    raise UsageError(f"channels={channels}: give an even number, 2 or more")
+  check_even(channels=channels)
 
   def init(key: Array) -> PyTree:
     del key

@@ -12,13 +12,12 @@ from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
 from jaxflow.models.network import (
   Network,
   check_at_least,
+  check_even,
   check_shape,
   compute_dtype,
   functional,
 )
 from jaxflow.types import Array, PyTree
-
-__all__ = ["MLP", "mlp"]
 
 
 class MLP(nnx.Module):
@@ -40,7 +39,7 @@ class MLP(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape: tuple[int, ...] = tuple(data_shape)
+    self.data_shape = data_shape
     self.depth = depth
     self.time_features = time_features
     self.time_scale = time_scale
@@ -51,20 +50,19 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label: LabelEmbedder | None = (
-      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
-    )
-    features += width if num_classes else 0
+    self.label: LabelEmbedder | None = None
+    if num_classes:
+      self.label = LabelEmbedder(num_classes, width, rngs=rngs)
+      features += width
     for i in range(depth):
-      layer = nnx.Linear(features, width, dtype=self.dtype, rngs=rngs)
+      layer = nnx.Linear(features, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", layer)
       features = width
-    init = nnx.initializers
-    self.output: nnx.Linear = nnx.Linear(
-      features,
-      heads * dimension,
-      kernel_init=init.zeros if zero_output else init.lecun_normal(),
-      rngs=rngs,
+    init = (
+      nnx.initializers.zeros if zero_output else nnx.initializers.lecun_normal()
+    )
+    self.output = nnx.Linear(
+      features, heads * dimension, kernel_init=init, rngs=rngs
     )
 
   def __call__(
@@ -85,9 +83,8 @@ class MLP(nnx.Module):
     batch = xt.shape[0]
     parts = [xt.reshape(batch, -1), self._time_features(t)]
     if self.second_time:
-      parts.append(
-        self._time_features(t.astype(jnp.float32) - s.astype(jnp.float32))
-      )
+      gap = t.astype(jnp.float32) - s.astype(jnp.float32)
+      parts.append(self._time_features(gap))
     if self.guidance_inputs:
       parts.extend(map(self._time_features, guidance_of(cond)))
     if self.label is not None:
@@ -117,7 +114,7 @@ def mlp(
   zero_output: bool = False,
   dtype: str = "float32",
 ) -> Network:
-  """Make a multilayer perceptron with SiLU units.
+  """Make a multilayer perceptron with SiLU units for samples [B, *data_shape].
 
   Args:
     data_shape: Shape of one sample: (D,) for points, (H, W, C) for images.
@@ -127,21 +124,17 @@ def mlp(
     time_scale: Factor on times before the sinusoids.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`.
-    second_time: Whether the network sees t - s; False makes it ignore `s`.
+    second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
     heads: Number of predictions; more than one make a tuple.
     zero_output: Whether the output layer starts at zero.
     dtype: "float32" or "bfloat16", the type of the hidden layers' arithmetic.
 
-  Returns:
-    A `Network` for samples [B, *data_shape].
-
   Raises:
-    UsageError: If a field has an impossible value.
+    UsageError: If an option has an impossible value.
 
   Example:
-    >>> import jax, jax.numpy as jnp
     >>> network = mlp(data_shape=(2,), width=8)
     >>> params = network.init(jax.random.key(0))
     >>> t = jnp.ones(3)
@@ -152,14 +145,11 @@ def mlp(
     raise UsageError(f"data_shape={data_shape}: give positive sizes")
   check_at_least(1, width=width, depth=depth, heads=heads)
   check_at_least(0, num_classes=num_classes)
-  if time_features < 2 or time_features % 2:
-    raise UsageError(
-      f"time_features={time_features}: give an even number, 2 or more"
-    )
+  check_even(time_features=time_features)
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: MLP(
-      data_shape=data_shape,
+      data_shape=tuple(data_shape),
       width=width,
       depth=depth,
       time_features=time_features,

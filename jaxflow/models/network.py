@@ -6,6 +6,8 @@ arrays, its `apply` is an ordinary function of them, so `jax.jit`, `jax.vmap`,
 """
 
 import contextlib
+import itertools
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -16,21 +18,6 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
-
-__all__ = [
-  "Apply",
-  "Network",
-  "abstract_graph",
-  "abstract_module",
-  "check_at_least",
-  "check_network",
-  "check_shape",
-  "compute_dtype",
-  "functional",
-  "init_parameters",
-  "module_of",
-  "rngs_of",
-]
 
 # How messages write a call, and the batch that `check_network` calls with.
 _CALL = "apply(params, xt, t, s, cond, key=None)"
@@ -159,17 +146,13 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
 
   The module must hold parameters only (no BatchNorm, no random state) and be
   callable as `module(xt, t, s, cond, key)`; one that shows its activations has
-  a method `hidden(xt, t, s, cond)`.
+  a method `hidden(xt, t, s, cond)`. Nothing is allocated before the network's
+  `init` is called.
 
   Args:
     make_module: Builds the module from `nnx.Rngs`.
 
-  Returns:
-    The `Network`; nothing is allocated before its `init` is called.
-
   Example:
-    >>> import jax, jax.numpy as jnp
-    >>> from flax import nnx
     >>> class Scale(nnx.Module):
     ...   def __init__(self, rngs):
     ...     self.weight = nnx.Param(2 * jnp.ones(()))
@@ -181,10 +164,7 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     >>> network.apply(params, jnp.ones((1, 2)), time, time, None).tolist()
     [[2.0, 2.0]]
   """
-  module = module_of(make_module)
-
-  def init(key: Array) -> PyTree:
-    return init_parameters(make_module, key)
+  init, module = init_and_module(make_module)
 
   def apply(
     params: PyTree,
@@ -204,19 +184,17 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
   return Network(init, apply, hidden)
 
 
-def module_of(
+def init_and_module(
   make_module: Callable[[nnx.Rngs], nnx.Module],
-) -> Callable[[PyTree], Any]:
-  """Return a function that maps parameters to the module with them."""
-  graph = abstract_graph(make_module)
+) -> tuple[Callable[[Array], PyTree], Callable[[PyTree], Any]]:
+  """Return `init(key) -> params` and `module(params)` of a maker of modules."""
+  graph, _ = abstract_module(make_module)
   # A merge inside the traced function, with fresh variables, is what lets
   # forward mode pass through it.
-  return lambda params: nnx.merge(graph, params, copy=True)
-
-
-def abstract_graph(make_module: Callable[[nnx.Rngs], Any]) -> nnx.GraphDef[Any]:
-  """Return the structure of a module without allocating its parameters."""
-  return abstract_module(make_module)[0]
+  return (
+    lambda key: init_parameters(make_module, key),
+    lambda params: nnx.merge(graph, params, copy=True),
+  )
 
 
 def abstract_module(
@@ -228,33 +206,19 @@ def abstract_module(
   return graph, dict(nnx.to_pure_dict(state))
 
 
-class _Keys:
-  """The keys of `nnx.Rngs(key)`, one after the other.
-
-  That counts in an array, and the longer a program, the longer nnx takes to
-  count in a traced one: seconds for a network of 400 layers.
-  """
-
-  def __init__(self, key: Array):
-    self._key = key
-    self._count = 0
-
-  def params(self) -> Array:
-    """Return the next key."""
-    key = jax.random.fold_in(self._key, self._count)
-    self._count += 1
-    return key
-
-
 def rngs_of(key: Array) -> nnx.Rngs:
-  """Return the keys of initial values as layers take them.
+  """Return the keys of `nnx.Rngs(key)`, one after the other.
+
+  nnx counts them in an array, and the longer a program, the longer it takes to
+  count in a traced one: seconds for a network of 400 layers.
 
   Example:
     >>> keys = [make(jax.random.key(0)) for make in (rngs_of, nnx.Rngs)]
     >>> bool((keys[0].params() == keys[1].params()).all())
     True
   """
-  return cast(nnx.Rngs, _Keys(key))
+  keys = (jax.random.fold_in(key, i) for i in itertools.count())
+  return cast(nnx.Rngs, types.SimpleNamespace(params=lambda: next(keys)))
 
 
 def init_parameters(
@@ -265,12 +229,7 @@ def init_parameters(
 
 
 def compute_dtype(dtype: Any) -> jnp.dtype:
-  """Return the type of a network's arithmetic: float32 or bfloat16.
-
-  Example:
-    >>> compute_dtype("bfloat16").name
-    'bfloat16'
-  """
+  """Return the type of a network's arithmetic: float32 or bfloat16."""
   name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
   if name not in ("float32", "bfloat16"):
     raise UsageError(f"dtype={name}: give float32 or bfloat16")
@@ -282,6 +241,27 @@ def check_at_least(least: int, **values: int) -> None:
   for name, value in values.items():
     if value < least:
       raise UsageError(f"{name}={value}: give {least} or more")
+
+
+def check_even(**values: int) -> None:
+  """Raise UsageError if a number of cosines and sines is odd or below 2."""
+  for name, value in values.items():
+    if value < 2 or value % 2:
+      raise UsageError(f"{name}={value}: give an even number, 2 or more")
+
+
+def check_image_network(
+  *, data_shape: tuple[int, ...], num_classes: int, heads: int, dropout: float
+) -> None:
+  """Raise UsageError if no network of images can have these options."""
+  if len(data_shape) != 3 or min(data_shape) < 1:
+    raise UsageError(
+      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
+    )
+  check_at_least(0, num_classes=num_classes)
+  check_at_least(1, heads=heads)
+  if not 0 <= dropout < 1:
+    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
 
 
 def check_shape(samples: Array, data_shape: tuple[int, ...]) -> None:

@@ -2,8 +2,6 @@
 
 from jaxflow.types import Array
 
-__all__ = ["patchify", "unpatchify"]
-
 
 def patchify(images: Array, patch_size: int) -> Array:
   """Cut images [B, H, W, C] into tokens [B, T, patch_size ** 2 * C].
@@ -24,7 +22,7 @@ def patchify(images: Array, patch_size: int) -> Array:
 
 
 def unpatchify(
-  tokens: Array, patch_size: int, data_shape: tuple[int, int, int]
+  tokens: Array, patch_size: int, data_shape: tuple[int, ...]
 ) -> Array:
   """Join tokens [B, T, patch_size ** 2 * C] to images [B, H, W, C].
 

@@ -42,30 +42,13 @@ import numpy as np
 from jaxflow.errors import UsageError
 from jaxflow.types import Array
 
-__all__ = [
-  "PRECISION",
-  "PROTOCOLS",
-  "Protocol",
-  "prepare",
-  "quantise",
-  "resize",
-  "rgb",
-]
-
 # Numbers are compared between machines: no product may be rounded to 16 bits.
 PRECISION = jax.lax.Precision.HIGHEST
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-  """One row of the table above.
-
-  Attributes:
-    side: Pixels a side after resizing; None for no resizing.
-    half_pixel: Whether pixels are read at (2), not at (3).
-    shift: Number that is subtracted from 8-bit values.
-    scale: Divisor of the result.
-  """
+  """A row of the table above; `half_pixel` means (2), else it is (3)."""
 
   side: int | None
   half_pixel: bool = True
@@ -82,14 +65,7 @@ PROTOCOLS = {
 
 
 def prepare(images: Array, protocol: Protocol) -> Array:
-  """Preprocess images by a protocol.
-
-  Args:
-    images: [B, H, W, C] in [-1, 1]; other values are clipped.
-    protocol: A value of `PROTOCOLS`.
-
-  Returns:
-    Input of the network, float32, [B, side, side, C].
+  """Return images [B, H, W, C] in [-1, 1] as the input of a network, float32.
 
   Example:
     >>> prepare(jnp.ones((1, 4, 4, 1)), PROTOCOLS["adm"]).shape
@@ -113,15 +89,7 @@ def quantise(images: Array) -> Array:
 
 
 def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
-  """Resize images [B, H, W, C] to squares, bilinearly, by eq. (2) or (3).
-
-  Args:
-    images: Images of any height and width.
-    side: Pixels a side.
-    half_pixel: Whether pixels are read at (2), not at (3).
-
-  Returns:
-    [B, side, side, C], float32.
+  """Resize images [B, H, W, C] to [B, side, side, C] by eq. (2) or (3).
 
   Example:
     >>> row = jnp.array([0.0, 8.0]).reshape(1, 1, 2, 1)
@@ -141,16 +109,7 @@ def resize(images: Array, side: int, *, half_pixel: bool) -> Array:
 def rgb(images: Array, name: str) -> Array:
   """Return colour images [B, H, W, 3]; gray ones, [B, H, W, 1], are repeated.
 
-  Args:
-    images: The images.
-    name: The network that wants them, for the message.
-
-  Raises:
-    UsageError: If they are neither.
-
-  Example:
-    >>> rgb(jnp.ones((2, 8, 8, 1)), "inception").shape
-    (2, 8, 8, 3)
+  Raises UsageError, with the name of the network, if they are neither.
   """
   if images.ndim != 4 or images.shape[3] not in (1, 3):
     raise UsageError(

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 
 from jaxflow.types import PyTree
 
-__all__ = ["with_second_time"]
-
 
 def with_second_time(
   params: PyTree, fresh: PyTree, *, data_shape: tuple[int, ...]

@@ -7,17 +7,12 @@ eight times the first width; a point [B, D] passes `depth` hidden layers.
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models.layers import group_norm, rectify
 from jaxflow.models.network import check_at_least, check_shape
 from jaxflow.types import Array
-
-__all__ = ["Trunk", "check_trunk", "group_norm", "rectify"]
-
-_he = nnx.initializers.he_normal()
 
 
 class Trunk(nnx.Module):
@@ -36,15 +31,16 @@ class Trunk(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape: tuple[int, ...] = tuple(data_shape)
+    self.data_shape = tuple(data_shape)
     self.depth = depth
     self.norm = norm
     self.dtype = dtype
-    options = {"kernel_init": _he, "dtype": dtype, "rngs": rngs}
+    he = nnx.initializers.he_normal()
+    options = {"kernel_init": he, "dtype": dtype, "rngs": rngs}
     image = len(data_shape) == 3
     before = data_shape[-1]
     if image:
-      self.input: nnx.Conv = nnx.Conv(before, width, (3, 3), **options)
+      self.input = nnx.Conv(before, width, (3, 3), **options)
       before = width
     for i in range(depth):
       self.width = width * 2 ** min(i + 1, 3) if image else width
@@ -54,7 +50,9 @@ class Trunk(nnx.Module):
         layer = nnx.Linear(before, self.width, **options)
       setattr(self, f"layer_{i}", layer)
       if norm == "group":
-        setattr(self, f"norm_{i}", group_norm(self.width, dtype, rngs))
+        # A group has four channels or more: of one place, one would leave 0.
+        groups = max(1, math.gcd(self.width, 32) // 4)
+        setattr(self, f"norm_{i}", group_norm(self.width, groups, dtype, rngs))
       before = self.width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
@@ -71,27 +69,6 @@ class Trunk(nnx.Module):
       x = rectify(x)
       levels.append(x if x.ndim == 4 else x[:, None])
     return tuple(levels)
-
-
-def rectify(x: Array) -> Array:
-  """Compute a leaky rectifier of slope 0.2 below zero."""
-  return jax.nn.leaky_relu(x, 0.2)
-
-
-def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Make a group norm of up to eight groups; its statistics are float32.
-
-  A group has four channels or more: of one place, one channel would leave 0.
-  """
-  groups = max(n for n in (1, 2, 4, 8) if n == 1 or width % (4 * n) == 0)
-  return nnx.GroupNorm(
-    width,
-    num_groups=groups,
-    use_fast_variance=False,
-    dtype=dtype,
-    param_dtype=jnp.float32,
-    rngs=rngs,
-  )
 
 
 def check_trunk(

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxflow.errors import UsageError
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   LabelEmbedder,
@@ -32,6 +31,7 @@ from jaxflow.models.embeddings import (
 from jaxflow.models.network import (
   Network,
   check_at_least,
+  check_image_network,
   check_shape,
   compute_dtype,
   functional,
@@ -45,8 +45,6 @@ from jaxflow.models.unet_blocks import (
 from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.types import Array, PyTree
 
-__all__ = ["unet"]
-
 
 class UNet(nnx.Module):
   """A U-Net over images [B, H, W, C]."""
@@ -54,7 +52,7 @@ class UNet(nnx.Module):
   def __init__(
     self,
     *,
-    data_shape: tuple[int, int, int],
+    data_shape: tuple[int, ...],
     channels: int,
     multipliers: tuple[int, ...],
     num_blocks: int,
@@ -75,19 +73,19 @@ class UNet(nnx.Module):
     self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
-    self.time: Embedder = Embedder(channels, embedding, rngs=rngs)
-    self.interval: Embedder | None = (
+    self.time = Embedder(channels, embedding, rngs=rngs)
+    self.interval = (
       Embedder(channels, embedding, rngs=rngs) if second_time else None
     )
     # The deviation of a one-hot label times sqrt(num_classes), through a linear
     # map with Xavier's initial values, as published.
     std = math.sqrt(2 * num_classes / (num_classes + channels))
-    self.label: LabelEmbedder | None = (
+    self.label = (
       LabelEmbedder(num_classes, channels, std=std, rngs=rngs)
       if num_classes
       else None
     )
-    self.guidance: GuidanceEmbedder | None = (
+    self.guidance = (
       GuidanceEmbedder(embedding, scale=time_scale, rngs=rngs)
       if guidance_inputs
       else None
@@ -95,7 +93,7 @@ class UNet(nnx.Module):
     encoder, decoder = layers(
       data_shape[0], channels, multipliers, num_blocks, attention_resolutions
     )
-    self.input: nnx.Conv = convolution(data_shape[2], channels, dtype, rngs)
+    self.input = convolution(data_shape[2], channels, dtype, rngs)
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
@@ -109,12 +107,12 @@ class UNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth: int = len(encoder)
-    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
+    self.depth = len(encoder)
+    self.joins = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
-    self.norm: nnx.GroupNorm = group_norm(width, jnp.float32, rngs)
+    self.norm = group_norm(width, jnp.float32, rngs)
     self.heads = heads
-    self.output: nnx.Conv = convolution(
+    self.output = convolution(
       width, heads * data_shape[2], jnp.float32, rngs, zero=True
     )
 
@@ -204,7 +202,7 @@ def unet(
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:
-  """Make a DDPM++ U-Net; the defaults are EDM's for CIFAR-10.
+  """Make a DDPM++ U-Net for images [B, H, W, C]; by default EDM's of CIFAR-10.
 
   Parameters, times, their embeddings, the statistics of group norms and the
   output are float32 whatever `dtype` is.
@@ -219,7 +217,7 @@ def unet(
       are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
-    second_time: Whether the network sees t - s; False makes it ignore `s`.
+    second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
     heads: Number of predictions, which share all but the last convolution;
@@ -229,14 +227,10 @@ def unet(
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
     remat: Whether to recompute each block in the backward pass.
 
-  Returns:
-    A `Network` for images [B, H, W, C].
-
   Raises:
-    UsageError: If a field has an impossible value.
+    UsageError: If an option has an impossible value.
 
   Example:
-    >>> import jax, jax.numpy as jnp
     >>> network = unet(
     ...     data_shape=(4, 4, 1), channels=8, multipliers=(1, 2), num_blocks=1,
     ...     attention_resolutions=(2,))
@@ -245,16 +239,15 @@ def unet(
     >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  check_at_least(1, num_blocks=num_blocks, heads=heads)
+  check_at_least(1, num_blocks=num_blocks)
+  check_image_network(
+    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+  )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
-  check_at_least(0, num_classes=num_classes)
-  if not 0 <= dropout < 1:
-    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
-  height, breadth, colours = data_shape
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: UNet(
-      data_shape=(height, breadth, colours),
+      data_shape=tuple(data_shape),
       channels=channels,
       multipliers=tuple(multipliers),
       num_blocks=num_blocks,

@@ -25,17 +25,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxflow.models.transformer import TokenLinear
+from jaxflow.models import layers
+from jaxflow.models.layers import TokenLinear
 from jaxflow.types import Array
-
-__all__ = [
-  "Embedder",
-  "UNetBlock",
-  "convolution",
-  "double",
-  "group_norm",
-  "halve",
-]
 
 _xavier = nnx.initializers.xavier_uniform()
 _attention = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
@@ -43,22 +35,14 @@ _zeros = nnx.initializers.zeros
 
 
 def group_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  """Make a group norm of up to 32 groups; its statistics are float32.
+  """Make a group norm of up to 32 groups.
 
   A group has four channels or more, as published; where these do not divide
   the channels, there are fewer groups.
   """
   most = min(32, width // 4)
   groups = next(n for n in range(most, 0, -1) if width % n == 0)
-  return nnx.GroupNorm(
-    width,
-    num_groups=groups,
-    epsilon=1e-6,
-    use_fast_variance=False,
-    dtype=dtype,
-    param_dtype=jnp.float32,
-    rngs=rngs,
-  )
+  return layers.group_norm(width, groups, dtype, rngs)
 
 
 def convolution(
@@ -93,12 +77,12 @@ def double(x: Array) -> Array:
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
+# Changes of the sides of images.
 RESAMPLE: dict[str, Callable[[Array], Array]] = {
   "keep": lambda x: x,
   "halve": halve,
   "double": double,
 }
-"""Changes of the sides of images, by name."""
 
 
 class Embedder(nnx.Module):
@@ -117,7 +101,7 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.norm: nnx.GroupNorm = group_norm(width, dtype, rngs)
+    self.norm = group_norm(width, dtype, rngs)
     self.qkv = TokenLinear(
       width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
     )
@@ -152,13 +136,13 @@ class UNetBlock(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.resample = resample
-    self.norm_1: nnx.GroupNorm = group_norm(before, dtype, rngs)
-    self.conv_1: nnx.Conv = convolution(before, width, dtype, rngs)
-    self.embedding: nnx.Linear = nnx.Linear(
+    self.norm_1 = group_norm(before, dtype, rngs)
+    self.conv_1 = convolution(before, width, dtype, rngs)
+    self.embedding = nnx.Linear(
       embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
     )
-    self.norm_2: nnx.GroupNorm = group_norm(width, dtype, rngs)
-    self.conv_2: nnx.Conv = convolution(width, width, dtype, rngs, zero=True)
+    self.norm_2 = group_norm(width, dtype, rngs)
+    self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
       TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
@@ -168,21 +152,18 @@ class UNetBlock(nnx.Module):
     self.attention = (
       SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
     )
-    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
+    self.dropout = nnx.Dropout(dropout)
 
   def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
-    """Return images [B, H', W', width], in the type of x.
+    """Return images [B, H', W', width] of [B, H, W, before], in their type.
 
-    Args:
-      x: Images [B, H, W, before].
-      embedding: Embedding of times and label [B, embedding].
-      key: Dropout key, or None to drop nothing.
+    The embedding [B, embedding] is that of times and label. A key drops units;
+    None drops none.
     """
     resample = RESAMPLE[self.resample]
     h = self.conv_1(resample(jax.nn.silu(self.norm_1(x))))
-    h = jax.nn.silu(
-      self.norm_2(h + self.embedding(embedding)[:, None, None, :])
-    )
+    h = self.norm_2(h + self.embedding(embedding)[:, None, None, :])
+    h = jax.nn.silu(h)
     h = self.dropout(h, deterministic=key is None, rngs=key)
     x = resample(x)
     x = x if self.skip is None else self.skip(x)

@@ -4,8 +4,6 @@ import dataclasses
 
 from jaxflow.errors import UsageError
 
-__all__ = ["check_levels", "layers"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -74,21 +72,7 @@ def check_levels(
   multipliers: tuple[int, ...],
   attention_resolutions: tuple[int, ...],
 ) -> None:
-  """Raise UsageError unless images can be halved to these levels.
-
-  Args:
-    data_shape: Shape (H, W, C) of one image.
-    channels: Channels of the first layer.
-    multipliers: Factors on `channels`, one a level.
-    attention_resolutions: Heights at which blocks attend.
-
-  Example:
-    >>> check_levels((32, 32, 3), 128, (2, 2, 2), (16, 8))
-  """
-  if len(data_shape) != 3 or min(data_shape) < 1:
-    raise UsageError(
-      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
-    )
+  """Raise UsageError unless images (H, W, C) can be halved to these levels."""
   if channels < 4 or channels % 2:
     raise UsageError(
       f"channels={channels}: sinusoidal features come in pairs; give an even "

@@ -7,7 +7,7 @@ from jaxflow.pretrained.feature_distances import (
   feature_distance,
   lpips_distance,
 )
-from jaxflow.pretrained.inception import inception, inception_of
+from jaxflow.pretrained.inception import inception
 from jaxflow.pretrained.vgg import read_lpips_weights, vgg16
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
   "efficientnet_lite0",
   "feature_distance",
   "inception",
-  "inception_of",
   "lpips_distance",
   "read_lpips_weights",
   "vgg16",

@@ -18,15 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.network import (
-  abstract_module,
-  compute_dtype,
-  init_parameters,
-)
+from jaxflow.models.network import compute_dtype, init_and_module
 from jaxflow.pretrained.autoencoder_parts import GROUPS, Decoder, Encoder
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Autoencoder", "autoencoder"]
+# The parameters of either half.
+ENCODER = ("encoder", "quant_conv")
+DECODER = ("post_quant_conv", "decoder")
 
 # Between these the log-variance is clipped, as published: a deviation is finite
 # whatever the encoder says.
@@ -61,11 +59,9 @@ class _Encoding(nnx.Module):
   """The half that makes latents."""
 
   def __init__(self, rngs: nnx.Rngs, **options: Any):
-    channels, dtype = 2 * options["latent_channels"], options["dtype"]
+    size, dtype = 2 * options["latent_channels"], options["dtype"]
     self.encoder = Encoder(rngs=rngs, **options)
-    self.quant_conv = nnx.Conv(
-      channels, channels, (1, 1), dtype=dtype, rngs=rngs
-    )
+    self.quant_conv = nnx.Conv(size, size, (1, 1), dtype=dtype, rngs=rngs)
 
   def __call__(self, images: Array) -> tuple[Array, Array]:
     moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
@@ -77,10 +73,8 @@ class _Decoding(nnx.Module):
   """The half that makes images."""
 
   def __init__(self, rngs: nnx.Rngs, **options: Any):
-    channels, dtype = options["latent_channels"], options["dtype"]
-    self.post_quant_conv = nnx.Conv(
-      channels, channels, (1, 1), dtype=dtype, rngs=rngs
-    )
+    size, dtype = options["latent_channels"], options["dtype"]
+    self.post_quant_conv = nnx.Conv(size, size, (1, 1), dtype=dtype, rngs=rngs)
     self.decoder = Decoder(rngs=rngs, **options)
 
   def __call__(self, latents: Array) -> Array:
@@ -97,6 +91,8 @@ def autoencoder(
 ) -> Autoencoder:
   """Make an autoencoder; by default that of Stable Diffusion 1.
 
+  Nothing is allocated before its `init` is called.
+
   Args:
     width: Channels at full size, a multiple of 32.
     multipliers: Channels of each level, in widths; every level but the last
@@ -104,13 +100,6 @@ def autoencoder(
     layers: Residual blocks a level of the encoder; the decoder has one more.
     latent_channels: Channels of a latent.
     dtype: "float32" or "bfloat16", the type of the arithmetic.
-
-  Returns:
-    The `Autoencoder`; nothing is allocated before its `init` is called.
-
-  Raises:
-    UsageError: If a field has an impossible value; in `encode`, if the images
-      are not [B, H, W, 3] of a size that the factor divides.
 
   Example:
     >>> model = autoencoder(width=32, multipliers=(1, 2), layers=1)
@@ -133,13 +122,12 @@ def autoencoder(
     "dtype": compute_dtype(dtype),
   }
   factor = 2 ** (len(multipliers) - 1)
-  halves = [lambda r, h=h: h(r, **options) for h in (_Encoding, _Decoding)]
-  (encoding, shapes), (decoding, others) = map(abstract_module, halves)
+  init_encoder, encoder = init_and_module(lambda r: _Encoding(r, **options))
+  init_decoder, decoder = init_and_module(lambda r: _Decoding(r, **options))
 
   def init(key: Array) -> PyTree:
-    keys = jax.random.split(key)
-    parts = map(init_parameters, halves, keys)
-    return {name: part for half in parts for name, part in half.items()}
+    first, second = jax.random.split(key)
+    return init_encoder(first) | init_decoder(second)
 
   def encode(params: PyTree, images: Array) -> tuple[Array, Array]:
     height, side, channels = images.shape[1:]
@@ -148,18 +136,16 @@ def autoencoder(
         f"images of shape {images.shape[1:]}: give (height, width, 3), both "
         f"multiples of {factor}"
       )
-    part = {name: params[name] for name in ("encoder", "quant_conv")}
-    return nnx.merge(encoding, part, copy=True)(images)
+    return encoder({name: params[name] for name in ENCODER})(images)
 
   def decode(params: PyTree, latents: Array) -> Array:
-    part = {name: params[name] for name in ("decoder", "post_quant_conv")}
-    return nnx.merge(decoding, part, copy=True)(latents)
+    return decoder({name: params[name] for name in DECODER})(latents)
 
   return Autoencoder(
     init=init,
     encode=encode,
     decode=decode,
-    shapes=shapes | others,
+    shapes=jax.eval_shape(init, jax.random.key(0)),
     factor=factor,
     channels=latent_channels,
   )

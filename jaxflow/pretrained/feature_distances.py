@@ -15,8 +15,6 @@ from jaxflow.pretrained.vgg import LPIPS_SHA256, read_lpips_weights
 from jaxflow.types import PyTree
 from jaxflow.weights import Distance, l2
 
-__all__ = ["FeatureDistance", "feature_distance", "lpips_distance"]
-
 
 @dataclasses.dataclass(frozen=True)
 class FeatureDistance:
@@ -35,22 +33,16 @@ class FeatureDistance:
 
 
 def feature_distance(*, distance: Distance = l2) -> FeatureDistance:
-  """Compare features by a distance, summed over layers.
-
-  Args:
-    distance: Distance of the features of one layer.
+  """Compare features by a distance for every layer, summed over layers.
 
   Example:
     >>> compare = feature_distance().make(lambda x: 2 * x, None)
     >>> compare(jnp.zeros((1, 4)), jnp.ones((1, 4))).tolist()
     [4.0]
   """
-
-  def make(features, params):
-    del params
-    return perceptual.feature_distance(features, distance=distance)
-
-  return FeatureDistance(make)
+  return FeatureDistance(
+    lambda features, _: perceptual.feature_distance(features, distance=distance)
+  )
 
 
 def lpips_distance(

@@ -17,13 +17,11 @@ References:
   Seitzer 2020, pytorch-fid, for the weights and their names.
 """
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.extractors import Extractor, digest
+from jaxflow.models.extractors import Extractor
 from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
 from jaxflow.pretrained.inception_blocks import (
   THREE,
@@ -36,9 +34,7 @@ from jaxflow.pretrained.inception_blocks import (
   largest,
 )
 from jaxflow.pretrained.torch_parameters import module_with, read_parameters
-from jaxflow.types import Array, PyTree
-
-__all__ = ["Inception", "inception", "inception_of"]
+from jaxflow.types import Array
 
 # Of the published file; its first digits are in the name.
 INCEPTION_SHA256 = (
@@ -55,25 +51,23 @@ class Inception(nnx.Module):
 
   def __init__(self, rngs: nnx.Rngs):
     options = {"padding": "VALID", "rngs": rngs}
-    self.Conv2d_1a_3x3: Basic = Basic(3, 32, THREE, stride=2, **options)
-    self.Conv2d_2a_3x3: Basic = Basic(32, 32, THREE, **options)
-    self.Conv2d_2b_3x3: Basic = Basic(32, 64, THREE, rngs=rngs)
-    self.Conv2d_3b_1x1: Basic = Basic(64, 80, rngs=rngs)
-    self.Conv2d_4a_3x3: Basic = Basic(80, 192, THREE, **options)
-    self.Mixed_5b: BlockA = BlockA(192, 32, rngs=rngs)
-    self.Mixed_5c: BlockA = BlockA(256, 64, rngs=rngs)
-    self.Mixed_5d: BlockA = BlockA(288, 64, rngs=rngs)
-    self.Mixed_6a: BlockB = BlockB(288, rngs=rngs)
-    self.Mixed_6b: BlockC = BlockC(768, 128, rngs=rngs)
-    self.Mixed_6c: BlockC = BlockC(768, 160, rngs=rngs)
-    self.Mixed_6d: BlockC = BlockC(768, 160, rngs=rngs)
-    self.Mixed_6e: BlockC = BlockC(768, 192, rngs=rngs)
-    self.Mixed_7a: BlockD = BlockD(768, rngs=rngs)
-    self.Mixed_7b: BlockE = BlockE(1280, by_maximum=False, rngs=rngs)
-    self.Mixed_7c: BlockE = BlockE(2048, by_maximum=True, rngs=rngs)
-    self.fc: nnx.Linear = nnx.Linear(
-      2048, _CLASSES, precision=PRECISION, rngs=rngs
-    )
+    self.Conv2d_1a_3x3 = Basic(3, 32, THREE, stride=2, **options)
+    self.Conv2d_2a_3x3 = Basic(32, 32, THREE, **options)
+    self.Conv2d_2b_3x3 = Basic(32, 64, THREE, rngs=rngs)
+    self.Conv2d_3b_1x1 = Basic(64, 80, rngs=rngs)
+    self.Conv2d_4a_3x3 = Basic(80, 192, THREE, **options)
+    self.Mixed_5b = BlockA(192, 32, rngs=rngs)
+    self.Mixed_5c = BlockA(256, 64, rngs=rngs)
+    self.Mixed_5d = BlockA(288, 64, rngs=rngs)
+    self.Mixed_6a = BlockB(288, rngs=rngs)
+    self.Mixed_6b = BlockC(768, 128, rngs=rngs)
+    self.Mixed_6c = BlockC(768, 160, rngs=rngs)
+    self.Mixed_6d = BlockC(768, 160, rngs=rngs)
+    self.Mixed_6e = BlockC(768, 192, rngs=rngs)
+    self.Mixed_7a = BlockD(768, rngs=rngs)
+    self.Mixed_7b = BlockE(1280, by_maximum=False, rngs=rngs)
+    self.Mixed_7c = BlockE(2048, by_maximum=True, rngs=rngs)
+    self.fc = nnx.Linear(2048, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
     """Return features, spatial features and logits of prepared images."""
@@ -93,20 +87,19 @@ class Inception(nnx.Module):
 def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
   """Make the extractor of published scores, named "inception".
 
+  Its outputs are features [B, 2048], spatial [B, 2023] and logits [B, 1008].
+
   Args:
     file: Local path of pytorch-fid's pt_inception-2015-12-05-6726825d.pth.
     protocol: "adm", as in ADM's and EDM's tables, or "pytorch_fid"; see
       `preprocessing`.
-
-  Returns:
-    An `Extractor` with features [B, 2048], spatial [B, 2023], logits [B, 1008].
-
-  Raises:
-    UsageError: If the file is not this one, or there is no such protocol.
   """
   if not file:
     raise UsageError(f"file is missing: give {_SOURCE}")
-  apply = _apply_by(protocol)
+  if protocol not in _OF_INCEPTION:
+    raise UsageError(
+      f"protocol={protocol!r}: give one of {', '.join(_OF_INCEPTION)}"
+    )
   return Extractor(
     name="inception",
     protocol=protocol,
@@ -114,45 +107,7 @@ def inception(*, file: str = "", protocol: str = "adm") -> Extractor:
     params=read_parameters(
       file, Inception, sha256=INCEPTION_SHA256, source=_SOURCE
     ),
-    apply=apply,
-  )
-
-
-def inception_of(
-  params: PyTree, *, name: str, protocol: str = "adm"
-) -> Extractor:
-  """Make an extractor of any weights of this network.
-
-  Args:
-    params: The weights, in the tree of `Inception`.
-    name: Its name; not "inception", which is that of published scores.
-    protocol: "adm" or "pytorch_fid".
-
-  Returns:
-    An `Extractor` like `inception`'s.
-
-  Raises:
-    UsageError: If the name is "inception", or there is no such protocol.
-  """
-  if name == "inception":
-    raise UsageError(
-      f"name={name!r} is that of the weights of published scores: give "
-      "another, or read these weights with `inception(file=...)`"
-    )
-  return Extractor(
-    name=name,
-    protocol=protocol,
-    sha256=digest(params),
-    params=params,
-    apply=_apply_by(protocol),
-  )
-
-
-def _apply_by(protocol: str) -> Callable[[PyTree, Array], dict[str, Array]]:
-  if protocol not in _OF_INCEPTION:
-    raise UsageError(
-      f"protocol={protocol!r}: give one of {', '.join(_OF_INCEPTION)}"
-    )
-  return lambda params, images: module_with(Inception, params)(
-    prepare(rgb(images, "Inception"), PROTOCOLS[protocol])
+    apply=lambda params, images: module_with(Inception, params)(
+      prepare(rgb(images, "Inception"), PROTOCOLS[protocol])
+    ),
   )

@@ -15,18 +15,6 @@ from flax import nnx
 from jaxflow.pretrained.torch_parameters import FrozenNorm, convolution
 from jaxflow.types import Array
 
-__all__ = [
-  "Basic",
-  "BlockA",
-  "BlockB",
-  "BlockC",
-  "BlockD",
-  "BlockE",
-  "Mixed",
-  "average",
-  "largest",
-]
-
 Kernel = tuple[int, int]
 POINT, THREE, FIVE = (1, 1), (3, 3), (5, 5)
 ROW, COLUMN = (1, 7), (7, 1)
@@ -45,10 +33,10 @@ class Basic(nnx.Module):
     padding: str = "SAME",
     rngs: nnx.Rngs,
   ):
-    self.conv: nnx.Conv = convolution(
+    self.conv = convolution(
       before, width, kernel, stride=stride, padding=padding, rngs=rngs
     )
-    self.bn: FrozenNorm = FrozenNorm(width, eps=1e-3)
+    self.bn = FrozenNorm(width, eps=1e-3)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -166,13 +154,13 @@ class BlockE(Mixed):
   def __init__(self, before: int, *, by_maximum: bool, rngs: nnx.Rngs):
     self.by_maximum = by_maximum
     self.add("branch1x1", before, (320, POINT), rngs=rngs)
-    self.branch3x3_1: Basic = Basic(before, 384, rngs=rngs)
-    self.branch3x3_2a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3_2b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
-    self.branch3x3dbl_1: Basic = Basic(before, 448, rngs=rngs)
-    self.branch3x3dbl_2: Basic = Basic(448, 384, THREE, rngs=rngs)
-    self.branch3x3dbl_3a: Basic = Basic(384, 384, (1, 3), rngs=rngs)
-    self.branch3x3dbl_3b: Basic = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch3x3_1 = Basic(before, 384, rngs=rngs)
+    self.branch3x3_2a = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3_2b = Basic(384, 384, (3, 1), rngs=rngs)
+    self.branch3x3dbl_1 = Basic(before, 448, rngs=rngs)
+    self.branch3x3dbl_2 = Basic(448, 384, THREE, rngs=rngs)
+    self.branch3x3dbl_3a = Basic(384, 384, (1, 3), rngs=rngs)
+    self.branch3x3dbl_3b = Basic(384, 384, (3, 1), rngs=rngs)
     self.add("branch_pool", before, (192, POINT), rngs=rngs)
 
   def __call__(self, x: Array) -> Array:

@@ -25,8 +25,6 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
-__all__ = ["read", "read_all"]
-
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TYPES = {
@@ -62,20 +60,9 @@ class _Tensor(NamedTuple):
 def read(
   file: str, names: Collection[str], *, sha256: str, source: str
 ) -> dict[str, np.ndarray]:
-  """Read named tensors from a file whose hash is known.
+  """Read named tensors from a file whose hash is known; others are left alone.
 
-  Args:
-    file: Path of a file of `torch.save`, of either form, or of an .npz file.
-    names: The tensors to read; others are left alone.
-    sha256: The hash of the whole file, 64 hexadecimal digits.
-    source: Which file is meant, for messages.
-
-  Returns:
-    Arrays by name.
-
-  Raises:
-    UsageError: The file is missing, is not the expected one, is damaged, holds
-      more than tensors, or lacks a name.
+  Messages say by `source` which file is meant.
   """
   path = pathlib.Path(file).expanduser()
   if not path.is_file():
@@ -96,26 +83,12 @@ def read(
 
 
 def read_all(path: pathlib.Path, *, source: str) -> dict[str, np.ndarray]:
-  """Read every tensor of a file, whatever its hash: the reader runs nothing.
-
-  Args:
-    path: A file of `torch.save`, of either form, or an .npz file.
-    source: Which file is meant, for messages.
-
-  Returns:
-    Arrays by name.
-
-  Raises:
-    UsageError: The file is missing, is damaged, or holds more than tensors.
-  """
+  """Read every tensor of a file, whatever its hash: the reader runs nothing."""
   return _read_or_refuse(path, None, f"path={path}", source)
 
 
 def _read_or_refuse(
-  path: pathlib.Path,
-  names: Collection[str] | None,
-  where: str,
-  source: str,
+  path: pathlib.Path, names: Collection[str] | None, where: str, source: str
 ) -> dict[str, np.ndarray]:
   try:
     return _read(path, names)

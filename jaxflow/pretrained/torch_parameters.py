@@ -6,7 +6,8 @@ height, width] there, one of a linear map [out, in].
 """
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,14 +20,8 @@ from jaxflow.models.preprocessing import PRECISION
 from jaxflow.pretrained import torch_files
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "FrozenNorm",
-  "convolution",
-  "from_torch_layout",
-  "module_with",
-  "read_parameters",
-]
-
+# PyTorch's names of ours.
+_WEIGHTS = {"kernel": "weight", "scale": "weight"}
 # Axes of a tensor of ours, among those of PyTorch's.
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 
@@ -76,19 +71,17 @@ def convolution(
   )
 
 
+# Of a hundred layers it takes a second.
+_structure = functools.cache(abstract_module)
+
+
 def module_with(make_module: Callable[[nnx.Rngs], Any], params: PyTree) -> Any:
   """Return the module that has given parameters.
 
-  Args:
-    make_module: Builds the module; a function of a module, not a lambda.
-    params: Its parameters.
+  Its maker is a function of a module, not a lambda: structures are kept.
   """
   graph, _ = _structure(make_module)
   return nnx.merge(graph, params, copy=True)
-
-
-# Of a hundred layers it takes a second.
-_structure = functools.cache(abstract_module)
 
 
 def read_parameters(
@@ -99,54 +92,62 @@ def read_parameters(
   sha256: str,
   source: str,
 ) -> PyTree:
-  """Read the parameters of a module from a published file.
+  """Read the parameters of a module from a published file, float32 on the host.
 
-  Args:
-    file: Path of a file of `torch.save`, or an .npz file with its names.
-    make_module: Builds the module.
-    name_of: From the place of a parameter, ["fc", "weight"] for instance, to
-      the name of its tensor.
-    sha256: Hash of the file.
-    source: Which file is meant, for messages.
-
-  Returns:
-    float32 NumPy arrays in a nested dict.
-
-  Raises:
-    UsageError: If the file is missing, is not the expected one, is damaged, or
-      lacks a tensor.
+  A file is one of `torch.save`, or an .npz file with its names. Messages say by
+  `source` which file is meant.
   """
   _, shapes = _structure(make_module)
-  leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-  names = [name_of(_place([key.key for key in path])) for path, _ in leaves]
-  tensors = torch_files.read(file, names, sha256=sha256, source=source)
-  return jax.tree_util.tree_unflatten(
-    tree,
-    [
-      from_torch_layout(name, tensors[name], leaf.shape, f"file={file}")
-      for name, (_, leaf) in zip(names, leaves, strict=True)
-    ],
+  names = tensor_names(shapes, name_of)
+  tensors = torch_files.read(
+    file, jax.tree.leaves(names), sha256=sha256, source=source
   )
+  return from_tensors(tensors, names, shapes, f"file={file}")
 
 
-def _place(place: list[str]) -> list[str]:
-  """Rename kernels to PyTorch's weights."""
-  return ["weight" if part == "kernel" else part for part in place]
+def tensor_names(shapes: PyTree, name_of: Callable[[list[str]], str]) -> PyTree:
+  """Return the names of the tensors that hold parameters.
+
+  `name_of` makes a name of a place, ["fc", "weight"] for instance.
+  """
+
+  def name(path: Any, _: Any) -> str:
+    *modules, last = (str(key.key) for key in path)
+    return name_of([*modules, _WEIGHTS.get(last, last)])
+
+  return jax.tree_util.tree_map_with_path(name, shapes)
+
+
+def dotted(place: list[str]) -> str:
+  """Return the name of a place where `_0` stands for `.0`.
+
+  Example:
+    >>> dotted(["encoder", "mid_block", "resnets_1", "norm1", "weight"])
+    'encoder.mid_block.resnets.1.norm1.weight'
+  """
+  return re.sub(r"_(\d+)\.", r".\1.", ".".join(place))
+
+
+def from_tensors(
+  tensors: Mapping[str, np.ndarray], names: PyTree, shapes: PyTree, where: str
+) -> PyTree:
+  """Return parameters of the tensors of these names; messages say `where`."""
+  return jax.tree.map(
+    lambda name, leaf: from_torch_layout(
+      name, tensors[name], leaf.shape, where
+    ),
+    names,
+    shapes,
+  )
 
 
 def from_torch_layout(
   name: str, tensor: np.ndarray, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
-  """Return a tensor of PyTorch's layout in ours, float32.
+  """Return a tensor of PyTorch's layout as ours, of this shape, float32.
 
-  Args:
-    name: Name of the tensor, for messages.
-    tensor: The tensor; a linear map may be a convolution of 1 x 1.
-    shape: Shape of the result.
-    where: Start of messages.
-
-  Raises:
-    UsageError: If the tensor has another shape.
+  A linear map may be a convolution of 1 x 1 there. Raises UsageError if the
+  tensor has another shape.
   """
   axes = _AXES[len(shape)]
   expected = tuple(shape[axes.index(i)] for i in range(len(shape)))

@@ -19,24 +19,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.features import Features, feature_functions
-from jaxflow.models.network import compute_dtype
+from jaxflow.models.features import Features
+from jaxflow.models.network import compute_dtype, init_and_module
+from jaxflow.models.preprocessing import rgb
 from jaxflow.pretrained import torch_files
-from jaxflow.pretrained.torch_parameters import read_parameters
+from jaxflow.pretrained.torch_parameters import (
+  dotted,
+  from_torch_layout,
+  read_parameters,
+)
 from jaxflow.types import Array
-
-__all__ = ["LPIPS_SHA256", "VGG", "VGG16_SHA256", "read_lpips_weights", "vgg16"]
 
 Stages = tuple[tuple[int, ...], ...]
 
-VGG16_STAGES: Stages = (
-  (64, 64),
-  (128, 128),
-  (256, 256, 256),
-  (512, 512, 512),
-  (512, 512, 512),
-)
-"""Channels of the convolutions of each stage."""
+# Channels of the convolutions of each stage.
+VGG16_STAGES = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 
 # Of the published files. The first digits of the first are in its name; both
 # are what checks of the files in public repositories state.
@@ -63,8 +60,8 @@ class VGG(nnx.Module):
     self.resize = resize
     self.dtype = dtype
     before = 3
+    init = nnx.initializers.he_normal()
     for name, width in _convolutions(stages):
-      init = nnx.initializers.he_normal()
       layer = nnx.Conv(
         before, width, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
       )
@@ -84,21 +81,16 @@ class VGG(nnx.Module):
       features.append(x)
     return tuple(features)
 
-  def _scaled(self, x: Array) -> Array:
-    if x.ndim != 4 or x.shape[3] not in (1, 3):
-      raise UsageError(
-        f"data_shape={x.shape[1:]}: VGG16 sees images (height, width, 3), or "
-        "gray ones, (height, width, 1)"
-      )
+  def _scaled(self, images: Array) -> Array:
+    x = rgb(images, "VGG16")
     if self.resize is not None:
-      shape = (x.shape[0], self.resize, self.resize, x.shape[3])
-      x = jax.image.resize(x, shape, "bilinear")
-    if min(x.shape[1:3]) < _SMALLEST:
+      x = jax.image.resize(x, (len(x), self.resize, self.resize, 3), "bilinear")
+    elif min(x.shape[1:3]) < _SMALLEST:
       raise UsageError(
-        f"data_shape={x.shape[1:]}: VGG16 needs {_SMALLEST} pixels a side; set "
-        "resize=224, as the consistency papers do, or 64, LPIPS's own patches"
+        f"data_shape={images.shape[1:]}: VGG16 needs {_SMALLEST} pixels a side;"
+        " set resize=224, as the consistency papers do, or 64, LPIPS's own "
+        "patches"
       )
-    x = jnp.broadcast_to(x, (*x.shape[:3], 3))
     shift, scale = (jnp.asarray(c, x.dtype) for c in (_SHIFT, _SCALE))
     return (x - shift.reshape(1, 1, 1, 3)) / scale.reshape(1, 1, 1, 3)
 
@@ -120,14 +112,7 @@ def vgg16(
     resize: Side to which images are resized first, bilinearly; None for none.
       Images below 32 pixels need it.
     dtype: "float32" or "bfloat16", the type of the arithmetic.
-    stages: Channels of every convolution.
-
-  Returns:
-    `Features` of one layer a stage.
-
-  Raises:
-    UsageError: If a field has an impossible value; in `read`, if the file is
-      not what it should be; in `apply`, if the images are too small.
+    stages: Channels of every convolution; a stage is a layer of features.
 
   Example:
     >>> network = vgg16(stages=((2,), (3, 3)), resize=32)
@@ -142,15 +127,16 @@ def vgg16(
   def make_module(rngs: nnx.Rngs) -> VGG:
     return VGG(stages, resize=resize, dtype=compute, rngs=rngs)
 
-  functions = feature_functions(make_module)
+  init, module = init_and_module(make_module)
+  features = Features(init, lambda frozen, x: module(frozen)(x))
   if file is None:
-    return functions
+    return features
   return dataclasses.replace(
-    functions,
+    features,
     read=lambda: read_parameters(
       file,
       make_module,
-      name_of=lambda place: ".".join(place).replace("_", "."),
+      name_of=dotted,
       sha256=sha256,
       source="torchvision's vgg16-397923af.pth",
     ),
@@ -160,37 +146,25 @@ def vgg16(
 def read_lpips_weights(
   file: str, *, sha256: str = LPIPS_SHA256, stages: Stages = VGG16_STAGES
 ) -> tuple[Array, ...]:
-  """Read the weights of the channels, for `perceptual.lpips`.
+  """Read the weights [c] of the channels, one array a stage, not negative.
 
-  Args:
-    file: Local path of LPIPS's lpips/weights/v0.1/vgg.pth, or of an .npz file
-      with its names.
-    sha256: Hash of the file; of a conversion, give its own.
-    stages: Channels of the feature network.
-
-  Returns:
-    Non-negative weights [c], one array a stage.
-
-  Raises:
-    UsageError: If the file is not what it should be.
+  They are for `perceptual.lpips`. The file is lpips/weights/v0.1/vgg.pth of
+  LPIPS, or an .npz file with its names; a conversion has a hash of its own.
   """
   widths = [stage[-1] for stage in stages]
   names = [f"lin{i}.model.1.weight" for i in range(len(widths))]
   source = "lpips/weights/v0.1/vgg.pth of richzhang/PerceptualSimilarity"
-  arrays = torch_files.read(file, names, sha256=sha256, source=source)
+  tensors = torch_files.read(file, names, sha256=sha256, source=source)
   weights = []
   for name, width in zip(names, widths, strict=True):
-    array, shape = arrays[name], (1, width, 1, 1)
-    if array.shape != shape:
-      raise UsageError(
-        f"file={file}: {name} has shape {array.shape}; the network needs "
-        f"{shape}"
-      )
-    if not (array >= 0).all():
+    kernel = from_torch_layout(
+      name, tensors[name], (1, 1, width, 1), f"file={file}"
+    )
+    if not (kernel >= 0).all():
       raise UsageError(
         f"file={file}: {name} has a weight that is not 0 or more; get {source}"
       )
-    weights.append(jnp.asarray(array.reshape(width), jnp.float32))
+    weights.append(jnp.asarray(kernel.reshape(width)))
   return tuple(weights)
 
 

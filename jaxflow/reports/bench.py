@@ -10,7 +10,7 @@
   compared number of samples whose sliced Wasserstein distance was measured;
            null where the data were not there
   rows     a mapping for each model, NFE and batch: the fields of
-           `reports.Cost`; times in seconds, memory in bytes
+           `reports.costs.Cost`; times in seconds, memory in bytes
 """
 
 import dataclasses
@@ -21,20 +21,18 @@ from typing import Any
 
 import jax
 
-from jaxflow import reports
-from jaxflow.config import load_config, make_plan
 from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import replace_file
-from jaxflow.parallel import processes, sharding
-from jaxflow.plans import Plan
-from jaxflow.reports import Cost, Quality
+from jaxflow.parallel import processes
+from jaxflow.reports.costs import Cost, Quality, save_tradeoff, shared_metric
 from jaxflow.reports.quality import DataDistance, evaluated_scores
-from jaxflow.reports.sampled_runs import SampledRun, other_run, teacher_of
+from jaxflow.reports.sampled_runs import (
+  SampledRun,
+  open_run,
+  other_run,
+  teacher_of,
+)
 from jaxflow.reports.timing import TimedSampler, sampler_costs
-from jaxflow.runs.restoring import restore
-from jaxflow.runs.run import Run
-
-__all__ = ["bench"]
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
@@ -52,8 +50,9 @@ def bench(
 ) -> list[Cost]:
   """Measure samplers of a run and of its teacher; write `bench.json`.
 
-  The teacher's solver is the one whose samples are nearest to held-out data
-  with as many calls.
+  `bench.png` shows quality against latency, where all have a metric. The
+  teacher's solver is the one whose samples are nearest to held-out data with as
+  many calls.
 
   Args:
     workdir: The run's folder.
@@ -66,9 +65,6 @@ def bench(
     seconds: How long to time the samplers of a batch.
     say: Prints a line.
 
-  Returns:
-    The costs; `bench.png` shows quality against latency.
-
   Raises:
     UsageError: If an argument is wrong or the workdir holds no run.
     RunError: If a file cannot be written.
@@ -76,14 +72,25 @@ def bench(
   for size in batch:
     if size < 1:
       raise UsageError(f"batch={size}: give at least 1")
-  student, teacher_run, mesh = _restored(workdir, nfe, teacher)
+  student = open_run(workdir, frozen=() if teacher else ("teacher",))
+  for count in nfe:
+    student.run.make_sampler(count)
+  if teacher is None:
+    teacher_run = teacher_of(student)
+  else:
+    with named(workdir="teacher"):
+      teacher_run = other_run(teacher, student)
   if teacher_nfe and teacher_run is None:
     raise UsageError(
       f"teacher_nfe={','.join(map(str, teacher_nfe))}: the run has no "
       "teacher; give one, teacher=FOLDER"
     )
   plan = student.plan
-  distance = _distance(plan, mesh, say)
+  try:
+    distance = DataDistance(plan)
+  except UsageError as error:
+    say(f"note: samples are not compared with data: {error}")
+    distance = None
   counts = nfe or tuple(count for count in NFE if student.allows(count))
   counts = counts or (plan.sample.nfe,)
   samplers = [_scored(student, count, distance, workdir) for count in counts]
@@ -94,45 +101,28 @@ def bench(
         samplers.append(best)
       elif teacher_nfe:
         with named(nfe="teacher_nfe"):
-          teacher_run.plan.model.make_sampler(teacher_run.plan.sample, count)
+          teacher_run.run.make_sampler(count)
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     say("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
   for size in batch or BATCH:
-    costs += sampler_costs(samplers, size, mesh, seconds=seconds, say=say)
-  header = _header(student, distance, mesh)
+    costs += sampler_costs(samplers, size, seconds=seconds, say=say)
+  device = student.mesh.devices.flat[0]
+  header = {
+    "schema": 1,
+    "method": plan.model.name,
+    "data": plan.data.name,
+    "step": int(student.state.step),
+    "device": {
+      "kind": device.device_kind,
+      "platform": device.platform,
+      "count": student.mesh.size,
+    },
+    "jax": jax.__version__,
+    "compared": None if distance is None else distance.num,
+  }
   processes.once(lambda: _write(workdir, header, costs))
   return costs
-
-
-def _restored(
-  workdir: pathlib.Path, nfe: tuple[int, ...], teacher: pathlib.Path | None
-) -> tuple[SampledRun, SampledRun | None, jax.sharding.Mesh]:
-  """Restore a run and its teacher, or None, on the devices; as `bench`."""
-  run = Run(make_plan(load_config(workdir)))
-  sample = run.plan.sample
-  for count in nfe:
-    run.model.make_sampler(sample, count)
-  mesh = sharding.fitting_mesh(run.plan.mesh)
-  teacher_run = None
-  if teacher is not None:
-    with named(workdir="teacher"):
-      teacher_run = other_run(teacher, run.model, mesh)
-  roles = () if teacher_run else ("teacher",)
-  state = restore(run, workdir, mesh=mesh, ema=sample.ema, roles=roles)
-  student = SampledRun(role="run", run=run, state=state)
-  return student, teacher_run or teacher_of(student), mesh
-
-
-def _distance(
-  plan: Plan, mesh: jax.sharding.Mesh, say: Callable[[str], None]
-) -> DataDistance | None:
-  """Return the distance to the data, or None where the data are not there."""
-  try:
-    return DataDistance.of(plan, mesh)
-  except UsageError as error:
-    say(f"note: samples are not compared with data: {error}")
-    return None
 
 
 def _best(
@@ -144,13 +134,7 @@ def _best(
 ) -> TimedSampler | None:
   """Return the teacher with its best solver, or None if none makes the calls.
 
-  Args:
-    teacher: The teacher.
-    nfe: Network calls per sample.
-    distance: The distance to compare by; without it the teacher keeps its own
-      solver.
-    workdir: Its folder, if it has one.
-    say: Prints a line.
+  Without a distance to compare by, the teacher keeps its own solver.
   """
   found = [
     # Evaluations are of the teacher's own solver.
@@ -178,34 +162,13 @@ def _scored(
 ) -> TimedSampler:
   """Return a sampler with the known quality of its samples.
 
-  Args:
-    sampled: The run.
-    nfe: Network calls per sample.
-    distance: The distance of samples to data, or None.
-    workdir: The folder of evaluations of this sampler, or None.
+  The workdir, if there is one, may hold evaluations of this sampler.
   """
   scores = evaluated_scores(workdir, sampled, nfe) if workdir else {}
   if distance is not None:
     near = Quality(value=distance(sampled, nfe), real=distance.real)
     scores = scores | {"sliced_wasserstein": near}
   return TimedSampler(sampled=sampled, nfe=nfe, scores=scores)
-
-
-def _header(
-  student: SampledRun, distance: DataDistance | None, mesh: jax.sharding.Mesh
-) -> dict[str, Any]:
-  """Return all of `bench.json` but its rows."""
-  first = mesh.devices.flat[0]
-  kind, platform = first.device_kind, first.platform
-  return {
-    "schema": 1,
-    "method": student.plan.model.name,
-    "data": student.plan.data.name,
-    "step": int(student.state.step),
-    "device": {"kind": kind, "platform": platform, "count": mesh.size},
-    "jax": jax.__version__,
-    "compared": None if distance is None else len(distance.reference),
-  }
 
 
 def _write(
@@ -217,8 +180,8 @@ def _write(
   path = workdir / "bench.json"
   try:
     replace_file(path, lambda file: file.write_text(text))
-    if reports.shared_metric(costs):
-      reports.save_tradeoff(costs, workdir / "bench.png")
+    if shared_metric(costs):
+      save_tradeoff(costs, workdir / "bench.png")
   except OSError as error:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): make --workdir writable"

@@ -1,27 +1,24 @@
-"""Costs of samplers, as `bench.json` stores them and as a table."""
+"""Costs of samplers: as `bench.json` stores them, as a table, as a picture."""
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import ArrayLike
 from rich import box
 from rich.table import Table
 
 from jaxflow.errors import UsageError
+from jaxflow.figures.canvas import save_figure
 from jaxflow.metrics.text_tables import render
-from jaxflow.reports.latency import Latency
 
-__all__ = [
-  "COST_COLUMNS",
-  "Cost",
-  "Quality",
-  "cost_cells",
-  "cost_table",
-  "read_costs",
-]
-
+# Metrics by which samples of two runs are set side by side, the first that
+# there is: of the network that everybody uses, of another, of none.
+_LEADING = ("fid", "fd_", "sliced_wasserstein")
 # Over calls: beyond what as many calls of the network take.
 COST_COLUMNS = (
   "model, solver",
@@ -39,15 +36,40 @@ COST_COLUMNS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quality:
-  """A metric of samples, beside that of real data.
-
-  Attributes:
-    value: Of the samples.
-    real: Of real data in their place, the floor.
-  """
+  """A metric of samples, and of real data in their place: the floor."""
 
   value: float
   real: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Latency:
+  """Times of one call.
+
+  Attributes:
+    median: Seconds.
+    p95: Seconds that 95 of 100 calls do not exceed.
+    num: Number of calls that were timed.
+  """
+
+  median: float
+  p95: float
+  num: int
+
+  @classmethod
+  def of(cls, seconds: ArrayLike) -> Self:
+    """Return the summary of the times `[N]` of calls.
+
+    Example:
+      >>> Latency.of([3.0, 1.0, 2.0]).median
+      2.0
+    """
+    array = np.asarray(seconds, np.float64)
+    return cls(
+      median=float(np.median(array)),
+      p95=float(np.quantile(array, 0.95)),
+      num=len(array),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +117,7 @@ class Cost:
 
   @classmethod
   def of(cls, row: Mapping[str, Any]) -> Self:
-    """Return the cost of which `dataclasses.asdict` gave a row."""
+    """Return the cost from a row that `dataclasses.asdict` made."""
     scores = {k: Quality(**v) for k, v in row["scores"].items()}
     times = {k: Latency(**row[k]) for k in ("latency", "network")}
     return cls(**{**row, **times, "scores": scores})
@@ -148,3 +170,84 @@ def cost_cells(cost: Cost) -> list[str]:
     f"{100 * cost.overhead:+.1f}±{100 * cost.overhead_error:.1f}",
     f"{100 * cost.flops_overhead:+.2f}",
   ]
+
+
+def leading_metric(scores: Mapping[str, Any]) -> str | None:
+  """Return the metric by which samples are set beside others.
+
+  That is "fid", else a Frechet distance of another network, else
+  "sliced_wasserstein"; None where `scores` have none of these names.
+
+  Example:
+    >>> leading_metric({"sliced_wasserstein": 1, "fd_digits_classifier": 2})
+    'fd_digits_classifier'
+  """
+  for start in _LEADING:
+    for name in scores:
+      if name == start or (start.endswith("_") and name.startswith(start)):
+        return name
+  return None
+
+
+def shared_metric(costs: Sequence[Cost]) -> str | None:
+  """Return the leading metric that all costs have, or None."""
+  if not costs:
+    return None
+  names = set.intersection(*(set(cost.scores) for cost in costs))
+  return leading_metric({k: 1 for k in costs[0].scores if k in names})
+
+
+def save_tradeoff(costs: Sequence[Cost], path: str | os.PathLike[str]) -> None:
+  """Write a picture of quality against latency, a point a model and NFE.
+
+  Quality is the metric that all have, over its value for real data; the batch
+  is the largest. The PNG file is replaced in one step.
+
+  Raises:
+    UsageError: If there is no metric that all have.
+  """
+  from matplotlib.figure import Figure
+  from matplotlib.ticker import LogLocator, NullLocator
+
+  metric = shared_metric(costs)
+  if metric is None:
+    raise UsageError("no metric is known of all samplers; run evaluate first")
+  batch = max(cost.batch for cost in costs)
+  chosen = [cost for cost in costs if cost.batch == batch]
+  figure = Figure(figsize=(7, 4.5), layout="constrained")
+  axes = figure.add_subplot()
+  # Names under the points of one line and over those of the other.
+  for model, marker, up_or_down in (("run", "o", -13), ("teacher", "s", 6)):
+    points = [cost for cost in chosen if cost.model == model]
+    points.sort(key=lambda cost: cost.nfe)
+    if not points:
+      continue
+    x = [1e3 * cost.latency.median for cost in points]
+    scores = [cost.scores[metric] for cost in points]
+    y = [score.value / score.real for score in scores]
+    axes.plot(x, y, marker=marker, label=f"{model}: {points[0].method}")
+    for cost, across, up in zip(points, x, y, strict=True):
+      calls = f"{cost.nfe} call{'s' if cost.nfe > 1 else ''}"
+      solver = f", {cost.solver}" if model == "teacher" else ""
+      axes.annotate(
+        calls + solver,
+        (across, up),
+        textcoords="offset points",
+        xytext=(6, up_or_down),
+        fontsize=8,
+      )
+  axes.axhline(1, color="0.6", linestyle="--", linewidth=1, label="real data")
+  axes.set(
+    xscale="log",
+    yscale="log",
+    xlabel=f"latency of a batch of {batch}, median, ms",
+    ylabel=f"{metric}, multiples of that of real data",
+  )
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+  axes.margins(x=0.2, y=0.12)
+  axes.grid(color="0.92", which="both")
+  axes.legend()
+  save_figure(figure, path)

@@ -1,9 +1,7 @@
 """Samples of a run for pictures, from one draw of noise."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Self
 
 import jax
 import numpy as np
@@ -11,25 +9,24 @@ import numpy as np
 from jaxflow import data, metrics
 from jaxflow.parallel import processes, sharding
 from jaxflow.reports.sampled_runs import SampledRun, teacher_of
-from jaxflow.runs.decoding import Picture, make_picture
+from jaxflow.runs.decoding import make_picture
 from jaxflow.runs.drawing import checked_labels
 from jaxflow.runs.inputs import load_data
-
-__all__ = ["GallerySamples", "noise_sampler"]
 
 # Values of a split that are compared with samples: 256 MB of float64.
 _MOST_VALUES = 2**25
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class GallerySamples:
   """Samples of a run, with their noise and sampler.
 
-  Attributes:
-    source: The run.
-    teacher: Its teacher, or None.
-    mesh: The devices.
+  Args:
+    source: The run, with its teacher's parameters if it has a teacher.
     nfe: Network calls per sample.
+    num: Number of samples N.
+
+  Attributes:
+    teacher: The run's teacher, or None.
     noise: Unit noise, `[N, ...]`.
     labels: Classes in turn, `[N]`, or None.
     draw: `(noise, labels) -> samples`.
@@ -37,45 +34,17 @@ class GallerySamples:
     picture: Turns samples into images.
   """
 
-  source: SampledRun
-  teacher: SampledRun | None
-  mesh: jax.sharding.Mesh
-  nfe: int
-  noise: np.ndarray
-  labels: np.ndarray | None
-  draw: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-  samples: np.ndarray
-  picture: Picture
-
-  @classmethod
-  def of(
-    cls, source: SampledRun, mesh: jax.sharding.Mesh, *, nfe: int, num: int
-  ) -> Self:
-    """Draw samples of a run.
-
-    Args:
-      source: The run, with its teacher's parameters if it has a teacher.
-      mesh: The devices.
-      nfe: Network calls per sample.
-      num: Number of samples.
-    """
-    plan = source.plan
-    generator = np.random.default_rng(plan.seed)
-    noise = generator.standard_normal((num, *plan.model.shape))
-    noise = noise.astype(np.float32)
-    labels = checked_labels(plan.model.num_classes, num, None)
-    draw = noise_sampler(source, nfe, mesh)
-    return cls(
-      source=source,
-      teacher=teacher_of(source),
-      mesh=mesh,
-      nfe=nfe,
-      noise=noise,
-      labels=labels,
-      draw=draw,
-      samples=draw(noise, labels),
-      picture=make_picture(plan.data),
+  def __init__(self, source: SampledRun, *, nfe: int, num: int):
+    plan, self.source, self.nfe = source.plan, source, nfe
+    self.teacher = teacher_of(source)
+    noise = np.random.default_rng(plan.seed).standard_normal(
+      (num, *plan.model.shape)
     )
+    self.noise = noise.astype(np.float32)
+    self.labels = checked_labels(plan.model.num_classes, num, None)
+    self.draw = noise_sampler(source, nfe)
+    self.samples = self.draw(self.noise, self.labels)
+    self.picture = make_picture(plan.data)
 
   def inputs(self, num: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return noise and labels of the first samples."""
@@ -111,18 +80,12 @@ class GallerySamples:
 
 
 def noise_sampler(
-  source: SampledRun, nfe: int, mesh: jax.sharding.Mesh
+  source: SampledRun, nfe: int
 ) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
-  """Return `(noise, labels) -> samples`, which draws a batch at a time.
-
-  Args:
-    source: The run.
-    nfe: Network calls per sample.
-    mesh: The devices.
-  """
+  """Return `(noise, labels) -> samples`, which draws a batch at a time."""
   plan, params = source.plan, source.params
   sampler = plan.model.make_sampler(plan.sample, nfe)
-  sampler = jax.jit(sharding.with_mesh(mesh, sampler))
+  sampler = jax.jit(sharding.with_mesh(source.mesh, sampler))
 
   def draw(noise, labels):
     size = min(len(noise), plan.sample.batch_size)

@@ -8,16 +8,6 @@ import html
 import pathlib
 from collections.abc import Iterable, Sequence
 
-__all__ = [
-  "folded",
-  "heading",
-  "note",
-  "page",
-  "paragraph",
-  "picture",
-  "table",
-]
-
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -37,11 +27,7 @@ summary { cursor: pointer; }
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-  """Return a whole page.
-
-  Args:
-    title: Its title.
-    parts: HTML of its parts.
+  """Return a whole page of parts in HTML.
 
   Example:
     >>> page("a < b", []).count("a &lt; b")
@@ -57,41 +43,22 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def heading(text: str) -> str:
-  """Return a heading.
-
-  Example:
-    >>> heading("Costs")
-    '<h2>Costs</h2>'
-  """
+  """Return a heading."""
   return f"<h2>{html.escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-  """Return a paragraph.
-
-  Example:
-    >>> paragraph("1 < 2")
-    '<p>1 &lt; 2</p>'
-  """
+  """Return a paragraph."""
   return f"<p>{html.escape(text)}</p>"
 
 
 def note(text: str) -> str:
-  """Return a paragraph in small print.
-
-  Example:
-    >>> note("no data")
-    '<p class="note">no data</p>'
-  """
+  """Return a paragraph in small print."""
   return f'<p class="note">{html.escape(text)}</p>'
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Return a table; its first column is flush left, the others right.
-
-  Args:
-    columns: Names, none without a head.
-    rows: Texts.
+  """Return a table, without a head if there are no columns' names.
 
   Example:
     >>> table(["a"], [["<b>"]]).count("<td>&lt;b&gt;</td>")
@@ -109,10 +76,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def picture(file: pathlib.Path, title: str, caption: str = "") -> str:
   """Return a PNG, the bytes of which stand in the page.
 
-  Args:
-    file: The picture.
-    title: Its content in words, for readers who cannot see it.
-    caption: A line under it.
+  The title is for readers who cannot see it.
   """
   data = base64.b64encode(file.read_bytes()).decode()
   under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
@@ -123,14 +87,5 @@ def picture(file: pathlib.Path, title: str, caption: str = "") -> str:
 
 
 def folded(summary: str, part: str) -> str:
-  """Return something that is unfolded by a click on its name.
-
-  Args:
-    summary: Its name.
-    part: HTML.
-
-  Example:
-    >>> folded("all fields", "<p>x</p>")
-    '<details><summary>all fields</summary><p>x</p></details>'
-  """
+  """Return a part in HTML that is unfolded by a click on its summary."""
   return f"<details><summary>{html.escape(summary)}</summary>{part}</details>"

@@ -7,12 +7,11 @@ caption; it raises UsageError where the picture must be left out.
 import pathlib
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from jaxflow import figures, metrics, reports
+from jaxflow import figures, metrics
 from jaxflow.errors import UsageError
 from jaxflow.reports.gallery_samples import GallerySamples, noise_sampler
-
-__all__ = ["IMAGE_PICTURES"]
 
 _COLUMNS = 10
 _ARCS = 6
@@ -21,11 +20,50 @@ _POINTS = 9
 _TEACHER_NFE = (16, 8, 4, 2, 1)
 
 
+def slerp(a: ArrayLike, b: ArrayLike, *, num: int) -> NDArray[np.float64]:
+  """Return points `[N, num, ...]` on arcs between two ends, row by row.
+
+  With angle phi between a and b, the point at share u is
+  `(sin((1 - u) phi) a + sin(u phi) b) / sin(phi)`; both ends are included. A
+  straight line between two draws of noise in many dimensions passes through
+  points that are much shorter than any draw; an arc between them does not.
+
+  Raises:
+    UsageError: If the shapes differ or num is below 2.
+
+  References:
+    Shoemake 1985, Animating rotation with quaternion curves; White 2016
+    (arXiv:1609.04468) for the noise of generators.
+
+  Example:
+    >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], num=3)[0, 1].round(4).tolist()
+    [0.7071, 0.7071]
+  """
+  first, last = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  if first.shape != last.shape or first.ndim < 2:
+    raise UsageError(
+      f"a has shape {first.shape} and b {last.shape}; give both the same"
+    )
+  if num < 2:
+    raise UsageError(f"num={num}: give at least 2, the two ends")
+  x, y = (end.reshape(len(end), 1, -1) for end in (first, last))
+  lengths = np.linalg.norm(x, axis=2) * np.linalg.norm(y, axis=2)
+  cosine = (x * y).sum(axis=2) / np.maximum(lengths, 1e-300)
+  angle = np.arccos(np.clip(cosine, -1, 1))[..., None]
+  share = np.linspace(0, 1, num)[None, :, None]
+  # Where the ends lie on one line, the arc is that line.
+  straight = np.sin(angle) < 1e-9
+  scale = np.where(straight, 1, np.sin(angle))
+  of_x = np.where(straight, 1 - share, np.sin((1 - share) * angle) / scale)
+  of_y = np.where(straight, share, np.sin(share * angle) / scale)
+  return (of_x * x + of_y * y).reshape(len(first), num, *first.shape[1:])
+
+
 def _save_arcs(given: GallerySamples, file: pathlib.Path) -> str:
   """Follow arcs in noise; the class of a row is that of its first end."""
   count = min(_ARCS, len(given.noise) // 2)
   noise, labels = given.inputs(2 * count)
-  arcs = reports.slerp(noise[:count], noise[count:], num=_POINTS)
+  arcs = slerp(noise[:count], noise[count:], num=_POINTS)
   flat = arcs.reshape(-1, *noise.shape[1:]).astype(np.float32)
   classes = [] if labels is None else labels[:count]
   of_rows = None if labels is None else np.repeat(classes, _POINTS)
@@ -52,7 +90,7 @@ def _save_teacher(given: GallerySamples, file: pathlib.Path) -> str:
     )
   noise, labels = given.inputs(2 * _COLUMNS)
   mine = given.samples[: len(noise)]
-  its = noise_sampler(teacher, calls, given.mesh)(noise, labels)
+  its = noise_sampler(teacher, calls)(noise, labels)
   images = np.stack([given.picture(mine), given.picture(its)])
   width = min(_COLUMNS, len(noise))
   blocks = [

@@ -3,25 +3,33 @@
 import functools
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 import jaxflow
-from jaxflow import evaluation, figures, reports
-from jaxflow.config import flatten, load_config, make_plan
+from jaxflow import figures
+from jaxflow.config import flatten
 from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import replace_file
-from jaxflow.parallel import processes, sharding
+from jaxflow.parallel import processes
 from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
-from jaxflow.reports.gallery import SavePicture, gallery
-from jaxflow.reports.sampled_runs import SampledRun
-from jaxflow.runs.restoring import restore
-from jaxflow.runs.run import Run
+from jaxflow.reports.costs import COST_COLUMNS, cost_cells, read_costs
+from jaxflow.reports.gallery_samples import GallerySamples
+from jaxflow.reports.image_gallery import IMAGE_PICTURES
+from jaxflow.reports.plane_gallery import PLANE_PICTURES
+from jaxflow.reports.quality import read_rows
+from jaxflow.reports.sampled_runs import SampledRun, open_run
 
-__all__ = ["report"]
+# Writes a picture to a file and returns its caption; raises UsageError where
+# the picture must be left out.
+SavePicture = Callable[[pathlib.Path], str]
+
+# Numbers of samples that are compared with data.
+_IMAGES = 300
+_POINTS = 5000
 
 
 def report(
@@ -29,48 +37,79 @@ def report(
 ) -> pathlib.Path:
   """Write `report.html`: config, curves, evaluation, costs, pictures.
 
-  A missing part is replaced by the reason.
+  A missing part is replaced by the reason. The page needs no other file.
 
   Args:
     workdir: The run's folder.
     nfe: Network calls per sample of the pictures; default: `sample.nfe`.
-    num: Number of samples that are compared with data; default: as `gallery`.
-
-  Returns:
-    The file, which needs no other.
+    num: Number of samples that are compared with data; default: 300 images,
+      5000 points.
 
   Raises:
     UsageError: If an argument is wrong, the workdir holds no run, or a file in
       it is damaged.
     RunError: If the page cannot be written.
   """
-  run = Run(make_plan(load_config(workdir)))
-  plan, sample = run.plan, run.plan.sample
   if num is not None and num < 2:
     raise UsageError(f"num={num}: give at least 2 samples")
-  calls = sample.nfe if nfe is None else nfe
+  source = open_run(workdir, frozen=("teacher",))
+  plan = source.plan
+  calls = plan.sample.nfe if nfe is None else nfe
   with named(**({"nfe": "sample.nfe"} if nfe is None else {})):
-    plan.model.make_sampler(sample, calls)
-  mesh = sharding.fitting_mesh(plan.mesh)
-  ema = sample.ema
-  state = restore(run, workdir, mesh=mesh, ema=ema, roles=("teacher",))
-  source = SampledRun(role="run", run=run, state=state)
+    source.run.make_sampler(calls)
   curves = functools.partial(_save_curves, workdir)
   with tempfile.TemporaryDirectory() as name:
     drawing = pathlib.Path(name) / "drawing.png"
     parts = [
       *_facts(source),
       *_picture("Training", curves, drawing),
-      *_scores(workdir, sample, int(state.step)),
+      *_scores(workdir, plan.sample, int(source.state.step)),
       *_costs(workdir),
     ]
-    pictures = gallery(workdir, source, mesh, nfe=calls, num=num)
-    for title, save in pictures.items():
+    for title, save in _gallery(workdir, source, nfe=calls, num=num).items():
       parts += _picture(title, save, drawing)
   text = html.page(f"{plan.model.name} on {plan.data.name}", parts)
   file = workdir / "report.html"
   processes.once(lambda: _write(file, text))
   return file
+
+
+def _gallery(
+  workdir: pathlib.Path, source: SampledRun, *, nfe: int, num: int | None
+) -> dict[str, SavePicture]:
+  """Draw samples of a run and return pictures of them, by title."""
+  found: dict[str, SavePicture] = {
+    "Samples during training, from the same noise": functools.partial(
+      _save_training, workdir
+    )
+  }
+  shape = source.plan.model.shape
+  if len(shape) == 3:
+    count, pictures = num or _IMAGES, IMAGE_PICTURES
+  elif shape == (2,):
+    count, pictures = num or _POINTS, PLANE_PICTURES
+  else:
+    return found | {"Samples": functools.partial(_refuse, shape)}
+  samples = GallerySamples(source, nfe=nfe, num=count)
+  return found | {
+    title: functools.partial(save, samples) for title, save in pictures.items()
+  }
+
+
+def _save_training(workdir: pathlib.Path, file: pathlib.Path) -> str:
+  """Set the pictures of training side by side."""
+  files = sorted((workdir / "samples").glob("[0-9]*.png"))
+  if not files:
+    raise UsageError("the run wrote no pictures; set train.sample_every")
+  figures.save_strip(files, file, names=[f"step {int(x.stem)}" for x in files])
+  return ""
+
+
+def _refuse(shape: tuple[int, ...], file: pathlib.Path) -> str:
+  """Raise UsageError: samples of this shape cannot be shown."""
+  raise UsageError(
+    f"samples of shape {shape} are neither images nor points in the plane"
+  )
 
 
 def _facts(source: SampledRun) -> list[str]:
@@ -81,11 +120,8 @@ def _facts(source: SampledRun) -> list[str]:
     f"parameters; average {plan.sample.ema!r}; jaxflow "
     f"{jaxflow.__version__}, jax {jax.__version__}."
   )
-  fields = flatten(plan.config.to_dict())
-  rows = [
-    (name, "" if value is None else str(value))
-    for name, value in sorted(fields.items())
-  ]
+  fields = sorted(flatten(plan.config.to_dict()).items())
+  rows = [(name, "" if value is None else str(value)) for name, value in fields]
   return [
     html.paragraph(line),
     html.folded(f"Config: {len(rows)} fields", html.table((), rows)),
@@ -117,7 +153,7 @@ def _save_curves(workdir: pathlib.Path, file: pathlib.Path) -> str:
 
 
 def _scores(workdir: pathlib.Path, sample: SamplePlan, step: int) -> list[str]:
-  rows = evaluation.read_rows(workdir / "evaluation.json")
+  rows = read_rows(workdir / "evaluation.json")
   if not rows:
     reason = "there is no evaluation.json; run jaxflow evaluate"
     return _left_out("Evaluation", reason)
@@ -166,13 +202,13 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def _costs(workdir: pathlib.Path) -> list[str]:
-  costs = reports.read_costs(workdir / "bench.json")
+  costs = read_costs(workdir / "bench.json")
   if not costs:
     return _left_out("Costs", "there is no bench.json; run jaxflow bench")
-  columns = [x.replace("\n", " ") for x in reports.COST_COLUMNS]
+  columns = [x.replace("\n", " ") for x in COST_COLUMNS]
   rows = []
   for cost in costs:
-    first, *others = reports.cost_cells(cost)
+    first, *others = cost_cells(cost)
     rows.append([first, str(cost.batch), *others])
   picture = workdir / "bench.png"
   return [

@@ -16,8 +16,6 @@ from jaxflow.parallel import processes
 from jaxflow.reports.gallery_samples import GallerySamples
 from jaxflow.reports.sampled_runs import SampledRun
 
-__all__ = ["PLANE_PICTURES"]
-
 _ARROWS = 150
 _STEPS = 32
 

@@ -1,95 +1,100 @@
 """How near samples of a run are to data: measured quickly, or evaluated."""
 
-import dataclasses
+import json
 import math
 import pathlib
-from typing import Self
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxflow import data, evaluation, metrics
+from jaxflow import data, metrics
+from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
-from jaxflow.reports.costs import Quality
+from jaxflow.reports.costs import Quality, leading_metric
 from jaxflow.reports.sampled_runs import SampledRun
 from jaxflow.runs.drawing import drawer
 from jaxflow.runs.inputs import load_data
 
-__all__ = ["DataDistance", "evaluated_scores"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataDistance:
   """Sliced Wasserstein distance of samples to the same held-out data.
 
+  Args:
+    plan: The plan that names the data.
+    num: Number of samples, fewer where there are fewer.
+
   Attributes:
-    reference: The held-out data.
+    num: Number of held-out data.
     real: Distance of as many training data.
-    seed: Seed of noise and directions.
-    mesh: The devices.
+
+  Raises:
+    UsageError: If the data are not there.
   """
 
-  reference: data.Dataset
-  real: float
-  seed: int
-  mesh: jax.sharding.Mesh
-
-  @classmethod
-  def of(cls, plan: Plan, mesh: jax.sharding.Mesh, num: int = 500) -> Self:
-    """Read the data of a plan.
-
-    Args:
-      plan: The plan.
-      mesh: The devices.
-      num: Number of samples, fewer where there are fewer.
-
-    Raises:
-      UsageError: If the data are not there.
-    """
-    seed = plan.seed
+  def __init__(self, plan: Plan, num: int = 500):
+    self._seed = plan.seed
 
     def read(split, num):
       source = load_data(plan.data, split)
-      return _random_rows(data.in_memory(source, num, seed=seed), num)
+      found = data.in_memory(source, num, seed=plan.seed)
+      # What is in memory already may have more.
+      rows = np.random.default_rng(0).permutation(len(found))[:num]
+      label = None if found.label is None else found.label[rows]
+      return found.data[rows], label
 
     def both():
-      reference = read("test", num)
-      return reference, read("train", len(reference))
+      held_out = read("test", num)
+      return held_out, read("train", len(held_out[0]))
 
-    reference, train = processes.together(both)
-    real = metrics.sliced_wasserstein(train.data, reference.data, seed=seed)
-    return cls(reference=reference, real=real.value, seed=seed, mesh=mesh)
+    (self._data, self._label), (train, _) = processes.together(both)
+    self.num = len(self._data)
+    self.real = self._between(train)
 
   def __call__(self, sampled: SampledRun, nfe: int) -> float:
     """Return the distance of samples with the labels of the data.
 
-    Args:
-      sampled: The run.
-      nfe: Network calls per sample.
-
-    Returns:
-      The distance; infinity if a sample is not finite.
+    It is infinite if a sample is not finite.
     """
-    key, reference = jax.random.key(self.seed), self.reference
-    draw = drawer(sampled.run, nfe, self.mesh)
-    samples = draw(sampled.state, key, len(reference), reference.label)
-    if not np.isfinite(samples).all():
-      return math.inf
-    return metrics.sliced_wasserstein(
-      samples, reference.data, seed=self.seed
-    ).value
+    draw = drawer(sampled.run, nfe, sampled.mesh)
+    key = jax.random.key(self._seed)
+    samples = draw(sampled.state, key, self.num, self._label)
+    return self._between(samples) if np.isfinite(samples).all() else math.inf
+
+  def _between(self, samples: np.ndarray) -> float:
+    found = metrics.sliced_wasserstein(samples, self._data, seed=self._seed)
+    return found.value
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Return the rows of an `evaluation.json`; none without a file.
+
+  A row has `nfe`, `step`, `scores` (name -> `value`, `real`, ...) and more.
+
+  Raises:
+    UsageError: If it is no file of `jaxflow evaluate`.
+  """
+  try:
+    rows = json.loads(path.read_text())["rows"]
+    for row in rows:
+      _ = row["nfe"], row["step"], dict(row["scores"])
+    return rows
+  except FileNotFoundError:
+    return []
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UsageError(
+      f"{path} cannot be read ({error}): delete it, or run jaxflow evaluate "
+      "again"
+    ) from error
 
 
 def evaluated_scores(
   workdir: pathlib.Path, sampled: SampledRun, nfe: int
 ) -> dict[str, Quality]:
-  """Return leading metrics of a workdir's evaluations, by name.
+  """Return leading metrics of a workdir's evaluations of a run, by name.
 
-  Args:
-    workdir: The run's folder.
-    sampled: The run; evaluations of other samples do not count.
-    nfe: Network calls per sample.
+  Evaluations of other samples do not count.
 
   Raises:
     UsageError: If `evaluation.json` is damaged.
@@ -97,20 +102,13 @@ def evaluated_scores(
   sample = sampled.plan.sample
   own = nfe, int(sampled.state.step), sample.ema, sample.record
   found = {}
-  for row in evaluation.read_rows(workdir / "evaluation.json"):
+  for row in read_rows(workdir / "evaluation.json"):
     # Evaluations of before this field were sampled as the run's config says.
     record = row.get("sampling", sample.record)
-    name = evaluation.leading_metric(row["scores"])
+    name = leading_metric(row["scores"])
     if name is None or own != (row["nfe"], row["step"], row.get("ema"), record):
       continue
     score = row["scores"][name]
     if score["real"]:
       found.setdefault(name, Quality(value=score["value"], real=score["real"]))
   return found
-
-
-def _random_rows(dataset: data.Dataset, num: int) -> data.Dataset:
-  """Return random rows of a data set that may have more."""
-  rows = np.random.default_rng(0).permutation(len(dataset))[:num]
-  label = None if dataset.label is None else dataset.label[rows]
-  return dataclasses.replace(dataset, data=dataset.data[rows], label=label)

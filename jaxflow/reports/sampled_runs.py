@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal, Self
 
 import jax
@@ -11,13 +11,12 @@ import jax
 from jaxflow import sampling, solvers
 from jaxflow.config import load_config, make_plan
 from jaxflow.errors import UsageError
+from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import FlowMap, PyTree
-
-__all__ = ["SampledRun", "other_run", "teacher_of"]
 
 _SOLVERS = {
   "euler": solvers.euler,
@@ -34,11 +33,13 @@ class SampledRun:
     role: "run" or "teacher".
     run: The run; its plan says how it is sampled.
     state: Its state, at least the average that the plan names.
+    mesh: The devices.
   """
 
   role: Literal["run", "teacher"]
   run: Run
   state: TrainState
+  mesh: jax.sharding.Mesh
 
   @property
   def plan(self) -> Plan:
@@ -91,13 +92,32 @@ class SampledRun:
     return True
 
 
+def open_run(
+  workdir: pathlib.Path,
+  *,
+  role: Literal["run", "teacher"] = "run",
+  mesh: jax.sharding.Mesh | None = None,
+  frozen: Collection[str] = (),
+) -> SampledRun:
+  """Restore the average of a run that its config samples.
+
+  The devices are all that fit, if no mesh is given. Networks that the run keeps
+  `frozen`, "teacher" for one, are read beside the average.
+
+  Raises:
+    UsageError: If the folder holds no run.
+  """
+  run = Run(make_plan(load_config(workdir)))
+  mesh = mesh or sharding.fitting_mesh(run.plan.mesh)
+  ema = run.plan.sample.ema
+  state = restore(run, workdir, mesh=mesh, ema=ema, roles=frozen)
+  return SampledRun(role=role, run=run, state=state, mesh=mesh)
+
+
 def teacher_of(student: SampledRun) -> SampledRun | None:
   """Return the teacher in a student's checkpoint, or None without one.
 
   The teacher is guided as it was when it taught.
-
-  Args:
-    student: A run that was restored with the role "teacher".
   """
   plan = student.plan.teacher_plan
   if plan is None or "teacher" not in student.state.frozen:
@@ -109,29 +129,21 @@ def teacher_of(student: SampledRun) -> SampledRun | None:
     student.state, params=student.state.frozen["teacher"], ema={}, frozen={}
   )
   run = Run(dataclasses.replace(plan, sample=sample))
-  return SampledRun(role="teacher", run=run, state=state)
+  return dataclasses.replace(student, role="teacher", run=run, state=state)
 
 
-def other_run(
-  workdir: pathlib.Path, beside: Model, mesh: jax.sharding.Mesh
-) -> SampledRun:
-  """Restore another run as a teacher, sampled as its own plan says.
-
-  Args:
-    workdir: Its folder.
-    beside: The model that it is compared with.
-    mesh: The devices.
+def other_run(workdir: pathlib.Path, beside: SampledRun) -> SampledRun:
+  """Open another run as the teacher of a run, sampled as its own plan says.
 
   Raises:
     UsageError: If the folder holds no run, or one of other samples.
   """
-  run = Run(make_plan(load_config(workdir)))
+  found = open_run(workdir, role="teacher", mesh=beside.mesh)
   for name in ("shape", "num_classes"):
-    mine, its = getattr(beside, name), getattr(run.model, name)
+    mine, its = (getattr(x.plan.model, name) for x in (beside, found))
     if mine != its:
       raise UsageError(
         f"workdir={str(workdir)!r}: its data.{name} is {its}, this run's is "
         f"{mine}; they must agree"
       )
-  state = restore(run, workdir, mesh=mesh, ema=run.plan.sample.ema)
-  return SampledRun(role="teacher", run=run, state=state)
+  return found

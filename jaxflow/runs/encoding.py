@@ -11,13 +11,12 @@ import jax
 import numpy as np
 
 from jaxflow import data
-from jaxflow.data.folders import latent_folder, latent_shards
 from jaxflow.data.folders.writing import (
   created_and_locked,
   write_missing_shards,
 )
 from jaxflow.data.images import square
-from jaxflow.data.loading import DATASETS, reading_threads
+from jaxflow.data.loading import DATASETS, SPLITS, reading_threads
 from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
@@ -106,11 +105,10 @@ def encode(
     mesh = sharding.make_mesh()
     draw = _make_draw(model, params, mesh)
     for split, source in sources.items():
-      shards = latents.split(split)
       done = write_missing_shards(
-        shards.files,
+        latents.files(split),
         functools.partial(_batch, source, options.size, draw, mesh),
-        functools.partial(_write, shards),
+        functools.partial(latents.write, split),
         batch_size=options.batch_size,
         devices=sharding.row_shards(mesh),
         unit="latents",
@@ -126,7 +124,7 @@ def encode(
 
 def _sources(options: EncodeOptions) -> dict[str, data.Source]:
   """Load the splits of the image set."""
-  return {split: _images(options, split) for split in latent_folder.SPLITS}
+  return {split: _images(options, split) for split in SPLITS}
 
 
 def _images(options: EncodeOptions, split: str) -> data.Source:
@@ -218,10 +216,3 @@ def _read(
   mirrored = index // count % 2 == 1
   images[mirrored] = images[mirrored, :, ::-1]
   return rows | {"data": images}
-
-
-def _write(
-  shards: latent_shards.Shards, shard: int, arrays: list[np.ndarray]
-) -> None:
-  mean, std, *label = arrays
-  shards.write(shard, mean, std, label[0] if label else None)

@@ -8,7 +8,7 @@ import jax
 
 from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
-from jaxflow.data.folders import pairs as pairs_lib
+from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
@@ -134,12 +134,12 @@ def check_teacher(
   saved = plan.teacher_plan.config.to_dict()
   mine = {"parameters": parameters_hash(params), "config": saved}
   its = {k: pairs.description[k] for k in mine}
-  if _plain(pairs_lib.identity(mine)) == _plain(pairs_lib.identity(its)):
+  if _plain(pairs.identity(mine)) == _plain(pairs.identity(its)):
     return
-  name = pairs_lib.teacher_of({"workdir": plan.teacher.workdir, **mine})
+  name = teacher_of({"workdir": plan.teacher.workdir, **mine})
   raise UsageError(
     f"data.pairs={plan.data.pairs!r} was made by "
-    f"{pairs_lib.teacher_of(pairs.description)}, teacher.workdir is {name}: "
+    f"{teacher_of(pairs.description)}, teacher.workdir is {name}: "
     "give pairs of this teacher, or the teacher of the pairs"
   )
 

@@ -231,10 +231,9 @@ def _batch(
 
 def _write(pairs: data.Pairs, shard: int, arrays: list[np.ndarray]) -> None:
   """Check and write a shard."""
-  noise, made, *label = arrays
-  if not np.isfinite(made).all():
+  if not np.isfinite(arrays[1]).all():
     raise RunError(
       f"shard {shard + 1} of {pairs.folder} is not finite: the teacher "
       "diverged, or a solver step is too long; raise nfe, or train again"
     )
-  pairs.write(shard, noise, made, label[0] if label else None)
+  pairs.write(shard, arrays)

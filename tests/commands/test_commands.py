@@ -10,6 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 
+from jaxflow import api
 from jaxflow.config import load_config, make_plan
 from jaxflow.data import Dataset
 from jaxflow.errors import UsageError
@@ -241,7 +242,7 @@ def test_evaluation_takes_its_calls_from_the_config(folder, monkeypatch):
 
   monkeypatch.setattr(of_run, "drawer", drawer)
   with pytest.raises(UsageError, match=r"^evaluation\.nfe=4: too many"):
-    of_run.evaluate(folder / "plain")
+    api.load(folder / "plain").evaluate()
   assert asked == [1, 2, 4]
 
 

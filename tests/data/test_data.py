@@ -242,7 +242,7 @@ PREPARE = """
 import random, sys, time, warnings
 warnings.simplefilter("error")
 from jaxflow.data import load
-from jaxflow.data.sets import digits
+from jaxflow.data.sets import gray_images
 random.seed(0)
 state = random.getstate()
 print("ready", flush=True)
@@ -275,7 +275,7 @@ def test_two_processes_prepare_at_once(tmp_path, digits):
 
 
 def test_loser_of_the_race_reads_the_winners_files(tmp_path, monkeypatch):
-  from jaxflow.data.sets.digits import ScikitDigits
+  from jaxflow.data.sets.gray_images import ScikitDigits
 
   split_generators = ScikitDigits._split_generators
   overtaken = []

@@ -15,7 +15,7 @@ import tiny
 import torch_bytes
 from absl import flags
 
-from jaxflow import data
+from jaxflow import api, data
 from jaxflow.compilation import of_config
 from jaxflow.config import (
   data_plan,
@@ -28,7 +28,6 @@ from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
-from jaxflow.evaluation.of_run import evaluate
 from jaxflow.runs import decoding, inputs
 
 WIDTHS = (32, 64)
@@ -353,7 +352,7 @@ def test_folders_that_cannot_be_read(copy):
     load(copy, "test")
 
 
-def shards(folder, **changes):
+def latents_of(folder, **changes):
   described = {
     "shape": [2, 2, 1],
     "dtype": "float16",
@@ -361,15 +360,15 @@ def shards(folder, **changes):
     "counts": {"train": 3},
     "shard_size": 2,
   }
-  return data.LatentFolder(folder, described | changes).split("train")
+  return data.LatentFolder(folder, described | changes)
 
 
 def test_half_precision(tmp_path):
-  store = shards(tmp_path)
+  store = latents_of(tmp_path)
   mean = np.full((2, 2, 2, 1), 1 / 3)
-  store.write(0, mean, mean / 100, None)
-  assert store.files.missing() == [1]
-  rows = store.memory_map(0)
+  store.write("train", 0, [mean, mean / 100])
+  assert store.files("train").missing() == [1]
+  rows = store.memory_map("train", 0)
   assert isinstance(rows, np.memmap)
   # A mean and a deviation of 2 bytes for each of 4 values.
   assert rows.dtype.itemsize == 16
@@ -380,15 +379,15 @@ def test_half_precision(tmp_path):
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
   mean = np.full((2, 2, 2, 1), 70_000.0)
   with pytest.raises(RunError, match=r"not finite as float16.*--dtype=float32"):
-    shards(tmp_path).write(0, mean, mean, None)
-  shards(tmp_path, dtype="float32").write(0, mean, mean, None)
+    latents_of(tmp_path).write("train", 0, [mean, mean])
+  latents_of(tmp_path, dtype="float32").write("train", 0, [mean, mean])
 
 
 def test_a_constant_channel_is_refused(tmp_path):
-  latents = data.LatentFolder(tmp_path, dict(shards(tmp_path).description))
+  latents = latents_of(tmp_path)
   for shard, size in enumerate((2, 1)):
     zeros = np.zeros((size, 2, 2, 1))
-    latents.split("train").write(shard, zeros, zeros, None)
+    latents.write("train", shard, [zeros, zeros])
   with pytest.raises(RunError, match="channel 0 of the latents is constant"):
     latents.finish()
 
@@ -539,5 +538,5 @@ def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
 
 
 def test_evaluation_compares_latents(trained):
-  (row,) = evaluate(trained, nfe=(1,))
+  (row,) = api.load(trained).evaluate(nfe=(1,))
   assert row["scores"]["sliced_wasserstein"].real > 0

@@ -1,20 +1,24 @@
 """Runs judged: on any devices, in parts, beside files, while they train."""
 
+import copy
 import csv
 import dataclasses
+import functools
 import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
-from jaxflow import evaluation, metrics
+from jaxflow import api, data, metrics
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import during_training, of_run, streams
 from jaxflow.evaluation.best_checkpoint import Best
+from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.parallel import sharding
 from jaxflow.runs.drawing import streamer
@@ -65,7 +69,7 @@ def evaluator_of(workdir, mesh, *changes):
   run = tiny.run_of(config)
   options = run.plan.evaluation
   state = restore(run, workdir, mesh=mesh)
-  made = Evaluator.of(
+  made = Evaluator(
     run,
     mesh,
     workdir / "evaluation",
@@ -194,9 +198,8 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
 
   folder = digits / "partial"
   for dying in (True, False):
-    part = dataclasses.replace(
-      made, look=lambda rows, dying=dying: look(rows, dying=dying)
-    )
+    part = copy.copy(made)
+    part.look = functools.partial(look, dying=dying)
     partial = streams.Partial(folder, {"work": 1})
     if dying:
       with pytest.raises(KeyboardInterrupt):
@@ -216,15 +219,52 @@ def test_a_killed_evaluation_goes_on(digits, monkeypatch):
     np.testing.assert_array_equal(drawn.moments[name].scatter, moments.scatter)
 
 
+def test_a_part_of_other_data_or_numbers_is_not_gone_on_from(
+  trained_run, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(streams, "_SAVE_EVERY", 0.0)
+  config = config_of_run(trained_run)
+  with config.unlocked():
+    config.evaluation.metrics = "recall"
+
+  def parts(seed=None, **options):
+    """Evaluate, on points of a seed if given, and count the files by then."""
+    run = api.load(trained_run, config=config, **options)
+    plan = run.run.plan
+    if seed is not None:
+      points = np.random.default_rng(seed).normal(size=(200, 2))
+      given = data.from_arrays(points, name="given", split="any")
+      sources = {"train": given, "test": given}
+      plan = dataclasses.replace(
+        plan, data=dataclasses.replace(plan.data, sources=sources)
+      )
+    of_run.evaluate_state(
+      dataclasses.replace(run.run, plan=plan),
+      run.state,
+      run.mesh,
+      tmp_path,
+      nfe=(1,),
+    )
+    return len(list(tmp_path.glob("partial-*.npz")))
+
+  # Two splits of real data, and the samples.
+  assert parts() == parts() == 3
+  assert parts(dtype=jnp.bfloat16) == 4
+  # Two splits of other data; samples beside a reference of another size.
+  assert parts(seed=0) == parts(seed=0) == 7
+  # Other data of the same size: the samples are the same without classes.
+  assert parts(seed=1) == 9
+
+
 @pytest.mark.parametrize("damage", [b"", b"no zip", None])
 def test_a_damaged_part_is_made_again(damage, tmp_path):
-  collector = evaluation.Collector(kept=2)
+  collector = Collector(kept=2)
   collector.add(0, 2, {"samples": np.ones((2, 1))})
   partial = streams.Partial(tmp_path, {"work": 1})
   partial._write(collector)
   (path,) = tmp_path.iterdir()
   path.write_bytes(path.read_bytes()[:60] if damage is None else damage)
-  fresh = evaluation.Collector(kept=2)
+  fresh = Collector(kept=2)
   streams.Partial(tmp_path, {"work": 1}).load(fresh)
   assert fresh.seen == 0
 
@@ -419,6 +459,17 @@ class TestDuring:
     )
     assert result.code == 2 and "keeps no best" in result.err
 
+  def test_no_unfinished_work_is_left(self, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "_SAVE_EVERY", 0.0)
+    begun = []
+    write = streams.Partial._write
+    monkeypatch.setattr(
+      streams.Partial, "_write", lambda *x: begun.append(1) or write(*x)
+    )
+    flags = ("train.steps=5", *DURING)
+    workdir = tiny.train(tmp_path, "run", "flow_matching", *flags)
+    assert begun and not list(workdir.rglob("partial-*"))
+
   def test_wrong_names_change_nothing(self, tmp_path):
     for flag, words in (
       ("evaluation.during.best=recal", "evaluation.during.best: metric"),
@@ -509,7 +560,7 @@ def test_evaluations_take_their_share_at_most(trained_run, monkeypatch):
     "during.metrics=recall",
   )
   made, state = evaluator_of(trained_run, sharding.make_mesh(), *changes)
-  made = dataclasses.replace(made, floor_seconds=1.5)
+  made.floor_seconds = 1.5
 
   def draw(self, *arguments, **options):
     clock.now += 2.0  # Twice an evaluation: average and parameters.
@@ -544,7 +595,7 @@ def trained_run(tmp_path_factory) -> pathlib.Path:
 
 
 def test_the_command_is_a_function(trained_run):
-  rows = of_run.evaluate(trained_run, nfe=(2, 1))
+  rows = api.load(trained_run).evaluate(nfe=(2, 1))
   assert [row["nfe"] for row in rows] == [2, 1]
   for row in rows:
     assert isinstance(row["scores"]["sliced_wasserstein"], metrics.Score)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import RunError
-from jaxflow.evaluation import Collector, extraction
+from jaxflow.evaluation.collecting import Collector, extraction
 from jaxflow.metrics import Moments
 from jaxflow.parallel import sharding
 

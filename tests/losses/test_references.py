@@ -3,11 +3,11 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 import references
 
 from jaxflow import (
-  couplings,
   flow_maps,
   guidance,
   losses,
@@ -35,11 +35,14 @@ def flow_matching(case, networks):
 def reflow_mixed(case, networks):
   given = case.given
   names = {"data": "data", "noise": "noise", "cond": "label"}
-  batch = couplings.mix(
-    given["synthetic"],
-    {k: given[f"pair_{name}"] for k, name in names.items()},
-    {k: given[name] for k, name in names.items()},
-  )
+  batch = {
+    k: jnp.where(
+      paths.expand(given["synthetic"], given[name]),
+      given[f"pair_{name}"],
+      given[name],
+    )
+    for k, name in names.items()
+  }
   return losses.flow_matching_loss(
     networks["net"],
     jax.random.key(0),

@@ -5,7 +5,7 @@ import pytest
 
 from jaxflow.errors import UsageError
 from jaxflow.metrics import memorisation, nearest_neighbours
-from jaxflow.reports import slerp
+from jaxflow.reports.image_gallery import slerp
 
 RNG = np.random.default_rng(0)
 

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxflow.compilation import collectives
 from jaxflow.compilation.hlo import Module
-from jaxflow.models.placement import by_rows
-from jaxflow.models.transformer import TokenLinear
+from jaxflow.models.layers import TokenLinear, by_rows
 from jaxflow.parallel import sharding
 
 ROWS, WIDTH = 16, 256

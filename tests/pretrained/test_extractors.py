@@ -15,8 +15,7 @@ from scipy import linalg
 from sklearn.datasets import load_sample_images
 
 from jaxflow.errors import UsageError
-from jaxflow.models.extractors import digest
-from jaxflow.pretrained import efficientnet, inception_of
+from jaxflow.pretrained import efficientnet
 from jaxflow.pretrained import inception as inception_extractor
 from jaxflow.pretrained.inception import Inception
 from jaxflow.pretrained.torch_parameters import module_with, read_parameters
@@ -138,14 +137,17 @@ def test_inception_has_the_parameters_of_torchvision(seen_by_inception):
   assert learned == 27_161_264 - auxiliary + 8 * 2049
 
 
-def test_spatial_features_of_299_pixels_are_2023(seen_by_inception):
-  params = seen_by_inception[0]
-  extractor = inception_of(params, name="random")
+def test_spatial_features_of_299_pixels_are_2023(random_inception, monkeypatch):
+  _, file, _ = random_inception
+  # The package has the function under the name of the module.
+  module = importlib.import_module("jaxflow.pretrained.inception")
+  monkeypatch.setattr(module, "INCEPTION_SHA256", sha256(file))
+  extractor = inception_extractor(file=str(file))
   image = jax.ShapeDtypeStruct((3, 32, 32, 1), np.float32)
-  seen = jax.eval_shape(extractor.apply, params, image)
+  seen = jax.eval_shape(extractor.apply, extractor.params, image)
   assert seen["spatial"].shape == (3, 17 * 17 * 7)
-  assert extractor.sha256 == digest(params)
-  assert (extractor.name, extractor.protocol) == ("random", "adm")
+  assert extractor.sha256 == sha256(file)
+  assert (extractor.name, extractor.protocol) == ("inception", "adm")
 
 
 def test_only_the_published_weights_are_called_inception(random_inception):
@@ -156,8 +158,6 @@ def test_only_the_published_weights_are_called_inception(random_inception):
     inception_extractor(file=str(file))
   with pytest.raises(UsageError, match="there is no such file; get pt_inc"):
     inception_extractor(file="nowhere.pth")
-  with pytest.raises(UsageError, match="is that of the weights of published"):
-    inception_of({}, name="inception")
   with pytest.raises(UsageError, match="protocol='clean': give one of adm, py"):
     inception_extractor(file=str(file), protocol="clean")
 

@@ -11,17 +11,18 @@ import pytest
 from jaxflow import compilation
 from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import leading_metric, read_rows
 from jaxflow.parallel import sharding
-from jaxflow.reports import (
+from jaxflow.reports.costs import (
   Cost,
   Latency,
   Quality,
   cost_table,
+  leading_metric,
   read_costs,
   save_tradeoff,
   shared_metric,
 )
+from jaxflow.reports.quality import read_rows
 
 LATENCY = Latency(median=1e-3, p95=2e-3, num=20)
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxflow.errors import UsageError
-from jaxflow.reports import Latency, excess, latency, time_together
+from jaxflow.reports import timing
+from jaxflow.reports.costs import Latency
+from jaxflow.reports.timing import excess, time_together
 
 
 class Machine:
@@ -12,7 +14,7 @@ class Machine:
 
   def __init__(self, monkeypatch, slower=0.0):
     self.now, self.slower, self.order = 0.0, slower, []
-    monkeypatch.setattr(latency.time, "perf_counter", lambda: self.now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
 
   def function(self, name, seconds):
     def call():

@@ -14,13 +14,11 @@ from jaxflow import data
 from jaxflow.config import load_config, make_plan, update
 from jaxflow.errors import UsageError
 from jaxflow.figures import curves
-from jaxflow.parallel import sharding
 from jaxflow.reports import page, quality
 from jaxflow.reports.bench import bench
 from jaxflow.reports.page import report
 from jaxflow.reports.quality import DataDistance, evaluated_scores
-from jaxflow.reports.sampled_runs import SampledRun, other_run, teacher_of
-from jaxflow.runs import restoring
+from jaxflow.reports.sampled_runs import open_run, other_run, teacher_of
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -90,25 +88,20 @@ def test_bench_measures_the_run_and_its_teacher(folder, benched):
 
 
 def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
-  mesh = sharding.make_mesh()
-  run, state = restoring.load(
-    folder / "student", mesh=mesh, ema="sampling", roles=("teacher",)
-  )
+  student = open_run(folder / "student", frozen=("teacher",))
+  state = student.state
   assert set(state.frozen) == {"teacher"} and state.opt_state == ()
-  student = SampledRun(role="run", run=run, state=state)
   teacher = teacher_of(student)
   tiny.assert_same_bits(
     teacher.params, tiny.state_of(folder / "teacher").ema["sampling"]
   )
-  distance = DataDistance.of(run.plan, mesh, num=100)
-  other = other_run(folder / "teacher", run.model, mesh)
+  distance = DataDistance(student.plan, num=100)
+  other = other_run(folder / "teacher", student)
   assert distance(teacher, 1) == distance(other, 1)
 
 
 def test_every_solver_samples_as_its_config_says(folder):
-  mesh = sharding.make_mesh()
-  other = other_run(folder / "teacher", plan_of(folder / "teacher").model, mesh)
-  found = other.by_solver()
+  found = open_run(folder / "teacher").by_solver()
   assert list(found) == ["euler", "midpoint", "heun", "dpm_solver"]
   noise, key = jax.random.normal(jax.random.key(0), (5, 2)), jax.random.key(1)
   drawn = []
@@ -206,11 +199,10 @@ def test_evaluations_while_training_are_drawn(folder, tmp_path, monkeypatch):
 
 
 def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
-  plan = plan_of(folder / "teacher")
-  sampling = plan.sample.record
+  run = open_run(folder / "teacher")
+  sampling = run.plan.sample.record
   assert set(sampling) == {"sample", "flow_map"}
   assert not {"nfe", "batch_size", "ema"} & set(sampling["sample"])
-  other = other_run(folder / "teacher", plan.model, sharding.make_mesh())
   right = {"nfe": 1, "step": 20, "ema": "sampling", "sampling": sampling}
   guided = {**sampling, "sample": {**sampling["sample"], "guidance": 2.0}}
   heun = {**sampling, "flow_map": {"name": "ode_step", "solver": "heun"}}
@@ -225,7 +217,7 @@ def test_bench_takes_an_evaluation_of_the_same_samples(folder, tmp_path):
   ):
     row = right | change | {"scores": {"fid": score}}
     (tmp_path / "evaluation.json").write_text(json.dumps({"rows": [row]}))
-    assert ("fid" in evaluated_scores(tmp_path, other, 1)) == found, change
+    assert ("fid" in evaluated_scores(tmp_path, run, 1)) == found, change
 
 
 def test_report_says_of_which_samples_a_row_is(folder, tmp_path):
@@ -312,13 +304,11 @@ def test_wrong_report(folder, flags, words):
 
 
 def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):
-  mesh = sharding.make_mesh()
-  plan = plan_of(folder / "teacher")
-  distance = DataDistance.of(plan, mesh, num=50)
-  other = other_run(folder / "teacher", plan.model, mesh)
+  run = open_run(folder / "teacher")
+  distance = DataDistance(run.plan, num=50)
   monkeypatch.setattr(
     quality,
     "drawer",
     lambda *a: lambda state, key, num, labels: np.full((num, 2), np.nan),
   )
-  assert distance(other, 1) == np.inf
+  assert distance(run, 1) == np.inf

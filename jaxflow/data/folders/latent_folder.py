@@ -3,30 +3,29 @@
 `latents.json` is written first and describes all of the latents; after the last
 shard the means and deviations of their channels are added. `decoder.npz` has
 the weights that make images of latents, so the folder needs no other.
+
+A shard is a .npy file of consecutive records: the mean and the deviation of a
+latent (float16 or float32) and, where there are classes, the label (int32).
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from jaxflow.data.folders.latent_shards import (
-  FLAGS,
-  Shards,
-  channel_statistics,
-  encode_command,
-)
-from jaxflow.data.folders.shard_folder import ShardFolder
+from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.errors import RunError
-from jaxflow.files import save_arrays
-
-__all__ = ["DECODER", "SPLITS", "LatentFolder"]
+from jaxflow.files import save_arrays, writing
 
 DECODER = "decoder.npz"
-SPLITS = ("train", "test")
 
+# Fields whose names are flags of `jaxflow encode`, in the order of a command.
+_FLAGS = (
+  *("data", "raw_dir", "data_dir", "autoencoder", "size", "dtype"),
+  *("scale", "flip", "shard_size"),
+)
 # Places do not decide the latents, and the statistics are added last.
 _PLACES = ("raw_dir", "data_dir", "autoencoder", "statistics")
 
@@ -46,42 +45,89 @@ class LatentFolder(ShardFolder):
 
   FILE: ClassVar[str] = "latents.json"
   COMMAND: ClassVar[str] = "encode"
+  FLAGS: ClassVar[tuple[str, ...]] = _FLAGS
   NEEDS: ClassVar[tuple[str, ...]] = (
-    *(*FLAGS, "images", "parameters", "shape", "num_classes", "counts"),
+    *(*_FLAGS, "images", "parameters", "shape", "num_classes", "counts"),
     "statistics",
   )
+  ARRAYS: ClassVar[tuple[str, ...]] = ("mean", "std")
 
   @classmethod
   def create(cls, folder: pathlib.Path, description: Mapping[str, Any]) -> Self:
     """Write the description, without statistics, or find the same one."""
     return super().create(folder, {**description, "statistics": None})
 
-  def split(self, name: str) -> Shards:
-    """Return the shards of a split."""
-    return Shards(self.folder, self.description, name)
+  @staticmethod
+  def identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a description that decides the latents."""
+    return {k: v for k, v in description.items() if k not in _PLACES}
 
-  def command(self) -> str:
-    """Return the command that makes the missing shards."""
-    return encode_command(self.folder, self.description)
+  @staticmethod
+  def argument(name: str, description: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return how the user calls a name of the description, and its value."""
+    value = description.get(name)
+    if name == "parameters":
+      return "--autoencoder", f"{description['autoencoder']} ({name} {value})"
+    if name == "images":
+      dirs = {k: description[k] for k in ("raw_dir", "data_dir")}
+      places = [f"--{k}={v}" for k, v in dirs.items() if v is not None]
+      return "--data", " ".join([description["data"], *places, str(value)])
+    return f"--{name}" if name in _FLAGS else f"images of {name}", value
 
-  def write_decoder(self, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write the weights that make images of latents, once.
+  def files(self, split: str) -> ShardFiles:
+    """Return the files of the shards of a split."""
+    num, size = (
+      self.description["counts"][split],
+      self.description["shard_size"],
+    )
+    return ShardFiles(self.folder, split, ".npy", num, size)
+
+  def write(self, split: str, shard: int, arrays: Sequence[np.ndarray]) -> None:
+    """Write one shard, whole or not at all.
 
     Args:
-      tensors: Arrays by their published names.
+      split: "train" or "test".
+      shard: Its number.
+      arrays: Means of its latents [n, h, w, c], their deviations, and their
+        classes [n] where there are any.
 
     Raises:
-      RunError: If they cannot be written.
+      RunError: If a number is not finite as stored, or it cannot be written.
     """
-    path = self.folder / DECODER
-    if path.exists():
-      return
-    try:
-      save_arrays(path, tensors)
-    except OSError as error:
+    with np.errstate(over="ignore"):
+      rows = self.rows(arrays)
+    files = self.files(split)
+    if not all(np.isfinite(rows[name]).all() for name in self.ARRAYS):
       raise RunError(
-        f"{path} cannot be written ({error.strerror}): make room"
-      ) from error
+        f"{files.path(shard)}: latents are not finite as "
+        f"{self.description['dtype']}: give --dtype=float32, or the weights of "
+        "an autoencoder of such images"
+      )
+
+    def save(path: pathlib.Path) -> None:
+      with path.open("wb") as file:
+        np.save(file, rows)
+
+    files.write(shard, save)
+
+  def memory_map(self, split: str, shard: int) -> np.ndarray:
+    """Return the records of a shard, read from disk where they are touched."""
+    files = self.files(split)
+    path, (start, stop) = files.path(shard), files.spans[shard]
+    try:
+      rows = np.load(path, mmap_mode="r", allow_pickle=False)
+      if rows.dtype != self.record or rows.shape != (stop - start,):
+        raise ValueError("it holds other records")
+    except (OSError, ValueError, EOFError) as error:
+      raise self.damaged(path, f" ({error})") from error
+    return rows
+
+  def write_decoder(self, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write the weights that make images of latents, by name, once."""
+    path = self.folder / DECODER
+    if not path.exists():
+      with writing(path, "make room"):
+        save_arrays(path, tensors)
 
   def finish(self) -> None:
     """Add the statistics of the training latents to the description.
@@ -89,7 +135,7 @@ class LatentFolder(ShardFolder):
     Raises:
       RunError: If it cannot be written, or a channel is constant.
     """
-    mean, std = channel_statistics(self.split("train"))
+    mean, std = self._channel_statistics()
     if not (std > 0).all():
       raise RunError(
         f"{self.folder}: channel {int(np.argmin(std))} of the latents is "
@@ -97,40 +143,23 @@ class LatentFolder(ShardFolder):
       )
     statistics = {"mean": mean.tolist(), "std": std.tolist()}
     finished = {**self.description, "statistics": statistics}
-    try:
+    with writing(self.folder / self.FILE, "make room"):
       dataclasses.replace(self, description=finished).write_description()
-    except OSError as error:
-      raise RunError(
-        f"{self.folder / self.FILE} cannot be written ({error.strerror}): make "
-        "room"
-      ) from error
 
-  def differences(
-    self, description: Mapping[str, Any]
-  ) -> list[tuple[str, Any, Any]]:
-    """Return argument, old and new value where latents would differ."""
-    found, both = [], (self.description, description)
-    for name in (*FLAGS, *sorted(description)):
-      values = [d.get(name) for d in both]
-      if name in _PLACES or values[0] == values[1]:
-        continue
-      argument = f"--{name}"
-      if name == "parameters":
-        argument = "--autoencoder"
-        values = [f"{d['autoencoder']} (parameters {d[name]})" for d in both]
-      elif name == "images":
-        argument, values = "--data", [_images_of(d) for d in both]
-      elif name not in FLAGS:
-        argument = f"images of {name}"
-      found.append((argument, *values))
-    return found
+  def _channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation [c] of the channels of training latents.
 
-
-def _images_of(description: Mapping[str, Any]) -> str:
-  """Return place and digest of an image set."""
-  places = [
-    f"--{name}={description[name]}"
-    for name in ("raw_dir", "data_dir")
-    if description[name] is not None
-  ]
-  return " ".join([description["data"], *places, description["images"]])
+    Of mean + std * eps with unit noise eps: the variance of the means and the
+    mean of the variances together.
+    """
+    total = squares = np.zeros(())
+    for shard in range(len(self.files("train").spans)):
+      rows = self.memory_map("train", shard)
+      mean, std = (rows[name].astype(np.float64) for name in self.ARRAYS)
+      axes = tuple(range(mean.ndim - 1))
+      total = total + mean.sum(axes)
+      squares = squares + (mean**2 + std**2).sum(axes)
+    height, width, _ = self.description["shape"]
+    count = self.description["counts"]["train"] * height * width
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))

@@ -9,8 +9,6 @@ import numpy as np
 from jaxflow.data.folders.latent_folder import DECODER, LatentFolder
 from jaxflow.errors import UsageError
 
-__all__ = ["LatentSpace", "Latents"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LatentSpace:
@@ -35,53 +33,29 @@ class LatentSpace:
 
   @classmethod
   def of(cls, latents: LatentFolder) -> Self:
-    """Read the space of a folder whose shards are all there.
-
-    Args:
-      latents: The folder.
-
-    Raises:
-      UsageError: If shards, or the decoder, are missing.
-    """
+    """Read the space; raise UsageError without all shards and a decoder."""
     description, folder = latents.description, latents.folder
+    command, decoder = latents.command(), folder / DECODER
     if description["statistics"] is None:
       raise UsageError(
-        f"folder={str(folder)!r} is not finished; go on with: "
-        f"{latents.command()}"
+        f"folder={str(folder)!r} is not finished; go on with: {command}"
       )
-    if not (folder / DECODER).exists():
+    if not decoder.exists():
       raise UsageError(
-        f"folder={str(folder)!r} has no {DECODER}; write it with: "
-        f"{latents.command()}"
+        f"folder={str(folder)!r} has no {DECODER}; write it with: {command}"
       )
     mean, std = (
       np.asarray(description["statistics"][name], np.float32)
       for name in ("mean", "std")
     )
-    return cls(
-      folder / DECODER, mean, std, description["scale"], latents.command()
-    )
+    return cls(decoder, mean, std, description["scale"], command)
 
   def normalise(self, latents: np.ndarray) -> np.ndarray:
-    """Return the samples of latents.
-
-    Args:
-      latents: Latents [n, h, w, c], in the units of the autoencoder.
-
-    Returns:
-      Samples of the same shape.
-    """
+    """Return the samples of latents [n, h, w, c], of the same shape."""
     return (latents - self.mean) * (self.scale / self.std)
 
   def restore(self, samples: np.ndarray) -> np.ndarray:
-    """Return the latents of samples.
-
-    Args:
-      samples: Samples [n, h, w, c], of deviation `scale`.
-
-    Returns:
-      Latents of the same shape, in the units of the autoencoder.
-    """
+    """Return the latents of samples [n, h, w, c], of the same shape."""
     return samples * (self.std / self.scale) + self.mean
 
 
@@ -89,34 +63,26 @@ class Latents:
   """A source of normalised latents that stays on disk.
 
   A sample is a distribution: beside its mean, "data", `take` gives its
-  deviation, "std", from which `SampledBatches` draws.
-
-  Args:
-    latents: The folder.
-    split: "train" or "test".
-    name: Name of the data set in a config.
+  deviation, "std", from which `SampledBatches` draws. `name` is that of the
+  data set in a config.
 
   Raises:
     UsageError: If shards are missing or damaged.
   """
 
   def __init__(self, latents: LatentFolder, split: str, *, name: str):
-    shards = latents.split(split)
-    missing, spans = len(shards.files.missing()), shards.files.spans
-    count = len(spans)
-    if missing:
-      raise UsageError(
-        f"folder={str(latents.folder)!r}: {count - missing} of {count} shards "
-        f"of split {split!r} are there; go on with: {latents.command()}"
-      )
+    files = latents.files(split)
+    latents.check_complete(files, f" of split {split!r}")
     self.name = name
     self.split = split
     self.num_classes: int = latents.description["num_classes"]
     self.shape: tuple[int, ...] = tuple(latents.description["shape"])
     self.space: LatentSpace = LatentSpace.of(latents)
-    self._starts = np.asarray([start for start, _ in spans])
-    self._count: int = latents.description["counts"][split]
-    self._shards = [shards.memory_map(i) for i in range(count)]
+    self._count = files.num
+    self._starts = np.asarray([start for start, _ in files.spans])
+    self._shards = [
+      latents.memory_map(split, i) for i in range(len(files.spans))
+    ]
 
   def __len__(self) -> int:
     """Return the number of samples."""

@@ -11,8 +11,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,14 +20,11 @@ from array_record.python.array_record_module import (
   ArrayRecordWriter,
 )
 
-from jaxflow.data.dataset import Dataset, from_arrays
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
-from jaxflow.errors import UsageError
-
-__all__ = ["Pairs", "identity", "teacher_of"]
+from jaxflow.data.source import Dataset, from_arrays
 
 # Sections of the teacher's config that decide the output of its network.
-DECISIVE = ("method", "path", "model", "parameterization", "loss")
+_DECISIVE = ("method", "path", "model", "parameterization", "loss")
 
 # Fields whose names are flags of `jaxflow pairs`, in the order of a command.
 _FLAGS = (
@@ -50,12 +46,40 @@ class Pairs(ShardFolder):
 
   FILE: ClassVar[str] = "pairs.json"
   COMMAND: ClassVar[str] = "pairs"
+  FLAGS: ClassVar[tuple[str, ...]] = _FLAGS
   NEEDS: ClassVar[tuple[str, ...]] = (*_FLAGS, "parameters", "config", "shape")
+  ARRAYS: ClassVar[tuple[str, ...]] = ("noise", "data")
+
+  @staticmethod
+  def identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that decides pairs, without the teacher's folder.
+
+    Example:
+      >>> Pairs.identity({"workdir": "a", "num": 3, "config": {"train": {}}})
+      {'num': 3, 'config': {}}
+    """
+    rest = {k: v for k, v in description.items() if k != "workdir"}
+    config = {k: v for k, v in rest["config"].items() if k in _DECISIVE}
+    return rest | {"config": config}
+
+  @staticmethod
+  def argument(name: str, description: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return how the user calls a name of the description, and its value."""
+    if name in ("parameters", "config"):
+      return "--workdir", teacher_of(description)
+    prefix = "--" if name in _FLAGS else "the teacher's sample."
+    return prefix + name, repr(description.get(name))
+
+  def extra_flags(self) -> list[str]:
+    """Return the grid, if another than the teacher's was asked for."""
+    name = self.description["grid"]["name"]
+    teachers = self.description["config"]["sample"]["grid"]["name"]
+    return [] if name == teachers else [f"--grid={name}"]
 
   @property
   def digest(self) -> str:
     """Hash of all that decides the pairs, 16 hexadecimal digits."""
-    text = json.dumps(identity(self.description), sort_keys=True)
+    text = json.dumps(self.identity(self.description), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
   @property
@@ -64,54 +88,35 @@ class Pairs(ShardFolder):
     num, size = self.description["num"], self.description["shard_size"]
     return ShardFiles(self.folder, "pairs", ".array_record", num, size)
 
-  def write(
-    self,
-    shard: int,
-    noise: np.ndarray,
-    data: np.ndarray,
-    label: np.ndarray | None,
-  ) -> None:
+  def write(self, shard: int, arrays: Sequence[np.ndarray]) -> None:
     """Write one shard, whole or not at all.
 
     Args:
       shard: Its number.
-      noise: Its noise [n, ...].
-      data: Samples that the teacher makes of it, the same shape.
-      label: Its classes [n], or None.
+      arrays: Its noise [n, ...], the samples that the teacher makes of it, of
+        the same shape, and its classes [n] where there are any.
 
     Raises:
       RunError: If it cannot be written.
     """
-    rows = np.empty(len(data), self._record())
-    rows["noise"], rows["data"] = noise, data
-    if label is not None:
-      rows["label"] = label
 
     def save(path: pathlib.Path) -> None:
       writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-      for row in rows:
+      for row in self.rows(arrays):
         writer.write(row.tobytes())
       writer.close()
 
     self.files.write(shard, save)
 
   def load(self) -> Dataset:
-    """Read all pairs into memory.
-
-    Returns:
-      A data set with noise.
+    """Read all pairs into memory, as a data set with noise.
 
     Raises:
       UsageError: If shards are missing or damaged.
     """
-    count, missing = len(self.files.spans), len(self.files.missing())
-    if missing:
-      raise UsageError(
-        f"folder={str(self.folder)!r}: {count - missing} of {count} shards are "
-        f"there; go on with: {self.command()}"
-      )
+    self.check_complete(self.files)
+    count, classes = len(self.files.spans), self.description["num_classes"]
     rows = np.concatenate([self._read(i) for i in range(count)])
-    classes = self.description["num_classes"]
     return from_arrays(
       rows["data"],
       rows["label"] if classes else None,
@@ -120,75 +125,20 @@ class Pairs(ShardFolder):
       noise=rows["noise"],
     )
 
-  def command(self) -> str:
-    """Return the command that makes the missing shards, for a shell."""
-    flags = [f"--{name}={self.description[name]}" for name in _FLAGS]
-    grid = self.description["grid"]
-    # A grid of another name than the teacher's was asked for.
-    if grid["name"] != self.description["config"]["sample"]["grid"]["name"]:
-      flags.append(f"--grid={grid['name']}")
-    return shlex.join(["jaxflow", "pairs", *flags, f"--out={self.folder}"])
-
-  def differences(
-    self, description: Mapping[str, Any]
-  ) -> list[tuple[str, Any, Any]]:
-    """Return argument, old and new value where pairs would differ."""
-    old, new = identity(self.description), identity(description)
-    found = []
-    # Other weights follow from another step: the flags come first.
-    for name in (*_FLAGS, *sorted(new)):
-      if new.get(name) == old.get(name):
-        continue
-      values = repr(old.get(name)), repr(new.get(name))
-      argument = f"--{name}"
-      if name in ("parameters", "config"):
-        argument = "--workdir"
-        values = teacher_of(self.description), teacher_of(description)
-      elif name not in _FLAGS:
-        argument = f"the teacher's sample.{name}"
-      found.append((argument, *values))
-    return found
-
   def _read(self, shard: int) -> np.ndarray:
     path, (start, stop) = self.files.path(shard), self.files.spans[shard]
     try:
       reader = ArrayRecordReader(str(path))
       records = b"".join(reader.read_all())
       reader.close()
-      rows = np.frombuffer(records, self._record())
+      rows = np.frombuffer(records, self.record)
       if len(rows) != stop - start:
         raise ValueError(f"{len(rows)} pairs")
     except (OSError, RuntimeError, ValueError, IndexError) as error:
-      raise UsageError(
-        f"folder={str(self.folder)!r}: {path.name} is damaged; delete it and "
-        f"make it again with: {self.command()}"
-      ) from error
+      raise self.damaged(path) from error
     return rows
-
-  def _record(self) -> np.dtype:
-    shape = tuple(self.description["shape"])
-    fields = [("noise", "<f4", shape), ("data", "<f4", shape)]
-    label = [("label", "<i4")] if self.description["num_classes"] else []
-    return np.dtype([*fields, *label])
-
-
-def identity(description: Mapping[str, Any]) -> dict[str, Any]:
-  """Return all that decides pairs, without the teacher's folder.
-
-  Example:
-    >>> identity({"workdir": "a", "num": 3, "config": {"train": {}}})
-    {'num': 3, 'config': {}}
-  """
-  rest = {k: v for k, v in description.items() if k != "workdir"}
-  config = {k: v for k, v in rest["config"].items() if k in DECISIVE}
-  return rest | {"config": config}
 
 
 def teacher_of(description: Mapping[str, Any]) -> str:
-  """Return folder and hash of weights of the teacher of pairs.
-
-  Example:
-    >>> teacher_of({"workdir": "runs/a", "parameters": "5eed"})
-    'runs/a (parameters 5eed)'
-  """
+  """Return folder and hash of weights: `runs/a (parameters 5eed)`."""
   return f"{description['workdir']} (parameters {description['parameters']})"

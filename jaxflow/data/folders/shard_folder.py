@@ -4,13 +4,14 @@ import abc
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import replace_file
-
-__all__ = ["ShardFiles", "ShardFolder"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +22,19 @@ class ShardFolder(abc.ABC):
 
   Attributes:
     FILE: Name of the JSON file with the description.
-    COMMAND: Command of jaxflow that makes such folders, for messages.
+    COMMAND: Command of jaxflow that makes such folders.
+    FLAGS: Fields that are flags of the command, in the order of a command.
     NEEDS: Names without which a description is not valid.
+    ARRAYS: Names of the arrays of a row, all of the description's `shape`.
     folder: The folder.
     description: Contents of the JSON file.
   """
 
   FILE: ClassVar[str]
   COMMAND: ClassVar[str]
+  FLAGS: ClassVar[tuple[str, ...]]
   NEEDS: ClassVar[tuple[str, ...]]
+  ARRAYS: ClassVar[tuple[str, ...]]
 
   folder: pathlib.Path
   description: Mapping[str, Any]
@@ -60,20 +65,21 @@ class ShardFolder(abc.ABC):
         "folder, or make it writable"
       ) from error
     found = cls.open(folder)
-    for argument, old, new in found.differences(made.description):
-      raise UsageError(
-        f"folder={folder} was made with {argument}={old}, not {new}: give "
-        "another --out, or the old value"
-      )
+    both = found.description, made.description
+    old, new = map(cls.identity, both)
+    # A flag explains the values that follow from it, so flags come first.
+    for name in (*cls.FLAGS, *sorted(new)):
+      if old.get(name) != new.get(name):
+        (argument, was), (_, now) = (cls.argument(name, d) for d in both)
+        raise UsageError(
+          f"folder={folder} was made with {argument}={was}, not {now}: give "
+          "another --out, or the old value"
+        )
     return found
 
   @classmethod
   def open(cls, folder: pathlib.Path) -> Self:
-    """Read the description of a folder.
-
-    Raises:
-      UsageError: If the folder has no valid description.
-    """
+    """Read the description; raise UsageError if the folder has no valid one."""
     try:
       description = json.loads((folder / cls.FILE).read_text())
       missing = set(cls.NEEDS) - set(description)
@@ -91,20 +97,64 @@ class ShardFolder(abc.ABC):
       ) from error
     return cls(folder, description)
 
+  @staticmethod
+  @abc.abstractmethod
+  def identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a description that decides the rows."""
+
+  @staticmethod
+  @abc.abstractmethod
+  def argument(name: str, description: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return how the user calls a name of the description, and its value."""
+
+  def extra_flags(self) -> list[str]:
+    """Return the flags of the command beside `FLAGS`."""
+    return []
+
+  def command(self) -> str:
+    """Return the command that makes the missing shards, quoted for a shell."""
+    given = {name: self.description[name] for name in self.FLAGS}
+    flags = [f"--{k}={v}" for k, v in given.items() if v is not None]
+    flags += [*self.extra_flags(), f"--out={self.folder}"]
+    return shlex.join(["jaxflow", self.COMMAND, *flags])
+
   def write_description(self) -> None:
     """Write the description to the JSON file."""
     text = json.dumps(self.description, indent=2) + "\n"
     replace_file(self.folder / self.FILE, lambda file: file.write_text(text))
 
-  @abc.abstractmethod
-  def differences(
-    self, description: Mapping[str, Any]
-  ) -> list[tuple[str, Any, Any]]:
-    """Return argument, old and new value where rows would differ."""
+  @property
+  def record(self) -> np.dtype:
+    """Type of a row: `ARRAYS`, and "label" where there are classes."""
+    shape = tuple(self.description["shape"])
+    kind = np.dtype(self.description.get("dtype", "float32")).newbyteorder("<")
+    fields: list[tuple] = [(name, kind, shape) for name in self.ARRAYS]
+    if self.description["num_classes"]:
+      fields.append(("label", "<i4"))
+    return np.dtype(fields)
 
-  @abc.abstractmethod
-  def command(self) -> str:
-    """Return the command that makes the missing shards, for a shell."""
+  def rows(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the records [n] of arrays [n, ...] in the order of `record`."""
+    rows = np.empty(len(arrays[0]), self.record)
+    for name, array in zip(rows.dtype.names or (), arrays, strict=True):
+      rows[name] = array
+    return rows
+
+  def check_complete(self, files: "ShardFiles", of: str = "") -> None:
+    """Raise UsageError if shards are missing; `of` says which ones."""
+    count, missing = len(files.spans), len(files.missing())
+    if missing:
+      raise UsageError(
+        f"folder={str(self.folder)!r}: {count - missing} of {count} shards{of} "
+        f"are there; go on with: {self.command()}"
+      )
+
+  def damaged(self, path: pathlib.Path, reason: str = "") -> UsageError:
+    """Return the error of a damaged shard."""
+    return UsageError(
+      f"folder={str(self.folder)!r}: {path.name} is damaged{reason}; delete it "
+      f"and make it again with: {self.command()}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,25 +193,15 @@ class ShardFiles:
       >>> str(ShardFiles(pathlib.Path(), "train", ".npy", 5, 2).path(1))
       'train-00001-of-00003.npy'
     """
-    count = len(self.spans)
-    return (
-      self.folder / f"{self.prefix}-{shard:05d}-of-{count:05d}{self.suffix}"
-    )
+    number = f"{shard:05d}-of-{len(self.spans):05d}"
+    return self.folder / f"{self.prefix}-{number}{self.suffix}"
 
   def missing(self) -> list[int]:
     """Return the numbers of the shards that are not there."""
     return [i for i in range(len(self.spans)) if not self.path(i).exists()]
 
   def write(self, shard: int, save: Callable[[pathlib.Path], object]) -> None:
-    """Write a shard, whole or not at all.
-
-    Args:
-      shard: Its number.
-      save: Writes the file that it is given.
-
-    Raises:
-      RunError: If the file cannot be written.
-    """
+    """Let `save(path)` write a shard, whole or not at all."""
     path = self.path(shard)
     try:
       # A killed process leaves a draft; the lock admits one that writes.

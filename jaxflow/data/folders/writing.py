@@ -13,19 +13,12 @@ from jaxflow.data.folders.shard_folder import ShardFiles
 from jaxflow.parallel import processes
 from jaxflow.parallel.folders import locked
 
-__all__ = ["created_and_locked", "write_missing_shards"]
-
 
 @contextlib.contextmanager
 def created_and_locked(
   folder: pathlib.Path, create: Callable[[], object]
 ) -> Iterator[None]:
-  """Hold a folder that the main process creates.
-
-  Args:
-    folder: The folder.
-    create: Makes it, or finds it.
-  """
+  """Hold a folder that the main process makes, or finds, by `create`."""
   with contextlib.ExitStack() as stack:
 
     def begin():
@@ -48,19 +41,10 @@ def write_missing_shards(
 ) -> bool:
   """Make and write the shards that are missing.
 
-  Args:
-    files: The files of the shards.
-    make: `make(first, size) -> arrays [size, ...]`, from a row on; always of
-      one size, rows past the end included.
-    write: `write(shard, arrays)` writes one, whole or not at all; called by
-      the main process.
-    batch_size: Rows at a time; more where the devices do not divide it.
-    devices: Devices among which rows are divided.
-    unit: Name of the rows, in the plural.
-    print_line: Prints a line.
-
-  Returns:
-    Whether all shards are there; False after an interruption.
+  `make(first, size)` returns arrays [size, ...] from a row on, rows past the
+  end included; it is always asked for one size: `batch_size`, or more where the
+  devices do not divide it. `write(shard, arrays)` writes one shard. `unit`
+  names the rows, in the plural. Return False after an interruption.
   """
   spans = files.spans
   todo = processes.of_main(processes.together(files.missing))

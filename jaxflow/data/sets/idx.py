@@ -7,7 +7,6 @@ axes), the length of each axis as a big-endian 32-bit integer, and the values.
 import gzip
 import hashlib
 import math
-import os
 import pathlib
 import struct
 import zlib
@@ -15,8 +14,6 @@ import zlib
 import numpy as np
 
 from jaxflow.errors import UsageError
-
-__all__ = ["fingerprint", "read_split"]
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _IMAGES = "images-idx3-ubyte"
@@ -30,14 +27,7 @@ _REMEDY = (
 
 
 def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Read and check the images and labels of one split.
-
-  Args:
-    raw_dir: Folder with the four IDX files, plain or .gz.
-    split: "train" or "test".
-
-  Returns:
-    Images [N, 28, 28, 1] and labels [N] in 0..9, both uint8.
+  """Read images [N, 28, 28, 1] and labels [N] in 0..9, uint8, of one split.
 
   Raises:
     UsageError: A file is missing, damaged, or does not fit the others.
@@ -59,17 +49,7 @@ def read_split(raw_dir: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fingerprint(raw_dir: str) -> str:
-  """Hash the contents of the four files: 16 hexadecimal digits.
-
-  Args:
-    raw_dir: Folder with the four IDX files, plain or .gz.
-
-  Returns:
-    The same text for the same files, wherever they lie.
-
-  Raises:
-    UsageError: A file is missing or cannot be read.
-  """
+  """Hash the four files, wherever they lie: 16 hexadecimal digits."""
   digest = hashlib.sha256()
   for prefix in _PREFIX.values():
     for kind in (_IMAGES, _LABELS):
@@ -81,16 +61,15 @@ def fingerprint(raw_dir: str) -> str:
 
 
 def _error(path: pathlib.Path, problem: str) -> UsageError:
-  folder = str(path.parent)
   return UsageError(
-    f"data.raw_dir={folder!r}: {path.name} {problem}; {_REMEDY}"
+    f"data.raw_dir={str(path.parent)!r}: {path.name} {problem}; {_REMEDY}"
   )
 
 
 def _find(raw_dir: str, name: str) -> pathlib.Path:
   folder = pathlib.Path(raw_dir).expanduser()
   for path in (folder / name, folder / f"{name}.gz"):
-    if os.path.isfile(path):
+    if path.is_file():
       return path
   raise _error(folder / f"{name}[.gz]", "is missing")
 

@@ -4,31 +4,28 @@ import abc
 import contextlib
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxflow.data.sets.tfds_builders import damaged, is_prepared
+from jaxflow.data.sets.tfds_builders import (
+  FILE_FORMAT,
+  damaged,
+  data_source,
+  is_prepared,
+  quiet,
+)
 from jaxflow.errors import UsageError
-
-__all__ = ["ImageBuilder", "read_images"]
 
 # Deserialised records are Python objects: only so many exist at a time.
 _READ_AT_ONCE = 4096
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder):
-  """TFDS builder of small uint8 images in ten classes.
-
-  Attributes:
-    SHAPE: Height, width, channels.
-    DESCRIPTION: Contents of the set, and how it was split.
-    HOMEPAGE: Address of its publisher.
-    CITATION: BibTeX entry.
-  """
+  """TFDS builder of small uint8 images [H, W, C] in ten classes."""
 
   VERSION = tfds.core.Version("1.0.0")
   SHAPE: ClassVar[tuple[int, int, int]]
@@ -77,18 +74,15 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def read_images(
-  make_builder: Callable[[], tfds.core.DatasetBuilder], split: str
+  builder_class: type[ImageBuilder],
+  split: str,
+  data_dir: str | None,
+  **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Prepare a set at first use, and read one split of it.
 
   Any number of processes may call this at once: each prepares in a folder of
   its own, the first to finish moves it into place, and all read that one.
-
-  Args:
-    make_builder: Makes a builder whose class is an `ImageBuilder`.
-      Called anew after preparing, because a builder looks at the disk
-      only when it is made.
-    split: Name of the split.
 
   Returns:
     Images [N, H, W, C], uint8, and labels [N], int32.
@@ -96,10 +90,20 @@ def read_images(
   Raises:
     UsageError: The folder of prepared sets cannot be used.
   """
-  builder = make_builder()
+
+  def make():
+    # TFDS warns of a config that its class does not list. Ours are named after
+    # the user's files, so none can be listed.
+    with quiet():
+      return builder_class(
+        data_dir=data_dir, file_format=FILE_FORMAT, **options
+      )
+
+  builder = make()
   if not is_prepared(builder):
     _prepare(builder)
-    builder = make_builder()
+    # A builder looks at the disk only when it is made.
+    builder = make()
   return _read(builder, split)
 
 
@@ -107,9 +111,13 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
   logging.info("Preparing %s, once", builder.data_path)
   # Its bars run over each other on a terminal, for a few seconds' work.
   tfds.disable_progress_bar()
+  # TFDS draws the name of its scratch folder from the global generator:
+  # processes that seeded it alike would write into one another's files.
+  state = random.getstate()
+  random.seed()
   try:
     # TFDS announces a download on standard output, although there is none.
-    with _fresh_random_state(), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   except OSError as error:
     # The move fails if another process was first; then its folder is used.
@@ -119,16 +127,6 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
         f" cannot be written ({error.strerror or error}); point data.data_dir"
         " to a folder with free space that you may write"
       ) from error
-
-
-@contextlib.contextmanager
-def _fresh_random_state():
-  # TFDS draws the name of its scratch folder from the global generator:
-  # processes that seeded it alike would write into one another's files.
-  state = random.getstate()
-  random.seed()
-  try:
-    yield
   finally:
     random.setstate(state)
 
@@ -136,11 +134,9 @@ def _fresh_random_state():
 def _read(
   builder: tfds.core.DatasetBuilder, split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  # TFDS' decorators hide the signature from type checkers.
-  as_data_source: Any = builder.as_data_source
   images, labels = [], []
   try:
-    source = as_data_source(split)
+    source = data_source(builder, split)
     for start in range(0, len(source), _READ_AT_ONCE):
       stop = min(start + _READ_AT_ONCE, len(source))
       records = source.__getitems__(range(start, stop))

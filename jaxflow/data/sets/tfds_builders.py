@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -16,17 +16,6 @@ from absl import logging
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
 from jaxflow.errors import UsageError
-
-__all__ = [
-  "FILE_FORMAT",
-  "damaged",
-  "find",
-  "is_prepared",
-  "names",
-  "prepare",
-  "remedy",
-  "unreachable",
-]
 
 # TFDS' default format, TFRecord, cannot be read without TensorFlow.
 FILE_FORMAT = "array_record"
@@ -41,26 +30,27 @@ def names() -> list[str]:
   return tfds.list_builders(with_community_datasets=False)
 
 
-def find(
-  name: str, data_dir: str | None, **options: Any
-) -> tfds.core.DatasetBuilder | None:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Let absl log errors only."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(min(verbosity, logging.ERROR))
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def find(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder | None:
   """Return the builder of a set, from TFDS or from prepared files.
 
-  Args:
-    name: Its name, also with a config and a version.
-    data_dir: Where prepared sets are kept; None for TFDS' default.
-    **options: Further options of the builder.
-
-  Returns:
-    The builder, or None if there is no such set.
-
-  Raises:
-    UsageError: There is no such config or version.
+  The name may have a config and a version; those that do not exist raise
+  UsageError. None says that there is no such set.
   """
   if not _NAME.fullmatch(name):
     return None
   try:
-    return tfds.builder(name, data_dir=data_dir, **options)
+    return tfds.builder(name, data_dir=data_dir)
   except DatasetNotFoundError:
     return None
   except (ValueError, AssertionError) as error:
@@ -86,16 +76,15 @@ def damaged(builder: tfds.core.DatasetBuilder) -> str:
   )
 
 
+def data_source(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+  """Return the records of a split, a sequence of dicts."""
+  # TFDS' decorators hide the signature from type checkers.
+  as_data_source: Any = builder.as_data_source
+  return as_data_source(split)
+
+
 def prepare(builder: tfds.core.DatasetBuilder, *, download: bool) -> None:
-  """Prepare a set that is not there, or say at once why it cannot be.
-
-  Args:
-    builder: Its builder.
-    download: Whether to download and prepare it.
-
-  Raises:
-    UsageError: It is not prepared after this.
-  """
+  """Prepare a set that is not there, or say at once why it cannot be."""
   missing = (
     f"data.name={builder.name!r} is not in"
     f" data.data_dir={str(builder.data_dir_root)!r}"
@@ -157,13 +146,10 @@ def _line(error: BaseException) -> str:
 
 
 def unreachable(addresses: Iterable[str]) -> str | None:
-  """Return a host that cannot be reached, or None.
+  """Return a host of these URLs that cannot be reached, or None.
 
-  Opens and closes a connection to each host, or to the proxy of the
+  It opens and closes a connection to each host, or to the proxy of the
   environment, at once.
-
-  Args:
-    addresses: URLs of files to download.
 
   Example:
     >>> unreachable(["http://localhost:1/file"])

@@ -5,14 +5,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from jaxflow.data.images import Images
 from jaxflow.data.sets import tfds_builders
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
-
-__all__ = ["load"]
 
 # Split for "test", where the images of TFDS' "test" have no labels.
 _HELD_OUT = {"imagenet2012": "validation"}
@@ -28,24 +25,10 @@ def load(
   threads: int,
   download: bool,
 ) -> Source | None:
-  """Open one split; values 0..255 become [-1, 1].
+  """Open one split of images in [-1, 1], or return None for unknown names.
 
-  Args:
-    name: Name of the set in TFDS, also with a config and a version.
-    split: "train" or "test"; sets without a test split, or without labels
-      there, give "validation" for it.
-    data_dir: Where prepared sets are kept; None for TFDS' default.
-    size: Height and width to which images are cropped and scaled; None keeps
-      those of sets whose images are of one size.
-    memory: Bytes; a set is read into memory if it needs no more.
-    threads: Threads that read it into memory.
-    download: Whether to download and prepare a set that is not there.
-
-  Returns:
-    The split, in memory if it fits; None if TFDS knows no such set.
-
-  Raises:
-    UsageError: The set has no images, is not prepared, or cannot be.
+  The arguments are those of `jaxflow.data.load`, but `memory` is in bytes. Sets
+  without a test split, or without labels there, give "validation" for it.
   """
   builder = tfds_builders.find(name, data_dir)
   if builder is None:
@@ -90,9 +73,9 @@ def _shape_and_classes(
       " data.size=64, for instance, to crop and scale them"
     )
   label = features["label"] if "label" in features else None
-  if not isinstance(label, tfds.features.ClassLabel):
-    return (height, width, channels), 0
-  return (height, width, channels), label.num_classes or 0
+  classed = isinstance(label, tfds.features.ClassLabel)
+  num_classes = label.num_classes if classed else None
+  return (height, width, channels), num_classes or 0
 
 
 def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
@@ -110,14 +93,11 @@ def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
-  # TFDS' decorators hide the signature from type checkers.
-  as_data_source: Any = builder.as_data_source
-  # TFDS warns at the first image that it has no OpenCV, which it needs not.
-  verbosity = logging.get_verbosity()
-  logging.set_verbosity(logging.ERROR)
   try:
-    records = as_data_source(split)
-    records[0]
+    # TFDS warns at the first image that it has no OpenCV, which it needs not.
+    with tfds_builders.quiet():
+      records = tfds_builders.data_source(builder, split)
+      records[0]
   except NotImplementedError as error:
     raise UsageError(
       f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
@@ -126,6 +106,4 @@ def _records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     ) from error
   except (OSError, RuntimeError) as error:
     raise UsageError(tfds_builders.damaged(builder)) from error
-  finally:
-    logging.set_verbosity(verbosity)
   return records

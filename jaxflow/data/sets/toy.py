@@ -12,8 +12,6 @@ import dataclasses
 
 import numpy as np
 
-__all__ = ["Mixture", "ring_mixture"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
@@ -30,13 +28,7 @@ class Mixture:
   weights: np.ndarray
 
   def log_density(self, points: np.ndarray) -> np.ndarray:
-    """Compute the logarithm of the density.
-
-    Args:
-      points: Points [N, D].
-
-    Returns:
-      Nats [N], float64.
+    """Return the logarithm of the density, nats [N], at points [N, D].
 
     Example:
       >>> alone = Mixture(np.zeros((1, 2)), np.ones(1), np.ones(1))
@@ -53,14 +45,9 @@ class Mixture:
     return np.asarray(logsumexp(each + logs[None], axis=1))
 
   def sample(self, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw independent samples; the same seed gives the same samples.
+    """Draw samples [num, D], float32, and their components [num], int32.
 
-    Args:
-      num: Number of samples N.
-      seed: Non-negative seed of a NumPy generator.
-
-    Returns:
-      Samples [N, D], float32, and the component of each [N], int32.
+    The same seed gives the same samples.
 
     Example:
       >>> data, component = ring_mixture().sample(3, seed=0)
@@ -84,9 +71,6 @@ def ring_mixture(
       and the others follow counter-clockwise.
     radius: Radius of the circle around the origin.
     std: Standard deviation of each Gaussian along each axis.
-
-  Returns:
-    The mixture, in float64.
 
   Example:
     >>> ring_mixture(components=2).means.round(6).tolist()
