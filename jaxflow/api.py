@@ -251,16 +251,14 @@ class TrainedRun:
     plan = self.run.plan
     classes = checked_labels(plan.model.num_classes, num, labels)
     nfe = plan.sample.nfe if nfe is None else nfe
-    finish = decoding.make_latents if latents else decoding.make_picture
-    finished = finish(plan.data)
+    finish = self._finish(latents)
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, classes)
     if not np.isfinite(samples).all():
       raise RunError(
         f"samples of step {self.step} are not finite: training diverged; take "
         "an earlier step, or train again"
       )
-    if processes.is_main():
-      samples = finished(samples)
+    samples = finish(samples)
     images = samples.ndim == 4 and not latents
     return np.clip(samples, -1, 1) if clip and images else samples
 
@@ -301,6 +299,17 @@ class TrainedRun:
         nfe=tuple(nfe),
         say=log,
       )
+
+  @functools.cached_property
+  def _finish(self) -> Callable[[bool], decoding.Picture]:
+    """Reads a decoder once; every process makes the images of all samples."""
+
+    @functools.cache
+    def read(latents: bool) -> decoding.Picture:
+      make = decoding.make_latents if latents else decoding.make_picture
+      return processes.together(lambda: make(self.run.plan.data))
+
+    return read
 
   @functools.cached_property
   def _drawer(self) -> Callable[[int], Callable[..., np.ndarray]]:

@@ -8,7 +8,6 @@ References:
 import dataclasses
 from typing import Literal, Protocol
 
-import jax
 import jax.numpy as jnp
 
 from jaxflow import paths

@@ -134,13 +134,9 @@ def classifier_free(
     return model_fn
 
   def guide(weight, xt, t, s, cond):
-    # Each row is next to its copy, so that no row moves to another device.
-    twice = jax.tree.map(
-      lambda a, b: rows.merge(a, b, (2, 1)),
-      (xt, t, s, cond),
-      (xt, t, s, null(cond, num_classes)),
+    with_label, without = rows.side_by_side(
+      model_fn, (xt, t, s, cond), (xt, t, s, null(cond, num_classes)), (2, 1)
     )
-    with_label, without = rows.split(model_fn(*twice), (2, 1))
     return without + expand(weight, xt) * (with_label - without)
 
   def guided(xt, t, s, cond):

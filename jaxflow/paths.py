@@ -6,7 +6,8 @@ A path is a pair of coefficients. With `noise ~ N(0, I)`,
   velocity = d xt / dt = alpha'(t) data + sigma'(t) noise                 (2)
 
 The derivatives in (2) come from `jax.jvp`, so a new path needs only `alpha`
-and `sigma`.
+and `sigma`. Data and noise are `[B, ...]`, the noise of unit variance; times t
+are `[B]`, in `[path.t_min, path.t_max]`.
 
 References:
   Albergo, Boffi, Vanden-Eijnden 2023, Stochastic Interpolants
@@ -160,14 +161,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(path: Path, t: Array) -> Coefficients:
-  """Evaluate a path and its derivatives.
-
-  Args:
-    path: The path.
-    t: Times `[...]` in `[path.t_min, path.t_max]`.
-
-  Returns:
-    The four coefficients, each of the shape of `t`.
+  """Evaluate a path and its derivatives at t `[...]`.
 
   Example:
     >>> c = coefficients(Linear(), jnp.array([0.25]))
@@ -191,21 +185,11 @@ def expand(x: Array, like: Array) -> Array:
 
 
 def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
-  """Compute the point `xt` between data and noise, eq. (1).
-
-  Args:
-    path: The path.
-    data: Samples `[B, ...]`.
-    noise: Standard normal noise, the shape of `data`.
-    t: Times `[B]`.
-
-  Returns:
-    `xt [B, ...]`.
+  """Compute the points `xt [B, ...]` between data and noise, eq. (1).
 
   Example:
-    >>> x = interpolate(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
-    ...                 jnp.array([0.25]))
-    >>> x.tolist()
+    >>> data, noise, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25])
+    >>> interpolate(Linear(), data, noise, t).tolist()
     [[0.25, 0.25]]
   """
   return (
@@ -214,21 +198,11 @@ def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:
 
 
 def velocity(path: Path, data: Array, noise: Array, t: Array) -> Array:
-  """Compute the velocity of the path through a pair, eq. (2).
-
-  Args:
-    path: The path.
-    data: Samples `[B, ...]`.
-    noise: Standard normal noise, the shape of `data`.
-    t: Times `[B]`.
-
-  Returns:
-    `d xt / dt`, `[B, ...]`, in data units per unit of t.
+  """Compute `d xt / dt [B, ...]`, eq. (2), in data units per unit of t.
 
   Example:
-    >>> v = velocity(Linear(), jnp.zeros((1, 2)), jnp.ones((1, 2)),
-    ...              jnp.array([0.25]))
-    >>> v.tolist()
+    >>> data, noise, t = jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.array([0.25])
+    >>> velocity(Linear(), data, noise, t).tolist()
     [[1.0, 1.0]]
   """
   c = coefficients(path, t)

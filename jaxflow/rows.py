@@ -7,6 +7,7 @@ share of interval rows does not depend on the number of devices.
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import jax
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow.options import RowBlock
-from jaxflow.types import Array
 
 Tree = TypeVar("Tree")
 Block = Annotated[tuple[int, int], RowBlock()]
@@ -62,18 +62,33 @@ def split(tree: Tree, block: Block) -> tuple[Tree, Tree]:
   return first, rest
 
 
-def merge(interval: Array, flow: Array, block: Block) -> Array:
-  """Merge `[B k / m, ...]` and `[B (m - k) / m, ...]` in order, `[B, ...]`.
+def merge(interval: Tree, flow: Tree, block: Block) -> Tree:
+  """Merge leaves `[B k / m, ...]` and `[B (m - k) / m, ...]` to `[B, ...]`.
 
   Example:
     >>> merge(*split(jnp.arange(8), (4, 1)), (4, 1)).tolist()
     [0, 1, 2, 3, 4, 5, 6, 7]
   """
   m, k = block
-  blocks = (interval.shape[0] + flow.shape[0]) // m
-  rest = interval.shape[1:]
-  parts = interval.reshape(blocks, k, *rest), flow.reshape(blocks, m - k, *rest)
-  return jnp.concatenate(parts, axis=1).reshape(blocks * m, *rest)
+
+  def leaf(first, rest):
+    blocks, shape = (len(first) + len(rest)) // m, first.shape[1:]
+    first = first.reshape(blocks, k, *shape)
+    rest = rest.reshape(blocks, m - k, *shape)
+    both = jnp.concatenate([first, rest], axis=1)
+    return both.reshape(blocks * m, *shape)
+
+  return jax.tree.map(leaf, interval, flow)
+
+
+def side_by_side(
+  function: Callable[..., Tree], first: tuple, second: tuple, block: Block
+) -> tuple[Tree, Tree]:
+  """Call a function once for the arguments of two sets of rows.
+
+  The sets stand side by side within a block, so that no row changes its device.
+  """
+  return split(function(*merge(first, second, block)), block)
 
 
 def is_interval(block: Block, batch_size: int) -> np.ndarray:

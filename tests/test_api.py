@@ -33,7 +33,7 @@ def tiny(method="flow_matching", **fields):
   config.evaluation.flow.num = 0
   for field, value in fields.items():
     section, _, name = field.rpartition("__")
-    setattr(config[section], name, value)
+    config[section].update({name: value})
   return config
 
 
@@ -155,6 +155,25 @@ def test_training_goes_on_in_the_workdir(tmp_path):
   assert differing(run.params, again.params) == 0
   other = message(train, tiny(model__width=8), tmp_path)
   assert "model.width=16, not 8" in other
+
+
+def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
+  refused = tiny(evaluation__during={"every": 2, "best": "recognised"})
+  text = message(train, refused, tmp_path)
+  assert "evaluation.during.best='recognised'" in text
+  assert (tmp_path / "config.json").exists()
+  run = train(tiny(train__batch_size=32, model__width=8), tmp_path)
+  assert run.finished and load_config(tmp_path).train.batch_size == 32
+  text = message(train, tiny(train__batch_size=16, model__width=8), tmp_path)
+  assert "train.batch_size=32, not 16" in text
+
+
+def test_nothing_is_drawn_where_nobody_looks(monkeypatch):
+  def fail(*arguments):
+    raise AssertionError("samples were drawn")
+
+  monkeypatch.setattr("jaxflow.runs.train.make_previews", lambda *_: fail)
+  train(tiny(train__sample_every=2))
 
 
 def test_misspelt_field():
@@ -549,7 +568,8 @@ def test_run_with_own_network_and_data_goes_on(tmp_path):
   assert message(alone.evaluate, nfe=(1,)).startswith("data.name='given'")
   assert message(jaxflow.load, tmp_path) == (
     "model.name='given': the run has a network of yours: pass it again, "
-    "network=jaxflow.Network(init, apply)"
+    "network=jaxflow.Network(init, apply), to jaxflow.train or jaxflow.load; "
+    "no other run can start from it or be taught by it"
   )
   stored = load_config(tmp_path)
   assert message(train, stored, tmp_path, network=own["network"]) == (
@@ -676,7 +696,7 @@ def test_callbacks(tmp_path, in_memory):
   run = train(config, workdir, callbacks=[recorder, Silent(), logged])
   assert [step for step, _ in recorder.logged] == logged.steps == [2, 4]
   assert all(np.isfinite(x["loss"]) for _, x in recorder.logged)
-  assert recorder.saved == [2, 4]
+  assert recorder.saved == ([] if in_memory else [2, 4])
   assert [step for step, _ in recorder.drawn] == [2, 4]
   assert recorder.closed == 1
   drawn = recorder.drawn[-1][1]

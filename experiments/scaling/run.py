@@ -104,7 +104,7 @@ def entry(
   report = compilation.compile_program(
     step, chip=topology.chip, options=options
   )
-  row = compilation.report_records([report])[0]
+  row = compilation.report_record(report)
   return {"topology": topology.name, "mesh": dict(arranged.shape), **row}
 
 

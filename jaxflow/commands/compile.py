@@ -2,31 +2,11 @@
 
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
 
 
-def _define(values: flags.FlagValues) -> None:
-  flags.DEFINE_string(
-    "topology",
-    None,
-    "the devices: v4:AxBxC, v5p:AxBxC, v5e:AxB or v6e:AxB chips (needs the "
-    "extra [tpu], no TPU), or host:N devices of this machine's CPU",
-    flag_values=values,
-  )
-  flags.DEFINE_float(
-    "hbm",
-    None,
-    "memory of a device in GiB (default: the chip's; none of host)",
-    flag_values=values,
-  )
-
-
-def _run(values: flags.FlagValues, config: Any) -> int:
+def _run(values: Values, config: Any) -> int:
   from jaxflow.compilation.topologies import Topology
 
   topology = Topology.parse(values.topology)
@@ -34,13 +14,24 @@ def _run(values: flags.FlagValues, config: Any) -> int:
 
   from jaxflow.compilation.of_config import compile_config
 
-  return 0 if compile_config(config, topology, hbm=values.hbm, say=say) else 1
+  return 0 if compile_config(config, topology, hbm=values.hbm, log=log) else 1
 
 
 COMMAND = Command(
   summary="compile a config for a TPU pod, without one: memory, FLOPs, traffic",
   takes_config=True,
-  define=_define,
+  flags=(
+    Flag(
+      "topology",
+      "the devices: v4:AxBxC, v5p:AxBxC, v5e:AxB or v6e:AxB chips (needs the "
+      "extra [tpu], no TPU), or host:N devices of this machine's CPU",
+    ),
+    Flag(
+      "hbm",
+      "memory of a device in GiB (default: the chip's; none of host)",
+      kind=float,
+    ),
+  ),
   required={"topology": "NAME"},
   run=_run,
   notes="""\

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from jaxflow.training.callbacks import Start
 
-__all__ = ["ProgressBar", "print_line", "progress", "say"]
 
+def log(text: str) -> None:
+  """Print a line, once a job; a reader that left (`| head`) stops nothing."""
+  if "jax" in sys.modules:  # Nothing else can have joined a job.
+    from jaxflow.parallel import processes
 
-def say(text: str) -> None:
-  """Print a line, once a job."""
-  from jaxflow.parallel import processes
-
-  if processes.is_main():
-    print_line(text)
-
-
-def print_line(text: str) -> None:
-  """Print a line; a reader that has left (`| head`) stops nothing."""
+    if not processes.is_main():
+      return
   try:
     print(text, flush=True)
   except BrokenPipeError:

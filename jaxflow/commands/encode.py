@@ -3,42 +3,35 @@
 import pathlib
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import define_options, options_of
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
+from jaxflow.commands.flags import options_of
 
 
-def _define(values: flags.FlagValues) -> None:
+def _options() -> tuple[type[Any], ...]:
   from jaxflow.runs.encoding import EncodeOptions
 
-  flags.DEFINE_string(
-    "out",
-    None,
-    "a folder for the latents, for --config.data.name=latents "
-    "--config.data.data_dir=FOLDER; with these latents begun in it, the work "
-    "goes on at the first missing shard",
-    flag_values=values,
-  )
-  define_options(EncodeOptions, values)
+  return (EncodeOptions,)
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  del config
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow.runs.encoding import EncodeOptions, encode
 
   options = options_of(EncodeOptions, values)
-  encode(pathlib.Path(values.out), options, say=say)
-  return 0
+  encode(pathlib.Path(values.out), options, say=log)
 
 
 COMMAND = Command(
   summary="write the latents of an image set, by published weights",
-  define=_define,
+  flags=(
+    Flag(
+      "out",
+      "a folder for the latents, for --config.data.name=latents "
+      "--config.data.data_dir=FOLDER; with these latents begun in it, the work "
+      "goes on at the first missing shard",
+    ),
+  ),
+  options=_options,
   required={"data": "NAME", "autoencoder": "PATH", "out": "FOLDER"},
   run=_run,
   example="""\

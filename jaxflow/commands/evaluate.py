@@ -2,47 +2,28 @@
 
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import SAMPLING, checkpoint, whole_numbers
-
-__all__ = ["COMMAND"]
-
-
-def _define(values: flags.FlagValues) -> None:
-  flags.DEFINE_string(
-    "workdir", None, "the folder of a run", flag_values=values
-  )
-  flags.DEFINE_list(
-    "nfe",
-    [],
-    "network calls per sample, with commas between; one evaluation each "
-    "(default: the config's evaluation.nfe)",
-    flag_values=values,
-  )
-  flags.DEFINE_string(
-    "step",
-    None,
-    "the checkpoint (default: the latest), or best",
-    flag_values=values,
-  )
+from jaxflow.commands.command import (
+  SAMPLING,
+  STEP,
+  WORKDIR,
+  Command,
+  Flag,
+  Values,
+  numbers,
+)
+from jaxflow.commands.console import log
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  nfe, step = whole_numbers(values, "nfe"), checkpoint(values.step)
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow import api, metrics
 
-  run = api.load(values.workdir, step=step, config=config)
-  rows = run.evaluate(nfe=nfe, log=say)
-  say(metrics.table({_title(row): row["scores"] for row in rows}))
+  run = api.load(values.workdir, step=values.step, config=config)
+  rows = run.evaluate(nfe=values.nfe or (), log=log)
+  log(metrics.table({_title(row): row["scores"] for row in rows}))
   for row in rows:
     if row["nfe"]:
       speed = row["samples_per_second"]
-      say(f"{_title(row)}: {speed:,.0f} samples/s")
-  return 0
+      log(f"{_title(row)}: {speed:,.0f} samples/s")
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -52,7 +33,16 @@ def _title(row: dict[str, Any]) -> str:
 COMMAND = Command(
   summary="compare samples with held-out data, beside scores of real data",
   changes=(*SAMPLING, "evaluation", "data.raw_dir", "data.data_dir"),
-  define=_define,
+  flags=(
+    WORKDIR,
+    Flag(
+      "nfe",
+      "network calls per sample, with commas between; one evaluation each "
+      "(default: the config's evaluation.nfe)",
+      kind=numbers,
+    ),
+    STEP,
+  ),
   required={"workdir": "FOLDER"},
   run=_run,
   notes="""\

@@ -3,82 +3,94 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
-from jaxflow.commands.command import Command
+from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.errors import UsageError
 
-__all__ = [
-  "SAMPLING",
-  "check_writable",
-  "checkpoint",
-  "define_options",
-  "defined",
-  "message",
-  "options_of",
-  "read",
-  "whole_numbers",
-]
-
-# The sections of a config that decide how a trained run is sampled.
-SAMPLING = ("sample", "flow_map")
-
+# Config fields are read from the arguments: they are known with the config.
 _FIELD = "config.FIELD"
+_CONFIG = (
+  Flag(
+    "config",
+    "NAME:METHOD, with a name of `jaxflow presets`: digits:mean_flow; or "
+    "FILE.py:METHOD",
+  ),
+  Flag(
+    _FIELD,
+    "overrides one field of the config: --config.train.steps=500; "
+    'print(jaxflow.preset("digits:mean_flow")) in Python lists all fields',
+  ),
+)
 
-# Expected values by absl's name of a type.
+# Expected values of a flag, by the name of its kind.
 _WANTED = {
   "bool": "true or false",
+  "checkpoint": "a whole number, or best",
   "float": "a number",
   "int": "a whole number",
+  "numbers": "whole numbers, --{name}=1,2,4 for instance",
 }
 
 
-def defined(command: Command) -> flags.FlagValues:
+class _Parser(flags.ArgumentParser):
+  """Reads values of one kind."""
+
+  def __init__(self, kind: Callable[[str], Any]):
+    self._kind = kind
+
+  def parse(self, argument: str) -> Any:
+    """Return the value; raise ValueError if the text is none."""
+    return self._kind(argument)
+
+  def flag_type(self) -> str:
+    """Return the name of the kind."""
+    return self._kind.__name__
+
+
+def define(given: Iterable[Flag], values: Values) -> None:
+  """Define flags, in the order in which the help lists them."""
+  for flag in given:
+    kind = flag.kind or (str if flag.default is None else type(flag.default))
+    told = flag.name, flag.default, flag.help
+    if kind is bool:
+      flags.DEFINE_boolean(*told, flag_values=values)
+    else:
+      flags.DEFINE(_Parser(kind), *told, flag_values=values)
+
+
+def defined(command: Command) -> Values:
   """Return the flags of a command, with their help, before they are read."""
-  values = flags.FlagValues()
-  if command.takes_config:
-    flags.DEFINE_string(
-      "config",
-      None,
-      "NAME:METHOD, with a name of `jaxflow presets`: digits:mean_flow; or "
-      "FILE.py:METHOD",
-      flag_values=values,
-    )
-    text = (
-      "overrides one field of the config: --config.train.steps=500; "
-      'print(jaxflow.preset("digits:mean_flow")) in Python lists all fields'
-    )
-    flags.DEFINE_string(_FIELD, None, text, flag_values=values)
-  command.define(values)
+  given = [*(_CONFIG if command.takes_config else ()), *command.flags]
+  for options in command.options():
+    for field in dataclasses.fields(options):
+      given.append(Flag(field.name, field.metadata["help"], field.default))
   if command.changes:
     text = (
       "overrides one field of the run's config, in "
       f"{', '.join(command.changes)}: --config.sample.guidance=2"
     )
-    flags.DEFINE_string(_FIELD, None, text, flag_values=values)
+    given.append(Flag(_FIELD, text))
+  values = Values()
+  define(given, values)
   return values
 
 
-def read(
-  command: Command, values: flags.FlagValues, arguments: Sequence[str]
-) -> Any:
-  """Read the flags of a command.
+def options_of(options: type[Any], values: Values) -> Any:
+  """Return a dataclass of `Command.options` with the values of its flags."""
+  names = [field.name for field in dataclasses.fields(options)]
+  return options(**{name: values[name].value for name in names})
 
-  Args:
-    command: The command.
-    values: Its flags, as `defined` returns them; read in place.
-    arguments: The command line behind the command.
 
-  Returns:
-    The config that the command takes, or None.
+def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
+  """Read the flags of a command into `values`; return its config, or None.
 
   Raises:
     UsageError: If a flag is unknown, has a wrong value, or is missing.
   """
-  # They are read from the arguments: fields are known with the config.
   for name in ("config", _FIELD):
     if name in values:
       delattr(values, name)
@@ -100,28 +112,28 @@ def read(
   return config_of_run(pathlib.Path(values.workdir), changes, command.changes)
 
 
-def _with_values(
-  arguments: Sequence[str], values: flags.FlagValues
-) -> list[str]:
+def _with_values(arguments: Sequence[str], values: Values) -> list[str]:
   """Return arguments in which `--name value` has become `--name=value`."""
   joined, rest = [], list(arguments)
   while rest:
     argument = rest.pop(0)
     name = argument.removeprefix("--")
-    takes = name.partition(".")[0] == "config" or (
-      name in values and values[name].flag_type() != "bool"
-    )
+    takes = name.partition(".")[0] == "config" or _takes_value(name, values)
     if name != argument and takes and rest and not rest[0].startswith("--"):
       argument = f"{argument}={rest.pop(0)}"
     joined.append(argument)
   return joined
 
 
-def _read_plain(arguments: list[str], values: flags.FlagValues) -> None:
+def _takes_value(name: str, values: Values) -> bool:
+  """Return whether a name alone, without a value, is no whole flag."""
+  return name in values and values[name].flag_type() != "bool"
+
+
+def _read_plain(arguments: list[str], values: Values) -> None:
   """Read flags that are all defined."""
   for argument in arguments:
-    name = argument.removeprefix("--")
-    if name in values and values[name].flag_type() != "bool":
+    if _takes_value(argument.removeprefix("--"), values):
       raise UsageError(f"{argument} has no value: write {argument}=VALUE")
   try:
     rest = values(["jaxflow", *arguments])
@@ -131,14 +143,15 @@ def _read_plain(arguments: list[str], values: flags.FlagValues) -> None:
     raise UsageError(f"{rest[1]!r} is no flag: write --name=value")
 
 
-def message(error: flags.Error, values: flags.FlagValues) -> str:
+def message(error: flags.Error, values: Values) -> str:
   """Return in our words why absl refuses a flag."""
   if not isinstance(error, flags.IllegalFlagValueError):
     return f"{error} (--help lists the flags)"
   # absl: "flag --num=x: invalid literal for int() with base 10: 'x'".
   given = str(error).removeprefix("flag ").split(": ")[0]
   name = given.removeprefix("--").split("=")[0]
-  return f"{given}: give {_WANTED[values[name].flag_type()]}"
+  wanted = _WANTED[values[name].flag_type()].format(name=name)
+  return f"{given}: give {wanted}"
 
 
 def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
@@ -150,7 +163,7 @@ def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
       raise UsageError(f"{flag}: this command sets it; leave it out")
 
 
-def _check_required(command: Command, values: flags.FlagValues) -> None:
+def _check_required(command: Command, values: Values) -> None:
   """Raise UsageError if a flag is missing."""
   for name, placeholder in command.required.items():
     if not values[name].value:
@@ -159,47 +172,6 @@ def _check_required(command: Command, values: flags.FlagValues) -> None:
       raise UsageError(
         f"--{name} is missing: give {wanted}, --{name}={placeholder}"
       )
-
-
-def define_options(options: type[Any], values: flags.FlagValues) -> None:
-  """Define a flag for each field of a dataclass of `runs.options`."""
-  kinds = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-  }
-  for field in dataclasses.fields(options):
-    define = kinds.get(type(field.default), flags.DEFINE_string)
-    text = field.metadata["help"]
-    define(field.name, field.default, text, flag_values=values)
-
-
-def options_of(options: type[Any], values: flags.FlagValues) -> Any:
-  """Return the dataclass that flags of `define_options` describe."""
-  names = [field.name for field in dataclasses.fields(options)]
-  return options(**{name: values[name].value for name in names})
-
-
-def whole_numbers(values: flags.FlagValues, name: str) -> tuple[int, ...]:
-  """Return the numbers of a flag that takes several."""
-  given = values[name].value or []
-  try:
-    return tuple(int(number) for number in given)
-  except ValueError as error:
-    raise UsageError(
-      f"--{name}={','.join(given)}: give whole numbers, --{name}=1,2,4 for "
-      "instance"
-    ) from error
-
-
-def checkpoint(given: str | None) -> int | str | None:
-  """Return the checkpoint that `--step` names."""
-  if given is None or given == "best":
-    return given
-  try:
-    return int(given)
-  except ValueError as error:
-    raise UsageError(f"--step={given}: give a whole number, or best") from error
 
 
 def check_writable(out: pathlib.Path) -> None:

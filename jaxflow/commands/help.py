@@ -3,25 +3,16 @@
 import textwrap
 from collections.abc import Mapping
 
-from absl import flags
-
-from jaxflow.commands.command import Command
+from jaxflow.commands.command import Command, Values
 from jaxflow.commands.flags import defined
-
-__all__ = ["help_of", "overview"]
 
 _WIDTH = 80
 # Where the text of a row begins, at most.
 _COLUMN = 18
 
 
-def overview(commands: Mapping[str, Command], common: flags.FlagValues) -> str:
-  """Return the help of the program.
-
-  Args:
-    commands: Its commands by name.
-    common: The flags that all commands take.
-  """
+def overview(commands: Mapping[str, Command], common: Values) -> str:
+  """Return the help of the program, with the flags that all commands take."""
   summaries = {name: command.summary for name, command in commands.items()}
   return "\n".join(
     [
@@ -39,11 +30,8 @@ def overview(commands: Mapping[str, Command], common: flags.FlagValues) -> str:
 def help_of(name: str, command: Command) -> str:
   """Return the help of a command."""
   values = defined(command)
-  lines = [
-    *_usage(name, command),
-    "",
-    *_wrapped(f"{command.summary[0].upper()}{command.summary[1:]}."),
-  ]
+  summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+  lines = [*_usage(name, command, values), "", *_wrapped(summary)]
   if len(values):
     lines += ["", *_rows(_texts(values))]
   for note in command.notes.split("\n\n") if command.notes else ():
@@ -51,20 +39,18 @@ def help_of(name: str, command: Command) -> str:
   return "\n".join([*lines, "", "example:", f"  {command.example}"])
 
 
-def _usage(name: str, command: Command) -> list[str]:
+def _usage(name: str, command: Command, values: Values) -> list[str]:
   """Return the lines that show how a command is called."""
   start = f"usage: jaxflow {name}"
   words = ["--config=CONFIG:METHOD"] if command.takes_config else []
   words += [f"--{flag}={value}" for flag, value in command.required.items()]
-  others = set(defined(command)) - {"config", "config.FIELD", *command.required}
-  if others:
+  if set(values) - {"config", "config.FIELD", *command.required}:
     words.append("[--FLAG=VALUE ...]")
   if command.takes_config or command.changes:
     words.append("[--config.FIELD=VALUE ...]")
   # Words with blanks inside stay whole.
-  text = " ".join(word.replace(" ", "\0") for word in words)
   lines = textwrap.wrap(
-    text,
+    " ".join(word.replace(" ", "\0") for word in words),
     _WIDTH,
     initial_indent=f"{start} ",
     subsequent_indent=" " * (len(start) + 1),
@@ -73,17 +59,15 @@ def _usage(name: str, command: Command) -> list[str]:
   return [line.replace("\0", " ") for line in lines or [start]]
 
 
-def _texts(values: flags.FlagValues) -> dict[str, str]:
+def _texts(values: Values) -> dict[str, str]:
   """Return the help of flags, and their defaults, by how they are written."""
   found = {}
   for name in values:
-    text = values[name].help
-    default = values[name].default
-    told = "(default" in text or default is None or default is False
-    if not told and default not in ("", []):
+    text, default = values[name].help, values[name].default
+    untold = default is None or default is False or default == ""
+    if "(default" not in text and not untold:
       text += f" (default {default})"
-    shown = f"--{name}=VALUE" if "." in name else f"--{name}"
-    found[shown] = text
+    found[f"--{name}=VALUE" if "." in name else f"--{name}"] = text
   return found
 
 
@@ -92,7 +76,7 @@ def _rows(texts: Mapping[str, str]) -> list[str]:
   column = min(max(map(len, texts)) + 4, _COLUMN)
   lines = []
   for name, text in texts.items():
-    wrapped = textwrap.wrap(text, _WIDTH - column, break_on_hyphens=False)
+    wrapped = _wrapped(text, _WIDTH - column)
     fits = len(name) + 4 <= column
     lines.append(
       f"  {name:{column - 2}}{wrapped.pop(0)}" if fits else f"  {name}"
@@ -101,5 +85,5 @@ def _rows(texts: Mapping[str, str]) -> list[str]:
   return lines
 
 
-def _wrapped(text: str) -> list[str]:
-  return textwrap.wrap(text, _WIDTH, break_on_hyphens=False)
+def _wrapped(text: str, width: int = _WIDTH) -> list[str]:
+  return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -7,18 +7,29 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 import jaxflow
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import print_line
-from jaxflow.commands.flags import defined, message, read
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
+from jaxflow.commands.flags import define, defined, message, read
 from jaxflow.commands.help import help_of, overview
 from jaxflow.errors import RunError, UsageError, did_you_mean, named
-
-__all__ = ["COMMANDS", "command_of", "main", "run"]
 
 # Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
   *("train", "sample", "evaluate", "stats", "bench", "report", "pairs"),
   *("rectify", "encode", "compile", "methods", "presets"),
+)
+
+# Flags that all commands take.
+_COMMON = (
+  Flag("debug", "show the traceback of an error", False),
+  Flag(
+    "distributed",
+    "on, off or auto: whether to join the other processes of a job, which run "
+    "the same command; auto joins in Slurm, Open MPI, on TPU pods, and where "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set",
+    "auto",
+  ),
+  Flag("version", "print the version", False),
 )
 
 # Where a value comes from, if not from a flag, by the name that the library
@@ -40,28 +51,27 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Run one command.
+  """Run one command line, the program's name first; return its exit code.
 
-  Args:
-    argv: Program name, command and flags.
-
-  Returns:
-    0, 1 for a failure, 2 for wrong usage, 130 where Ctrl-C came before there
-    was anything to save.
+  It is 1 for a failure, 2 for wrong usage, 130 where Ctrl-C came before there
+  was anything to save.
   """
-  common = _common()
+  common = Values()
+  # They may stand anywhere, before the command as well.
+  common.set_gnu_getopt(True)
+  define(_COMMON, common)
   try:
     arguments = common(list(argv), known_only=True)[1:]
   except flags.Error as error:
     print(f"jaxflow: {message(error, common)}", file=sys.stderr)
     return 2
   if common.version:
-    print_line(jaxflow.__version__)
+    log(jaxflow.__version__)
     return 0
   name = arguments[0] if arguments else "--help"
   if name in ("--help", "-h", "help"):
     commands = {name: command_of(name) for name in COMMANDS}
-    print_line(overview(commands, _common()))
+    log(overview(commands, common))
     return 0 if arguments else 2
   # Users can do nothing about warnings of libraries; our warnings do not
   # pass through absl.
@@ -71,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
     command = command_of(name)
     resumable = command.resumable
     if {"--help", "-h"} & set(arguments):
-      print_line(help_of(name, command))
+      log(help_of(name, command))
       return 0
     return _run(command, arguments[1:], common.distributed)
   except KeyboardInterrupt:
@@ -101,28 +111,6 @@ def command_of(name: str) -> Command:
   return importlib.import_module(f"jaxflow.commands.{name}").COMMAND
 
 
-def _common() -> flags.FlagValues:
-  """Return the flags that all commands take."""
-  values = flags.FlagValues()
-  # They may stand anywhere, before the command as well.
-  values.set_gnu_getopt(True)
-  flags.DEFINE_boolean(
-    "debug", False, "show the traceback of an error", flag_values=values
-  )
-  flags.DEFINE_string(
-    "distributed",
-    "auto",
-    "on, off or auto: whether to join the other processes of a job, which run "
-    "the same command; auto joins in Slurm, Open MPI, on TPU pods, and where "
-    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set",
-    flag_values=values,
-  )
-  flags.DEFINE_boolean(
-    "version", False, "print the version", flag_values=values
-  )
-  return values
-
-
 def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
   """Read flags, join the other processes of a job, and run a command."""
   values = defined(command)
@@ -133,7 +121,7 @@ def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
 
       launch.join(distributed, preemptible=command.interruptible)
     config = read(command, values, arguments)
-    return command.run(values, config)
+    return command.run(values, config) or 0
 
 
 def _left(code: int) -> int:

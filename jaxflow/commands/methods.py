@@ -2,23 +2,16 @@
 
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Values
+from jaxflow.commands.console import log
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  del values, config
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow.methods import METHODS
 
   for name, row in METHODS.items():
     needs = ", ".join(sorted(row.needs)) or "nothing"
-    say(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
-  return 0
+    log(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
 
 
 COMMAND = Command(

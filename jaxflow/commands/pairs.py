@@ -3,43 +3,18 @@
 import pathlib
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import define_options, options_of
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
+from jaxflow.commands.flags import options_of
 
 
-def _define(values: flags.FlagValues) -> None:
+def _options() -> tuple[type[Any], ...]:
   from jaxflow.runs.pair_generation import PairOptions
 
-  flags.DEFINE_string(
-    "workdir",
-    None,
-    "the folder of a run whose network is a velocity: the teacher",
-    flag_values=values,
-  )
-  flags.DEFINE_string(
-    "out",
-    None,
-    "a folder for the pairs, for --config.data.pairs; with these pairs begun "
-    "in it, the work goes on at the first missing shard",
-    flag_values=values,
-  )
-  define_options(PairOptions, values)
-  flags.DEFINE_integer(
-    "step",
-    None,
-    "the teacher's checkpoint (default: the latest)",
-    flag_values=values,
-  )
+  return (PairOptions,)
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  del config
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow.runs.pair_generation import PairOptions, make_pairs
 
   make_pairs(
@@ -47,14 +22,24 @@ def _run(values: flags.FlagValues, config: Any) -> int:
     pathlib.Path(values.out),
     options_of(PairOptions, values),
     step=values.step,
-    say=say,
+    say=log,
   )
-  return 0
 
 
 COMMAND = Command(
   summary="make pairs of noise and data with a trained run's ODE",
-  define=_define,
+  flags=(
+    Flag(
+      "workdir", "the folder of a run whose network is a velocity: the teacher"
+    ),
+    Flag("step", "the teacher's checkpoint (default: the latest)", kind=int),
+    Flag(
+      "out",
+      "a folder for the pairs, for --config.data.pairs; with these pairs begun "
+      "in it, the work goes on at the first missing shard",
+    ),
+  ),
+  options=_options,
   required={"workdir": "TEACHER", "out": "FOLDER"},
   run=_run,
   example="jaxflow pairs --workdir=runs/teacher --num=50000 --out=runs/pairs",

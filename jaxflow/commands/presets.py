@@ -3,17 +3,11 @@
 import textwrap
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Values
+from jaxflow.commands.console import log
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  del values, config
-
+def _run(values: Values, config: Any) -> None:
   from jaxflow.config import presets
   from jaxflow.methods import METHODS
 
@@ -22,14 +16,10 @@ def _run(values: flags.FlagValues, config: Any) -> int:
     methods = presets.methods_of(file)
     listed = "all" if methods == list(METHODS) else ", ".join(methods) or "none"
     wrapped = textwrap.wrap(
-      f"methods: {listed}",
-      80,
-      initial_indent="  ",
-      subsequent_indent="    ",
+      f"methods: {listed}", 80, initial_indent="  ", subsequent_indent="    "
     )
     lines = [name, f"  {presets.summary(file)}", f"  {file}", *wrapped]
-    say("\n".join(lines))
-  return 0
+    log("\n".join(lines))
 
 
 COMMAND = Command(

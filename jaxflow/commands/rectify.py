@@ -3,49 +3,37 @@
 import pathlib
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import define_options, options_of
-
-__all__ = ["COMMAND"]
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
+from jaxflow.commands.flags import options_of
 
 
-def _define(values: flags.FlagValues) -> None:
+def _options() -> tuple[type[Any], ...]:
   from jaxflow.runs.pair_generation import PairOptions
   from jaxflow.runs.rounds import Rounds
 
-  flags.DEFINE_string(
-    "workdir",
-    None,
-    "a folder for the rounds: round_0, pairs_1, round_1, ...; the same command "
-    "goes on where it stopped",
-    flag_values=values,
-  )
-  define_options(Rounds, values)
-  define_options(PairOptions, values)
+  return Rounds, PairOptions
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
-  from jaxflow.runs.pair_generation import PairOptions
-  from jaxflow.runs.rounds import Rounds, rectify
+def _run(values: Values, config: Any) -> None:
+  from jaxflow.runs.rounds import rectify
 
-  rectify(
-    config,
-    pathlib.Path(values.workdir),
-    options_of(Rounds, values),
-    options_of(PairOptions, values),
-    say=say,
-  )
-  return 0
+  options = [options_of(kind, values) for kind in _options()]
+  rectify(config, pathlib.Path(values.workdir), *options, say=log)
 
 
 COMMAND = Command(
   summary="make pairs and train on them, in rounds of ReFlow",
   takes_config=True,
   fixed=("data.pairs", "data.synthetic_share", "init"),
-  define=_define,
+  flags=(
+    Flag(
+      "workdir",
+      "a folder for the rounds: round_0, pairs_1, round_1, ...; the same "
+      "command goes on where it stopped",
+    ),
+  ),
+  options=_options,
   required={"workdir": "FOLDER"},
   run=_run,
   notes="""\

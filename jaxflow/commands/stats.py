@@ -3,29 +3,19 @@
 import pathlib
 from typing import Any
 
-from absl import flags
-
-from jaxflow.commands.command import Command
-from jaxflow.commands.console import say
-from jaxflow.commands.flags import check_writable, define_options, options_of
+from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.commands.console import log
+from jaxflow.commands.flags import check_writable, options_of
 from jaxflow.errors import UsageError
 
-__all__ = ["COMMAND"]
 
-
-def _define(values: flags.FlagValues) -> None:
+def _options() -> tuple[type[Any], ...]:
   from jaxflow.evaluation.data_statistics import StatsOptions
 
-  flags.DEFINE_string(
-    "out",
-    None,
-    "an .npz file, for --config.evaluation.reference",
-    flag_values=values,
-  )
-  define_options(StatsOptions, values)
+  return (StatsOptions,)
 
 
-def _run(values: flags.FlagValues, config: Any) -> int:
+def _run(values: Values, config: Any) -> None:
   out = pathlib.Path(values.out)
   if out.suffix != ".npz":
     raise UsageError(f"--out={out}: give a file that ends in .npz")
@@ -34,14 +24,14 @@ def _run(values: flags.FlagValues, config: Any) -> int:
   from jaxflow.parallel import processes
 
   processes.once(lambda: check_writable(out))
-  write_stats(config, out, options_of(StatsOptions, values), say=say)
-  return 0
+  write_stats(config, out, options_of(StatsOptions, values), say=log)
 
 
 COMMAND = Command(
   summary="write reference statistics of a data set, for evaluations",
   takes_config=True,
-  define=_define,
+  flags=(Flag("out", "an .npz file, for --config.evaluation.reference"),),
+  options=_options,
   required={"out": "FILE.npz"},
   run=_run,
   notes="""\

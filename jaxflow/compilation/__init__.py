@@ -6,17 +6,17 @@ The result says how much memory, arithmetic and communication a device needs.
 from jaxflow.compilation.chips import CHIPS, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.loops import matmul_flops
-from jaxflow.compilation.program import Program
-from jaxflow.compilation.programs import Decoder, programs
-from jaxflow.compilation.report import Report, compile_program
-from jaxflow.compilation.samplers import (
+from jaxflow.compilation.programs import (
+  Decoder,
   example_inputs,
   network_program,
+  programs,
   sampler_program,
 )
+from jaxflow.compilation.report import Program, Report, compile_program
 from jaxflow.compilation.tables import (
   report_header,
-  report_records,
+  report_record,
   report_table,
 )
 from jaxflow.compilation.topologies import Topology
@@ -36,7 +36,7 @@ __all__ = [
   "network_program",
   "programs",
   "report_header",
-  "report_records",
+  "report_record",
   "report_table",
   "sampler_program",
 ]

@@ -42,21 +42,11 @@ class Chip:
   core_config: str = "default"
 
   def compute_seconds(self, flops: float) -> float:
-    """Return the time of `flops` FLOPs at the chip's peak, in seconds.
-
-    Example:
-      >>> CHIPS["v5e"].compute_seconds(197e12)
-      1.0
-    """
+    """Return the time of FLOPs at the chip's peak, in seconds."""
     return flops / self.peak_flops
 
   def link_seconds(self, sent: float) -> float:
-    """Return the time to send `sent` bytes at the links' bandwidth, in seconds.
-
-    Example:
-      >>> CHIPS["v5e"].link_seconds(400e9)
-      2.0
-    """
+    """Return the time to send bytes at the links' bandwidth, in seconds."""
     return sent / self.link_bandwidth
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from jaxflow.compilation.hlo import Instruction, Module, Shape
+from jaxflow.compilation.hlo import Module, Shape
 from jaxflow.compilation.loops import executions
 
 KINDS = (
@@ -57,61 +57,42 @@ class Collective:
       >>> Collective("all-reduce", floats, 4, 1, "").bytes_sent
       6000.0
     """
-    part = (self.group - 1) / self.group
-    factors = {
-      "all-reduce": 2 * part,
-      "collective-permute": 1.0,
-      "collective-broadcast": 1.0,
-    }
-    return factors.get(self.kind, part) * self.bytes
+    if self.kind in ("collective-permute", "collective-broadcast"):
+      return float(self.bytes)
+    turns = 2 if self.kind == "all-reduce" else 1
+    return turns * (self.group - 1) / self.group * self.bytes
 
 
 def collectives(module: Module) -> list[Collective]:
   """Return the collectives of a program that involve several devices.
 
   Counts include the rounds of loops.
-
-  Example:
-    >>> lines = [
-    ...   "HloModule sum, num_partitions=8",
-    ...   "ENTRY %main () -> f32[4] {",
-    ...   "  ROOT %sum = f32[4] all-reduce(%x), replica_groups=[1,8]<=[8]",
-    ... ]
-    >>> (found,) = collectives(Module.parse(chr(10).join(lines)))
-    >>> found.kind, found.group, found.bytes
-    ('all-reduce', 8, 16)
   """
-  found: dict[object, Collective] = {}
+  found: dict[tuple[str, str], Collective] = {}
   for name, count in executions(module).counts.items():
     for instruction in module.computations[name].values():
       kind = _OPCODES.get(instruction.opcode)
       if kind is None:
         continue
-      collective = _read(module, name, instruction, kind, count)
-      if collective.group > 1:
+      attributes, shapes = instruction.attributes, instruction.output
+      group = _group(module, attributes, kind)
+      if group == 1:
+        continue
+      if kind == "reduce-scatter":
+        shapes = [Shape(s.dtype, (group, *s.dims)) for s in shapes]
+      if kind == "all-reduce" and name.startswith(_SCATTERED):
+        kind = "reduce-scatter"
+      op_name = re.search(r'op_name="([^"]*)"', attributes)
+      source = op_name[1] if op_name else ""
+      key = (name, instruction.name)
+      chain = re.search(r'chain_id="?(\d+)', attributes)
+      channel = re.search(r"channel_id=(\d+)", attributes)
+      if chain and channel:
         # A collective that spans several kernels appears in each of them.
-        chain = re.search(r'chain_id="?(\d+)', instruction.attributes)
-        channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-        key = (
-          (channel[1], chain[1]) if chain and channel else (name, instruction)
-        )
-        found.setdefault(key, collective)
+        key = (channel[1], chain[1])
+      collective = Collective(kind, tuple(shapes), group, count, source)
+      found.setdefault(key, collective)
   return list(found.values())
-
-
-def _read(
-  module: Module, computation: str, given: Instruction, kind: str, count: int
-) -> Collective:
-  shapes = given.output
-  group = _group(module, given.attributes, kind)
-  if kind == "reduce-scatter":
-    shapes = [Shape(s.dtype, (group, *s.dims)) for s in shapes]
-  if kind == "all-reduce" and computation.startswith(_SCATTERED):
-    kind = "reduce-scatter"
-  source = re.search(r'op_name="([^"]*)"', given.attributes)
-  return Collective(
-    kind, tuple(shapes), group, count, source[1] if source else ""
-  )
 
 
 def _group(module: Module, attributes: str, kind: str) -> int:

@@ -12,18 +12,19 @@ _BITS = {
 }
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([^\s(]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"\s+(ROOT )?%?(\S+) = (.*)")
+# The first `)` with nothing or an attribute behind it closes the operands.
+_INSTRUCTION = re.compile(
+  r"\s+(ROOT )?%?(\S+) = (.*?) ([\w-]+)\((.*?)\)(, [\w-]+=.*)?$"
+)
+# A layout, whose tiles have parentheses too.
+_LAYOUT = re.compile(r"\{[^}]*\}")
+_ELEMENT = re.compile(r"\([^()]*\)|\w+\[[\d,]*\]")
 _NAME = re.compile(r"%([^\s,()]+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """The type of an array.
-
-  Example:
-    >>> shapes("(f32[2,3]{1,0}, bf16[4])")[0].bytes
-    24
-  """
+  """The type of an array."""
 
   dtype: str
   dims: tuple[int, ...]
@@ -58,11 +59,10 @@ class Instruction:
     """
     if not self.opcode.endswith("-start"):
       return self.shapes
-    parts = elements(self.result)
+    bare = _LAYOUT.sub("", self.result).removeprefix("(")
+    parts = _ELEMENT.findall(bare)
     pair = self.opcode in ("all-gather-start", "collective-permute-start")
-    if pair or parts[0].startswith("("):
-      return shapes(parts[1])
-    return self.shapes
+    return shapes(parts[1]) if pair or bare.startswith("(") else self.shapes
 
   @property
   def names(self) -> list[str]:
@@ -109,9 +109,10 @@ class Module:
           computations[current] = {}
           entry = current if header[1] else entry
       elif current and (match := _INSTRUCTION.match(line)):
-        instruction = _instruction(match[2], match[3])
-        computations[current][instruction.name] = instruction
-        if match[1]:
+        root, name, result, opcode, operands, attributes = match.groups("")
+        instruction = Instruction(name, result, opcode, operands, attributes)
+        computations[current][name] = instruction
+        if root:
           roots[current] = instruction
     return cls(computations, roots, entry, int(found[1]) if found else 1)
 
@@ -127,50 +128,3 @@ def shapes(text: str) -> list[Shape]:
     Shape(dtype, tuple(int(d) for d in dims.split(",") if d))
     for dtype, dims in _ARRAY.findall(text)
   ]
-
-
-def elements(text: str) -> list[str]:
-  """Return the top-level parts of a tuple's type; another type is one part.
-
-  Example:
-    >>> elements("((f32[2,3]{1,0}), /*index=1*/f32[4], u32[])")
-    ['(f32[2,3]{1,0})', 'f32[4]', 'u32[]']
-  """
-  text = re.sub(r"/\*.*?\*/", "", text).strip()
-  if not text.startswith("("):
-    return [text]
-  parts, depth = [""], 0
-  for letter in text[1:-1]:
-    depth += (letter in "([{") - (letter in ")]}")
-    if letter == "," and not depth:
-      parts.append("")
-    else:
-      parts[-1] += letter
-  return [part.strip() for part in parts]
-
-
-def _instruction(name: str, text: str) -> Instruction:
-  """Parse the text after `name = `."""
-  end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
-  opening = text.index("(", end)
-  closing = _closing(text, opening)
-  return Instruction(
-    name=name,
-    result=text[:end],
-    opcode=text[end:opening].strip(),
-    operands=text[opening + 1 : closing],
-    attributes=text[closing + 1 :],
-  )
-
-
-_PARENTHESIS = re.compile(r"[()]")
-
-
-def _closing(text: str, opening: int) -> int:
-  """Return the index of the parenthesis that closes the one at `opening`."""
-  depth = 0
-  for match in _PARENTHESIS.finditer(text, opening):
-    depth += 1 if match[0] == "(" else -1
-    if not depth:
-      return match.start()
-  return len(text) - 1

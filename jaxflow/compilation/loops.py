@@ -47,38 +47,34 @@ class Executions:
 
 
 def executions(module: Module) -> Executions:
-  """Count the executions of each computation of a program.
-
-  Example:
-    >>> module = Module.parse("ENTRY %main () -> f32[] {")
-    >>> executions(module).counts
-    {'main': 1}
-  """
+  """Count the executions of each computation of a program."""
   counts: dict[str, int] = collections.Counter()
   kernels: set[str] = set()
-  unknown: set[tuple[str, str]] = set()
-  conditionals: set[tuple[str, str]] = set()
 
   def visit(name: str, count: int, inside: bool) -> None:
     counts[name] += count
     if inside:
       kernels.add(name)
     for instruction in module.computations[name].values():
-      place = name, instruction.name
-      if instruction.opcode == "conditional":
-        conditionals.add(place)
-      elif instruction.opcode == "while":
-        if trip_count(module, name, instruction) is None:
-          unknown.add(place)
-      for called, times, fused in _calls(module, name, instruction):
+      fused = instruction.opcode == "fusion"
+      for called, times in _calls(module, name, instruction):
         visit(called, count * times, inside or fused)
 
   visit(module.entry, 1, False)
+  executed = [
+    (name, instruction)
+    for name in counts
+    for instruction in module.computations[name].values()
+  ]
   return Executions(
     counts=dict(counts),
     kernels=kernels,
-    unknown=len(unknown),
-    conditionals=len(conditionals),
+    unknown=sum(
+      instruction.opcode == "while"
+      and trip_count(module, name, instruction) is None
+      for name, instruction in executed
+    ),
+    conditionals=sum(x.opcode == "conditional" for _, x in executed),
   )
 
 
@@ -86,44 +82,8 @@ def matmul_flops(module: Module) -> int:
   """Count the FLOPs of all matrix products and convolutions of a program.
 
   Of a program for many devices this is the part of one device.
-
-  Example:
-    >>> import jax, jax.numpy as jnp
-    >>> x = jnp.ones((2, 3))
-    >>> text = jax.jit(jnp.dot).lower(x, x.T).compile().as_text()
-    >>> matmul_flops(Module.parse(text))
-    24
   """
-  return sum(
-    count * product_flops(module.computations[name])
-    for name, count in executions(module).counts.items()
-  )
-
-
-def _calls(
-  module: Module, computation: str, instruction: Instruction
-) -> list[tuple[str, int, bool]]:
-  """Return the computations that an instruction runs: (name, count, fused)."""
-  opcode, called = instruction.opcode, instruction.called
-  if opcode == "fusion":
-    return [(name, 1, True) for name in called("calls")]
-  if opcode == "while":
-    rounds = trip_count(module, computation, instruction)
-    times = 1 if rounds is None else rounds
-    return [(name, times, False) for name in called("body")]
-  if opcode == "conditional":
-    return [(_largest_branch(module, instruction), 1, False)]
-  attributes = {"call": ("to_apply",), "async-start": ("calls",)}
-  names = [n for a in attributes.get(opcode, ()) for n in called(a)]
-  return [(name, 1, False) for name in names]
-
-
-def _largest_branch(module: Module, conditional: Instruction) -> str:
-  """Return the branch with the most FLOPs; of equal ones the longest."""
-  forms = "branch_computations", "true_computation", "false_computation"
-  names = [name for form in forms for name in conditional.called(form)]
-  sizes = {n: (_flops(module, n), len(module.computations[n])) for n in names}
-  return max(sizes, key=lambda name: sizes[name])
+  return _flops(module, module.entry)
 
 
 def _flops(module: Module, name: str) -> int:
@@ -132,22 +92,51 @@ def _flops(module: Module, name: str) -> int:
   return product_flops(instructions) + sum(
     times * _flops(module, called)
     for instruction in instructions.values()
-    for called, times, _ in _calls(module, name, instruction)
+    for called, times in _calls(module, name, instruction)
+  )
+
+
+# The attributes that name what an instruction runs, without the conditions of
+# loops and the functions that a reduction applies to elements.
+_CALLED = {
+  "fusion": "calls",
+  "while": "body",
+  "call": "to_apply",
+  "async-start": "calls",
+}
+
+
+def _calls(
+  module: Module, computation: str, instruction: Instruction
+) -> list[tuple[str, int]]:
+  """Return the computations that an instruction runs, and how many times."""
+  if instruction.opcode == "conditional":
+    return [(_largest_branch(module, instruction), 1)]
+  times = 1
+  if instruction.opcode == "while":
+    rounds = trip_count(module, computation, instruction)
+    times = 1 if rounds is None else rounds
+  attribute = _CALLED.get(instruction.opcode)
+  names = instruction.called(attribute) if attribute else []
+  return [(name, times) for name in names]
+
+
+def _largest_branch(module: Module, conditional: Instruction) -> str:
+  """Return the branch with the most FLOPs; of equal ones the longest."""
+  forms = "branch_computations", "true_computation", "false_computation"
+  names = [name for form in forms for name in conditional.called(form)]
+  return max(
+    names, key=lambda n: (_flops(module, n), len(module.computations[n]))
   )
 
 
 def trip_count(
   module: Module, computation: str, loop: Instruction
 ) -> int | None:
-  """Return the number of rounds of a `while`, None if it is unknown.
+  """Return the rounds of a `while` of a computation, None if unknown.
 
-  Either XLA states it, or the condition compares a counter with a constant, and
-  the counter starts at a constant and grows by a constant.
-
-  Args:
-    module: The program.
-    computation: Name of the computation that contains the loop.
-    loop: The instruction.
+  Either XLA states them, or the condition compares a counter with a constant,
+  and the counter starts at a constant and grows by a constant.
   """
   if known := re.search(r"known_trip_count\D*(\d+)", loop.attributes):
     return int(known[1])

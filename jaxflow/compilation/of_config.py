@@ -16,27 +16,24 @@ from jaxflow.runs import decoding, inputs
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import steps_per_dispatch
 
-__all__ = ["assumed_plan", "compile_config"]
-
 
 def compile_config(
   config: config_lib.Config,
   topology: compilation.Topology,
   *,
   hbm: float | None = None,
-  say: Callable[[str], None] = print,
+  log: Callable[[str], None] = print,
 ) -> bool:
   """Compile training step, sampler and evaluation step of a config.
 
+  Returns whether all of them fit. With `data.shape` and `data.num_classes` a
+  config needs no data.
+
   Args:
-    config: A config as `config.default_config` makes it. With `data.shape` and
-      `data.num_classes` it needs no data.
+    config: A config as `config.default_config` makes it.
     topology: The devices; `prepare` has been called.
     hbm: Memory of a device in GiB; default: the chip's.
-    say: Prints a line.
-
-  Returns:
-    Whether all programs fit.
+    log: Prints a line.
 
   Raises:
     UsageError: If a field is wrong.
@@ -56,34 +53,33 @@ def compile_config(
   notes += _straddling_blocks(plan, sharding.row_shards(mesh))
   name = f"{plan.model.name} on {plan.data.name}"
   hosts = len({device.process_index for device in devices})
-  say(compilation.report_header(name, topology, dict(mesh.shape), hosts))
+  log(compilation.report_header(name, topology, dict(mesh.shape), hosts))
   for note in notes:
-    say(f"note: {note}")
+    log(f"note: {note}")
   limit = None if hbm is None else int(hbm * GIB)
-  fit = True
-  steps = steps_per_dispatch(plan, 0)
-  networks, decoder = _observers(plan, say)
+  networks, decoder = _observers(plan, log)
   programs = compilation.programs(
-    run, mesh, steps=steps, networks=networks, decoder=decoder
+    run,
+    mesh,
+    steps=steps_per_dispatch(plan, 0),
+    networks=networks,
+    decoder=decoder,
   )
+  fit = True
   for program in programs:
     report = compilation.compile_program(
       program, chip=topology.chip, limit=limit
     )
     fit &= report.fits
-    say("\n" + compilation.report_table(report, topology))
+    log("\n" + compilation.report_table(report, topology))
   return fit
 
 
 def assumed_plan(config: config_lib.Config) -> tuple[Plan, list[str]]:
   """Return the plan of a config whose other runs need not be there.
 
-  Args:
-    config: A config; without `data.shape` or `data.num_classes` its data are
-      read.
-
-  Returns:
-    The plan, and a line for each run that was taken to be like the student.
+  Each run that is taken to be like the student has a line beside the plan.
+  Without `data.shape` or `data.num_classes` the data are read.
 
   Raises:
     UsageError: If the data or a run that is there cannot be read, or a field
@@ -101,12 +97,7 @@ def assumed_plan(config: config_lib.Config) -> tuple[Plan, list[str]]:
 
 
 def _straddling_blocks(plan: Plan, count: int) -> list[str]:
-  """Return a line if the rows of a device hold no whole number of blocks.
-
-  Args:
-    plan: The plan.
-    count: Among how many devices rows are shared.
-  """
+  """Return a line if a part of the rows, of `count`, splits a block."""
   block, accumulate = plan.model.block, plan.train.accumulate
   rows, rest = divmod(plan.train.batch_size, count * accumulate)
   if block is None or rest or rows % block[0] == 0:
@@ -120,7 +111,7 @@ def _straddling_blocks(plan: Plan, count: int) -> list[str]:
 
 
 def _observers(
-  plan: Plan, say: Callable[[str], None]
+  plan: Plan, log: Callable[[str], None]
 ) -> tuple[tuple[Extractor, ...], compilation.Decoder | None]:
   """Return the networks of an evaluation, and the decoder of its latents.
 
@@ -128,13 +119,13 @@ def _observers(
   samples are latents whose decoder cannot be read.
   """
   if plan.evaluation.trained:
-    say("note: evaluation step without its classifier, which is not trained")
+    log("note: evaluation step without its classifier, which is not trained")
     return (), None
-  network = make_extractor(plan.evaluation, plan.data, pathlib.Path(), say=say)
+  network = make_extractor(plan.evaluation, plan.data, pathlib.Path(), say=log)
   if network is None:
     return (), None
   try:
     return (network,), decoding.make_decoder(plan.data)
   except UsageError as error:
-    say(f"note: evaluation step without networks, which see images: {error}")
+    log(f"note: evaluation step without networks, which see images: {error}")
     return (), None

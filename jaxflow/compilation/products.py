@@ -8,40 +8,23 @@ peaks of chips.
 import math
 import re
 
+import numpy as np
+
 from jaxflow.compilation.hlo import Instruction, Shape, shapes
 
 
 def product_flops(instructions: dict[str, Instruction]) -> int:
-  """Count the FLOPs of the products in one computation, without its calls.
-
-  Args:
-    instructions: Instructions of the computation by name.
-
-  Returns:
-    The FLOPs of one execution.
-
-  Example:
-    >>> contracted = ", lhs_contracting_dims={1}, rhs_contracting_dims={0}"
-    >>> operands = "f32[2,3] %x, f32[3,4] %y"
-    >>> dot = Instruction("dot", "f32[2,4]", "dot", operands, contracted)
-    >>> product_flops({"dot": dot})
-    48
-  """
+  """Count the FLOPs of the products in one computation, without its calls."""
+  count = {"dot": _dot, "convolution": _convolution}
   total = 0
   for instruction in instructions.values():
-    if instruction.opcode == "dot":
-      total += _dot(instruction, _operands(instructions, instruction))
-    elif instruction.opcode == "convolution":
-      total += _convolution(instruction, _operands(instructions, instruction))
+    if instruction.opcode in count:
+      # Shapes of operands are written, or found by the operands' names.
+      operands = shapes(instruction.operands) or [
+        instructions[name].shapes[0] for name in instruction.names
+      ]
+      total += count[instruction.opcode](instruction, operands)
   return total
-
-
-def _operands(
-  instructions: dict[str, Instruction], instruction: Instruction
-) -> list[Shape]:
-  """Return the operands' shapes, as written or by their names."""
-  written = shapes(instruction.operands)
-  return written or [instructions[n].shapes[0] for n in instruction.names]
 
 
 def _dot(instruction: Instruction, operands: list[Shape]) -> int:
@@ -57,66 +40,30 @@ def _convolution(instruction: Instruction, operands: list[Shape]) -> int:
   """Count the products of actual values, not of padding or dilation."""
   labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
   assert labels is not None, instruction
+  arrays = [*operands, instruction.shapes[0]]
   image, kernel, output = (
-    dict(zip(names, shape.dims, strict=True))
-    for names, shape in zip(
-      labels.groups(), [*operands, instruction.shapes[0]], strict=True
-    )
+    dict(zip(names, array.dims, strict=True))
+    for names, array in zip(labels.groups(), arrays, strict=True)
   )
-  window = _window(instruction.attributes, len(output) - 2)
+  window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
+  options = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
   valid = 1
-  for i, options in enumerate(window):
-    axis = str(i)
-    valid *= _valid(image[axis], kernel[axis], output[axis], **options)
+  for axis in range(len(output) - 2):
+    own = {name: text.split("x")[axis] for name, text in options.items()}
+    place = str(axis)
+    valid *= _valid(image[place], kernel[place], output[place], own)
   return 2 * output["b"] * output["f"] * kernel["i"] * valid
 
 
-def _window(attributes: str, count: int) -> list[dict[str, int]]:
-  """Return stride, padding and dilations of each spatial axis."""
-  if not count:
-    return []
-  found = re.search(r"window=\{([^}]*)\}", attributes)
-  fields = dict(re.findall(r"(\w+)=(\S+)", found[1])) if found else {}
+def _valid(image: int, kernel: int, output: int, window: dict[str, str]) -> int:
+  """Count the pairs of output and kernel positions that read a value.
 
-  def values(name, default):
-    return fields.get(name, "x".join([default] * count)).split("x")
-
-  return [
-    {
-      "stride": int(stride),
-      "low": int(pad.split("_")[0]),
-      "lhs_dilation": int(lhs),
-      "rhs_dilation": int(rhs),
-    }
-    for stride, pad, lhs, rhs in zip(
-      values("stride", "1"),
-      values("pad", "0_0"),
-      values("lhs_dilate", "1"),
-      values("rhs_dilate", "1"),
-      strict=True,
-    )
-  ]
-
-
-def _valid(
-  image: int,
-  kernel: int,
-  output: int,
-  *,
-  stride: int,
-  low: int,
-  lhs_dilation: int,
-  rhs_dilation: int,
-) -> int:
-  """Count the pairs of output and kernel positions that read a value."""
-  count = 0
-  for k in range(kernel):
-    first = k * rhs_dilation - low
-    for o in range(output):
-      place = first + o * stride
-      if (
-        0 <= place < (image - 1) * lhs_dilation + 1
-        and place % lhs_dilation == 0
-      ):
-        count += 1
-  return count
+  The sizes and the options of the window are those of one axis of space.
+  """
+  low = int(window.get("pad", "0_0").split("_")[0])
+  stride = int(window.get("stride", 1))
+  dilation = int(window.get("lhs_dilate", 1))
+  step = int(window.get("rhs_dilate", 1))
+  place = np.arange(kernel)[:, None] * step - low + np.arange(output) * stride
+  inside = (place >= 0) & (place <= (image - 1) * dilation)
+  return int(np.sum(inside & (place % dilation == 0)))

@@ -1,4 +1,4 @@
-"""Compile a program and read the resources that it needs on each device."""
+"""Compile a program from shapes; read what it needs of each device."""
 
 import dataclasses
 import math
@@ -12,7 +12,6 @@ from jaxflow.compilation.chips import GIB, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.loops import executions, matmul_flops
-from jaxflow.compilation.program import Program
 from jaxflow.types import PyTree
 
 _TOO_LARGE = re.compile(
@@ -20,6 +19,29 @@ _TOO_LARGE = re.compile(
   r"(?: \(([\d.]+[KMGT])\))?"
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A program that can be compiled without data or parameters.
+
+  Attributes:
+    name: Name of the program.
+    function: The jitted function.
+    arguments: Its positional arguments as `jax.ShapeDtypeStruct`.
+    resident: The arguments that stay in memory, by description.
+    steps: Steps of one execution.
+    rows: Samples of a step, over all devices.
+    notes: Differences from an actual run.
+  """
+
+  name: str
+  function: Any
+  arguments: tuple[PyTree, ...]
+  resident: dict[str, PyTree]
+  steps: int = 1
+  rows: int
+  notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,15 +72,15 @@ class Report:
   resident: dict[str, int]
   total: int
   limit: int | None
-  arguments: int | None
-  flops: float
-  collectives: list[Collective]
+  arguments: int | None = None
+  flops: float = math.nan
+  collectives: list[Collective] = dataclasses.field(default_factory=list)
   steps: int
   rows: int
   lower_seconds: float
   compile_seconds: float
   cpu_seconds: float
-  kernel_seconds: float | None
+  kernel_seconds: float | None = None
   notes: tuple[str, ...] = ()
   executable: jax.stages.Compiled | None = dataclasses.field(
     default=None, repr=False, compare=False
@@ -90,17 +112,9 @@ def compile_program(
 ) -> Report:
   """Compile a program and read its memory, FLOPs and collectives.
 
-  Args:
-    program: The program.
-    chip: The chip of the mesh, or None for the host.
-    limit: Available bytes of a device; default: `chip.usable_hbm`.
-    options: Compiler options.
-
-  Returns:
-    The report, also of a program that does not fit.
-
-  Raises:
-    jax.errors.JaxRuntimeError: Compilation failed for another reason.
+  A program that does not fit has a report, too; any other error of the
+  compiler is raised. The chip of the host is None. A device has `limit` bytes,
+  by default those that the compiler grants on the chip.
 
   Example:
     >>> import jax.numpy as jnp
@@ -116,39 +130,37 @@ def compile_program(
     >>> report.flops, report.resident
     (16.0, {'x': 16})
   """
-  if limit is None and chip is not None:
-    limit = chip.usable_hbm
-  resident = {k: bytes_per_device(v) for k, v in program.resident.items()}
+  resident = {k: _bytes_per_device(v) for k, v in program.resident.items()}
+  start = time.perf_counter()
+  traced = program.function.trace(*program.arguments)
+  platforms = {} if chip is None else {"lowering_platforms": ("tpu",)}
+  lowered = traced.lower(**platforms)
+  middle, busy = time.perf_counter(), time.process_time()
+  compiled = refusal = None
+  try:
+    compiled = lowered.compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    refusal = _TOO_LARGE.search(str(error))
+    if refusal is None:
+      raise
+  granted = chip and chip.usable_hbm
   known = {
     "name": program.name,
     "resident": {k: v for k, v in resident.items() if v},
     "steps": program.steps,
     "rows": program.rows,
+    "lower_seconds": middle - start,
+    "compile_seconds": time.perf_counter() - middle,
+    "cpu_seconds": time.process_time() - busy,
   }
-  start = time.perf_counter()
-  lowered = program.lower(None if chip is None else "tpu")
-  lowering, busy = time.perf_counter() - start, time.process_time()
-  try:
-    compiled = lowered.compile(compiler_options=options)
-  except jax.errors.JaxRuntimeError as error:
-    found = _TOO_LARGE.search(str(error))
-    if found is None:
-      raise
+  if compiled is None:
+    assert refusal is not None
     return Report(
       **known,
-      total=_size(found[1]),
-      limit=_size(found[2]) if found[2] else chip and chip.usable_hbm,
-      arguments=None,
-      flops=math.nan,
-      collectives=[],
-      lower_seconds=lowering,
-      compile_seconds=time.perf_counter() - start - lowering,
-      cpu_seconds=time.process_time() - busy,
-      kernel_seconds=None,
+      total=_size(refusal[1]),
+      limit=_size(refusal[2]) if refusal[2] else granted,
       notes=program.notes,
     )
-  compiling = time.perf_counter() - start - lowering
-  busy = time.process_time() - busy
   text = compiled.as_text()
   assert text is not None
   module = Module.parse(text)
@@ -157,13 +169,10 @@ def compile_program(
   return Report(
     **known,
     total=total,
-    limit=limit,
+    limit=granted if limit is None else limit,
     arguments=arguments,
     flops=matmul_flops(module) / program.steps,
     collectives=collectives(module),
-    lower_seconds=lowering,
-    compile_seconds=compiling,
-    cpu_seconds=busy,
     kernel_seconds=cycles / chip.clock / program.steps
     if chip and cycles
     else None,
@@ -172,14 +181,8 @@ def compile_program(
   )
 
 
-def bytes_per_device(tree: PyTree) -> int:
-  """Return the bytes of sharded arrays or shapes on one device, unpadded.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> bytes_per_device({"w": jax.ShapeDtypeStruct((3, 2), jnp.float32)})
-    24
-  """
+def _bytes_per_device(tree: PyTree) -> int:
+  """Return the bytes of sharded arrays or shapes on one device, unpadded."""
   total = 0
   for leaf in jax.tree.leaves(tree):
     where = getattr(leaf, "sharding", None)

@@ -1,8 +1,6 @@
 """Reports as text."""
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from jaxflow.compilation.chips import GIB
@@ -13,13 +11,7 @@ from jaxflow.compilation.topologies import Topology
 def report_header(
   name: str, topology: Topology, mesh: dict[str, int], hosts: int
 ) -> str:
-  """Return the line above all tables: devices, their figures, the mesh.
-
-  Args:
-    name: Name of the compiled method.
-    topology: The devices.
-    mesh: Axis sizes of the mesh.
-    hosts: Number of hosts.
+  """Return the line above all tables: method, devices, their figures, mesh.
 
   Example:
     >>> report_header("mean_flow", Topology.parse("host:8"), {"data": 8}, 1)
@@ -87,45 +79,31 @@ def _work(report: Report, topology: Topology) -> list[str]:
 
 def _collectives(report: Report) -> list[str]:
   """Return a line for each kind of collective, with the numbers of one step."""
-  by_kind = defaultdict(list)
-  for collective in report.collectives:
-    by_kind[collective.kind].append(collective)
   lines = []
-  for kind, group in by_kind.items():
-    count = sum(c.count for c in group) / report.steps
-    size = sum(c.count * c.bytes for c in group) / report.steps
-    sent = sum(c.count * c.bytes_sent for c in group) / report.steps
-    largest = max(
-      (s for c in group for s in c.shapes), key=lambda shape: shape.bytes
-    )
+  for kind, moved in _moved(report).items():
+    shapes = [s for c in report.collectives if c.kind == kind for s in c.shapes]
+    largest = max(shapes, key=lambda shape: shape.bytes)
     dims = ",".join(map(str, largest.dims))
     lines.append(
-      f"  {kind:<22}{count:10.4g} times, {size / 1e6:.4g} MB, "
-      f"{sent / 1e6:.4g} MB sent; largest {largest.dtype}[{dims}]"
+      f"  {kind:<22}{moved['count']:10.4g} times, {moved['bytes'] / 1e6:.4g} "
+      f"MB, {moved['sent'] / 1e6:.4g} MB sent; largest {largest.dtype}[{dims}]"
     )
   return lines or [f"  {'collectives':<22}{'none':>10}"]
 
 
-def report_records(reports: Sequence[Report]) -> list[dict[str, Any]]:
-  """Return one mapping of JSON values for each report.
-
-  Example:
-    >>> report_records([])
-    []
-  """
-  return [_record(report) for report in reports]
-
-
-def _record(report: Report) -> dict:
-  moved: dict[str, dict[str, float]] = {}
+def _moved(report: Report) -> dict[str, dict[str, float]]:
+  """Return count, bytes, and bytes sent, of one step, by kind of collective."""
+  moved = {}
   for c in report.collectives:
-    entry = moved.setdefault(c.kind, {"count": 0, "bytes": 0, "sent": 0})
-    for name, value in (
-      ("count", 1),
-      ("bytes", c.bytes),
-      ("sent", c.bytes_sent),
-    ):
+    each = {"count": 1, "bytes": c.bytes, "sent": c.bytes_sent}
+    entry = moved.setdefault(c.kind, dict.fromkeys(each, 0))
+    for name, value in each.items():
       entry[name] += c.count * value / report.steps
+  return moved
+
+
+def report_record(report: Report) -> dict[str, Any]:
+  """Return a report as JSON values."""
   return {
     "program": report.name,
     "samples": report.rows,
@@ -136,7 +114,7 @@ def _record(report: Report) -> dict:
     "fits": report.fits,
     "flops": None if math.isnan(report.flops) else report.flops,
     "kernel_seconds": report.kernel_seconds,
-    "collectives": moved,
+    "collectives": _moved(report),
     "sent": report.bytes_sent,
     "lower_seconds": round(report.lower_seconds, 2),
     "compile_seconds": round(report.compile_seconds, 2),

@@ -1,5 +1,6 @@
 """Devices to compile for: absent TPU pods, and devices of the host."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -40,16 +41,9 @@ class Topology:
 
   @classmethod
   def parse(cls, name: str) -> Self:
-    """Read `v5p:4x4x4` or `host:8`.
+    """Read `v5p:4x4x4` or `host:8`; raise UsageError if it is neither.
 
-    Args:
-      name: What the user wrote.
-
-    Returns:
-      The topology; `devices` checks that the compiler supports it.
-
-    Raises:
-      UsageError: The name is neither.
+    Whether the compiler supports it is checked by `devices`.
 
     Example:
       >>> Topology.parse("v5e:16x16").size
@@ -97,16 +91,13 @@ class Topology:
     # Resolving a config computes on the host.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
-    if self.chip is None:
-      self._prepare_host()
-
-  def _prepare_host(self) -> None:
+    if self.chip is not None:
+      return
     forced = "xla_force_host_platform_device_count"
     if forced not in os.environ.get("XLA_FLAGS", ""):
-      try:
+      # JAX may have started already, perhaps with enough of them.
+      with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", self.size)
-      except RuntimeError:
-        pass  # JAX has started; perhaps with enough of them.
     count = len(jax.devices("cpu"))
     if count < self.size:
       raise UsageError(
@@ -119,10 +110,6 @@ class Topology:
 
     Raises:
       UsageError: The TPU compiler refuses the arrangement.
-
-    Example:
-      >>> len(Topology.parse("host:1").devices())
-      1
     """
     if self.chip is None:
       return jax.devices("cpu")[: self.size]

@@ -29,9 +29,6 @@ _KINDS = {
 def components(config: Config) -> dict[str, str]:
   """Return the kind of every component of a config, by dotted field.
 
-  Raises:
-    UsageError: If the method, or a component, is unknown.
-
   Example:
     >>> from jaxflow.config import default_config
     >>> config = default_config("mean_flow", data="ring", model="mlp")
@@ -87,14 +84,7 @@ def _components(
 
 
 def complete(config: Config) -> None:
-  """Set every option that components leave to its default, in place.
-
-  Args:
-    config: The config.
-
-  Raises:
-    UsageError: If there is no component of a name.
-  """
+  """Set every option that components leave to its default, in place."""
   found = components(config)
   for field, kind in found.items():
     # Those inside of others are completed with them.

@@ -45,18 +45,7 @@ def save_config(config: Config, path: pathlib.Path) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> Config:
-  """Read the config of a workdir.
-
-  Args:
-    workdir: The folder of a run.
-
-  Returns:
-    The config with every field of this version set, locked.
-
-  Raises:
-    UsageError: If the folder holds no run, or one of another version that
-      cannot be opened.
-  """
+  """Read the config of a workdir."""
   try:
     values = json.loads((workdir / "config.json").read_text())
     absent = [name for name in _SECTIONS if name not in values]

@@ -31,18 +31,7 @@ _WRITTEN = {
 
 
 def parse(arguments: list[str], values: flags.FlagValues) -> Config:
-  """Parse `--config=CONFIG:METHOD`, its overrides and the flags in `values`.
-
-  Args:
-    arguments: The command line after the command.
-    values: Where other flags are defined; parsed in place.
-
-  Returns:
-    The config with its overrides, locked.
-
-  Raises:
-    UsageError: If the file, a field or a value is wrong.
-  """
+  """Parse `--config=CONFIG:METHOD`, its overrides and the flags in `values`."""
   chosen = [a for a in arguments if a.split("=")[0] == "--config"]
   if not chosen or "=" not in chosen[-1]:
     raise UsageError(
@@ -67,12 +56,6 @@ def config_of_run(
     workdir: The run's folder.
     given: Overrides, `--config.FIELD=VALUE`.
     sections: The sections and fields of the config that may be changed.
-
-  Returns:
-    The run's config with its overrides, locked.
-
-  Raises:
-    UsageError: If there is no such run, or a field or a value is wrong.
   """
   for argument in given:
     field = argument.partition("=")[0].removeprefix("--config").lstrip(".")

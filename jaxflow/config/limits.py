@@ -78,9 +78,6 @@ def check_limits(config: Config) -> None:
   Args:
     config: A config as `default_config` makes it.
 
-  Raises:
-    UsageError: The first field that is wrong.
-
   Example:
     >>> from jaxflow.config import default_config
     >>> config = default_config("mean_flow", data="ring", model="mlp")

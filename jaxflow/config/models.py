@@ -65,9 +65,6 @@ def make_model(
     config: The config.
     network: The network; default: the one that the config names.
     loss: The loss; default: the method's.
-
-  Raises:
-    UsageError: If a field is wrong; the message names it.
   """
   method = registry.choose("method", config.method, METHODS)
   if loss is not None:

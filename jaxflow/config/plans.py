@@ -37,19 +37,6 @@ from jaxflow.training.adversary import Turns
 from jaxflow.training.optimizers import OptimizerOptions
 from jaxflow.types import LossOutput
 
-__all__ = [
-  "data_plan",
-  "embedded",
-  "evaluation_plan",
-  "make_plan",
-  "mesh_axes",
-  "method_of",
-  "sample_plan",
-  "sampling_of",
-  "seed_of",
-  "sources",
-]
-
 
 def make_plan(
   config: Config,
@@ -65,9 +52,6 @@ def make_plan(
     network: The network; default: the one that the config names.
     loss: The loss; default: the method's.
     data: Data that the caller passes, by split.
-
-  Raises:
-    UsageError: If a field is wrong, or fields do not fit one another.
   """
   model = make_model(config, network=network, loss=loss)
   made = Components(config, model.method, model.path)
@@ -109,14 +93,7 @@ def seed_of(config: Config) -> int:
 
 
 def sources(config: Config) -> dict[str, SourcePlan]:
-  """Return the other runs that a config names, by role.
-
-  Args:
-    config: A config, resolved or not.
-
-  Returns:
-    Those of "teacher", "features" and "init"; a workdir is "" without one.
-  """
+  """Return the other runs that a config names, by role."""
   return {
     name: _source(config.get(name, {}))
     for name in ("teacher", "features", "init")
@@ -131,12 +108,7 @@ def embedded(config: Config, role: str) -> Config | None:
 def data_plan(
   config: Config, given: Mapping[str, Source] | None = None
 ) -> DataPlan:
-  """Return the data set of a config, resolved or not.
-
-  Args:
-    config: The config.
-    given: Data that the caller passes, by split.
-  """
+  """Return the data set of a config, resolved or not."""
   values = {
     k: config.data.get(k)
     for k in inspect.signature(DataPlan).parameters
@@ -186,15 +158,7 @@ def _discriminator(
 
 
 def sample_plan(config: Config, model: Model) -> SamplePlan:
-  """Return how samples are drawn.
-
-  Args:
-    config: A resolved config.
-    model: Its model.
-
-  Raises:
-    UsageError: If a field is wrong.
-  """
+  """Return how samples are drawn."""
   made = Components(config, model.method, model.path)
   section = config.sample
   scale, sampler = section.guidance, section.sampler.name
@@ -241,9 +205,6 @@ def _interval(config: Config, model: Model) -> tuple[float, float] | None:
 def sampling_of(config: Config) -> dict[str, Any]:
   """Return how samples are drawn, whatever their number and the average.
 
-  Args:
-    config: The config of a run.
-
   Returns:
     Its sections `sample`, without `nfe`, `batch_size` and `ema`, and
     `flow_map`, as JSON gives them back.
@@ -261,14 +222,7 @@ def sampling_of(config: Config) -> dict[str, Any]:
 
 
 def evaluation_plan(config: Config) -> EvaluationPlan:
-  """Return how samples are compared with data.
-
-  Args:
-    config: A config, resolved or not.
-
-  Raises:
-    UsageError: If a field is wrong.
-  """
+  """Return how samples are compared with data."""
   section, during = config.evaluation, config.evaluation.during
   if section.split not in ("train", "test"):
     raise UsageError(f"evaluation.split={section.split!r}: give train or test")

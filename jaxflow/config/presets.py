@@ -17,8 +17,6 @@ from jaxflow.config.components import Config, complete
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import METHODS
 
-__all__ = ["find", "load_file", "methods_of", "names", "preset", "summary"]
-
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # In a wheel; beside the package, in a checkout.
 _SHIPPED = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
@@ -47,9 +45,6 @@ def find(name: str) -> pathlib.Path:
   Args:
     name: The path of a file, or a name of `names`: the user's own file in
       `configs/` goes before the shipped one.
-
-  Raises:
-    UsageError: If there is no such file.
 
   Example:
     >>> find("digits").name
@@ -80,9 +75,6 @@ def preset(name: str) -> Config:
   Returns:
     The config, unlocked, to be changed and given to `jaxflow.train`.
 
-  Raises:
-    UsageError: If there is no such file, or it has no such config.
-
   Example:
     >>> config = preset("digits:mean_flow")
     >>> config.train.steps = 500
@@ -100,12 +92,6 @@ def load_file(name: str) -> Config:
 
   Args:
     name: "NAME:METHOD" or "FILE.py:METHOD", as `preset` takes it.
-
-  Returns:
-    The config, not locked.
-
-  Raises:
-    UsageError: If there is no such file, or it has no such config.
   """
   given, _, method = name.partition(":")
   path = find(given)

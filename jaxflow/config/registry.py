@@ -17,6 +17,7 @@ from jaxflow import (
   flow_maps,
   models,
   paths,
+  predictions,
   pretrained,
   sampling,
   solvers,
@@ -26,8 +27,7 @@ from jaxflow import (
 from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
-from jaxflow.predictions import parameterizations
-from jaxflow.times import curricula, dyadic, path_grids
+from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
 Maker = Callable[..., Any]
@@ -45,7 +45,8 @@ def _given_network(
   del second_time, heads, guidance_inputs
   raise UsageError(
     "name='given': the run has a network of yours: pass it again, "
-    "network=jaxflow.Network(init, apply)"
+    "network=jaxflow.Network(init, apply), to jaxflow.train or jaxflow.load; "
+    "no other run can start from it or be taught by it"
   )
 
 
@@ -101,12 +102,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
-    "normalized": _partial(parameterizations.normalized),
-    "trigonometric_from_edm": _partial(
-      parameterizations.trigonometric_from_edm
-    ),
+    "normalized": _partial(predictions.normalized),
+    "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
-      parameterizations.trigonometric_from_linear
+      predictions.trigonometric_from_linear
     ),
   },
   "law": _LAWS,
@@ -129,10 +128,10 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "karras": _partial(times.karras_grid),
     "log": _partial(times.log_grid),
     "shifted": _partial(times.shifted_grid),
-    "given": _partial(path_grids.given_grid),
-    "extended": _partial(path_grids.extended_grid),
-    "log_snr": _partial(path_grids.log_snr_grid),
-    "karras_ratio": _partial(path_grids.karras_ratio_grid),
+    "given": _partial(grids.given_grid),
+    "extended": _partial(grids.extended_grid),
+    "log_snr": _partial(grids.log_snr_grid),
+    "karras_ratio": _partial(grids.karras_ratio_grid),
   },
   "coupling": {
     "given": _value(couplings.noise_of),
@@ -279,16 +278,8 @@ def _kind_of(annotation: Any) -> str | None:
 def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
   """Look a name up.
 
-  Args:
-    field: Name of the config field or flag, for the message.
-    name: The name that the user gave.
-    choices: The values by name.
-
   Returns:
     The value of `choices`.
-
-  Raises:
-    UsageError: If the name is unknown; it suggests the nearest.
 
   Example:
     >>> choose("color", "red", {"red": 1})
@@ -314,12 +305,6 @@ def make(
     field: Where in the config it stands, for messages.
     **context: Values that are passed on where the component takes an argument
       of that name and the specification does not give it.
-
-  Returns:
-    The component.
-
-  Raises:
-    UsageError: If the name, or an option, is unknown.
 
   Example:
     >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
@@ -365,9 +350,6 @@ def make_options(
     field: Where in the config they stand, for messages.
     **context: As of `make`.
 
-  Raises:
-    UsageError: If the name, or an option, of a component is unknown.
-
   Example:
     >>> given = {"solver": {"name": "heun"}}
     >>> made = make_options(flow_maps.ode_step, given, field="flow_map")
@@ -392,9 +374,6 @@ def complete(
     kind: A key of `KINDS`.
     specification: `name` and options.
     field: Where in the config it stands, for messages.
-
-  Raises:
-    UsageError: If the name is unknown.
 
   Example:
     >>> complete("grid", {"name": "karras"}, field="sample.grid")

@@ -13,19 +13,9 @@ from jaxflow.methods import METHODS
 from jaxflow.plans import Model, Roles
 from jaxflow.plans.roles import feature_channels
 
-__all__ = ["make_roles", "teachers"]
-
 
 def make_roles(config: Config, model: Model) -> Roles:
-  """Build the other networks of a config.
-
-  Args:
-    config: A resolved config.
-    model: Its model.
-
-  Raises:
-    UsageError: If a field is wrong, or fields do not fit one another.
-  """
+  """Build the other networks of a config."""
   features = _features(config, model)
   distances = _of_type(pretrained.FeatureDistance, model.loss_options)
   discriminator = _discriminator(config, model, features)

@@ -33,17 +33,6 @@ INTERFACE = ("second_time", "heads", "guidance_inputs")
 def default_config(method: str, *, data: str, model: str) -> Config:
   """Return the config of a method with every field set.
 
-  Args:
-    method: A key of METHODS.
-    data: Name of a data set.
-    model: Name of a network, "dit", "mlp" or "unet".
-
-  Returns:
-    An unlocked config; fields without a default are placeholders.
-
-  Raises:
-    UsageError: If the method or the network is unknown.
-
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")
     >>> config.loss.omega, config.times.name
@@ -192,10 +181,6 @@ def update(config: Config, fields: Mapping[str, Any]) -> None:
   component as a whole, because the options of the old one go with it. Data and
   optimizers have the same fields whatever their name.
 
-  Args:
-    config: An unlocked config.
-    fields: Values by name, nested like the config.
-
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")
     >>> update(config, {"times": {"law": {"name": "uniform"}}})
@@ -233,11 +218,6 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
 
 def given(config: Config, *, data: bool, network: bool) -> Config:
   """Return a locked copy of a config that says what the caller passes.
-
-  Args:
-    config: The config.
-    data: Whether the caller passes the data.
-    network: Whether the caller passes the network.
 
   Example:
     >>> config = default_config("mean_flow", data="ring", model="mlp")

@@ -8,8 +8,6 @@ from jaxflow.config.schema import default_config, resolve
 from jaxflow.errors import named
 from jaxflow.methods import METHODS
 
-__all__ = ["resolve_alone"]
-
 # Options of a student's network that its teacher's does not have.
 _STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
 
@@ -23,13 +21,6 @@ def resolve_alone(
     config: A config as `default_config` makes it.
     shape: Shape of one sample.
     num_classes: Number of classes of the data, 0 without labels.
-
-  Returns:
-    The resolved config, and a line for each run that was not there.
-
-  Raises:
-    UsageError: If a run in `teacher.workdir` or `features.workdir` cannot be
-      read, or a field is wrong.
 
   Example:
     >>> config = default_config(

@@ -15,8 +15,6 @@ import jaxflow
 from jaxflow.config import components, registry, schema
 from jaxflow.errors import UsageError
 
-__all__ = ["FIRST_DEFAULTS", "GONE", "upgraded", "versioned"]
-
 # The default of a field in the version that introduced it, by dotted name,
 # where it is not the present one.
 FIRST_DEFAULTS: Mapping[str, Any] = {}
@@ -39,18 +37,7 @@ def versioned(config: components.Config) -> dict[str, Any]:
 
 
 def upgraded(values: Mapping[str, Any]) -> components.Config:
-  """Return a stored config with every field of this version set.
-
-  Args:
-    values: The content of a config.json.
-
-  Returns:
-    The config, not locked.
-
-  Raises:
-    UsageError: If a field is unknown and not at the default that it had.
-    KeyError: If it names no method, data set or network.
-  """
+  """Return a stored config with every field of this version set."""
   stored = dict(values)
   version = str(stored.pop("version", _UNVERSIONED))
   config = schema.default_config(

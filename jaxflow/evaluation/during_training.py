@@ -91,6 +91,7 @@ class Watch:
   def close(self) -> None:
     """Close the logs."""
     self._log.close()
+    self._log.check()
 
   def _line(self, step: int, scalars: Mapping[str, float]) -> str:
     """Return a line with the scores of the average at the fewest calls."""

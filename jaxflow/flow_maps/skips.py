@@ -42,9 +42,7 @@ def edm_skip(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
 
 
 def edm_denoiser(
-  model_fn: Annotated[ModelFn, Predicts("edm")],
-  *,
-  sigma_data: DataScale = 0.5,
+  model_fn: Annotated[ModelFn, Predicts("edm")], *, sigma_data: DataScale = 0.5
 ) -> FlowMap:
   """Precondition a raw network as a denoiser on the EDM path, whatever s is.
 
@@ -73,15 +71,9 @@ def trajectory(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   """Precondition a raw network as a jump from any t to any s, EDM path.
 
   `G = (s / t) x + (1 - s / t) g(x, t, s)` with g the preconditioned denoiser
-  (`predictions.edm_denoiser`) that sees s too; at s = t it is the identity, and
-  g(x, t, t) is trained as the denoiser (Kim et al. 2023, arXiv:2310.02279).
-
-  Args:
-    model_fn: The raw network, called as `F(c_in x, ln(t)/4, ln(s)/4, cond)`.
-    sigma_data: Standard deviation of the data.
-
-  Returns:
-    A flow map of the variance-exploding path, 0 < s <= t.
+  (`predictions.edm_denoiser`) that sees s > 0 too: its raw network is called as
+  `F(c_in x, ln(t)/4, ln(s)/4, cond)`. At s = t this is the identity, and
+  g(x, t, t) is trained as the denoiser.
 
   Example:
     >>> zero = lambda xt, t, s, cond: 0 * xt

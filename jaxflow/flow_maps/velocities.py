@@ -1,15 +1,19 @@
-"""Flow maps along velocities: jumps of an average velocity, steps of an ODE.
+"""Flow maps along velocities: average velocities, steps of an ODE, circles.
 
 References:
   Geng et al. 2025 (arXiv:2505.13447), eq. 12 for the average velocity; Frans et
   al. 2024 (arXiv:2410.12557) for its halved steps; Song et al. 2020
-  (arXiv:2010.02502), eq. 12 for DDIM.
+  (arXiv:2010.02502), eq. 12 for DDIM; Lu, Song 2024 (arXiv:2410.11081), section
+  3 for the trigonometric jump; Zhou et al. 2025 (arXiv:2503.07565) for the
+  rotation.
 """
 
 from collections.abc import Callable
 from typing import Annotated
 
-from jaxflow import guidance, predictions, solvers
+import jax.numpy as jnp
+
+from jaxflow import guidance, paths, predictions, solvers
 from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
 from jaxflow.paths import Path, expand
 from jaxflow.times import dyadic
@@ -27,7 +31,6 @@ def average_velocity(model_fn: Velocity) -> FlowMap:
   s = t_min it is that of consistency models.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.0])
     >>> average_velocity(net)(jnp.array([[1.0]]), t, s, None).tolist()
@@ -47,7 +50,6 @@ def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
   steps whose number is a power of two: only these gaps were trained.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: expand(t - s, xt) * xt
     >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
     >>> jump = dyadic_velocity(net, num_steps=4)
@@ -66,18 +68,10 @@ def guided_velocity(
 ) -> FlowMap:
   """Jump along the first head of a network that has guidance as an input.
 
-  Args:
-    model_fn: `(xt, t, s, cond) -> (average velocity, ...)`; its `cond` is that
-      of `guidance.inputs`.
-    omega: Guidance scale; 1 is none.
-    t_start: Start of the guidance interval.
-    t_end: End of the guidance interval.
-
-  Returns:
-    A flow map, whose condition is labels or None.
+  The head is an average velocity. `t_start` and `t_end` are the ends of the
+  guidance interval.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: (expand(cond["omega"], xt) * xt, xt)
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> jump = guided_velocity(net, omega=2.0)
@@ -96,7 +90,6 @@ def ode_step(
   """Take one solver step along the velocity that the network predicts.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> ode_step(net)(jnp.array([[1.0]]), t, s, None).tolist()
@@ -117,11 +110,7 @@ def guided_step(
 ) -> FlowMap:
   """Take a solver step along a velocity that has guidance as an input.
 
-  The network's `cond` is that of `guidance.inputs`; the condition of the flow
-  map is labels or None.
-
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: expand(cond["omega"], xt) * xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
     >>> guided_step(net, omega=2.0)(jnp.array([[3.0]]), t, s, None).tolist()
@@ -137,11 +126,9 @@ def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
   the linear and the variance-exploding path it is an Euler step.
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from jaxflow.paths import Linear
     >>> net = lambda xt, t, s, cond: xt
     >>> t, s = jnp.array([1.0]), jnp.array([0.5])
-    >>> step = ddim_step(net, path=Linear())
+    >>> step = ddim_step(net, path=paths.Linear())
     >>> step(jnp.array([[1.0]]), t, s, None).tolist()
     [[0.5]]
   """
@@ -154,5 +141,55 @@ def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
     ratio = path.sigma(s) / path.sigma(t)
     scale = path.alpha(s) - ratio * path.alpha(t)
     return expand(ratio, xt) * xt + expand(scale, xt) * data
+
+  return flow_map
+
+
+def trigonometric(model_fn: ModelFn) -> FlowMap:
+  """Jump along the circle: `xs = cos(t - s) xt - sin(t - s) F(xt, t, s)`.
+
+  For a velocity network on `Trigonometric(t_max=pi / 2)`, whose time is an
+  angle. With s = t_min = 0 this is the consistency function of TrigFlow.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> t, s = jnp.array([jnp.pi / 2]), jnp.array([0.0])
+    >>> trigonometric(net)(jnp.array([[1.0]]), t, s, None).tolist()
+    [[-1.0]]
+  """
+
+  def flow_map(xt, t, s, cond):
+    value = model_fn(xt, t, s, cond)
+    return expand(jnp.cos(t - s), xt) * xt - expand(jnp.sin(t - s), xt) * value
+
+  return flow_map
+
+
+def rotation(model_fn: ModelFn, *, path: Path) -> FlowMap:
+  """Jump along the circle on which a path scaled to unit variance lies.
+
+  With `sigma` in units of `noise_std` and `q = alpha_t^2 + sigma_t^2`,
+
+    xs = [(alpha_t alpha_s + sigma_t sigma_s) xt
+          - (alpha_s sigma_t - alpha_t sigma_s) sqrt(q) F(xt, t, s)] / q,
+
+  which is the jump of `trigonometric` on the trigonometric path.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.0])
+    >>> rotation(net, path=paths.Linear())(
+    ...     jnp.array([[1.0]]), t, s, None).tolist()
+    [[-1.0]]
+  """
+  unit = paths.noise_std(path)
+
+  def flow_map(xt, t, s, cond):
+    alpha_t, sigma_t = path.alpha(t), path.sigma(t) / unit
+    alpha_s, sigma_s = path.alpha(s), path.sigma(s) / unit
+    q = alpha_t**2 + sigma_t**2
+    keep = (alpha_t * alpha_s + sigma_t * sigma_s) / q
+    turn = (alpha_s * sigma_t - alpha_t * sigma_s) / jnp.sqrt(q)
+    return expand(keep, xt) * xt - expand(turn, xt) * model_fn(xt, t, s, cond)
 
   return flow_map

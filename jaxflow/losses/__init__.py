@@ -1,11 +1,53 @@
-"""Losses: pure functions of a network, a key and a batch."""
+"""Losses: pure functions of a network, a key and a batch.
 
-from jaxflow.losses.consistency import consistency_loss
+An argument means the same in every loss. A loss describes only what it adds,
+its own options among them; t is a time of its path, B the size of the batch.
+
+  model_fn       network to train, (xt, t, s, cond) -> [B, ...]; t and s are [B]
+  key            random key for times, dropped labels and noise
+  batch          data [B, ...]; optional cond, of leading axis B, and noise of
+                 unit variance, drawn if absent
+  path           joins data and noise; see `paths`
+  sample_times   (key, B) -> t [B], or a pair (t, s) with s <= t; see `times`
+  flow_map       makes the flow map f of a network; see `flow_maps`
+  target_fn      network of the target, an EMA; default: model_fn
+  teacher        network that predicts the velocity, guided if wanted
+  solver         the teacher's step; see `solvers`
+  discriminator  (x, cond) -> logits [B] or [B, heads]; its parameters are
+                 constants for the generator
+  criterion      `adversarial.hinge` or `logistic`
+  prediction     what the network predicts; see `predictions`
+  sigma_data     standard deviation of the data, for "edm"
+  distance       (a, b) -> [B]; see `weights`
+  weight         (path, t, s) -> [B]; see `weights`
+  block          (m, k): of every m rows the first k keep their s, the others
+                 train at s = t; m divides B
+  norm_power     p of the adaptive weight; 0 is the plain squared error
+  norm_eps       eps of that weight, in units of E
+  tangent_clip   largest Euclidean norm of a sample's du; 0 does not clip
+  label_dropout  share of the labels that become the null label
+  num_classes    the null label; needed with label dropout and guidance
+  progress       share of training that is done, scalar in [0, 1]
+
+A loss returns the loss `[B]` and a dict of scalar metrics, means over the
+batch:
+
+  raw                     the loss without weights
+  raw_flow, raw_interval  the same of the rows with s = t and with s < t
+  tangent_norm            Euclidean norm of a derivative, before it is clipped
+
+It raises ValueError where batch, path and options do not fit one another. The
+message names the argument and says what to give.
+"""
+
+from jaxflow.losses.adversarial import discriminator_loss
+from jaxflow.losses.consistency import (
+  consistency_loss,
+  continuous_time_consistency_loss,
+)
 from jaxflow.losses.consistency_trajectory import consistency_trajectory_loss
 from jaxflow.losses.continuous_consistency import continuous_consistency_loss
-from jaxflow.losses.continuous_time import continuous_time_consistency_loss
 from jaxflow.losses.denoising import denoising_loss
-from jaxflow.losses.discriminator import discriminator_loss
 from jaxflow.losses.distillation import distillation_loss
 from jaxflow.losses.flow_guided_distillation import (
   flow_guided_distillation_loss,

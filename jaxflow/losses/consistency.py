@@ -1,4 +1,4 @@
-"""Consistency distillation and training in discrete time.
+"""Consistency distillation and training, in discrete and continuous time.
 
 Neighbouring points of one ODE trajectory must have the same end under the
 consistency function f, the flow map to t_min:
@@ -13,11 +13,13 @@ with x_min the point of the path at t_min (fresh noise). Only the first argument
 of (4) has a gradient; the target network is an EMA, or the network itself.
 
 Improved training is (3) with curricula and pseudo-Huber distances; easy tuning
-takes the EDM denoiser for f, whose target is the data where s = 0.
+takes the EDM denoiser for f, whose target is the data where s = 0. In the limit
+of many grid points f must be constant along a trajectory.
 
 References:
-  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3; Song,
-  Dhariwal 2023 (arXiv:2310.14189); Geng et al. 2024 (arXiv:2406.14548).
+  Song et al. 2023 (arXiv:2303.01469), eq. 7-10, algorithms 2 and 3, theorems 3
+  and 6 for continuous time; Song, Dhariwal 2023 (arXiv:2310.14189); Geng et al.
+  2024 (arXiv:2406.14548).
 """
 
 from collections.abc import Callable
@@ -27,8 +29,6 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, paths, solvers, times, weights
 from jaxflow.options import Amount
-from jaxflow.paths import Path
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
@@ -37,8 +37,8 @@ def consistency_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: PairSampler,
+  path: paths.Path,
+  sample_times: times.PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   target_fn: ModelFn | None = None,
   teacher: Teacher | None = None,
@@ -51,38 +51,23 @@ def consistency_loss(
   """Compute the consistency loss of each sample, eq. (4)-(5).
 
   Args:
-    model_fn: The network.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise`, `cond`, and `noise_boundary` for
-      the noise of eq. (5).
-    path: The path between data and noise.
-    sample_times: `(key, B) -> (t [B], s [B])`, s < t: neighbours on a grid.
-    flow_map: Makes f of a network: `flow_maps.average_velocity`, `edm_skip`,
-      `edm_denoiser`, `linear_skip`, `hard_boundary` or `free`.
-    target_fn: The network of the target; default: `model_fn`.
-    teacher: A network that predicts the velocity, guided if wanted; without
-      one, eq. (3) takes the place of eq. (2).
-    solver: The teacher's step.
-    distance: `(a, b) -> [B]`.
-    weight: `(path, t, s) -> [B]`.
-    boundary_weight: Factor of eq. (5); 0 leaves it out.
-    progress: Share of training that is done, scalar in [0, 1], for times that
-      follow a curriculum.
-
-  Returns:
-    The loss `[B]`, and metrics: `raw`, the mean unweighted distance, and
-    `boundary`, the mean of eq. (5), if it is used.
+    batch: As in every loss (`jaxflow.losses`); optional `noise_boundary` is the
+      noise of eq. (5).
+    sample_times: Pairs s < t, neighbours on a grid.
+    flow_map: `flow_maps.average_velocity`, `edm_skip`, `edm_denoiser`,
+      `linear_skip`, `hard_boundary` or `free`.
+    teacher: Without one, eq. (3) takes the place of eq. (2).
+    boundary_weight: Factor of eq. (5), whose mean is the metric `boundary`; 0
+      leaves it out.
 
   Example:
-    >>> from jaxflow import flow_maps, times
-    >>> import functools
+    >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: jnp.ones_like(xt)    # noise - data
-    >>> grid = functools.partial(times.uniform_grid, t_min=0.0, t_max=1.0)
+    >>> batch = {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))}
+    >>> pair = times.AdjacentPair(grid=times.uniform_grid, num_points=5)
     >>> loss, _ = consistency_loss(
-    ...     net, jax.random.key(0),
-    ...     {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))},
-    ...     path=paths.Linear(), flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.AdjacentPair(grid=grid, num_points=5))
+    ...     net, jax.random.key(0), batch, path=paths.Linear(),
+    ...     flow_map=flow_maps.average_velocity, sample_times=pair)
     >>> loss.tolist()
     [0.0, 0.0]
   """
@@ -112,3 +97,62 @@ def consistency_loss(
     loss = loss + boundary_weight * boundary
     metrics["boundary"] = boundary.mean()
   return loss, metrics
+
+
+def continuous_time_consistency_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: paths.Path,
+  sample_times: times.TimeSampler,
+  flow_map: Callable[[ModelFn], FlowMap],
+  teacher: Teacher | None = None,
+) -> LossOutput:
+  """Compute the pseudo-objective of each sample in continuous time.
+
+  With v the velocity of the sample, or of a teacher,
+
+    (f, df/dt) = jvp(f; (xt, t), (v, 1)),   L = sum (sg(df/dt) f).
+
+  Only the gradient of L means something; its value may be negative. The metrics
+  `raw`, the mean of `||df/dt||^2`, and `tangent_norm`, that of `||df/dt||`, are
+  0 for an exact f and the exact velocity.
+
+  Args:
+    model_fn: It must have a forward-mode derivative; others: `jaxflow.losses`.
+    sample_times: `times.Karras` for instance.
+    flow_map: `flow_maps.edm_skip`, `linear_skip` or `average_velocity`; it must
+      be differentiable in t.
+
+  Example:
+    >>> from jaxflow import flow_maps
+    >>> net = lambda xt, t, s, cond: 0 * xt    # f(xt, t) = xt, df/dt = noise
+    >>> batch = {"data": jnp.zeros((2, 3)), "noise": jnp.ones((2, 3))}
+    >>> loss, _ = continuous_time_consistency_loss(
+    ...     net, jax.random.key(0), batch, path=paths.VarianceExploding(),
+    ...     sample_times=times.Constant(t=2.0),
+    ...     flow_map=flow_maps.average_velocity)
+    >>> loss.tolist()
+    [6.0, 6.0]
+  """
+  time_key, noise_key = jax.random.split(key)
+  data, cond = batch["data"], batch.get("cond")
+  noise = couplings.noise_of(batch, noise_key)
+  t = sample_times(time_key, data.shape[0])
+  t_min = jnp.full_like(t, path.t_min)
+  x = paths.interpolate(path, data, noise, t)
+  if teacher is None:
+    v = paths.velocity(path, data, noise, t)
+  else:
+    v = jax.lax.stop_gradient(teacher(x, t, t, cond))
+
+  f, tangent = jax.jvp(
+    lambda x, t: flow_map(model_fn)(x, t, t_min, cond),
+    (x, t),
+    (v, jnp.ones_like(t)),
+  )
+  tangent = jax.lax.stop_gradient(tangent)
+  raw = weights.sample_sum(tangent**2)
+  metrics = {"raw": raw.mean(), "tangent_norm": jnp.sqrt(raw).mean()}
+  return weights.sample_sum(tangent * f), metrics

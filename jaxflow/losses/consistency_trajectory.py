@@ -35,18 +35,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import (
-  couplings,
-  flow_maps,
-  paths,
-  predictions,
-  solvers,
-  times,
-  weights,
-)
+from jaxflow import flow_maps, paths, predictions, solvers, times, weights
+from jaxflow.couplings import noise_of
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, DataScale, Layer
-from jaxflow.paths import Path
 from jaxflow.types import (
   Array,
   Batch,
@@ -68,7 +60,7 @@ def consistency_trajectory_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
+  path: paths.Path,
   sample_times: times.TrajectorySampler,
   target_fn: ModelFn | None = None,
   teacher: Teacher | None = None,
@@ -83,39 +75,27 @@ def consistency_trajectory_loss(
 ) -> LossOutput:
   """Compute the consistency trajectory loss of each sample, eq. (8).
 
+  Its metrics are the means `raw` of eq. (5), `denoising` of eq. (6),
+  `adversarial` of eq. (7), and `lam_denoising`, `lam_adversarial` of eq. (9).
+
   Args:
-    model_fn: The raw network of `flow_maps.trajectory`.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise`, `cond`, and `noise_denoising` for
+    model_fn: The raw network of `flow_maps.trajectory`, as is `target_fn`.
+    batch: As in every loss (`jaxflow.losses`); optional `noise_denoising` is
       the noise' of eq. (6).
     path: The variance-exploding path.
     sample_times: `(key, B) -> (walk [H + 1, B], s [B])`: the times that the
       teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
       steps that are not taken and cost nothing, so h may change from batch to
       batch (`times.TrajectoryTimes`).
-    target_fn: The raw network of the target, an EMA; needed.
-    teacher: A network that predicts the velocity, guided if wanted; needed.
-    sigma_data: Standard deviation of the data; as in the flow map.
-    solver: The teacher's step.
-    distance: `(a, b) -> [B]`.
+    target_fn: Needed, as is `teacher`.
     denoising_weight: Factor of lam_DSM; 0 leaves eq. (6) out.
     denoising_times: `(key, B) -> t [B]` of eq. (6); default: every other row
       log-normal(-1.2, 1.2), the others on the noisier 0.7 of the Karras
       schedule.
-    discriminator: `(x, cond) -> logits`, `[B]` or `[B, heads]`; without one
-      eq. (7) is left out. Scaled logits scale L_G.
-    criterion: `adversarial.hinge` or `logistic`.
+    discriminator: Without one eq. (7) is left out. Scaled logits scale L_G.
     last_layer: `(build, W)` of eq. (9), `build(W)` the same network as
       `model_fn`; without it both lam are 1. Let `build` close over parameters
       under `stop_gradient`, or eq. (9) is traced twice.
-
-  Returns:
-    The loss `[B]`, and metrics: the batch means `raw` of eq. (5), `denoising`
-    of eq. (6) and `adversarial` of eq. (7), and `lam_denoising`,
-    `lam_adversarial` of eq. (9).
-
-  Raises:
-    ValueError: If the target or the teacher is missing.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt
@@ -133,7 +113,7 @@ def consistency_trajectory_loss(
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
   size = data.shape[0]
-  noise = couplings.noise_of(batch, keys[0])
+  noise = noise_of(batch, keys[0])
   walk, s = sample_times(keys[1], size)
   t, u = walk[0], walk[-1]
   t_min = jnp.full_like(t, path.t_min)
@@ -141,13 +121,26 @@ def consistency_trajectory_loss(
   jump = flow_maps.trajectory(model_fn, sigma_data=sigma_data)
   finish = flow_maps.trajectory(target_fn, sigma_data=sigma_data)
   xt = paths.interpolate(path, data, noise, t)
-  xu = _walk(solver, teacher, xt, walk, cond)
+
+  # Nothing is differentiated here, so the loop may end at a traced h: over
+  # P(h) that is a third fewer teacher calls than H steps under a mask. Counted
+  # by row first: one scalar then passes between devices.
+  count = (walk[1:] != walk[:-1]).sum(axis=0).max()
+
+  def step(i, x):
+    return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
+
+  xu = jax.lax.fori_loop(0, count, step, xt)
   target = finish(jump(xu, u, s, cond), s, t_min, cond)
   target = jax.lax.stop_gradient(target)
 
+  default_times = times.Interleaved(
+    first=times.LogNormal(mean=-1.2, std=1.2),
+    second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
+  )
   drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
   fresh = batch.get("noise_denoising", drawn)
-  t_dsm = (denoising_times or _denoising_times(path))(keys[3], size)
+  t_dsm = (denoising_times or default_times)(keys[3], size)
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
     """Compute eq. (5)-(7), `[B]` each."""
@@ -175,29 +168,6 @@ def consistency_trajectory_loss(
   return loss, metrics | {f"lam_{k}": v for k, v in lam.items()}
 
 
-def _walk(
-  solver: solvers.Solver, teacher: ModelFn, xt: Array, walk: Array, cond: PyTree
-) -> Array:
-  """Take the steps of a walk `[H + 1, B]`, eq. (2)."""
-  # Nothing is differentiated here, so the loop may end at a traced h: over
-  # P(h) that is a third fewer teacher calls than H steps under a mask. Counted
-  # by row first: one scalar then passes between devices.
-  count = (walk[1:] != walk[:-1]).sum(axis=0).max()
-
-  def step(i, x):
-    return solvers.step(solver, teacher, x, walk[i], walk[i + 1], cond)
-
-  return jax.lax.fori_loop(0, count, step, xt)
-
-
-def _denoising_times(path: Path) -> times.TimeSampler:
-  ends = {"t_min": path.t_min, "t_max": path.t_max}
-  return times.Interleaved(
-    first=times.LogNormal(mean=-1.2, std=1.2),
-    second=times.Karras(**ends, last=0.7),
-  )
-
-
 def _adaptive(
   parts: Callable[[ModelFn], dict[str, Array]],
   names: list[str],
@@ -214,9 +184,6 @@ def _adaptive(
     return jnp.sqrt(sum(squares))
 
   raw = norm("raw")
-  lam = {}
-  for name in names:
-    low, high = _LIMITS[name]
-    ratio = jnp.clip(raw / (norm(name) + 1e-4), low, high)
-    lam[name] = jax.lax.stop_gradient(ratio)
-  return lam
+  return jax.lax.stop_gradient(
+    {k: jnp.clip(raw / (norm(k) + 1e-4), *_LIMITS[k]) for k in names}
+  )

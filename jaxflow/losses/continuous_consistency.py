@@ -31,10 +31,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths, weights
+from jaxflow import couplings, paths, times, weights
 from jaxflow.options import Amount, Share
 from jaxflow.paths import expand
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
@@ -44,7 +43,7 @@ def continuous_consistency_loss(
   batch: Batch,
   *,
   path: paths.Trigonometric,
-  sample_times: TimeSampler,
+  sample_times: times.TimeSampler,
   teacher: Teacher | None = None,
   warmup: Share = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
@@ -54,34 +53,24 @@ def continuous_consistency_loss(
 ) -> LossOutput:
   """Compute the continuous-time consistency loss of each sample, eq. (6).
 
+  The metric `raw`, of w = 0, is nearly constant; `tangent_norm`, the mean
+  Euclidean ||g||, is not; `log_weight` is the mean of a learned w.
+
   Args:
     model_fn: A velocity network, called with s = t_min; raw networks through
-      `parameterizations`. It must have a forward-mode derivative, and its
-      embedding of t a small one.
-    key: Random key for times and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
+      `predictions`. It must have a forward-mode derivative, and its
+      embedding of t a small one. Others: see `jaxflow.losses`.
     path: `Trigonometric(t_max=pi / 2, noise_std=standard deviation of data)`.
-    sample_times: `(key, B) -> t [B]`, angles.
-    teacher: A network that predicts the velocity, guided if wanted; without
-      one, the velocity of the pair takes its place.
+    sample_times: Times t are angles.
+    teacher: Without one, the velocity of the pair takes its place.
     warmup: Share of training over which r of eq. (5) grows to 1.
     normalization: The norm of eq. (6) over a sample: "l2", or "rms", which is
       smaller by the root of the number of elements.
     c: Added to the norm, in its units.
     log_weight: `t [B] -> w [B]` with parameters of its own; default: 0.
-    progress: Share of training that is done, scalar in [0, 1]; default: r = 1.
-
-  Returns:
-    The loss `[B]`, and metrics: `raw` (mean of eq. 6 with w = 0), nearly
-    constant, and `tangent_norm` (mean Euclidean ||g||), which is not; with a
-    learned weight `log_weight`, its mean.
-
-  Raises:
-    ValueError: If the time of the path is not an angle, or the normalization
-      is unknown.
+    progress: By default r = 1.
 
   Example:
-    >>> from jaxflow import times
     >>> path = paths.Trigonometric(t_max=math.pi / 2)
     >>> net = lambda xt, t, s, cond: expand(1 / jnp.tan(t), xt) * xt  # f = 0
     >>> loss, _ = continuous_consistency_loss(
@@ -117,13 +106,11 @@ def continuous_consistency_loss(
   )
   constant = jax.lax.stop_gradient(u)
   r = warmup_ratio(progress, warmup)
-  tangent = jax.lax.stop_gradient(
-    -cos2 * (constant - v) - r * (cos_sin * xt + du)
-  )
+  tangent = -cos2 * (constant - v) - r * (cos_sin * xt + du)
+  tangent = jax.lax.stop_gradient(tangent)
   norm = jnp.sqrt(weights.sample_sum(tangent**2))
-  size = norm
-  if normalization == "rms":
-    size = jnp.sqrt(weights.sample_mean(tangent**2))
+  rms = jnp.sqrt(weights.sample_mean(tangent**2))
+  size = norm if normalization == "l2" else rms
   error = (u - constant) / path.noise_std - tangent / expand(size + c, xt)
   loss = weights.sample_mean(error**2)
   metrics = {"raw": loss.mean(), "tangent_norm": norm.mean()}
@@ -135,16 +122,7 @@ def continuous_consistency_loss(
 
 
 def warmup_ratio(progress: Array | None, warmup: float) -> Array | float:
-  """Return r of eq. (5): 1 without progress or without a warm-up.
-
-  Args:
-    progress: Share of training that is done, `[...]` in [0, 1], or None.
-    warmup: Share of training over which r grows from 0 to 1.
-
-  Example:
-    >>> float(warmup_ratio(jnp.array(0.25), 0.5))
-    0.5
-  """
+  """Return r of eq. (5): 1 without progress or without a warm-up."""
   if progress is None or warmup == 0:
     return 1.0
   return jnp.minimum(1.0, progress / warmup)

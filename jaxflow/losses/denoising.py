@@ -20,10 +20,8 @@ from typing import Annotated
 
 import jax
 
-from jaxflow import couplings, guidance, paths, predictions, weights
+from jaxflow import couplings, guidance, paths, predictions, times, weights
 from jaxflow.options import DataScale, LabelDropout, Predicts
-from jaxflow.paths import Path
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 
@@ -32,8 +30,8 @@ def denoising_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: TimeSampler,
+  path: paths.Path,
+  sample_times: times.TimeSampler,
   prediction: Annotated[predictions.Parameterization, Predicts()] = "edm",
   sigma_data: DataScale = 0.5,
   distance: weights.Distance = weights.l2_sum,
@@ -43,27 +41,14 @@ def denoising_loss(
   """Compute the denoising loss of each sample, eq. (3).
 
   Args:
-    model_fn: The network; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The variance-exploding path: t is the noise level.
-    sample_times: `(key, B) -> t [B]`, t > 0.
-    prediction: What the network is: "edm" for the raw network of eq. (2), or
-      a prediction, "data" for a network that denoises by itself.
-    sigma_data: Standard deviation of the data, sd of eq. (2) and (3).
-    distance: `(a, b) -> [B]`: `weights.l2_sum`, or `weights.l2` for the mean.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted distance.
-
-  Raises:
-    ValueError: If the path is not variance-exploding.
+    model_fn: Called with s = t. Others: see `jaxflow.losses`.
+    path: The variance-exploding path, where t > 0 is the noise level.
+    prediction: "edm" for the raw network of eq. (2), or a prediction, "data"
+      for a network that denoises by itself.
+    distance: `weights.l2_sum`, or `weights.l2` for the mean.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: 0 * xt
     >>> batch = {"data": jnp.ones((2, 4)), "noise": jnp.zeros((2, 4))}
     >>> loss, _ = denoising_loss(

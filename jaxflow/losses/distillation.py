@@ -6,7 +6,7 @@ the flow map from t_max to t_min is the generator,
   x^ = flow_map(sigma(t_max) noise, t_max, t_min)                         (1)
   L = w_r dist(x^, data) + w_p perceptual(x^, data) + w_a A(D(x^))        (2)
 
-with A of `jaxflow.adversarial` for a discriminator D that returns logits. With
+with A of `losses.adversarial` for a discriminator D that returns logits. With
 the first term alone it is knowledge distillation, and the last step of
 k-rectified flow; with the others, the distillation of InstaFlow. The first term
 alone blurs (posterior mean), the last alone drops modes.
@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from jaxflow import couplings, paths, weights
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, Term
-from jaxflow.paths import Path
 from jaxflow.types import (
   Array,
   Discriminator,
@@ -40,7 +39,7 @@ def distillation_loss(
   key: Array,
   batch: Pairs,
   *,
-  path: Path,
+  path: paths.Path,
   flow_map: Callable[[ModelFn], FlowMap],
   distance: weights.Distance = weights.l2,
   perceptual: weights.Perceptual | None = None,
@@ -52,27 +51,17 @@ def distillation_loss(
 ) -> LossOutput:
   """Compute the distillation loss of each sample, eq. (2).
 
+  The metrics are means without weights: `raw` of the distance, `perceptual` and
+  `adversarial` where these are used. The key is not used: a pair decides all.
+
   Args:
-    model_fn: The network; it is called with s = t_min.
-    key: Random key; not used, a pair decides everything.
-    batch: `data [B, ...]` with the `noise` it came from; optional `cond`.
-    path: The path; its ends are the ends of the jump.
-    flow_map: Makes the generator of a network: `flow_maps.average_velocity`
-      (one Euler step) or `edm_skip`.
-    distance: Of samples and data, `(a, b) -> [B]`: `weights.l1` or `l2`.
-    perceptual: The same on features: `perceptual.feature_distance(features)`.
-    discriminator: `(samples, cond) -> logits`; its parameters are constants.
-    criterion: `adversarial.logistic` or `hinge`.
-    reconstruction_weight: w_r of eq. (2).
-    perceptual_weight: w_p; other than 0 it needs `perceptual`.
-    adversarial_weight: w_a; other than 0 it needs `discriminator`.
-
-  Returns:
-    The loss `[B]`, and metrics, means without weights: `raw` (the distance),
-    `perceptual` and `adversarial` where they are used.
-
-  Raises:
-    ValueError: If the batch has no noise, or a term lacks its function.
+    batch: `data` with the `noise` it came from, which is needed.
+    path: Its ends are the ends of the jump. Others: see `jaxflow.losses`.
+    flow_map: `flow_maps.average_velocity` (one Euler step) or `edm_skip`.
+    distance: `weights.l1` or `l2`.
+    perceptual: A distance of features: `perceptual.feature_distance(features)`.
+    reconstruction_weight, perceptual_weight, adversarial_weight: w_r, w_p and
+      w_a of eq. (2); other than 0 they need the function of their term.
 
   Example:
     >>> import jax

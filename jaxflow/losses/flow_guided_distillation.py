@@ -21,10 +21,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, paths, rows, weights
+from jaxflow import couplings, paths, rows, times, weights
 from jaxflow.options import Amount, Range
 from jaxflow.paths import Path, expand
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, LossOutput, ModelFn, Pairs, Teacher
 
 
@@ -34,7 +33,7 @@ def flow_guided_distillation_loss(
   batch: Pairs,
   *,
   path: Path,
-  sample_times: TimeSampler,
+  sample_times: times.TimeSampler,
   teacher: Teacher,
   distance: weights.Distance = weights.l2,
   guided_weight: Amount = 1.0,
@@ -44,28 +43,21 @@ def flow_guided_distillation_loss(
 ) -> LossOutput:
   """Compute the flow-guided distillation loss of each sample, eq. (1)-(4).
 
+  The metrics are the mean `raw` of eq. (1), and `guided` of eq. (4) without its
+  weight.
+
   Args:
-    model_fn: The network; it is called with s = t_min.
-    key: Random key for times and fresh noise.
-    batch: `data [B, ...]` with the `noise` it came from; optional `cond`, and
+    model_fn: Called with s = t_min. Others: see `jaxflow.losses`.
+    batch: `data` with the `noise` it came from, which is needed; optional
       `fresh_noise` for n.
     path: The linear path.
-    sample_times: `(key, B) -> m [B]`, the time of the intermediate point;
-      published: uniform on [0.2, 0.8].
-    teacher: A network that predicts the velocity, guided if wanted.
-    distance: Of eq. (1), `(a, b) -> [B]`.
+    sample_times: Times m of the intermediate point; published: uniform on
+      [0.2, 0.8].
+    distance: That of eq. (1).
     guided_weight: w of eq. (4).
     start_time: t0; 1 is what sampling calls, 0.999 what was published.
 
-  Returns:
-    The loss `[B]`, and metrics: `raw` (mean of eq. 1) and `guided` (mean of
-    eq. 4, without its weight).
-
-  Raises:
-    ValueError: If the batch has no noise or the path is not linear.
-
   Example:
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: xt                   # jumps to 0
     >>> batch = {"data": jnp.full((2, 4), 2.0), "noise": jnp.ones((2, 4))}
     >>> loss, metrics = flow_guided_distillation_loss(
@@ -87,14 +79,11 @@ def flow_guided_distillation_loss(
   m = sample_times(time_key, data.shape[0])
   t0 = jnp.full_like(m, start_time)
   xt = paths.interpolate(path, data, noise, t0)
+  s = jnp.full_like(t0, path.t_min)
 
-  # Each row beside its twin, so that no row changes its device.
-  x, t, twice = jax.tree.map(
-    lambda a, b: rows.merge(a, b, (2, 1)), (xt, t0, cond), (fresh, t0, cond)
+  u, v = rows.side_by_side(
+    model_fn, (xt, t0, s, cond), (fresh, t0, s, cond), (2, 1)
   )
-  s = jnp.full_like(t, path.t_min)
-  u, v = rows.split(model_fn(x, t, s, twice), (2, 1))
-
   xm = jax.lax.stop_gradient(fresh - expand(1 - m, v) * v)
   end = jax.lax.stop_gradient(xm - expand(m, v) * teacher(xm, m, m, cond))
   raw = distance(noise - u, data)

@@ -20,11 +20,10 @@ from typing import Annotated
 
 import jax
 
-from jaxflow import couplings, guidance, paths, predictions, weights
+from jaxflow import couplings, guidance, paths, predictions, times, weights
 from jaxflow.options import LabelDropout, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
-from jaxflow.times import TimeSampler, at
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 
@@ -34,7 +33,7 @@ def flow_matching_loss(
   batch: Batch,
   *,
   path: Path,
-  sample_times: TimeSampler,
+  sample_times: times.TimeSampler,
   prediction: Annotated[Prediction, Predicts()] = "velocity",
   loss_space: Prediction | None = None,
   weight: weights.Weight = weights.uniform,
@@ -46,29 +45,14 @@ def flow_matching_loss(
   """Compute the flow matching loss of each sample, eq. (3).
 
   Args:
-    model_fn: The network; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` of the same shape (pairs) and
-      `cond`.
-    path: The path between data and noise.
-    sample_times: `(key, B) -> t [B]`.
-    prediction: What the network predicts.
+    model_fn: Called with s = t. Others: see `jaxflow.losses`.
     loss_space: Where errors are taken; default: `prediction`. The singular
       times of a conversion (see `predictions`) must not be sampled.
-    weight: `(path, t, t) -> [B]`.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
     coupling: `(batch, key) -> noise [B, ...]`; default: the batch's own noise,
-      or independent noise.
-    progress: Share of training that is done, scalar in [0, 1], for a coupling
-      that changes.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted error.
+      or independent noise. One that changes during training needs `progress`.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: 0 * xt
     >>> batch = {"data": jnp.zeros((2, 4)), "noise": jnp.ones((2, 4))}
     >>> loss, _ = flow_matching_loss(
@@ -79,7 +63,7 @@ def flow_matching_loss(
   """
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data = batch["data"]
-  noise = at(coupling or couplings.noise_of, progress)(batch, noise_key)
+  noise = times.at(coupling or couplings.noise_of, progress)(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
   )

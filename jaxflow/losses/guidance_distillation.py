@@ -16,10 +16,8 @@ from typing import Annotated
 
 import jax
 
-from jaxflow import couplings, guidance, paths, weights
+from jaxflow import couplings, guidance, paths, times, weights
 from jaxflow.options import AtLeastOne, GuidesTeacher
-from jaxflow.paths import Path
-from jaxflow.times import TimeSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
@@ -28,8 +26,8 @@ def guidance_distillation_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: TimeSampler,
+  path: paths.Path,
+  sample_times: times.TimeSampler,
   teacher: Teacher,
   num_classes: int,
   omega_max: Annotated[AtLeastOne, GuidesTeacher(off=1)] = 4.0,
@@ -39,27 +37,15 @@ def guidance_distillation_loss(
 
   Args:
     model_fn: The student; it is called with s = t and the condition of
-      `guidance.inputs`, omega being w.
-    key: Random key for times, scales and, if the batch has none, noise.
-    batch: `data [B, ...]`; `cond`: labels, or a dict like the network's, whose
-      omega then takes the place of the drawn w; optional `noise`.
-    path: The path of both networks.
-    sample_times: `(key, B) -> t [B]`.
-    teacher: A network that predicts the velocity and has seen the null label;
-      not guided.
-    num_classes: The null label.
+      `guidance.inputs`, omega being w. Others: see `jaxflow.losses`.
+    batch: `cond` is needed: labels, or a dict like the network's, whose omega
+      then takes the place of the drawn w.
+    teacher: Not guided, and trained on the null label too.
     omega_max: Largest w; the smallest is 1.
     omega_power: p(w) is `w^-power` (`guidance.scale_law`); 0 is uniform.
 
-  Returns:
-    The loss `[B]`, and the metric `raw`: its mean.
-
-  Raises:
-    ValueError: If the batch has no labels.
-
   Example:
     >>> import jax.numpy as jnp
-    >>> from jaxflow import times
     >>> teacher = lambda xt, t, s, cond: 1.0 * (cond < 5)[:, None] + 0 * xt
     >>> student = lambda xt, t, s, cond: cond["omega"][:, None] + 0 * xt
     >>> batch = {"data": jnp.zeros((2, 3)), "cond": jnp.array([0, 4])}

@@ -33,10 +33,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
 from jaxflow.paths import Path, expand
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
 # (xt, t, s, cond) -> (u, v), each of the shape of xt.
@@ -49,7 +48,7 @@ def improved_mean_flow_loss(
   batch: Batch,
   *,
   path: Path,
-  sample_times: PairSampler,
+  sample_times: times.PairSampler,
   block: rows.Block = (2, 1),
   norm_power: float = 1.0,
   norm_eps: Amount = 0.01,
@@ -61,38 +60,20 @@ def improved_mean_flow_loss(
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
 
+  The metrics `raw` and `raw_v` are the means of E of the two heads.
+
   Args:
-    model_fn: The network of two heads; its `cond` is a dict with `label` (None
-      without labels), `omega`, `t_start` and `t_end`, `[B]` each. It must have
-      a forward-mode derivative.
-    key: Random key for times, labels, guidance and, if the batch has none,
-      noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`: labels, or a dict like
-      the network's, whose guidance then takes the place of drawn guidance.
-    path: The path, with times in [0, 1].
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
-    block: `(m, k)`: of every m rows the first k keep their s, the others train
-      at s = t; m divides B.
-    norm_power: p of eq. (6); 0 is the plain squared error.
-    norm_eps: eps of eq. (6), in units of E.
-    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
-    omega_max: Largest omega; its law is `guidance.scale_law`. On interval rows
-      t_start is uniform in [0, 1/2], t_end in [1/2, 1].
-    omega_power: Power of that law.
-    label_dropout: Share of the labels replaced by the null label.
+    model_fn: A network of two heads with a forward-mode derivative; its `cond`
+      is that of `guidance.inputs`. Others: see `jaxflow.losses`.
+    batch: Optional `cond`: labels, or a dict like the network's, whose guidance
+      then takes the place of drawn guidance.
+    path: A path with times in [0, 1].
+    omega_max, omega_power: Largest omega, and power of its law
+      `guidance.scale_law`. On interval rows t_start is uniform in [0, 1/2],
+      t_end in [1/2, 1].
     num_classes: The null label; 0 trains without labels.
 
-  Returns:
-    The loss `[B]`, and metrics: `raw` and `raw_v` (mean E of the two heads),
-    `raw_flow` and `raw_interval` (`raw` of rows with s = t and s < t),
-    `tangent_norm` (mean ||du||, before it is clipped).
-
-  Raises:
-    ValueError: If the block does not divide the batch, or the path leaves
-      [0, 1].
-
   Example:
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: (0 * xt, xt)
     >>> batch = {"data": jnp.ones((2, 3)), "noise": jnp.ones((2, 3))}
     >>> loss, _ = improved_mean_flow_loss(
@@ -114,9 +95,12 @@ def improved_mean_flow_loss(
   t, s = sample_times(time_key, size)
   xt = paths.interpolate(path, data, noise, t)
   if not (isinstance(given, dict) and "omega" in given):
+    u = jax.random.uniform(guidance_key, (3, size), t.dtype)
     given = {
       "label": guidance.labels(given),
-      **_draw_guidance(guidance_key, t, omega_max, omega_power),
+      "omega": guidance.scale_law(u[0], high=omega_max, power=omega_power),
+      "t_start": u[1] / 2,
+      "t_end": (1 + u[2]) / 2,
     }
   has_labels = given["label"] is not None and num_classes > 0
   cond = _everywhere(given, ~rows.is_interval(block, size))
@@ -132,8 +116,17 @@ def improved_mean_flow_loss(
 
   v_g = paths.velocity(path, data, noise, t)
   if has_labels:
-    points = xt, t, cond
-    v_y, v_0, w = _head_velocities(model_fn, points, v_f, block, num_classes)
+    inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
+    w = jnp.where(inside, cond["omega"], 1)
+    told = _everywhere({**cond, "omega": w})
+    points, _ = rows.split((xt, t, t, told), block)
+    unlabelled = xt, t, t, _unguided(guidance.null(cond, num_classes))
+    m, k = block
+    (_, v_y), (_, v_0) = rows.side_by_side(
+      model_fn, points, unlabelled, (m + k, k)
+    )
+    # On flow rows v_y is the second head of their own forward.
+    v_y = rows.merge(v_y, v_f, block)
     labelled = expand(cond["label"] != num_classes, xt)
     guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
@@ -145,11 +138,7 @@ def improved_mean_flow_loss(
   u_i, du, v_i = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond_i),
     (xt_i, t_i, s_i),
-    (
-      jax.lax.stop_gradient(tangent),
-      jnp.ones_like(t_i),
-      jnp.zeros_like(s_i),
-    ),
+    (jax.lax.stop_gradient(tangent), jnp.ones_like(t_i), jnp.zeros_like(s_i)),
     has_aux=True,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
@@ -172,15 +161,6 @@ def improved_mean_flow_loss(
   return adapt(error) + adapt(error_v), metrics
 
 
-def _draw_guidance(
-  key: Array, t: Array, omega_max: float, omega_power: float
-) -> dict[str, Array]:
-  """Draw omega, t_start and t_end, `[B]` each."""
-  u = jax.random.uniform(key, (3, *t.shape), t.dtype)
-  omega = guidance.scale_law(u[0], high=omega_max, power=omega_power)
-  return {"omega": omega, "t_start": u[1] / 2, "t_end": (1 + u[2]) / 2}
-
-
 def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
   """Widen the guidance interval to [0, 1], on all rows or those of a mask."""
   return {
@@ -193,30 +173,3 @@ def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
 def _unguided(cond: dict) -> dict:
   """Set the guidance scale to 1 at all times."""
   return _everywhere({**cond, "omega": jnp.ones_like(cond["omega"])})
-
-
-def _head_velocities(
-  model_fn: HeadsFn,
-  points: tuple[Array, Array, dict],
-  v_f: Array,
-  block: rows.Block,
-  num_classes: int,
-) -> tuple[Array, Array, Array]:
-  """Compute v_y and v_0, `[B, ...]`, and w, `[B]`, of eq. (1)-(2).
-
-  On flow rows v_y is `v_f`, the second head of their own forward.
-  """
-  xt, t, cond = points
-  inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
-  w = jnp.where(inside, cond["omega"], 1)
-  labelled, _ = rows.split((xt, t, _everywhere({**cond, "omega": w})), block)
-  unlabelled = xt, t, _unguided(guidance.null(cond, num_classes))
-  # Both forwards in one batch, side by side within a block, so that no row
-  # changes its device.
-  m, k = block
-  x, time, told = jax.tree.map(
-    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
-  )
-  _, velocity = model_fn(x, time, time, told)
-  v_i, v_0 = rows.split(velocity, (m + k, k))
-  return rows.merge(v_i, v_f, block), v_0, w

@@ -30,11 +30,10 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.options import Amount, BelowOne, Guides, LabelDropout
 from jaxflow.paths import Path, expand
-from jaxflow.times import PairSampler
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
 def mean_flow_loss(
@@ -43,7 +42,7 @@ def mean_flow_loss(
   batch: Batch,
   *,
   path: Path,
-  sample_times: PairSampler,
+  sample_times: times.PairSampler,
   block: rows.Block = (4, 1),
   norm_power: float = 1.0,
   norm_eps: Amount = 0.01,
@@ -59,36 +58,14 @@ def mean_flow_loss(
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).
 
   Args:
-    model_fn: The network, average velocity of [s, t]; it must have a
-      forward-mode derivative.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path between data and noise.
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t.
-    block: `(m, k)`: of every m rows the first k keep their s, the others train
-      at s = t; m divides B.
-    norm_power: p of eq. (3); 0 is the plain squared error.
-    norm_eps: eps of eq. (3), in units of E.
-    tangent_clip: Largest Euclidean norm of a sample's du; 0 does not clip.
+    model_fn: The average velocity of [s, t]; it must have a forward-mode
+      derivative. Others: see `jaxflow.losses`.
     omega: Guidance weight of the sample's velocity.
     kappa: Guidance weight of the network's conditional velocity.
-    guidance_start: Smallest t that is guided.
-    guidance_end: Largest t that is guided.
-    label_dropout: Share of the rows that lose their label.
-    num_classes: The null label; needed with guidance and label dropout.
-    teacher: A velocity network whose velocity replaces v (and eq. 4).
-
-  Returns:
-    The loss `[B]`, and metrics: `raw` (mean E), `raw_flow` and `raw_interval`
-    (mean E of rows with s = t and s < t), `tangent_norm` (mean ||du||, before
-    it is clipped).
-
-  Raises:
-    ValueError: If the block does not divide the batch, or guidance is asked for
-      without labels or with a teacher.
+    guidance_start, guidance_end: Smallest and largest t that is guided.
+    teacher: Guided itself: it excludes omega and kappa.
 
   Example:
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: 0 * xt
     >>> batch = {"data": jnp.zeros((4, 3)), "noise": jnp.ones((4, 3))}
     >>> loss, _ = mean_flow_loss(
@@ -120,8 +97,9 @@ def mean_flow_loss(
   t, s = sample_times(time_key, size)
   xt = paths.interpolate(path, data, noise, t)
   interval, flow = rows.split((xt, t, s, cond), block)
-
+  xt_i, t_i, s_i, cond_i = interval
   xt_f, t_f, _, cond_f = flow
+
   # A block of interval rows only leaves none, and networks take no empty batch.
   u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
 
@@ -129,9 +107,16 @@ def mean_flow_loss(
   if teacher is not None:
     v_g = teacher(xt, t, t, cond)
   elif guided:
-    labelled, null = _guidance_velocities(
-      model_fn, (xt, t, cond), u_f, block, num_classes, kappa
-    )
+    unlabelled = xt, t, t, guidance.null(cond, num_classes)
+    if kappa == 0:
+      labelled, null = 0, model_fn(*unlabelled)
+    else:
+      m, k = block
+      label_i, null = rows.side_by_side(
+        model_fn, (xt_i, t_i, t_i, cond_i), unlabelled, (m + k, k)
+      )
+      # On flow rows F_y is their own forward.
+      labelled = rows.merge(label_i, u_f, block)
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
     inside = guidance.inside_interval(t, guidance_start, guidance_end)
     v_g = jnp.where(expand(inside, v), v_g, v)
@@ -142,7 +127,6 @@ def mean_flow_loss(
   # minimise another objective.
   v_i, v_f = rows.split(jax.lax.stop_gradient(v_g), block)
 
-  xt_i, t_i, s_i, cond_i = interval
   u_i, du = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond_i),
     (xt_i, t_i, s_i),
@@ -161,31 +145,3 @@ def mean_flow_loss(
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()
   return weights.adaptive(error, power=norm_power, eps=norm_eps), metrics
-
-
-def _guidance_velocities(
-  model_fn: ModelFn,
-  points: tuple[Array, Array, PyTree],
-  u_f: Array,
-  block: rows.Block,
-  num_classes: int,
-  kappa: float,
-) -> tuple[Array, Array]:
-  """Compute F_y(xt, t, t) and F_0(xt, t, t) of eq. (4), `[B, ...]` each.
-
-  On flow rows F_y is `u_f`; at kappa = 0, where nobody needs it, it is 0.
-  """
-  xt, t, cond = points
-  unlabelled = xt, t, guidance.null(cond, num_classes)
-  if kappa == 0:
-    null = model_fn(xt, t, t, unlabelled[2])
-    return jnp.zeros_like(null), null
-  # Both forwards in one batch, side by side within a block, so that no row
-  # changes its device.
-  m, k = block
-  labelled, _ = rows.split(points, block)
-  x, time, label = jax.tree.map(
-    lambda a, b: rows.merge(a, b, (m + k, k)), labelled, unlabelled
-  )
-  label_i, null = rows.split(model_fn(x, time, time, label), (m + k, k))
-  return rows.merge(label_i, u_f, block), null

@@ -25,15 +25,7 @@ from jaxflow.options import Count
 from jaxflow.paths import Path
 from jaxflow.sampling import DPMSolver
 from jaxflow.times import Grid
-from jaxflow.types import (
-  Array,
-  Batch,
-  FlowMap,
-  LossOutput,
-  ModelFn,
-  PyTree,
-  Teacher,
-)
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
 def mid_training_loss(
@@ -55,38 +47,28 @@ def mid_training_loss(
   A batch of B trajectories is K B rows of the network: choose B accordingly.
 
   Args:
-    model_fn: The network; its flow map is called with s = t_min.
-    key: Random key for the noise, if the batch has none.
-    batch: `data [B, ...]`, of which (1) may need the shape only; optional
-      `noise` and `cond`.
-    path: The path; sigma > 0 and alpha > 0 on all the grid.
-    teacher: A network that predicts the velocity, guided if wanted.
-    flow_map: Makes f of a network: `flow_maps.edm_denoiser`.
+    batch: Of `data`, (1) may need the shape only. Others: see `jaxflow.losses`.
+    path: A path with sigma > 0 and alpha > 0 on all the grid.
+    flow_map: `flow_maps.edm_denoiser`; it is called with s = t_min.
     grid: Number of points -> decreasing times: equal steps of log-SNR are
       `times.log_grid` on the variance-exploding path.
     num_steps: K, steps of a trajectory.
     order: Largest order of the solver, 1, 2 or 3.
-    distance: `(a, b) -> [B]`: `l2_sum`, `huber(0.0)`, or one of features
-      (`jaxflow.perceptual`).
+    distance: `weights.l2_sum`, `huber(0.0)`, or one of features
+      (`losses.perceptual`).
     data_plus_noise: Whether y_0 starts at noised data instead of noise.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: its mean.
-
-  Raises:
-    ValueError: If `order` is not 1, 2 or 3.
 
   Example:
     >>> import functools
     >>> from jaxflow import flow_maps, paths, times
     >>> grid = functools.partial(times.log_grid, t_min=0.01, t_max=1.0)
-    >>> teacher = lambda xt, t, s, cond: xt / t[:, None]       # data = 0
     >>> loss, _ = mid_training_loss(
     ...     lambda xt, t, s, cond: 0 * xt, jax.random.key(0),
     ...     {"data": jnp.zeros((1, 1)), "noise": jnp.ones((1, 1))},
-    ...     path=paths.VarianceExploding(t_min=0.01, t_max=1.0),
-    ...     teacher=teacher, flow_map=flow_maps.free, grid=grid)
-    >>> round(float(loss[0]), 6)                               # (0 - 0.01)^2
+    ...     path=paths.VarianceExploding(t_min=0.01, t_max=1.0), grid=grid,
+    ...     teacher=lambda xt, t, s, cond: xt / t[:, None],    # data = 0
+    ...     flow_map=flow_maps.free)
+    >>> round(float(loss[0]), 6)                             # (0 - 0.01)^2
     0.0001
   """
   solver = DPMSolver(order=order)
@@ -97,9 +79,22 @@ def mid_training_loss(
   # the rows are, where noise of its own has none.
   share = path.alpha(times[0]) * (1.0 if data_plus_noise else 0.0)
   start = share * data + path.sigma(times[0]) * noise
-  points, end = jax.lax.stop_gradient(
-    _trajectory(teacher, path, start, times, solver, cond)
+  denoiser = predictions.as_prediction(
+    teacher, path, source="velocity", target="data"
   )
+
+  def step(carry, given):
+    x, history = carry
+    time, scale, weights = given
+    t = jnp.broadcast_to(time, x.shape[:1])
+    history = (denoiser(x, t, t, cond), *history)
+    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
+    return (end, history[: order - 1]), x
+
+  empty = (jnp.zeros_like(start),) * (order - 1)
+  given = (times[:-1], *solver.coefficients(path, times))
+  (end, _), points = jax.lax.scan(step, (start, empty), given)
+  points, end = jax.lax.stop_gradient((points, end))
 
   # The points of one trajectory side by side, so that no row changes its
   # device.
@@ -113,31 +108,3 @@ def mid_training_loss(
   f = flow_map(model_fn)(rows, t, s, jax.tree.map(every, cond))
   loss = distance(f, every(end)).reshape(size, num_steps).mean(1)
   return loss, {"raw": loss.mean()}
-
-
-def _trajectory(
-  teacher: ModelFn,
-  path: Path,
-  start: Array,
-  times: Array,
-  solver: DPMSolver,
-  cond: PyTree,
-) -> tuple[Array, Array]:
-  """Return the points before the end `[K, B, ...]` and the end, eq. (2)."""
-  denoiser = predictions.as_prediction(
-    teacher, path, source="velocity", target="data"
-  )
-
-  def step(carry, given):
-    x, history = carry
-    time, scale, weights = given
-    t = jnp.broadcast_to(time, x.shape[:1])
-    history = (denoiser(x, t, t, cond), *history)
-    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
-    return (end, history[: solver.order - 1]), x
-
-  empty = (jnp.zeros_like(start),) * (solver.order - 1)
-  (end, _), points = jax.lax.scan(
-    step, (start, empty), (times[:-1], *solver.coefficients(path, times))
-  )
-  return points, end

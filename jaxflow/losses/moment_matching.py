@@ -28,11 +28,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths
+from jaxflow import couplings, guidance, paths, predictions, times
 from jaxflow.options import Count, LabelDropout
-from jaxflow.paths import Path
-from jaxflow.predictions import conversions
-from jaxflow.times import PairSampler
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 
 
@@ -41,8 +38,8 @@ def moment_matching_loss(
   key: Array,
   batch: Batch,
   *,
-  path: Path,
-  sample_times: PairSampler,
+  path: paths.Path,
+  sample_times: times.PairSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   group_size: Count = 4,
   halvings: Count = 12,
@@ -55,38 +52,25 @@ def moment_matching_loss(
   """Compute the moment matching loss of each row's group, eq. (4).
 
   Args:
-    model_fn: The network; a raw one through `parameterizations.normalized`.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` of unit variance and `cond`.
-    path: The path; its level must be finite at `t_max` (linear: t_max < 1).
-    sample_times: `(key, B) -> (t [B], s [B])`, s <= t; the first row of a group
-      decides for the group.
-    flow_map: Makes f of a network: `flow_maps.average_velocity` (linear path)
-      or `rotation`; any that is affine in the network's output.
+    model_fn: A raw network goes through `predictions.normalized`.
+    path: Its level must be finite at `t_max` (linear: t_max < 1).
+    sample_times: Pairs (t, s); the first row of a group decides for the group.
+    flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
+      is affine in the network's output.
     group_size: M; it divides B.
     halvings: k of eq. (1): larger brings r closer to t.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
-    weight_power: a of eq. (5).
-    weight_shift: b of eq. (5).
-    label_dropout: Share of the labels replaced by the null label, the same for
-      A and C.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean of eq. (4) with w = 1.
-
-  Raises:
-    ValueError: If the group size does not divide the batch.
+    weight_power, weight_shift: a and b of eq. (5).
+    label_dropout: The same for A and C. Others: see `jaxflow.losses`.
 
   Example:
-    >>> from jaxflow import flow_maps, times
+    >>> from jaxflow import flow_maps
     >>> net = lambda xt, t, s, cond: xt / t[:, None]     # exact for data = 0
-    >>> path = paths.Linear(t_min=0.01, t_max=0.99)
+    >>> pair = times.SortedPair(law=times.Uniform(t_max=0.99))
     >>> loss, _ = moment_matching_loss(
-    ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))}, path=path,
-    ...     flow_map=flow_maps.average_velocity,
-    ...     sample_times=times.TruncatedPair(
-    ...         law=times.Uniform(), t_min=0.01, t_max=0.99))
+    ...     net, jax.random.key(0), {"data": jnp.zeros((4, 3))},
+    ...     path=paths.Linear(t_max=0.99), sample_times=pair,
+    ...     flow_map=flow_maps.average_velocity)
     >>> (jnp.abs(loss) < 1e-4).all().item()
     True
   """
@@ -116,8 +100,11 @@ def moment_matching_loss(
   jump = f(xt, t, s, cond)
   target = jax.lax.stop_gradient(f(xr, r, s, cond))
 
+  # c_out is the jump from 0 by a network that says 1.
+  one = flow_map(lambda xt, t, s, cond: jnp.ones_like(xt))
+  gain = jnp.abs(one(jnp.zeros_like(t)[:, None], t, s, None)[:, 0])
   # 1 / (c_out d); the floor is for t = s, where both sets are equal.
-  rate = 1 / jnp.maximum(_gain(flow_map, t, s) * paths.noise_std(path), 1e-8)
+  rate = 1 / jnp.maximum(gain * paths.noise_std(path), 1e-8)
   rate = rate * data.shape[0] / data.size
   raw = _discrepancy(jump, target, rate, group_size)
   weight = _weight(path, t, weight_power, weight_shift)
@@ -125,42 +112,23 @@ def moment_matching_loss(
 
 
 def earlier_times(
-  path: Path, t: Array, s: Array, *, halvings: int = 12
+  path: paths.Path, t: Array, s: Array, *, halvings: int = 12
 ) -> Array:
-  """Return r in [s, t], a small and constant step in noise level below t.
+  """Return r in [s, t], a small and constant step in level below t, eq. (1).
 
-  Args:
-    path: The path.
-    t: Times `[B]`.
-    s: Times to go to `[B]`, s <= t.
-    halvings: k of eq. (1).
-
-  Returns:
-    r `[B]`, eq. (1).
-
-  Example:
-    >>> path = paths.Linear(t_max=0.75)                 # levels 0 to 3
-    >>> t, s = jnp.array([0.75]), jnp.array([0.0])
-    >>> earlier_times(path, t, s, halvings=0).tolist()
-    [0.0]
+  t, s and r are `[B]`, and `halvings` is k.
   """
   with jax.ensure_compile_time_eval():
     ends = jnp.asarray([path.t_min, path.t_max], t.dtype)
-    low, high = conversions.noise_level(path, ends).tolist()
+    low, high = predictions.noise_level(path, ends).tolist()
   if math.isinf(high):
     raise ValueError(
       f"t_max={path.t_max} of {type(path).__name__} has no data in it, so its "
       "noise level is infinite: give a smaller t_max, 0.994 for instance"
     )
-  level = conversions.noise_level(path, t) - (high - low) * 2.0**-halvings
-  r = conversions.time_at(path, jnp.clip(level, low, high))
+  level = predictions.noise_level(path, t) - (high - low) * 2.0**-halvings
+  r = predictions.time_at(path, jnp.clip(level, low, high))
   return jnp.clip(r, s, t)
-
-
-def _gain(flow_map: Callable[[ModelFn], FlowMap], t: Array, s: Array) -> Array:
-  """Return the factor of the network's output in a flow map, `[B]`."""
-  one = flow_map(lambda xt, t, s, cond: jnp.ones_like(xt))
-  return jnp.abs(one(jnp.zeros_like(t)[:, None], t, s, None)[:, 0])
 
 
 def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:
@@ -179,7 +147,7 @@ def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:
   return jnp.repeat(total, group_size)
 
 
-def _weight(path: Path, t: Array, power: float, shift: float) -> Array:
+def _weight(path: paths.Path, t: Array, power: float, shift: float) -> Array:
   """Return w of eq. (5), `[B]`."""
   std = paths.noise_std(path)
   log_snr, slope = jax.jvp(

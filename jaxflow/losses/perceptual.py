@@ -32,13 +32,8 @@ def feature_distance(
 ) -> Distance:
   """Make a distance of features from a distance, summed over layers.
 
-  Args:
-    features: `x [B, ...] -> [B, ...]`, or a tuple of them, one a layer; for
-      instance a frozen network.
-    distance: What compares the features of one layer.
-
-  Returns:
-    A distance `(a, b) -> [B]`.
+  `features`, for instance a frozen network, maps `x [B, ...]` to an array
+  `[B, ...]` or to a tuple of them, one a layer; `distance` compares one layer.
 
   Example:
     >>> distance = feature_distance(lambda x: (x[:, :1], 2 * x[:, 1:]))
@@ -61,14 +56,13 @@ def lpips(
 ) -> Distance:
   """Make the learned perceptual image patch similarity, eq. (2).
 
+  Its distances `[B]` are float32 or wider.
+
   Args:
     features: `x [B, ...] -> [B, ..., c]`, or a tuple of them, one a layer.
     weights: Non-negative weights `[c]` of the channels, one array a layer; None
       weighs every channel by 1, the paper's uncalibrated distance.
     eps: Added to the length of a feature vector.
-
-  Returns:
-    A distance `(a, b) -> [B]`, float32 or wider.
 
   Example:
     >>> distance = lpips(lambda x: x, [jnp.array([1.0, 3.0])])
@@ -86,7 +80,7 @@ def lpips(
     return x / (norm + eps)
 
   def distance(a, b):
-    layers = zip(_layers(features(a)), _layers(features(b)), strict=True)
+    layers = zip(*(jax.tree.leaves(features(x)) for x in (a, b)), strict=True)
     differences = [(unit(fa) - unit(fb)) ** 2 for fa, fb in layers]
     scales = [None] * len(differences) if weights is None else weights
     means = [
@@ -96,7 +90,3 @@ def lpips(
     return jnp.stack(means).sum(axis=0)
 
   return distance
-
-
-def _layers(features: Array | tuple[Array, ...]) -> tuple[Array, ...]:
-  return features if isinstance(features, tuple) else (features,)

@@ -19,10 +19,17 @@ from typing import Annotated
 
 import jax
 
-from jaxflow import couplings, flow_maps, guidance, paths, predictions, weights
+from jaxflow import (
+  couplings,
+  flow_maps,
+  guidance,
+  paths,
+  predictions,
+  times,
+  weights,
+)
 from jaxflow.options import DataScale, LabelDropout, Predicts
 from jaxflow.paths import Path, expand
-from jaxflow.times import TripleSampler
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
@@ -32,7 +39,7 @@ def progressive_distillation_loss(
   batch: Batch,
   *,
   path: Path,
-  sample_times: TripleSampler,
+  sample_times: times.TripleSampler,
   teacher: Teacher,
   prediction: Annotated[predictions.Parameterization, Predicts()] = "velocity",
   sigma_data: DataScale = 0.5,
@@ -43,32 +50,19 @@ def progressive_distillation_loss(
   """Compute the progressive distillation loss of each sample, eq. (3).
 
   Args:
-    model_fn: The student; it is called with s = t.
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path of both networks.
+    model_fn: The student, called with s = t. Others: see `jaxflow.losses`.
     sample_times: `(key, B) -> (t, m, s)`, each `[B]`, t > m > s: the ends and
       the middle of a student step (`times.AdjacentTriple`).
-    teacher: A network that predicts the velocity, guided if wanted.
     prediction: What the student is; not "noise" where alpha(t_max) = 0.
-    sigma_data: Standard deviation of the data, for "edm".
-    weight: `(path, t, s) -> [B]`; `inverse_square` on the linear path makes (3)
-      a loss of velocities.
-    label_dropout: Share of the labels replaced by the null label.
-    num_classes: The null label; needed with `label_dropout`.
-
-  Returns:
-    The loss `[B]`, and the metric `raw`: the mean unweighted error.
+    weight: `inverse_square` on the linear path makes (3) a loss of velocities.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from jaxflow import times
     >>> net = lambda xt, t, s, cond: jnp.ones_like(xt)    # straight paths
+    >>> triple = times.AdjacentTriple(grid=times.uniform_grid, num_steps=2)
     >>> loss, _ = progressive_distillation_loss(
     ...     net, jax.random.key(0), {"data": jnp.zeros((2, 4))},
-    ...     path=paths.Linear(), teacher=net,
-    ...     sample_times=times.AdjacentTriple(
-    ...         grid=times.uniform_grid, num_steps=2))
+    ...     path=paths.Linear(), teacher=net, sample_times=triple)
     >>> bool((loss < 1e-10).all())
     True
   """

@@ -59,30 +59,15 @@ def shortcut_loss(
   """Compute the shortcut loss of each sample, eq. (5).
 
   Args:
-    model_fn: The network, average velocity of [s, t].
-    key: Random key for times, labels and, if the batch has none, noise.
-    batch: `data [B, ...]`; optional `noise` and `cond`.
-    path: The path, with times in [0, 1].
-    sample_times: `(key, B) -> (t [B], s [B])`: `dyadic.DyadicPair` with the
-      same `num_steps` and `block`.
-    num_steps: T, the number of smallest steps, a power of two.
-    block: `(m, k)`: of every m rows the first k bootstrap, the others train at
-      s = t; m divides B.
-    target_fn: The network of the target; default: `model_fn`.
+    model_fn: The average velocity of [s, t]. Others: see `jaxflow.losses`.
+    path: A path whose times are [0, 1].
+    sample_times: `dyadic.DyadicPair` with the same `num_steps` and `block`.
+    num_steps: T, the number of smallest steps, a power of two. A batch has log2
+      T interval rows or more.
     clip: Bound of xm and of the bootstrap target, in data units; 0 is none.
     omega: Guidance scale of eq. (6); 1 is none.
     label_dropout: Share of all rows that lose their label, taken among the flow
       rows.
-    num_classes: The null label; needed with guidance and label dropout.
-
-  Returns:
-    The loss `[B]`, and metrics: `raw` (its mean), `raw_flow` and `raw_interval`
-    (of rows with s = t and s < t).
-
-  Raises:
-    ValueError: If the block does not divide the batch, there are fewer
-      interval rows than levels, the path has other times than [0, 1], or
-      guidance is asked for without labels.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt
@@ -164,11 +149,8 @@ def _guided(
     first, others = rows.split((xt, t, s, cond), (every, 1))
     x, time, to, label = first
     null = x, time, to, guidance.null(label, num_classes)
-    # Twins side by side, so that no row changes its device.
-    twins = jax.tree.map(lambda a, b: rows.merge(a, b, (2, 1)), first, null)
-    both = every + 1, 2
-    points = jax.tree.map(lambda a, b: rows.merge(a, b, both), twins, others)
-    of_twins, of_others = rows.split(q(*points), both)
+    twins = rows.merge(first, null, (2, 1))
+    of_twins, of_others = rows.side_by_side(q, twins, others, (every + 1, 2))
     labelled, unlabelled = rows.split(of_twins, (2, 1))
     scale = jnp.where(time - to <= 1 / num_steps, omega, 1).astype(x.dtype)
     value = unlabelled + expand(scale, x) * (labelled - unlabelled)

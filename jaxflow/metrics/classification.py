@@ -60,10 +60,10 @@ class NeighbourClassifier:
 
 
 def class_accuracy(logits: ArrayLike, label: ArrayLike) -> Estimate:
-  """Compute the share of logits [N, C] whose greatest is that of the label.
+  """Compute the share of samples that a network classifies as labelled.
 
-  The label [N] is the class for which each sample was generated. The error is
-  the binomial one.
+  Its logits are [N, C]. The label [N] is the class for which each sample was
+  generated. The error is the binomial one.
 
   Raises:
     UsageError: the lengths differ, or a logit is not finite.

@@ -79,7 +79,7 @@ class Likelihood:
   def bits_per_dimension(self, levels: int) -> Estimate:
     """Compute the upper bound (4) of the bits per dimension.
 
-    There are at least 2 levels, 256 for 8 bits.
+    The data have at least 2 levels, 256 for 8 bits.
 
     Raises:
       UsageError: levels < 2.

@@ -41,8 +41,7 @@ def mode_coverage(
   """Compute the share of modes that receive enough of the samples [N, D].
 
   A mode expects N * weight samples. It counts if at least `share` of that many
-  samples hit it, with `share` in (0, 1]. The seed is that of the bootstrap,
-  which gives the error.
+  samples hit it; `share` lies in (0, 1]. The bootstrap gives the error.
 
   Raises:
     UsageError: the samples do not fit the mixture, are not finite, or the share
@@ -80,7 +79,7 @@ def mode_coverage(
 def high_quality(samples: ArrayLike, mixture: Mixture) -> Estimate:
   """Compute the share of samples within 3 standard deviations of a mode.
 
-  Samples are [N, D]. The error is the binomial one.
+  The samples are [N, D]. The error is the binomial one.
 
   Raises:
     UsageError: the samples do not fit the mixture or are not finite.

@@ -107,8 +107,8 @@ def frechet_distance(
 ) -> Estimate:
   """Compute the Frechet distance of the Gaussians with these moments, eq. (2).
 
-  It is >= 0, in the squared unit of the samples. The variance of (3) is that
-  over rows [K, D] of each set; without them it is that of a Gaussian.
+  The distance is >= 0, in the squared unit of the samples. Rows [K, D] of a set
+  give the variance of (3); without them the set is taken for a Gaussian.
 
   Raises:
     UsageError: There are fewer than two samples, sizes differ, or a number is

@@ -1,6 +1,5 @@
 """Networks behind a pure boundary: `init(key)` and `apply(params, ...)`."""
 
-from jaxflow.models.blocks import stack_blocks, unstack_blocks
 from jaxflow.models.classifier import Classifier, classifier
 from jaxflow.models.discriminators import (
   Discriminator,
@@ -14,6 +13,7 @@ from jaxflow.models.log_weights import LogWeight, log_weight
 from jaxflow.models.mlp import mlp
 from jaxflow.models.network import Network, check_network, functional
 from jaxflow.models.second_time import with_second_time
+from jaxflow.models.transformer import stack_blocks, unstack_blocks
 from jaxflow.models.unet import unet
 
 __all__ = [

@@ -14,11 +14,12 @@ import jax
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.extractors import Extractor, digest
+from jaxflow.models.features import Trunk
 from jaxflow.models.layers import rectify
-from jaxflow.models.network import check_at_least, init_and_module
+from jaxflow.models.network import init_and_module
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
-from jaxflow.models.trunk import Trunk
 from jaxflow.types import Array, PyTree
 
 _FEATURES = 64
@@ -29,17 +30,11 @@ _SMALLEST = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-  """A classifier that waits for its training, and how it is to be trained.
+  """A classifier that waits for its training, and the options of `classifier`.
 
   Attributes:
     init: `init(key) -> params`, a nested dict of float32 arrays.
     apply: `apply(params, images) -> {"features": [B, 64], "classes": [B, K]}`.
-    data_shape: Shape of one image.
-    num_classes: Number of classes K.
-    file: Where it is kept for several runs to share; None for each its own.
-    width: Channels at full size.
-    train_steps: Steps of training.
-    seed: Seed of its first parameters and of the order of the data.
   """
 
   init: Callable[[Array], PyTree]
@@ -52,12 +47,7 @@ class Classifier:
   seed: int
 
   def extractor(self, data: str, params: PyTree) -> Extractor:
-    """Return an extractor, `<data>_classifier`, of host arrays trained on data.
-
-    Args:
-      data: Name of the data set.
-      params: The parameters.
-    """
+    """Return `<data>_classifier`, of host arrays trained on the data set."""
     return Extractor(
       name=classifier_name(data),
       protocol=_PROTOCOL,
@@ -120,7 +110,7 @@ def classifier(
       several runs share one; None keeps it in the workdir.
     width: Channels at full size, doubled at every halving.
     train_steps: Steps of training.
-    seed: Seed of its training.
+    seed: Seed of its first parameters and of the order of the data.
 
   Raises:
     UsageError: If the data are no labelled images, or a field is out of range.
@@ -143,8 +133,8 @@ def classifier(
       f"num_classes={num_classes}: a classifier needs data with two classes or "
       "more"
     )
-  check_at_least(1, width=width, train_steps=train_steps)
-  check_at_least(0, seed=seed)
+  checks.at_least(1, width=width, train_steps=train_steps)
+  checks.at_least(0, seed=seed)
 
   init, module = init_and_module(
     lambda rngs: ConvClassifier(

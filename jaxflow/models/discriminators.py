@@ -27,15 +27,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder
-from jaxflow.models.features import Features
+from jaxflow.models.features import Features, Trunk
 from jaxflow.models.layers import TokenLinear, layer_norm, rectify
-from jaxflow.models.network import (
-  check_at_least,
-  compute_dtype,
-  init_and_module,
-)
-from jaxflow.models.trunk import Trunk, check_trunk
+from jaxflow.models.network import compute_dtype, init_and_module
 from jaxflow.types import Array, PyTree
 
 
@@ -144,10 +140,7 @@ def conv_discriminator(
     >>> discriminator.apply(params, jnp.ones((2, 8, 8, 1)), None).shape
     (2,)
   """
-  check_trunk(data_shape, width, depth, norm)
-  check_at_least(0, num_classes=num_classes)
-  compute = compute_dtype(dtype)
-
+  checks.at_least(0, num_classes=num_classes)
   init, module = init_and_module(
     lambda rngs: ConvDiscriminator(
       data_shape=data_shape,
@@ -155,18 +148,13 @@ def conv_discriminator(
       depth=depth,
       norm=norm,
       num_classes=num_classes,
-      dtype=compute,
+      dtype=dtype,
       rngs=rngs,
     )
   )
-
-  def apply(
-    params: PyTree, x: Array, cond: PyTree, frozen: PyTree = None
-  ) -> Array:
-    del frozen
-    return module(params)(x, cond)
-
-  return Discriminator(init, apply)
+  return Discriminator(
+    init, lambda params, x, cond, frozen=None: module(params)(x, cond)
+  )
 
 
 def projected_discriminator(
@@ -203,14 +191,13 @@ def projected_discriminator(
     >>> discriminator.apply(params, x, None, frozen).shape
     (3, 2)
   """
-  check_at_least(1, width=width)
-  check_at_least(0, num_classes=num_classes)
+  checks.at_least(1, width=width)
+  checks.at_least(0, num_classes=num_classes)
   compute = compute_dtype(dtype)
   sample = jax.ShapeDtypeStruct((1, *data_shape), jnp.float32)
   frozen_shapes = jax.eval_shape(features.init, jax.random.key(0))
   layers = jax.eval_shape(features.apply, frozen_shapes, sample)
   channels = tuple(layer.shape[-1] for layer in layers)
-
   init, module = init_and_module(
     lambda rngs: FeatureHeads(
       channels, width=width, num_classes=num_classes, dtype=compute, rngs=rngs

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
-from jaxflow.models.blocks import Blocks, Head, Output
+from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   LabelEmbedder,
@@ -28,16 +28,9 @@ from jaxflow.models.embeddings import (
   position_table,
 )
 from jaxflow.models.layers import TokenLinear
-from jaxflow.models.network import (
-  Network,
-  check_at_least,
-  check_image_network,
-  check_shape,
-  compute_dtype,
-  functional,
-)
+from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
-from jaxflow.models.transformer import Block
+from jaxflow.models.transformer import Block, Blocks, Head, Output
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -86,9 +79,9 @@ class DiT(Output):
     self.patch = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
-    embedder = functools.partial(TimeEmbedder, width, scale=time_scale)
-    self.time = embedder(rngs=rngs)
-    self.interval = embedder(rngs=rngs) if second_time else None
+    times = {"scale": time_scale, "rngs": rngs}
+    self.time = TimeEmbedder(width, **times)
+    self.interval = TimeEmbedder(width, **times) if second_time else None
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
@@ -103,9 +96,7 @@ class DiT(Output):
     self.blocks = make_blocks(depth, rngs=rngs)
     super().__init__(width, pixels, rngs=rngs)
     self.guidance = (
-      GuidanceEmbedder(width, scale=time_scale, rngs=rngs)
-      if guidance_inputs
-      else None
+      GuidanceEmbedder(width, **times) if guidance_inputs else None
     )
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
@@ -138,7 +129,7 @@ class DiT(Output):
     return tuple(layers)
 
   def _tokens(self, xt: Array) -> Array:
-    check_shape(xt, self.data_shape)
+    checks.shape(xt, self.data_shape)
     positions = jnp.asarray(position_table(*self.grid, self.width), self.dtype)
     return self.patch(patchify(xt, self.patch_size)) + positions[None]
 
@@ -211,13 +202,13 @@ def dit(
     >>> network.apply(params, xt, t, t, label).shape
     (3, 4, 4, 1)
   """
-  check_at_least(1, depth=depth, width=width, num_heads=num_heads)
+  checks.at_least(1, depth=depth, width=width, num_heads=num_heads)
   if width % num_heads or width % 4:
     raise UsageError(
       f"width={width}: must be divisible by num_heads={num_heads} (attention) "
       "and by 4 (positions)"
     )
-  check_image_network(
+  checks.image_network(
     data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
   height, breadth, _ = data_shape

@@ -18,10 +18,6 @@ def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
 
   They are `max_period ** (-2 k / features)`, k = 0, 1, ..., as published
   transformers have them: 1 / max_period itself is the excluded end point.
-
-  Example:
-    >>> frequencies(4).round(6).tolist()
-    [1.0, 0.01]
   """
   half = features // 2
   return np.power(max_period, -np.arange(half) / half)
@@ -79,8 +75,8 @@ class GuidanceEmbedder(nnx.Module):
 def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
   """Return the inputs that a network has of the guidance, [B] each, float32.
 
-  Of the guidance scale `omega` >= 1 that is `1 - 1 / omega`, in [0, 1) like a
-  time; `t_start` and `t_end` are the ends of its interval of times.
+  The guidance scale `omega`, 1 or more, enters as `1 - 1 / omega`, in [0, 1)
+  like a time. `t_start` and `t_end` are the ends of its interval of times.
   """
   names = ("omega", "t_start", "t_end")
   for name in names:
@@ -106,11 +102,21 @@ class LabelEmbedder(nnx.Module):
   def __call__(self, cond: PyTree, batch: int) -> Array:
     """Return the embedding [batch, width] of the labels in `cond`.
 
-    A label outside [0, num_classes] gives NaN: no other label's row.
+    These are `cond` itself or its entry "label"; None stands for null labels. A
+    label outside [0, num_classes] gives NaN: no other label's row.
     """
-    labels = labels_of(cond)
-    if labels is None:
-      labels = jnp.full((batch,), self.num_classes)
+    if isinstance(cond, dict):
+      if "label" not in cond:
+        raise UsageError(
+          f'cond: no key "label" among {sorted(cond)}; a label-conditional '
+          "network reads its labels there"
+        )
+      cond = cond["label"]
+    labels = jnp.asarray(
+      jnp.full((batch,), self.num_classes) if cond is None else cond
+    )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+      raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
     if labels.shape != (batch,):
       raise UsageError(
         f"cond: labels of shape {labels.shape} for a batch of {batch}; "
@@ -124,32 +130,11 @@ class LabelEmbedder(nnx.Module):
     return jnp.where(known[:, None], rows, jnp.nan)
 
 
-def labels_of(cond: PyTree) -> Array | None:
-  """Return the labels [B] of a condition, itself or its "label", or None."""
-  if isinstance(cond, dict):
-    if "label" not in cond:
-      raise UsageError(
-        f'cond: no key "label" among {sorted(cond)}; a label-conditional '
-        "network reads its labels there"
-      )
-    cond = cond["label"]
-  if cond is None:
-    return None
-  labels = jnp.asarray(cond)
-  if not jnp.issubdtype(labels.dtype, jnp.integer):
-    raise UsageError(f"cond: labels of type {labels.dtype}; give integers")
-  return labels
-
-
 def position_table(height: int, width: int, features: int) -> np.ndarray:
   """Return fixed 2-D sine-cosine positions [height * width, features].
 
   The first half of the features, of which 4 divides the number, encodes the
   column, the second half the row, each as sines, then cosines.
-
-  Example:
-    >>> position_table(1, 1, 4).tolist()
-    [[0.0, 1.0, 0.0, 1.0]]
   """
   rows, columns = np.divmod(np.arange(height * width), width)
   angles = [

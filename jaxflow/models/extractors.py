@@ -29,10 +29,9 @@ class Extractor:
     params: The weights, as host arrays; an argument of `apply`, so that a
       jitted function takes them as inputs and not as constants.
     apply: `apply(params, images) -> {"features": [B, D], ...}` of images
-      [B, H, W, C] in [-1, 1]; some have "spatial" [B, E],
-      "logits" [B, K] of classes of their own, or "classes" [B, K], the logits
-      of those of the data set.
-      A pure function that can be jitted; no image sees another.
+      [B, H, W, C] in [-1, 1], a pure function; no image sees another. Some have
+      "spatial" [B, E], "logits" [B, K] of classes of their own, or "classes"
+      [B, K], the logits of those of the data set.
 
   Example:
     >>> import jax.numpy as jnp

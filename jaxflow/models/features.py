@@ -5,15 +5,19 @@ parameters stay frozen and stay an argument, so that a jitted function takes
 them as inputs and not as constants of the program.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
+from jaxflow.models.layers import group_norm, rectify
 from jaxflow.models.network import Network, compute_dtype, init_and_module
-from jaxflow.models.trunk import Trunk, check_trunk
 from jaxflow.types import Array, PyTree
 
 
@@ -68,15 +72,13 @@ def conv_features(
     >>> [f.shape for f in network.apply(frozen, jnp.ones((3, 8, 8, 1)))]
     [(3, 4, 4, 8), (3, 2, 2, 16)]
   """
-  check_trunk(data_shape, width, depth, norm)
-  compute = compute_dtype(dtype)
   init, module = init_and_module(
     lambda rngs: Trunk(
       data_shape=data_shape,
       width=width,
       depth=depth,
       norm=norm,
-      dtype=compute,
+      dtype=dtype,
       rngs=rngs,
     )
   )
@@ -137,3 +139,86 @@ def hidden_features(
     return tuple(activations[layer] for layer in layers)
 
   return Features(network.init, apply)
+
+
+class Trunk(nnx.Module):
+  """The trunk of small discriminators: activations at every level.
+
+  An image [B, H, W, C] is halved `depth` times by convolutions while its
+  channels double, up to eight times the first width; a point [B, D] passes
+  `depth` linear layers. Rectifiers are leaky. Nothing mixes samples: its norm,
+  if any, is a group norm.
+  """
+
+  def __init__(
+    self,
+    *,
+    data_shape: tuple[int, ...],
+    width: int,
+    depth: int,
+    norm: str,
+    dtype: Any,
+    rngs: nnx.Rngs,
+  ):
+    _check(data_shape, width, depth, norm)
+    self.data_shape = tuple(data_shape)
+    self.depth = depth
+    self.norm = norm
+    self.dtype = compute_dtype(dtype)
+    he = nnx.initializers.he_normal()
+    options = {"kernel_init": he, "dtype": self.dtype, "rngs": rngs}
+    image = len(data_shape) == 3
+    before = data_shape[-1]
+    if image:
+      self.input = nnx.Conv(before, width, (3, 3), **options)
+      before = width
+    for i in range(depth):
+      self.width = width * 2 ** min(i + 1, 3) if image else width
+      if image:
+        layer = nnx.Conv(before, self.width, (4, 4), strides=2, **options)
+      else:
+        layer = nnx.Linear(before, self.width, **options)
+      setattr(self, f"layer_{i}", layer)
+      if norm == "group":
+        # A group has four channels or more: of one place, one would leave 0.
+        groups = max(1, math.gcd(self.width, 32) // 4)
+        norm_layer = group_norm(self.width, groups, self.dtype, rngs)
+        setattr(self, f"norm_{i}", norm_layer)
+      before = self.width
+
+  def __call__(self, x: Array) -> tuple[Array, ...]:
+    """Return the activations [B, h, w, c], or [B, 1, c], of every level."""
+    checks.shape(x, self.data_shape)
+    x = x.astype(self.dtype)
+    if len(self.data_shape) == 3:
+      x = rectify(self.input(x))
+    levels = []
+    for i in range(self.depth):
+      x = getattr(self, f"layer_{i}")(x)
+      if self.norm == "group":
+        x = getattr(self, f"norm_{i}")(x)
+      x = rectify(x)
+      levels.append(x if x.ndim == 4 else x[:, None])
+    return tuple(levels)
+
+
+def _check(
+  data_shape: tuple[int, ...], width: int, depth: int, norm: str
+) -> None:
+  """Raise UsageError if no trunk can have these options."""
+  if len(data_shape) not in (1, 3) or min(data_shape) < 1:
+    raise UsageError(
+      f"data_shape={tuple(data_shape)}: give (height, width, channels), or "
+      "(dimension,) for points"
+    )
+  checks.at_least(1, width=width, depth=depth)
+  if norm not in ("group", "none"):
+    raise UsageError(f"norm={norm!r}: give 'group' or 'none'")
+  if len(data_shape) == 3:
+    most = int(math.log2(min(data_shape[:2])))
+    if depth > most:
+      height, breadth = data_shape[:2]
+      raise UsageError(
+        f"depth={depth}: an image of {height} x {breadth} can be halved {most} "
+        f"times; give {most} or less, or larger images"
+      )

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from jaxflow.models import checks
 from jaxflow.models.embeddings import sinusoidal
-from jaxflow.models.network import check_even
 from jaxflow.types import Array, PyTree
 
 
@@ -53,7 +53,7 @@ def log_weight(*, channels: int = 128) -> LogWeight:
     >>> weight.apply(params | {"bias": jnp.ones(())}, jnp.zeros(1)).tolist()
     [1.0]
   """
-  check_even(channels=channels)
+  checks.even(channels=channels)
 
   def init(key: Array) -> PyTree:
     del key

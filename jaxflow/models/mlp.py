@@ -8,15 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.errors import UsageError
+from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
-from jaxflow.models.network import (
-  Network,
-  check_at_least,
-  check_even,
-  check_shape,
-  compute_dtype,
-  functional,
-)
+from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.types import Array, PyTree
 
 
@@ -50,10 +44,10 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label: LabelEmbedder | None = None
-    if num_classes:
-      self.label = LabelEmbedder(num_classes, width, rngs=rngs)
-      features += width
+    self.label = (
+      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    )
+    features += width if num_classes else 0
     for i in range(depth):
       layer = nnx.Linear(features, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", layer)
@@ -79,7 +73,7 @@ class MLP(nnx.Module):
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
     """Return the activations [B, 1, width] of every hidden layer."""
-    check_shape(xt, self.data_shape)
+    checks.shape(xt, self.data_shape)
     batch = xt.shape[0]
     parts = [xt.reshape(batch, -1), self._time_features(t)]
     if self.second_time:
@@ -143,9 +137,9 @@ def mlp(
   """
   if not data_shape or min(data_shape) < 1:
     raise UsageError(f"data_shape={data_shape}: give positive sizes")
-  check_at_least(1, width=width, depth=depth, heads=heads)
-  check_at_least(0, num_classes=num_classes)
-  check_even(time_features=time_features)
+  checks.at_least(1, width=width, depth=depth, heads=heads)
+  checks.at_least(0, num_classes=num_classes)
+  checks.even(time_features=time_features)
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: MLP(

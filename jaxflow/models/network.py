@@ -165,23 +165,13 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     [[2.0, 2.0]]
   """
   init, module = init_and_module(make_module)
-
-  def apply(
-    params: PyTree,
-    xt: Array,
-    t: Array,
-    s: Array,
-    cond: PyTree,
-    key: Array | None = None,
-  ) -> Any:
-    return module(params)(xt, t, s, cond, key)
-
-  def hidden(
-    params: PyTree, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    return module(params).hidden(xt, t, s, cond)
-
-  return Network(init, apply, hidden)
+  return Network(
+    init,
+    lambda params, xt, t, s, cond, key=None: module(params)(
+      xt, t, s, cond, key
+    ),
+    lambda params, xt, t, s, cond: module(params).hidden(xt, t, s, cond),
+  )
 
 
 def init_and_module(
@@ -234,39 +224,3 @@ def compute_dtype(dtype: Any) -> jnp.dtype:
   if name not in ("float32", "bfloat16"):
     raise UsageError(f"dtype={name}: give float32 or bfloat16")
   return jnp.dtype(name)
-
-
-def check_at_least(least: int, **values: int) -> None:
-  """Raise UsageError if an option is below `least`."""
-  for name, value in values.items():
-    if value < least:
-      raise UsageError(f"{name}={value}: give {least} or more")
-
-
-def check_even(**values: int) -> None:
-  """Raise UsageError if a number of cosines and sines is odd or below 2."""
-  for name, value in values.items():
-    if value < 2 or value % 2:
-      raise UsageError(f"{name}={value}: give an even number, 2 or more")
-
-
-def check_image_network(
-  *, data_shape: tuple[int, ...], num_classes: int, heads: int, dropout: float
-) -> None:
-  """Raise UsageError if no network of images can have these options."""
-  if len(data_shape) != 3 or min(data_shape) < 1:
-    raise UsageError(
-      f"data_shape={tuple(data_shape)}: give (height, width, channels)"
-    )
-  check_at_least(0, num_classes=num_classes)
-  check_at_least(1, heads=heads)
-  if not 0 <= dropout < 1:
-    raise UsageError(f"dropout={dropout}: give a share in [0, 1)")
-
-
-def check_shape(samples: Array, data_shape: tuple[int, ...]) -> None:
-  """Raise UsageError unless samples are `[B, *data_shape]`."""
-  if samples.shape[1:] != data_shape:
-    raise UsageError(
-      f"data_shape={data_shape}: the network was given {samples.shape[1:]}"
-    )

@@ -65,12 +65,7 @@ PROTOCOLS = {
 
 
 def prepare(images: Array, protocol: Protocol) -> Array:
-  """Return images [B, H, W, C] in [-1, 1] as the input of a network, float32.
-
-  Example:
-    >>> prepare(jnp.ones((1, 4, 4, 1)), PROTOCOLS["adm"]).shape
-    (1, 299, 299, 1)
-  """
+  """Return images [B, H, W, C] in [-1, 1] as a network's input, float32."""
   x = quantise(images)
   if protocol.side is not None:
     x = resize(x, protocol.side, half_pixel=protocol.half_pixel)

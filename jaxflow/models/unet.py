@@ -23,19 +23,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   LabelEmbedder,
   sinusoidal,
 )
-from jaxflow.models.network import (
-  Network,
-  check_at_least,
-  check_image_network,
-  check_shape,
-  compute_dtype,
-  functional,
-)
+from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import (
   Embedder,
   UNetBlock,
@@ -97,14 +91,7 @@ class UNet(nnx.Module):
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
-          layer.before,
-          layer.width,
-          embedding,
-          resample=layer.resample,
-          attention=layer.attention,
-          dropout=dropout,
-          dtype=dtype,
-          rngs=rngs,
+          layer, embedding, dropout=dropout, dtype=dtype, rngs=rngs
         )
         setattr(self, f"{name}_{i}", block)
     self.depth = len(encoder)
@@ -134,7 +121,7 @@ class UNet(nnx.Module):
   def _activations(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> list[Array]:
-    check_shape(xt, self.data_shape)
+    checks.shape(xt, self.data_shape)
     embedding = self._embedding(t, s, cond).astype(self.dtype)
     count = self.depth + len(self.joins)
     keys = [None] * count if key is None else list(jax.random.split(key, count))
@@ -239,8 +226,8 @@ def unet(
     >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
     (3, 4, 4, 1)
   """
-  check_at_least(1, num_blocks=num_blocks)
-  check_image_network(
+  checks.at_least(1, num_blocks=num_blocks)
+  checks.image_network(
     data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)

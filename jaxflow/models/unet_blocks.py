@@ -27,10 +27,10 @@ from flax import nnx
 
 from jaxflow.models import layers
 from jaxflow.models.layers import TokenLinear
+from jaxflow.models.unet_layout import Layer
 from jaxflow.types import Array
 
 _xavier = nnx.initializers.xavier_uniform()
-_attention = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 _zeros = nnx.initializers.zeros
 
 
@@ -56,24 +56,14 @@ def convolution(
 
 
 def halve(x: Array) -> Array:
-  """Average every 2 x 2 pixels of images [B, H, W, C].
-
-  Example:
-    >>> halve(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
-    1.5
-  """
+  """Average every 2 x 2 pixels of images [B, H, W, C]."""
   batch, height, width, channels = x.shape
   squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
   return squares.mean((2, 4))
 
 
 def double(x: Array) -> Array:
-  """Repeat every pixel of images [B, H, W, C] as 2 x 2 pixels.
-
-  Example:
-    >>> double(jnp.ones((1, 1, 3, 1))).shape
-    (1, 2, 6, 1)
-  """
+  """Repeat every pixel of images [B, H, W, C] as 2 x 2 pixels."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
@@ -101,13 +91,11 @@ class SelfAttention(nnx.Module):
   """Attention of one head among the pixels of an image."""
 
   def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
+    options = {"dtype": dtype, "rngs": rngs}
+    init = nnx.initializers.variance_scaling(0.2, "fan_avg", "uniform")
     self.norm = group_norm(width, dtype, rngs)
-    self.qkv = TokenLinear(
-      width, 3 * width, kernel_init=_attention, dtype=dtype, rngs=rngs
-    )
-    self.output = TokenLinear(
-      width, width, kernel_init=_zeros, dtype=dtype, rngs=rngs
-    )
+    self.qkv = TokenLinear(width, 3 * width, kernel_init=init, **options)
+    self.output = TokenLinear(width, width, kernel_init=_zeros, **options)
 
   def __call__(self, x: Array) -> Array:
     """Return the residual [B, H, W, width] of images."""
@@ -125,32 +113,29 @@ class UNetBlock(nnx.Module):
 
   def __init__(
     self,
-    before: int,
-    width: int,
+    layer: Layer,
     embedding: int,
     *,
-    resample: str,
-    attention: bool,
     dropout: float,
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.resample = resample
+    before, width = layer.before, layer.width
+    linear = {"kernel_init": _xavier, "dtype": dtype, "rngs": rngs}
+    self.resample = layer.resample
     self.norm_1 = group_norm(before, dtype, rngs)
     self.conv_1 = convolution(before, width, dtype, rngs)
-    self.embedding = nnx.Linear(
-      embedding, width, kernel_init=_xavier, dtype=dtype, rngs=rngs
-    )
+    self.embedding = nnx.Linear(embedding, width, **linear)
     self.norm_2 = group_norm(width, dtype, rngs)
     self.conv_2 = convolution(width, width, dtype, rngs, zero=True)
     # Where the sides change there is a linear map too, as published.
     self.skip = (
-      TokenLinear(before, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-      if before != width or resample != "keep"
+      TokenLinear(before, width, **linear)
+      if before != width or layer.resample != "keep"
       else None
     )
     self.attention = (
-      SelfAttention(width, dtype=dtype, rngs=rngs) if attention else None
+      SelfAttention(width, dtype=dtype, rngs=rngs) if layer.attention else None
     )
     self.dropout = nnx.Dropout(dropout)
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
 
-__all__ = ["check_shared", "locked", "make_workdir"]
-
 
 def make_workdir(workdir: pathlib.Path) -> None:
   """Make a folder; raise UsageError if it cannot be written."""
@@ -29,8 +27,7 @@ def make_workdir(workdir: pathlib.Path) -> None:
 def check_shared(workdir: pathlib.Path) -> None:
   """Raise UsageError unless all processes of a job see the same folder.
 
-  Args:
-    workdir: The folder; in a job it is made.
+  In a job the folder is made.
   """
   if processes.count() == 1:
     return
@@ -57,14 +54,9 @@ def check_shared(workdir: pathlib.Path) -> None:
 def locked(
   folder: pathlib.Path, use: str = "is being trained"
 ) -> Iterator[None]:
-  """Hold a folder, so that no second process works in it.
+  """Hold a folder; raise UsageError if another process holds it.
 
-  Args:
-    folder: The folder.
-    use: Use that another process would make of it, for the message.
-
-  Raises:
-    UsageError: If another process holds it.
+  The message says what that process makes of it: `use`.
   """
   handle = os.open(folder, os.O_RDONLY)
   try:

@@ -20,8 +20,6 @@ import jax
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import processes
 
-__all__ = ["in_job", "join", "leave"]
-
 MODES = ("auto", "on", "off")
 _EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Variables of launchers that hold the number of processes.
@@ -32,12 +30,10 @@ _TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 def join(mode: str = "auto", *, preemptible: bool = True) -> None:
   """Join the other processes of a job, if there is one.
 
-  To be called before anything else of JAX, which is then set up for good.
-
-  Args:
-    mode: "auto" looks at the environment, "on" joins in any case, "off" never.
-    preemptible: Whether SIGTERM waits to be asked for, by `interruption`, and
-      does not end the process.
+  Call it before anything else of JAX, which is then set up for good. The mode
+  "auto" looks at the environment, "on" joins in any case, "off" never. With
+  `preemptible`, SIGTERM does not end the process, but waits to be asked for, by
+  `interruption`.
 
   Raises:
     UsageError: If the mode is unknown or the environment is incomplete.
@@ -100,9 +96,6 @@ def leave(code: int) -> None:
 
   The others are not waited for: where they still compute, they learn from the
   silence of this one that there is no going on.
-
-  Args:
-    code: The exit code.
   """
   if processes.count() == 1:
     return

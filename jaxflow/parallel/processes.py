@@ -21,20 +21,6 @@ from jax.experimental import multihost_utils
 from jaxflow.errors import RunError, UsageError
 from jaxflow.types import PyTree
 
-__all__ = [
-  "check_same",
-  "count",
-  "each",
-  "everywhere",
-  "gather",
-  "interruption",
-  "is_main",
-  "of_main",
-  "of_main_arrays",
-  "once",
-  "together",
-]
-
 _T = TypeVar("_T")
 
 # How many bytes of a message reach the other processes.
@@ -44,41 +30,20 @@ _questions = itertools.count()
 
 
 def count() -> int:
-  """Return the number of processes.
-
-  Example:
-    >>> count()
-    1
-  """
+  """Return the number of processes."""
   return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_main() -> bool:
-  """Return whether this is the process that writes.
-
-  Example:
-    >>> is_main()
-    True
-  """
+  """Return whether this is the process that writes."""
   return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def together(action: Callable[[], _T]) -> _T:
   """Call a function on every process; if it fails on one, fail on all.
 
-  Args:
-    action: The function; it must not wait for other processes.
-
-  Returns:
-    The result of this process's action.
-
-  Raises:
-    UsageError: If it was raised here or elsewhere.
-    RunError: Likewise; other errors of other processes become one.
-
-  Example:
-    >>> together(lambda: 1)
-    1
+  The function must not wait for other processes. UsageError and RunError are
+  raised wherever they occur; other errors of other processes become a RunError.
   """
   if count() == 1:
     return action()
@@ -97,28 +62,14 @@ def together(action: Callable[[], _T]) -> _T:
 
 
 def once(action: Callable[[], None]) -> None:
-  """Let the main process do something; the others wait, and fail if it does.
-
-  Raises:
-    UsageError: If the action raises it.
-    RunError: Likewise; other errors become one on other processes.
-
-  Example:
-    >>> once(lambda: print("done"))
-    done
-  """
+  """Let the main process do something; the others wait, and fail if it does."""
   together(lambda: action() if is_main() else None)
 
 
 def check_same(value: str, what: str) -> None:
   """Raise UsageError if the processes do not have the same text.
 
-  Args:
-    value: The text.
-    what: What it is, for the message.
-
-  Example:
-    >>> check_same("a", "the config")
+  The message names the text: `what`.
   """
   if count() == 1:
     return
@@ -132,12 +83,7 @@ def check_same(value: str, what: str) -> None:
 
 
 def everywhere(answer: bool) -> bool:
-  """Return whether all processes say yes.
-
-  Example:
-    >>> everywhere(True)
-    True
-  """
+  """Return whether all processes say yes."""
   if count() == 1:
     return answer
   answers = multihost_utils.process_allgather(np.array([answer]))
@@ -147,12 +93,7 @@ def everywhere(answer: bool) -> bool:
 def of_main(value: Any) -> Any:
   """Return the main process's value, a decision that all must share.
 
-  Args:
-    value: Anything that JSON can hold.
-
-  Example:
-    >>> of_main([1, 2])
-    [1, 2]
+  It can be anything that JSON can hold.
   """
   if count() == 1:
     return value
@@ -167,13 +108,6 @@ def each(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
 
   They may differ in name and shape; nothing is rounded, and memory holds those
   of one process at a time. All processes must go through to the end.
-
-  Args:
-    arrays: This process's arrays by name.
-
-  Example:
-    >>> [sum(x["a"]) for x in each({"a": np.ones(2)})]
-    [np.float64(2.0)]
   """
   if count() == 1:
     yield dict(arrays)
@@ -192,14 +126,9 @@ def each(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def of_main_arrays(tree: PyTree) -> PyTree:
-  """Return the arrays that the main process has, as NumPy arrays.
+  """Return the main process's arrays, of equal shapes on all, in NumPy.
 
-  Args:
-    tree: Arrays that any one process can read, of equal shapes on all.
-
-  Example:
-    >>> of_main_arrays({"x": jax.numpy.arange(3)})["x"].tolist()
-    [0, 1, 2]
+  Every process must be able to read its own.
   """
   arrays = jax.tree.map(np.asarray, tree)
   if count() == 1:
@@ -209,14 +138,7 @@ def of_main_arrays(tree: PyTree) -> PyTree:
 
 
 def gather(tree: PyTree) -> PyTree:
-  """Return arrays that are spread over processes as whole NumPy arrays.
-
-  All processes must call it.
-
-  Example:
-    >>> gather({"x": jax.numpy.arange(3)})["x"].tolist()
-    [0, 1, 2]
-  """
+  """Return arrays that are spread over processes as whole NumPy arrays."""
 
   def whole(x):
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -232,11 +154,6 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
   In a job, a signal to any process, or the notice of a preemption, is answered
   with True by all processes at the same time: all must ask equally often.
-
-  Example:
-    >>> with interruption() as interrupted:
-    ...   interrupted()
-    False
   """
   alone = count() == 1
   seen: list[int] = []

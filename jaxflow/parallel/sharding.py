@@ -23,21 +23,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
 
-__all__ = [
-  "MIN_SHARDED_SIZE",
-  "ROWS",
-  "batch_sharding",
-  "fitting_mesh",
-  "local_rows",
-  "make_mesh",
-  "parameter_shardings",
-  "replicated",
-  "row_sharding",
-  "row_shards",
-  "undivided",
-  "with_mesh",
-]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 AXES = ("data", "fsdp", "tensor")
@@ -78,15 +63,8 @@ def make_mesh(
     tensor: Devices over which heads and hidden units of a block are split.
     devices: The devices; default: those of all processes.
 
-  Returns:
-    The mesh.
-
   Raises:
     UsageError: If the axes do not use all devices.
-
-  Example:
-    >>> make_mesh().axis_names
-    ('data', 'fsdp', 'tensor')
   """
   count = len(devices) if devices is not None else jax.device_count()
   if data == -1 and fsdp > 0 and tensor > 0:
@@ -109,15 +87,6 @@ def with_mesh(mesh: Mesh, function: _F) -> _F:
   """Return a function that is traced with a mesh in force.
 
   Networks then keep the rows of their activations where the batch has them.
-
-  Args:
-    mesh: A mesh of `make_mesh`.
-    function: Function to be jitted.
-
-  Example:
-    >>> names = lambda: jax.sharding.get_abstract_mesh().axis_names
-    >>> with_mesh(make_mesh(), names)()
-    ('data', 'fsdp', 'tensor')
   """
 
   @functools.wraps(function)
@@ -131,14 +100,8 @@ def with_mesh(mesh: Mesh, function: _F) -> _F:
 def fitting_mesh(section: Mapping[str, int]) -> Mesh:
   """Arrange all devices to sample from a run that had perhaps others.
 
-  Args:
-    section: The axes with which it was trained; "fsdp" and "tensor" are kept
-      where they divide the devices.
-
-  Example:
-    >>> mesh = fitting_mesh({"data": 1, "fsdp": 10**6, "tensor": 1})
-    >>> mesh.shape["data"] == jax.device_count()
-    True
+  Of the axes with which it was trained, "fsdp" and "tensor" are kept where they
+  divide the devices.
   """
   fsdp, tensor = section["fsdp"], section["tensor"]
   if jax.device_count() % (fsdp * tensor):
@@ -147,61 +110,30 @@ def fitting_mesh(section: Mapping[str, int]) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Shard `[steps, micro-batches, rows, ...]` along the rows.
-
-  Example:
-    >>> tuple(batch_sharding(make_mesh()).spec)
-    (None, None, ('data', 'fsdp'))
-  """
+  """Shard `[steps, micro-batches, rows, ...]` along the rows."""
   return NamedSharding(mesh, PartitionSpec(None, None, ROWS))
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-  """Shard `[rows, ...]` along the rows.
-
-  Example:
-    >>> tuple(row_sharding(make_mesh()).spec)
-    (('data', 'fsdp'),)
-  """
+  """Shard `[rows, ...]` along the rows."""
   return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Keep a copy on every device.
-
-  Example:
-    >>> replicated(make_mesh()).is_fully_replicated
-    True
-  """
+  """Keep a copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def row_shards(mesh: Mesh) -> int:
-  """Count the parts into which the rows of a batch are split.
-
-  Example:
-    >>> row_shards(make_mesh()) == jax.device_count()
-    True
-  """
+  """Count the parts into which the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
-  """Return the rows of a batch that the devices of this process hold.
+  """Return which of all rows the devices of this process hold, ascending `[n]`.
 
   On a pod they need not be neighbours: a host's devices are a part of a torus,
   along which the mesh winds.
-
-  Args:
-    mesh: A mesh of `make_mesh`.
-    rows: Number of rows over all processes.
-
-  Returns:
-    Ascending numbers `[n]`.
-
-  Example:
-    >>> local_rows(make_mesh(), 8).tolist()
-    [0, 1, 2, 3, 4, 5, 6, 7]
   """
   held = row_sharding(mesh).addressable_devices_indices_map((rows,))
   parts = [np.arange(rows)[index] for index in held.values() if index]
@@ -211,35 +143,20 @@ def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   """Return a sharding for every leaf of a tree of arrays or shapes.
 
-  Args:
-    tree: Parameters, or a tree of such (EMA, optimizer state).
-    mesh: A mesh of `make_mesh`.
-
-  Returns:
-    A tree of `NamedSharding` like `tree`.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> shardings = parameter_shardings({"w": jnp.zeros(3)}, make_mesh())
-    >>> shardings["w"].is_fully_replicated
-    True
+  The tree holds parameters, or trees of such (EMA, optimizer state).
   """
-  return jax.tree.map_with_path(functools.partial(_sharding, mesh), tree)
+
+  def sharding(path, leaf):
+    axes, _ = _split(mesh, path, leaf)
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+  return jax.tree.map_with_path(sharding, tree)
 
 
 def undivided(params: PyTree, mesh: Mesh) -> list[str]:
   """Describe the parameters that an axis of the mesh should split and cannot.
 
-  Args:
-    params: Parameters or their shapes.
-    mesh: A mesh of `make_mesh`.
-
-  Returns:
-    A line for each, sorted as the tree is: `patch/kernel [7, 101]: fsdp`.
-
-  Example:
-    >>> undivided({"w": jax.ShapeDtypeStruct((2**12,), "float32")}, make_mesh())
-    []
+  Each has a line, `patch/kernel [7, 101]: fsdp`.
   """
   lines = []
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -247,11 +164,6 @@ def undivided(params: PyTree, mesh: Mesh) -> list[str]:
     if refused:
       lines.append(f"{_name(path)} {list(leaf.shape)}: {', '.join(refused)}")
   return lines
-
-
-def _sharding(mesh: Mesh, path: tuple, leaf: jax.Array) -> NamedSharding:
-  axes, _ = _split(mesh, path, leaf)
-  return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 def _split(

@@ -16,8 +16,6 @@ from jaxflow.plans.sections import SamplePlan
 from jaxflow.predictions import Parameterization, Prediction
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
-__all__ = ["Model"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
@@ -75,18 +73,7 @@ class Model:
     target: Prediction = "velocity",
     path: Path | None = None,
   ) -> ModelFn:
-    """Return the network as one that predicts `target`, guided if scale != 1.
-
-    Args:
-      params: The network's parameters.
-      scale: Guidance scale.
-      interval: Times outside of which the scale is 1; None for no limits.
-      target: The prediction to return.
-      path: Another path, on which to predict the velocity.
-
-    Raises:
-      UsageError: If the network cannot be guided.
-    """
+    """Return the network as one of a prediction, guided if scale != 1."""
     model_fn = functools.partial(self.network.apply, params)
     if target == "velocity":
       model_fn = predictions.on_path(
@@ -111,12 +98,7 @@ class Model:
     )
 
   def check_guidance(self, off: float = 1, **scale: float) -> None:
-    """Raise UsageError unless the network can be guided.
-
-    Args:
-      off: The value without guidance.
-      **scale: The guidance scale, under the name that the message gives it.
-    """
+    """Raise UsageError unless the network can be guided."""
     ((name, value),) = scale.items()
     if not self.num_classes:
       raise UsageError(
@@ -133,12 +115,7 @@ class Model:
   def sampled(
     self, sample: SamplePlan, target: Prediction = "velocity"
   ) -> Callable[[PyTree], ModelFn]:
-    """Return `(params) -> network` as a plan samples it.
-
-    Args:
-      sample: How samples are drawn.
-      target: The prediction of the returned network.
-    """
+    """Return `(params) -> network` as a plan samples it."""
     return functools.partial(
       self.network_fn,
       scale=sample.guidance,
@@ -147,16 +124,7 @@ class Model:
     )
 
   def make_sampler(self, sample: SamplePlan, nfe: int) -> Callable[..., Array]:
-    """Return the jitted sampler `(params, noise, key, cond) -> samples`.
-
-    Args:
-      sample: How samples are drawn.
-      nfe: Network calls per sample.
-
-    Raises:
-      UsageError: If the sampler cannot make so many calls, or the network's
-        prediction cannot be converted at a time of the grid.
-    """
+    """Return the jitted sampler `(params, noise, key, cond) -> samples`."""
     steps = self.num_steps(sample, nfe)
     denoising = isinstance(sample.sampler, sampling.Denoising)
     target: Prediction = "data" if denoising else "velocity"
@@ -173,16 +141,7 @@ class Model:
     )
 
   def grid_times(self, sample: SamplePlan, points: int, nfe: int) -> Array:
-    """Return the times of a plan's grid, `[points]`, decreasing.
-
-    Args:
-      sample: How samples are drawn.
-      points: Number of times.
-      nfe: Network calls that ask for so many, for the message.
-
-    Raises:
-      UsageError: If the grid cannot have so many points.
-    """
+    """Return the times of a plan's grid, `[points]`, decreasing."""
     try:
       return sample.grid(points)
     except ValueError as error:
@@ -202,11 +161,7 @@ class Model:
       )
 
   def num_steps(self, sample: SamplePlan, nfe: int) -> int:
-    """Return how many steps make `nfe` network calls.
-
-    Raises:
-      UsageError: If no number of steps does.
-    """
+    """Return how many steps make `nfe` network calls."""
     sampler = sample.sampler
     if isinstance(sampler, sampling.Denoising) and nfe >= 1:
       try:

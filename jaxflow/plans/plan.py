@@ -18,8 +18,6 @@ from jaxflow.plans.sections import (
 from jaxflow.training import ema
 from jaxflow.training.optimizers import OptimizerOptions
 
-__all__ = ["Plan"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -13,8 +13,6 @@ from jaxflow.paths import Path
 from jaxflow.plans.model import Model
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Roles", "feature_channels"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roles:
@@ -41,11 +39,7 @@ class Roles:
   def frozen_fns(
     self, path: Path
   ) -> dict[str, Callable[[dict[str, PyTree]], Any]]:
-    """Return makers of the loss's arguments from the frozen parameters.
-
-    Args:
-      path: The path on which the teacher must predict the velocity.
-    """
+    """Return makers of the loss's arguments from the frozen parameters."""
     made: dict[str, Callable[[dict[str, PyTree]], Any]] = {}
     teacher, features = self.teacher, self.features
     if teacher is not None:
@@ -97,15 +91,7 @@ class Roles:
     return jax.eval_shape(init, jax.random.key(0))
 
   def frozen(self, key: Array, given: dict[str, PyTree]) -> dict[str, PyTree]:
-    """Return the frozen parameters, by role.
-
-    Args:
-      key: Random key of features that nobody trained.
-      given: Those of other runs, "teacher" or "features".
-
-    Raises:
-      UsageError: If a file of trained parameters is not as expected.
-    """
+    """Return the frozen parameters, by role."""
     made = dict(given)
     if self.features is not None and "features" not in made:
       made["features"] = self.features.parameters(key)
@@ -118,12 +104,7 @@ class Roles:
 def feature_channels(
   features: models.Features, shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-  """Return the number of channels of every layer of features.
-
-  Args:
-    features: The feature network.
-    shape: Shape of one sample.
-  """
+  """Return the number of channels of every layer of features."""
   frozen = jax.eval_shape(features.init, jax.random.key(0))
   sample = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   layers = jax.eval_shape(features.apply, frozen, sample)

@@ -10,18 +10,6 @@ from jaxflow.times import Grid, TimeSampler
 from jaxflow.training.adversary import Turns
 from jaxflow.training.optimizers import OptimizerOptions
 
-__all__ = [
-  "CheckpointPlan",
-  "DataPlan",
-  "DiscriminatorPlan",
-  "DuringPlan",
-  "EvaluationPlan",
-  "FlowPlan",
-  "SamplePlan",
-  "SourcePlan",
-  "TrainPlan",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataPlan:

@@ -1,4 +1,4 @@
-"""Conversion of a network from one path to another.
+"""Networks of one path, or raw ones, as networks of another path.
 
 All paths have the same marginal distributions, up to scale. Points of the same
 noise level correspond:
@@ -10,9 +10,23 @@ Data and noise predictions are unchanged; velocity, v and score follow from them
 (`predictions.convert`). So a network of any path becomes a network of any other
 (`on_path`). The level is the time of the variance-exploding path.
 
+Scalings turn raw networks F into networks of the velocity u. On the angular
+path, `Trigonometric(t_max=pi / 2, noise_std=sd)` with sd the standard deviation
+of the data, c = cos t and s = sin t,
+
+  normalized   u = sd F(x / std(x), t)                                    (3)
+  EDM          u = -sd F(x / sd, ln(sd tan t) / 4)                        (4)
+  linear       u = ((c - s) x + sd F(x / (sd (c + s)), s / (c + s))) / (c + s)
+                                                                          (5)
+
+(4) and (5) are what `on_path` gives, without its 0 / 0 at the ends.
+
 References:
-  Karras et al. 2022 (arXiv:2206.00364), section 2.
+  Karras et al. 2022 (arXiv:2206.00364), section 2 and table 1; Lu, Song 2024
+  (arXiv:2410.11081), section 3.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +58,7 @@ def noise_level(path: Path, t: Array) -> Array:
 def time_at(path: Path, level: Array) -> Array:
   """Return the time at which a path has a noise level, eq. (1), `[...]`.
 
-  Raises:
-    ValueError: If the inverse of the path's noise level is not known.
+  The paths of `paths` have a known inverse; others raise ValueError.
 
   Example:
     >>> float(time_at(paths.Linear(), jnp.array(3.0)))
@@ -80,22 +93,10 @@ def on_path(
 ) -> ModelFn:
   """Use a network of one path as velocity network on another, eq. (1)-(2).
 
-  Noise levels outside of the source's range are clipped to it. The range leaves
-  out a thousandth of the path at an end where the prediction does not determine
-  the velocity: data without noise, noise or score without data.
-
-  Args:
-    model_fn: A network of `source`.
-    source: The path that it was trained on.
-    target: The path of the result.
-    prediction: Its prediction.
-    sigma_data: Standard deviation of the data, for the prediction "edm".
-
-  Returns:
-    A network on `target` that predicts the velocity.
-
-  Raises:
-    ValueError: If the inverse of the source's noise level is not known.
+  `prediction` is that of the network on `source`, a path of `time_at`. Noise
+  levels outside of the source's range are clipped to it. The range leaves out a
+  thousandth of the path at an end where the prediction does not determine the
+  velocity: data without noise, noise or score without data.
 
   Example:
     >>> net = lambda xt, t, s, cond: xt / expand(t, xt)         # all data are 0
@@ -122,7 +123,9 @@ def on_path(
   def converted(xt, t, s, cond):
     at, end = time_of(t), time_of(s)
     # alpha / alpha~ = sigma / sigma~, of which either may be 0 / 0.
-    scale = _norm(source, at) / _norm(target, t)
+    scale = jnp.hypot(source.alpha(at), source.sigma(at)) / jnp.hypot(
+      target.alpha(t), target.sigma(t)
+    )
     x = expand(scale, xt) * xt
     value = model_fn(x, at, end, cond)
     data, noise = (
@@ -144,11 +147,88 @@ def _regular_times(path: Path, prediction: Prediction) -> tuple[float, float]:
     det = path.alpha(t) * b - path.sigma(t) * a
     regular = ((jnp.abs(det) > 1e-6) & jnp.isfinite(det)).tolist()
   margin = 1e-3 * (path.t_max - path.t_min)
-  return (
-    path.t_min + (0 if regular[0] else margin),
-    path.t_max - (0 if regular[1] else margin),
-  )
+  low, high = (0 if is_regular else margin for is_regular in regular)
+  return path.t_min + low, path.t_max - high
 
 
-def _norm(path: Path, t: Array) -> Array:
-  return jnp.hypot(path.alpha(t), path.sigma(t))
+def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
+  """Give a raw network points of unit variance, eq. (3).
+
+  Data are taken to have the standard deviation of the path's noise, sd; then
+  `std(x) = sqrt((alpha sd)^2 + sigma^2)`, sd itself on the trigonometric path.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> x, t = jnp.ones((1, 1)), jnp.array([1.0])
+    >>> path = paths.Linear(noise_std=0.5)
+    >>> normalized(net, path=path)(x, t, t, None).tolist()
+    [[1.0]]
+  """
+  unit = paths.noise_std(path)
+
+  def converted(xt, t, s, cond):
+    std = jnp.hypot(path.alpha(t) * unit, path.sigma(t))
+    return unit * model_fn(xt / expand(std, xt), t, s, cond)
+
+  return converted
+
+
+def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:
+  """Use a raw EDM network as velocity network on the angular path, eq. (4).
+
+  An EDM network was trained up to the noise level 80: begin sampling at
+  `t = arctan(80 / sd)`. The network is called with s = t.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> x, t = jnp.ones((1, 1)), jnp.array([1.0])
+    >>> path = paths.Trigonometric(t_max=math.pi / 2, noise_std=0.5)
+    >>> trigonometric_from_edm(net, path=path)(x, t, t, None).tolist()
+    [[-1.0]]
+  """
+  unit = _unit_of_angles(path)
+
+  def converted(xt, t, s, cond):
+    del s
+    # The floors keep the logarithm finite at t = 0 and t = pi / 2, where
+    # rounding can make the cosine negative.
+    cos, sin = (jnp.maximum(x, 1e-7) for x in (jnp.cos(t), jnp.sin(t)))
+    c_noise = jnp.log(unit * sin / cos) / 4
+    return -unit * model_fn(xt / unit, c_noise, c_noise, cond)
+
+  return converted
+
+
+def trigonometric_from_linear(model_fn: ModelFn, *, path: Path) -> ModelFn:
+  """Use a flow of the linear path as velocity network on the angular one.
+
+  Eq. (5). The network is one of data / sd; it is called with s = t.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt
+    >>> x, t = jnp.ones((1, 1)), jnp.array([0.0])
+    >>> path = paths.Trigonometric(t_max=math.pi / 2)
+    >>> trigonometric_from_linear(net, path=path)(x, t, t, None).tolist()
+    [[2.0]]
+  """
+  unit = _unit_of_angles(path)
+
+  def converted(xt, t, s, cond):
+    del s
+    cos, sin = jnp.cos(t), jnp.sin(t)
+    total = cos + sin
+    time = sin / total
+    value = unit * model_fn(xt / (unit * expand(total, xt)), time, time, cond)
+    return (expand(cos - sin, xt) * xt + value) / expand(total, xt)
+
+  return converted
+
+
+def _unit_of_angles(path: Path) -> float:
+  """Return the standard deviation of the noise of the angular path."""
+  if not isinstance(path, paths.Trigonometric) or path.t_max != math.pi / 2:
+    raise ValueError(
+      f"path={path}: this network stands on the angular path; give "
+      "trigonometric with t_max=1.5707963267948966"
+    )
+  return paths.noise_std(path)

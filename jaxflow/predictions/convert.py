@@ -64,21 +64,10 @@ def convert(
   source: Prediction,
   target: Prediction,
 ) -> Array:
-  """Convert one prediction into another, eq. (1).
+  """Convert a prediction `[B, ...]` into another, eq. (1).
 
-  Args:
-    path: The path on which `xt` lies.
-    value: The given prediction `[B, ...]`.
-    xt: The point `[B, ...]` at which it was made.
-    t: Times `[B]`; not where `source` is singular (module docstring).
-    source: Kind of `value`.
-    target: Kind of the result.
-
-  Returns:
-    The wanted prediction `[B, ...]`.
-
-  Raises:
-    ValueError: `source` or `target` is no prediction.
+  `value` was made at the points `xt`, at times t where `source` is not singular
+  (module docstring).
 
   Example:
     >>> xt, v = jnp.array([[0.5]]), jnp.array([[1.0]])
@@ -106,16 +95,6 @@ def as_prediction(
   sigma_data: float = 0.5,
 ) -> ModelFn:
   """Wrap a network that predicts `source` as one that predicts `target`.
-
-  Args:
-    model_fn: The network.
-    path: The path it was trained on.
-    source: Its prediction; "edm" is the raw network of `edm_denoiser`.
-    target: The prediction of the result.
-    sigma_data: Standard deviation of the data, for "edm".
-
-  Returns:
-    A `ModelFn`.
 
   Example:
     >>> zero = lambda xt, t, s, cond: jnp.zeros_like(xt)   # data = 0 always
@@ -158,13 +137,6 @@ def edm_denoiser(model_fn: ModelFn, *, sigma_data: float = 0.5) -> ModelFn:
 
   `D(x, t) = c_skip x + c_out F(c_in x, ln(t)/4)` with the coefficients of
   Karras et al. 2022, table 1.
-
-  Args:
-    model_fn: The raw network F.
-    sigma_data: Standard deviation of the data.
-
-  Returns:
-    A `ModelFn` that predicts data.
 
   Example:
     >>> zero = lambda xt, t, s, cond: jnp.zeros_like(xt)

@@ -22,6 +22,7 @@ from jaxflow.pretrained.autoencoder import (
   autoencoder,
 )
 from jaxflow.pretrained.autoencoder_parts import GROUPS
+from jaxflow.pretrained.torch_files import Tensors
 from jaxflow.types import PyTree
 
 SOURCE = (
@@ -37,8 +38,6 @@ _OLD_NAMES = {
   "proj_attn": "to_out.0",
 }
 _OLD_NAME = re.compile(rf"\.({'|'.join(_OLD_NAMES)})\.(weight|bias)$")
-
-Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: pathlib.Path) -> Tensors:
@@ -61,7 +60,7 @@ def read_tensors(path: pathlib.Path) -> Tensors:
   if path.suffix == ".safetensors":
     tensors = _read_safetensors(path)
   else:
-    tensors = torch_files.read_all(path, source=SOURCE)
+    tensors = torch_files.read_any(path, None, f"path={path}", SOURCE)
   return {
     _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _as_float32(
       path, name, array
@@ -101,13 +100,7 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
 
 
 def select_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:
-  """Return the tensors of some parts, "encoder" for instance.
-
-  Example:
-    >>> tensors = {"encoder.conv_in.bias": 1, "quant_conv.bias": 2}
-    >>> select_parts(tensors, ["encoder"])
-    {'encoder.conv_in.bias': 1}
-  """
+  """Return the tensors of some parts, "encoder" for instance."""
   return {k: v for k, v in tensors.items() if k.split(".")[0] in parts}
 
 

@@ -54,12 +54,8 @@ class Attention(nnx.Module):
     batch, height, width, channels = x.shape
     tokens = self.group_norm(x).reshape(batch, height * width, 1, channels)
     # The fused kernels stop at fewer channels a head than these have.
-    attended = jax.nn.dot_product_attention(
-      self.to_q(tokens),
-      self.to_k(tokens),
-      self.to_v(tokens),
-      implementation="xla",
-    )
+    qkv = (linear(tokens) for linear in (self.to_q, self.to_k, self.to_v))
+    attended = jax.nn.dot_product_attention(*qkv, implementation="xla")
     return x + self.to_out_0(attended).reshape(x.shape)
 
 

@@ -16,7 +16,6 @@ References:
 
 import importlib.util
 import pathlib
-import re
 
 import jax
 from flax import nnx
@@ -27,6 +26,7 @@ from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
 from jaxflow.pretrained.torch_parameters import (
   FrozenNorm,
   convolution,
+  dotted,
   module_with,
   read_parameters,
 )
@@ -71,13 +71,18 @@ class Block(nnx.Module):
     self.expands = expansion > 1
     if self.expands:
       self.expand_conv = convolution(before, inner, (1, 1), rngs=rngs)
-      self.bn0 = _norm(inner)
+      self.bn0 = FrozenNorm(inner)
     self.depthwise_conv = convolution(
-      inner, inner, (kernel, kernel), stride=stride, groups=inner, rngs=rngs
+      inner,
+      inner,
+      (kernel, kernel),
+      strides=stride,
+      feature_group_count=inner,
+      rngs=rngs,
     )
-    self.bn1 = _norm(inner)
+    self.bn1 = FrozenNorm(inner)
     self.project_conv = convolution(inner, width, (1, 1), rngs=rngs)
-    self.bn2 = _norm(width)
+    self.bn2 = FrozenNorm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -93,8 +98,8 @@ class EfficientNetLite0(nnx.Module):
   """The network; parameters are named as in the published file."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.conv_stem = convolution(3, _STEM, (3, 3), stride=2, rngs=rngs)
-    self.bn0 = _norm(_STEM)
+    self.conv_stem = convolution(3, _STEM, (3, 3), strides=2, rngs=rngs)
+    self.bn0 = FrozenNorm(_STEM)
     self.blocks = 0
     before = _STEM
     for repeats, kernel, stride, expansion, width in _STAGES:
@@ -105,7 +110,7 @@ class EfficientNetLite0(nnx.Module):
         self.blocks += 1
         before = width
     self.conv_head = convolution(before, _HEAD, (1, 1), rngs=rngs)
-    self.bn1 = _norm(_HEAD)
+    self.bn1 = FrozenNorm(_HEAD)
     self.fc = nnx.Linear(_HEAD, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:
@@ -157,15 +162,6 @@ def _installed() -> str:
 
 
 def _published_name(place: list[str]) -> str:
-  """Return the name of a parameter in the published file.
-
-  Example:
-    >>> _published_name(["blocks_0", "bn1", "running_mean"])
-    '_blocks.0._bn1.running_mean'
-  """
-  modules = [re.sub(r"_(\d+)$", r".\1", f"_{name}") for name in place[:-1]]
-  return ".".join([*modules, place[-1]])
-
-
-def _norm(width: int) -> FrozenNorm:
-  return FrozenNorm(width, eps=1e-3)
+  """Return `_blocks.0._bn1.weight` for ["blocks_0", "bn1", "weight"]."""
+  *modules, last = place
+  return dotted([*(f"_{name}" for name in modules), last])

@@ -23,16 +23,8 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.models.extractors import Extractor
 from jaxflow.models.preprocessing import PRECISION, PROTOCOLS, prepare, rgb
-from jaxflow.pretrained.inception_blocks import (
-  THREE,
-  Basic,
-  BlockA,
-  BlockB,
-  BlockC,
-  BlockD,
-  BlockE,
-  largest,
-)
+from jaxflow.pretrained import inception_blocks as blocks
+from jaxflow.pretrained.inception_blocks import THREE, Basic, largest
 from jaxflow.pretrained.torch_parameters import module_with, read_parameters
 from jaxflow.types import Array
 
@@ -56,17 +48,17 @@ class Inception(nnx.Module):
     self.Conv2d_2b_3x3 = Basic(32, 64, THREE, rngs=rngs)
     self.Conv2d_3b_1x1 = Basic(64, 80, rngs=rngs)
     self.Conv2d_4a_3x3 = Basic(80, 192, THREE, **options)
-    self.Mixed_5b = BlockA(192, 32, rngs=rngs)
-    self.Mixed_5c = BlockA(256, 64, rngs=rngs)
-    self.Mixed_5d = BlockA(288, 64, rngs=rngs)
-    self.Mixed_6a = BlockB(288, rngs=rngs)
-    self.Mixed_6b = BlockC(768, 128, rngs=rngs)
-    self.Mixed_6c = BlockC(768, 160, rngs=rngs)
-    self.Mixed_6d = BlockC(768, 160, rngs=rngs)
-    self.Mixed_6e = BlockC(768, 192, rngs=rngs)
-    self.Mixed_7a = BlockD(768, rngs=rngs)
-    self.Mixed_7b = BlockE(1280, by_maximum=False, rngs=rngs)
-    self.Mixed_7c = BlockE(2048, by_maximum=True, rngs=rngs)
+    self.Mixed_5b = blocks.block_a(192, 32, rngs)
+    self.Mixed_5c = blocks.block_a(256, 64, rngs)
+    self.Mixed_5d = blocks.block_a(288, 64, rngs)
+    self.Mixed_6a = blocks.block_b(288, rngs)
+    self.Mixed_6b = blocks.block_c(768, 128, rngs)
+    self.Mixed_6c = blocks.block_c(768, 160, rngs)
+    self.Mixed_6d = blocks.block_c(768, 160, rngs)
+    self.Mixed_6e = blocks.block_c(768, 192, rngs)
+    self.Mixed_7a = blocks.block_d(768, rngs)
+    self.Mixed_7b = blocks.BlockE(1280, by_maximum=False, rngs=rngs)
+    self.Mixed_7c = blocks.BlockE(2048, by_maximum=True, rngs=rngs)
     self.fc = nnx.Linear(2048, _CLASSES, precision=PRECISION, rngs=rngs)
 
   def __call__(self, x: Array) -> dict[str, Array]:

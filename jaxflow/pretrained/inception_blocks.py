@@ -34,9 +34,9 @@ class Basic(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.conv = convolution(
-      before, width, kernel, stride=stride, padding=padding, rngs=rngs
+      before, width, kernel, strides=stride, padding=padding, rngs=rngs
     )
-    self.bn = FrozenNorm(width, eps=1e-3)
+    self.bn = FrozenNorm(width)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, width]."""
@@ -44,116 +44,101 @@ class Basic(nnx.Module):
 
 
 class Mixed(nnx.Module):
-  """Chains of `Basic` beside one another, by the names of torchvision."""
+  """Chains of `Basic` beside one another.
 
-  def add(
+  The layers of a chain are `name`, or `name_1`, `name_2`, ...; "branch_pool"
+  sees averages. With a stride, the last layer of every chain has it, without
+  padding, and the largest of 3 x 3 pixels stand beside the chains.
+  """
+
+  def __init__(
     self,
-    name: str,
     before: int,
-    *layers: tuple[int, Kernel],
+    chains: dict[str, tuple[tuple[int, Kernel], ...]],
+    *,
     stride: int = 1,
     rngs: nnx.Rngs,
-  ) -> None:
-    """Add a chain, `name` or `name_1`, `name_2`, ...; `stride` is the last's.
-
-    Strided layers are not padded.
-    """
-    for i, (width, kernel) in enumerate(layers):
-      strided = stride > 1 and i == len(layers) - 1
-      layer = Basic(
-        before,
-        width,
-        kernel,
-        stride=stride if strided else 1,
-        padding="VALID" if strided else "SAME",
-        rngs=rngs,
-      )
-      setattr(self, f"{name}_{i + 1}" if len(layers) > 1 else name, layer)
-      before = width
-
-  def chain(self, name: str, x: Array) -> Array:
-    """Return the output of a chain."""
-    if hasattr(self, name):
-      return getattr(self, name)(x)
-    i = 1
-    while hasattr(self, f"{name}_{i}"):
-      x = getattr(self, f"{name}_{i}")(x)
-      i += 1
-    return x
-
-
-class BlockA(Mixed):
-  """Kernels of 1, 5 and twice 3, at 35 x 35."""
-
-  def __init__(self, before: int, pool: int, *, rngs: nnx.Rngs):
-    self.add("branch1x1", before, (64, POINT), rngs=rngs)
-    self.add("branch5x5", before, (48, POINT), (64, FIVE), rngs=rngs)
-    double = ((64, POINT), (96, THREE), (96, THREE))
-    self.add("branch3x3dbl", before, *double, rngs=rngs)
-    self.add("branch_pool", before, (pool, POINT), rngs=rngs)
+  ):
+    self.stride = stride
+    self.chains = tuple(_names(name, len(chains[name])) for name in chains)
+    for names, chain in zip(self.chains, chains.values(), strict=True):
+      width = before
+      for name, (after, kernel) in zip(names, chain, strict=True):
+        options = {}
+        if stride > 1 and name == names[-1]:
+          options = {"stride": stride, "padding": "VALID"}
+        setattr(self, name, Basic(width, after, kernel, **options, rngs=rngs))
+        width = after
 
   def __call__(self, x: Array) -> Array:
-    """Return [B, h, w, 224 + pool]."""
-    names = ("branch1x1", "branch5x5", "branch3x3dbl")
-    branches = [self.chain(name, x) for name in names]
-    branches.append(self.chain("branch_pool", average(x)))
+    """Return [B, h, w, c], the chains in their order."""
+    branches = []
+    for names in self.chains:
+      branch = average(x) if names == ("branch_pool",) else x
+      for name in names:
+        branch = getattr(self, name)(branch)
+      branches.append(branch)
+    if self.stride > 1:
+      branches.append(largest(x, stride=self.stride))
     return jnp.concatenate(branches, axis=-1)
 
 
-class BlockB(Mixed):
-  """Halves 35 x 35 to 17 x 17."""
-
-  def __init__(self, before: int, *, rngs: nnx.Rngs):
-    self.add("branch3x3", before, (384, THREE), stride=2, rngs=rngs)
-    double = ((64, POINT), (96, THREE), (96, THREE))
-    self.add("branch3x3dbl", before, *double, stride=2, rngs=rngs)
-
-  def __call__(self, x: Array) -> Array:
-    """Return [B, h, w, 480 + before]."""
-    branches = [self.chain(name, x) for name in ("branch3x3", "branch3x3dbl")]
-    return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
+def _names(chain: str, length: int) -> tuple[str, ...]:
+  if length == 1:
+    return (chain,)
+  return tuple(f"{chain}_{i + 1}" for i in range(length))
 
 
-class BlockC(Mixed):
-  """Kernels of 7 as rows and columns, at 17 x 17."""
-
-  def __init__(self, before: int, width: int, *, rngs: nnx.Rngs):
-    self.add("branch1x1", before, (192, POINT), rngs=rngs)
-    single = ((width, POINT), (width, ROW), (192, COLUMN))
-    self.add("branch7x7", before, *single, rngs=rngs)
-    double = ((width, POINT), (width, COLUMN), (width, ROW), (width, COLUMN))
-    self.add("branch7x7dbl", before, *double, (192, ROW), rngs=rngs)
-    self.add("branch_pool", before, (192, POINT), rngs=rngs)
-
-  def __call__(self, x: Array) -> Array:
-    """Return [B, h, w, 768]; its first 192 channels are of branch1x1."""
-    names = ("branch1x1", "branch7x7", "branch7x7dbl")
-    branches = [self.chain(name, x) for name in names]
-    branches.append(self.chain("branch_pool", average(x)))
-    return jnp.concatenate(branches, axis=-1)
+def block_a(before: int, pool: int, rngs: nnx.Rngs) -> Mixed:
+  """Make the block with kernels of 1, 5 and twice 3, at 35 x 35."""
+  chains = {
+    "branch1x1": ((64, POINT),),
+    "branch5x5": ((48, POINT), (64, FIVE)),
+    "branch3x3dbl": ((64, POINT), (96, THREE), (96, THREE)),
+    "branch_pool": ((pool, POINT),),
+  }
+  return Mixed(before, chains, rngs=rngs)
 
 
-class BlockD(Mixed):
-  """Halves 17 x 17 to 8 x 8."""
-
-  def __init__(self, before: int, *, rngs: nnx.Rngs):
-    single = ((192, POINT), (320, THREE))
-    self.add("branch3x3", before, *single, stride=2, rngs=rngs)
-    double = ((192, POINT), (192, ROW), (192, COLUMN), (192, THREE))
-    self.add("branch7x7x3", before, *double, stride=2, rngs=rngs)
-
-  def __call__(self, x: Array) -> Array:
-    """Return [B, h, w, 512 + before]."""
-    branches = [self.chain(name, x) for name in ("branch3x3", "branch7x7x3")]
-    return jnp.concatenate([*branches, largest(x, stride=2)], axis=-1)
+def block_b(before: int, rngs: nnx.Rngs) -> Mixed:
+  """Make the block that halves 35 x 35 to 17 x 17."""
+  chains = {
+    "branch3x3": ((384, THREE),),
+    "branch3x3dbl": ((64, POINT), (96, THREE), (96, THREE)),
+  }
+  return Mixed(before, chains, stride=2, rngs=rngs)
 
 
-class BlockE(Mixed):
+def block_c(before: int, width: int, rngs: nnx.Rngs) -> Mixed:
+  """Make the block with kernels of 7 as rows and columns, at 17 x 17.
+
+  Its first 192 channels are those of branch1x1.
+  """
+  row, column = (width, ROW), (width, COLUMN)
+  chains = {
+    "branch1x1": ((192, POINT),),
+    "branch7x7": ((width, POINT), row, (192, COLUMN)),
+    "branch7x7dbl": ((width, POINT), column, row, column, (192, ROW)),
+    "branch_pool": ((192, POINT),),
+  }
+  return Mixed(before, chains, rngs=rngs)
+
+
+def block_d(before: int, rngs: nnx.Rngs) -> Mixed:
+  """Make the block that halves 17 x 17 to 8 x 8."""
+  chains = {
+    "branch3x3": ((192, POINT), (320, THREE)),
+    "branch7x7x3": ((192, POINT), (192, ROW), (192, COLUMN), (192, THREE)),
+  }
+  return Mixed(before, chains, stride=2, rngs=rngs)
+
+
+class BlockE(nnx.Module):
   """Rows and columns of 3 beside one another, at 8 x 8."""
 
   def __init__(self, before: int, *, by_maximum: bool, rngs: nnx.Rngs):
     self.by_maximum = by_maximum
-    self.add("branch1x1", before, (320, POINT), rngs=rngs)
+    self.branch1x1 = Basic(before, 320, rngs=rngs)
     self.branch3x3_1 = Basic(before, 384, rngs=rngs)
     self.branch3x3_2a = Basic(384, 384, (1, 3), rngs=rngs)
     self.branch3x3_2b = Basic(384, 384, (3, 1), rngs=rngs)
@@ -161,7 +146,7 @@ class BlockE(Mixed):
     self.branch3x3dbl_2 = Basic(448, 384, THREE, rngs=rngs)
     self.branch3x3dbl_3a = Basic(384, 384, (1, 3), rngs=rngs)
     self.branch3x3dbl_3b = Basic(384, 384, (3, 1), rngs=rngs)
-    self.add("branch_pool", before, (192, POINT), rngs=rngs)
+    self.branch_pool = Basic(before, 192, rngs=rngs)
 
   def __call__(self, x: Array) -> Array:
     """Return [B, h, w, 2048]."""
@@ -170,35 +155,23 @@ class BlockE(Mixed):
     pooled = largest(x, stride=1) if self.by_maximum else average(x)
     return jnp.concatenate(
       [
-        self.chain("branch1x1", x),
-        self.branch3x3_2a(single),
-        self.branch3x3_2b(single),
-        self.branch3x3dbl_3a(double),
-        self.branch3x3dbl_3b(double),
-        self.chain("branch_pool", pooled),
+        self.branch1x1(x),
+        *(self.branch3x3_2a(single), self.branch3x3_2b(single)),
+        *(self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)),
+        self.branch_pool(pooled),
       ],
       axis=-1,
     )
 
 
 def average(x: Array) -> Array:
-  """Average 3 x 3 pixels, of which those outside do not count.
-
-  Example:
-    >>> average(jnp.ones((1, 2, 2, 1))).ravel().tolist()
-    [1.0, 1.0, 1.0, 1.0]
-  """
+  """Average 3 x 3 pixels, of which those outside do not count."""
   return nnx.avg_pool(
     x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False
   )
 
 
 def largest(x: Array, *, stride: int) -> Array:
-  """Take the largest of 3 x 3 pixels; padded where the stride is 1.
-
-  Example:
-    >>> largest(jnp.arange(9.0).reshape(1, 3, 3, 1), stride=2).ravel().tolist()
-    [8.0]
-  """
+  """Take the largest of 3 x 3 pixels; padded where the stride is 1."""
   padding = "SAME" if stride == 1 else "VALID"
   return nnx.max_pool(x, (3, 3), strides=(stride, stride), padding=padding)

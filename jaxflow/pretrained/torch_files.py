@@ -25,6 +25,10 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 
+Tensors = dict[str, np.ndarray]
+# The tensors to read; None for all.
+Names = Collection[str] | None
+
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TYPES = {
@@ -59,7 +63,7 @@ class _Tensor(NamedTuple):
 
 def read(
   file: str, names: Collection[str], *, sha256: str, source: str
-) -> dict[str, np.ndarray]:
+) -> Tensors:
   """Read named tensors from a file whose hash is known; others are left alone.
 
   Messages say by `source` which file is meant.
@@ -79,17 +83,16 @@ def read(
       f"file={file}: its sha256 is {found}, not {sha256}; get {source}, or "
       "give the sha256 of a conversion that you trust"
     )
-  return _read_or_refuse(path, names, f"file={file}", source)
+  return read_any(path, names, f"file={file}", source)
 
 
-def read_all(path: pathlib.Path, *, source: str) -> dict[str, np.ndarray]:
-  """Read every tensor of a file, whatever its hash: the reader runs nothing."""
-  return _read_or_refuse(path, None, f"path={path}", source)
+def read_any(
+  path: pathlib.Path, names: Names, where: str, source: str
+) -> Tensors:
+  """Read tensors, whatever the file's hash: nothing in it is run.
 
-
-def _read_or_refuse(
-  path: pathlib.Path, names: Collection[str] | None, where: str, source: str
-) -> dict[str, np.ndarray]:
+  Messages start with `where` and say by `source` which file is meant.
+  """
   try:
     return _read(path, names)
   except _DAMAGE as error:
@@ -99,10 +102,8 @@ def _read_or_refuse(
     ) from error
 
 
-def _read(
-  path: pathlib.Path, names: Collection[str] | None
-) -> dict[str, np.ndarray]:
-  """Read named tensors, or all."""
+def _read(path: pathlib.Path, names: Names) -> Tensors:
+  """Read tensors of a file of any form."""
   if not zipfile.is_zipfile(path):
     with path.open("rb") as stream:
       return _read_stream(stream, names)
@@ -116,8 +117,8 @@ def _read(
 
 
 def _read_archive(
-  archive: zipfile.ZipFile, member: str, names: Collection[str] | None
-) -> dict[str, np.ndarray]:
+  archive: zipfile.ZipFile, member: str, names: Names
+) -> Tensors:
   """Read the form with a zip archive."""
   root = member.removesuffix("data.pkl")
   order = f"{root}byteorder"
@@ -134,9 +135,7 @@ def _read_archive(
   return _arrays(tensors, names, content)
 
 
-def _read_stream(
-  stream: BinaryIO, names: Collection[str] | None
-) -> dict[str, np.ndarray]:
+def _read_stream(stream: BinaryIO, names: Names) -> Tensors:
   """Read the form with a row of pickles."""
   if _load(stream) != _MAGIC or _load(stream) != _VERSION:
     raise pickle.UnpicklingError("it does not start as torch.save's files do")
@@ -198,10 +197,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _arrays(
-  tensors: Any,
-  names: Collection[str] | None,
-  content: Callable[[_Storage], bytes],
-) -> dict[str, np.ndarray]:
+  tensors: Any, names: Names, content: Callable[[_Storage], bytes]
+) -> Tensors:
   """Read the numbers of tensors."""
   if not isinstance(tensors, dict):
     raise pickle.UnpicklingError("it holds no dict of tensors")

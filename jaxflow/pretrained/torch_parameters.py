@@ -29,11 +29,10 @@ _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 class FrozenNorm(nnx.Module):
   """Batch norm whose statistics are those of the training, for good.
 
-  y = (x - running_mean) / sqrt(running_var + eps) * weight + bias.
+  y = (x - running_mean) / sqrt(running_var + 1e-3) * weight + bias.
   """
 
-  def __init__(self, width: int, eps: float):
-    self.eps = eps
+  def __init__(self, width: int):
     self.weight = nnx.Param(jax.numpy.ones(width))
     self.bias = nnx.Param(jax.numpy.zeros(width))
     self.running_mean = nnx.Param(jax.numpy.zeros(width))
@@ -41,35 +40,14 @@ class FrozenNorm(nnx.Module):
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""
-    scale = self.weight[...] * jax.lax.rsqrt(self.running_var[...] + self.eps)
+    scale = self.weight[...] * jax.lax.rsqrt(self.running_var[...] + 1e-3)
     offset = self.bias[...] - self.running_mean[...] * scale
     # Rank promotion is refused in the tests.
     return x * scale.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1)
 
 
-def convolution(
-  before: int,
-  width: int,
-  kernel: tuple[int, int],
-  *,
-  stride: int = 1,
-  padding: str = "SAME",
-  groups: int = 1,
-  rngs: nnx.Rngs,
-) -> nnx.Conv:
-  """Make a convolution without bias, in full float32 on every machine."""
-  return nnx.Conv(
-    before,
-    width,
-    kernel,
-    strides=stride,
-    padding=padding,
-    feature_group_count=groups,
-    use_bias=False,
-    precision=PRECISION,
-    rngs=rngs,
-  )
-
+# In full float32 on every machine.
+convolution = functools.partial(nnx.Conv, use_bias=False, precision=PRECISION)
 
 # Of a hundred layers it takes a second.
 _structure = functools.cache(abstract_module)
@@ -133,15 +111,12 @@ def from_tensors(
 ) -> PyTree:
   """Return parameters of the tensors of these names; messages say `where`."""
   return jax.tree.map(
-    lambda name, leaf: from_torch_layout(
-      name, tensors[name], leaf.shape, where
-    ),
-    names,
-    shapes,
+    lambda name, leaf: to_our_layout(name, tensors[name], leaf.shape, where),
+    *(names, shapes),
   )
 
 
-def from_torch_layout(
+def to_our_layout(
   name: str, tensor: np.ndarray, shape: tuple[int, ...], where: str
 ) -> np.ndarray:
   """Return a tensor of PyTorch's layout as ours, of this shape, float32.

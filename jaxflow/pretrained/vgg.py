@@ -25,8 +25,8 @@ from jaxflow.models.preprocessing import rgb
 from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.torch_parameters import (
   dotted,
-  from_torch_layout,
   read_parameters,
+  to_our_layout,
 )
 from jaxflow.types import Array
 
@@ -61,23 +61,23 @@ class VGG(nnx.Module):
     self.dtype = dtype
     before = 3
     init = nnx.initializers.he_normal()
-    for name, width in _convolutions(stages):
-      layer = nnx.Conv(
-        before, width, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
-      )
-      setattr(self, name, layer)
-      before = width
+    for names, widths in zip(_names(stages), stages, strict=True):
+      for name, width in zip(names, widths, strict=True):
+        layer = nnx.Conv(
+          before, width, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs
+        )
+        setattr(self, name, layer)
+        before = width
 
   def __call__(self, x: Array) -> tuple[Array, ...]:
     """Return the features [B, h, w, c] of every stage."""
     x = self._scaled(x).astype(self.dtype)
-    names = iter(_convolutions(self.stages))
     features = []
-    for i, stage in enumerate(self.stages):
-      if i:
+    for names in _names(self.stages):
+      if features:
         x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-      for _ in stage:
-        x = jax.nn.relu(getattr(self, next(names)[0])(x))
+      for name in names:
+        x = jax.nn.relu(getattr(self, name)(x))
       features.append(x)
     return tuple(features)
 
@@ -157,7 +157,7 @@ def read_lpips_weights(
   tensors = torch_files.read(file, names, sha256=sha256, source=source)
   weights = []
   for name, width in zip(names, widths, strict=True):
-    kernel = from_torch_layout(
+    kernel = to_our_layout(
       name, tensors[name], (1, 1, width, 1), f"file={file}"
     )
     if not (kernel >= 0).all():
@@ -168,12 +168,11 @@ def read_lpips_weights(
   return tuple(weights)
 
 
-def _convolutions(stages: Stages) -> list[tuple[str, int]]:
-  """Return name and width of each: torchvision counts every operation."""
-  layers, index = [], 0
+def _names(stages: Stages) -> list[list[str]]:
+  """Return the names of convolutions: torchvision counts every operation."""
+  names, index = [], 0
   for stage in stages:
-    for width in stage:
-      layers.append((f"features_{index}", width))
-      index += 2  # The convolution and its rectifier.
-    index += 1  # The halving.
-  return layers
+    # A rectifier follows every convolution, a halving every stage.
+    names.append([f"features_{index + 2 * i}" for i in range(len(stage))])
+    index += 2 * len(stage) + 1
+  return names

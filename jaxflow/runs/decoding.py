@@ -26,12 +26,6 @@ def make_picture(plan: DataPlan) -> Picture:
   Where the data set says that its samples are latents, they are decoded, 8 at
   a time, to images clipped to [-1, 1]; other samples stay as they are.
 
-  Args:
-    plan: The run's data set.
-
-  Raises:
-    UsageError: If the decoder is missing or damaged.
-
   Example:
     >>> from jaxflow.config import data_plan, default_config
     >>> config = default_config("flow_matching", data="ring", model="mlp")
@@ -43,14 +37,7 @@ def make_picture(plan: DataPlan) -> Picture:
 
 
 def make_latents(plan: DataPlan) -> Picture:
-  """Return a function from samples to latents in the units of the autoencoder.
-
-  Args:
-    plan: The run's data set.
-
-  Raises:
-    UsageError: If the run's samples are no latents.
-  """
+  """Return a function from samples to latents in the autoencoder's units."""
   space = data.latent_space(plan.name, plan.data_dir)
   if space is None:
     raise UsageError(
@@ -65,14 +52,8 @@ def make_decoder(
 ) -> tuple[PyTree, Callable[[PyTree, Array], Array]] | None:
   """Return weights and a jittable `(weights, samples) -> images`.
 
-  Args:
-    plan: The run's data set.
-
   Returns:
     The two, images in [-1, 1]; None where samples are no latents.
-
-  Raises:
-    UsageError: If the decoder is missing or damaged.
   """
   space = data.latent_space(plan.name, plan.data_dir)
   if space is None:

@@ -25,9 +25,6 @@ def checked_labels(
     num: Number of samples.
     labels: The classes `[num]`, or one for all; None: the classes in turn.
 
-  Raises:
-    UsageError: If there is no such class, or not one label a sample.
-
   Example:
     >>> checked_labels(3, 4, None).tolist(), checked_labels(3, 2, 1).tolist()
     ([0, 1, 2, 0], [1, 1])
@@ -66,11 +63,6 @@ def streamer(
   Sample i is a function of the seed, i and its label: the size of the batch in
   which it is drawn, and the devices, change it by rounding only.
 
-  Args:
-    run: The run.
-    nfe: Network calls per sample.
-    mesh: The devices, of all processes.
-
   Returns:
     `(state, key, num, labels, first=0, size=None, ema=None) -> batches`:
     samples `first` to `num`, `size` at a time, by default `sample.batch_size`,
@@ -108,13 +100,7 @@ def streamer(
 def drawer(
   run: Run, nfe: int, mesh: jax.sharding.Mesh
 ) -> Callable[[TrainState, Array, int, Any], np.ndarray]:
-  """Return `(state, key, num, labels) -> samples`, all of them, on every host.
-
-  Args:
-    run: The run.
-    nfe: Network calls per sample.
-    mesh: The devices, of all processes.
-  """
+  """Return `(state, key, num, labels) -> samples`, all on every host."""
   stream = streamer(run, nfe, mesh)
 
   def draw(state, key, num, labels):

@@ -24,8 +24,6 @@ from jaxflow.pretrained import Autoencoder, autoencoder_files
 from jaxflow.runs.options import option
 from jaxflow.types import PyTree
 
-__all__ = ["EncodeOptions", "encode"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
@@ -77,17 +75,7 @@ def encode(
 ) -> bool:
   """Write the latents of an image set, or go on at the first missing shard.
 
-  Args:
-    out: The folder of the latents.
-    options: The images and the encoding.
-    say: Prints a line.
-
-  Returns:
-    Whether all latents are there; False after an interruption.
-
-  Raises:
-    UsageError: If an option is wrong, or `out` holds other latents.
-    RunError: If latents are not finite, or cannot be written.
+  Return whether all latents are there: False after an interruption.
   """
   sources = processes.together(lambda: _sources(options))
   file = options.autoencoder

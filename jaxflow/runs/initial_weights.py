@@ -9,8 +9,6 @@ from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
-__all__ = ["check_same_network", "difference", "initial_parameters"]
-
 
 def initial_parameters(
   run: Run, template: TrainState, source: tuple[Run, TrainState] | None
@@ -20,14 +18,6 @@ def initial_parameters(
   Where this run's network sees a second time and the source's does not, the
   new embedding starts with a last layer of zeros: the network computes the
   source's function, whatever the second time is.
-
-  Args:
-    run: The run that starts.
-    template: The shapes of its state.
-    source: The other run and its state, or None.
-
-  Raises:
-    UsageError: If the networks differ otherwise.
   """
   if source is None:
     return None
@@ -50,13 +40,7 @@ def initial_parameters(
 
 
 def difference(model: Model, source: Model, name: str) -> str | None:
-  """Return a line if a raw network is another function in two runs, or None.
-
-  Args:
-    model: The model that starts.
-    source: The model whose weights it takes.
-    name: The source, as the line names it: "init.workdir='runs/x'".
-  """
+  """Return a line if a raw network is another function in two runs, or None."""
   mine, its = model.identity, source.identity
   differing = [
     f"{aspect} is {its.get(aspect)} there, {mine.get(aspect)} here"
@@ -78,15 +62,7 @@ def check_same_network(
   source: str,
   remedy: str,
 ) -> None:
-  """Raise UsageError unless two networks have the same arrays.
-
-  Args:
-    mine: This run's parameters, or their shapes.
-    its: The other's.
-    networks: This run's model and the other's.
-    source: The other run, as the message names it.
-    remedy: What to do if they must differ.
-  """
+  """Raise UsageError unless two networks have the same arrays."""
   if _shapes(mine) == _shapes(its):
     return
   here, there = (model.options for model in networks)

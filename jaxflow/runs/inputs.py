@@ -17,16 +17,6 @@ from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
 from jaxflow.types import PyTree
 
-__all__ = [
-  "Inputs",
-  "check_mesh",
-  "check_scale",
-  "check_teacher",
-  "load_data",
-  "make_batches",
-  "read_inputs",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -52,16 +42,7 @@ class Inputs:
 def load_data(
   plan: DataPlan, split: str, *, labels: bool = False
 ) -> data.Source:
-  """Open a split of a data set.
-
-  Args:
-    plan: The data set.
-    split: "train" or "test".
-    labels: Whether to keep labels that the run itself does not see.
-
-  Raises:
-    UsageError: If the data are not there.
-  """
+  """Open a split of a data set."""
   source = plan.sources.get(split) or data.load(
     plan.name,
     split,
@@ -78,15 +59,7 @@ def load_data(
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
-  """Read the data set, and the pairs if the method needs them.
-
-  Args:
-    method: The method.
-    plan: The data set.
-
-  Raises:
-    UsageError: If there are no data, no pairs, or pairs of other data.
-  """
+  """Read the data set, and the pairs if the method needs them."""
   real = load_data(plan, "train")
   if "pairs" not in method.needs or plan.synthetic_share == 0:
     return Inputs(real, None, None)
@@ -116,13 +89,7 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
 def check_teacher(
   pairs: data.Pairs | None, plan: Plan, params: PyTree | None
 ) -> None:
-  """Raise UsageError if pairs are of another teacher than a run's.
-
-  Args:
-    pairs: The pairs, or None.
-    plan: The run's plan.
-    params: The teacher's parameters, or None where they need no check.
-  """
+  """Raise UsageError if pairs are of another teacher than a run's."""
   if pairs is None or params is None or plan.teacher_plan is None:
     return
   mine, its = plan.roles.teacher_guidance, pairs.description["guidance"]
@@ -149,10 +116,6 @@ def check_scale(model: Model, plan: DataPlan) -> None:
 
   Where points are normalised, data are taken to have the deviation of the
   path's noise; that of latents is known.
-
-  Args:
-    model: The run's model.
-    plan: Its data set.
   """
   space = data.latent_space(plan.name, plan.data_dir)
   if space is None or model.parameterization != "normalized":
@@ -181,9 +144,6 @@ def make_batches(
     inputs: Its arrays.
     steps: Batches of one `next`.
     mesh: Where they go: only rows of this process's devices; default: all.
-
-  Raises:
-    UsageError: If the batch does not divide.
   """
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   rows = None

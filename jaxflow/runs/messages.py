@@ -11,8 +11,6 @@ from jaxflow.plans import Plan
 from jaxflow.runs.inputs import Inputs
 from jaxflow.training.state import TrainState
 
-__all__ = ["first_line", "last_line", "next_command"]
-
 
 def first_line(
   plan: Plan,
@@ -21,15 +19,7 @@ def first_line(
   mesh: jax.sharding.Mesh,
   chunk: int,
 ) -> str:
-  """Return a line on network, data, devices and first step.
-
-  Args:
-    plan: The plan of the run.
-    state: Its state where training starts or resumes.
-    inputs: Its data.
-    mesh: The devices.
-    chunk: Steps a dispatch.
-  """
+  """Return a line on network, data, devices and first step."""
   count = sum(x.size for x in jax.tree.leaves(state.params))
   begin = int(state.step)
   return (
@@ -47,12 +37,6 @@ def last_line(
   finished: bool,
 ) -> str:
   """Return a line on the run's folder and the next command.
-
-  Args:
-    workdir: The run's folder, or None for a run in memory.
-    step: Its last step.
-    scalars: The scalars that were logged last.
-    finished: Whether training reached its end.
 
   Example:
     >>> last_line(None, 2000, {"loss": 0.123}, finished=True)
@@ -72,9 +56,6 @@ def last_line(
 
 def next_command(workdir: pathlib.Path | None) -> str:
   """Return the command that draws samples of a run, after a full stop.
-
-  Args:
-    workdir: The run's folder; without one there is no command.
 
   Example:
     >>> next_command(pathlib.Path("runs/x"))

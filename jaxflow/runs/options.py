@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any
 
-__all__ = ["option"]
-
 
 def option(default: Any, text: str) -> Any:
   """Return a field of a dataclass that describes itself.

@@ -31,13 +31,6 @@ from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "PairOptions",
-  "make_draw",
-  "make_pairs",
-  "solving",
-]
-
 # (params, index [B], labels [B] or None) -> (noise, data), [B, ...] each.
 Draw = Callable[[PyTree, Array, Array | None], tuple[Array, Array]]
 
@@ -82,20 +75,14 @@ def make_pairs(
 ) -> bool:
   """Make the pairs of a run, or go on at the first shard that is missing.
 
+  Return whether all pairs are there: False after an interruption.
+
   Args:
     workdir: The teacher's folder.
     out: The folder of the pairs.
     options: How to make them.
     step: The teacher's checkpoint; default: the latest.
     say: Prints a line.
-
-  Returns:
-    Whether all pairs are there; False after an interruption.
-
-  Raises:
-    UsageError: If an option is wrong, the run cannot teach, or `out` holds
-      other pairs.
-    RunError: If pairs are not finite, or cannot be written.
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
   mesh = sharding.fitting_mesh(plan.mesh)
@@ -140,15 +127,7 @@ def _describe(plan: Plan, options: PairOptions) -> dict[str, Any]:
 
 
 def solving(plan: Plan, options: PairOptions) -> Plan:
-  """Return the plan of a run that samples by solving its ODE.
-
-  Args:
-    plan: The teacher's plan.
-    options: Solver, guidance and grid.
-
-  Raises:
-    UsageError: If its network is no velocity, or cannot be guided.
-  """
+  """Return the plan of a run that samples by solving its ODE."""
   model, grid = plan.model, plan.sample.grid
   if not model.method.teaches:
     raise UsageError(
@@ -186,15 +165,7 @@ def _grid(model: Model, name: str) -> Callable[[int], Array]:
 
 
 def make_draw(plan: Plan, options: PairOptions) -> Draw:
-  """Return a function from numbers to pairs, compiled once.
-
-  Args:
-    plan: The teacher's plan.
-    options: How to make them.
-
-  Raises:
-    UsageError: If an option does not fit the teacher; nothing compiles.
-  """
+  """Return a function from numbers to pairs, compiled once."""
   plan = solving(plan, options)
   model = plan.model
   sampler = model.make_sampler(plan.sample, options.nfe)

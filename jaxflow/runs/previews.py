@@ -15,8 +15,6 @@ from jaxflow.runs.drawing import checked_labels, drawer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
-__all__ = ["SamplePictures", "make_previews"]
-
 _IMAGES, _POINTS = 64, 2000
 
 # Samples `[N, ...]` of a state, None where there is nothing to show.
@@ -32,15 +30,6 @@ def make_previews(
   """Return a function that draws samples from noise that is always the same.
 
   All processes call it; the main process gets the samples.
-
-  Args:
-    run: The run.
-    mesh: The devices.
-    shape: The shape of a sample of the data set.
-    log: Takes a line where samples are not finite.
-
-  Raises:
-    UsageError: If the config's sampler cannot draw them.
   """
   plan = run.plan
   num = _POINTS if len(shape) == 1 else _IMAGES

@@ -13,8 +13,6 @@ from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState
 
-__all__ = ["load", "restore"]
-
 
 def load(
   workdir: pathlib.Path,
@@ -50,9 +48,6 @@ def restore(
       the whole state.
     roles: Frozen networks that are read beside that average, "teacher" for
       one; a run that has none of that role passes over it.
-
-  Raises:
-    UsageError: If the folder holds no such checkpoint.
   """
   if ema is None:
     template = run.template(mesh)

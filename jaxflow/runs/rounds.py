@@ -29,8 +29,6 @@ from jaxflow.runs.pair_generation import PairOptions, make_draw, make_pairs
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train
 
-__all__ = ["Rounds", "rectify"]
-
 FILE = "rectify.json"
 
 
@@ -83,13 +81,6 @@ def rectify(
     rounds: How many, and on how many pairs.
     options: How pairs are made; round k adds k - 1 to the seed.
     say: Prints a line.
-
-  Returns:
-    Whether the last round reached its end; False after an interruption.
-
-  Raises:
-    UsageError: If an option is wrong, or the workdir holds other rounds.
-    RunError: If training fails or samples are not finite.
   """
   config_lib.check_limits(config)
   _check(config, rounds, options)

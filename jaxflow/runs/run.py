@@ -25,8 +25,6 @@ from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
 from jaxflow.types import Array, Batch, PyTree
 
-__all__ = ["Run"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -127,13 +125,7 @@ class Run:
   def init(
     self, params: PyTree, frozen: dict[str, PyTree], key: Array
   ) -> TrainState:
-    """Return the first state.
-
-    Args:
-      params: The network's parameters.
-      frozen: The parameters that never change, by role.
-      key: Random key of the discriminator and of the loss's parameters.
-    """
+    """Return the first state."""
     roles, adversary = self.plan.roles, None
     if roles.discriminator is not None and self.opponent is not None:
       adversary = self.opponent.init(roles.discriminator.init(key))
@@ -156,16 +148,7 @@ class Run:
   def sampling_template(
     self, mesh: Mesh, ema: str, roles: Collection[str] = ()
   ) -> TrainState:
-    """Return the shapes of one average and its step; no optimizer is built.
-
-    Args:
-      mesh: The devices.
-      ema: Name of the average, or "online" for the parameters.
-      roles: Frozen networks beside it, those that the run has.
-
-    Raises:
-      UsageError: If the run has no such average.
-    """
+    """Return the shapes of one average and its step; no optimizer is built."""
     self.check_average(ema)
     frozen = self.plan.roles.frozen_shapes()
     params = jax.eval_shape(self.model.network.init, jax.random.key(0))
@@ -186,12 +169,7 @@ class Run:
     return _sharded(state, mesh)
 
   def batch_shapes(self, mesh: Mesh, *, steps: int) -> Batch:
-    """Return the shapes of a dispatch's batch, `[steps, micro-batches, rows]`.
-
-    Args:
-      mesh: The devices.
-      steps: Steps a dispatch.
-    """
+    """Return a dispatch's shapes, `[steps, micro-batches, rows, ...]`."""
     options, model = self.plan.train, self.model
     rows = options.batch_size // options.accumulate
     leading = (steps, options.accumulate, rows)

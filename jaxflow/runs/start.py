@@ -32,22 +32,10 @@ def resolve(
   workdir: pathlib.Path | None,
   mesh: jax.sharding.Mesh,
 ) -> tuple[config_lib.Config, Others]:
-  """Fill in the fields that data and other runs decide; check an earlier run.
-
-  Args:
-    config: The run's config.
-    inputs: Its data.
-    workdir: Its folder, or None.
-    mesh: The devices on which to put the networks of other runs.
-
-  Returns:
-    The resolved config, and the runs that a run which begins takes from.
-
-  Raises:
-    UsageError: If another run is not there, or the workdir holds another one.
-  """
-  saved = None if workdir is None else _earlier_config(workdir)
-  resumed = saved if begun(workdir) else None
+  """Fill in what data and other runs decide; check an earlier run."""
+  # A run that has no checkpoint yet may still become another one.
+  earlier = None if workdir is None else _earlier_config(workdir)
+  resumed = earlier if begun(workdir) else None
   sources = config_lib.sources(config)
   others: Others = {}
   configs: dict[str, Any] = dict.fromkeys(_STORED)
@@ -60,8 +48,8 @@ def resolve(
       configs[name] = others[name][0].plan.config
   init = sources["init"]
   step = init.step
-  if step is None and saved:
-    step = config_lib.sources(saved)["init"].step
+  if step is None and resumed:
+    step = config_lib.sources(resumed)["init"].step
   if init.workdir and resumed is None:
     others["init"] = _load("init", init.workdir, mesh, init.ema, step)
     step = int(others["init"][1].step)
@@ -73,8 +61,8 @@ def resolve(
     init_step=step,
     **configs,
   )
-  if saved:
-    config_lib.check_same_run(saved, config, str(workdir))
+  if resumed:
+    config_lib.check_same_run(resumed, config, str(workdir))
   return config, others
 
 
@@ -118,17 +106,7 @@ def _earlier_config(workdir: pathlib.Path) -> config_lib.Config | None:
 def frozen_parameters(
   run: Run, template: TrainState, others: Others
 ) -> dict[str, PyTree]:
-  """Return the parameters that never change, by role.
-
-  Args:
-    run: The student's run.
-    template: The shapes of its state.
-    others: The runs that it takes networks from.
-
-  Raises:
-    UsageError: If the student cannot start from its teacher, or a file is not
-      what it should be.
-  """
+  """Return the parameters that never change, by role."""
   plan = run.plan
   sources = {"teacher": plan.teacher, "features": plan.features}
   given = {

@@ -33,8 +33,6 @@ from jaxflow.training.state import TrainState
 from jaxflow.training.tensorboard_log import TensorBoardLog
 from jaxflow.types import LossOutput
 
-__all__ = ["Trained", "steps_per_dispatch", "train"]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -97,10 +95,6 @@ def train(
     loss: The loss in place of the method's.
     callbacks: As `training.callbacks.Callbacks` takes them.
     log: Takes each line of progress.
-
-  Raises:
-    UsageError: If a field is wrong; nothing in the workdir has changed then.
-    RunError: If training fails; the checkpoints stay.
   """
   with processes.interruption() as interrupted, contextlib.ExitStack() as stack:
     prepared = _prepare(config, workdir, sources, network, loss, log)
@@ -247,9 +241,10 @@ def _run(
       )
     )
     processes.together(told.check)
+    shown = processes.of_main(told.hears("on_samples"))
 
     def on_sample(state: TrainState, step: int) -> None:
-      samples = prepared.previews(state)
+      samples = prepared.previews(state) if shown else None
       if samples is not None:
         told.on_samples(step, samples)
 

@@ -22,43 +22,24 @@ import math
 
 import jax.numpy as jnp
 
-from jaxflow import sampling
-from jaxflow.paths import Path, VarianceExploding
-from jaxflow.sampling.steps import denoise, scan, step_noise_of
-from jaxflow.types import Array, ModelFn, PyTree
+from jaxflow import paths
+from jaxflow.paths import Path
+from jaxflow.sampling.steps import Steps, scan, step_noise_of
 
 
-class Denoising:
+class Denoising(Steps):
   """A sampler that applies a network which predicts data, at s == t."""
 
   def num_steps(self, nfe: int) -> int:
-    """Return how many steps make `nfe` network calls.
-
-    Raises:
-      ValueError: If no number of steps does.
-    """
+    """Return how many steps make `nfe` calls; ValueError if no number does."""
     return nfe
-
-  def check_path(self, path: Path) -> None:
-    """Raise ValueError unless the sampler is made for the path."""
-
-  def __call__(
-    self,
-    denoiser: ModelFn,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-  ) -> Array:
-    """Return samples of the shape of `noise`."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDIM(Denoising):
   """DDIM, eq. (1): order 1, one call a step.
+
+  The grid may start where alpha = 0 and end where sigma = 0.
 
   Attributes:
     eta: 0 is the deterministic step along the probability-flow ODE, 1 the
@@ -66,10 +47,9 @@ class DDIM(Denoising):
 
   Example:
     >>> import jax
-    >>> from jaxflow.paths import Linear
     >>> zero = lambda xt, t, s, cond: 0 * xt
-    >>> DDIM()(zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5]), path=Linear(),
-    ...        key=jax.random.key(0)).tolist()
+    >>> DDIM()(zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5]),
+    ...        path=paths.Linear(), key=jax.random.key(0)).tolist()
     [[0.5]]
   """
 
@@ -79,37 +59,14 @@ class DDIM(Denoising):
     if not 0 <= self.eta <= 1:
       raise ValueError(f"eta {self.eta} is not in [0, 1]")
 
-  def __call__(
-    self,
-    denoiser: ModelFn,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-    step_noise: Array | None = None,
-  ) -> Array:
-    """Return samples at `times[-1]`, `[B, ...]`.
-
-    Args:
-      denoiser: Network that predicts data.
-      noise: Points at `times[0]`, `[B, ...]`.
-      times: Decreasing grid `[n + 1]`; n calls. It may start where alpha = 0
-        and end where sigma = 0.
-      cond: The condition with leading axis B, or None.
-      path: The path.
-      key: Random key.
-      step_noise: Unit noise `[n, B, ...]` instead of the key's.
-    """
-    sampling.check_grid(times)
-    unit = step_noise_of(key, step_noise, noise)
+  def _steps(self, denoise, x, times, path, key, step_noise):
+    unit = step_noise_of(key, step_noise, x)
 
     def step(x, given):
       i, t, s = given
       alpha_t, sigma_t = path.alpha(t), path.sigma(t)
       alpha_s, sigma_s = path.alpha(s), path.sigma(s)
-      data = denoise(denoiser, x, t, cond)
+      data = denoise(x, t, t)
       estimate = (x - alpha_t * data) / sigma_t
       if self.eta == 0:
         return alpha_s * data + sigma_s * estimate, None
@@ -120,7 +77,7 @@ class DDIM(Denoising):
       return alpha_s * data + kept * estimate + fresh * unit(i), None
 
     index = jnp.arange(len(times) - 1)
-    return scan(step, noise, (index, times[:-1], times[1:]))
+    return scan(step, x, (index, times[:-1], times[1:]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,8 +95,9 @@ class EDMHeun(Denoising):
   Example:
     >>> import jax
     >>> zero = lambda xt, t, s, cond: 0 * xt
-    >>> EDMHeun()(zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...           path=VarianceExploding(), key=jax.random.key(0)).tolist()
+    >>> EDMHeun()(
+    ...     zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
+    ...     path=paths.VarianceExploding(), key=jax.random.key(0)).tolist()
     [[0.0]]
   """
 
@@ -156,36 +114,20 @@ class EDMHeun(Denoising):
 
   def check_path(self, path: Path) -> None:
     """Raise ValueError unless t is the noise level."""
-    if not isinstance(path, VarianceExploding):
+    if not isinstance(path, paths.VarianceExploding):
       raise ValueError(
         f"{type(path).__name__} is not the variance-exploding path: use "
         "another sampler"
       )
 
-  def __call__(
-    self,
-    denoiser: ModelFn,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-    step_noise: Array | None = None,
-  ) -> Array:
-    """Return samples at `times[-1]`, `[B, ...]`; arguments as `DDIM`.
+  def _steps(self, denoise, x, times, path, key, step_noise):
+    unit = step_noise_of(key, step_noise, x)
 
-    Raises:
-      ValueError: If the path is not the variance-exploding one.
-    """
-    self.check_path(path)
-    sampling.check_grid(times)
-    unit = step_noise_of(key, step_noise, noise)
     n = len(times) - 1
     most = min(self.churn / n, math.sqrt(2) - 1)
 
     def slope(x, t):
-      return (x - denoise(denoiser, x, t, cond)) / t
+      return (x - denoise(x, t, t)) / t
 
     def euler(x, given):
       i, t, s = given
@@ -205,5 +147,5 @@ class EDMHeun(Denoising):
 
     given = (jnp.arange(n), times[:-1], times[1:])
     if n > 1:
-      noise = scan(heun, noise, tuple(part[:-1] for part in given))
-    return euler(noise, tuple(part[-1] for part in given))[-1]
+      x = scan(heun, x, tuple(part[:-1] for part in given))
+    return euler(x, tuple(part[-1] for part in given))[-1]

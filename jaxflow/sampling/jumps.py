@@ -19,42 +19,55 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxflow import sampling
-from jaxflow.paths import Path
-from jaxflow.sampling.steps import scan, step_noise_of
+from jaxflow import paths
+from jaxflow.paths import Path, expand
+from jaxflow.sampling.steps import (
+  Call,
+  Steps,
+  bind,
+  check_grid,
+  scan,
+  step_noise_of,
+)
 from jaxflow.types import Array, FlowMap, PyTree
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Jumps:
-  """Jump from time to time, eq. (1): deterministic.
+def sample(
+  flow_map: FlowMap, noise: Array, times: Array, cond: PyTree = None
+) -> Array:
+  """Carry noise to data by `len(times) - 1` calls of the flow map, eq. (1).
+
+  The arguments are those of all samplers (`jaxflow.sampling`).
 
   Example:
-    >>> from jaxflow.paths import Linear
     >>> half = lambda xt, t, s, cond: xt / 2
-    >>> Jumps()(half, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...         path=Linear(), key=jax.random.key(0)).tolist()
+    >>> sample(half, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0])).tolist()
     [[0.25]]
   """
+  check_grid(times)
+  return _jump_all(bind(flow_map, cond), noise, times)
 
-  def __call__(
-    self,
-    flow_map: FlowMap,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-  ) -> Array:
-    """Return samples `[B, ...]`; arguments as `sampling.sample`."""
-    del path, key
-    return sampling.sample(flow_map, noise, times, cond)
+
+def _jump_all(jump: Call, x: Array, times: Array) -> Array:
+  def step(x, ends):
+    return jump(x, *ends), None
+
+  return scan(step, x, (times[:-1], times[1:]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Consistency:
+class Jumps(Steps):
+  """Jump from time to time, eq. (1), as `sample` does: deterministic."""
+
+  def _steps(self, jump, x, times, path, key, step_noise):
+    return _jump_all(jump, x, times)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Consistency(Steps):
   """Jump to the end, renoise to the next time, jump again, eq. (2).
+
+  The flow map is called for no other s than the last time of the grid.
 
   Attributes:
     clip: If given, every jump ends in `[-clip, clip]`.
@@ -62,55 +75,72 @@ class Consistency:
       of IMM), not as a point at the last time.
 
   Example:
-    >>> from jaxflow.paths import Linear
     >>> to_zero = lambda xt, t, s, cond: 0 * xt
     >>> Consistency()(to_zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...               path=Linear(), key=jax.random.key(0)).tolist()
+    ...               path=paths.Linear(), key=jax.random.key(0)).tolist()
     [[0.0]]
   """
 
   clip: float | None = None
   ends_on_data: bool = False
 
-  def __call__(
-    self,
-    flow_map: FlowMap,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-    step_noise: Array | None = None,
-  ) -> Array:
-    """Return samples `[B, ...]`; arguments as `sampling.consistency_sample`."""
+  def _steps(self, jump, x, times, path, key, step_noise):
+    clip = self.clip
+
+    def to_end(x, t):
+      data = jump(x, t, times[-1])
+      return data if clip is None else jnp.clip(data, -clip, clip)
+
+    def step(data, given):
+      t, unit = given
+      if self.ends_on_data:
+        x = paths.interpolate(path, data, unit, t)
+      else:
+        x = renoise(path, data, unit, t, times[-1])
+      return to_end(x, t), None
+
+    first = to_end(x, times[0])
+    if len(times) == 2:
+      return first
     if step_noise is None:
-      draw = step_noise_of(key, None, noise)
+      draw = step_noise_of(key, None, x)
       step_noise = jax.vmap(draw)(jnp.arange(len(times) - 2))
-    return sampling.consistency_sample(
-      flow_map,
-      noise,
-      times,
-      cond,
-      path=path,
-      step_noise=step_noise,
-      clip=self.clip,
-      ends_on_data=self.ends_on_data,
-    )
+    return jax.lax.scan(step, first, (times[1:-1], step_noise))[0]
+
+
+def consistency_sample(
+  flow_map: FlowMap,
+  noise: Array,
+  times: Array,
+  cond: PyTree = None,
+  *,
+  path: Path,
+  step_noise: Array,
+  clip: float | None = None,
+  ends_on_data: bool = False,
+) -> Array:
+  """Sample by `Consistency`, with the noise `[n - 1, B, ...]` of its steps."""
+  sampler = Consistency(clip=clip, ends_on_data=ends_on_data)
+  # The noise is given, so no step asks for the key.
+  key = jax.random.key(0)
+  return sampler(
+    flow_map, noise, times, cond, path=path, key=key, step_noise=step_noise
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gamma:
+class Gamma(Steps):
   """Jump beyond the next time and renoise back to it, eq. (3).
+
+  The flow map is called for any s of the grid's interval.
 
   Attributes:
     gamma: From 0, deterministic, to 1, all the way to the end.
 
   Example:
-    >>> from jaxflow.paths import Linear
     >>> half = lambda xt, t, s, cond: xt / 2
     >>> Gamma(gamma=0.0)(half, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.0]),
-    ...                  path=Linear(), key=jax.random.key(0)).tolist()
+    ...                  path=paths.Linear(), key=jax.random.key(0)).tolist()
     [[0.25]]
   """
 
@@ -120,33 +150,10 @@ class Gamma:
     if not 0 <= self.gamma <= 1:
       raise ValueError(f"gamma {self.gamma} is not in [0, 1]")
 
-  def __call__(
-    self,
-    flow_map: FlowMap,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-    step_noise: Array | None = None,
-  ) -> Array:
-    """Return samples `[B, ...]`.
-
-    Args:
-      flow_map: The flow map, called for any s on the grid's interval.
-      noise: Points at `times[0]`, `[B, ...]`.
-      times: Decreasing grid `[n + 1]`; n calls.
-      cond: The condition with leading axis B, or None.
-      path: The path on which to renoise.
-      key: Random key.
-      step_noise: Unit noise `[n, B, ...]` instead of the key's; the last is
-        not used.
-    """
-    sampling.check_grid(times)
+  def _steps(self, jump, x, times, path, key, step_noise):
     if self.gamma == 0 or len(times) == 2:
-      return sampling.sample(flow_map, noise, times, cond)
-    unit = step_noise_of(key, step_noise, noise)
+      return _jump_all(jump, x, times)
+    unit = step_noise_of(key, step_noise, x)
     keep = math.sqrt(1 - self.gamma**2)
     # A weighted mean, exact for gamma = 1; the last jump must end on the grid,
     # or it would be renoised by a rounding error.
@@ -154,9 +161,29 @@ class Gamma:
 
     def step(x, given):
       i, t, s, after = given
-      start, end = (jnp.broadcast_to(time, x.shape[:1]) for time in (t, s))
-      x = flow_map(x, start, end, cond)
-      return sampling.renoise(path, x, unit(i), after, s), None
+      return renoise(path, jump(x, t, s), unit(i), after, s), None
 
     index = jnp.arange(len(times) - 1)
-    return scan(step, noise, (index, times[:-1], goals, times[1:]))
+    return scan(step, x, (index, times[:-1], goals, times[1:]))
+
+
+def renoise(path: Path, data: Array, noise: Array, t: Array, s: Array) -> Array:
+  """Add noise to a point at time s, so that it is one of time t >= s.
+
+  `(alpha_t / alpha_s) x + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) z`:
+  on the EDM path `x + sqrt(t^2 - t_min^2) z`, and `interpolate` where
+  sigma_s = 0. `data` `[B, ...]` are points at s, `noise` is unit noise; t and s
+  are scalars or `[B]`.
+
+  Example:
+    >>> x = renoise(paths.VarianceExploding(), jnp.zeros((1, 1)),
+    ...             jnp.ones((1, 1)), jnp.array(0.5), jnp.array(0.3))
+    >>> round(float(x[0, 0]), 6)
+    0.4
+  """
+  ratio = path.alpha(t) / path.alpha(s)
+  # Factors, because a fused multiply-add may find a difference of equal squares
+  # below zero.
+  high, low = path.sigma(t), ratio * path.sigma(s)
+  std = jnp.sqrt((high - low) * (high + low))
+  return expand(ratio, data) * data + expand(std, data) * noise

@@ -24,11 +24,11 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxflow import paths, sampling
+from jaxflow import paths
 from jaxflow.paths import Path
 from jaxflow.sampling.denoising import Denoising
-from jaxflow.sampling.steps import denoise, scan
-from jaxflow.types import Array, ModelFn, PyTree
+from jaxflow.sampling.steps import scan
+from jaxflow.types import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,9 @@ class DPMSolver(Denoising):
 
   Example:
     >>> import jax
-    >>> from jaxflow.paths import Linear
     >>> zero = lambda xt, t, s, cond: 0 * xt
     >>> DPMSolver()(zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.25]),
-    ...             path=Linear(), key=jax.random.key(0)).tolist()
+    ...             path=paths.Linear(), key=jax.random.key(0)).tolist()
     [[0.25]]
   """
 
@@ -63,56 +62,23 @@ class DPMSolver(Denoising):
     if self.published and self.order != 3:
       raise ValueError("published concerns order 3 only: set it to False")
 
-  def __call__(
-    self,
-    denoiser: ModelFn,
-    noise: Array,
-    times: Array,
-    cond: PyTree = None,
-    *,
-    path: Path,
-    key: Array,
-  ) -> Array:
-    """Return samples at `times[-1]`, `[B, ...]`.
-
-    Args:
-      denoiser: Network that predicts data.
-      noise: Points at `times[0]`, `[B, ...]`.
-      times: Decreasing grid `[n + 1]`; n calls.
-      cond: The condition with leading axis B, or None.
-      path: The path.
-      key: Not used: the sampler is deterministic.
-    """
-    del key
-    sampling.check_grid(times)
-    of_x, of_data = self.coefficients(path, times)
-
+  def _steps(self, denoise, x, times, path, key, step_noise):
     def step(carry, given):
       x, history = carry
       t, scale, weights = given
-      history = (denoise(denoiser, x, t, cond), *history)
+      history = (denoise(x, t, t), *history)
       x = scale * x + sum(weights[k] * d for k, d in enumerate(history))
       return (x, history[: self.order - 1]), None
 
-    empty = (jnp.zeros_like(noise),) * (self.order - 1)
-    return scan(step, (noise, empty), (times[:-1], of_x, of_data))[0]
+    empty = (jnp.zeros_like(x),) * (self.order - 1)
+    given = (times[:-1], *self.coefficients(path, times))
+    return scan(step, (x, empty), given)[0]
 
   def coefficients(self, path: Path, times: Array) -> tuple[Array, Array]:
     """Return what each step multiplies x and D0, D1, D2 with, eq. (3) to (5).
 
-    Args:
-      path: The path.
-      times: Decreasing grid `[n + 1]`.
-
-    Returns:
-      The factors of x `[n]` and of the predictions, newest first, `[n, order]`.
-
-    Example:
-      >>> from jaxflow.paths import Linear
-      >>> of_x, of_data = DPMSolver(order=1).coefficients(
-      ...   Linear(), jnp.array([1.0, 0.5, 0.0]))
-      >>> of_x.tolist(), of_data.tolist()
-      ([0.5, 0.0], [[0.5], [1.0]])
+    The factors of x are `[n]`, those of the predictions, newest first,
+    `[n, order]`.
     """
     alpha, sigma = path.alpha(times), path.sigma(times)
     gap = jnp.diff(paths.log_snr(path, times) / 2)

@@ -1,32 +1,126 @@
-"""The loop over steps and the noise of a step, shared by all samplers."""
+"""What samplers share: how they are called, their loop and its noise."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxflow import paths
-from jaxflow.types import Array, ModelFn, PyTree
+from jaxflow.paths import Path, start
+from jaxflow.types import Array, FlowMap, ModelFn, PyTree
+
+# A flow map or a network with its condition, at two times that are scalars.
+Call = Callable[[Array, Array, Array], Array]
+
+
+class Sampler(Protocol):
+  """Protocol of samplers: apply a flow map or a denoiser over a grid."""
+
+  def __call__(
+    self,
+    function: FlowMap | ModelFn,
+    noise: Array,
+    times: Array,
+    cond: PyTree = None,
+    /,
+    *,
+    path: Path,
+    key: Array,
+  ) -> Array:
+    """Return samples of the shape of `noise`."""
+    ...
+
+
+class Steps:
+  """A sampler that is defined by its steps, as a flow map's or a denoiser's."""
+
+  def check_path(self, path: Path) -> None:
+    """Raise ValueError unless the sampler is made for the path."""
+
+  def __call__(
+    self,
+    function: FlowMap | ModelFn,
+    noise: Array,
+    times: Array,
+    cond: PyTree = None,
+    *,
+    path: Path,
+    key: Array,
+    step_noise: Array | None = None,
+  ) -> Array:
+    """Return samples at `times[-1]`, `[B, ...]`; see `jaxflow.sampling`."""
+    self.check_path(path)
+    check_grid(times)
+    call = bind(function, cond)
+    return self._steps(call, noise, times, path, key, step_noise)
+
+  def _steps(
+    self,
+    call: Call,
+    x: Array,
+    times: Array,
+    path: Path,
+    key: Array,
+    step_noise: Array | None,
+    /,
+  ) -> Array:
+    """Carry points x from `times[0]` to `times[-1]`."""
+    raise NotImplementedError
+
+
+def make_sampler(
+  flow_map_of: Callable[[PyTree], FlowMap],
+  *,
+  sampler: Sampler,
+  path: Path,
+  times: Array,
+) -> Callable[[PyTree, Array, Array, PyTree], Array]:
+  """Make a jitted sampler; with two times it is one network call.
+
+  `flow_map_of` makes the flow map of the network's parameters. The result is
+  called as `(params, noise, key, cond)`, with noise of unit variance.
+
+  Example:
+    >>> from jaxflow import paths, sampling
+    >>> half = lambda params: lambda xt, t, s, cond: params * xt
+    >>> once = make_sampler(half, sampler=sampling.Jumps(), path=paths.Linear(),
+    ...                     times=jnp.array([1.0, 0.0]))
+    >>> once(jnp.array(0.5), jnp.ones((1, 1)), jax.random.key(0), None).tolist()
+    [[0.5]]
+  """
+  check_grid(times)
+
+  @jax.jit
+  def draw(params, noise, key, cond):
+    return sampler(
+      flow_map_of(params), start(path, noise), times, cond, path=path, key=key
+    )
+
+  return draw
+
+
+def check_grid(times: Array) -> None:
+  """Raise ValueError if a grid has fewer than two times."""
+  if len(times) < 2:
+    raise ValueError(
+      f"a grid of {len(times)} times has no step: give at least two times"
+    )
+
+
+def bind(function: FlowMap | ModelFn, cond: PyTree) -> Call:
+  """Bind the condition of a flow map or a network, and take scalar times."""
+
+  def call(x, t, s):
+    t, s = (jnp.broadcast_to(time, x.shape[:1]) for time in (t, s))
+    return function(x, t, s, cond)
+
+  return call
 
 
 def scan(
   step: Callable[[Any, Any], tuple[Any, None]], carry: Any, xs: PyTree
 ) -> Any:
-  """Carry a state through steps; a single one without a loop.
-
-  Args:
-    step: `(carry, x) -> (carry, None)`.
-    carry: The state, a pytree.
-    xs: What each step is given, leaves `[n, ...]`, n >= 1.
-
-  Returns:
-    The last state.
-
-  Example:
-    >>> scan(lambda c, x: (c + x, None), jnp.array(0), jnp.arange(4)).tolist()
-    6
-  """
+  """Carry a state through steps `xs [n, ...]`; a single one without a loop."""
   if len(jax.tree.leaves(xs)[0]) == 1:
     return step(carry, jax.tree.map(lambda x: x[0], xs))[0]
   return jax.lax.scan(step, carry, xs)[0]
@@ -39,72 +133,24 @@ def step_noise_of(
 
   The noise of a step depends on the key and on its index alone; with a key for
   each row, that of a row on its key alone, whatever rows stand beside it.
-
-  Args:
-    key: Random key, or one for each row, `[B]`.
-    step_noise: Noise `[n, B, ...]` to use instead, or None.
-    like: Samples `[B, ...]`.
-
-  Returns:
-    `i -> noise [B, ...]`.
-
-  Example:
-    >>> given = step_noise_of(jax.random.key(0), jnp.ones((2, 1)), jnp.ones(1))
-    >>> given(1).tolist()
-    [1.0]
+  `step_noise` `[n, B, ...]` takes the place of the key's.
   """
   if step_noise is not None:
     return lambda i: step_noise[i]
 
   def draw(i):
-    return unit_noise(fold_in(key, i), like.shape, like.dtype)
+    fold = jax.random.fold_in
+    if key.ndim:
+      fold = jax.vmap(fold, in_axes=(0, None))
+    return unit_noise(fold(key, i), like.shape, like.dtype)
 
   return draw
-
-
-def fold_in(key: Array, number: Any) -> Array:
-  """Fold a number into a key, or into every one of `[B]` keys.
-
-  Example:
-    >>> fold_in(jax.random.split(jax.random.key(0), 3), 1).shape
-    (3,)
-  """
-  if key.ndim == 0:
-    return jax.random.fold_in(key, number)
-  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, number)
 
 
 def unit_noise(
   key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> Array:
-  """Draw normal numbers, each row from its own key where there are `[B]` keys.
-
-  Args:
-    key: Random key, or one for each row, `[B]`.
-    shape: Shape `[B, ...]`.
-    dtype: Floating-point type.
-
-  Returns:
-    Noise of unit variance.
-
-  Example:
-    >>> keys = jax.random.split(jax.random.key(0), 3)
-    >>> both, one = (unit_noise(k, (len(k), 2)) for k in (keys, keys[1:2]))
-    >>> bool((both[1] == one[0]).all())
-    True
-  """
+  """Draw normal numbers; with `[B]` keys, each row from its own key."""
   if key.ndim == 0:
-    return paths.standard_normal(key, shape, dtype)
-  return jax.vmap(lambda k: paths.standard_normal(k, shape[1:], dtype))(key)
-
-
-def denoise(denoiser: ModelFn, x: Array, t: Array, cond: PyTree) -> Array:
-  """Predict data for a batch `[B, ...]` at one time t.
-
-  Example:
-    >>> half = lambda xt, t, s, cond: xt / 2
-    >>> denoise(half, jnp.ones((1, 1)), jnp.array(1.0), None).tolist()
-    [[0.5]]
-  """
-  rows = jnp.broadcast_to(t, x.shape[:1])
-  return denoiser(x, rows, rows, cond)
+    return jax.random.normal(key, shape, dtype)
+  return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)

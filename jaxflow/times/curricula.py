@@ -37,19 +37,10 @@ from jaxflow.types import Array
 
 
 def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
-  """Return the number of grid points of consistency training, eq. (1).
+  """Return N of eq. (1), a whole number >= 2 of the type of `progress`.
 
-  Args:
-    progress: Share of training, scalar in [0, 1].
-    start: s0, about the first number of points.
-    end: s1; the last number of points is `end + 1`.
-
-  Returns:
-    N, a whole number >= 2 of the type of `progress`.
-
-  Example:
-    >>> adaptive_points(jnp.array(1.0), start=2, end=150).item()
-    151.0
+  `start` is s0, about the first number of points; `end` is s1, one below the
+  last.
   """
   square = progress * ((end + 1) ** 2 - start**2) + start**2
   return jnp.maximum(jnp.ceil(jnp.sqrt(square) - 1), 1) + 1
@@ -57,13 +48,7 @@ def adaptive_points(progress: Array, *, start: int, end: int) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Neighbors:
-  """Uniform neighbours on a Karras grid with a traced number of points.
-
-  Example:
-    >>> pair = Neighbors(num_points=jnp.array(3.0), levels=Karras(rho=1.0))
-    >>> [round(float(time[0]), 3) for time in pair.transform(jnp.array([0.7]))]
-    [40.001, 0.002]
-  """
+  """Uniform neighbours on a Karras grid with a traced number of points."""
 
   num_points: Array
   levels: Karras
@@ -74,12 +59,11 @@ class Neighbors:
 
   def transform(self, draws: Array) -> tuple[Array, Array]:
     """Map uniform draws `[n]` to `(t [n], s [n])`."""
-    # Rounding may move a draw near 0 or 1 past the ends.
-    i = jnp.clip(self.index(draws), 0, self.num_points - 2)
     last = self.num_points - 1
-    return self.levels.transform(i / last), self.levels.transform(
-      (i + 1) / last
-    )
+    # Rounding may move a draw near 0 or 1 past the ends.
+    i = jnp.clip(self.index(draws), 0, last - 1)
+    t, s = (self.levels.transform(x / last) for x in (i, i + 1))
+    return t, s
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
@@ -92,12 +76,6 @@ class LogNormalNeighbors(Neighbors):
 
   The sum of (3) over i telescopes, so its inverse is that of a log-normal law
   between the ends of the grid, rounded to the grid.
-
-  Example:
-    >>> pair = LogNormalNeighbors(
-    ...     num_points=jnp.array(3.0), levels=Karras(rho=1.0), mean=0, std=1)
-    >>> pair.index(jnp.array([0.5])).item()    # ln t = 0 is next to data
-    1.0
   """
 
   mean: float = -1.1
@@ -106,10 +84,8 @@ class LogNormalNeighbors(Neighbors):
   def index(self, draws: Array) -> Array:
     """Map uniform draws `[n]` to indices in 0..N-2, as floats."""
     scale = math.sqrt(2) * self.std
-    high, low = (
-      math.erf((math.log(t) - self.mean) / scale)
-      for t in (self.levels.t_max, self.levels.t_min)
-    )
+    ends = self.levels.t_max, self.levels.t_min
+    high, low = (math.erf((math.log(t) - self.mean) / scale) for t in ends)
     z = jax.lax.erf_inv(high - draws * (high - low))
     position = self.levels.inverse(jnp.exp(self.mean + scale * z))
     return jnp.floor(position * (self.num_points - 1))
@@ -183,14 +159,7 @@ class DoublingPair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ratio:
-  """t from a law, s as in eq. (4) with `decay = q^-(stage + 1)`.
-
-  Example:
-    >>> pair = Ratio(law=LogNormal(), decay=jnp.array(0.25), scale=2.0)
-    >>> t, s = pair.transform(jnp.array([0.0]))
-    >>> t.item(), round(s.item(), 4)    # n(1) = 1 + 2 sigmoid(-1)
-    (1.0, 0.6155)
-  """
+  """t from a law, s as in eq. (4) with `decay = q^-(stage + 1)`."""
 
   law: Law
   decay: Array
@@ -229,9 +198,8 @@ class ShrinkingPair:
 
   def at(self, progress: Array) -> PairSampler:
     """Return the sampler of pairs at a share of training."""
-    stage = jnp.minimum(
-      jnp.floor(progress * self.num_stages), self.num_stages - 1
-    )
+    stage = jnp.floor(progress * self.num_stages)
+    stage = jnp.minimum(stage, self.num_stages - 1)
     return Ratio(
       law=self.law,
       decay=self.q ** -(stage + 1),

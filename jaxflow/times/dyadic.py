@@ -27,25 +27,8 @@ def levels(num_steps: int, block: rows.Block, batch_size: int) -> np.ndarray:
   """Return the level of every row, `[B]`: M on flow rows, below M on others.
 
   Interval rows cycle through the levels M - 1, ..., 0, so a level has as many
-  rows as any other, or one more.
-
-  Args:
-    num_steps: T, a power of two.
-    block: `(m, k)`, see `rows`.
-    batch_size: B, a multiple of m.
-
-  Raises:
-    ValueError: If T is no power of two, m does not divide B, or there are fewer
-      interval rows than levels.
-
-  Example:
-    >>> levels(4, (2, 1), 8).tolist()
-    [1, 2, 0, 2, 1, 2, 0, 2]
-    >>> levels(128, (8, 1), 16)
-    Traceback (most recent call last):
-    ...
-    ValueError: batch of 16 rows has 2 rows with s < t for the 7 levels of \
-num_steps=128: use 56 rows or more, or num_steps=4
+  rows as any other, or one more. T is a power of two, B a multiple of the m of
+  the block (see `rows`) with an interval row or more for each level.
   """
   finest = num_steps.bit_length() - 1
   if num_steps < 2 or num_steps != 2**finest:
@@ -96,12 +79,6 @@ def on_diagonal(model_fn: ModelFn, num_steps: int) -> ModelFn:
   """Call a network at s = t for gaps of up to `1 / num_steps`.
 
   The smallest step is trained as a velocity, at s = t only.
-
-  Example:
-    >>> net = lambda xt, t, s, cond: (t - s)[:, None]
-    >>> t, s = jnp.array([1.0, 1.0]), jnp.array([0.75, 0.5])
-    >>> on_diagonal(net, 4)(jnp.ones((2, 1)), t, s, None).tolist()
-    [[0.0], [0.5]]
   """
 
   def snapped(xt, t, s, cond):

@@ -1,8 +1,5 @@
 """Laws of training times t: maps of uniform or normal draws.
 
-A law is a map (`transform`) of draws, so a test or a comparison can inject the
-draws; calling the law draws them from a key.
-
 References:
   Esser et al. 2024 (arXiv:2403.03206), section 3.1: logit-normal times; Karras
   et al. 2022 (arXiv:2206.00364), eq. 5 and table 1.
@@ -22,11 +19,11 @@ TimeSampler = Callable[[Array, int], Array]
 
 
 class Law(Protocol):
-  """A distribution of times as a map of standard draws."""
+  """A distribution of times as a map of draws, uniform unless it says other."""
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw what `transform` maps, `[n]`."""
-    ...
+    return jax.random.uniform(key, (n,))
 
   def transform(self, draws: Array) -> Array:
     """Map draws `[...]` to times `[...]`."""
@@ -34,11 +31,11 @@ class Law(Protocol):
 
   def __call__(self, key: Array, n: int) -> Array:
     """Sample n times `[n]`."""
-    ...
+    return self.transform(self.draw(key, n))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(Law):
   """t uniform on `[t_min, t_max]`.
 
   Example:
@@ -48,10 +45,6 @@ class Uniform:
 
   t_min: float = 0.0
   t_max: float = 1.0
-
-  def draw(self, key: Array, n: int) -> Array:
-    """Draw uniform numbers in [0, 1), `[n]`."""
-    return jax.random.uniform(key, (n,))
 
   def transform(self, draws: Array) -> Array:
     """Scale draws to `[t_min, t_max]`."""
@@ -65,13 +58,9 @@ class Uniform:
     """Return the time below which the probability is `p [...]`."""
     return self.transform(p)
 
-  def __call__(self, key: Array, n: int) -> Array:
-    """Sample n times `[n]`."""
-    return self.transform(self.draw(key, n))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Normal:
+class _Normal(Law):
   """A law that maps standard normal draws, with `mean` and `std` before it."""
 
   mean: float = 0.0
@@ -80,14 +69,6 @@ class _Normal:
   def draw(self, key: Array, n: int) -> Array:
     """Draw standard normal numbers `[n]`."""
     return jax.random.normal(key, (n,))
-
-  def transform(self, draws: Array) -> Array:
-    """Map draws to times."""
-    raise NotImplementedError
-
-  def __call__(self, key: Array, n: int) -> Array:
-    """Sample n times `[n]`."""
-    return self.transform(self.draw(key, n))
 
 
 class LogitNormal(_Normal):
@@ -146,7 +127,7 @@ class ArctanLogNormal(_Normal):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Karras:
+class Karras(Law):
   """Noise levels `(t_max^(1/rho) + u (t_min^(1/rho) - t_max^(1/rho)))^rho`.
 
   u = 0 is the noisiest level; u is uniform on `[0, last]`.
@@ -161,10 +142,6 @@ class Karras:
   rho: float = 7.0
   last: float = 1.0
 
-  def draw(self, key: Array, n: int) -> Array:
-    """Draw uniform numbers in [0, 1), `[n]`."""
-    return jax.random.uniform(key, (n,))
-
   def transform(self, draws: Array) -> Array:
     """Map draws in [0, 1] to times from `t_max` down."""
     high, low = (t ** (1 / self.rho) for t in (self.t_max, self.t_min))
@@ -174,10 +151,6 @@ class Karras:
     """Map times to draws."""
     high, low = (t ** (1 / self.rho) for t in (self.t_max, self.t_min))
     return (t ** (1 / self.rho) - high) / (low - high) / self.last
-
-  def __call__(self, key: Array, n: int) -> Array:
-    """Sample n times `[n]`."""
-    return self.transform(self.draw(key, n))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,8 +165,7 @@ class Constant:
   t: float
 
   def __call__(self, key: Array, n: int) -> Array:
-    """Return `t` n times, `[n]`."""
-    del key
+    """Sample n times `[n]`."""
     return jnp.full((n,), self.t)
 
 

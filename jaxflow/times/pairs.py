@@ -11,8 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.times.grids import Grid
-from jaxflow.times.laws import Law
+from jaxflow.times import grids, laws
 from jaxflow.types import Array
 
 PairSampler = Callable[[Array, int], tuple[Array, Array]]
@@ -22,26 +21,20 @@ PairSampler = Callable[[Array, int], tuple[Array, Array]]
 class SortedPair:
   """Two draws of one law: t is the larger, s the smaller.
 
-  Of a share of the pairs, drawn at random, s = t. It is for losses that treat
-  such rows differently anyway, where a device has too few rows to hold as few
-  others as wanted: half of one row in two is a quarter.
-
-  Attributes:
-    law: The law.
-    equal: The share.
+  Of a share `equal` of the pairs, drawn at random, s = t. It is for losses that
+  treat such rows differently anyway, where a device has too few rows to hold as
+  few others as wanted: half of one row in two is a quarter.
 
   Example:
-    >>> from jaxflow.times import Uniform
-    >>> t, s = SortedPair(law=Uniform())(jax.random.key(0), 100)
+    >>> t, s = SortedPair(law=laws.Uniform())(jax.random.key(0), 100)
     >>> bool((s <= t).all())
     True
   """
 
-  law: Law
+  law: laws.Law
   equal: float = 0.0
 
   def __post_init__(self) -> None:
-    """Raise ValueError if the share is none."""
     if not 0 <= self.equal <= 1:
       raise ValueError(f"equal={self.equal}: give a share from 0 to 1")
 
@@ -65,15 +58,14 @@ class LimitedPair:
   """t and s from laws of their own, then `s = min(s, t)`: t keeps its law.
 
   Example:
-    >>> from jaxflow.times import Uniform
-    >>> pair = LimitedPair(t_law=Uniform(), s_law=Uniform(t_max=0.5))
+    >>> pair = LimitedPair(t_law=laws.Uniform(), s_law=laws.Uniform(t_max=0.5))
     >>> t, s = pair(jax.random.key(0), 100)
     >>> bool((s <= t).all())
     True
   """
 
-  t_law: Law
-  s_law: Law
+  t_law: laws.Law
+  s_law: laws.Law
 
   def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
     """Map draws of t and draws of s to `(t, s)`."""
@@ -103,8 +95,7 @@ class TruncatedPair:
   """t from a law on `[t_min, t_max]`, s from the same law on `[t_min, t]`.
 
   Example:
-    >>> from jaxflow.times import Uniform
-    >>> pair = TruncatedPair(law=Uniform(), t_min=0.0, t_max=0.5)
+    >>> pair = TruncatedPair(law=laws.Uniform(), t_min=0.0, t_max=0.5)
     >>> [float(x) for x in pair.transform(jnp.array(0.5), jnp.array(0.5))]
     [0.25, 0.125]
   """
@@ -114,7 +105,6 @@ class TruncatedPair:
   t_max: float
 
   def __post_init__(self) -> None:
-    """Raise ValueError if the law has no quantiles."""
     if not hasattr(self.law, "quantile"):
       raise ValueError(
         f"law {type(self.law).__name__} cannot be truncated: use uniform or "
@@ -135,28 +125,18 @@ class TruncatedPair:
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
-    first, second = jax.random.split(key)
-    return self.transform(
-      jax.random.uniform(first, (n,)), jax.random.uniform(second, (n,))
-    )
+    keys = jax.random.split(key)
+    return self.transform(*(jax.random.uniform(k, (n,)) for k in keys))
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:
-  """Return a sampler or a coupling at a share of training.
+  """Return a sampler of times, or a coupling, at a share of training.
 
-  A curriculum has a method `at(progress)`; any other argument is returned
-  unchanged.
-
-  Args:
-    sampler: A sampler of times or of pairs, or a coupling.
-    progress: Share of training, scalar in [0, 1], or None.
-
-  Raises:
-    ValueError: A curriculum needs `progress`.
+  A curriculum has a method `at(progress)` and needs a progress, a scalar in
+  [0, 1]; any other argument is returned unchanged.
 
   Example:
-    >>> from jaxflow.times import Uniform
-    >>> at(Uniform(), None)
+    >>> at(laws.Uniform(), None)
     Uniform(t_min=0.0, t_max=1.0)
   """
   stage = getattr(sampler, "at", None)
@@ -174,19 +154,14 @@ def at(sampler: Any, progress: Array | None) -> Callable:
 class AdjacentPair:
   """Neighbours on a grid: `t = g(i)`, `s = g(i + 1)`, i uniform.
 
-  `grid` maps a number of points to a decreasing array of times, for instance
-  `functools.partial(uniform_grid, t_min=0.0, t_max=1.0)`.
-
   Example:
-    >>> from jaxflow.times import uniform_grid
-    >>> import functools
-    >>> grid = functools.partial(uniform_grid, t_min=0.0, t_max=1.0)
-    >>> t, s = AdjacentPair(grid=grid, num_points=5)(jax.random.key(0), 3)
+    >>> pair = AdjacentPair(grid=grids.uniform_grid, num_points=5)
+    >>> t, s = pair(jax.random.key(0), 3)
     >>> (t - s).tolist()
     [0.25, 0.25, 0.25]
   """
 
-  grid: Grid
+  grid: grids.Grid
   num_points: int
 
   def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxflow.times.grids import Grid
+from jaxflow.times import grids
 from jaxflow.types import Array
 
 TripleSampler = Callable[[Array, int], tuple[Array, Array, Array]]
@@ -27,18 +27,15 @@ class AdjacentTriple:
   a student's step into two of a teacher.
 
   Example:
-    >>> from jaxflow.times import uniform_grid
-    >>> t, m, s = AdjacentTriple(grid=uniform_grid, num_steps=1)(
-    ...     jax.random.key(0), 1)
-    >>> t.tolist(), m.tolist(), s.tolist()
-    ([1.0], [0.5], [0.0])
+    >>> triple = AdjacentTriple(grid=grids.uniform_grid, num_steps=1)
+    >>> [time.tolist() for time in triple(jax.random.key(0), 1)]
+    [[1.0], [0.5], [0.0]]
   """
 
-  grid: Grid
+  grid: grids.Grid
   num_steps: int
 
   def __post_init__(self) -> None:
-    """Raise ValueError if num_steps < 1."""
     if self.num_steps < 1:
       raise ValueError(f"num_steps={self.num_steps}: give 1 or more")
 
@@ -58,19 +55,17 @@ class TrajectoryTimes:
   arXiv:2310.02279). `solver_steps` fixes h.
 
   Example:
-    >>> from jaxflow.times import uniform_grid
-    >>> walk = TrajectoryTimes(grid=uniform_grid, num_points=5, solver_steps=2)
-    >>> times, s = walk.transform(2, jnp.array([0.0]), jnp.array([0.99]))
-    >>> times[:, 0].tolist(), s.tolist()
-    ([1.0, 0.75, 0.5], [0.0])
+    >>> walks = TrajectoryTimes(grid=grids.uniform_grid, num_points=5)
+    >>> walk, s = walks.transform(2, jnp.array([0.0]), jnp.array([0.99]))
+    >>> walk[:, 0].tolist(), s.tolist()
+    ([1.0, 0.75, 0.5, 0.5, 0.5], [0.0])
   """
 
-  grid: Grid
+  grid: grids.Grid
   num_points: int
   solver_steps: int | None = None
 
   def __post_init__(self) -> None:
-    """Raise ValueError if `solver_steps` do not fit on the grid."""
     h = self.solver_steps
     if h is not None and not 1 <= h < self.num_points:
       raise ValueError(
@@ -86,16 +81,10 @@ class TrajectoryTimes:
   def transform(
     self, h: Array | int, first: Array, second: Array
   ) -> tuple[Array, Array]:
-    """Map a number of steps and uniform draws of i and j to times.
+    """Map a number of steps h, and uniform draws of i and j, to times.
 
-    Args:
-      h: Number of steps, integer scalar.
-      first: Draws of i in [0, 1), `[n]`.
-      second: Draws of j, likewise.
-
-    Returns:
-      The times of the walk, `[H + 1, n]`, where H is `solver_steps` or N - 1
-      and the rows after h repeat u; and s `[n]`.
+    The times of the walk are `[H + 1, n]`, where H is `solver_steps` or N - 1
+    and the rows after h repeat u; s is `[n]`.
     """
     points = self.grid(self.num_points)
     i = _floor(first, self.num_points - h)
@@ -118,8 +107,7 @@ class StartTimes:
   """The start times of pairs, triples or walks of another sampler.
 
   Example:
-    >>> from jaxflow.times import uniform_grid
-    >>> walks = TrajectoryTimes(grid=uniform_grid, num_points=2)
+    >>> walks = TrajectoryTimes(grid=grids.uniform_grid, num_points=2)
     >>> StartTimes(sample_times=walks)(jax.random.key(0), 3).tolist()
     [1.0, 1.0, 1.0]
   """

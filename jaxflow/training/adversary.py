@@ -25,16 +25,6 @@ from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import Adversary, TrainState
 from jaxflow.types import Array, Batch, FlowMap, PyTree
 
-__all__ = [
-  "DiscriminatorFn",
-  "Move",
-  "Opponent",
-  "Turns",
-  "count_updates",
-  "discriminator_loss_fn",
-  "take_turns",
-]
-
 Turns = Literal["alternate", "joint"]
 # (parameters, frozen parameters or None) -> (samples, cond) -> logits.
 DiscriminatorFn = Callable[[PyTree, PyTree], Callable[[Array, PyTree], Array]]

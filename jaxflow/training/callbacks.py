@@ -1,6 +1,5 @@
 """Callbacks: objects that are notified while a run trains."""
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import RunError, UsageError
-
-__all__ = ["Callbacks", "Start"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Callbacks:
     callbacks: Objects with any of `on_start(start)`, `on_log(step, scalars)`,
       `on_checkpoint(step)`, `on_samples(step, samples)` and `close()`.
     on_error: Called once one of them has raised; the error is raised by
-      `check` then. Default: it is raised at once.
+      `check` then. Default: it is raised at once, but for that of `close`.
 
   Attributes:
     scalars: Those that were reported last.
@@ -89,11 +86,18 @@ class Callbacks:
     if self._error is not None:
       raise RunError(str(self._error)) from self._error.__cause__
 
+  def hears(self, name: str) -> bool:
+    """Return whether a callback has a method."""
+    return any(hasattr(callback, name) for callback in self._callbacks)
+
   def close(self) -> None:
-    """Tell all that training has ended, those that raised as well."""
-    with contextlib.ExitStack() as stack:
-      for callback in reversed(self._callbacks):
-        stack.callback(getattr(callback, "close", lambda: None))
+    """Tell all that training has ended, those that raised as well.
+
+    If one raises, the others are closed, and `check` raises.
+    """
+    self._on_error = lambda: None
+    self._told = [*reversed(self._callbacks)]
+    self._call("close")
 
   def _call(self, name: str, *arguments: Any) -> None:
     for callback in tuple(self._told):

@@ -25,8 +25,6 @@ from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
 
-__all__ = ["Checkpoints", "saved_steps"]
-
 # Arrays that a message names, of those that differ.
 _LISTED = 4
 

@@ -2,8 +2,6 @@
 
 import time
 
-__all__ = ["Clock"]
-
 
 class Clock:
   """Measure speed and waiting.
@@ -34,15 +32,7 @@ class Clock:
     return time.perf_counter() - self._origin
 
   def lap(self, step: int, waited: float = 0.0) -> tuple[float, float]:
-    """Return speed and waiting since the last lap.
-
-    Args:
-      step: The step that was reached.
-      waited: Seconds that were spent waiting for data, in all.
-
-    Returns:
-      Samples/s, and the share of time spent waiting.
-    """
+    """Return samples/s and the share of waiting since the last lap."""
     now = time.perf_counter()
     last, then = self._mark
     seconds = max(now - then, 1e-9)

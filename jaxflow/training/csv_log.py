@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from jaxflow.files import replace_file
 
-__all__ = ["CsvLog"]
-
 
 class CsvLog:
   """Write scalars of a run in its workdir, a row for each step.

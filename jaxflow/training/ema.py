@@ -21,16 +21,6 @@ import numpy as np
 from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
-__all__ = [
-  "Adaptive",
-  "Constant",
-  "CountRamp",
-  "HalfLife",
-  "Law",
-  "Power",
-  "update",
-]
-
 
 class Law(Protocol):
   """The decay of update k."""
@@ -172,9 +162,6 @@ def update(average: PyTree, params: PyTree, decay: Array) -> PyTree:
     average: The average, a pytree of float32 arrays.
     params: The parameters, like `average`.
     decay: beta, scalar in [0, 1].
-
-  Returns:
-    The new average.
 
   Example:
     >>> update(jnp.array([1.0]), jnp.array([0.0]), jnp.array(0.5)).tolist()

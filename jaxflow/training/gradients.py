@@ -9,8 +9,6 @@ import optax
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
-__all__ = ["LossFn", "apply_gradient", "mean_gradient"]
-
 # (parameters to train, state, key, batch) -> (loss [B], metrics).
 LossFn = Callable[[PyTree, TrainState, Array, Batch], LossOutput]
 

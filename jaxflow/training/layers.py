@@ -8,8 +8,6 @@ import jax
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.types import Array, PyTree
 
-__all__ = ["split"]
-
 
 def split(
   params: PyTree, pattern: str

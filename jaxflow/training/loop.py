@@ -12,8 +12,6 @@ from jaxflow.training.clock import Clock
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch
 
-__all__ = ["Batches", "StepFn", "steps_per_dispatch", "train"]
-
 # Seconds between looks at batches and devices.
 _POLL = 0.001
 
@@ -142,7 +140,8 @@ def train(
     due = step % checkpoint_every == 0 and step < steps
     if due and not int(state.skipped_in_row):
       checkpoints.save(step, state, batches.get_state())
-      callbacks.on_checkpoint(step)
+      if checkpoints.folder is not None:
+        callbacks.on_checkpoint(step)
     if sample_every and step % sample_every == 0 and step < steps:
       on_sample(state, step)
     if step < steps:
@@ -154,7 +153,8 @@ def train(
   _check_skipped(state, step, limit, checkpoints)
   checkpoints.save(step, state, batches.get_state())
   checkpoints.wait()
-  callbacks.on_checkpoint(step)
+  if checkpoints.folder is not None:
+    callbacks.on_checkpoint(step)
   if step >= steps:
     on_sample(state, step)
     on_steps(state, step, batches.get_state())

@@ -6,8 +6,6 @@ import optax
 
 from jaxflow.errors import UsageError
 
-__all__ = ["OptimizerOptions", "make_optimizer", "make_schedule"]
-
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam}
 SCHEDULES = ("constant", "cosine", "linear")
 
@@ -44,17 +42,6 @@ def make_optimizer(
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Make a learning-rate schedule and an optimizer that follows it.
 
-  Args:
-    options: Their options.
-    steps: Number of updates, warm-up included.
-
-  Returns:
-    The learning rate as a function of the update's number, and the optimizer.
-
-  Raises:
-    UsageError: If an option is wrong, or weight decay meets another optimizer
-      than "adamw".
-
   Example:
     >>> options = OptimizerOptions(learning_rate=1.0, schedule="linear")
     >>> rate, adam = make_optimizer(options, steps=10)
@@ -83,16 +70,6 @@ def make_optimizer(
 
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:
   """Make a schedule: linear warm-up, then constant or down to 0.
-
-  Args:
-    options: Options of the optimizer.
-    steps: Number of updates, warm-up included.
-
-  Returns:
-    The learning rate as a function of the update's number.
-
-  Raises:
-    UsageError: If the schedule is unknown or the warm-up fills the training.
 
   Example:
     >>> options = OptimizerOptions(learning_rate=1.0, schedule="linear")

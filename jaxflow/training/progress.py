@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 
 from jaxflow.training.callbacks import Start
 
-__all__ = ["ProgressLines", "Remaining", "clock_time", "progress_line"]
-
 
 class Remaining:
   """Guess when training will end, at its mean speed in this process.
@@ -25,12 +23,7 @@ class Remaining:
     self._trained = self._seconds = 0.0
 
   def seconds(self, step: int, scalars: Mapping[str, float]) -> float | None:
-    """Return the seconds that are left, None as long as no speed is known.
-
-    Args:
-      step: The step that was reached.
-      scalars: The scalars that were logged.
-    """
+    """Return the seconds that are left, None as long as no speed is known."""
     speed = scalars.get("samples_per_second")
     if speed:
       samples = (step - self._step) * self._start.batch_size
@@ -74,13 +67,6 @@ def progress_line(
   step: int, steps: int, scalars: Mapping[str, float], left: float | None
 ) -> str:
   """Return a line with the scalars that tell whether training goes well.
-
-  Args:
-    step: The step that was reached.
-    steps: The step at which training ends.
-    scalars: Its scalars; the line holds the losses, the gradient norm, the
-      learning rate, the speed, and skipped steps if there are any.
-    left: Seconds that are left, or None.
 
   Example:
     >>> scalars = {"loss": 0.5, "gradient_norm": 2.0, "skipped": 0}

@@ -10,8 +10,6 @@ import optax
 
 from jaxflow.types import Array, PyTree
 
-__all__ = ["Adversary", "TrainState", "init_state"]
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,17 +91,6 @@ def init_state(
   frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
   """Start training from given parameters; every average starts there too.
-
-  Args:
-    params: Initial parameters.
-    optimizer: The optimizer.
-    emas: Laws of the averages by name.
-    loss_params: Initial parameters of the loss by its argument.
-    adversary: The discriminator's first state, or None.
-    frozen: Parameters of frozen networks by role.
-
-  Returns:
-    The state of step 0.
 
   Example:
     >>> state = init_state({"w": jnp.zeros(2)}, optax.sgd(1.0), {"slow": None})

@@ -31,8 +31,6 @@ from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array, Batch, PyTree
 
-__all__ = ["TrainStep", "make_loss_fn", "make_train_step"]
-
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
 ApplyFn = Callable[..., Array]
 # Functions that make arguments of a loss from parameters in the state.

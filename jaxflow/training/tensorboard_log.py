@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
 
-__all__ = ["TensorBoardLog"]
-
 
 class TensorBoardLog:
   """Write scalars of a run in `tensorboard/` of its workdir.

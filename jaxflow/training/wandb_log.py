@@ -12,8 +12,6 @@ import numpy as np
 from jaxflow.errors import UsageError
 from jaxflow.training.callbacks import Start
 
-__all__ = ["WandbLog"]
-
 
 class WandbLog:
   """Send config, scalars and pictures of samples to Weights & Biases.

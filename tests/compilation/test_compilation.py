@@ -149,7 +149,7 @@ replica_groups=[2,4]<=[8], to_apply=%add
   %y = f32[4,2]{1,0} fusion(%w), kind=kCustom, calls=%all-reduce-scatter.3
   %z = bf16[4,8]{1,0} convolution(%x, %h), dim_labels=bf_io->bf
   %pace = s32[] constant(2)
-  %next = s32[] add(%j, %pace)
+  %next = s32[] add(%j, %pace), control-predecessors={%g}
   ROOT %u = (s32[], bf16[4,8]{1,0}) tuple(%next, %z)
 }
 

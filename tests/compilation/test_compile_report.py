@@ -15,7 +15,7 @@ from jaxflow.compilation import (
   collectives,
   compile_program,
   matmul_flops,
-  report_records,
+  report_record,
   report_table,
 )
 from jaxflow.compilation.chips import GIB
@@ -149,7 +149,7 @@ def test_the_limit_of_the_compiler_is_told(limit):
   text = report_table(report, Topology.parse("v5e:2x2"))
   assert "60.00 GiB of 15.75 GiB: does not fit" in text
   # A file of results has no NaN.
-  (row,) = report_records([report])
+  row = report_record(report)
   assert row["flops"] is row["temporary"] is None
 
 

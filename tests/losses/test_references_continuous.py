@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import flow_maps, guidance, losses, paths, sampling, times
+from jaxflow import (
+  flow_maps,
+  guidance,
+  losses,
+  paths,
+  predictions,
+  sampling,
+  times,
+)
 from jaxflow.losses.continuous_consistency import warmup_ratio
-from jaxflow.predictions import parameterizations
 
 TABLE = references.table("schedules")
 
@@ -23,13 +30,13 @@ def adapter(case, networks):
   hyper = case.hyper
   path = angular_path(hyper["sigma_data"])
   if hyper["network"] == "edm":
-    net = parameterizations.trigonometric_from_edm(networks["net"], path=path)
+    net = predictions.trigonometric_from_edm(networks["net"], path=path)
   else:
-    net = parameterizations.normalized(networks["net"], path=path)
+    net = predictions.normalized(networks["net"], path=path)
   teacher = None
   if hyper["teacher"]:
     teacher = guidance.classifier_free(
-      parameterizations.normalized(networks["teacher"], path=path),
+      predictions.normalized(networks["teacher"], path=path),
       scale=hyper["teacher"]["guidance"],
       num_classes=hyper["num_classes"],
     )
@@ -92,7 +99,7 @@ def test_two_angular_steps(x64):
   path = angular_path(case.hyper["sigma_data"])
   value = sampling.consistency_sample(
     flow_maps.trigonometric(
-      parameterizations.normalized(case.network("trig"), path=path)
+      predictions.normalized(case.network("trig"), path=path)
     ),
     paths.start(path, case.given["noise"]),
     jnp.append(case.given["angles"], 0.0),

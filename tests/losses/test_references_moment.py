@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import references
 
-from jaxflow import flow_maps, guidance, losses, paths, sampling
+from jaxflow import flow_maps, guidance, losses, paths, predictions, sampling
 from jaxflow.losses.moment_matching import earlier_times
-from jaxflow.predictions import parameterizations
 
 TABLE = references.table("schedules")
 
@@ -19,7 +18,7 @@ def adapter(case, networks):
   hyper, given = case.hyper, case.given
   path = paths.Linear(noise_std=hyper["sigma_data"])
   return losses.moment_matching_loss(
-    parameterizations.normalized(networks["net"], path=path),
+    predictions.normalized(networks["net"], path=path),
     jax.random.key(0),
     references.batch_of(case),
     path=path,
@@ -79,7 +78,7 @@ def test_sampler(name, x64):
   given, hyper = case.given, case.hyper
   sampler, _, grid = name.partition("_")
   path = paths.Linear(noise_std=hyper["sigma_data"])
-  net = parameterizations.normalized(case.network("net"), path=path)
+  net = predictions.normalized(case.network("net"), path=path)
   make = functools.partial(flow_maps.rotation, path=path)
   if grid == "uniform":
     make = flow_maps.average_velocity

@@ -11,7 +11,7 @@ import pytest
 import references
 
 from jaxflow import flow_maps, paths, predictions
-from jaxflow.predictions import conversions, parameterizations
+from jaxflow.predictions import conversions
 
 
 def angular_path(sigma_data):
@@ -74,7 +74,7 @@ def test_edm_network_on_other_paths(kind, dtype, tolerance, x64):
   }[wanted]
   if kind == "trig":
     expected = table["F"]
-    direct = parameterizations.trigonometric_from_edm(raw, path=path)
+    direct = predictions.trigonometric_from_edm(raw, path=path)
     np.testing.assert_allclose(
       direct(x, t, t, None) / unit, expected, rtol=tolerance, atol=tolerance
     )
@@ -92,7 +92,7 @@ def test_linear_network_on_the_angular_path(dtype, tolerance, x64):
     jnp.asarray(table[f"trig_from_linear/{k}"], dtype) for k in ("x", "t", "F")
   )
   for sigma_data in (1.0, 0.5):
-    network = parameterizations.trigonometric_from_linear(
+    network = predictions.trigonometric_from_linear(
       case.network("linear"), path=angular_path(sigma_data)
     )
     value = network(sigma_data * x, t, t, None) / sigma_data
@@ -108,8 +108,8 @@ def test_angular_networks_are_finite_at_the_ends():
     return xt + paths.expand(t, xt)
 
   for network in (
-    parameterizations.trigonometric_from_edm(net, path=angular_path(0.5)),
-    parameterizations.trigonometric_from_linear(net, path=angular_path(1.0)),
+    predictions.trigonometric_from_edm(net, path=angular_path(0.5)),
+    predictions.trigonometric_from_linear(net, path=angular_path(1.0)),
   ):
     at_time = functools.partial(network, x, s=t, cond=None)
     value, slope = jax.jvp(lambda t, f=at_time: f(t), (t,), (jnp.ones(2),))
@@ -139,8 +139,8 @@ def test_angular_networks_are_converted_ones_without_the_singular_ends(
     target=path,
   )
   for wrap, expected in (
-    (parameterizations.trigonometric_from_edm, from_edm),
-    (parameterizations.trigonometric_from_linear, from_linear),
+    (predictions.trigonometric_from_edm, from_edm),
+    (predictions.trigonometric_from_linear, from_linear),
   ):
     np.testing.assert_allclose(
       wrap(net, path=path)(x, t, t, None), expected(x, t, t, None), rtol=1e-9
@@ -149,8 +149,8 @@ def test_angular_networks_are_converted_ones_without_the_singular_ends(
 
 def test_angular_networks_refuse_other_paths():
   for wrap in (
-    parameterizations.trigonometric_from_edm,
-    parameterizations.trigonometric_from_linear,
+    predictions.trigonometric_from_edm,
+    predictions.trigonometric_from_linear,
   ):
     with pytest.raises(ValueError, match="stands on the angular path"):
       wrap(lambda xt, t, s, cond: xt, path=paths.Trigonometric(t_max=1.0))

@@ -13,7 +13,7 @@ from jaxflow import guidance, paths, predictions, sampling
 from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
-from jaxflow.times import path_grids
+from jaxflow.times import grids
 
 CLASSES = 5
 EDM = {
@@ -132,7 +132,7 @@ def test_open_ends_of_the_interval(low, high, interval):
 def test_grid_of_the_path():
   grid = {"name": "log_snr", "t_min": 0.1, "t_max": 0.9}
   made = run_of(sample={"grid": grid}).plan.sample.grid
-  value = path_grids.log_snr_grid(4, path=paths.Linear(), t_min=0.1, t_max=0.9)
+  value = grids.log_snr_grid(4, path=paths.Linear(), t_min=0.1, t_max=0.9)
   np.testing.assert_array_equal(made(4), value)
 
 

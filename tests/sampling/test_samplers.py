@@ -10,7 +10,7 @@ import pytest
 import references
 
 from jaxflow import flow_maps, guidance, paths, predictions, sampling, times
-from jaxflow.times import path_grids
+from jaxflow.times import grids
 
 KEY = jax.random.key(0)
 # As users compile; tests compile in less time, without fused multiply-adds.
@@ -114,7 +114,7 @@ def test_edm_heun(name, points, load):
     sampling.EDMHeun(**churn),
     predictions.edm_denoiser(case.network("net"), sigma_data=0.5),
     paths.start(EDM, case.given["noise"]),
-    path_grids.extended_grid(points + 1, grid=times.karras_grid),
+    grids.extended_grid(points + 1, grid=times.karras_grid),
     path=EDM,
     step_noise=case.given["step_noise"],
   )

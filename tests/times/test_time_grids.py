@@ -7,7 +7,7 @@ import pytest
 import references
 
 from jaxflow import paths, times
-from jaxflow.times import path_grids
+from jaxflow.times import grids
 
 TABLE = references.table("schedules")
 PATHS = [
@@ -20,13 +20,13 @@ PATHS = [
 
 def test_grid_of_the_edm_sampler(x64):
   expected = TABLE["grid/edm_sampler"]
-  value = path_grids.extended_grid(len(expected), grid=times.karras_grid)
+  value = grids.extended_grid(len(expected), grid=times.karras_grid)
   np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
 def test_noise_ratios_of_karras_on_a_line(x64):
   expected = TABLE["grid/linear_karras_eta"]
-  value = path_grids.karras_ratio_grid(
+  value = grids.karras_ratio_grid(
     len(expected), path=paths.Linear(), t_min=0.006, t_max=0.994
   )
   np.testing.assert_allclose(value, expected, rtol=1e-12)
@@ -34,7 +34,7 @@ def test_noise_ratios_of_karras_on_a_line(x64):
 
 def test_log_snr_on_the_edm_path(x64):
   expected = TABLE["grid/log_snr"]
-  value = path_grids.log_snr_grid(
+  value = grids.log_snr_grid(
     len(expected), path=paths.VarianceExploding(), t_min=0.002, t_max=80.0
   )
   np.testing.assert_allclose(value, expected, rtol=1e-12)
@@ -43,7 +43,7 @@ def test_log_snr_on_the_edm_path(x64):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
 def test_log_snr_is_equally_spaced(path, x64):
   low, high = 0.01 * path.t_max, 0.98 * path.t_max
-  value = path_grids.log_snr_grid(12, path=path, t_min=low, t_max=high)
+  value = grids.log_snr_grid(12, path=path, t_min=low, t_max=high)
   assert (value[0], value[-1]) == (high, low)
   gaps = np.diff(paths.log_snr(path, value))
   np.testing.assert_allclose(gaps, gaps[0], rtol=1e-10)
@@ -63,14 +63,12 @@ INVERSES = [
 )
 def test_time_of_a_noise_ratio(path, inverse, x64):
   ratio = np.array([0.01, 0.3, 1.0, 7.0, 60.0])
-  value = jax.jit(lambda r: path_grids.time_of_ratio(path, r))(ratio)
+  value = jax.jit(lambda r: grids.time_of_ratio(path, r))(ratio)
   np.testing.assert_allclose(value, inverse(ratio), rtol=1e-12)
 
 
 @pytest.mark.parametrize("path", PATHS[:2])
-@pytest.mark.parametrize(
-  "grid", [path_grids.log_snr_grid, path_grids.karras_ratio_grid]
-)
+@pytest.mark.parametrize("grid", [grids.log_snr_grid, grids.karras_ratio_grid])
 def test_infinite_log_snr_is_named(grid, path):
   for ends, name in (((0.0, 0.9), "t_min"), ((0.1, 1.0), "t_max")):
     with pytest.raises(ValueError, match=f"{name} .* infinite"):
@@ -78,14 +76,14 @@ def test_infinite_log_snr_is_named(grid, path):
 
 
 def test_given_grid_has_the_points_that_are_asked():
-  value = path_grids.given_grid(3, values=(80.0, 0.5, 0.0))
+  value = grids.given_grid(3, values=(80.0, 0.5, 0.0))
   assert value.tolist() == [80.0, 0.5, 0.0]
   with pytest.raises(ValueError, match=r"4 steps need 5 times.*ask for 2 step"):
-    path_grids.given_grid(5, values=(80.0, 0.5, 0.0))
+    grids.given_grid(5, values=(80.0, 0.5, 0.0))
   with pytest.raises(ValueError, match="do not decrease"):
-    path_grids.given_grid(3, values=(1.0, 0.5, 0.5))
+    grids.given_grid(3, values=(1.0, 0.5, 0.5))
 
 
 def test_one_step_of_an_extended_grid():
-  value = path_grids.extended_grid(2, grid=times.karras_grid)
+  value = grids.extended_grid(2, grid=times.karras_grid)
   np.testing.assert_allclose(value, jnp.array([80.0, 0.0]), rtol=1e-6)

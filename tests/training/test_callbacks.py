@@ -193,10 +193,26 @@ def test_all_are_closed_where_one_fails_to_close():
     def close(self):
       raise OSError("disk is full")
 
-  recorder = Recorder()
-  with pytest.raises(OSError, match="disk is full"):
-    Callbacks([Broken(), recorder]).close()
-  assert recorder.calls == [("close",)]
+  first, last = Recorder(), Recorder()
+  callbacks = Callbacks([first, Broken(), last])
+  callbacks.close()
+  assert first.calls == last.calls == [("close",)]
+  line = r"^callback Broken\.close failed: OSError: disk is full$"
+  with pytest.raises(RunError, match=line):
+    callbacks.check()
+
+
+def test_a_callback_that_fails_to_close_is_named(tmp_path):
+  class Broken:
+    def close(self):
+      raise OSError("disk is full")
+
+  workdir, lines = tmp_path / "run", []
+  line = r"^callback Broken\.close failed: OSError: disk is full$"
+  with pytest.raises(RunError, match=line):
+    run(tmp_path, Broken(), workdir=workdir)
+  run(tmp_path, workdir=workdir, lines=lines)
+  assert any("nothing to do" in line for line in lines)
 
 
 def test_progress_line():
