@@ -8,9 +8,9 @@ References:
 import dataclasses
 from typing import Literal, Protocol
 
-import jax
 import jax.numpy as jnp
 
+from jaxflow import paths
 from jaxflow.types import Array, Batch
 
 
@@ -29,7 +29,7 @@ def noise_of(batch: Batch, key: Array) -> Array:
   if "noise" in batch:
     return batch["noise"]
   data = batch["data"]
-  return jax.random.normal(key, data.shape, jnp.result_type(data))
+  return paths.standard_normal(key, data.shape, jnp.result_type(data))
 
 
 class Coupling(Protocol):
@@ -95,7 +95,7 @@ class Annealed:
     def noise_of(batch, key):
       check_pairs(batch)
       pair = batch["noise"]
-      drawn = jax.random.normal(key, pair.shape, pair.dtype)
+      drawn = paths.standard_normal(key, pair.shape, pair.dtype)
       b = self.beta(progress).astype(pair.dtype)
       return jnp.sqrt(1 - b**2) * pair + b * batch.get("fresh_noise", drawn)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import guidance, losses, paths, rows
+from jaxflow import guidance, losses, paths, rows, times
 
 BLOCKS = [(1, 1), (2, 1), (4, 1), (8, 1), (4, 3), (2, 2)]
 
@@ -134,6 +134,30 @@ def test_guidance_equals_two_calls(scale, x64):
   without = network(x, t, s, jnp.full(12, 5))
   expected = without + scale * (with_label - without)
   np.testing.assert_allclose(guided(x, t, s, label), expected, rtol=1e-12)
+
+
+GRIDS = {
+  "uniform": (times.uniform_grid, 0.0, 1.0),
+  "shifted": (times.shifted_grid, 0.0, 1.0),
+  "karras": (times.karras_grid, 0.002, 80.0),
+  "log": (times.log_grid, 0.002, 80.0),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("num", [4, 6, 11, 19, 33])
+def test_times_of_a_grid_are_ends_of_an_interval(name, num, x64):
+  make, t_min, t_max = GRIDS[name]
+  exact = np.asarray(make(num, t_min=t_min, t_max=t_max), np.float64)
+  with jax.enable_x64(False):
+    rounded = make(num, t_min=t_min, t_max=t_max)
+    # Users give ends in decimal digits.
+    ends = [float(f"{t:.7g}") for t in exact]
+    for i, end in enumerate(ends):
+      above = guidance.inside_interval(rounded, end, 2 * t_max)
+      below = guidance.inside_interval(rounded, -1.0, end)
+      assert above.tolist() == [k <= i for k in range(num)]
+      assert below.tolist() == [k >= i for k in range(num)]
 
 
 def test_guidance_interval_includes_both_ends(x64):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from jaxflow import paths
 from jaxflow.compilation.report import Program
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.collecting import extraction
@@ -177,7 +178,7 @@ def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
     if not jnp.issubdtype(shape.dtype, jnp.floating):
       return jnp.zeros(shape.shape, shape.dtype)
     if len(shape.shape) > 1:
-      return jax.random.normal(key, shape.shape, shape.dtype)
+      return paths.standard_normal(key, shape.shape, shape.dtype)
     return jnp.full(shape.shape, 0.5, shape.dtype)
 
   shardings = jax.tree.map(lambda shape: shape.sharding, shapes)

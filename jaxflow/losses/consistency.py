@@ -90,7 +90,7 @@ def consistency_loss(
   loss = weight(path, t, s) * raw
   metrics = {"raw": raw.mean()}
   if boundary_weight:
-    drawn = jax.random.normal(boundary_key, data.shape, data.dtype)
+    drawn = paths.standard_normal(boundary_key, data.shape, data.dtype)
     fresh = batch.get("noise_boundary", drawn)
     x_min = paths.interpolate(path, data, fresh, t_min)
     boundary = distance(f(x_min, t_min, t_min, cond), data)

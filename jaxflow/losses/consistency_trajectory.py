@@ -138,7 +138,7 @@ def consistency_trajectory_loss(
     first=times.LogNormal(mean=-1.2, std=1.2),
     second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
   )
-  drawn = jax.random.normal(keys[2], data.shape, data.dtype)
+  drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
   fresh = batch.get("noise_denoising", drawn)
   t_dsm = (denoising_times or default_times)(keys[3], size)
 

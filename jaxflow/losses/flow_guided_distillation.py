@@ -74,7 +74,7 @@ def flow_guided_distillation_loss(
   couplings.check_pairs(batch)
   time_key, noise_key = jax.random.split(key)
   data, noise, cond = batch["data"], batch["noise"], batch.get("cond")
-  drawn = jax.random.normal(noise_key, noise.shape, noise.dtype)
+  drawn = paths.standard_normal(noise_key, noise.shape, noise.dtype)
   fresh = batch.get("fresh_noise", drawn)
   m = sample_times(time_key, data.shape[0])
   t0 = jnp.full_like(m, start_time)

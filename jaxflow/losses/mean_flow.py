@@ -118,7 +118,7 @@ def mean_flow_loss(
       # On flow rows F_y is their own forward.
       labelled = rows.merge(label_i, u_f, block)
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
-    inside = (guidance_start <= t) & (t <= guidance_end)
+    inside = guidance.inside_interval(t, guidance_start, guidance_end)
     v_g = jnp.where(expand(inside, v), v_g, v)
   if v_g is not v and num_classes and cond is not None:
     has_label = guidance.labels(cond) != num_classes

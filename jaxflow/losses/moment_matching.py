@@ -118,10 +118,14 @@ def earlier_times(
 
   t, s and r are `[B]`, and `halvings` is k.
   """
-  low, high = (
-    predictions.noise_level(path, jnp.asarray(x, t.dtype))
-    for x in (path.t_min, path.t_max)
-  )
+  with jax.ensure_compile_time_eval():
+    ends = jnp.asarray([path.t_min, path.t_max], t.dtype)
+    low, high = predictions.noise_level(path, ends).tolist()
+  if math.isinf(high):
+    raise ValueError(
+      f"t_max={path.t_max} of {type(path).__name__} has no data in it, so its "
+      "noise level is infinite: give a smaller t_max, 0.994 for instance"
+    )
   level = predictions.noise_level(path, t) - (high - low) * 2.0**-halvings
   r = predictions.time_at(path, jnp.clip(level, low, high))
   return jnp.clip(r, s, t)

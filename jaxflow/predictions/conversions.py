@@ -51,7 +51,8 @@ def noise_level(path: Path, t: Array) -> Array:
     >>> float(noise_level(paths.Linear(), jnp.array(0.75)))
     3.0
   """
-  return path.sigma(t) / path.alpha(t)
+  # A path of the user's may end slightly below zero by rounding.
+  return path.sigma(t) / jnp.maximum(path.alpha(t), 0)
 
 
 def time_at(path: Path, level: Array) -> Array:

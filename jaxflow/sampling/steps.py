@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, start
+from jaxflow.paths import Path, standard_normal, start
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 # A flow map or a network with its condition, at two times that are scalars.
@@ -152,5 +152,5 @@ def unit_noise(
 ) -> Array:
   """Draw normal numbers; with `[B]` keys, each row from its own key."""
   if key.ndim == 0:
-    return jax.random.normal(key, shape, dtype)
-  return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)
+    return standard_normal(key, shape, dtype)
+  return jax.vmap(lambda k: standard_normal(k, shape[1:], dtype))(key)

@@ -11,6 +11,7 @@ import pytest
 from test_oracle import MEAN, batch_of
 
 from jaxflow import flow_maps, losses, paths, times
+from jaxflow.losses.moment_matching import earlier_times
 
 LINEAR = paths.Linear(t_min=0.006, t_max=0.994, noise_std=0.5)
 POINT = oracle.Gaussian(LINEAR, MEAN, 0.0)
@@ -63,6 +64,12 @@ def test_moments_of_one_point_match(network, make, x64):
     return network(x, t, s, cond) + 0.1 * t[:, None]
 
   assert compute(off)[1]["raw"] > 1e-9
+
+
+def test_a_path_to_pure_noise_has_no_step_of_noise_level():
+  t = jnp.array([0.5])
+  with pytest.raises(ValueError, match=r"t_max=1.0 of Linear .* 0.994"):
+    earlier_times(paths.Linear(), t, t)
 
 
 def test_rows_of_a_group_report_one_loss():
