@@ -1,7 +1,7 @@
 """Configs: every field there is.
 
 The options of a loss, a flow map or a network are taken from their signatures:
-the code is the schema. `jaxflow.plans.sections` says what the other fields mean.
+the code is the schema. `jaxflow.plans.sections` says what other fields mean.
 """
 
 from collections.abc import Callable, Mapping
