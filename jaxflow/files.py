@@ -1,7 +1,9 @@
 """Files that are whole or not there."""
 
 import contextlib
+import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import RunError
+
+# Bytes that are written to see whether a disk is full.
+_PROBE = 2**16
 
 
 def replace_file(
@@ -49,6 +54,18 @@ def save_arrays(
       np.savez(file, **arrays)
 
   replace_file(path, save)
+
+
+def probe(path: str | os.PathLike[str]) -> None:
+  """Raise OSError where `replace_file` would, before long work."""
+  target = Path(path)
+  if target.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryFile(dir=target.parent) as file:
+    file.write(bytes(_PROBE))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def write_stats(
     "split": options.split,
     "seed": seed,
   }
-  index = streams.choose(source, num, seed)
+  index = streams.choose(streams.whole(source), num, seed)
   work = {**about, "num": num, "kept": plan.kept, "config": str(data_plan)}
   work["identity"] = processes.together(lambda: streams.identity(source))
   partial = streams.Partial(out.parent, work)

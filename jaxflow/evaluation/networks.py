@@ -38,6 +38,16 @@ def make_extractor(
     _check_images(plan, data_plan)
   if not plan.trained:
     return processes.together(plan.extractor)
+
+  def held_out() -> data.Source:
+    try:
+      return load_data(data_plan, "test", labels=True)
+    except data.NoSplitError as error:
+      raise UsageError(
+        f"evaluation.network.name='classifier' is measured on held-out images, "
+        f"and {error}; choose another network, or none"
+      ) from error
+
   train = processes.together(lambda: load_data(data_plan, "train", labels=True))
   made = processes.together(
     lambda: plan.extractor(
@@ -48,7 +58,7 @@ def make_extractor(
     made,
     data_plan.name,
     processes.together(lambda: _read(train, _MOST_TRAIN)),
-    lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
+    lambda: _read(held_out(), _MOST_TEST),
     folder,
     say=say,
   )

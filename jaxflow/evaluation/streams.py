@@ -6,17 +6,19 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
-from jaxflow.errors import RunError
+from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
 from jaxflow.files import save_arrays
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import Plan
+from jaxflow.runs.inputs import load_data
 from jaxflow.types import Array
 
 # Samples that are read at once for their labels, or to know the data by.
@@ -166,14 +168,55 @@ def make_look(
   )
 
 
-def choose(source: data.Source, num: int, seed: int) -> np.ndarray:
-  """Return the numbers of at most `num` samples of a source, in random order.
+class Part(NamedTuple):
+  """A source, and the numbers of its samples that may be used."""
+
+  source: data.Source
+  rows: np.ndarray
+
+
+def real_parts(plan: Plan) -> tuple[Part, Part]:
+  """Return the split to compare with, and the real samples beside it.
+
+  These are of the other split. Without one, both are halves of the split, in an
+  order that the seed decides.
+
+  Raises:
+    UsageError: If the split, or the data, are not there.
+  """
+  split, seed = plan.evaluation.split, plan.seed
+  other = {"test": "train", "train": "test"}[split]
+  try:
+    reference = load_data(plan.data, split)
+  except data.NoSplitError as error:
+    raise UsageError(
+      f"evaluation.split={split!r}: {error}; set evaluation.split={other}: one "
+      "half of it is compared with the other"
+    ) from error
+  try:
+    fresh = load_data(plan.data, other)
+  except data.NoSplitError:
+    order = np.random.default_rng(seed).permutation(len(reference))
+    first, second = map(np.sort, np.array_split(order, 2))
+    return Part(reference, first), Part(reference, second)
+  return whole(reference), whole(fresh)
+
+
+def whole(source: data.Source) -> Part:
+  """Return all of a source."""
+  return Part(source, np.arange(len(source)))
+
+
+def choose(part: Part, num: int, seed: int) -> np.ndarray:
+  """Return the numbers of at most `num` samples of a part, in random order.
 
   Classes keep their shares where the labels are in memory.
   """
+  source, rows = part
   label = source.label if isinstance(source, data.Dataset) else None
   generator = np.random.default_rng(seed)
-  return metrics.random_subset(generator, len(source), num, label)
+  label = None if label is None else label[rows]
+  return rows[metrics.random_subset(generator, len(rows), num, label)]
 
 
 def identity(source: data.Source) -> tuple[int, str]:

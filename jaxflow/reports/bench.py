@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
-from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import replace_file
+from jaxflow.errors import UsageError, named
+from jaxflow.files import probe, replace_file, writing
 from jaxflow.parallel import processes
 from jaxflow.reports.costs import Cost, Quality, save_tradeoff, shared_metric
 from jaxflow.reports.quality import DataDistance, evaluated_scores
@@ -36,6 +36,8 @@ from jaxflow.reports.timing import TimedSampler, sampler_costs
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
+
+_WRITABLE = "make --workdir writable"
 
 
 def bench(
@@ -82,6 +84,7 @@ def bench(
       "teacher; give one, teacher=FOLDER"
     )
   plan = student.plan
+  processes.once(lambda: _check_files(workdir))
   try:
     distance = DataDistance(plan)
   except UsageError as error:
@@ -173,12 +176,21 @@ def _write(
   """Write the file and, where all have a metric, the picture."""
   rows = [dataclasses.asdict(cost) for cost in costs]
   text = json.dumps(header | {"rows": rows}, indent=2) + "\n"
-  path = workdir / "bench.json"
-  try:
-    replace_file(path, lambda file: file.write_text(text))
-    if shared_metric(costs):
-      save_tradeoff(costs, workdir / "bench.png")
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): make --workdir writable"
-    ) from error
+  table, picture = _files(workdir)
+  with writing(table, _WRITABLE):
+    replace_file(table, lambda file: file.write_text(text))
+  if shared_metric(costs):
+    with writing(picture, _WRITABLE):
+      save_tradeoff(costs, picture)
+
+
+def _files(workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+  """Return the paths of the table and the picture."""
+  return workdir / "bench.json", workdir / "bench.png"
+
+
+def _check_files(workdir: pathlib.Path) -> None:
+  """Raise RunError before the work if a file cannot be written."""
+  for path in _files(workdir):
+    with writing(path, _WRITABLE):
+      probe(path)

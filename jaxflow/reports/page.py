@@ -11,8 +11,8 @@ import jax
 import jaxflow
 from jaxflow import figures
 from jaxflow.config import flatten
-from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import replace_file
+from jaxflow.errors import UsageError, named
+from jaxflow.files import probe, replace_file, writing
 from jaxflow.parallel import processes
 from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
@@ -52,6 +52,8 @@ def report(
   calls = plan.sample.nfe if nfe is None else nfe
   with named(**({"nfe": "sample.nfe"} if nfe is None else {})):
     source.run.make_sampler(calls)
+  file = workdir / "report.html"
+  processes.once(lambda: _write(file))
   curves = functools.partial(_save_curves, workdir)
   with tempfile.TemporaryDirectory() as name:
     drawing = pathlib.Path(name) / "drawing.png"
@@ -64,7 +66,6 @@ def report(
     for title, save in _gallery(workdir, source, nfe=calls, num=num).items():
       parts += _picture(title, save, drawing)
   text = html.page(f"{plan.model.name} on {plan.data.name}", parts)
-  file = workdir / "report.html"
   processes.once(lambda: _write(file, text))
   return file
 
@@ -222,10 +223,10 @@ def _number(value: float | None, error: float | None) -> str:
   return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
-def _write(file: pathlib.Path, text: str) -> None:
-  try:
-    replace_file(file, lambda draft: draft.write_text(text))
-  except OSError as error:
-    raise RunError(
-      f"{file} cannot be written ({error.strerror}): make --workdir writable"
-    ) from error
+def _write(file: pathlib.Path, text: str | None = None) -> None:
+  """Write the page; without a text, see whether it can be written."""
+  with writing(file, "make --workdir writable"):
+    if text is None:
+      probe(file)
+    else:
+      replace_file(file, lambda draft: draft.write_text(text))
