@@ -14,6 +14,7 @@ from jaxflow.errors import RunError
 
 # Bytes that are written to see whether a disk is full.
 _PROBE = 2**16
+_WORKDIR = "make --workdir writable"
 
 
 def replace_file(
@@ -77,3 +78,16 @@ def writing(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): {remedy}"
     ) from error
+
+
+def check_workdir(workdir: Path, *names: str) -> None:
+  """Raise RunError before long work if files of a run cannot be written."""
+  for name in names:
+    with writing(workdir / name, _WORKDIR):
+      probe(workdir / name)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Replace a file of a run by a text."""
+  with writing(path, _WORKDIR):
+    replace_file(path, lambda draft: draft.write_text(text))

@@ -35,10 +35,6 @@ def write_stats(
 
   The file is one for `evaluation.reference`; a classifier that is trained goes
   beside it. Return the description in the file.
-
-  Raises:
-    UsageError: If a field is wrong, or the config names no network.
-    RunError: If the file cannot be written.
   """
   config_lib.check_limits(config)
   if options.split not in ("train", "test"):

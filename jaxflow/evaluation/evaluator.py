@@ -25,26 +25,14 @@ from jaxflow.training.state import TrainState
 class Evaluator:
   """Looks at real data at once, then judges `num` samples as often as asked.
 
-  Args:
-    run: The run.
-    mesh: The devices.
-    folder: Where trained classifiers and unfinished work are kept.
-    num: How many samples to generate.
-    kept: Of how many, real and generated, everything is kept.
-    names: Names of the metrics; None for all that apply.
-    say: Prints a line.
+  The folder keeps trained classifiers and unfinished work. Of `kept` samples,
+  real and generated, everything is kept. `names` None takes all metrics that
+  apply.
 
-  Attributes:
-    look: Computes the features of a batch.
-    judge: Compares samples with real data.
-    floor_seconds: How many seconds it took to judge fresh real data.
-    labels: Classes of generated samples [num], or None.
-    about: Seed, sizes, reference and networks, for JSON.
-    left_out: Why numbers are missing that were not asked for by name.
-
-  Raises:
-    UsageError: If a field is wrong, data are missing, or a metric is unknown
-      or cannot be computed.
+  `judge` compares samples with real data; fresh real ones took `floor_seconds`.
+  `labels` [num] are those of generated samples, or None. `about` holds seed,
+  sizes, reference and networks, for JSON; `left_out` says why numbers are
+  missing that nobody named.
   """
 
   def __init__(
@@ -156,12 +144,8 @@ class Evaluator:
   ) -> SampleSummary | None:
     """Generate samples and look at them; None after an interruption.
 
-    Args:
-      state: The run's state.
-      nfe: Network calls per sample.
-      ema: The average, "online" for the parameters; default: `sample.ema`.
-      partial: Where unfinished work is kept.
-      interrupted: Whether to stop; asked after every batch.
+    They are of the average `ema`, default `sample.ema`. `partial` keeps
+    unfinished work; whether to stop is asked after every batch.
     """
     plan = self.run.plan
     stream = functools.partial(

@@ -44,19 +44,8 @@ def flow_scores(
   Likelihoods are those of the network without guidance; of held-out samples,
   beside those that it has of training data, or those of the true distribution
   where that is known. Trajectories are as the run is sampled, by Euler steps.
-
-  Args:
-    run: The run.
-    state: Its state.
-    names: As of `wanted_numbers`.
-    left_out: Takes the name of a number that cannot be computed or trusted, and
-      the reason; None raises an error.
-
-  Raises:
-    UsageError: If the grid of times does not reach from noise to data, or a
-      number that is named does not apply.
-    RunError: If a likelihood or a trajectory is not finite, or a likelihood
-      cannot be trusted.
+  `left_out` takes the name of a number that cannot be computed or trusted, and
+  the reason; None raises an error.
   """
   plan = run.plan
   wanted = wanted_numbers(plan, names)
@@ -83,14 +72,9 @@ def flow_scores(
 
 
 def wanted_numbers(plan: Plan, names: Collection[str] | None) -> list[str]:
-  """Return which of these numbers to compute.
+  """Return which of these numbers to compute, by names of any metrics or None.
 
-  Args:
-    plan: The run's plan.
-    names: Names of them and of other metrics; None for all that apply.
-
-  Raises:
-    UsageError: If a number that is named does not apply.
+  None takes all that apply; of a name that does not, it raises UsageError.
   """
   options, reasons = plan.evaluation.flow, {}
   if not plan.model.method.teaches:
@@ -146,9 +130,6 @@ def _settled(
 
   Where the prediction gives no velocity at the end of the path, the likelihood
   must not depend on the last thousandth either. Return it and its times.
-
-  Raises:
-    RunError: If it still depends on one of them.
   """
   path, times = run.model.path, _times(run.plan)
   found = _likelihood(run, params, held, times)

@@ -28,40 +28,31 @@ def make_extractor(
 
   All processes of a job must call it. The name "none" gives None; `folder`
   keeps a trained classifier.
-
-  Raises:
-    UsageError: If an option is wrong, a file is not what it should be, or the
-      data are no images.
-    RunError: If a classifier cannot be written.
   """
   if plan.network != "none":
     _check_images(plan, data_plan)
   if not plan.trained:
     return processes.together(plan.extractor)
-
-  def held_out() -> data.Source:
-    try:
-      return load_data(data_plan, "test", labels=True)
-    except data.NoSplitError as error:
-      raise UsageError(
-        f"evaluation.network.name='classifier' is measured on held-out images, "
-        f"and {error}; choose another network, or none"
-      ) from error
-
   train = processes.together(lambda: load_data(data_plan, "train", labels=True))
   made = processes.together(
     lambda: plan.extractor(
       data_shape=train.shape, num_classes=train.num_classes
     )
   )
-  return trained(
-    made,
-    data_plan.name,
-    processes.together(lambda: _read(train, _MOST_TRAIN)),
-    lambda: _read(held_out(), _MOST_TEST),
-    folder,
-    say=say,
-  )
+  try:
+    return trained(
+      made,
+      data_plan.name,
+      processes.together(lambda: _read(train, _MOST_TRAIN)),
+      lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
+      folder,
+      say=say,
+    )
+  except data.NoSplitError as error:
+    raise UsageError(
+      f"evaluation.network.name={plan.network!r} needs held-out images, and "
+      f"{error}; choose another network, or none"
+    ) from error
 
 
 def _check_images(plan: EvaluationPlan, data_plan: DataPlan) -> None:

@@ -17,7 +17,7 @@ from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores, wanted_numbers
 from jaxflow.evaluation.streams import Partial, remove_partials
-from jaxflow.files import probe, replace_file, writing
+from jaxflow.files import check_workdir, write_text
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
@@ -27,7 +27,6 @@ from jaxflow.training.state import TrainState
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
-_WRITABLE = "make --workdir writable"
 
 
 def evaluate_in(
@@ -46,14 +45,9 @@ def evaluate_in(
   trajectories begin anew.
   """
   folder, file = workdir / "evaluation", workdir / "evaluation.json"
-
-  def check() -> None:
-    # Unfinished work goes into the folder.
-    for path in (file, folder / "partial"):
-      with writing(path, _WRITABLE):
-        probe(path)
-
-  processes.once(check)
+  # Unfinished work goes into the folder.
+  names = file.name, f"{folder.name}/partial"
+  processes.once(lambda: check_workdir(workdir, *names))
   rows = evaluate_state(run, state, mesh, folder, nfe=nfe, say=say)
   processes.once(lambda: _write(run.plan, rows, file))
   processes.once(lambda: remove_partials(folder))
@@ -71,24 +65,11 @@ def evaluate_state(
 ) -> list[dict[str, Any]]:
   """Compare the samples of a state with held-out data.
 
-  Args:
-    run: The run.
-    state: Its state, or the average that is sampled.
-    mesh: The devices.
-    folder: Where trained classifiers and unfinished work are kept.
-    nfe: Network calls per sample, one evaluation each; default: the plan's.
-    say: Prints a line.
-
-  Returns:
-    A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
-    `networks`, `samples_per_second`, `scores` (name -> Score) and `left_out`
-    (name -> reason). Likelihood and trajectories of the velocity stand in a row
-    whose `nfe` is None.
-
-  Raises:
-    UsageError: If an argument is wrong, data are missing, or no number can be
-      computed of them.
-    RunError: If samples are not finite, or a file cannot be written.
+  The folder keeps trained classifiers and unfinished work. Return a row for
+  each of `nfe`, network calls per sample (default: the plan's): `model`, `nfe`,
+  `step`, `ema`, `seed`, `num`, `reference`, `networks`, `samples_per_second`,
+  `scores` (name -> Score) and `left_out` (name -> reason). Likelihood and
+  trajectories of the velocity stand in a row whose `nfe` is None.
   """
   plan, options = run.plan, run.plan.evaluation
   with named(**({} if nfe else {"nfe": "evaluation.nfe"})):
@@ -183,8 +164,7 @@ def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     "rows": plain,
   }
   text = json.dumps(values, indent=2) + "\n"
-  with writing(path, _WRITABLE):
-    replace_file(path, lambda draft: draft.write_text(text))
+  write_text(path, text)
 
 
 def _speed(

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from jaxflow import data, metrics
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
-from jaxflow.files import save_arrays
+from jaxflow.files import save_arrays, writing
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
@@ -70,13 +70,8 @@ class Partial:
       self._saved = time.monotonic()
 
   def _write(self, collector: Collector) -> None:
-    try:
+    with writing(self._path, "make room, or make its folder writable"):
       save_arrays(self._path, collector.save())
-    except OSError as error:
-      raise RunError(
-        f"{self._path} cannot be written ({error.strerror}): make room, or "
-        "make its folder writable"
-      ) from error
 
   def remove(self) -> None:
     """Remove the file of this process: the work is done."""
@@ -120,18 +115,10 @@ def collect(
 ) -> metrics.SampleSummary | None:
   """Return the summary of a stream of samples, or None after an interruption.
 
-  Args:
-    stream: From the number of the first sample to batches: number of their
-      first sample, how many rows count, the rows.
-    look: Computes outputs of the rows.
-    kept: Of how many samples, the first ones, everything is kept.
-    labels: Classes of all samples, or None.
-    partial: Where to keep unfinished work, for another process to resume.
-    progress: Says how far it is.
-    interrupted: Whether to stop; asked after every batch.
-
-  Raises:
-    RunError: If a sample is not finite, or a file cannot be written.
+  From the number of its first sample, a stream gives batches: the number of
+  their first sample, how many rows count, the rows. Of the first `kept` samples
+  everything is kept; `labels` are of all. `partial` keeps unfinished work, for
+  another process to resume. Whether to stop is asked after every batch.
   """
   collector = Collector(kept=kept)
   if partial is not None:
@@ -180,9 +167,6 @@ def real_parts(plan: Plan) -> tuple[Part, Part]:
 
   These are of the other split. Without one, both are halves of the split, in an
   order that the seed decides.
-
-  Raises:
-    UsageError: If the split, or the data, are not there.
   """
   split, seed = plan.evaluation.split, plan.seed
   other = {"test": "train", "train": "test"}[split]

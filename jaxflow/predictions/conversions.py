@@ -139,12 +139,7 @@ def on_path(
 def regular_times(
   path: Path, prediction: Parameterization
 ) -> tuple[float, float]:
-  """Return the ends of the times at which a prediction gives a velocity.
-
-  Example:
-    >>> regular_times(paths.Linear(), "data")
-    (0.001, 1.0)
-  """
+  """Return the ends of the times at which a prediction gives a velocity."""
   if prediction == "edm":
     prediction = "data"
   with jax.ensure_compile_time_eval():

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import probe, replace_file, writing
+from jaxflow.files import check_workdir, write_text, writing
 from jaxflow.parallel import processes
 from jaxflow.reports.costs import Cost, Quality, save_tradeoff, shared_metric
 from jaxflow.reports.quality import DataDistance, evaluated_scores
@@ -36,8 +36,6 @@ from jaxflow.reports.timing import TimedSampler, sampler_costs
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
-
-_WRITABLE = "make --workdir writable"
 
 
 def bench(
@@ -56,16 +54,10 @@ def bench(
   teacher's solver is the one whose samples are nearest to held-out data with as
   many calls.
 
-  Args:
-    workdir: The run's folder.
-    nfe: Network calls per sample; default: those of `NFE` that its sampler can
-      make, or else the plan's.
-    batch: Samples at a time; default: `BATCH`.
-    teacher: The folder of another run; default: the teacher in the run's own
-      checkpoint, if it has one.
-    teacher_nfe: Network calls per sample of the teacher; default: as `nfe`.
-    seconds: How long to time the samplers of a batch.
-    say: Prints a line.
+  The calls per sample are by default those of `NFE` that its sampler can make,
+  or else the plan's; the teacher's are the run's. `teacher` is the folder of
+  another run, by default the one in the run's own checkpoint. The samplers of a
+  batch are timed for so many seconds.
   """
   for size in batch:
     if size < 1:
@@ -84,7 +76,7 @@ def bench(
       "teacher; give one, teacher=FOLDER"
     )
   plan = student.plan
-  processes.once(lambda: _check_files(workdir))
+  processes.once(lambda: check_workdir(workdir, "bench.json", "bench.png"))
   try:
     distance = DataDistance(plan)
   except UsageError as error:
@@ -176,21 +168,8 @@ def _write(
   """Write the file and, where all have a metric, the picture."""
   rows = [dataclasses.asdict(cost) for cost in costs]
   text = json.dumps(header | {"rows": rows}, indent=2) + "\n"
-  table, picture = _files(workdir)
-  with writing(table, _WRITABLE):
-    replace_file(table, lambda file: file.write_text(text))
+  write_text(workdir / "bench.json", text)
   if shared_metric(costs):
-    with writing(picture, _WRITABLE):
+    picture = workdir / "bench.png"
+    with writing(picture, "make --workdir writable"):
       save_tradeoff(costs, picture)
-
-
-def _files(workdir: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  """Return the paths of the table and the picture."""
-  return workdir / "bench.json", workdir / "bench.png"
-
-
-def _check_files(workdir: pathlib.Path) -> None:
-  """Raise RunError before the work if a file cannot be written."""
-  for path in _files(workdir):
-    with writing(path, _WRITABLE):
-      probe(path)
