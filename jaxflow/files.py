@@ -1,7 +1,9 @@
 """Files that are whole or not there."""
 
 import contextlib
+import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import RunError
+
+# Bytes that are written to see whether a disk is full.
+_PROBE = 2**16
+_WORKDIR = "make --workdir writable"
 
 
 def replace_file(
@@ -51,6 +57,18 @@ def save_arrays(
   replace_file(path, save)
 
 
+def probe(path: str | os.PathLike[str]) -> None:
+  """Raise OSError where `replace_file` would, before long work."""
+  target = Path(path)
+  if target.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryFile(dir=target.parent) as file:
+    file.write(bytes(_PROBE))
+    file.flush()
+    os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
   """Raise a RunError with a remedy where the file cannot be written."""
@@ -60,3 +78,16 @@ def writing(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
     raise RunError(
       f"{path} cannot be written ({error.strerror}): {remedy}"
     ) from error
+
+
+def check_workdir(workdir: Path, *names: str) -> None:
+  """Raise RunError before long work if files of a run cannot be written."""
+  for name in names:
+    with writing(workdir / name, _WORKDIR):
+      probe(workdir / name)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Replace a file of a run by a text."""
+  with writing(path, _WORKDIR):
+    replace_file(path, lambda draft: draft.write_text(text))

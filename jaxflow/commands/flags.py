@@ -176,12 +176,10 @@ def _check_required(command: Command, values: Values) -> None:
 
 def check_writable(out: pathlib.Path) -> None:
   """Try before long work whether a file can be written."""
+  from jaxflow.files import probe
+
   try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    existed = out.exists()
-    out.open("ab").close()
-    if not existed:
-      out.unlink()
+    probe(out)
   except OSError as error:
     raise UsageError(
       f"--out={out} cannot be written ({error.strerror}): give another file, "

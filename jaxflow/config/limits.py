@@ -61,7 +61,8 @@ LIMITS = {
   "evaluation.kept": _SAMPLES,
   "evaluation.batch_size": COUNT,
   "evaluation.flow.num": _SEVERAL,
-  "evaluation.flow.steps": COUNT,
+  # Half as many confirm the likelihood.
+  "evaluation.flow.steps": Range("2 or more", lambda x: x >= 2),
   "evaluation.flow.probes": COUNT,
   "evaluation.flow.levels": _SEVERAL,
   "evaluation.during.every": AMOUNT,

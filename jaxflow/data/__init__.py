@@ -9,6 +9,7 @@ from jaxflow.data.loading import known_mixture, latent_space, load
 from jaxflow.data.sets import toy
 from jaxflow.data.source import (
   Dataset,
+  NoSplitError,
   Source,
   digest,
   from_arrays,
@@ -25,6 +26,7 @@ __all__ = [
   "LatentSpace",
   "Latents",
   "Mixed",
+  "NoSplitError",
   "Pairs",
   "Prefetch",
   "SampledBatches",

@@ -10,6 +10,10 @@ import numpy as np
 from jaxflow.errors import UsageError
 
 
+class NoSplitError(UsageError):
+  """A data set is there, but has no such split."""
+
+
 class Source(Protocol):
   """One split of a data set, in memory or not."""
 

@@ -6,8 +6,8 @@ import pathlib
 from typing import Any
 
 from jaxflow import metrics
-from jaxflow.errors import RunError, UsageError
-from jaxflow.files import replace_file
+from jaxflow.errors import UsageError
+from jaxflow.files import replace_file, writing
 from jaxflow.parallel import processes
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
@@ -21,9 +21,6 @@ class Best:
   step. `best.json` is written before and after a checkpoint, with the old and
   the new one in between, so it always tells the value of the one that is there.
   No `metric`, "", keeps none.
-
-  Raises:
-    UsageError: If there is no such metric, or `best.json` cannot be read.
   """
 
   def __init__(self, workdir: pathlib.Path, metric: str):
@@ -75,12 +72,7 @@ class Best:
     text = json.dumps({"checkpoints": entries}, indent=2) + "\n"
 
     def write():
-      try:
+      with writing(path, "make room, or make --workdir writable"):
         replace_file(path, lambda draft: draft.write_text(text))
-      except OSError as error:
-        raise RunError(
-          f"{path} cannot be written ({error.strerror}): make room, or make "
-          "--workdir writable"
-        ) from error
 
     processes.once(write)

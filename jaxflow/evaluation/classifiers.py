@@ -21,8 +21,8 @@ import numpy as np
 import optax
 
 from jaxflow import data
-from jaxflow.errors import RunError, UsageError
-from jaxflow.files import save_arrays
+from jaxflow.errors import UsageError
+from jaxflow.files import save_arrays, writing
 from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
 from jaxflow.parallel import processes
@@ -52,10 +52,6 @@ def trained(
   It is trained on labelled images of the data set `name`; `held_out` reads
   others, on which its accuracy is measured. `folder` keeps it if it has no file
   of its own.
-
-  Raises:
-    UsageError: If its own file holds something else.
-    RunError: If its file cannot be written.
   """
   # They decide the parameters.
   wanted = {
@@ -197,13 +193,9 @@ def _write(path: pathlib.Path, params: PyTree, about: dict[str, Any]) -> None:
   leaves = jax.tree_util.tree_leaves_with_path(params)
   arrays = {_key(place): leaf for place, leaf in leaves}
   arrays[_ABOUT] = np.array(json.dumps(about))
-  try:
+  remedy = "make its folder writable, or give evaluation.network.file"
+  with writing(path, remedy):
     save_arrays(path, arrays)
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): make its folder writable, "
-      "or give evaluation.network.file"
-    ) from error
 
 
 def _key(path: Any) -> str:

@@ -42,11 +42,6 @@ def extraction(
   Outputs are those that `Collector.add` takes, of all networks; `params` holds
   the networks' by name. Where samples are latents, `decode` makes the images
   that networks see, and `params` has its weights as "decoder".
-
-  Example:
-    >>> outputs = extraction([])({}, jnp.array([[1.0], [jnp.nan]]))
-    >>> sorted(outputs), outputs["finite"].tolist()
-    (['finite', 'samples'], [True, False])
   """
 
   def outputs_of(params, samples):
@@ -64,16 +59,7 @@ def extraction(
 class Collector:
   """Reduces batches; of the first `kept` samples it keeps everything.
 
-  Attributes:
-    seen: How many samples it has met, over all processes.
-
-  Example:
-    >>> collector = Collector(kept=2)
-    >>> rows = np.array([[1.0], [2.0], [3.0]])
-    >>> collector.add(0, 3, {"samples": rows, "features/pixels": rows})
-    >>> drawn = collector.drawn()
-    >>> drawn.num, drawn.samples.tolist(), drawn.moments["pixels"].mean.tolist()
-    (3, [[1.0], [2.0]], [2.0])
+  `seen` is the number of samples that it has met, over all processes.
   """
 
   def __init__(self, *, kept: int):
@@ -87,12 +73,10 @@ class Collector:
   def add(self, first: int, count: int, outputs: Mapping[str, Any]) -> None:
     """Take a batch in; all processes must call it alike.
 
-    Args:
-      first: Number of its first sample; batches come in their order.
-      count: How many of its rows count, from the first on.
-      outputs: Arrays [B, ...] over all devices: "samples", and of each network
-        "features/NAME", perhaps "spatial/NAME", "logits/NAME", "classes/NAME";
-        "finite" [B] says which samples are, True for all where it is missing.
+    Batches come in the order of their `first` samples; `count` rows count.
+    Outputs are arrays [B, ...] over all devices: "samples", and of each network
+    "features/NAME", perhaps "spatial/NAME", "logits/NAME", "classes/NAME";
+    "finite" [B] says which samples are, True for all where it is missing.
     """
     keep = max(0, min(count, self._kept - first))
     for key, value in outputs.items():
@@ -126,11 +110,7 @@ class Collector:
       _join(self._moments, {name: Moments.of(rows)}, Moments.merge)
 
   def drawn(self, label: np.ndarray | None = None) -> SampleSummary:
-    """Return the summary of all processes; `label` is of all samples, [N].
-
-    Raises:
-      NotFiniteError: A sample is not finite.
-    """
+    """Return the summary of all processes; `label` is of all samples, [N]."""
     broken, moments, confidences = {}, {}, {}
     for arrays in processes.each(self._sums()):
       _join(broken, _broken_of(arrays), operator.add)

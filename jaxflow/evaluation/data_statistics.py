@@ -35,10 +35,6 @@ def write_stats(
 
   The file is one for `evaluation.reference`; a classifier that is trained goes
   beside it. Return the description in the file.
-
-  Raises:
-    UsageError: If a field is wrong, or the config names no network.
-    RunError: If the file cannot be written.
   """
   config_lib.check_limits(config)
   if options.split not in ("train", "test"):
@@ -73,7 +69,7 @@ def write_stats(
     "split": options.split,
     "seed": seed,
   }
-  index = streams.choose(source, num, seed)
+  index = streams.choose(streams.whole(source), num, seed)
   work = {**about, "num": num, "kept": plan.kept, "config": str(data_plan)}
   work["identity"] = processes.together(lambda: streams.identity(source))
   partial = streams.Partial(out.parent, work)

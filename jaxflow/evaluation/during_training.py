@@ -177,6 +177,7 @@ def watcher(
     log=log,
   )
   names = evaluator.judge.names
+  evaluator.check_any(names)
   if options.best and options.best not in names:
     raise UsageError(
       f"evaluation.during.best={options.best!r} cannot be computed of this "

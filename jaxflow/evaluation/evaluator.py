@@ -3,13 +3,14 @@
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
+from jaxflow.errors import UsageError
 from jaxflow.evaluation import streams
 from jaxflow.evaluation.networks import make_extractor
 from jaxflow.evaluation.statistics import read_reference
@@ -17,36 +18,21 @@ from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import streamer
-from jaxflow.runs.inputs import load_data
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
-
-# The split of fresh real samples, beside the one that is compared with.
-_OTHER = {"test": "train", "train": "test"}
 
 
 class Evaluator:
   """Looks at real data at once, then judges `num` samples as often as asked.
 
-  Args:
-    run: The run.
-    mesh: The devices.
-    folder: Where trained classifiers and unfinished work are kept.
-    num: How many samples to generate.
-    kept: Of how many, real and generated, everything is kept.
-    names: Names of the metrics; None for all that apply.
-    log: Takes a line.
+  The folder keeps trained classifiers and unfinished work. Of `kept` samples,
+  real and generated, everything is kept. `names` None takes all metrics that
+  apply.
 
-  Attributes:
-    look: Computes the features of a batch.
-    judge: Compares samples with real data.
-    floor_seconds: How many seconds it took to judge fresh real data.
-    labels: Classes of generated samples [num], or None.
-    about: Seed, sizes, reference and networks, for JSON.
-
-  Raises:
-    UsageError: If a field is wrong, data are missing, or a metric is unknown
-      or cannot be computed.
+  `judge` compares samples with real data; fresh real ones took `floor_seconds`.
+  `labels` [num] are those of generated samples, or None. `about` holds seed,
+  sizes, reference and networks, for JSON; `left_out` says why numbers are
+  missing that nobody named.
   """
 
   def __init__(
@@ -62,6 +48,7 @@ class Evaluator:
   ):
     self.run, self.mesh, self.num, self.kept = run, mesh, num, kept
     self._folder, self._log = folder, log
+    self.left_out: dict[str, str] = {}
     plan, options = run.plan, run.plan.evaluation
     if names is not None:
       names = [x for x in names if not metrics.of_velocity(x)]
@@ -74,12 +61,17 @@ class Evaluator:
     self.look = streams.make_look(networks, decoder, mesh)
     weights = [x.sha256 for x in networks]
     # A file of statistics holds the moments: only rows are computed here.
-    reference, labels = self._see(
-      options.split, kept if stored else None, weights
-    )
+    held, others = processes.together(lambda: streams.real_parts(plan))
+    reference, labels = self._see(held, kept if stored else None, weights)
     if stored is not None:
       reference = stored.replace_in(reference)
-    fresh, _ = self._see(_OTHER[options.split], num, weights)
+    if len(held.rows) < len(held.source):
+      log(
+        f"note: {plan.data.name} has one split: real data are one half of it, "
+        f"{'all of it' if stored else 'the other half'} is the reference"
+      )
+    fresh, _ = self._see(others, num, weights)
+    self.num_fresh = fresh.num
     began = time.perf_counter()
     self.judge: metrics.Judge = metrics.Judge(
       reference,
@@ -87,6 +79,7 @@ class Evaluator:
       names=names,
       mixture=data.known_mixture(plan.data.name),
       seed=plan.seed,
+      left_out=self.leave_out,
     )
     self.floor_seconds = time.perf_counter() - began
     self.labels: np.ndarray | None = None
@@ -113,6 +106,28 @@ class Evaluator:
       },
     }
 
+  def leave_out(self, name: str, reason: str) -> None:
+    """Note, and say once, why a number is missing."""
+    if self.left_out.get(name) != reason:
+      self._log(f"{name} is left out: {reason}")
+    self.left_out[name] = reason
+
+  def check_any(self, found: Collection[str]) -> None:
+    """Raise UsageError if there is no number to give."""
+    if found:
+      return
+    split = self.run.plan.evaluation.split
+    raise UsageError(
+      f"evaluation.split={split!r}: {self.about['reference']['num']} samples "
+      f"there and {self.num_fresh} fresh ones allow no metric ({self.reason}); "
+      "give more data"
+    )
+
+  @property
+  def reason(self) -> str:
+    """Why the first number is missing, without the remedy."""
+    return next(iter(self.left_out.values()), "none applies").split(";")[0]
+
   @property
   def ema(self) -> str:
     """The average that samples come from."""
@@ -129,12 +144,8 @@ class Evaluator:
   ) -> SampleSummary | None:
     """Generate samples and look at them; None after an interruption.
 
-    Args:
-      state: The run's state.
-      nfe: Network calls per sample.
-      ema: The average, "online" for the parameters; default: `sample.ema`.
-      partial: Where unfinished work is kept.
-      interrupted: Whether to stop; asked after every batch.
+    They are of the average `ema`, default `sample.ema`. `partial` keeps
+    unfinished work; whether to stop is asked after every batch.
     """
     plan = self.run.plan
     stream = functools.partial(
@@ -162,22 +173,22 @@ class Evaluator:
     return functools.cache(lambda nfe: streamer(self.run, nfe, self.mesh))
 
   def _see(
-    self, split: str, num: int | None, weights: Sequence[str]
+    self, part: streams.Part, num: int | None, weights: Sequence[str]
   ) -> tuple[SampleSummary, np.ndarray | None]:
-    """Return a summary of samples of a split, and their labels.
+    """Return a summary of samples of a part, and their labels.
 
     `weights` are hashes of the networks' weights.
     """
-    plan = self.run.plan
+    plan, source = self.run.plan, part.source
 
     def choose():
-      source = load_data(plan.data, split)
-      index = streams.choose(source, num or len(source), plan.seed)
+      index = streams.choose(part, num or len(part.rows), plan.seed)
       labels = streams.labels_of(source, index)
-      return source, index, labels, streams.identity(source)
+      return index, labels, streams.identity(source)
 
-    source, index, labels, identity = processes.together(choose)
-    work = {"split": split, "num": num, "kept": self.kept, "weights": weights}
+    index, labels, identity = processes.together(choose)
+    which = source.split, part.rows[:1].tolist(), len(part.rows)
+    work = {"split": which, "num": num, "kept": self.kept, "weights": weights}
     # The config does not tell data that the caller gives from others.
     work |= {"config": plan.config.to_dict(), "identity": identity}
     drawn = streams.collect(

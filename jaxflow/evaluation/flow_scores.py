@@ -1,69 +1,170 @@
 """Likelihood and trajectories by the ODE of a run's velocity."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics, paths
-from jaxflow.errors import UsageError
-from jaxflow.evaluation.streams import choose, labels_of
-from jaxflow.metrics import Estimate, Likelihood, Score
+from jaxflow.errors import RunError, UsageError
+from jaxflow.evaluation.streams import Part, choose, labels_of, real_parts
+from jaxflow.metrics import Likelihood, Score
+from jaxflow.metrics.table import OF_VELOCITIES
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
-from jaxflow.runs.inputs import load_data
+from jaxflow.predictions.conversions import regular_times
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import ModelFn, PyTree
 
+_LIKELIHOODS, _TRAJECTORIES = OF_VELOCITIES[:2], OF_VELOCITIES[2:]
 # Random streams beside each other: probes, uniform noise of levels, noise.
 _PROBES, _LEVELS, _NOISE = range(3)
 # Up to so many numbers a sample, the trace is computed and not estimated.
 _EXACT = 8
+# Nats per number by which a likelihood may change with the steps, and how often
+# these are doubled until it does not.
+_TOLERANCE, _DOUBLINGS = 0.05, 3
+
+# Samples [N, ...] and their labels [N] or None.
+Samples = tuple[np.ndarray, np.ndarray | None]
 
 
-def flow_scores(run: Run, state: TrainState) -> dict[str, Score]:
+def flow_scores(
+  run: Run,
+  state: TrainState,
+  *,
+  names: Collection[str] | None = None,
+  left_out: Callable[[str, str], None] | None = None,
+) -> dict[str, Score]:
   """Compute likelihood, straightness, curvature and truncation.
 
   Likelihoods are those of the network without guidance; of held-out samples,
   beside those that it has of training data, or those of the true distribution
   where that is known. Trajectories are as the run is sampled, by Euler steps.
-
-  Return {} where `evaluation.flow.num` is 0 or the network is no velocity.
-
-  Raises:
-    UsageError: If the grid of times does not reach from noise to data.
-    RunError: If a likelihood or a trajectory is not finite.
+  `left_out` takes the name of a number that cannot be computed or trusted, and
+  the reason; None raises an error.
   """
-  model, plan = run.model, run.plan
-  options = plan.evaluation.flow
-  if not options.num or not model.method.teaches:
+  plan = run.plan
+  wanted = wanted_numbers(plan, names)
+  if not wanted:
     return {}
-  params = run.select(state, plan.sample.ema)
   # Each process computes alike, on a device of its own.
-  params = processes.gather(params)
-  times = _times(plan)
-  split = plan.evaluation.split
-  held, labels = _samples(plan, split)
-  nats = _likelihood(run, params, held, labels, times)
+  params = processes.gather(run.select(state, plan.sample.ema))
+  held, others = processes.together(lambda: _samples(plan))
+  found: dict[str, Score] = {}
+  for group, compute in (
+    (_LIKELIHOODS, lambda: _likelihoods(run, params, held, others)),
+    (_TRAJECTORIES, lambda: _path_scores(run, params, held[1])),
+  ):
+    asked = [name for name in group if name in wanted]
+    try:
+      scores = compute() if asked else {}
+      found |= {name: scores[name] for name in asked}
+    except (UsageError, RunError) as error:
+      if left_out is None:
+        raise
+      for name in asked:
+        left_out(name, str(error))
+  return found
+
+
+def wanted_numbers(plan: Plan, names: Collection[str] | None) -> list[str]:
+  """Return which of these numbers to compute, by names of any metrics or None.
+
+  None takes all that apply; of a name that does not, it raises UsageError.
+  """
+  options, reasons = plan.evaluation.flow, {}
+  if not plan.model.method.teaches:
+    why = f"the network of {plan.model.name!r} is no velocity; leave it out"
+    reasons = dict.fromkeys(OF_VELOCITIES, why)
+  elif not options.num:
+    why = "evaluation.flow.num=0; give 2 or more"
+    reasons = dict.fromkeys(OF_VELOCITIES, why)
+  elif not options.levels:
+    why = "evaluation.flow.levels=0; give the number of grey values, 256 say"
+    reasons = {"bits_per_dimension": why}
+  if names is None:
+    return [name for name in OF_VELOCITIES if name not in reasons]
+  for name in names:
+    if name in reasons:
+      raise UsageError(f"metric {name!r}: {reasons[name]}")
+  return [name for name in OF_VELOCITIES if name in names]
+
+
+def _likelihoods(
+  run: Run, params: Any, held: Samples, others: Samples
+) -> dict[str, Score]:
+  """Compute likelihoods of held-out samples, beside those of others."""
+  plan = run.plan
+  levels = plan.evaluation.flow.levels
+  nats, times = _settled(run, params, held)
   mixture = data.known_mixture(plan.data.name)
   if mixture is None:
-    others, classes = _samples(plan, "train" if split == "test" else "test")
-    real = _likelihood(run, params, others, classes, times)
+    real = _likelihood(run, params, others, times)
   else:
-    real = Likelihood(nll=-mixture.log_density(held), size=held[0].size)
-  scores = {"negative_log_likelihood": _score(nats.mean, real.mean, nats, real)}
-  if options.levels:
-    bits, real_bits = (
-      x.bits_per_dimension(options.levels) for x in (nats, real)
+    real = Likelihood(nll=-mixture.log_density(held[0]), size=nats.size)
+  both = {"negative_log_likelihood": (nats.mean, real.mean)}
+  if levels:
+    bits, real_bits = (x.bits_per_dimension(levels) for x in (nats, real))
+    both["bits_per_dimension"] = bits, real_bits
+  return {
+    name: Score(
+      value=found.value,
+      error=found.error,
+      real=beside.value,
+      real_error=beside.error,
+      num=len(nats.nll),
+      real_num=len(real.nll),
     )
-    scores["bits_per_dimension"] = _score(bits, real_bits, nats, real)
-  found = _trajectories(run, params, labels, times)
-  return scores | {
-    name: Score(value=x.value, error=x.error, num=options.num)
-    for name, x in found.estimates().items()
+    for name, (found, beside) in both.items()
   }
+
+
+def _settled(
+  run: Run, params: Any, held: Samples
+) -> tuple[Likelihood, np.ndarray]:
+  """Compute the likelihood in so many steps that it depends on them no more.
+
+  Where the prediction gives no velocity at the end of the path, the likelihood
+  must not depend on the last thousandth either. Return it and its times.
+  """
+  path, times = run.model.path, _times(run.plan)
+  found = _likelihood(run, params, held, times)
+  first, _ = regular_times(path, run.model.prediction)
+  if first != path.t_min:
+    rest = np.append(times[times > first], first)
+    cut: Any = dataclasses.replace(cast(Any, path), t_min=first)
+    other = _likelihood(run, params, held, rest, path=cut)
+    if _apart(found, other) > _TOLERANCE:
+      raise RunError(
+        f"negative_log_likelihood={found.mean.value:.4g} nats, and "
+        f"{other.mean.value:.4g} without t < {first:g}: the velocity of a "
+        f"prediction of {run.model.prediction} divides the network's errors by "
+        "noise near data; train with another prediction"
+      )
+  before = _likelihood(run, params, held, np.append(times[:-1:2], times[-1]))
+  for _ in range(_DOUBLINGS):
+    if _apart(found, before) <= _TOLERANCE:
+      return found, times
+    middle = (times[1:] + times[:-1]) / 2
+    times = np.sort(np.concatenate([times, middle]))[::-1]
+    before, found = found, _likelihood(run, params, held, times)
+  if _apart(found, before) > _TOLERANCE:
+    steps = len(times) - 1
+    raise RunError(
+      f"negative_log_likelihood={before.mean.value:.4g} nats in {steps // 2} "
+      f"steps, and {found.mean.value:.4g} in {steps}: raise "
+      "evaluation.flow.steps"
+    )
+  return found, times
+
+
+def _apart(a: Likelihood, b: Likelihood) -> float:
+  """Return the mean distance of likelihoods in nats per number."""
+  return float(np.abs(a.nll - b.nll).mean()) / a.size
 
 
 def _times(plan: Plan) -> np.ndarray:
@@ -89,39 +190,28 @@ def _times(plan: Plan) -> np.ndarray:
   return times
 
 
-def _score(
-  found: Estimate, beside: Estimate, of: Likelihood, of_real: Likelihood
-) -> Score:
-  return Score(
-    value=found.value,
-    error=found.error,
-    real=beside.value,
-    real_error=beside.error,
-    num=len(of.nll),
-    real_num=len(of_real.nll),
-  )
+def _samples(plan: Plan) -> tuple[Samples, Samples]:
+  """Read random samples of both splits, and their labels."""
 
+  def read(part: Part) -> Samples:
+    index = choose(part, plan.evaluation.flow.num, plan.seed)
+    return part.source.take(index)["data"], labels_of(part.source, index)
 
-def _samples(plan: Plan, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """Read random samples of a split, and their labels."""
-
-  def read():
-    source = load_data(plan.data, split)
-    index = choose(source, plan.evaluation.flow.num, plan.seed)
-    return source.take(index)["data"], labels_of(source, index)
-
-  return processes.together(read)
+  held, others = real_parts(plan)
+  return read(held), read(others)
 
 
 def _likelihood(
   run: Run,
   params: Any,
-  samples: np.ndarray,
-  labels: np.ndarray | None,
+  held: Samples,
   times: np.ndarray,
+  *,
+  path: paths.Path | None = None,
 ) -> Likelihood:
   """Compute the likelihood of samples, dequantised where they have levels."""
   options, seed = run.plan.evaluation, run.plan.seed
+  samples, labels = held
   if options.flow.levels:
     key = _key(seed, _LEVELS)
     dequantised = metrics.dequantise(key, samples, options.flow.levels)
@@ -130,13 +220,25 @@ def _likelihood(
     _velocity(run.model.network_fn, params),
     samples,
     _key(seed, _PROBES),
-    path=run.model.path,
+    path=path or run.model.path,
     times=times,
     law="exact" if samples[0].size <= _EXACT else "rademacher",
     probes=options.flow.probes,
     batch_size=options.batch_size,
     cond=labels,
   )
+
+
+def _path_scores(
+  run: Run, params: Any, labels: np.ndarray | None
+) -> dict[str, Score]:
+  """Compute the scores of trajectories."""
+  found = _trajectories(run, params, labels, _times(run.plan))
+  num = run.plan.evaluation.flow.num
+  return {
+    name: Score(value=x.value, error=x.error, num=num)
+    for name, x in found.estimates().items()
+  }
 
 
 def _trajectories(

@@ -28,11 +28,6 @@ def make_extractor(
 
   All processes of a job must call it. The name "none" gives None; `folder`
   keeps a trained classifier.
-
-  Raises:
-    UsageError: If an option is wrong, a file is not what it should be, or the
-      data are no images.
-    RunError: If a classifier cannot be written.
   """
   if plan.network != "none":
     _check_images(plan, data_plan)
@@ -44,14 +39,20 @@ def make_extractor(
       data_shape=train.shape, num_classes=train.num_classes
     )
   )
-  return trained(
-    made,
-    data_plan.name,
-    processes.together(lambda: _read(train, _MOST_TRAIN)),
-    lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
-    folder,
-    log=log,
-  )
+  try:
+    return trained(
+      made,
+      data_plan.name,
+      processes.together(lambda: _read(train, _MOST_TRAIN)),
+      lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
+      folder,
+      log=log,
+    )
+  except data.NoSplitError as error:
+    raise UsageError(
+      f"evaluation.network.name={plan.network!r} needs held-out images, and "
+      f"{error}; choose another network, or none"
+    ) from error
 
 
 def _check_images(plan: EvaluationPlan, data_plan: DataPlan) -> None:

@@ -15,9 +15,9 @@ import jaxflow
 from jaxflow import metrics
 from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
-from jaxflow.evaluation.flow_scores import flow_scores
+from jaxflow.evaluation.flow_scores import flow_scores, wanted_numbers
 from jaxflow.evaluation.streams import Partial, remove_partials
-from jaxflow.files import replace_file
+from jaxflow.files import check_workdir, write_text
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
@@ -44,9 +44,12 @@ def evaluate_in(
   evaluation that is killed goes on at most 30 s back; likelihood and
   trajectories begin anew.
   """
-  folder = workdir / "evaluation"
+  folder, file = workdir / "evaluation", workdir / "evaluation.json"
+  # Unfinished work goes into the folder.
+  names = file.name, f"{folder.name}/partial"
+  processes.once(lambda: check_workdir(workdir, *names))
   rows = evaluate_state(run, state, mesh, folder, nfe=nfe, log=log)
-  processes.once(lambda: _write(run.plan, rows, workdir / "evaluation.json"))
+  processes.once(lambda: _write(run.plan, rows, file))
   processes.once(lambda: remove_partials(folder))
   return rows
 
@@ -62,27 +65,18 @@ def evaluate_state(
 ) -> list[dict[str, Any]]:
   """Compare the samples of a state with held-out data.
 
-  Args:
-    run: The run.
-    state: Its state, or the average that is sampled.
-    mesh: The devices.
-    folder: Where trained classifiers and unfinished work are kept.
-    nfe: Network calls per sample, one evaluation each; default: the plan's.
-    log: Takes a line.
-
-  Returns:
-    A row for each: `model`, `nfe`, `step`, `ema`, `seed`, `num`, `reference`,
-    `networks`, `samples_per_second` and `scores` (name -> Score). Likelihood
-    and trajectories of the velocity stand in a row whose `nfe` is None.
-
-  Raises:
-    UsageError: If an argument is wrong or data are missing.
-    RunError: If samples are not finite, or a file cannot be written.
+  The folder keeps trained classifiers and unfinished work. Return a row for
+  each of `nfe`, network calls per sample (default: the plan's): `model`, `nfe`,
+  `step`, `ema`, `seed`, `num`, `reference`, `networks`, `samples_per_second`,
+  `scores` (name -> Score) and `left_out` (name -> reason). Likelihood and
+  trajectories of the velocity stand in a row whose `nfe` is None.
   """
   plan, options = run.plan, run.plan.evaluation
   with named(**({} if nfe else {"nfe": "evaluation.nfe"})):
     # Before anything long begins: the counts may be wrong.
     draws = {n: drawer(run, n, mesh) for n in nfe or options.nfe}
+  with named(metric="evaluation.metrics"):
+    wanted_numbers(plan, options.metrics)
   counted = ", ".join(map(str, draws))
   log(
     f"{plan.model.name}, step {int(state.step)}, {plan.sample.ema}: "
@@ -107,16 +101,22 @@ def evaluate_state(
     **evaluator.about,
   }
   rows = []
-  wanted = set(options.metrics or ())
-  scores = {}
-  if not wanted or any(map(metrics.of_velocity, wanted)):
-    found = flow_scores(run, state)
-    scores = {k: v for k, v in found.items() if not wanted or k in wanted}
+  leave_out = None if options.metrics else evaluator.leave_out
+
+  def add(nfe: int | None, scores: dict[str, metrics.Score], **more: Any):
+    missing = {
+      name: reason
+      for name, reason in evaluator.left_out.items()
+      if (nfe is None) == metrics.of_velocity(name) and name not in scores
+    }
+    row = {**about, "nfe": nfe, **more, "scores": scores, "left_out": missing}
+    rows.append(row)
+
+  scores = flow_scores(run, state, names=options.metrics, left_out=leave_out)
   if scores:
-    rows.append(
-      {**about, "nfe": None, "num": options.flow.num, "scores": scores}
-    )
+    add(None, scores, num=options.flow.num)
   if not evaluator.judge.names:
+    evaluator.check_any(scores)
     return rows
   labels = evaluator.labels
   # Neither step nor config tells parameters in another precision, or labels of
@@ -139,9 +139,13 @@ def evaluate_state(
         "train again"
       ) from error
     num = min(options.num, plan.sample.batch_size)
+    if not scores:
+      raise RunError(
+        f"step {int(state.step)}, nfe={count}: the samples allow no metric "
+        f"({evaluator.reason}): train longer, or again"
+      )
     speed = _speed(draw, state, num, None if labels is None else labels[:num])
-    row = {**about, "nfe": count, "samples_per_second": speed, "scores": scores}
-    rows.append(row)
+    add(count, scores, samples_per_second=speed)
   return rows
 
 
@@ -160,12 +164,7 @@ def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     "rows": plain,
   }
   text = json.dumps(values, indent=2) + "\n"
-  try:
-    replace_file(path, lambda draft: draft.write_text(text))
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): make --workdir writable"
-    ) from error
+  write_text(path, text)
 
 
 def _speed(

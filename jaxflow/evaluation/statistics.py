@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import save_arrays
+from jaxflow.errors import UsageError, named
+from jaxflow.files import save_arrays, writing
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
@@ -48,21 +48,7 @@ def write_statistics(
   network: str,
   about: Mapping[str, Any],
 ) -> None:
-  """Write the statistics of real samples and facts about them, as .npz.
-
-  Example:
-    >>> import tempfile
-    >>> rows = np.random.default_rng(0).standard_normal((9, 2))
-    >>> drawn = SampleSummary(num=9, features={"net": rows},
-    ...               moments={"net": Moments.of(rows)})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder) / "stats.npz"
-    ...   write_statistics(path, drawn, "net", {"network": "net"})
-    ...   found, about = read_statistics(path, "net")
-    >>> found.num, about["num"], bool((found.moments["net"].mean
-    ...                                == drawn.moments["net"].mean).all())
-    (9, 9, True)
-  """
+  """Write the statistics of real samples and facts about them, as .npz."""
   arrays = {}
   for name, keys in ((network, _KEYS[0]), (f"{network}_spatial", _SPATIAL)):
     if name in drawn.moments:
@@ -71,13 +57,8 @@ def write_statistics(
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
-  try:
+  with writing(path, "give another file, or make room"):
     save_arrays(path, arrays)
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): give another file, or "
-      "make room"
-    ) from error
 
 
 def read_statistics(
@@ -87,10 +68,6 @@ def read_statistics(
 
   Published files have none, {}. How many samples they are of is unknown: they
   count as exact.
-
-  Raises:
-    UsageError: The file is missing, damaged, of another network, or holds no
-      statistics.
   """
   where = f"path={str(path)!r}"
   if not path.is_file():
@@ -180,11 +157,7 @@ class Stored:
     return {"file": self.path, "num": num, "about": dict(self.about)}
 
   def replace_in(self, reference: SampleSummary) -> SampleSummary:
-    """Replace computed statistics; rows are kept of as many as both have.
-
-    Raises:
-      UsageError: The features have another size.
-    """
+    """Replace computed statistics; rows are kept of as many as both have."""
     size = len(reference.moments[self.network].mean)
     found = len(self.drawn.moments[self.network].mean)
     if found != size:
@@ -205,12 +178,7 @@ class Stored:
 
 
 def read_reference(plan: Plan, network: Extractor | None) -> Stored | None:
-  """Read the statistics of `evaluation.reference`, None without a file.
-
-  Raises:
-    UsageError: There is no network, or the file is missing, damaged, or of
-      another network, other data or another split.
-  """
+  """Read the statistics of `evaluation.reference`, None without a file."""
   path = plan.evaluation.reference
   if not path:
     return None

@@ -6,17 +6,19 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
-from jaxflow.errors import RunError
+from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
-from jaxflow.files import save_arrays
+from jaxflow.files import save_arrays, writing
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import Plan
+from jaxflow.runs.inputs import load_data
 from jaxflow.types import Array
 
 # Samples that are read at once for their labels, or to know the data by.
@@ -68,13 +70,8 @@ class Partial:
       self._saved = time.monotonic()
 
   def _write(self, collector: Collector) -> None:
-    try:
+    with writing(self._path, "make room, or make its folder writable"):
       save_arrays(self._path, collector.save())
-    except OSError as error:
-      raise RunError(
-        f"{self._path} cannot be written ({error.strerror}): make room, or "
-        "make its folder writable"
-      ) from error
 
   def remove(self) -> None:
     """Remove the file of this process: the work is done."""
@@ -118,18 +115,10 @@ def collect(
 ) -> metrics.SampleSummary | None:
   """Return the summary of a stream of samples, or None after an interruption.
 
-  Args:
-    stream: From the number of the first sample to batches: number of their
-      first sample, how many rows count, the rows.
-    look: Computes outputs of the rows.
-    kept: Of how many samples, the first ones, everything is kept.
-    labels: Classes of all samples, or None.
-    partial: Where to keep unfinished work, for another process to resume.
-    progress: Says how far it is.
-    interrupted: Whether to stop; asked after every batch.
-
-  Raises:
-    RunError: If a sample is not finite, or a file cannot be written.
+  From the number of its first sample, a stream gives batches: the number of
+  their first sample, how many rows count, the rows. Of the first `kept` samples
+  everything is kept; `labels` are of all. `partial` keeps unfinished work, for
+  another process to resume. Whether to stop is asked after every batch.
   """
   collector = Collector(kept=kept)
   if partial is not None:
@@ -166,14 +155,52 @@ def make_look(
   )
 
 
-def choose(source: data.Source, num: int, seed: int) -> np.ndarray:
-  """Return the numbers of at most `num` samples of a source, in random order.
+class Part(NamedTuple):
+  """A source, and the numbers of its samples that may be used."""
+
+  source: data.Source
+  rows: np.ndarray
+
+
+def real_parts(plan: Plan) -> tuple[Part, Part]:
+  """Return the split to compare with, and the real samples beside it.
+
+  These are of the other split. Without one, both are halves of the split, in an
+  order that the seed decides.
+  """
+  split, seed = plan.evaluation.split, plan.seed
+  other = {"test": "train", "train": "test"}[split]
+  try:
+    reference = load_data(plan.data, split)
+  except data.NoSplitError as error:
+    raise UsageError(
+      f"evaluation.split={split!r}: {error}; set evaluation.split={other}: one "
+      "half of it is compared with the other"
+    ) from error
+  try:
+    fresh = load_data(plan.data, other)
+  except data.NoSplitError:
+    order = np.random.default_rng(seed).permutation(len(reference))
+    first, second = map(np.sort, np.array_split(order, 2))
+    return Part(reference, first), Part(reference, second)
+  return whole(reference), whole(fresh)
+
+
+def whole(source: data.Source) -> Part:
+  """Return all of a source."""
+  return Part(source, np.arange(len(source)))
+
+
+def choose(part: Part, num: int, seed: int) -> np.ndarray:
+  """Return the numbers of at most `num` samples of a part, in random order.
 
   Classes keep their shares where the labels are in memory.
   """
+  source, rows = part
   label = source.label if isinstance(source, data.Dataset) else None
   generator = np.random.default_rng(seed)
-  return metrics.random_subset(generator, len(source), num, label)
+  label = None if label is None else label[rows]
+  return rows[metrics.random_subset(generator, len(rows), num, label)]
 
 
 def identity(source: data.Source) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxflow.errors import NotFiniteError, UsageError, did_you_mean
 from jaxflow.metrics.estimates import Estimate
@@ -21,6 +21,7 @@ def compare(
   mixture: Mixture | None = None,
   k: int = 3,
   seed: int = 0,
+  left_out: Callable[[str, str], None] | None = None,
 ) -> dict[str, Estimate]:
   """Compute metrics of generated samples, by name, in the order of METRICS.
 
@@ -33,6 +34,8 @@ def compare(
     k: number of neighbours in precision, recall, density, coverage and the
       classifier of `recognised`.
     seed: seed of random directions, blocks and bootstraps.
+    left_out: takes the name of each metric that cannot be computed of these
+      samples, and the reason; None raises an error.
 
   Raises:
     UsageError: a name is unknown, a metric's needs are not met, there are too
@@ -60,16 +63,20 @@ def compare(
     for network in ["", *networks]
   }
   if names is None:
-    chosen = _applicable(inputs)
+    chosen = _applicable(inputs, few=left_out is not None)
   else:
     chosen = {name: _find(name, inputs) for name in names}
-  order = list(METRICS)
-  return {
-    name: _compute(name, METRICS[row], inputs[network])
-    for name, (row, network) in sorted(
-      chosen.items(), key=lambda item: order.index(item[1][0])
-    )
-  }
+  order, found = list(METRICS), {}
+  for name, (row, network) in sorted(
+    chosen.items(), key=lambda item: order.index(item[1][0])
+  ):
+    try:
+      found[name] = _compute(METRICS[row], inputs[network])
+    except (UsageError, NotFiniteError) as error:
+      if left_out is None:
+        raise type(error)(f"metric {name!r}: {error}") from error
+      left_out(name, str(error))
+  return found
 
 
 def _networks(drawn: SampleSummary) -> set[str]:
@@ -79,9 +86,12 @@ def _networks(drawn: SampleSummary) -> set[str]:
 
 
 def _applicable(
-  inputs: Mapping[str, MetricInputs],
+  inputs: Mapping[str, MetricInputs], *, few: bool
 ) -> dict[str, tuple[str, str]]:
-  """Return {name: (row, network)} of every metric whose needs are met."""
+  """Return {name: (row, network)} of every metric whose needs are met.
+
+  With `few` those as well that have too few samples.
+  """
   has_features = NEEDS["features"].num
   seen = any(has_features(side) for network, side in inputs.items() if network)
   found, known = {}, set()
@@ -93,7 +103,7 @@ def _applicable(
       # Two rows may give the same number: the first name counts.
       number = metric.compute, network
       has, least = _samples(metric, inputs[network])
-      if number not in known and has >= least:
+      if number not in known and has >= (1 if few else least):
         known.add(number)
         found[row.replace(NETWORK, network)] = row, network
   return found
@@ -126,20 +136,17 @@ def _find(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
   return row, network
 
 
-def _compute(name: str, metric: Metric, inputs: MetricInputs) -> Estimate:
-  """Compute one metric; begin every error message with its name."""
+def _compute(metric: Metric, inputs: MetricInputs) -> Estimate:
+  """Compute one metric."""
   has, least = _samples(metric, inputs)
   if has < least:
     raise UsageError(
-      f"metric {name!r}: {has} samples are too few, it takes at least {least}; "
-      "draw more or leave it out"
+      f"{has} samples are too few, it takes at least {least}; draw more or "
+      "leave it out"
     )
-  try:
-    estimate = metric.compute(inputs)
-  except UsageError as error:
-    raise UsageError(f"metric {name!r}: {error}") from error
+  estimate = metric.compute(inputs)
   if not all(map(math.isfinite, (estimate.value, estimate.error or 0.0))):
-    raise NotFiniteError(f"metric {name!r} is not finite: {estimate.value}")
+    raise NotFiniteError(f"its value {estimate.value} is not finite")
   if estimate.num is not None:
     return estimate
   streamed = metric.needs[0] in ("moments", "spatial moments", "confidences")

@@ -96,11 +96,13 @@ def gaussian_mmd(
     )
   if bandwidth is None:
     bandwidth = float(np.median(pdist(evenly(b, _MEDIAN_ROWS))))
+    if not bandwidth:
+      raise UsageError(
+        "bandwidth is 0, the median distance in the reference, whose samples "
+        "are mostly equal; take another metric"
+      )
   if not bandwidth > 0:
-    raise UsageError(
-      f"bandwidth is {bandwidth}; give a positive one, or a reference whose "
-      "samples differ"
-    )
+    raise UsageError(f"bandwidth={bandwidth}: give a positive one")
 
   def kernel(distances: Points) -> Points:
     return np.exp(-0.5 * np.square(distances / bandwidth))

@@ -97,7 +97,8 @@ class Judge:
   Args:
     reference: held-out real data.
     fresh: other real data, or None for no floor.
-    **options: as those of `compare`, `names` among them.
+    **options: as those of `compare`, `names` among them; `left_out` has a say
+      only where no names are given.
 
   Raises:
     UsageError: as `compare`.
@@ -122,6 +123,8 @@ class Judge:
     names: Sequence[str] | None = None,
     **options: Any,
   ):
+    if names is not None:
+      options["left_out"] = None
     self._reference, self._fresh = reference, fresh
     self._names, self._options = names, options
     self._floor: dict[str, Estimate] = {}

@@ -32,7 +32,7 @@ INCEPTION = "inception"
 NETWORK = "<network>"
 
 # Numbers of a velocity, not of a set of samples; lower is better.
-OF_VELOCITIES = (
+OF_VELOCITIES: tuple[str, ...] = (
   *("negative_log_likelihood", "bits_per_dimension"),
   *("straightness", "curvature", "truncation"),
 )

@@ -35,7 +35,6 @@ from jaxflow import paths
 from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
-  Prediction,
   as_prediction,
   convert,
   edm_denoiser,
@@ -109,7 +108,7 @@ def on_path(
   if prediction == "edm":
     model_fn = edm_denoiser(model_fn, sigma_data=sigma_data)
     prediction = "data"
-  t_min, t_max = _regular_times(source, prediction)
+  t_min, t_max = regular_times(source, prediction)
   if source == target and (t_min, t_max) == (source.t_min, source.t_max):
     return as_prediction(model_fn, source, source=prediction, target="velocity")
 
@@ -138,8 +137,12 @@ def on_path(
   return converted
 
 
-def _regular_times(path: Path, prediction: Prediction) -> tuple[float, float]:
+def regular_times(
+  path: Path, prediction: Parameterization
+) -> tuple[float, float]:
   """Return the ends of the times at which a prediction gives a velocity."""
+  if prediction == "edm":
+    prediction = "data"
   with jax.ensure_compile_time_eval():
     t = jnp.asarray([path.t_min, path.t_max])
     a, b = row(path, t, prediction)

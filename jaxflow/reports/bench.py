@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
-from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import replace_file
+from jaxflow.errors import UsageError, named
+from jaxflow.files import check_workdir, write_text, writing
 from jaxflow.parallel import processes
 from jaxflow.reports.costs import Cost, Quality, save_tradeoff, shared_metric
 from jaxflow.reports.quality import DataDistance, evaluated_scores
@@ -54,16 +54,10 @@ def bench(
   teacher's solver is the one whose samples are nearest to held-out data with as
   many calls.
 
-  Args:
-    workdir: The run's folder.
-    nfe: Network calls per sample; default: those of `NFE` that its sampler can
-      make, or else the plan's.
-    batch: Samples at a time; default: `BATCH`.
-    teacher: The folder of another run; default: the teacher in the run's own
-      checkpoint, if it has one.
-    teacher_nfe: Network calls per sample of the teacher; default: as `nfe`.
-    seconds: How long to time the samplers of a batch.
-    log: Takes a line.
+  The calls per sample are by default those of `NFE` that its sampler can make,
+  or else the plan's; the teacher's are the run's. `teacher` is the folder of
+  another run, by default the one in the run's own checkpoint. The samplers of a
+  batch are timed for so many seconds.
   """
   for size in batch:
     if size < 1:
@@ -82,6 +76,7 @@ def bench(
       "teacher; give one, teacher=FOLDER"
     )
   plan = student.plan
+  processes.once(lambda: check_workdir(workdir, "bench.json", "bench.png"))
   try:
     distance = DataDistance(plan)
   except UsageError as error:
@@ -173,12 +168,8 @@ def _write(
   """Write the file and, where all have a metric, the picture."""
   rows = [dataclasses.asdict(cost) for cost in costs]
   text = json.dumps(header | {"rows": rows}, indent=2) + "\n"
-  path = workdir / "bench.json"
-  try:
-    replace_file(path, lambda file: file.write_text(text))
-    if shared_metric(costs):
-      save_tradeoff(costs, workdir / "bench.png")
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): make --workdir writable"
-    ) from error
+  write_text(workdir / "bench.json", text)
+  if shared_metric(costs):
+    picture = workdir / "bench.png"
+    with writing(picture, "make --workdir writable"):
+      save_tradeoff(costs, picture)

@@ -44,13 +44,7 @@ class Quality:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-  """Times of one call.
-
-  Attributes:
-    median: Seconds.
-    p95: Seconds that 95 of 100 calls do not exceed.
-    num: Number of calls that were timed.
-  """
+  """Seconds of `num` calls; 95 of 100 do not exceed `p95`."""
 
   median: float
   p95: float
@@ -58,12 +52,7 @@ class Latency:
 
   @classmethod
   def of(cls, seconds: ArrayLike) -> Self:
-    """Return the summary of the times `[N]` of calls.
-
-    Example:
-      >>> Latency.of([3.0, 1.0, 2.0]).median
-      2.0
-    """
+    """Return the summary of the times `[N]` of calls."""
     array = np.asarray(seconds, np.float64)
     return cls(
       median=float(np.median(array)),
@@ -173,10 +162,6 @@ def leading_metric(scores: Mapping[str, Any]) -> str | None:
 
   That is "fid", else a Frechet distance of another network, else
   "sliced_wasserstein"; None where `scores` have none of these names.
-
-  Example:
-    >>> leading_metric({"sliced_wasserstein": 1, "fd_digits_classifier": 2})
-    'fd_digits_classifier'
   """
   for start in _LEADING:
     for name in scores:

@@ -20,18 +20,8 @@ _MOST_VALUES = 2**25
 class GallerySamples:
   """Samples of a run, with their noise and sampler.
 
-  Args:
-    source: The run, with its teacher's parameters if it has a teacher.
-    nfe: Network calls per sample.
-    num: Number of samples N.
-
-  Attributes:
-    teacher: The run's teacher, or None.
-    noise: Unit noise, `[N, ...]`.
-    labels: Classes in turn, `[N]`, or None.
-    draw: `(noise, labels) -> samples`.
-    samples: The samples of `noise`, `[N, ...]`.
-    picture: Turns samples into images.
+  `draw` maps unit noise and labels to samples; `samples` are those of `noise`
+  and of `labels`, the classes in turn. `picture` turns samples into images.
   """
 
   def __init__(self, source: SampledRun, *, nfe: int, num: int):

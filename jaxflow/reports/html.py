@@ -27,12 +27,7 @@ summary { cursor: pointer; }
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-  """Return a whole page of parts in HTML.
-
-  Example:
-    >>> page("a < b", []).count("a &lt; b")
-    2
-  """
+  """Return a whole page of parts in HTML."""
   name = html.escape(title)
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -58,12 +53,7 @@ def note(text: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Return a table, without a head if there are no columns' names.
-
-  Example:
-    >>> table(["a"], [["<b>"]]).count("<td>&lt;b&gt;</td>")
-    1
-  """
+  """Return a table, without a head if there are no columns' names."""
   head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
   body = "\n".join(
     "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

@@ -11,8 +11,8 @@ import jax
 import jaxflow
 from jaxflow import figures
 from jaxflow.config import flatten
-from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import replace_file
+from jaxflow.errors import UsageError, named
+from jaxflow.files import check_workdir, write_text
 from jaxflow.parallel import processes
 from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
@@ -39,11 +39,8 @@ def report(
 
   A missing part is replaced by the reason. The page needs no other file.
 
-  Args:
-    workdir: The run's folder.
-    nfe: Network calls per sample of the pictures; default: `sample.nfe`.
-    num: Number of samples that are compared with data; default: 300 images,
-      5000 points.
+  Pictures take `nfe` network calls per sample, by default `sample.nfe`; `num`
+  samples, by default 300 images or 5000 points, are compared with data.
   """
   if num is not None and num < 2:
     raise UsageError(f"num={num}: give at least 2 samples")
@@ -52,6 +49,8 @@ def report(
   calls = plan.sample.nfe if nfe is None else nfe
   with named(**({"nfe": "sample.nfe"} if nfe is None else {})):
     source.run.make_sampler(calls)
+  file = workdir / "report.html"
+  processes.once(lambda: check_workdir(workdir, file.name))
   curves = functools.partial(_save_curves, workdir)
   with tempfile.TemporaryDirectory() as name:
     drawing = pathlib.Path(name) / "drawing.png"
@@ -64,8 +63,7 @@ def report(
     for title, save in _gallery(workdir, source, nfe=calls, num=num).items():
       parts += _picture(title, save, drawing)
   text = html.page(f"{plan.model.name} on {plan.data.name}", parts)
-  file = workdir / "report.html"
-  processes.once(lambda: _write(file, text))
+  processes.once(lambda: write_text(file, text))
   return file
 
 
@@ -220,12 +218,3 @@ def _number(value: float | None, error: float | None) -> str:
   if value is None:
     return ""
   return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
-
-
-def _write(file: pathlib.Path, text: str) -> None:
-  try:
-    replace_file(file, lambda draft: draft.write_text(text))
-  except OSError as error:
-    raise RunError(
-      f"{file} cannot be written ({error.strerror}): make --workdir writable"
-    ) from error

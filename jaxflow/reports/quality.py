@@ -21,16 +21,7 @@ from jaxflow.runs.inputs import load_data
 class DataDistance:
   """Sliced Wasserstein distance of samples to the same held-out data.
 
-  Args:
-    plan: The plan that names the data.
-    num: Number of samples, fewer where there are fewer.
-
-  Attributes:
-    num: Number of held-out data.
-    real: Distance of as many training data.
-
-  Raises:
-    UsageError: If the data are not there.
+  It takes at most `num` of each; `real` is that of as many training data.
   """
 
   def __init__(self, plan: Plan, num: int = 500):

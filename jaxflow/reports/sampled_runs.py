@@ -29,11 +29,8 @@ _SOLVERS = {
 class SampledRun:
   """A run with the state that is sampled.
 
-  Attributes:
-    role: "run" or "teacher".
-    run: The run; its plan says how it is sampled.
-    state: Its state, at least the average that the plan names.
-    mesh: The devices.
+  The run's plan says how it is sampled; the state has at least the average that
+  the plan names.
   """
 
   role: Literal["run", "teacher"]

@@ -41,11 +41,6 @@ def time_together(
   nothing is compiled while it is timed. Rounds go on for `seconds`, but there
   are `least` to `most` of them. All processes of a job must go on equally
   often: `agree` makes one answer of theirs. Times are seconds, `[rounds]`.
-
-  Example:
-    >>> laps = time_together({"sum": lambda: jax.numpy.ones(3).sum()}, most=20)
-    >>> laps["sum"].shape
-    (20,)
   """
   if not 1 <= least <= most:
     raise UsageError(f"least={least}: give 1 to most={most}")
@@ -77,10 +72,6 @@ def excess(
   The first number is the median of `seconds / (times * reference) - 1`, the
   second the standard error of that median, from the spread between quartiles as
   of a normal law.
-
-  Example:
-    >>> excess([2.2, 4.4, 2.2], [1.0, 2.0, 1.0], times=2)[0].__round__(6)
-    0.1
   """
   ratio = np.asarray(seconds) / (times * np.asarray(reference)) - 1
   low, middle, high = np.quantile(ratio, [0.25, 0.5, 0.75])

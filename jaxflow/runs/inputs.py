@@ -43,6 +43,11 @@ def load_data(
   plan: DataPlan, split: str, *, labels: bool = False
 ) -> data.Source:
   """Open a split of a data set."""
+  if plan.sources and split not in plan.sources:
+    raise data.NoSplitError(
+      f"data.name={plan.name!r} has no {split} split, only "
+      f"{', '.join(plan.sources)}: pass data={{'train': ..., 'test': ...}}"
+    )
   source = plan.sources.get(split) or data.load(
     plan.name,
     split,

@@ -244,7 +244,7 @@ def test_missing_split_is_named(prepared, tmp_path, monkeypatch):
   builder = tfds_builders.find(NAME, prepared)
   splits = {"train": builder.info.splits["train"]}
   monkeypatch.setattr(type(builder.info), "splits", splits)
-  with pytest.raises(UsageError, match=r"data\.split='test'.*only train"):
+  with pytest.raises(UsageError, match="no test split, only train"):
     load(prepared, "test")
 
 

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from jaxflow.data.images import Images
 from jaxflow.data.sets import tfds_builders
-from jaxflow.data.source import Source
+from jaxflow.data.source import NoSplitError, Source
 from jaxflow.errors import UsageError
 
 # Split for "test", where the images of TFDS' "test" have no labels.
@@ -87,8 +87,8 @@ def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
   for choice in choices:
     if choice in there:
       return choice
-  raise UsageError(
-    f"data.split={split!r}: data.name={name!r} has only {', '.join(there)}"
+  raise NoSplitError(
+    f"data.name={name!r} has no {split} split, only {', '.join(there)}"
   )
 
 
