@@ -170,7 +170,13 @@ def _apart(a: Likelihood, b: Likelihood) -> float:
 def _times(plan: Plan) -> np.ndarray:
   """Return the times of `sample.grid`, from noise to data, `[steps + 1]`."""
   steps = plan.evaluation.flow.steps
-  first, last = plan.model.path.t_max, plan.model.path.t_min
+  path = plan.model.path
+  first, last = path.t_max, path.t_min
+  if not np.isfinite(paths.coefficients(path, jax.numpy.asarray(last))).all():
+    raise UsageError(
+      f"path.t_min={last:g}: the velocity is infinite there, so its ODE cannot "
+      "end; train with path.t_min=0.001"
+    )
   try:
     times = np.asarray(plan.sample.grid(steps + 1), np.float64)
     ends = times[[0, -1]]

@@ -31,10 +31,6 @@ def slerp(a: ArrayLike, b: ArrayLike, *, num: int) -> NDArray[np.float64]:
   References:
     Shoemake 1985, Animating rotation with quaternion curves; White 2016
     (arXiv:1609.04468) for the noise of generators.
-
-  Example:
-    >>> slerp([[1.0, 0.0]], [[0.0, 1.0]], num=3)[0, 1].round(4).tolist()
-    [0.7071, 0.7071]
   """
   first, last = np.asarray(a, np.float64), np.asarray(b, np.float64)
   if first.shape != last.shape or first.ndim < 2:
