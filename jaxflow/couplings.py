@@ -23,6 +23,7 @@ def noise_of(batch: Batch, key: Array) -> Array:
     key: Random key, used where they are not.
 
   Example:
+    >>> import jax
     >>> noise_of({"data": jnp.zeros((2, 3))}, jax.random.key(0)).shape
     (2, 3)
   """

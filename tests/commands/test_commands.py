@@ -206,7 +206,7 @@ def test_evaluation_prints_and_writes_every_score(folder):
   for row in table:
     assert set(row) == {
       *("model", "nfe", "step", "samples_per_second", "scores"),
-      *("ema", "seed", "num", "reference", "networks", "sampling"),
+      *("ema", "seed", "num", "reference", "networks", "sampling", "left_out"),
     }
     assert (row["model"], row["step"]) == ("flow_matching", 40)
     assert row["samples_per_second"] > 0

@@ -70,7 +70,8 @@ def test_without_the_second_bracket_early_in_training(x64):
   _, metrics = consistency(
     EXACT.velocity, 64, teacher=EXACT.velocity, progress=jnp.array(0.0)
   )
-  assert metrics["tangent_norm"] == 0
+  # The path and the network round their sines and cosines apart.
+  assert metrics["tangent_norm"] < 1e-15
 
 
 def test_rms_normalization(x64):
