@@ -137,7 +137,7 @@ METHOD_FIELDS = {
     **_FROM_FLOW,
     **_PAIRS,
   },
-  # As released: pixels and features, here of the teacher, without a critic.
+  # As released: pixels and features, here of the teacher; no discriminator.
   "insta_flow": {
     "train": {"steps": 800},
     "optimizer": {"learning_rate": 1e-3},

@@ -26,11 +26,12 @@ class Method:
 
   Attributes:
     summary: What it does, in one line.
+    paper: Authors, year and arXiv number.
     loss: A function of `jaxflow.losses`.
     flow_map: Makes a flow map of a network: `(model_fn, **options) -> FlowMap`.
     sampler: Applies the flow map over a grid of times, as jumps by default.
-    teaches: Whether its network at s = t is a velocity (or what the loss calls
-      its prediction), so that a trained run can be a teacher.
+    teaches: Whether its network at s = t is a velocity, or the prediction that
+      `loss.prediction` names, so that a trained run can be a teacher.
     needs: What the loss takes besides network and batch: "target" (an EMA
       network), "teacher" (a trained workdir), "progress" (the share of training
       that is done), "pairs" (data with the noise a teacher made them from),
@@ -125,7 +126,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       needs=frozenset({"pairs"}),
     ),
     "insta_flow": Method(
-      summary="distil a rectified flow's pairs, also by features and a critic",
+      summary="distil a rectified flow's pairs, also by features and a "
+      "discriminator",
       paper="Liu et al. 2023, arXiv:2309.06380",
       loss=losses.distillation_loss,
       flow_map=flow_maps.average_velocity,

@@ -297,6 +297,8 @@ def inverse_square(path: Path, t: Array, s: Array) -> Array:
 def velocity(path: Path, t: Array, s: Array) -> Array:
   """Weigh noise or score losses like velocity losses: `(g^2 / (2 sigma))^2`.
 
+  `g^2 / 2` is `paths.half_g2`, g the diffusion coefficient.
+
   Example:
     >>> t = jnp.array([0.5])
     >>> velocity(paths.VarianceExploding(), t, t).tolist()
@@ -308,6 +310,8 @@ def velocity(path: Path, t: Array, s: Array) -> Array:
 
 def likelihood(path: Path, t: Array, s: Array) -> Array:
   """Weigh noise or score losses to bound the likelihood: `g^2 / (2 sigma^2)`.
+
+  `g^2 / 2` is `paths.half_g2`, g the diffusion coefficient.
 
   Example:
     >>> t = jnp.array([0.5])

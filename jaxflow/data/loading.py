@@ -50,12 +50,14 @@ def load(
       None keeps those of sets whose images are of one size.
     ram_gib: Sets of TFDS that need up to so many GiB as float32 are read into
       memory, larger ones stay on disk.
-    threads: Threads that read images into memory; 0 for one a core.
+    threads: Threads that read images into memory; 0 for one a core, at
+      most 16.
     download: Whether to download and prepare a set of TFDS that is not there.
 
   Returns:
-    A `Dataset` if the split is in memory; images are in [-1, 1], latents have
-    unit variance times a scale.
+    A `Dataset` if the split is in memory, else a source that reads from disk.
+    Images are in [-1, 1]. Latents have the deviation that `jaxflow encode
+    --scale` set; their rows also have "std", from which batches are drawn.
 
   Raises:
     UsageError: A name, split or folder is wrong, or the set is not there.

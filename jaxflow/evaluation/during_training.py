@@ -25,13 +25,14 @@ LOG = "evaluations"
 class Watch:
   """Evaluate averages and parameters; keep the best checkpoint.
 
-  An evaluation is due every `evaluation.during.every` steps. It waits where all
-  of them together would take more than `evaluation.during.share` of the time
-  since training began, as long as the last one took; the last step of a run is
-  always evaluated. `begin` is the step at which training starts or resumes.
+  An evaluation is due every `evaluation.during.every` steps. It waits while the
+  time of all evaluations, with one more as long as the last, exceeds
+  `evaluation.during.share` of the time since training began. The last step of a
+  run is always evaluated. `begin` is the step at which training starts or
+  resumes.
 
-  What was seen of real data stays on disk until then, if that took long: a run
-  that is resumed does not look again.
+  Statistics of real data that took long stay on disk until the last step, so a
+  resumed run reuses them.
   """
 
   def __init__(

@@ -1,8 +1,9 @@
 """Flow maps that blend the point with the output of the network.
 
 At t = s they are the identity by construction, which is the boundary condition
-of a consistency model. The EDM denoiser satisfies it at t = 0 only. Consistency
-skips are trained only for `s = path.t_min`.
+of a consistency model: `trajectory` for t > 0, `linear_skip` for t < t_max. The
+EDM denoiser satisfies it at t = 0 only, `free` nowhere. Consistency skips are
+trained only for `s = path.t_min`.
 
 References:
   Song et al. 2023 (arXiv:2303.01469), eq. 5 and appendix C for the EDM skip;

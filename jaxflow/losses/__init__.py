@@ -23,8 +23,9 @@ its own options among them; t is a time of its path, B the size of the batch.
   block          (m, k): of every m rows the first k keep their s, the others
                  train at s = t; m divides B
   norm_power     p of the adaptive weight; 0 is the plain squared error
-  norm_eps       eps of that weight, in units of E
-  tangent_clip   largest Euclidean norm of a sample's du; 0 does not clip
+  norm_eps       added to the summed squared error in that weight, in its units
+  tangent_clip   largest Euclidean norm of a sample's derivative from the JVP; 0
+                 does not clip
   label_dropout  share of the labels that become the null label
   num_classes    the null label; needed with label dropout and guidance
   progress       share of training that is done, scalar in [0, 1]

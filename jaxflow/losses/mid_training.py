@@ -85,10 +85,10 @@ def mid_training_loss(
 
   def step(carry, given):
     x, history = carry
-    time, scale, weights = given
+    time, scale, factors = given
     t = jnp.broadcast_to(time, x.shape[:1])
     history = (denoiser(x, t, t, cond), *history)
-    end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
+    end = scale * x + sum(factors[k] * d for k, d in enumerate(history))
     return (end, history[: order - 1]), x
 
   empty = (jnp.zeros_like(start),) * (order - 1)

@@ -3,7 +3,7 @@
 Groups of M consecutive rows share times s <= r <= t. With the same noise at t
 and r, and f the flow map,
 
-  level = sigma / alpha,  level_r = level_t - (level_max - level_min) 2^-k,
+  level = sigma / alpha,  level_r = level_t - (level_max - level_min) 2^-h,
   clipped to the levels of the path; r = max(r, s)                        (1)
   A = f(xt, t, s),  C = sg f(xr, r, s)                                    (2)
   k(a, b) = exp(-||a - b|| / (c_out d)),  ||.|| >= 1e-4                   (3)
@@ -14,7 +14,7 @@ sets of M samples. c_out is the factor of the network's output in f, in units
 of the data's standard deviation sd (the path's `noise_std`). Sampling at r = s
 gives the induction its start: there C is a point of the path.
 
-  w = 1/2 (-dlam/dt) sigmoid(b - lam) alpha^a / (alpha^2 + (sigma/sd)^2)  (5)
+  w = 1/2 (-dlam/dt) sigmoid(q - lam) alpha^p / (alpha^2 + (sigma/sd)^2)  (5)
 
 with lam the log-SNR on data / sd. Every row of a group reports the group's L.
 
@@ -58,9 +58,9 @@ def moment_matching_loss(
     flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
       is affine in the network's output.
     group_size: M; it divides B.
-    halvings: k of eq. (1): larger brings r closer to t.
+    halvings: h of eq. (1): larger brings r closer to t.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
-    weight_power, weight_shift: a and b of eq. (5).
+    weight_power, weight_shift: p and q of eq. (5).
     label_dropout: The same for A and C. Others: see `jaxflow.losses`.
 
   Example:
@@ -116,7 +116,7 @@ def earlier_times(
 ) -> Array:
   """Return r in [s, t], a small and constant step in level below t, eq. (1).
 
-  t, s and r are `[B]`, and `halvings` is k.
+  t, s and r are `[B]`, and `halvings` is h.
   """
   with jax.ensure_compile_time_eval():
     ends = jnp.asarray([path.t_min, path.t_max], t.dtype)

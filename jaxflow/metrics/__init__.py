@@ -1,5 +1,12 @@
 """Metrics: functions of arrays, and the table of all of them.
 
+  of samples     `sliced_wasserstein`, `energy_distance`, `gaussian_mmd`,
+                 `wasserstein`, `precision_recall`, `memorisation`
+  of features    `frechet_distance` of two `Moments`, `kernel_distance`
+  of logits      `inception_score` of `Confidences`, `class_accuracy`
+  of a velocity  `negative_log_likelihood`, `trajectories`
+  of a run       `SampleSummary`, `Judge`, `table`
+
 Functions import scikit-learn and scipy themselves: these take two seconds to
 import, longer than many commands run.
 """

@@ -99,8 +99,9 @@ def hidden_features(
   parameters as `frozen`.
 
   Args:
-    network: A DiT, [B, rows, columns, width] after every block, or an MLP,
-      [B, 1, width] after every hidden layer.
+    network: A DiT, [B, rows, columns, width] after every block, a U-Net,
+      [B, h, w, c] after every block, or an MLP, [B, 1, width] after every
+      hidden layer.
     t: The time that the network is told, with s = t: `path.t_min`, or what a
       preconditioning makes of it. The samples are given to it as they are.
     layers: Which activations, 0 the first, -1 the last; None for all.
@@ -119,7 +120,9 @@ def hidden_features(
   """
   hidden = network.hidden
   if hidden is None:
-    raise UsageError("network: it shows no hidden activations; give a dit, mlp")
+    raise UsageError(
+      "network: it shows no hidden activations; give a dit, unet or mlp"
+    )
 
   def apply(frozen: PyTree, x: Array) -> tuple[Array, ...]:
     batch = x.shape[0]

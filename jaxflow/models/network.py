@@ -165,13 +165,15 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     [[2.0, 2.0]]
   """
   init, module = init_and_module(make_module)
-  return Network(
-    init,
-    lambda params, xt, t, s, cond, key=None: module(params)(
-      xt, t, s, cond, key
-    ),
-    lambda params, xt, t, s, cond: module(params).hidden(xt, t, s, cond),
-  )
+
+  def apply(params, xt, t, s, cond, key=None):
+    return module(params)(xt, t, s, cond, key)
+
+  def hidden(params, xt, t, s, cond):
+    return module(params).hidden(xt, t, s, cond)
+
+  shows = hasattr(_abstract(make_module), "hidden")
+  return Network(init, apply, hidden if shows else None)
 
 
 def init_and_module(
@@ -191,9 +193,13 @@ def abstract_module(
   make_module: Callable[[nnx.Rngs], Any],
 ) -> tuple[nnx.GraphDef[Any], dict[str, Any]]:
   """Return structure and parameters' shapes of a module, allocating none."""
-  abstract = nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
-  graph, state = nnx.split(abstract)
+  graph, state = nnx.split(_abstract(make_module))
   return graph, dict(nnx.to_pure_dict(state))
+
+
+def _abstract(make_module: Callable[[nnx.Rngs], Any]) -> Any:
+  """Return a module whose parameters are shapes."""
+  return nnx.eval_shape(lambda: make_module(rngs_of(jax.random.key(0))))
 
 
 def rngs_of(key: Array) -> nnx.Rngs:

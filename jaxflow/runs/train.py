@@ -119,7 +119,7 @@ def train(
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(prepared.template)
     state, position = restored or (prepared.first_state(), None)
-    # It holds the networks of others, which take up memory.
+    # `first_state` holds parameters of other runs: free them before training.
     prepared = dataclasses.replace(prepared, first_state=lambda: state)
     del restored
     return _run(
@@ -308,9 +308,9 @@ def _warm_start(plan: Plan, others: start.Others) -> str | None:
     ("teacher", plan.teacher, plan.init_student),
   ):
     if name in others:
-      named = f"{name}.workdir={source.workdir!r}"
+      field = f"{name}.workdir={source.workdir!r}"
       other = others[name][0].model
-      return difference(plan.model, other, named) if wanted else None
+      return difference(plan.model, other, field) if wanted else None
   return None
 
 

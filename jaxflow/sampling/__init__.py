@@ -10,7 +10,8 @@ key)`. An argument means the same in all of them:
   cond        the condition, of leading axis B, or None
   path        the path on which to step or to renoise
   key         random key, or one for each row, `[B]`, of the noise of the steps
-  step_noise  unit noise of the steps, `[n, B, ...]`, instead of the key's
+  step_noise  unit noise of the steps instead of the key's: `[n, B, ...]`, of
+              `Consistency` `[n - 1, B, ...]`; samplers that draw none ignore it
 
 A sampler returns the points at `times[-1]`, `[B, ...]`. It raises ValueError if
 the grid has fewer than two times, or if it is not made for the path.

@@ -11,10 +11,12 @@
   grid        `grid(num_points)`, after its options  decreasing times
               are bound                              `[num_points]`
 
-A method `transform` maps the draws that a call makes from its key, so a test or
-a comparison can give draws of its own. Draws are uniform in [0, 1) or standard
-normal, `[n]`; those of a pair are two, or of t alone. The options `t_min` and
-`t_max` are the ends of the times, in units of the path's t.
+A walk is a `TrajectoryTimes`. Continuous laws, most pairs, and what `at` of a
+curriculum returns have a method `transform`. It maps the draws that a call
+makes from its key, so a test or a comparison can give draws of its own. Draws
+are uniform in [0, 1) or standard normal, `[n]`; those of a pair are two, or of
+t alone. The options `t_min` and `t_max` are the ends of the times, in units of
+the path's t.
 """
 
 from jaxflow.times.curricula import AdaptivePair, DoublingPair, ShrinkingPair

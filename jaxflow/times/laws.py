@@ -19,7 +19,7 @@ TimeSampler = Callable[[Array, int], Array]
 
 
 class Law(Protocol):
-  """A distribution of times as a map of draws, uniform unless it says other."""
+  """A distribution of times: `transform` of draws, uniform by default."""
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw what `transform` maps, `[n]`."""

@@ -1,9 +1,9 @@
 """Training of a discriminator beside the generator, jointly or in turns.
 
-Until step `start` only the generator does, and its loss has no adversarial
-term. From then on they take turns, the generator in even steps, the
-discriminator in odd ones, or both learn in every step. A step takes a batch in
-any case. The other's parameters, optimizer and averages stay as they are.
+Before step `start` only the generator learns, and its loss has no adversarial
+term. From then on they take turns, the generator in even steps and the
+discriminator in odd ones, or both learn in every step. Each step takes a batch.
+One that does not learn keeps its parameters, optimizer and averages.
 
 References:
   Kim et al. 2023 (arXiv:2310.02279): alternating, after a first stage without.

@@ -89,9 +89,9 @@ def train(
     batch_size: Samples a step.
     log_every: Steps between reports of scalars.
     checkpoint_every: Steps between checkpoints.
-    sample_every: Steps between calls of `on_sample`; 0: never.
-    learning_rate: The schedule, for the log.
+    sample_every: Steps between calls of `on_sample`; 0: only at the end.
     max_skipped: Steps skipped in a row after which training stops.
+    learning_rate: The schedule, for the log.
     checkpoints: Where to save.
     callbacks: Told of scalars and checkpoints.
     on_sample: Called with the state and the step.

@@ -2,9 +2,8 @@
 
 A batch has leading axes `[steps, micro-batches, rows]`. Steps run in a
 `lax.scan` (one dispatch for many steps of a small model); micro-batches are
-accumulated in an inner scan. The random key of a step is
-`fold_in(seed, step)`, so a resumed run
-draws the same numbers as an uninterrupted one.
+accumulated in an inner scan. The random key of a step is `fold_in(seed, step)`,
+so a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import dataclasses

@@ -75,6 +75,7 @@ def ring_law(path):
 
 PATHS = {
   "linear": (paths.Linear(), {"name": "linear"}),
+  "trigonometric": (paths.Trigonometric(), {"name": "trigonometric"}),
   "vp": (
     paths.VariancePreserving(t_min=1e-3),
     {"name": "variance_preserving", "t_min": 1e-3},
@@ -98,9 +99,12 @@ class TestLikelihood:
     assert score.value == pytest.approx(score.real, abs=0.05)
     assert not any("left out" in line for line in lines)
 
-  def test_errors_that_grow_near_data_are_told(self):
+  @pytest.mark.parametrize("path", ["linear", "trigonometric"])
+  def test_errors_that_grow_near_data_are_told(self, path):
+    law, fields = PATHS[path]
     run = trained(
-      network=exact(ring_law(paths.Linear()).data, 1.05),
+      network=exact(ring_law(law).data, 1.05),
+      path=fields,
       loss={"prediction": "data"},
       flow=FLOW,
     )

@@ -7,9 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxflow.models import SIZES, dit, mlp, stack_blocks, unstack_blocks
+from jaxflow.errors import UsageError
+from jaxflow.models import (
+  SIZES,
+  dit,
+  hidden_features,
+  mlp,
+  stack_blocks,
+  unstack_blocks,
+)
 from jaxflow.models.embeddings import sinusoidal
+from jaxflow.models.network import functional
 from jaxflow.models.patches import patchify, unpatchify
 
 SHAPE = (4, 6, 2)
@@ -490,3 +500,17 @@ def test_another_shape_of_data_is_named(make):
   params = jax.eval_shape(network.init, jax.random.key(0))
   with pytest.raises(ValueError, match=r"^data_shape="):
     jax.eval_shape(network.apply, params, *arguments((6, 4, 2)))
+
+
+def test_a_network_without_activations_gives_no_features():
+  class Scale(nnx.Module):
+    def __init__(self, rngs):
+      self.weight = nnx.Param(jnp.ones(()))
+
+    def __call__(self, xt, t, s, cond, key):
+      return self.weight[...] * xt
+
+  network = functional(Scale)
+  assert network.hidden is None
+  with pytest.raises(UsageError, match="network: it shows no hidden"):
+    hidden_features(network)
