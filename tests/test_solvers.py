@@ -172,13 +172,13 @@ def test_one_consistency_step(x64):
 )
 def test_consistency_steps(name, clip, x64):
   case, flow_map, path = edm_case()
-  value = sampling.consistency_sample(
+  value = sampling.Consistency(clip=clip)(
     flow_map,
     paths.start(path, case.given["noise"]),
     end_at(case.given["times"], path.t_min),
     path=path,
+    key=jax.random.key(0),
     step_noise=case.given["step_noise"],
-    clip=clip,
   )
   check(value, case.out[name])
 
@@ -191,11 +191,12 @@ def test_denoiser_as_consistency_function(x64):
     case.network("net"), sigma_data=case.hyper["sigma_data"]
   )
   path = paths.VarianceExploding(t_min=0.0)
-  value = sampling.consistency_sample(
+  value = sampling.Consistency()(
     flow_maps.free(denoiser),
     paths.start(path, case.given["noise"]),
     end_at(case.given["times"], 0.0),
     path=path,
+    key=jax.random.key(0),
     step_noise=case.given["step_noise"],
   )
   check(value, case.out["ecm_multistep"])
@@ -206,24 +207,26 @@ def test_consistency_steps_on_the_ring(x64):
   path = paths.VarianceExploding(
     t_min=case.hyper["t_min"], t_max=case.hyper["t_max"]
   )
-  value = sampling.consistency_sample(
+  value = sampling.Consistency()(
     flow_maps.linear_skip(case.network("net"), t_max=path.t_max),
     paths.start(path, case.given["noise"]),
     end_at(case.given["times"], path.t_min),
     path=path,
+    key=jax.random.key(0),
     step_noise=case.given["step_noise"],
   )
   check(value, case.out["multistep"])
 
 
-@pytest.mark.parametrize("name", ["sample", "consistency_sample"])
-def test_a_grid_needs_two_times(name):
-  options = {"path": paths.Linear(), "step_noise": jnp.ones((1, 1, 1))}
-  given = options if name == "consistency_sample" else {}
-  with pytest.raises(ValueError, match="a grid of 1 times has no step"):
-    getattr(sampling, name)(
-      lambda xt, t, s, cond: xt, jnp.ones((1, 1)), jnp.ones(1), **given
-    )
+def test_a_grid_needs_two_times():
+  x, times = jnp.ones((1, 1)), jnp.ones(1)
+  given = {"path": paths.Linear(), "key": jax.random.key(0)}
+  for sampler, options in [
+    (sampling.sample, {}),
+    (sampling.Consistency(), given),
+  ]:
+    with pytest.raises(ValueError, match="a grid of 1 times has no step"):
+      sampler(lambda xt, t, s, cond: xt, x, times, **options)
 
 
 def test_made_sampler_scales_the_noise():

@@ -62,8 +62,8 @@ def consistency_trajectory_loss(
   *,
   path: paths.Path,
   sample_times: times.TrajectorySampler,
-  target_fn: ModelFn | None = None,
-  teacher: Teacher | None = None,
+  target_fn: ModelFn,
+  teacher: Teacher,
   sigma_data: DataScale = 0.5,
   solver: solvers.Solver = solvers.heun,
   distance: weights.Distance = weights.l2,
@@ -87,7 +87,6 @@ def consistency_trajectory_loss(
       teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
       steps that are not taken and cost nothing, so h may change from batch to
       batch (`times.TrajectoryTimes`).
-    target_fn: Needed, as is `teacher`.
     denoising_weight: Factor of lam_DSM; 0 leaves eq. (6) out.
     denoising_times: `(key, B) -> t [B]` of eq. (6); default: every other row
       log-normal(-1.2, 1.2), the others on the noisier 0.7 of the Karras
@@ -107,9 +106,6 @@ def consistency_trajectory_loss(
     >>> loss.shape, sorted(metrics)
     ((2,), ['denoising', 'lam_denoising', 'raw'])
   """
-  if target_fn is None or teacher is None:
-    missing = "target_fn" if target_fn is None else "teacher"
-    raise ValueError(f"{missing}=None: give a network")
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
   size = data.shape[0]

@@ -71,7 +71,6 @@ def mid_training_loss(
     >>> round(float(loss[0]), 6)                             # (0 - 0.01)^2
     0.0001
   """
-  solver = DPMSolver(order=order)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, key)
   times = grid(num_steps + 1)
@@ -83,18 +82,10 @@ def mid_training_loss(
     teacher, path, source="velocity", target="data"
   )
 
-  def step(carry, given):
-    x, history = carry
-    time, scale, factors = given
-    t = jnp.broadcast_to(time, x.shape[:1])
-    history = (denoiser(x, t, t, cond), *history)
-    end = scale * x + sum(factors[k] * d for k, d in enumerate(history))
-    return (end, history[: order - 1]), x
-
-  empty = (jnp.zeros_like(start),) * (order - 1)
-  given = (times[:-1], *solver.coefficients(path, times))
-  (end, _), points = jax.lax.scan(step, (start, empty), given)
-  points, end = jax.lax.stop_gradient((points, end))
+  solver = DPMSolver(order=order)
+  end, points = jax.lax.stop_gradient(
+    solver.trajectory(denoiser, start, times, cond, path)
+  )
 
   # The points of one trajectory side by side, so that no row changes its
   # device.

@@ -82,7 +82,8 @@ def wasserstein(a: ArrayLike, b: ArrayLike, *, num: int = 1000) -> Estimate:
   points of both sets. The bias falls only as num^(-1/D) in D > 4 dimensions, so
   use it in few dimensions and beside the distance between two real sets.
 
-  The potentials are not unique; they are taken halfway between the extremes.
+  The standard error comes from the dual potentials. These are not unique; the
+  mean of the largest and the smallest is taken.
 
   Args:
     a: points, [N, ...], flattened to [N, D].

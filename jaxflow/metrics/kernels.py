@@ -38,7 +38,7 @@ def energy_distance(a: ArrayLike, b: ArrayLike) -> Estimate:
   V-statistic: the expectations include the pairs of a point with itself. So it
   is never negative, and zero only for equal sets. Its expectation for two
   samples of one distribution, [N, ...] and [M, ...], is E|x - x'| (1/N + 1/M).
-  The rounding error is about 1e-8 times the points.
+  The rounding error is about 1e-8 times the norm of the largest point.
 
   Raises:
     UsageError: the shapes differ or a sample is not finite.

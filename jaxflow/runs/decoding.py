@@ -61,10 +61,7 @@ def make_decoder(
   model, params = _read(space)
 
   def decode(params: PyTree, samples: Array) -> Array:
-    by_channel = (1, 1, 1, -1)
-    scale = np.reshape(space.std / space.scale, by_channel)
-    latents = samples * scale + np.reshape(space.mean, by_channel)
-    return jnp.clip(model.decode(params, latents), -1, 1)
+    return jnp.clip(model.decode(params, space.restore(samples)), -1, 1)
 
   return params, decode
 

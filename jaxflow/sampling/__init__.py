@@ -22,7 +22,6 @@ from jaxflow.sampling.jumps import (
   Consistency,
   Gamma,
   Jumps,
-  consistency_sample,
   renoise,
   sample,
 )
@@ -39,7 +38,6 @@ __all__ = [
   "Jumps",
   "Sampler",
   "check_grid",
-  "consistency_sample",
   "make_sampler",
   "renoise",
   "sample",

@@ -108,26 +108,6 @@ class Consistency(Steps):
     return jax.lax.scan(step, first, (times[1:-1], step_noise))[0]
 
 
-def consistency_sample(
-  flow_map: FlowMap,
-  noise: Array,
-  times: Array,
-  cond: PyTree = None,
-  *,
-  path: Path,
-  step_noise: Array,
-  clip: float | None = None,
-  ends_on_data: bool = False,
-) -> Array:
-  """Sample by `Consistency`, with the noise `[n - 1, B, ...]` of its steps."""
-  sampler = Consistency(clip=clip, ends_on_data=ends_on_data)
-  # The noise is given, so no step asks for the key.
-  key = jax.random.key(0)
-  return sampler(
-    flow_map, noise, times, cond, path=path, key=key, step_noise=step_noise
-  )
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gamma(Steps):
   """Jump beyond the next time and renoise back to it, eq. (3).

@@ -21,14 +21,17 @@ References:
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
 from jaxflow.paths import Path
 from jaxflow.sampling.denoising import Denoising
-from jaxflow.sampling.steps import scan
-from jaxflow.types import Array
+from jaxflow.sampling.steps import Call, bind, scan
+from jaxflow.types import Array, ModelFn, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,6 @@ class DPMSolver(Denoising):
     published: Take order 3 as published, without the factor 2 of Q.
 
   Example:
-    >>> import jax
     >>> zero = lambda xt, t, s, cond: 0 * xt
     >>> DPMSolver()(zero, jnp.ones((1, 1)), jnp.array([1.0, 0.5, 0.25]),
     ...             path=paths.Linear(), key=jax.random.key(0)).tolist()
@@ -63,16 +65,34 @@ class DPMSolver(Denoising):
       raise ValueError("published concerns order 3 only: set it to False")
 
   def _steps(self, denoise, x, times, path, key, step_noise):
+    return scan(*self._loop(denoise, x, times, path, points=False))[0]
+
+  def trajectory(
+    self, denoiser: ModelFn, x: Array, times: Array, cond: PyTree, path: Path
+  ) -> tuple[Array, Array]:
+    """Return the end `[B, ...]`, and the points before it, `[n, B, ...]`.
+
+    Point k of the n steps is at `times[k]`; `denoiser` predicts data.
+    """
+    denoise = bind(denoiser, cond)
+    loop = self._loop(denoise, x, times, path, points=True)
+    (end, _), points = jax.lax.scan(*loop)
+    return end, points
+
+  def _loop(
+    self, denoise: Call, x: Array, times: Array, path: Path, *, points: bool
+  ) -> tuple[Callable[[Any, Any], tuple[Any, Any]], Any, PyTree]:
+    """Return the arguments of a scan: step, its carry and its inputs."""
+
     def step(carry, given):
       x, history = carry
       t, scale, weights = given
       history = (denoise(x, t, t), *history)
-      x = scale * x + sum(weights[k] * d for k, d in enumerate(history))
-      return (x, history[: self.order - 1]), None
+      end = scale * x + sum(weights[k] * d for k, d in enumerate(history))
+      return (end, history[: self.order - 1]), x if points else None
 
     empty = (jnp.zeros_like(x),) * (self.order - 1)
-    given = (times[:-1], *self.coefficients(path, times))
-    return scan(step, (x, empty), given)[0]
+    return step, (x, empty), (times[:-1], *self.coefficients(path, times))
 
   def coefficients(self, path: Path, times: Array) -> tuple[Array, Array]:
     """Return what each step multiplies x and D0, D1, D2 with, eq. (3) to (5).

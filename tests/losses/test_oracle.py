@@ -297,11 +297,12 @@ def test_multistep_consistency_keeps_the_law(path, grid):
   batch = batch_of(BATCH)
   ends = jnp.full(BATCH, path.t_max), jnp.full(BATCH, path.t_min)
   start = paths.interpolate(path, batch["data"], batch["noise"], ends[0])
-  x = sampling.consistency_sample(
+  x = sampling.Consistency()(
     exact.flow_map,
     start,
     jnp.array(grid),
     path=path,
+    key=jax.random.key(0),
     step_noise=jax.random.normal(jax.random.key(5), (2, BATCH, 2)),
   )
   centre, spread = exact.centre(ends[1])[0], float(exact.spread(ends[1])[0])

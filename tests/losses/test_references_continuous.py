@@ -97,13 +97,14 @@ def test_angles(x64):
 def test_two_angular_steps(x64):
   case = references.load("sampler_consistency")
   path = angular_path(case.hyper["sigma_data"])
-  value = sampling.consistency_sample(
+  value = sampling.Consistency()(
     flow_maps.trigonometric(
       predictions.normalized(case.network("trig"), path=path)
     ),
     paths.start(path, case.given["noise"]),
     jnp.append(case.given["angles"], 0.0),
     path=path,
+    key=jax.random.key(0),
     step_noise=case.given["step_noise"][:1],
   )
   np.testing.assert_allclose(

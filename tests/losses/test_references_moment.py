@@ -94,12 +94,13 @@ def test_sampler(name, x64):
   if sampler == "pushforward":
     value = sampling.sample(make(net), start, points, given["label"])
   else:
-    value = sampling.consistency_sample(
+    value = sampling.Consistency()(
       make(net),
       start,
       points,
       given["label"],
       path=path,
+      key=jax.random.key(0),
       step_noise=given["step_noise"][: len(points) - 2],
     )
   np.testing.assert_allclose(value, case.out[name], rtol=1e-9, atol=1e-11)

@@ -203,12 +203,6 @@ def test_parts_add_up(x64):
   np.testing.assert_allclose(loss.mean(), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("role", ["target_fn", "teacher"])
-def test_both_networks_are_needed(role):
-  with pytest.raises(ValueError, match=f"{role}=None"):
-    loss_of(0.0, **{role: None})
-
-
 def test_the_teacher_is_called_for_the_steps_of_the_walk_only():
   calls = []
 

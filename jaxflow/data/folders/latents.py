@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,9 +54,12 @@ class LatentSpace:
     """Return the samples of latents [n, h, w, c], of the same shape."""
     return (latents - self.mean) * (self.scale / self.std)
 
-  def restore(self, samples: np.ndarray) -> np.ndarray:
-    """Return the latents of samples [n, h, w, c], of the same shape."""
-    return samples * (self.std / self.scale) + self.mean
+  def restore(self, samples: Any) -> Any:
+    """Return the latents of samples [n, h, w, c], of NumPy or of JAX."""
+    scale, mean = (
+      np.reshape(x, (1, 1, 1, -1)) for x in (self.std / self.scale, self.mean)
+    )
+    return samples * scale + mean
 
 
 class Latents:
