@@ -220,6 +220,7 @@ METHOD_FIELDS = {
     "parameterization": {"name": "normalized"},
     "flow_map": {"name": "rotation"},
     "loss": {"halvings": 15, "weight_power": 1.0, "weight_shift": 5.0},
+    "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
     "train": {"steps": 400_000, "batch_size": 512},
     # Noise of 1.4 times the data's weight between the two calls.
     "sample": {

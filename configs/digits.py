@@ -174,7 +174,6 @@ def get_config(method: str) -> Config:
   config.optimizer.update(
     learning_rate=4e-3, b2=0.99, schedule="cosine", warmup_steps=100
   )
-  config.ema.sampling = {"name": "power", "width": 0.1}
   config.train.update(
     steps=1600, batch_size=128, log_every=250, sample_every=500
   )

@@ -42,7 +42,6 @@ def get_config(method: str) -> Config:
   config.optimizer.update(
     learning_rate=2e-3, b2=0.99, schedule="cosine", warmup_steps=100
   )
-  config.ema.sampling = {"name": "power", "width": 0.1}
   config.train.update(
     steps=2000, batch_size=128, log_every=100, sample_every=500
   )

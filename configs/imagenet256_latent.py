@@ -91,6 +91,7 @@ METHOD_FIELDS = {
     "optimizer": {**_ADAMW, "weight_decay": 0.1},
     "train": {"steps": 810_000, "batch_size": 256},
     # As published, samples are those of the network itself.
+    "ema": _EMA,
     "sample": {"ema": "online"},
     "evaluation": {"nfe": (1, 4, 128)},
   },

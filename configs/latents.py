@@ -25,6 +25,7 @@ def get_config(method: str) -> Config:
   config.data.data_dir = "runs/latents"
   config.model.update(depth=12, width=768, num_heads=12, patch_size=2)
   config.optimizer.update(learning_rate=1e-4, b2=0.95)
+  update(config, {"ema": {"sampling": {"name": "constant", "decay": 0.9999}}})
   config.train.update(
     steps=1_200_000, batch_size=256, log_every=100, sample_every=10_000
   )

@@ -101,7 +101,6 @@ def get_config(method: str) -> Config:
   config.data.conditional = False
   config.model.update(width=128, depth=3)
   config.optimizer.update(learning_rate=2e-3, schedule="cosine")
-  config.ema.sampling = {"name": "power", "width": 0.1}
   config.train.update(steps=4000, batch_size=512, log_every=500)
   config.train.steps_per_dispatch = 100
   config.checkpoint.every = 1000

@@ -4,11 +4,12 @@ A config is an `ml_collections.ConfigDict`. Only this folder reads it; the rest
 of the library takes the plans that `make_plan` builds of it.
 """
 
-from jaxflow.config.components import Config, method_of
+from jaxflow.config.components import Config, method_of, schedule_steps
 from jaxflow.config.files import (
   check_same_run,
   flatten,
   load_config,
+  new_rates,
   save_config,
 )
 from jaxflow.config.flags import config_of_run
@@ -46,8 +47,10 @@ __all__ = [
   "make_plan",
   "mesh_axes",
   "method_of",
+  "new_rates",
   "resolve",
   "save_config",
+  "schedule_steps",
   "seed_of",
   "sources",
   "update",

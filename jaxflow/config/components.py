@@ -31,6 +31,11 @@ def method_of(config: Config) -> Method:
   return registry.choose("method", config.method, METHODS)
 
 
+def schedule_steps(config: Config) -> int:
+  """Return the length of schedules and curricula, in steps."""
+  return config.train.schedule_steps or config.train.steps
+
+
 def components(config: Config) -> dict[str, str]:
   """Return the kind of every component of a config, by dotted field.
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from jaxflow import options
 from jaxflow.config import versions
-from jaxflow.config.components import Config, makers
+from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
 from jaxflow.files import replace_file
@@ -27,8 +27,16 @@ MUTABLE = (
   "train.log_every",
   "train.max_skipped",
   "train.sample_every",
+  "train.schedule_steps",
   "train.steps",
   "train.steps_per_dispatch",
+)
+
+# Those of them that change what training does from here on.
+_RATES = tuple(
+  f"{name}.{field}"
+  for name in ("optimizer", "discriminator.optimizer")
+  for field in ("learning_rate", "schedule")
 )
 
 # Fields that a message names, of those that have changed.
@@ -79,7 +87,7 @@ def check_same_run(
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
-  mutable = MUTABLE + tuple(f"flow_map.{name}" for name in flow_map)
+  mutable = (*MUTABLE, *_RATES, *(f"flow_map.{k}" for k in flow_map))
   if sampled:
     mutable += ("flow_map.",)
   changed = [
@@ -97,6 +105,23 @@ def check_same_run(
       f"workdir={workdir} was made with {'; '.join(listed)}{more}: give "
       f"another workdir, or the old value{'s' * (len(changed) > 1)}"
     )
+
+
+def new_rates(saved: Config, config: Config) -> list[str]:
+  """Return a line for each rate or schedule that a resumed run changes."""
+  old, new = flatten(saved.to_dict()), flatten(config.to_dict())
+  lines = [
+    f"{k}={new[k]!r} from here on, in place of {old[k]!r}"
+    for k in _RATES
+    if k in new and old.get(k) != new[k]
+  ]
+  had, has = schedule_steps(saved), schedule_steps(config)
+  if had != has:
+    lines.append(
+      f"train.schedule_steps={has}: schedules and curricula are stretched to "
+      f"it from {had} steps"
+    )
+  return lines
 
 
 def _is_one_of(field: str, names: Collection[str]) -> bool:

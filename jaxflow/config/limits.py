@@ -43,6 +43,7 @@ LIMITS = {
     "a share from 0 to below 1", lambda x: 0 <= x < 1
   ),
   "train.steps": COUNT,
+  "train.schedule_steps": AMOUNT,
   "train.batch_size": COUNT,
   "train.accumulate": COUNT,
   "train.steps_per_dispatch": COUNT,

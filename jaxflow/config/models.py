@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from jaxflow import options, paths, solvers
 from jaxflow.config import registry
-from jaxflow.config.components import Config, method_of
+from jaxflow.config.components import Config, method_of, schedule_steps
 from jaxflow.errors import UsageError, inside
 from jaxflow.methods import Method
 from jaxflow.models import Network, check_network
@@ -26,7 +26,7 @@ def context_of(config: Config, method: Method, path: Path) -> dict[str, Any]:
     "t_min": path.t_min,
     "t_max": path.t_max,
     "batch_size": config.train.batch_size,
-    "steps": config.train.steps,
+    "steps": schedule_steps(config),
     # Times that must know which rows the loss treats in which way are told.
     **options.values(method.loss, options.Layout, config.loss),
   }

@@ -4,6 +4,7 @@ Everything behind it takes typed objects. A field is checked here, so messages
 name it as the config does.
 """
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 from jaxflow import metrics, options
 from jaxflow.config import registry
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, schedule_steps
 from jaxflow.config.models import context_of, make_model
 from jaxflow.config.roles import make_roles
 from jaxflow.data import Source
@@ -62,7 +63,9 @@ def make_plan(
     roles=roles,
     seed=config.seed,
     data=data_plan(config, data),
-    train=_plain(TrainPlan, config.train),
+    train=dataclasses.replace(
+      _plain(TrainPlan, config.train), schedule_steps=schedule_steps(config)
+    ),
     optimizer=OptimizerOptions(**config.optimizer.to_dict()),
     emas={
       name: registry.make("ema", law, field=f"ema.{name}", **context)

@@ -77,7 +77,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         **with_places(registry.default_options(row.flow_map)),
       },
       "optimizer": _OPTIMIZER,
-      "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
+      "ema": {"sampling": {"name": "power", "width": 0.1}},
       "teacher": {
         "workdir": "",
         "guidance": 1.0,
@@ -107,6 +107,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       },
       "train": {
         "steps": 10_000,
+        # 0: the steps with which the run begins.
+        "schedule_steps": 0,
         "batch_size": 128,
         "accumulate": 1,
         "steps_per_dispatch": 25,
@@ -234,6 +236,7 @@ def resolve(
   features: Config | None = None,
   pairs: str | None = None,
   init_step: int | None = None,
+  schedule_steps: int | None = None,
 ) -> Config:
   """Return the config with the fields that data and other runs decide, locked.
 
@@ -245,6 +248,8 @@ def resolve(
     features: Config of the run whose network gives features.
     pairs: Digest of the pairs.
     init_step: Checkpoint of `init.workdir` from which the run starts.
+    schedule_steps: Length of schedules where the config gives none; default:
+      that of training.
   """
   config = ConfigDict(config.to_dict())
   complete(config)
@@ -258,4 +263,7 @@ def resolve(
     if pairs is not None:
       config.data.pairs_digest = pairs
     config.init.step = init_step
+    config.train.schedule_steps = (
+      config.train.schedule_steps or schedule_steps or config.train.steps
+    )
   return config.lock()

@@ -35,9 +35,13 @@ class Batches:
     flip: Mirror half of the images left to right, at random.
     threads: Threads that read ahead, for sources that are slow to read; 0
       reads when a batch is asked for.
+    end: Number of batches after which the stream ends; default: never.
+
+  One `next` takes the batches up to the next multiple of K or to the end, so
+  the first and the last may have fewer than K.
 
   Attributes:
-    num_batches: Batches taken by one `next`, K.
+    taken: Batches that the last `next` took.
 
   Raises:
     UsageError: The sizes do not divide, or an argument is out of range.
@@ -61,13 +65,14 @@ class Batches:
     rows: np.ndarray | None = None,
     flip: bool = False,
     threads: int = 0,
+    end: int | None = None,
   ):
     if len(stack) not in (0, 2) or any(length < 1 for length in stack):
       raise UsageError(
         f"stack={stack}: give () or two positive numbers (batches,"
         " micro-batches)"
       )
-    self.num_batches, micro = stack or (1, 1)
+    self._stack, micro = stack or (1, 1)
     if batch_size < 1 or batch_size % micro:
       raise UsageError(
         f"batch_size={batch_size}: choose a positive multiple of {micro}, the"
@@ -92,7 +97,7 @@ class Batches:
         f"rows={self._rows}: a micro-batch has rows 0..{whole - 1}"
       )
     self._whole_shape = (-1, micro, whole)
-    self._local_shape = (*stack, len(self._rows))
+    self._local_shape = (*(-1, *stack[1:])[: len(stack)], len(self._rows))
     self._flip = flip
     self._threads = threads
     # Largest piece that cuts this process's rows of a batch evenly.
@@ -101,7 +106,8 @@ class Batches:
     self._pieces = local // self._piece
     self._reader: Any = None
     self._order = Order(len(source), batch_size=batch_size, seed=seed)
-    self._position = 0
+    self._end = end
+    self._position = self.taken = 0
 
   def __iter__(self) -> Self:
     """Return itself: there is one position, not one per loop."""
@@ -109,11 +115,17 @@ class Batches:
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Return "data", and "cond" (labels) and "noise" where there are any."""
+    count = self._stack - self._position % self._stack
+    if self._end is not None:
+      count = min(count, self._end - self._position)
+    if count < 1:
+      raise StopIteration
     if self._threads:
-      batch = self._read_in_threads()
+      batch = self._read_in_threads(count)
     else:
-      batch = self._read(self._position, self.num_batches)
-    self._position += self.num_batches
+      batch = self._read(self._position, count)
+    self._position += count
+    self.taken = count
     return {
       name: array.reshape(*self._local_shape, *array.shape[1:])
       for name, array in batch.items()
@@ -152,7 +164,7 @@ class Batches:
       self._reader.close()
     self._reader = None
 
-  def _read_in_threads(self) -> dict[str, np.ndarray]:
+  def _read_in_threads(self, batches: int) -> dict[str, np.ndarray]:
     """Return this process's rows of the next batches, from the threads."""
     if self._reader is None:
       # Half a second to import, which data in memory need not wait for.
@@ -166,7 +178,7 @@ class Batches:
       )
       pieces = numbers.map(self._read_piece).to_iter_dataset(options)
       self._reader = iter(pieces)
-    count = self.num_batches * self._pieces
+    count = batches * self._pieces
     try:
       parts = [next(self._reader) for _ in range(count)]
     except BaseException:

@@ -59,9 +59,13 @@ class SampledBatches(_Stream):
     super().__init__(batches)
     self.batch_size: int = batches.batch_size
     self.seed: int = batches.seed
-    self.num_batches: int = batches.num_batches
     self.shape: tuple[int, ...] = batches.shape
     self.local = batches.local
+
+  @property
+  def taken(self) -> int:
+    """Batches that the last `next` took."""
+    return self._batches.taken
 
   def __next__(self) -> dict[str, np.ndarray]:
     """Return the next batch, drawn."""
@@ -164,9 +168,9 @@ def _draw(
   `draw` draws so many rows of a block; `purpose` tells apart the draws for one
   batch.
   """
-  first = batches.get_state()["position"] - batches.num_batches
+  first = batches.get_state()["position"] - batches.taken
   size = batches.batch_size
-  index = batches.local(np.arange(batches.num_batches * size))
+  index = batches.local(np.arange(batches.taken * size))
   number, row = np.divmod(index.ravel(), size)
   block = row // _BLOCK
   # Rows ascend, so those of a block are neighbours.

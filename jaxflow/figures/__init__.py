@@ -5,6 +5,7 @@ Functions import matplotlib themselves, because its import is slow.
 
 from jaxflow.figures.curves import read_log, save_curves
 from jaxflow.figures.images import (
+  optional_picture,
   save_grid,
   save_matrix,
   save_samples,
@@ -18,6 +19,7 @@ from jaxflow.figures.planes import (
 )
 
 __all__ = [
+  "optional_picture",
   "read_log",
   "save_arrows",
   "save_curves",

@@ -1,9 +1,10 @@
 """Pictures of images: grids, matrices with named rows and columns, strips."""
 
+import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +39,15 @@ def save_samples(
     save_grid(samples, path, labels=labels)
   else:
     save_points(samples, path, reference)
+
+
+@contextlib.contextmanager
+def optional_picture(place: str, log: Callable[[str], None]) -> Iterator[None]:
+  """Print a line where a picture fails: training goes on without it."""
+  try:
+    yield
+  except Exception as error:  # Whatever it is, a picture is no reason to stop.
+    log(f"{place}: samples are not drawn ({error})")
 
 
 def save_grid(

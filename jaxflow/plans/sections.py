@@ -48,9 +48,10 @@ class TrainPlan:
   """The length and the rhythm of training."""
 
   steps: int  # At which training ends.
+  schedule_steps: int  # Length of schedules and curricula, then they hold.
   batch_size: int  # Over all devices.
   accumulate: int  # Micro-batches a step.
-  steps_per_dispatch: int  # Of one call of the compiled program.
+  steps_per_dispatch: int  # Most of one call of the compiled program.
   log_every: int
   sample_every: int  # Steps between pictures; 0: only at the end.
   max_skipped: int  # Non-finite steps in a row after which training stops.

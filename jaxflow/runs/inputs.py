@@ -142,12 +142,12 @@ def make_batches(
   steps: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> ResumableIterator:
-  """Return the stream of batches, for so many steps at a time.
+  """Return the stream of batches up to the end of training.
 
   Args:
     plan: The run's plan.
     inputs: Its arrays.
-    steps: Batches of one `next`.
+    steps: Most batches of one `next`.
     mesh: Where they go: only rows of this process's devices; default: all.
   """
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
@@ -167,6 +167,7 @@ def make_batches(
         rows=rows,
         flip=flip,
         threads=threads,
+        end=plan.train.steps,
       )
     )
 

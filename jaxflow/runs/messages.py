@@ -2,7 +2,8 @@
 
 import pathlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -29,6 +30,19 @@ def first_line(
   )
 
 
+def schedule_note(plan: Plan, rate: Callable[[int], Any]) -> list[str]:
+  """Return a line if training is longer than its schedules."""
+  steps, length = plan.train.steps, plan.train.schedule_steps
+  if steps <= length:
+    return []
+  return [
+    f"train.steps={steps} is past train.schedule_steps={length}: schedules and "
+    f"curricula then hold their last values (learning rate "
+    f"{float(rate(length)):.3g}); --config.train.schedule_steps={steps} "
+    "stretches them"
+  ]
+
+
 def last_line(
   workdir: pathlib.Path | None,
   step: int,
@@ -50,8 +64,8 @@ def last_line(
       "from there"
     )
   place = "" if workdir is None else f"{workdir} at "
-  loss = f"last loss {scalars['loss']:.4g}"
-  return f"done: {place}step {step:,} ({loss}){next_command(workdir)}"
+  loss = f" (last loss {scalars['loss']:.4g})" if "loss" in scalars else ""
+  return f"done: {place}step {step:,}{loss}{next_command(workdir)}"
 
 
 def next_command(workdir: pathlib.Path | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxflow import data
 from jaxflow.errors import named
-from jaxflow.figures import save_samples
+from jaxflow.figures import optional_picture, save_samples
 from jaxflow.parallel import processes
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import checked_labels, drawer
@@ -48,7 +48,9 @@ def make_previews(
         "is written"
       )
       return None
-    return picture(samples)
+    with optional_picture(f"step {int(state.step)}", log):
+      return picture(samples)
+    return None
 
   return previews
 
@@ -59,10 +61,17 @@ class SamplePictures:
   Args:
     workdir: The run's folder.
     source: The data set; points of it are drawn behind points.
+    log: Takes a line about a picture that cannot be written.
   """
 
-  def __init__(self, workdir: pathlib.Path, source: data.Source):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    source: data.Source,
+    log: Callable[[str], None],
+  ):
     self._folder = workdir / "samples"
+    self._log = log
     self._reference = None
     if len(source.shape) == 1:
       first = np.arange(min(_POINTS, len(source)))
@@ -71,4 +80,5 @@ class SamplePictures:
   def on_samples(self, step: int, samples: np.ndarray) -> None:
     """Write the picture of a step."""
     path = self._folder / f"{step:08d}.png"
-    save_samples(samples, path, reference=self._reference)
+    with optional_picture(f"step {step}", self._log):
+      save_samples(samples, path, reference=self._reference)

@@ -1,5 +1,6 @@
 """Read a run from its workdir."""
 
+import logging
 import operator
 import pathlib
 from collections.abc import Collection
@@ -12,6 +13,8 @@ from jaxflow.errors import UsageError
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def load(
@@ -78,4 +81,7 @@ def restore(
     raise UsageError(
       f"workdir={str(workdir)!r} holds no checkpoint yet: train it first"
     )
-  return restored[0]
+  state = restored[0]
+  if ema is not None:
+    run.check_share(ema, int(state.updates), _LOGGER.warning)
+  return state

@@ -20,10 +20,14 @@ from jaxflow.training.adversary import (
   count_updates,
   discriminator_loss_fn,
 )
+from jaxflow.training.ema import share_of_start
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
 from jaxflow.types import Array, Batch, PyTree
+
+# Share of the first weights beyond which an average is no use.
+_LARGEST_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Run:
   @functools.cached_property
   def _turns(self) -> tuple[int, int, int]:
     """The discriminator's first step, and the updates of both players."""
-    steps, section = self.plan.train.steps, self.plan.discriminator
+    section = self.plan.discriminator
+    steps = self.plan.train.schedule_steps
     if section is None:
       return 0, steps, 0
     start = round(section.start * steps)
@@ -81,7 +86,7 @@ class Run:
     if not steps:
       raise UsageError(
         f"discriminator.start={section.start} leaves the discriminator no step "
-        f"of train.steps={plan.train.steps}: start earlier"
+        f"of train.schedule_steps={plan.train.schedule_steps}: start earlier"
       )
     with inside("discriminator.optimizer"):
       _, optimizer = optimizers.make_optimizer(section.optimizer, steps=steps)
@@ -108,7 +113,7 @@ class Run:
       learned_fns=roles.learned_fns(),
       discriminator_fn=self.opponent and roles.discriminator_fn,
       last_layer=self.plan.last_layer,
-      steps=self.plan.train.steps,
+      steps=self.plan.train.schedule_steps,
     )
     return named(last_layer="loss.last_layer")(loss_fn)
 
@@ -220,6 +225,20 @@ class Run:
       raise UsageError(
         f"ema={ema!r} is no average of this run: choose one of "
         f"{', '.join(names)}"
+      )
+
+  def check_share(
+    self, ema: str, updates: int, log: Callable[[str], None]
+  ) -> None:
+    """Say so if an average is still much like the weights it began with."""
+    if ema == "online" or not updates:
+      return
+    share = share_of_start(self.plan.emas[ema], updates)
+    if share > _LARGEST_SHARE:
+      log(
+        f"the average {ema!r} is to {share:.0%} the weights with which "
+        f"training began ({updates:,} updates): take 'online', or train with "
+        f"ema.{ema}.name=power, which suits any length"
       )
 
   def select(self, state: TrainState, ema: str) -> PyTree:

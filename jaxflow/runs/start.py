@@ -31,8 +31,11 @@ def resolve(
   inputs: Inputs,
   workdir: pathlib.Path | None,
   mesh: jax.sharding.Mesh,
-) -> tuple[config_lib.Config, Others]:
-  """Fill in what data and other runs decide; check an earlier run."""
+) -> tuple[config_lib.Config, Others, list[str]]:
+  """Fill in what data and other runs decide; check an earlier run.
+
+  The lines are about schedules that a resumed run changes.
+  """
   # A run that has no checkpoint yet may still become another one.
   earlier = None if workdir is None else _earlier_config(workdir)
   resumed = earlier if begun(workdir) else None
@@ -59,11 +62,13 @@ def resolve(
     num_classes=inputs.real.num_classes,
     pairs=inputs.pairs.digest if inputs.pairs else None,
     init_step=step,
+    schedule_steps=config_lib.schedule_steps(resumed) if resumed else None,
     **configs,
   )
-  if resumed:
-    config_lib.check_same_run(resumed, config, str(workdir))
-  return config, others
+  if not resumed:
+    return config, others, []
+  config_lib.check_same_run(resumed, config, str(workdir))
+  return config, others, config_lib.new_rates(resumed, config)
 
 
 def _load(

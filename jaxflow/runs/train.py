@@ -21,7 +21,12 @@ from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.initial_weights import difference, initial_parameters
-from jaxflow.runs.messages import first_line, last_line, next_command
+from jaxflow.runs.messages import (
+  first_line,
+  last_line,
+  next_command,
+  schedule_note,
+)
 from jaxflow.runs.previews import Previews, SamplePictures, make_previews
 from jaxflow.runs.run import Run
 from jaxflow.training import loop
@@ -157,7 +162,7 @@ def _prepare(
   processes.check_same(
     f"{real.name} {real.split} {len(real)} {real.shape}", "the data set"
   )
-  config, others = start.resolve(config, given, workdir, mesh)
+  config, others, notes = start.resolve(config, given, workdir, mesh)
   plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
   run = Run(plan)
   inputs.check_mesh(plan, mesh)
@@ -178,6 +183,8 @@ def _prepare(
     inputs.check_teacher(given.pairs, plan, frozen.get("teacher"))
     init_params = initial_parameters(run, template, others.get("init"))
   warm = _warm_start(plan, others)
+  notes += [warm] if warm else []
+  notes += schedule_note(plan, run.learning_rate)
   return _Prepared(
     run=run,
     mesh=mesh,
@@ -188,7 +195,7 @@ def _prepare(
     first_state=functools.partial(
       start.first_state, run, template, frozen, init_params
     ),
-    notes=[warm] if warm else [],
+    notes=notes,
   )
 
 
@@ -253,7 +260,6 @@ def _run(
       prepared.step,
       batches,
       steps=plan.train.steps,
-      chunk=chunk,
       batch_size=plan.train.batch_size,
       log_every=plan.train.log_every,
       checkpoint_every=plan.checkpoint.every,
@@ -268,6 +274,7 @@ def _run(
       seconds=seconds,
       log=log,
     )
+  run.check_share(plan.sample.ema, int(state.updates), log)
   log(last_line(workdir, int(state.step), told.scalars, finished=finished))
   processes.together(told.check)
   return Trained(run=run, state=state, finished=finished)
@@ -291,7 +298,7 @@ def _callbacks(
     table = CsvLog(workdir, start=begin)
     seconds = table.seconds
     own += [table, TensorBoardLog(workdir, start=begin)]
-    own.append(SamplePictures(workdir, source))
+    own.append(SamplePictures(workdir, source, log))
   callbacks = [*own, ProgressLines(log), *given]
   return Callbacks(callbacks, on_error=_ask_to_stop), seconds
 
@@ -324,19 +331,17 @@ def _check_turns(plan: Plan, begin: int = 0) -> None:
       f"train.steps_per_dispatch={plan.train.steps_per_dispatch} with "
       "discriminator.turns='alternate': generator and discriminator take "
       "turns within a dispatch, so its length must be 2 or more and divide "
-      "train.steps, train.log_every, train.sample_every, checkpoint.every"
+      "train.log_every, train.sample_every, checkpoint.every"
     )
 
 
 def steps_per_dispatch(plan: Plan, begin: int) -> int:
-  """Return the number of steps a dispatch of a run that begins at a step."""
+  """Return the most steps of a dispatch in a run that begins at a step."""
+  train = plan.train
   return loop.steps_per_dispatch(
-    plan.train.steps_per_dispatch,
-    begin,
-    plan.train.steps,
-    plan.train.log_every,
-    plan.train.sample_every,
-    plan.checkpoint.every,
+    train.steps_per_dispatch,
+    every=(train.log_every, train.sample_every, plan.checkpoint.every),
+    ends=(begin, train.steps),
   )
 
 

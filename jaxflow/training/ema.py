@@ -150,6 +150,19 @@ class Adaptive:
     return self.decay ** (self.start / (points - 1))
 
 
+def share_of_start(law: Law, updates: int) -> float:
+  """Return the weight that the first parameters still have in an average.
+
+  Example:
+    >>> round(share_of_start(Constant(decay=0.9999), 1000), 3)
+    0.905
+    >>> share_of_start(Power(), 1000)
+    0.0
+  """
+  decays = law(jnp.arange(1, updates + 1))
+  return float(np.prod(np.asarray(decays, np.float64)))
+
+
 def _check_decay(decay: float) -> None:
   if not 0 <= decay <= 1:
     raise ValueError(f"decay={decay}: give a number from 0 to 1")

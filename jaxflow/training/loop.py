@@ -2,8 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
+
+import jax
 
 from jaxflow.errors import RunError
 from jaxflow.training.callbacks import Callbacks
@@ -22,7 +24,7 @@ class Batches(Protocol):
   """Device batches that can be resumed."""
 
   def __next__(self) -> Batch:
-    """Return leaves `[steps, micro-batches, rows, ...]`."""
+    """Return leaves `[steps, micro-batches, rows, ...]`, up to the end."""
     ...
 
   def get_state(self) -> Any:
@@ -40,17 +42,30 @@ class Batches(Protocol):
     ...
 
 
-def steps_per_dispatch(wanted: int, *boundaries: int) -> int:
-  """Return the greatest divisor of `wanted` and of all boundaries.
+def steps_per_dispatch(
+  wanted: int, every: Iterable[int], ends: Iterable[int] = ()
+) -> int:
+  """Return the most steps of a dispatch, at most `wanted`.
 
-  Logs, checkpoints and the end of training fall between dispatches. A boundary
-  of 0 never comes.
+  Logs and checkpoints fall between dispatches: the number divides each of
+  `every`; 0 never comes. Training may begin and end within: the first and the
+  last dispatch are then shorter, a program of their own. A number that divides
+  the `ends` too is preferred if it is at least half of `wanted`.
 
   Example:
-    >>> steps_per_dispatch(50, 500, 20, 0)
-    10
+    >>> steps_per_dispatch(25, [100, 1000, 0], [23])
+    25
+    >>> steps_per_dispatch(25, [100], [40])
+    20
   """
-  return math.gcd(wanted, *boundaries)
+  common = math.gcd(*every)
+  whole = _largest_divisor(math.gcd(common, *ends), wanted)
+  return whole if 2 * whole >= wanted else _largest_divisor(common, wanted)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+  """Return the largest divisor of a number, 0 having all, up to a limit."""
+  return next(n for n in range(limit, 0, -1) if number % n == 0)
 
 
 def train(
@@ -59,7 +74,6 @@ def train(
   batches: Batches,
   *,
   steps: int,
-  chunk: int,
   batch_size: int,
   log_every: int,
   checkpoint_every: int,
@@ -82,10 +96,10 @@ def train(
 
   Args:
     state: Where to start; donated.
-    train_step: The jitted step; takes `chunk` steps a call.
-    batches: Batches on the devices.
+    train_step: The jitted step; takes all steps of a batch in one dispatch.
+    batches: Batches on the devices, which end at multiples of
+      `steps_per_dispatch` and at `steps`.
     steps: Step at which training ends.
-    chunk: Steps a dispatch, as `steps_per_dispatch` gives them.
     batch_size: Samples a step.
     log_every: Steps between reports of scalars.
     checkpoint_every: Steps between checkpoints.
@@ -110,22 +124,30 @@ def train(
   step = int(state.step)
   clock = Clock(step=step, batch_size=batch_size, seconds=seconds)
   first = True
+  compiled: set[int] = set()
   while step < steps and not interrupted():
     _settle(state, batches)
-    if first:
-      state, metrics = _first_step(train_step, state, next(batches), log)
+    batch = next(batches)
+    count = len(jax.tree.leaves(batch)[0])
+    if count in compiled:
+      state, metrics = train_step(state, batch)
     else:
-      state, metrics = train_step(state, next(batches))
-    step += chunk
+      began = time.perf_counter()
+      state, metrics = _compile_step(train_step, state, batch, log)
+      clock.skip(time.perf_counter() - began)
+      compiled.add(count)
+    step += count
     if step % log_every == 0 or step >= steps or first:
       _check_skipped(state, step, max_skipped, checkpoints)
     if step % log_every == 0 or step >= steps:
       speed, data_wait = clock.lap(step, batches.waited)
-      scalars = {"loss": float(metrics["loss"])}
-      scalars |= {k: float(v) for k, v in metrics.items()}
-      # A metric that no step of this dispatch measured has no value.
+      values = {"loss": metrics["loss"], **metrics}
+      values = {k: float(v) for k, v in values.items()}
+      # A metric that no step of this dispatch measured has no value: the loss,
+      # where all were turns of a discriminator.
+      shown = {"loss"} if values.get("skipped", 1) else set()
       scalars = {
-        k: v for k, v in scalars.items() if k == "loss" or not math.isnan(v)
+        k: v for k, v in values.items() if k in shown or not math.isnan(v)
       }
       scalars["skipped"] = int(state.skipped)
       updates = int(state.updates)
@@ -161,13 +183,13 @@ def train(
   return state, step >= steps and not interrupted()
 
 
-def _first_step(
+def _compile_step(
   train_step: StepFn,
   state: TrainState,
   batch: Batch,
   log: Callable[[str], None],
 ) -> tuple[TrainState, Mapping[str, Array]]:
-  """Dispatch the first steps, which compiles them, and say how long it took."""
+  """Dispatch steps for the first time and say how long compiling took."""
   log("compiling the training step ...")
   began = time.perf_counter()
   result = train_step(state, batch)

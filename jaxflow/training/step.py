@@ -62,7 +62,7 @@ def make_loss_fn(
       none: the loss then leaves its adversarial term out.
     last_layer: Regular expression of one parameter's path, for losses that
       weigh their terms by its gradients; "": without such weights.
-    steps: Length of training, the unit of `progress`.
+    steps: Length of schedules, the unit of `progress`.
 
   Returns:
     `(params, state, key, batch) -> (loss [B], metrics)`.

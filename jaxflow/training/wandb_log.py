@@ -1,6 +1,7 @@
 """Scalars and samples for Weights & Biases."""
 
 import importlib
+import logging
 import pathlib
 import secrets
 import tempfile
@@ -11,6 +12,8 @@ import numpy as np
 
 from jaxflow.errors import UsageError
 from jaxflow.training.callbacks import Start
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class WandbLog:
@@ -69,9 +72,12 @@ class WandbLog:
 
   def on_samples(self, step: int, samples: np.ndarray) -> None:
     """Send a picture of samples."""
-    from jaxflow.figures import save_samples
+    from jaxflow.figures import optional_picture, save_samples
 
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+      optional_picture(f"step {step}", _LOGGER.warning),
+      tempfile.TemporaryDirectory() as folder,
+    ):
       path = pathlib.Path(folder, "samples.png")
       save_samples(samples, path)
       self._run.log({"samples": self._wandb.Image(str(path))}, step=step)

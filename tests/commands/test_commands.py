@@ -292,14 +292,14 @@ def test_failed_start_leaves_a_workdir_for_the_next(tmp_path):
 
 
 def test_resume_takes_what_may_change(tmp_path):
-  """Return the dispatch is cut so that every boundary is still met."""
+  """The first dispatch has 5 steps, so that the others end at logs."""
   flags = "train.steps=15", "train.log_every=5", "checkpoint.every=15"
   tiny.train(tmp_path, "run", "flow_matching", *flags)
   flags = "train.steps=40", "train.steps_per_dispatch=20", "train.log_every=20"
   command = tiny.train_command(tmp_path, "run", "flow_matching", *flags)
   result = tiny.run(*command)
   assert result.code == 0, result.err
-  assert "5 steps per dispatch, resumed at step 15" in result.out
+  assert "20 steps per dispatch, resumed at step 15" in result.out
   steps = [row["step"] for row in tiny.rows(tmp_path / "run")]
   assert steps == ["5", "10", "15", "20", "40"]
   assert int(tiny.state_of(tmp_path / "run").step) == 40
@@ -368,7 +368,7 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     waited = 0.0
 
     def __next__(self):
-      return {}
+      return {"data": np.zeros((1, 1, 8, 2))}
 
     def get_state(self):
       return {"position": 0}
@@ -378,7 +378,6 @@ def test_no_checkpoint_is_due_while_steps_are_skipped(tmp_path):
     step_fn,
     Batches(),
     steps=12,
-    chunk=1,
     batch_size=8,
     log_every=4,
     checkpoint_every=1,

@@ -206,7 +206,8 @@ def test_corrupt_config_is_named(tmp_path, content):
     ("teacher.workdir", "elsewhere", True),
     ("train.batch_size", 7, True),
     ("model.width", 7, True),
-    ("optimizer.learning_rate", 7.0, True),
+    ("optimizer.learning_rate", 7.0, False),
+    ("optimizer.b1", 0.5, True),
     ("seed", 7, True),
   ],
 )

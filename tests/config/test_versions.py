@@ -45,6 +45,7 @@ ABSENT = {
   "evaluation.network.name": "none",
   "evaluation.reference": "",
   "evaluation.split": "test",
+  "train.schedule_steps": 0,
 }
 # The quick ones of each commit.
 SAMPLED = [
