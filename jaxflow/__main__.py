@@ -1,5 +1,18 @@
-"""`python -m jaxflow` is the command `jaxflow`."""
+"""The command `jaxflow`, also as `python -m jaxflow`."""
 
-from jaxflow.commands.main import main
+import sys
 
-main()
+from jaxflow.commands import interrupts
+
+
+def main() -> None:
+  """Run the command line and exit with its code."""
+  interrupts.listen()
+  # Imports take long enough to be interrupted.
+  from jaxflow.commands.main import run
+
+  sys.exit(run(sys.argv))
+
+
+if __name__ == "__main__":
+  main()

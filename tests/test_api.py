@@ -164,8 +164,8 @@ def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
   assert (tmp_path / "config.json").exists()
   run = train(tiny(train__batch_size=32, model__width=8), tmp_path)
   assert run.finished and load_config(tmp_path).train.batch_size == 32
-  text = message(train, tiny(train__batch_size=16, model__width=8), tmp_path)
-  assert "train.batch_size=32, not 16" in text
+  text = message(train, tiny(train__batch_size=32, model__width=16), tmp_path)
+  assert "model.width=8, not 16" in text
 
 
 def test_nothing_is_drawn_where_nobody_looks(monkeypatch):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 import jaxflow
+from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
 from jaxflow.commands.flags import define, defined, message, read
@@ -43,11 +44,6 @@ _FIELDS = {
   "sampler": "sample.sampler",
   "solver": "flow_map.solver",
 }
-
-
-def main() -> None:
-  """Run the command line and exit with its code."""
-  sys.exit(run(sys.argv))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -121,6 +117,9 @@ def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
 
       launch.join(distributed, preemptible=command.interruptible)
     config = read(command, values, arguments)
+    if not command.alone:
+      importlib.import_module("jaxflow.api")
+    interrupts.begin()
     return command.run(values, config) or 0
 
 

@@ -9,7 +9,7 @@ from jaxflow.config.files import (
   check_same_run,
   flatten,
   load_config,
-  new_rates,
+  new_rhythm,
   save_config,
 )
 from jaxflow.config.flags import config_of_run
@@ -47,7 +47,7 @@ __all__ = [
   "make_plan",
   "mesh_axes",
   "method_of",
-  "new_rates",
+  "new_rhythm",
   "resolve",
   "save_config",
   "schedule_steps",

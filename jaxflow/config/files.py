@@ -32,11 +32,15 @@ MUTABLE = (
   "train.steps_per_dispatch",
 )
 
-# Those of them that change what training does from here on.
-_RATES = tuple(
-  f"{name}.{field}"
-  for name in ("optimizer", "discriminator.optimizer")
-  for field in ("learning_rate", "schedule")
+# Fields that may change as well, with a line: they change how a run trains.
+_RHYTHM = (
+  "train.accumulate",
+  "train.batch_size",
+  *(
+    f"{section}.{field}"
+    for section in ("optimizer", "discriminator.optimizer")
+    for field in ("learning_rate", "schedule")
+  ),
 )
 
 # Fields that a message names, of those that have changed.
@@ -87,7 +91,7 @@ def check_same_run(
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
-  mutable = (*MUTABLE, *_RATES, *(f"flow_map.{k}" for k in flow_map))
+  mutable = (*MUTABLE, *_RHYTHM, *(f"flow_map.{k}" for k in flow_map))
   if sampled:
     mutable += ("flow_map.",)
   changed = [
@@ -107,12 +111,12 @@ def check_same_run(
     )
 
 
-def new_rates(saved: Config, config: Config) -> list[str]:
-  """Return a line for each rate or schedule that a resumed run changes."""
+def new_rhythm(saved: Config, config: Config) -> list[str]:
+  """Return a line for each change of how a resumed run trains."""
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   lines = [
     f"{k}={new[k]!r} from here on, in place of {old[k]!r}"
-    for k in _RATES
+    for k in _RHYTHM
     if k in new and old.get(k) != new[k]
   ]
   had, has = schedule_steps(saved), schedule_steps(config)

@@ -184,7 +184,17 @@ def sample_plan(config: Config, model: Model) -> SamplePlan:
       else sampler
     ),
     record=sampling_of(config),
+    guided_by=_guided_by(config, model) if scale != 1 else "",
   )
+
+
+def _guided_by(config: Config, model: Model) -> str:
+  """Return the fields with which a network was trained to be guided."""
+  own = options.switched_on(model.method.loss, options.Guides, config.loss)
+  fields = {f"loss.{k}": v for k, v in own.items()}
+  scale = config.get("teacher", {}).get("guidance", 1)
+  fields |= {"teacher.guidance": scale} if scale != 1 else {}
+  return ", ".join(f"{k}={v}" for k, v in fields.items())
 
 
 def _interval(config: Config, model: Model) -> tuple[float, float] | None:

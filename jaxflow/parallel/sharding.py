@@ -58,27 +58,32 @@ def make_mesh(
   """Arrange devices as `(data, fsdp, tensor)`.
 
   Args:
-    data: Devices along the data axis; -1 takes all that are left.
+    data: Devices along the data axis; -1 takes all that it can.
     fsdp: Devices over which each parameter is split.
     tensor: Devices over which heads and hidden units of a block are split.
     devices: The devices; default: those of all processes.
 
+  Devices may be left out where one process holds all.
+
   Raises:
-    UsageError: If the axes do not use all devices.
+    UsageError: If there are fewer devices than the axes ask for.
   """
-  count = len(devices) if devices is not None else jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   if data == -1 and fsdp > 0 and tensor > 0:
-    data = count // (fsdp * tensor)
+    data = max(count // (fsdp * tensor), 1)
   shape = data, fsdp, tensor
-  if min(shape) < 1 or math.prod(shape) != count:
+  used = math.prod(shape)
+  whole = len({device.process_index for device in devices}) > 1
+  if min(shape) < 1 or used > count or (whole and used < count):
     raise UsageError(
-      f"mesh.data={data} times mesh.fsdp={fsdp} times mesh.tensor={tensor} is "
-      f"not the number of devices, {count}: choose divisors of {count}, or "
-      "mesh.data=-1"
+      f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: give "
+      f"positive axes whose product is {'' if whole else 'at most '}{count}, the number "
+      "of devices"
     )
   # An axis may be a part of one axis of a torus, 16 of 8 x 8 x 8 chips.
   arranged = mesh_utils.create_device_mesh(
-    shape, devices, allow_split_physical_axes=True
+    shape, devices[:used], allow_split_physical_axes=True
   )
   return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 

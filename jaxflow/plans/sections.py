@@ -89,6 +89,7 @@ class SamplePlan:
   sampler: Sampler
   solver: str  # Name of the sampler, solver or flow map, for tables.
   record: Mapping[str, Any]  # All that decides how samples are drawn, as JSON.
+  guided_by: str  # Fields that guided training, where sampling is guided too.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

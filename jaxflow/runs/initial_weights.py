@@ -65,11 +65,20 @@ def check_same_network(
   """Raise UsageError unless two networks have the same arrays."""
   if _shapes(mine) == _shapes(its):
     return
-  here, there = (model.options for model in networks)
+  here, there = (
+    {f"model.{k}": v for k, v in model.options.items()}
+    | {"data.shape": model.shape, "data.num_classes": model.num_classes}
+    for model in networks
+  )
   differing = [
-    f"model.{k} is {there.get(k)} there, {here.get(k)} here"
+    f"{k} is {there.get(k)} there, {here.get(k)} here"
     for k in sorted(set(here) | set(there))
     if here.get(k) != there.get(k)
+  ]
+  ours, theirs = _shapes(mine), _shapes(its)
+  differing = differing or [
+    f"{k} is {theirs.get(k)} there, {ours.get(k)} here"
+    for k in sorted({k for k, _ in ours.items() ^ theirs.items()})[:1]
   ]
   raise UsageError(
     f"{source} has another network ({'; '.join(differing)}): make them equal, "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 
 import jax
@@ -200,21 +201,29 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
     )
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   shards = sharding.row_shards(mesh)
-  count = shards * accumulate
-  if batch_size % count:
-    raise UsageError(
-      f"train.batch_size={batch_size} is no multiple of {count} "
-      f"({shards} devices x train.accumulate={accumulate}): "
-      f"use {-(-batch_size // count) * count}"
-    )
-  if model.block is not None:
-    try:
-      rows.check_block(model.block, batch_size // accumulate)
-    except ValueError as error:
-      raise UsageError(
-        f"loss.block={model.block} with train.batch_size={batch_size}, "
-        f"train.accumulate={accumulate}: {error}"
-      ) from error
+  m, _ = block = model.block or (1, 1)
+  try:
+    rows.check_block(block, m)
+  except ValueError as error:
+    raise UsageError(f"loss.block={block}: {error}") from error
+  unit = accumulate * math.lcm(shards, m)
+  if batch_size % unit == 0:
+    return
+  fewer = [
+    n
+    for n in range(1, mesh.shape["data"])
+    if not batch_size % (accumulate * math.lcm(n * mesh.shape["fsdp"], m))
+  ]
+  near = [x for x in (batch_size // unit * unit,) if x] + [
+    -(-batch_size // unit) * unit
+  ]
+  by_block = f", loss.block={model.block}" if m > 1 else ""
+  raise UsageError(
+    f"train.batch_size={batch_size} is no multiple of {unit} ({shards} "
+    f"devices, train.accumulate={accumulate}{by_block}): use "
+    f"{' or '.join(map(str, near))}"
+    + (f", or mesh.data={max(fewer)}" if fewer else "")
+  )
 
 
 def _plain(values: PyTree) -> PyTree:

@@ -84,6 +84,8 @@ def next_command(workdir: pathlib.Path | None) -> str:
 def _machine(mesh: jax.sharding.Mesh) -> str:
   """Return the devices of a run, `8 device(s)`, and their arrangement."""
   text = f"{mesh.size} device(s)"
+  if mesh.size < jax.device_count():
+    text = f"{mesh.size} of {jax.device_count()} device(s)"
   if processes.count() > 1:
     text += f" of {processes.count()} processes"
   if mesh.size > mesh.shape["data"]:

@@ -10,6 +10,7 @@ import jax
 
 from jaxflow import config as config_lib
 from jaxflow.errors import UsageError
+from jaxflow.parallel import memory
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState
@@ -56,6 +57,7 @@ def restore(
     template = run.template(mesh)
   else:
     template = run.sampling_template(mesh, ema, roles)
+  memory.check(template, "the networks of the run")
   number = None
   if step not in (None, "best"):
     try:
@@ -83,5 +85,6 @@ def restore(
     )
   state = restored[0]
   if ema is not None:
-    run.check_share(ema, int(state.updates), _LOGGER.warning)
+    for line in run.remarks(ema, int(state.updates)):
+      _LOGGER.warning(line)
   return state

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -227,15 +227,19 @@ class Run:
         f"{', '.join(names)}"
       )
 
-  def check_share(
-    self, ema: str, updates: int, log: Callable[[str], None]
-  ) -> None:
-    """Say so if an average is still much like the weights it began with."""
+  def remarks(self, ema: str, updates: int) -> Iterator[str]:
+    """Yield a line for all that makes samples other than one may think."""
+    guided_by, scale = self.plan.sample.guided_by, self.plan.sample.guidance
+    if guided_by:
+      yield (
+        f"sample.guidance={scale} guides a network that was trained with "
+        f"{guided_by}: it is guided twice"
+      )
     if ema == "online" or not updates:
       return
     share = share_of_start(self.plan.emas[ema], updates)
     if share > _LARGEST_SHARE:
-      log(
+      yield (
         f"the average {ema!r} is to {share:.0%} the weights with which "
         f"training began ({updates:,} updates): take 'online', or train with "
         f"ema.{ema}.name=power, which suits any length"

@@ -68,7 +68,7 @@ def resolve(
   if not resumed:
     return config, others, []
   config_lib.check_same_run(resumed, config, str(workdir))
-  return config, others, config_lib.new_rates(resumed, config)
+  return config, others, config_lib.new_rhythm(resumed, config)
 
 
 def _load(

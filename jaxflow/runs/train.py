@@ -17,7 +17,7 @@ from jaxflow import data
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.models import Network
-from jaxflow.parallel import folders, processes, sharding
+from jaxflow.parallel import folders, memory, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.initial_weights import difference, initial_parameters
@@ -171,6 +171,7 @@ def _prepare(
   with named(ema="sample.ema"):
     run.check_average(plan.sample.ema)
   template = run.template(mesh)
+  memory.check(template, "parameters, averages and optimizer")
   step = _checked_step(run, template, mesh)
   if workdir is None and plan.evaluation.during.every:
     raise UsageError(
@@ -274,7 +275,8 @@ def _run(
       seconds=seconds,
       log=log,
     )
-  run.check_share(plan.sample.ema, int(state.updates), log)
+  for line in run.remarks(plan.sample.ema, int(state.updates)):
+    log(line)
   log(last_line(workdir, int(state.step), told.scalars, finished=finished))
   processes.together(told.check)
   return Trained(run=run, state=state, finished=finished)

@@ -291,7 +291,7 @@ def test_wrong_command_line(refused, arguments, words):
     (
       "flow_matching",
       ["train.batch_size=20"],
-      ["train.batch_size=20", "8 devices", "use 24"],
+      ["train.batch_size=20", "8 devices", "use 16 or 24, or mesh.data=5"],
     ),
     (
       "flow_matching",
@@ -301,9 +301,9 @@ def test_wrong_command_line(refused, arguments, words):
     (
       "mean_flow",
       ["loss.block=3,1"],
-      ["loss.block=(3, 1)", "train.batch_size=16", "use 18"],
+      ["loss.block=(3, 1)", "train.batch_size=16", "use 24"],
     ),
-    ("flow_matching", ["mesh.fsdp=3"], ["mesh.fsdp=3", "divisors of 8"]),
+    ("flow_matching", ["mesh.fsdp=9"], ["mesh.fsdp=9", "at most 8"]),
     ("flow_matching", ["data.name=rings"], ["data.name='rings'", "'ring'?"]),
     ("flow_matching", ["path.name=line"], ["path.name='line'", "'linear'?"]),
     ("flow_matching", ["model.width=0"], ["model: width=0", "1 or more"]),

@@ -204,7 +204,7 @@ def test_corrupt_config_is_named(tmp_path, content):
     ("train.steps", 7, False),
     ("checkpoint.every", 7, False),
     ("teacher.workdir", "elsewhere", True),
-    ("train.batch_size", 7, True),
+    ("train.batch_size", 7, False),
     ("model.width", 7, True),
     ("optimizer.learning_rate", 7.0, False),
     ("optimizer.b1", 0.5, True),

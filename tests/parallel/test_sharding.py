@@ -1,6 +1,7 @@
 """The mesh, the rules for parameters, and what the tensor axis moves."""
 
 import functools
+import os
 import re
 
 import fast_compile
@@ -12,7 +13,7 @@ import pytest
 from jaxflow import models
 from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
-from jaxflow.parallel import sharding
+from jaxflow.parallel import memory, sharding
 from jaxflow.runs import inputs
 
 # A DiT's parameters with their paths, as averages and optimizers have them too.
@@ -89,11 +90,12 @@ def test_what_no_axis_divides_is_whole_and_named():
 
 @pytest.mark.parametrize(
   "axes",
-  [{"fsdp": 3}, {"fsdp": 0}, {"data": 4}, {"tensor": -1}, {"tensor": 16}],
+  [{"fsdp": 9}, {"fsdp": 0}, {"data": 9}, {"tensor": -1}, {"tensor": 16}],
 )
 def test_axes_that_do_not_fit_the_devices(axes):
   name, value = next(iter(axes.items()))
-  with pytest.raises(UsageError, match=rf"mesh\.{name}={value}\b.*devices, 8"):
+  match = rf"mesh\.{name}={value}\b.* at most 8, the number of devices"
+  with pytest.raises(UsageError, match=match):
     mesh_of(**axes)
 
 
@@ -164,3 +166,63 @@ def test_a_head_stays_on_one_device():
   with pytest.raises(UsageError, match=r"mesh\.tensor=4 .* model\.num_heads=6"):
     inputs.check_mesh(plan, mesh_of(tensor=4, data=2))
   inputs.check_mesh(plan, mesh_of(tensor=2, data=4))
+
+
+def plan_of(*, batch_size, accumulate=1, block=(1, 1)):
+  config = default_config("improved_mean_flow", data="ring", model="mlp")
+  config.train.update(batch_size=batch_size, accumulate=accumulate)
+  config.loss.update(block=block, label_dropout=0.0)
+  return make_plan(resolve(config, shape=(2,), num_classes=0, teacher=None))
+
+
+@pytest.mark.parametrize(
+  ("axes", "fields", "remedies"),
+  [
+    ({"data": 3}, {"batch_size": 16}, ["15", "18", "mesh.data=2"]),
+    (
+      {"data": 3},
+      {"batch_size": 16, "block": (4, 1)},
+      ["12", "24", "mesh.data=2"],
+    ),
+    ({"data": 3}, {"batch_size": 10, "accumulate": 4}, ["12"]),
+    (
+      {"data": 2, "fsdp": 3},
+      {"batch_size": 9, "block": (3, 2)},
+      ["6", "12", "mesh.data=1"],
+    ),
+  ],
+)
+def test_every_remedy_for_a_batch_works(axes, fields, remedies):
+  """Each has been followed: all rules allow it."""
+  with pytest.raises(UsageError) as caught:
+    inputs.check_mesh(plan_of(**fields), mesh_of(**axes))
+  text = str(caught.value)
+  assert text.startswith(f"train.batch_size={fields['batch_size']} is no multi")
+  found = text.rpartition(": use ")[2].replace(", or ", " or ").split(" or ")
+  assert found == remedies
+  for remedy in remedies:
+    name, _, value = remedy.rpartition("=")
+    size = {} if name else {"batch_size": int(value)}
+    data = {"data": int(value)} if name else {}
+    inputs.check_mesh(plan_of(**fields | size), mesh_of(**axes | data))
+
+
+def test_devices_may_be_left_out():
+  assert mesh_of(data=1).size == 1
+  assert mesh_of(data=3, fsdp=2).size == 6
+  # Of 8 devices, -1 takes twice 3.
+  assert dict(mesh_of(fsdp=3).shape) == {"data": 2, "fsdp": 3, "tensor": 1}
+
+
+def test_a_state_larger_than_the_memory_is_refused():
+  mesh = mesh_of(data=4, fsdp=2)
+  where = sharding.replicated(mesh)
+  host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+  def arrays(size):
+    return [jax.ShapeDtypeStruct((size // 4,), jnp.float32, sharding=where)]
+
+  # The devices are of one host, and each has a copy.
+  memory.check(arrays(host // 9), "the state")
+  with pytest.raises(UsageError, match=r"the state would take .* GiB of the"):
+    memory.check(arrays(host // 7), "the state")

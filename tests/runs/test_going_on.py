@@ -177,6 +177,13 @@ def test_another_rate_keeps_the_state_of_the_optimizer(tmp_path):
   assert counts == [{20}, {25}]
 
 
+def test_another_batch_size_goes_on(tmp_path):
+  lines_of(tmp_path, "a", "train.steps=20")
+  lines = lines_of(tmp_path, "a", "train.steps=30", "train.batch_size=24")
+  assert "train.batch_size=24 from here on, in place of 16" in lines
+  assert int(tiny.state_of(tmp_path / "a").step) == 30
+
+
 def test_another_optimizer_is_refused(tmp_path):
   lines_of(tmp_path, "a", "train.steps=5")
   command = tiny.train_command(
@@ -217,6 +224,29 @@ def test_an_average_of_first_weights_is_said(tmp_path, caplog):
   with caplog.at_level(logging.WARNING, logger="jaxflow"):
     jaxflow.load(tmp_path / "b")
   assert "the average" not in caplog.text + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+  ("method", "field", "value"),
+  [("mean_flow", "omega", 2.0), ("mean_flow", "kappa", 0.5)],
+)
+def test_guidance_on_top_of_guidance_is_said(
+  method, field, value, tmp_path, caplog
+):
+  labels = "data.conditional=True", "loss.label_dropout=0.1"
+  flags = "train.steps=5", *labels, f"loss.{field}={value}"
+  lines_of(tmp_path, "a", *flags, method=method)
+  config = jaxflow.config.load_config(tmp_path / "a")
+  for scale, count in (1.0, 0), (3.0, 1):
+    caplog.clear()
+    with config.unlocked():
+      config.sample.guidance = scale
+    with caplog.at_level(logging.WARNING, logger="jaxflow"):
+      run = jaxflow.load(tmp_path / "a", config=config)
+      run.sample(2), run.sample(2)
+    said = caplog.text.count("it is guided twice")
+    assert said == count
+  assert f"trained with loss.{field}={value}" in caplog.text
 
 
 def test_default_average_fits_short_runs():

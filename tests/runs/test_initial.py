@@ -209,7 +209,11 @@ def test_a_transformer_grows_a_second_time():
       ["loss.label_dropout=0"],
       ["model.guidance_inputs is False there, True here", "model.heads is 1"],
     ),
-    ("flow_matching", ["data.conditional=True"], ["another network"]),
+    (
+      "flow_matching",
+      ["data.conditional=True"],
+      ["another network (data.num_classes is 0 there, 8 here)"],
+    ),
     ("flow_matching", ["init.ema=slow"], ["init.ema='slow'", "sampling"]),
     ("flow_matching", ["init.step=7"], ["init.step=7 is not in", "[10, 20]"]),
     ("flow_matching", ["init.workdir=no"], ["init.workdir='no' holds no"]),

@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM, from the first moment of a command on.
+
+Before a command has begun there is nothing to save: Ctrl-C ends the process at
+once. Later the first signal is raised or, in training, saves the run. Python
+hears signals between its own instructions only, and some calls of libraries
+take minutes, so a thread sees to it that further signals end the process.
+"""
+
+import os
+import signal
+import sys
+import threading
+import types
+from typing import NoReturn
+
+# Seconds after the second signal within which the process may end by itself.
+_GRACE = 5.0
+
+
+def listen() -> None:
+  """Let Ctrl-C end the process at once, and further signals in any case."""
+  signal.signal(signal.SIGINT, _leave)
+  read, write = os.pipe()
+  os.set_blocking(write, False)
+  signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+  threading.Thread(target=_watch, args=[read], daemon=True).start()
+
+
+def begin() -> None:
+  """Let Ctrl-C raise KeyboardInterrupt: from here on there is work to end."""
+  if signal.getsignal(signal.SIGINT) is _leave:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _watch(read: int) -> None:
+  """End the process soon after the second signal, at once after the third."""
+  count = 0
+  while numbers := os.read(read, 1):
+    count += numbers[0] in (signal.SIGINT, signal.SIGTERM)
+    if count == 2:
+      timer = threading.Timer(_GRACE, os._exit, [128 + numbers[0]])
+      timer.daemon = True
+      timer.start()
+    elif count > 2:
+      os._exit(128 + numbers[0])
+
+
+def _leave(number: int, frame: types.FrameType | None) -> NoReturn:
+  """End the process without unwinding what is being imported."""
+  del frame
+  print("jaxflow: interrupted", file=sys.stderr, flush=True)
+  os._exit(128 + number)
