@@ -78,8 +78,8 @@ def make_mesh(
   if min(shape) < 1 or used > count or (whole and used < count):
     raise UsageError(
       f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: give "
-      f"positive axes whose product is {'' if whole else 'at most '}{count}, the number "
-      "of devices"
+      f"positive axes whose product is {'' if whole else 'at most '}{count}, "
+      "the number of devices"
     )
   # An axis may be a part of one axis of a torus, 16 of 8 x 8 x 8 chips.
   arranged = mesh_utils.create_device_mesh(
