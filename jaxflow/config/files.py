@@ -77,10 +77,8 @@ def load_config(workdir: pathlib.Path) -> Config:
 
 def _distrusted(section: dict[str, Any]) -> dict[str, Any]:
   """Take from a section of data what only the user may say; keep the rest."""
-  # Latents are files of ours: nothing in their folder runs.
-  if section.get("name") == "latents":
-    return section
-  if section.keys().isdisjoint(("data_dir", "download")):
+  latents = section.get("name") == "latents"  # Ours: nothing in them runs.
+  if latents or section.keys().isdisjoint(("data_dir", "download")):
     return section
   folder = section.get("data_dir") or section.get("stored_dir")
   return section | {"data_dir": None, "stored_dir": folder, "download": False}
