@@ -32,7 +32,10 @@ def _title(row: dict[str, Any]) -> str:
 
 COMMAND = Command(
   summary="compare samples with held-out data, beside scores of real data",
-  changes=(*SAMPLING, "evaluation", "data.raw_dir", "data.data_dir"),
+  changes=(
+    *(*SAMPLING, "evaluation"),
+    *("data.raw_dir", "data.data_dir", "data.download"),
+  ),
   flags=(
     WORKDIR,
     Flag(

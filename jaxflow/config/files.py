@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Collection
+from typing import Any
 
 from jaxflow import options
 from jaxflow.config import versions
@@ -20,6 +20,7 @@ MUTABLE = (
   "data.pairs",
   "data.ram_gib",
   "data.raw_dir",
+  "data.stored_dir",
   "data.threads",
   "evaluation.",
   "mesh.",
@@ -59,11 +60,15 @@ def save_config(config: Config, path: pathlib.Path) -> None:
 def load_config(workdir: pathlib.Path) -> Config:
   """Read the config of a run's folder; lock it with all fields set.
 
+  Anyone may have written it: it downloads nothing, and its `data.data_dir`
+  becomes `data.stored_dir`.
+
   Raises UsageError if the folder holds no run, or one of another version that
   cannot be opened.
   """
   try:
-    values = json.loads((workdir / "config.json").read_text())
+    text = (workdir / "config.json").read_text()
+    values = json.loads(text, object_hook=_distrusted)
     absent = [name for name in _SECTIONS if name not in values]
     if absent:
       raise ValueError(f"{absent[0]!r} is absent")
@@ -82,6 +87,15 @@ def load_config(workdir: pathlib.Path) -> Config:
     ) from error
 
 
+def _distrusted(section: dict[str, Any]) -> dict[str, Any]:
+  """Take from a section of data what only the user may say; keep the rest."""
+  latents = section.get("name") == "latents"  # Ours: nothing in them runs.
+  if latents or section.keys().isdisjoint(("data_dir", "download")):
+    return section
+  folder = section.get("data_dir") or section.get("stored_dir")
+  return section | {"data_dir": None, "stored_dir": folder, "download": False}
+
+
 def check_same_run(
   saved: Config, config: Config, workdir: str, *, sampled: bool = False
 ) -> None:
@@ -91,13 +105,13 @@ def check_same_run(
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
-  mutable = (*MUTABLE, *_RHYTHM, *(f"flow_map.{k}" for k in flow_map))
-  if sampled:
-    mutable += ("flow_map.",)
+  own = ["flow_map"] if sampled else [f"flow_map.{x}" for x in flow_map]
+  # Fields, and sections with all of their fields.
+  mutable = tuple(f"{x.rstrip('.')}." for x in (*MUTABLE, *_RHYTHM, *own))
   changed = [
     k
     for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k) and not _is_one_of(k, mutable)
+    if old.get(k) != new.get(k) and not f"{k}.".startswith(mutable)
   ]
   if changed:
     listed = [
@@ -126,11 +140,3 @@ def new_rhythm(saved: Config, config: Config) -> list[str]:
       f"it from {had} steps"
     )
   return lines
-
-
-def _is_one_of(field: str, names: Collection[str]) -> bool:
-  """Return whether a field, or a section of it that ends with ".", is named."""
-  return any(
-    field.startswith(name) if name.endswith(".") else field == name
-    for name in names
-  )

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import importlib.util
 import pathlib
+from collections.abc import Iterator
 from types import ModuleType
 
 from ml_collections import ConfigDict
@@ -86,15 +87,8 @@ def load_file(name: str) -> Config:
     )
   if path.suffix != ".py":
     raise UsageError(f"config={name}: {given!r} is no Python file")
-  try:
+  with _refused(name):
     config = _run(path).get_config(method)
-  except UsageError:
-    raise
-  except Exception as error:  # The file is the user's: it may raise anything.
-    raise UsageError(
-      f"config={name}: {given!r} raises {type(error).__name__} ({error}): "
-      "correct the file; --debug shows where"
-    ) from error
   if not isinstance(config, ConfigDict):
     raise UsageError(
       f"config={name}: get_config of {given!r} returns "
@@ -115,16 +109,29 @@ def summary(path: pathlib.Path) -> str:
 
 def methods_of(path: pathlib.Path) -> list[str]:
   """Return the methods for which a config file has a config."""
-  try:
-    module = _run(path)
-  except Exception:  # The file is the user's: it may raise anything.
-    return []
   found = []
-  for name in METHODS:
-    with contextlib.suppress(Exception):
-      module.get_config(name)
-      found.append(name)
+  with contextlib.suppress(UsageError), _refused(path.stem):
+    module = _run(path)
+    for name in METHODS:
+      with contextlib.suppress(UsageError), _refused(path.stem):
+        module.get_config(name)
+        found.append(name)
   return found
+
+
+@contextlib.contextmanager
+def _refused(name: str) -> Iterator[None]:
+  """Raise UsageError for whatever the code of a config file raises."""
+  try:
+    yield
+  except (UsageError, KeyboardInterrupt):
+    raise
+  except BaseException as error:  # Of sys.exit as well.
+    what = f"{type(error).__name__} ({error})".removesuffix(" ()")
+    raise UsageError(
+      f"config={name}: {name.partition(':')[0]!r} raises {what}: correct the "
+      "file; --debug shows where"
+    ) from error
 
 
 def _run(path: pathlib.Path) -> ModuleType:

@@ -57,6 +57,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "name": data,
         "raw_dir": config_dict.placeholder(str),
         "data_dir": config_dict.placeholder(str),
+        "stored_dir": config_dict.placeholder(str),  # Of a config.json.
         # Of sets of TFDS, as `data.load` describes them.
         "size": config_dict.placeholder(int),
         "ram_gib": 4.0,

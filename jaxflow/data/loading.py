@@ -104,6 +104,27 @@ def load(
   return source
 
 
+def allowed_dir(name: str, stored_dir: str | None) -> str | None:
+  """Return the `data_dir` of a stored config, which anyone may have written.
+
+  It is None where TFDS does not look by itself: sets that are prepared here
+  need no other folder, and sets of TFDS raise UsageError.
+  """
+  if stored_dir is None:
+    return None
+  from jaxflow.data.sets import tfds_builders
+
+  if "\0" not in stored_dir and tfds_builders.is_known(stored_dir):
+    return stored_dir
+  if name in DATASETS:
+    return None
+  raise UsageError(
+    f"data.data_dir={stored_dir!r} stands in the config of a run, which anyone "
+    "may have written: if you trust that folder, name it with "
+    "--config.data.data_dir, or in the environment with TFDS_DATA_DIR"
+  )
+
+
 def reading_threads() -> int:
   """Return how many threads read data by default: one a core, at most 16."""
   return min(os.cpu_count() or 1, 16)

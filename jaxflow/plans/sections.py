@@ -28,6 +28,7 @@ class DataPlan:
   ram_gib: float  # Memory that a set may take.
   threads: int  # For reading; 0 chooses.
   download: bool  # Whether a set may be downloaded.
+  stored_dir: str | None = None  # The data_dir that a config.json names.
   pairs: str = ""  # Folder of noise-data pairs.
   pairs_digest: str | None = None
   synthetic_share: float = 1.0  # Share of the rows that are pairs.

@@ -10,7 +10,7 @@ import jax
 from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
-from jaxflow.data.loading import reading_threads
+from jaxflow.data.loading import allowed_dir, reading_threads
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import sharding
@@ -53,7 +53,7 @@ def load_data(
     plan.name,
     split,
     raw_dir=plan.raw_dir,
-    data_dir=plan.data_dir,
+    data_dir=plan.data_dir or allowed_dir(plan.name, plan.stored_dir),
     size=plan.size,
     ram_gib=plan.ram_gib,
     threads=plan.threads,

@@ -112,3 +112,56 @@ def test_command_lists_configs_and_their_methods(own):
   assert parts["digits"][1:] == [str(SHIPPED / "digits.py"), "methods: all"]
   listed = " ".join(parts["cifar10"][2:]).removeprefix("methods: ").split(", ")
   assert set(listed) < set(METHODS) and "mean_flow" in listed
+
+
+ENDS = {
+  "0": "import sys\nsys.exit(0)",
+  "no-code": "raise SystemExit",
+  "words": 'raise SystemExit("all done")',
+  "quit": "quit()",
+  "parser": "import argparse\nargparse.ArgumentParser().parse_args(['--x'])",
+  "late": "import sys\ndef get_config(method):\n  sys.exit(3)",
+  "other": "class Stop(BaseException): pass\nraise Stop",
+  "generator": "def get_config(method):\n  raise GeneratorExit",
+  "no-function": "",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("command", ["train", "stats", "rectify", "compile"])
+def test_a_config_file_does_not_decide_the_exit_code(elsewhere, name, command):
+  (elsewhere / "mine.py").write_text(ENDS[name])
+  places = {"stats": "--out=a.npz", "compile": "--topology=host:1"}
+  place = places.get(command, "--workdir=run")
+  result = tiny.run(command, "--config=mine.py:mean_flow", place)
+  assert (result.code, result.out) == (2, "")
+  line = result.err.splitlines()[-1]
+  start = f"jaxflow {command}: --config=mine.py:mean_flow: 'mine.py' raises "
+  assert line.startswith(start)
+  assert "()" not in line and "correct the file; --debug shows where" in line
+  # An argument parser says more before it ends.
+  assert name == "parser" or result.err.count("\n") == 1
+  assert not (elsewhere / "run").exists()
+
+
+def test_ctrl_c_while_a_config_file_runs_is_no_fault_of_it(elsewhere):
+  (elsewhere / "mine.py").write_text("raise KeyboardInterrupt")
+  command = "train", "--config=mine.py:mean_flow", "--workdir=run"
+  result = tiny.run(*command)
+  assert result.code == 130 and "interrupted" in result.err
+
+
+def test_configs_that_end_the_program_are_listed(own, capfd):
+  for name, text in ENDS.items():
+    (own / "configs" / f"{name}.py").write_text(text)
+  (own / "configs" / "some.py").write_text(
+    "import sys\ndef get_config(method):\n"
+    '  if method != "denoising":\n    sys.exit(0)\n'
+  )
+  result = tiny.run("presets")
+  assert result.code == 0
+  listed = dict(
+    re.findall(r"^(\S+)$.*?methods: (\S+)", result.out, re.M | re.S)
+  )
+  assert {listed[name] for name in ENDS} == {"none"}
+  assert (listed["some"], listed["mine"]) == ("denoising", "all")

@@ -28,6 +28,7 @@ ABSENT = {
   "data.flip": False,
   "data.ram_gib": 4.0,
   "data.size": None,
+  "data.stored_dir": None,
   "data.threads": 0,
   "evaluation.batch_size": 256,
   "evaluation.during.best": "",

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.registered import DatasetNotFoundError
+from tensorflow_datasets.core.utils import file_utils
 
 from jaxflow.errors import UsageError
 
@@ -23,6 +24,8 @@ FILE_FORMAT = "array_record"
 _LIMIT = 4.0
 # NAME, NAME/CONFIG, NAME:1.2.3: names of other hubs would be looked up there.
 _NAME = re.compile(r"\w+(/[\w+.-]+)?(:\d+\.\d+\.\d+)?")
+_FEATURES: Any = tfds.features.FeatureConnector
+_ANY_CLASS = vars(_FEATURES)["cls_from_name"]
 
 
 def names() -> list[str]:
@@ -50,11 +53,31 @@ def find(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder | None:
   if not _NAME.fullmatch(name):
     return None
   try:
+    _FEATURES.cls_from_name = _own_class
     return tfds.builder(name, data_dir=data_dir)
   except DatasetNotFoundError:
     return None
   except (ValueError, AssertionError) as error:
     raise UsageError(f"data.name={name!r}: {_line(error)}") from error
+  finally:
+    _FEATURES.cls_from_name = _ANY_CLASS
+
+
+def _own_class(name: str) -> Any:
+  """Return a feature class of TFDS, which itself imports any that is named."""
+  if name.startswith("tensorflow_datasets.core.features."):
+    return _ANY_CLASS.__get__(None, _FEATURES)(name)
+  raise ValueError(
+    f"features.json names the class {name!r}, which is not of TFDS: prepare the"
+    " set with tfds.features.Image and tfds.features.ClassLabel"
+  )
+
+
+def is_known(folder: str) -> bool:
+  """Return whether TFDS looks in a folder, or in one around it, by itself."""
+  places = folder, *file_utils.list_data_dirs()
+  path, *known = (os.path.realpath(os.path.expanduser(x)) for x in places)
+  return any(os.path.commonpath((path, root)) == root for root in known)
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
