@@ -100,7 +100,8 @@ def drop_labels(
       f"label_dropout {rate} is larger than {share}, the share of the rows "
       "that may lose their label"
     )
-  drop = jax.random.bernoulli(key, rate / share, label.shape)
+  # Of float32, so that the draws are the same ones under x64.
+  drop = jax.random.bernoulli(key, jnp.float32(rate / share), label.shape)
   if among is not None:
     drop = drop & among
   return replace_labels(cond, jnp.where(drop, num_classes, label))

@@ -31,6 +31,7 @@ __all__ = [
   "Trigonometric",
   "VarianceExploding",
   "VariancePreserving",
+  "as_times",
   "coefficients",
   "expand",
   "half_g2",
@@ -182,6 +183,16 @@ def expand(x: Array, like: Array) -> Array:
     (3, 1, 1, 1)
   """
   return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+
+
+def as_times(times: jax.typing.ArrayLike, like: Array) -> Array:
+  """Return times in the type of samples, in float32 at least.
+
+  Example:
+    >>> as_times(jnp.array([0.5]), like=jnp.ones((1, 2), jnp.bfloat16)).dtype
+    dtype('float32')
+  """
+  return jnp.asarray(times, jnp.promote_types(like.dtype, jnp.float32))
 
 
 def interpolate(path: Path, data: Array, noise: Array, t: Array) -> Array:

@@ -253,7 +253,8 @@ def _trajectories(
   """Follow trajectories as the run is sampled."""
   model, options = run.model, run.plan.evaluation
   shape = options.flow.num, *model.shape
-  unit = jax.random.normal(_key(run.plan.seed, _NOISE), shape)
+  key = _key(run.plan.seed, _NOISE)
+  unit = paths.standard_normal(key, shape, jax.numpy.float32)
   return metrics.trajectories(
     _velocity(model.sampled(run.plan.sample), params),
     np.asarray(paths.start(model.path, unit)),

@@ -30,8 +30,8 @@ its own options among them; t is a time of its path, B the size of the batch.
   num_classes    the null label; needed with label dropout and guidance
   progress       share of training that is done, scalar in [0, 1]
 
-A loss returns the loss `[B]` and a dict of scalar metrics, means over the
-batch:
+Drawn times have the type of the data, float32 at least. A loss returns the loss
+`[B]`, of that type, and a dict of scalar metrics, means over the batch:
 
   raw                     the loss without weights
   raw_flow, raw_interval  the same of the rows with s = t and with s < t

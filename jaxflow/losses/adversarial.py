@@ -89,7 +89,7 @@ def discriminator_loss(
   time_key, noise_key = jax.random.split(key)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   made = generator(xt, t, jnp.full_like(t, path.t_min), cond)
 

@@ -74,7 +74,7 @@ def consistency_loss(
   time_key, noise_key, boundary_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t, s = times.at(sample_times, progress)(time_key, data.shape[0])
+  t, s = times.draw(sample_times, time_key, data, progress)
   t_min = jnp.full_like(t, path.t_min)
 
   xt = paths.interpolate(path, data, noise, t)
@@ -139,7 +139,7 @@ def continuous_time_consistency_loss(
   time_key, noise_key = jax.random.split(key)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   t_min = jnp.full_like(t, path.t_min)
   x = paths.interpolate(path, data, noise, t)
   if teacher is None:
@@ -150,7 +150,7 @@ def continuous_time_consistency_loss(
   f, tangent = jax.jvp(
     lambda x, t: flow_map(model_fn)(x, t, t_min, cond),
     (x, t),
-    (v, jnp.ones_like(t)),
+    (v.astype(x.dtype), jnp.ones_like(t)),
   )
   tangent = jax.lax.stop_gradient(tangent)
   raw = weights.sample_sum(tangent**2)

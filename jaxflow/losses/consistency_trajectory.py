@@ -108,9 +108,8 @@ def consistency_trajectory_loss(
   """
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
-  size = data.shape[0]
   noise = noise_of(batch, keys[0])
-  walk, s = sample_times(keys[1], size)
+  walk, s = times.draw(sample_times, keys[1], data)
   t, u = walk[0], walk[-1]
   t_min = jnp.full_like(t, path.t_min)
 
@@ -136,7 +135,7 @@ def consistency_trajectory_loss(
   )
   drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
   fresh = batch.get("noise_denoising", drawn)
-  t_dsm = (denoising_times or default_times)(keys[3], size)
+  t_dsm = times.draw(denoising_times or default_times, keys[3], data)
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
     """Compute eq. (5)-(7), `[B]` each."""
@@ -155,8 +154,8 @@ def consistency_trajectory_loss(
     return result
 
   given = parts(model_fn)
-  lam = _adaptive(parts, [k for k in given if k != "raw"], last_layer)
   loss = given["raw"]
+  lam = _adaptive(parts, given, last_layer)
   for name in lam:
     factor = denoising_weight if name == "denoising" else 1.0
     loss = loss + factor * lam[name] * given[name]
@@ -166,12 +165,13 @@ def consistency_trajectory_loss(
 
 def _adaptive(
   parts: Callable[[ModelFn], dict[str, Array]],
-  names: list[str],
+  given: dict[str, Array],
   last_layer: LastLayer | None,
 ) -> dict[str, Array]:
-  """Compute lam of eq. (9) for the named parts."""
+  """Compute lam of eq. (9) for all given parts but the first, `raw`."""
+  names = [name for name in given if name != "raw"]
   if last_layer is None:
-    return {name: jnp.ones(()) for name in names}
+    return {name: jnp.ones_like(given[name][0]) for name in names}
   build, layer = last_layer
 
   def norm(name):

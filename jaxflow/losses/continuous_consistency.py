@@ -89,7 +89,7 @@ def continuous_consistency_loss(
   time_key, noise_key = jax.random.split(key)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   t_min = jnp.full_like(t, path.t_min)
   xt = paths.interpolate(path, data, noise, t)
   if teacher is None:
@@ -105,7 +105,7 @@ def continuous_consistency_loss(
     (cos_sin * v, jnp.cos(t) * jnp.sin(t)),
   )
   constant = jax.lax.stop_gradient(u)
-  r = warmup_ratio(progress, warmup)
+  r = jnp.asarray(warmup_ratio(progress, warmup), t.dtype)
   tangent = -cos2 * (constant - v) - r * (cos_sin * xt + du)
   tangent = jax.lax.stop_gradient(tangent)
   norm = jnp.sqrt(weights.sample_sum(tangent**2))

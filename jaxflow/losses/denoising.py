@@ -68,7 +68,7 @@ def denoising_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
   )
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   denoiser = predictions.as_prediction(
     model_fn, path, source=prediction, target="data", sigma_data=sigma_data

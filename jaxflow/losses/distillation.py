@@ -77,7 +77,7 @@ def distillation_loss(
   del key
   couplings.check_pairs(batch)
   data, noise, cond = batch["data"], batch["noise"], batch.get("cond")
-  t = jnp.full(data.shape[:1], path.t_max)
+  t = jnp.broadcast_to(paths.as_times(path.t_max, data), data.shape[:1])
   s = jnp.full_like(t, path.t_min)
   sample = flow_map(model_fn)(paths.start(path, noise), t, s, cond)
 

@@ -67,7 +67,7 @@ def flow_matching_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
   )
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
 
   space = loss_space or prediction

@@ -62,13 +62,13 @@ def guidance_distillation_loss(
   time_key, scale_key, noise_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch["cond"]
   noise = couplings.noise_of(batch, noise_key)
-  t = sample_times(time_key, data.shape[0])
+  t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   label = guidance.labels(cond)
   if isinstance(cond, dict) and "omega" in cond:
     omega = cond["omega"]
   else:
-    draws = jax.random.uniform(scale_key, t.shape, t.dtype)
+    draws = times.uniform_draws(scale_key, len(t)).astype(t.dtype)
     omega = guidance.scale_law(draws, high=omega_max, power=omega_power)
     cond = guidance.inputs(label, t, omega=omega)
 

@@ -92,10 +92,10 @@ def improved_mean_flow_loss(
       f"path={path}: guidance intervals are parts of [0, 1]; give a path inside"
     )
   noise = couplings.noise_of(batch, noise_key)
-  t, s = sample_times(time_key, size)
+  t, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   if not (isinstance(given, dict) and "omega" in given):
-    u = jax.random.uniform(guidance_key, (3, size), t.dtype)
+    u = times.uniform_draws(guidance_key, 3, size).astype(t.dtype)
     given = {
       "label": guidance.labels(given),
       "omega": guidance.scale_law(u[0], high=omega_max, power=omega_power),
@@ -133,12 +133,13 @@ def improved_mean_flow_loss(
     tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)
   else:
     _, tangent = model_fn(xt_i, t_i, t_i, _unguided(cond_i))
+  tangent = jax.lax.stop_gradient(tangent).astype(xt.dtype)
   v_g_i, v_g_f = rows.split(jax.lax.stop_gradient(v_g), block)
 
   u_i, du, v_i = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond_i),
     (xt_i, t_i, s_i),
-    (jax.lax.stop_gradient(tangent), jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+    (tangent, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
     has_aux=True,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)

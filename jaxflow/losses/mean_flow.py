@@ -94,7 +94,7 @@ def mean_flow_loss(
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, num_classes=num_classes
   )
-  t, s = sample_times(time_key, size)
+  t, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   interval, flow = rows.split((xt, t, s, cond), block)
   xt_i, t_i, s_i, cond_i = interval
@@ -130,7 +130,7 @@ def mean_flow_loss(
   u_i, du = jax.jvp(
     lambda xt, t, s: model_fn(xt, t, s, cond_i),
     (xt_i, t_i, s_i),
-    (v_i, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+    (v_i.astype(xt_i.dtype), jnp.ones_like(t_i), jnp.zeros_like(s_i)),
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
   error_i = weights.l2_sum(u_i, v_i - expand(t_i - s_i, du) * du)

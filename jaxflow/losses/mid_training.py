@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, predictions, weights
 from jaxflow.options import Count
-from jaxflow.paths import Path
+from jaxflow.paths import Path, as_times
 from jaxflow.sampling import DPMSolver
 from jaxflow.times import Grid
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
@@ -73,7 +73,7 @@ def mid_training_loss(
   """
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, key)
-  times = grid(num_steps + 1)
+  times = as_times(grid(num_steps + 1), data)
   # Zero times the data, not nothing: this tells the compiler on which devices
   # the rows are, where noise of its own has none.
   share = path.alpha(times[0]) * (1.0 if data_plus_noise else 0.0)

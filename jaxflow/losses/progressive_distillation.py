@@ -72,7 +72,7 @@ def progressive_distillation_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
   )
-  t, m, s = sample_times(time_key, data.shape[0])
+  t, m, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
 
   step = flow_maps.ddim_step(teacher, path=path)

@@ -28,7 +28,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths, rows, weights
+from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.options import (
   Amount,
   Guides,
@@ -102,7 +102,7 @@ def shortcut_loss(
     num_classes=num_classes,
     among=~interval,
   )
-  t, s = sample_times(time_key, size)
+  t, s = times.draw(sample_times, time_key, data)
   s = jnp.where(interval, s, t)
   xt = paths.interpolate(path, data, noise, t)
 

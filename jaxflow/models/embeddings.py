@@ -104,7 +104,7 @@ class LabelEmbedder(nnx.Module):
     self.num_classes = num_classes
     shape = (num_classes + 1, width)
     self.table: nnx.Param[Any] = nnx.Param(
-      nnx.initializers.normal(std)(rngs.params(), shape)
+      nnx.initializers.normal(std, jnp.float32)(rngs.params(), shape)
     )
 
   def __call__(self, cond: PyTree, batch: int) -> Array:
@@ -133,7 +133,7 @@ class LabelEmbedder(nnx.Module):
     known = (labels >= 0) & (labels <= self.num_classes)
     # A product, because the gradient of a look-up is a scatter: where a loss
     # calls the network twice, TPUs merge two scatters, and move rows for it.
-    chosen = jax.nn.one_hot(labels, self.num_classes + 1)
+    chosen = jax.nn.one_hot(labels, self.num_classes + 1, dtype=jnp.float32)
     rows = jnp.matmul(chosen, self.table[...], precision="highest")
     return jnp.where(known[:, None], rows, jnp.nan)
 

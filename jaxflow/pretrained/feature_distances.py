@@ -64,7 +64,7 @@ def lpips_distance(
     return FeatureDistance(lambda features, _: perceptual.lpips(features))
   return FeatureDistance(
     perceptual.lpips,
-    lambda channels: tuple(jnp.ones(c) for c in channels),
+    lambda channels: tuple(jnp.ones(c, jnp.float32) for c in channels),
     lambda channels: read_lpips_weights(
       file, sha256=sha256, stages=tuple((c,) for c in channels)
     ),

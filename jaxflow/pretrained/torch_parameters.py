@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -33,10 +34,11 @@ class FrozenNorm(nnx.Module):
   """
 
   def __init__(self, width: int):
-    self.weight: nnx.Param[Any] = nnx.Param(jax.numpy.ones(width))
-    self.bias: nnx.Param[Any] = nnx.Param(jax.numpy.zeros(width))
-    self.running_mean: nnx.Param[Any] = nnx.Param(jax.numpy.zeros(width))
-    self.running_var: nnx.Param[Any] = nnx.Param(jax.numpy.ones(width))
+    shape = width, jnp.float32
+    self.weight: nnx.Param[Any] = nnx.Param(jnp.ones(*shape))
+    self.bias: nnx.Param[Any] = nnx.Param(jnp.zeros(*shape))
+    self.running_mean: nnx.Param[Any] = nnx.Param(jnp.zeros(*shape))
+    self.running_var: nnx.Param[Any] = nnx.Param(jnp.ones(*shape))
 
   def __call__(self, x: Array) -> Array:
     """Return [B, H, W, width]."""

@@ -67,7 +67,8 @@ def _trajectories(
       return x, x
 
     first = paths.start(model.path, jnp.asarray(noise))
-    intervals = jnp.stack([times[:-1], times[1:]], axis=1)
+    given = paths.as_times(times, first)
+    intervals = jnp.stack([given[:-1], given[1:]], axis=1)
     _, later = jax.lax.scan(move, first, intervals)
     return jnp.concatenate([first[None], later])
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxflow import config as config_lib
-from jaxflow import data, flow_maps, sampling, solvers
+from jaxflow import data, flow_maps, paths, sampling, solvers
 from jaxflow.config import registry
 from jaxflow.config.roles import teachers
 from jaxflow.data.folders.writing import (
@@ -172,7 +172,7 @@ def make_draw(plan: Plan, options: PairOptions) -> Draw:
 
   def noise_of(index):
     key = jax.random.fold_in(jax.random.key(options.seed), index)
-    return jax.random.normal(key, model.shape)
+    return paths.standard_normal(key, model.shape, jax.numpy.float32)
 
   @jax.jit
   def draw_pairs(params, index, labels):

@@ -45,7 +45,7 @@ def sample(
     [[0.25]]
   """
   check_grid(times)
-  return _jump_all(bind(flow_map, cond), noise, times)
+  return _jump_all(bind(flow_map, cond), noise, paths.as_times(times, noise))
 
 
 def _jump_all(jump: Call, x: Array, times: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.paths import Path, standard_normal, start
+from jaxflow.paths import Path, as_times, standard_normal, start
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
 # A flow map or a network with its condition, at two times that are scalars.
@@ -51,7 +51,7 @@ class Steps:
     """Return samples at `times[-1]`, `[B, ...]`; see `jaxflow.sampling`."""
     self.check_path(path)
     check_grid(times)
-    call = bind(function, cond)
+    call, times = bind(function, cond), as_times(times, noise)
     return self._steps(call, noise, times, path, key, step_noise)
 
   def _steps(
@@ -92,9 +92,9 @@ def make_sampler(
 
   @jax.jit
   def draw(params, noise, key, cond):
-    return sampler(
-      flow_map_of(params), start(path, noise), times, cond, path=path, key=key
-    )
+    x = start(path, noise)
+    given = flow_map_of(params), x, as_times(times, x), cond
+    return sampler(*given, path=path, key=key)
 
   return draw
 

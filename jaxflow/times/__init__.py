@@ -42,6 +42,7 @@ from jaxflow.times.laws import (
   LogNormal,
   TimeSampler,
   Uniform,
+  uniform_draws,
 )
 from jaxflow.times.pairs import (
   AdjacentPair,
@@ -51,6 +52,7 @@ from jaxflow.times.pairs import (
   SortedPair,
   TruncatedPair,
   at,
+  draw,
 )
 from jaxflow.times.walks import (
   AdjacentTriple,
@@ -87,6 +89,7 @@ __all__ = [
   "TruncatedPair",
   "Uniform",
   "at",
+  "draw",
   "extended_grid",
   "given_grid",
   "karras_grid",
@@ -94,5 +97,6 @@ __all__ = [
   "log_grid",
   "log_snr_grid",
   "shifted_grid",
+  "uniform_draws",
   "uniform_grid",
 ]

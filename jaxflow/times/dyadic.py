@@ -14,12 +14,12 @@ References:
 import dataclasses
 from typing import Annotated
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
 from jaxflow.options import Layout
+from jaxflow.times.laws import uniform_draws
 from jaxflow.types import Array, ModelFn
 
 
@@ -72,7 +72,7 @@ class DyadicPair:
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
-    return self.transform(jax.random.uniform(key, (n,)))
+    return self.transform(uniform_draws(key, n))
 
 
 def on_diagonal(model_fn: ModelFn, num_steps: int) -> ModelFn:

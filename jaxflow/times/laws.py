@@ -13,9 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import rows
+from jaxflow.paths import standard_normal
 from jaxflow.types import Array
 
 TimeSampler = Callable[[Array, int], Array]
+
+
+def uniform_draws(key: Array, *shape: int) -> Array:
+  """Draw numbers in [0, 1), of float32: they are the same ones under x64.
+
+  Example:
+    >>> uniform_draws(jax.random.key(0), 2).shape
+    (2,)
+  """
+  return jax.random.uniform(key, shape, jnp.float32).astype(float)
 
 
 class Law(Protocol):
@@ -23,7 +34,7 @@ class Law(Protocol):
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw what `transform` maps, `[n]`."""
-    return jax.random.uniform(key, (n,))
+    return uniform_draws(key, n)
 
   def transform(self, draws: Array) -> Array:
     """Map draws `[...]` to times `[...]`."""
@@ -68,7 +79,7 @@ class _Normal(Law):
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw standard normal numbers `[n]`."""
-    return jax.random.normal(key, (n,))
+    return standard_normal(key, (n,), jnp.float32).astype(float)
 
 
 class LogitNormal(_Normal):

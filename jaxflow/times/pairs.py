@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxflow.paths import as_times
 from jaxflow.times import grids, laws
 from jaxflow.types import Array
 
@@ -48,7 +49,8 @@ class SortedPair:
     first, second = jax.random.split(key)
     t, s = self.transform(self.law.draw(first, n), self.law.draw(second, n))
     if self.equal:
-      same = jax.random.bernoulli(jax.random.fold_in(key, 2), self.equal, (n,))
+      share = jnp.float32(self.equal)
+      same = jax.random.bernoulli(jax.random.fold_in(key, 2), share, (n,))
       s = jnp.where(same, t, s)
     return t, s
 
@@ -126,7 +128,7 @@ class TruncatedPair:
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
     keys = jax.random.split(key)
-    return self.transform(*(jax.random.uniform(k, (n,)) for k in keys))
+    return self.transform(*(laws.uniform_draws(k, n) for k in keys))
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:
@@ -150,6 +152,21 @@ def at(sampler: Any, progress: Array | None) -> Callable:
   return stage(progress)
 
 
+def draw(
+  sampler: Any, key: Array, data: Array, progress: Array | None = None
+) -> Any:
+  """Draw times for the rows of `data`, `paths.as_times`, at a progress.
+
+  The sampler is one of times, pairs, triples or walks, or a curriculum of them.
+
+  Example:
+    >>> draw(laws.Constant(t=1.0), jax.random.key(0), jnp.ones((2, 3))).tolist()
+    [1.0, 1.0]
+  """
+  given = at(sampler, progress)(key, len(data))
+  return jax.tree.map(lambda t: as_times(t, data), given)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdjacentPair:
   """Neighbours on a grid: `t = g(i)`, `s = g(i + 1)`, i uniform.
@@ -171,5 +188,5 @@ class AdjacentPair:
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
     points = self.grid(self.num_points)
-    index = jax.random.randint(key, (n,), 0, self.num_points - 1)
+    index = jax.random.randint(key, (n,), 0, self.num_points - 1, jnp.int32)
     return points[index], points[index + 1]

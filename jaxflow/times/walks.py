@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow.times import grids
+from jaxflow.times.laws import uniform_draws
 from jaxflow.types import Array
 
 TripleSampler = Callable[[Array, int], tuple[Array, Array, Array]]
@@ -42,7 +43,7 @@ class AdjacentTriple:
   def __call__(self, key: Array, n: int) -> tuple[Array, Array, Array]:
     """Sample n triples `(t [n], m [n], s [n])`."""
     points = self.grid(2 * self.num_steps + 1)
-    index = 2 * jax.random.randint(key, (n,), 0, self.num_steps)
+    index = 2 * jax.random.randint(key, (n,), 0, self.num_steps, jnp.int32)
     return points[index], points[index + 1], points[index + 2]
 
 
@@ -97,8 +98,9 @@ class TrajectoryTimes:
     h_key, i_key, j_key = jax.random.split(key, 3)
     h = self.solver_steps
     if h is None:
-      h = 1 + jax.random.categorical(h_key, jnp.log(self.probabilities()))
-    draws = jax.random.uniform(i_key, (n,)), jax.random.uniform(j_key, (n,))
+      logits = jnp.log(self.probabilities()).astype(jnp.float32)
+      h = 1 + jax.random.categorical(h_key, logits)
+    draws = uniform_draws(i_key, n), uniform_draws(j_key, n)
     return self.transform(h, *draws)
 
 
