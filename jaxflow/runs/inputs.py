@@ -6,6 +6,7 @@ import math
 import pathlib
 
 import jax
+import numpy as np
 
 from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
@@ -13,10 +14,10 @@ from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import allowed_dir, reading_threads
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
-from jaxflow.parallel import sharding
+from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
-from jaxflow.types import PyTree
+from jaxflow.types import Batch, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +189,19 @@ def make_batches(
   if share == 1:
     return make(inputs.paired)
   return data.Mixed(make(inputs.paired), make_real(), share=share)
+
+
+def fault(plan: Plan, batch: Batch) -> str:
+  """Return what is wrong with the data of a batch, "" if nothing is."""
+  source = plan.data.data_dir or f"data.name={plan.data.name!r}"
+  for name, x in batch.items():
+    x = processes.gather(x)
+    if not np.isfinite(x).all():
+      return f"the data are not finite: look for NaN in {name!r} of {source}"
+    count = plan.model.num_classes
+    if name == "cond" and not ((x >= 0) & (x < count)).all():
+      return f"labels of {source} are not in 0 to {count - 1}: mend the data"
+  return ""
 
 
 def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:

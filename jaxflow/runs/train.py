@@ -272,6 +272,7 @@ def _run(
       on_sample=on_sample,
       on_steps=on_steps,
       interrupted=interrupted,
+      fault=functools.partial(inputs.fault, plan),
       seconds=seconds,
       log=log,
     )

@@ -85,6 +85,7 @@ def train(
   on_sample: Callable[[TrainState, int], None],
   on_steps: Callable[[TrainState, int, Any], None],
   interrupted: Callable[[], bool],
+  fault: Callable[[Batch], str] = lambda batch: "",
   seconds: float = 0.0,
   log: Callable[[str], None] = print,
 ) -> tuple[TrainState, bool]:
@@ -111,6 +112,7 @@ def train(
     on_sample: Called with the state and the step.
     on_steps: Called after every dispatch with state, step and data position.
     interrupted: Whether to stop, as `processes.interruption` gives it.
+    fault: Says what is wrong with a batch, "" if nothing is.
     seconds: How long the run has trained before.
     log: Takes a line.
 
@@ -124,6 +126,7 @@ def train(
   step = int(state.step)
   clock = Clock(step=step, batch_size=batch_size, seconds=seconds)
   first = True
+  batch: Batch = {}
   compiled: set[int] = set()
   while step < steps and not interrupted():
     _settle(state, batches)
@@ -138,7 +141,7 @@ def train(
       compiled.add(count)
     step += count
     if step % log_every == 0 or step >= steps or first:
-      _check_skipped(state, step, max_skipped, checkpoints)
+      _check_skipped(state, step, max_skipped, checkpoints, fault, batch)
     if step % log_every == 0 or step >= steps:
       speed, data_wait = clock.lap(step, batches.waited)
       values = {"loss": metrics["loss"], **metrics}
@@ -172,7 +175,7 @@ def train(
       clock.skip(time.perf_counter() - began)
   # A short run that ends in skipped steps has diverged as well.
   limit = min(max_skipped, steps // 2 + 1) if step >= steps else max_skipped
-  _check_skipped(state, step, limit, checkpoints)
+  _check_skipped(state, step, limit, checkpoints, fault, batch)
   checkpoints.save(step, state, batches.get_state())
   checkpoints.wait()
   if checkpoints.folder is not None:
@@ -213,15 +216,20 @@ def _check_skipped(
   step: int,
   limit: int,
   checkpoints: Checkpoints | NoCheckpoints,
+  fault: Callable[[Batch], str],
+  batch: Batch,
 ) -> None:
   count = int(state.skipped_in_row)
   if count < limit:
     return
   saved = checkpoints.steps()
   where = f"{checkpoints.folder}/{saved[-1]}" if saved else "none"
+  remedy = fault(batch) or (
+    "train in a new workdir with a lower optimizer.learning_rate, or with "
+    "optimizer.clip_norm"
+  )
   raise RunError(
     f"loss or gradient was not finite in {count} steps in a row up to step "
     f"{step} (limit {limit}, train.max_skipped); last good checkpoint: "
-    f"{where}; train in a new workdir with a lower optimizer.learning_rate, or "
-    "with optimizer.clip_norm"
+    f"{where}; {remedy}"
   )

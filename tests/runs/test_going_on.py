@@ -11,7 +11,7 @@ import tiny
 
 import jaxflow
 from jaxflow.data import Batches, from_arrays
-from jaxflow.errors import UsageError
+from jaxflow.errors import RunError, UsageError
 from jaxflow.training import ema
 from jaxflow.training.loop import steps_per_dispatch
 
@@ -259,3 +259,56 @@ def test_schedule_of_a_negative_length():
   config.train.schedule_steps = -1
   with pytest.raises(UsageError, match=r"schedule_steps=-1: give"):
     jaxflow.train(config)
+
+
+class Spoilt:
+  """A source on a disk, whose samples are known when they are read."""
+
+  def __init__(self, field, value):
+    rows, labels = np.zeros((64, 2), np.float32), np.arange(64) % 8
+    self._sound = from_arrays(rows, labels, num_classes=8)
+    self._spoil = field, value
+    self.name, self.split, self.shape = "disk", "train", (2,)
+    self.num_classes = 8
+
+  def __len__(self):
+    return 64
+
+  def take(self, index):
+    field, value = self._spoil
+    rows = self._sound.take(index)
+    rows[field] = np.full_like(rows[field], value)
+    return rows
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "words"),
+  [
+    ("data", math.nan, "the data are not finite: look for NaN in 'data' of"),
+    ("data", math.inf, "the data are not finite"),
+    ("cond", 9, "labels of data.name='given' are not in 0 to 7"),
+    ("cond", -1, "labels of data.name='given' are not in 0 to 7"),
+  ],
+)
+def test_a_failure_of_the_data_names_the_data(field, value, words):
+  config = jaxflow.preset("ring:flow_matching")
+  config.data.conditional = True
+  config.train.update(steps=20, batch_size=8, max_skipped=4, log_every=4)
+
+  def loss(model_fn, key, batch, **options):
+    # As embeddings do that fill what is out of range.
+    wrong = (batch["cond"] < 0) | (batch["cond"] > 7)
+    value = model_fn(batch["data"], *[batch["data"][:, 0]] * 2, None)
+    value = (value**2).mean(1)
+    return value + jax.numpy.where(wrong, math.nan, 0.0), {"raw": value.mean()}
+
+  network = jaxflow.Network(
+    lambda key: {"a": jax.numpy.ones(())},
+    lambda params, xt, t, s, cond, key=None: params["a"] * xt,
+  )
+  with pytest.raises(RunError) as caught:
+    jaxflow.train(
+      config, None, data=Spoilt(field, value), network=network, loss=loss
+    )
+  assert words in str(caught.value)
+  assert "learning_rate" not in str(caught.value)
