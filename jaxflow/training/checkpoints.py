@@ -1,8 +1,9 @@
 """Checkpoints of the whole train state and the data position, with Orbax.
 
 A folder holds one sub-folder a step, `<step>/state` and `<step>/data`. Orbax
-writes to a temporary name and renames, so a half-written step never counts; a
-step that is damaged later is skipped with a warning and the one before is used.
+writes to a temporary name, all arrays are opened there, and then it renames. So
+a half-written step never counts, and older ones stay until it does. A step that
+is damaged later is skipped with a warning and the one before is used.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import logging
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +35,9 @@ _MACHINE = (
   "RESOURCE_EXHAUSTED: Out of memory",
   *(os.strerror(n) for n in (errno.EIO, errno.ESTALE, errno.EMFILE)),
 )
+
+# Characters of a folder's name that Orbax takes for a pattern or for a slash.
+_SPECIAL = frozenset("*?[\\")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,10 +62,13 @@ class Checkpoints:
   ):
     self.folder = folder
     self._read_only = read_only
+    self._names = contextlib.ExitStack()
+    self._place = _plain_name(folder, self._names)
+    self._saving = 0
     # Orbax warns of every folder that is only read.
     with _without_warnings(logging.getLogger("absl"), read_only):
       self._manager = ocp.CheckpointManager(
-        folder.absolute(),
+        self._place,
         item_handlers={
           "state": ocp.PyTreeCheckpointHandler(),
           "data": ocp.JsonCheckpointHandler(),
@@ -71,6 +79,9 @@ class Checkpoints:
           read_only=read_only,
           # What a killed process has half written would fill the disk.
           cleanup_tmp_directories=not read_only,
+          async_options=ocp.AsyncOptions(
+            post_finalization_callback=self._look_at_draft
+          ),
         ),
       )
 
@@ -87,6 +98,8 @@ class Checkpoints:
     if step in self.steps():
       return
     with self._writing():
+      self._manager.wait_until_finished()
+      self._saving = step
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -94,6 +107,12 @@ class Checkpoints:
           data=ocp.args.JsonSave(data_state),
         ),
       )
+
+  def _look_at_draft(self) -> None:
+    """Open all arrays of the step that has just been written, or raise."""
+    (draft,) = self._place.glob(f"{self._saving}.*")
+    with _quiet_if_it_fails():
+      ocp.PyTreeCheckpointHandler().metadata(epath.Path(draft / "state"))
 
   def wait(self) -> None:
     """Wait until everything is written; raise RunError if it cannot be."""
@@ -116,7 +135,7 @@ class Checkpoints:
 
   def close(self) -> None:
     """Wait, then release the folder; raise RunError as `wait` does."""
-    with self._writing():
+    with self._names, self._writing():
       self._manager.close()
 
   def restore(
@@ -214,7 +233,7 @@ class Checkpoints:
     self._manager.reload()
 
   def _restore(self, template, step, partial):
-    folder, wanted = self.folder.absolute() / str(step), _as_dict(template)
+    folder, wanted = self._place / str(step), _as_dict(template)
     # The manager would wait for the other processes where this one has failed.
     restored = ocp.PyTreeCheckpointHandler().restore(
       epath.Path(folder / "state"),
@@ -269,6 +288,29 @@ class NoCheckpoints:
 
   def close(self) -> None:
     """Close nothing."""
+
+
+def _plain_name(
+  folder: pathlib.Path, stack: contextlib.ExitStack
+) -> pathlib.Path:
+  """Return a folder under a name that Orbax can take, which the stack holds.
+
+  Orbax looks for parts of a checkpoint by patterns that begin with its folder.
+  """
+  path = folder.absolute()
+  if not _SPECIAL & set(str(path)):
+    return path
+  place = tempfile.gettempdir()
+  if _SPECIAL & set(place):
+    raise UsageError(
+      f"folder={folder} has one of the characters * ? [ \\, and so has "
+      f"TMPDIR={place}: give one of them without"
+    )
+  path.mkdir(parents=True, exist_ok=True)
+  holder = tempfile.TemporaryDirectory(prefix="jaxflow-")
+  link = pathlib.Path(stack.enter_context(holder), "checkpoints")
+  link.symlink_to(path)
+  return link
 
 
 def _reason(error: Exception) -> str:

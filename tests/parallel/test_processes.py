@@ -374,17 +374,21 @@ def test_processes_with_other_configs_do_not_train(folder):
 
 
 def test_damage_that_one_process_sees_turns_all_back(folder):
-  """Each reads what its devices hold: the other's half is whole."""
+  """Each reads what its devices hold: the other's half is whole.
+
+  The name of the folder is a pattern to Orbax.
+  """
+  name = "half[1]"
   line = tiny.train_command(
     folder,
-    "half",
+    name,
     "flow_matching",
     *NETWORK,
     "mesh.fsdp=4",
     "checkpoint.every=10",
   )
   run(folder, "half", [line], count=2, devices=2)
-  newest = folder / "half" / "checkpoints" / "20" / "state"
+  newest = folder / name / "checkpoints" / "20" / "state"
   files = [p for p in (newest / "ocdbt.process_1").rglob("*") if p.is_file()]
   largest = max(files, key=lambda p: p.stat().st_size)
   os.truncate(largest, largest.stat().st_size // 2)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -18,6 +19,7 @@ from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train
+from jaxflow.training import checkpoints as checkpoints_lib
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -321,6 +323,46 @@ def save_steps(folder, steps, **options):
 def test_last_and_periodic_steps_are_kept(tmp_path, options, kept):
   _, saved = save_steps(tmp_path, (2, 4, 6, 8, 10), **options)
   assert saved == kept
+
+
+@pytest.mark.parametrize(
+  "name", ["lr[1e-3]", "[!a]", "a**b", "a?*", "back\\slash"]
+)
+def test_folders_whose_names_are_patterns(tmp_path, name):
+  """Orbax looks for parts by `glob`, and takes a backslash for a slash."""
+  (tmp_path / name).mkdir()
+  places = set(pathlib.Path(tempfile.gettempdir()).iterdir())
+  run, saved = save_steps(tmp_path / name / "new", (2, 4, 6), keep=2)
+  assert saved == [4, 6]
+  assert {p.name for p in tmp_path.iterdir()} == {name}
+  checkpoints = Checkpoints(tmp_path / name / "new", read_only=True)
+  state, position = checkpoints.restore(run.template(mesh_of()))
+  checkpoints.close()
+  tiny.assert_same_bits(state, state_on(run, mesh_of()))
+  assert position == {"position": 6}
+  left = set(pathlib.Path(tempfile.gettempdir()).iterdir()) - places
+  assert not [p for p in left if p.name.startswith("jaxflow-")]
+
+
+def test_a_temporary_folder_whose_name_is_a_pattern_too(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t[1]"))
+  with pytest.raises(UsageError, match=r"^folder=.*a\[1\] .* TMPDIR=.*t\[1\]:"):
+    Checkpoints(tmp_path / "a[1]")
+  assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_step_does_not_count(tmp_path, monkeypatch):
+  """Older steps stay when what has been written cannot be read."""
+  folder = tmp_path / "a[1]"
+  run, _ = save_steps(folder, (2,), keep=1)
+  monkeypatch.setattr(checkpoints_lib, "_SPECIAL", frozenset())
+  with pytest.raises(RunError, match=r"cannot be written .* good one: .*/2;"):
+    save_steps(folder, (4,), keep=1)
+  monkeypatch.undo()
+  checkpoints = Checkpoints(folder)
+  assert checkpoints.steps() == [2]
+  assert checkpoints.restore(run.template(mesh_of()))[1] == {"position": 2}
+  checkpoints.close()
 
 
 def test_step_that_is_not_saved(tmp_path):
