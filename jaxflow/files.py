@@ -1,10 +1,13 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and lists of their SHA-256."""
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,20 @@ from jaxflow.errors import RunError
 # Bytes that are written to see whether a disk is full.
 _PROBE = 2**16
 _WORKDIR = "make --workdir writable"
+# The list of a folder, in the form of the program sha256sum.
+SUMS = "SHA256SUMS"
 
 
 def replace_file(
-  path: str | os.PathLike[str], write: Callable[[Path], object]
+  path: str | os.PathLike[str],
+  write: Callable[[Path], object],
+  *,
+  listed: bool = False,
 ) -> None:
   """Let `write(draft)` write a file beside the target, then rename it.
 
   A reader sees the old file or the new one, after a loss of power too. Missing
-  folders are made.
+  folders are made. If `listed`, the folder's list has its SHA-256 before that.
 
   Example:
     >>> import tempfile
@@ -39,9 +47,45 @@ def replace_file(
     write(draft)
     with open(draft, "rb") as file:
       os.fsync(file.fileno())
+    if listed:
+      list_sums(target.parent, {target.name: draft})
     draft.replace(target)
   finally:
     draft.unlink(missing_ok=True)
+
+
+def list_sums(folder: Path, files: Mapping[str, Path]) -> None:
+  """Add the SHA-256 of files, by name, to the list of a folder."""
+  with open(folder / SUMS, "a") as sums:
+    sums.writelines(
+      f"{_sha256(path)}  {name}\n" for name, path in files.items()
+    )
+    sums.flush()
+    os.fsync(sums.fileno())
+
+
+def changed_file(
+  folder: Path, names: Iterable[str] | None = None
+) -> str | None:
+  """Return the first of some files, or of all, that is not as it was listed.
+
+  A file without an entry passes, as earlier versions wrote it; one that was
+  written twice has two.
+  """
+  sums = folder / SUMS
+  text = sums.read_text(errors="replace") if sums.exists() else ""
+  entries = set(re.findall("^([0-9a-f]{64})  (.+)$", text, re.MULTILINE))
+  listed = {name for _, name in entries}
+  wanted = sorted(listed if names is None else listed & {*names})
+  with futures.ThreadPoolExecutor() as pool:
+    found = pool.map(_sha256, [folder / name for name in wanted])
+    pairs = zip(found, wanted, strict=True)
+    return next((pair[1] for pair in pairs if pair not in entries), None)
+
+
+def _sha256(path: Path) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_arrays(

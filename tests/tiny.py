@@ -130,6 +130,24 @@ def checksums(folder: pathlib.Path) -> dict[str, str]:
   }
 
 
+def flip_bit(path: pathlib.Path, draw: np.random.Generator) -> None:
+  """Flip one bit of a file, which a generator chooses."""
+  content = bytearray(path.read_bytes())
+  content[draw.integers(len(content))] ^= 1 << draw.integers(8)
+  path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def flipped_bit(path: pathlib.Path, draw: np.random.Generator):
+  """Do so for a while."""
+  whole = path.read_bytes()
+  flip_bit(path, draw)
+  try:
+    yield
+  finally:
+    path.write_bytes(whole)
+
+
 TIMED = {"samples_per_second", "data_wait", "seconds"}
 
 

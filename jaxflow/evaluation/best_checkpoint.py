@@ -1,5 +1,6 @@
 """The checkpoint of a run that is best by a metric."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -7,7 +8,7 @@ from typing import Any
 
 from jaxflow import metrics
 from jaxflow.errors import UsageError
-from jaxflow.files import replace_file, writing
+from jaxflow.files import write_text
 from jaxflow.parallel import processes
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
@@ -58,21 +59,13 @@ class Best:
     found = {"metric": self._metric, "value": value, "step": step}
     found["number"] = self._number + 1
     self._write([found, self._found] if self._found else [found])
-    checkpoints = Checkpoints(self._workdir / "best", keep=1)
-    try:
-      checkpoints.save(found["number"], state, position)
-      checkpoints.wait()
-    finally:
-      checkpoints.close()
+    folder = self._workdir / "best"
+    with contextlib.closing(Checkpoints(folder, keep=1)) as best:
+      best.save(found["number"], state, position)
+      best.wait()
     self._number, self._found = found["number"], found
     self._write([found])
 
   def _write(self, entries: list[dict[str, Any]]) -> None:
-    path = self._workdir / "best.json"
     text = json.dumps({"checkpoints": entries}, indent=2) + "\n"
-
-    def write():
-      with writing(path, "make room, or make --workdir writable"):
-        replace_file(path, lambda draft: draft.write_text(text))
-
-    processes.once(write)
+    processes.once(lambda: write_text(self._workdir / "best.json", text))

@@ -1,8 +1,9 @@
 """Files of reference statistics, in place of what a network sees of real data.
 
 Ours hold `mu` [D] and `sigma` [D, D] in float64, of spatial features `mu_s` and
-`sigma_s`, the features of the first samples as `features` [K, D] (float32), and
-`about`, a JSON description: network, protocol, sha256, num, data, split.
+`sigma_s`, the features of the first samples as `features` [K, D] (float32),
+`about`, a JSON description: network, protocol, sha256, num, data, split, and
+`sha256` of the arrays.
 Published files are read as well: pytorch-fid's and EDM's `mu`, `sigma`; ADM's,
 with `mu_s`, `sigma_s`; MeanFlow's `ref_mu`, `ref_sigma`. They do not say how
 many samples they are of, nor by which protocol.
@@ -25,6 +26,7 @@ from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
 
 FIELD = "evaluation.reference"
@@ -34,7 +36,7 @@ _SPATIAL = ("mu_s", "sigma_s")
 # Errors from reading a damaged file or one of another kind.
 _DAMAGE = (
   *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
-  *(AttributeError, TypeError, KeyError),
+  *(AttributeError, TypeError, KeyError, RuntimeError),
 )
 # Samples of a file that does not say how many: more than any error can see.
 _MANY = 10**9
@@ -57,6 +59,8 @@ def write_statistics(
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
+  # The first: an archive whose directory is cut short ends earlier.
+  arrays = {"sha256": np.array(parameters_hash(arrays)), **arrays}
   with writing(path, "give another file, or make room"):
     save_arrays(path, arrays)
 
@@ -76,7 +80,10 @@ def read_statistics(
     )
   try:
     with open(path, "rb") as raw, np.load(raw) as file:
-      arrays = {name: file[name] for name in file.files}
+      arrays = dict(file)
+    written = arrays.pop("sha256", None)
+    if written is not None and written != parameters_hash(arrays):
+      raise ValueError("its arrays are not those that were written")
     about = json.loads(str(arrays.pop("about", "{}")))
     num = int(about.get("num", _MANY))
   except _DAMAGE as error:

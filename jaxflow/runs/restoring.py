@@ -1,5 +1,6 @@
 """Read a run from its workdir."""
 
+import contextlib
 import logging
 import operator
 import pathlib
@@ -74,11 +75,8 @@ def restore(
     )
   restored: Any = None
   if folder.is_dir():
-    checkpoints = Checkpoints(folder, read_only=True)
-    try:
-      restored = checkpoints.restore(template, number, partial=ema is not None)
-    finally:
-      checkpoints.close()
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as saved:
+      restored = saved.restore(template, number, partial=ema is not None)
   if restored is None:
     raise UsageError(
       f"workdir={str(workdir)!r} holds no checkpoint yet: train it first"

@@ -1,8 +1,10 @@
 """Checkpoints of the whole train state and the data position, with Orbax.
 
 A folder holds one sub-folder a step, `<step>/state` and `<step>/data`. Orbax
-writes to a temporary name and renames, so a half-written step never counts; a
-step that is damaged later is skipped with a warning and the one before is used.
+writes to a temporary name, all arrays are opened there, `SHA256SUMS` is added,
+and then it renames. So a half-written step never counts, and older ones stay
+until it does. A step that has changed since is skipped with a warning and the
+one before is used.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ import logging
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxflow.errors import RunError, UsageError
+from jaxflow.files import SUMS, changed_file, list_sums
 from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
@@ -33,6 +37,10 @@ _MACHINE = (
   "RESOURCE_EXHAUSTED: Out of memory",
   *(os.strerror(n) for n in (errno.EIO, errno.ESTALE, errno.EMFILE)),
 )
+
+# Characters of a folder's name that Orbax takes for a pattern or for a slash:
+# such a folder is handed to it through a link.
+_SPECIAL = frozenset("*?[\\")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,20 +65,31 @@ class Checkpoints:
   ):
     self.folder = folder
     self._read_only = read_only
-    # Orbax warns of every folder that is only read.
-    with _without_warnings(logging.getLogger("absl"), read_only):
+    self._names = contextlib.ExitStack()
+    self._place = folder.absolute()
+    if _SPECIAL & {*str(self._place)}:
+      self._place.mkdir(parents=True, exist_ok=True)
+      holder = tempfile.TemporaryDirectory(prefix="jaxflow-")
+      link = pathlib.Path(self._names.enter_context(holder), "checkpoints")
+      link.symlink_to(self._place)
+      self._place = link
+    absl = logging.getLogger("absl")
+    with contextlib.ExitStack() as stack:
+      if read_only:  # Orbax warns of every folder that is only read.
+        stack.callback(absl.setLevel, absl.level)
+        absl.setLevel(logging.ERROR)
       self._manager = ocp.CheckpointManager(
-        folder.absolute(),
-        item_handlers={
-          "state": ocp.PyTreeCheckpointHandler(),
-          "data": ocp.JsonCheckpointHandler(),
-        },
+        self._place,
         options=ocp.CheckpointManagerOptions(
           max_to_keep=None if read_only else keep,
           keep_period=keep_every or None,
           read_only=read_only,
           # What a killed process has half written would fill the disk.
           cleanup_tmp_directories=not read_only,
+          # Called once in a job, when all of its files are there.
+          async_options=ocp.AsyncOptions(
+            post_finalization_callback=self._look_at_draft
+          ),
         ),
       )
 
@@ -95,6 +114,14 @@ class Checkpoints:
         ),
       )
 
+  def _look_at_draft(self) -> None:
+    """Open all arrays of the step that has been written; list its sums."""
+    (draft,) = self._place.glob("*.orbax-checkpoint-tmp*")
+    with _quiet_if_it_fails():
+      _open(draft)
+    files = [path for path in draft.glob("*/**/*") if path.is_file()]
+    list_sums(draft, {str(path.relative_to(draft)): path for path in files})
+
   def wait(self) -> None:
     """Wait until everything is written; raise RunError if it cannot be."""
     with self._writing():
@@ -116,7 +143,7 @@ class Checkpoints:
 
   def close(self) -> None:
     """Wait, then release the folder; raise RunError as `wait` does."""
-    with self._writing():
+    with self._names, self._writing():
       self._manager.close()
 
   def restore(
@@ -176,9 +203,12 @@ class Checkpoints:
   ) -> tuple[TrainState, Any] | None:
     """Restore a step, or warn and return None where it is damaged."""
     try:
+      folder = self._place / str(step)
+      changed = changed_file(folder) if processes.is_main() else None
+      if changed:
+        raise ValueError(f"{changed} differs from {SUMS}")
       with _quiet_if_it_fails():
-        shapes = self._manager.item_metadata(step)["state"]
-        self._check(shapes, template, step, partial)
+        self._check(_open(folder), template, step, partial)
         return self._restore(template, step, partial)
     except UsageError:
       raise
@@ -214,7 +244,7 @@ class Checkpoints:
     self._manager.reload()
 
   def _restore(self, template, step, partial):
-    folder, wanted = self.folder.absolute() / str(step), _as_dict(template)
+    folder, wanted = self._place / str(step), _as_dict(template)
     # The manager would wait for the other processes where this one has failed.
     restored = ocp.PyTreeCheckpointHandler().restore(
       epath.Path(folder / "state"),
@@ -230,8 +260,6 @@ class Checkpoints:
   def _check(
     self, metadata: PyTree, template: TrainState, step: int, partial: bool
   ) -> None:
-    if metadata is None:
-      raise FileNotFoundError(f"{self.folder}/{step}/state has no metadata")
     saved = _shapes(getattr(metadata, "tree", metadata))
     wanted = _shapes(_as_dict(template))
     differing = [
@@ -247,6 +275,11 @@ class Checkpoints:
         f"{'; ...' if len(differing) > _LISTED else ''}; use the config it was "
         "trained with, or another workdir"
       )
+
+
+def _open(folder: pathlib.Path) -> PyTree:
+  """Open all arrays of a step; return their shapes and types."""
+  return ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder / "state"))
 
 
 class NoCheckpoints:
@@ -265,10 +298,9 @@ class NoCheckpoints:
     """Find nothing."""
 
   def wait(self) -> None:
-    """Wait for nothing."""
+    """Do nothing."""
 
-  def close(self) -> None:
-    """Close nothing."""
+  close = wait
 
 
 def _reason(error: Exception) -> str:
@@ -318,28 +350,8 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
   """Return the shape of every array by its path."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {
-    "/".join(_name(k) for k in path): tuple(leaf.shape)
-    for path, leaf in leaves
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     if hasattr(leaf, "shape")
   }
-
-
-def _name(key: Any) -> str:
-  """Return the name of one step of a path, whatever container it is in."""
-  for attribute in ("key", "name", "idx"):
-    if hasattr(key, attribute):
-      return str(getattr(key, attribute))
-  return str(key)
-
-
-@contextlib.contextmanager
-def _without_warnings(logger: logging.Logger, quiet: bool) -> Iterator[None]:
-  """Log errors only, if `quiet`."""
-  level = logger.level
-  logger.setLevel(logging.ERROR if quiet else level)
-  try:
-    yield
-  finally:
-    logger.setLevel(level)

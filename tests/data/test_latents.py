@@ -28,6 +28,7 @@ from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
+from jaxflow.files import SUMS
 from jaxflow.runs import decoding, inputs
 
 WIDTHS = (32, 64)
@@ -126,7 +127,7 @@ def test_the_folder_says_what_it_holds(world):
   }
   files = {path.name for path in (world / "out").iterdir()}
   train = {f"train-{i:05d}-of-00003.npy" for i in range(3)}
-  rest = {"latents.json", "decoder.npz", "test-00000-of-00001.npy"}
+  rest = {"latents.json", "decoder.npz", "test-00000-of-00001.npy", SUMS}
   assert files == train | rest
   mean, std = expected("train")
   total = np.sqrt(
@@ -237,7 +238,9 @@ def test_what_is_missing_is_made_again_and_no_more(world, copy):
   assert result.code == 0, result.err
   assert "shard 2/3: 16 latents" in result.out
   assert "test: nothing to do" in result.out
-  assert tiny.checksums(copy) == before
+  after = tiny.checksums(copy)
+  assert after.pop(SUMS) != before.pop(SUMS)  # The shard has a second entry.
+  assert after == before
   assert kept.stat().st_mtime == 1
 
 
@@ -348,8 +351,53 @@ def test_folders_that_cannot_be_read(copy):
   description = json.loads((copy / "latents.json").read_text())
   description["statistics"] = None
   (copy / "latents.json").write_text(json.dumps(description))
+  with pytest.raises(
+    UsageError, match=r"latents\.json differs from SHA256SUMS"
+  ):
+    load(copy, "test")
+  (copy / SUMS).unlink()
   with pytest.raises(UsageError, match="is not finished; go on with: jaxflow"):
     load(copy, "test")
+
+
+def test_every_flipped_bit_is_found(copy):
+  draw = np.random.default_rng(0)
+  files = [path for path in sorted(copy.iterdir()) if path.name != SUMS]
+  assert len(files) == 6
+  for path in files:
+    split = "test" if path.name.startswith("test") else "train"
+    load(copy, split)
+    for _ in range(15):
+      with tiny.flipped_bit(path, draw):
+        with pytest.raises(UsageError) as error:
+          load(copy, split)
+        assert path.name in str(error.value)
+  # A folder of an earlier version, which a new one completes.
+  (copy / SUMS).unlink()
+  path = copy / "train-00001-of-00003.npy"
+  before = load(copy).take(np.arange(40))
+  path.unlink()
+  shard = data.LatentFolder.open(copy)
+  rows = shard.memory_map("train", 2)
+  shard.write("train", 1, [np.repeat(rows[n], 2, 0) for n in rows.dtype.names])
+  assert (copy / SUMS).read_text()[66:] == f"{path.name}\n"
+  after = load(copy).take(np.arange(40))
+  for name in ("data", "std", "cond"):
+    assert np.array_equal(after[name][:16], before[name][:16])
+    assert np.array_equal(after[name][32:], before[name][32:])
+  with tiny.flipped_bit(path, draw), pytest.raises(UsageError, match=path.name):
+    load(copy)
+
+
+def test_damage_before_the_end_is_found_at_the_end(copy):
+  """Else the statistics would describe the damaged shard."""
+  latents = data.LatentFolder.open(copy)
+  path = latents.files("train").path(1)
+  with tiny.flipped_bit(path, np.random.default_rng(0)):
+    with pytest.raises(UsageError, match=rf"{path.name} is damaged; delete it"):
+      latents.finish()
+  latents.finish()
+  assert data.LatentFolder.open(copy).description == latents.description
 
 
 def latents_of(folder, **changes):

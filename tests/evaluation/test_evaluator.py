@@ -16,10 +16,12 @@ import tiny
 from jaxflow import api, data, metrics
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import during_training, of_run, streams
+from jaxflow.evaluation import during_training, of_run, statistics, streams
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.evaluator import Evaluator
+from jaxflow.metrics.moments import Moments
+from jaxflow.metrics.summary import SampleSummary
 from jaxflow.parallel import sharding
 from jaxflow.runs.drawing import streamer
 from jaxflow.runs.restoring import load, restore
@@ -359,11 +361,51 @@ class TestStatistics:
   ):
     with np.load(stats) as file:
       arrays = {name: file[name] for name in file.files}
+    del arrays["sha256"]  # Others have none, whoever writes them.
     change(arrays)
     path = tmp_path / "wrong.npz"
     np.savez(path, **arrays)
     with pytest.raises(UsageError, match=words):
       evaluator_of(digits, sharding.make_mesh(), f"reference={path}")
+
+  def test_every_flipped_bit_is_found(self, tmp_path):
+    """An .npz file has sums of its own, which do not cover its names."""
+    file, draw = tmp_path / "stats.npz", np.random.default_rng(0)
+    rows = draw.normal(size=(40, 3))
+    centred = rows - rows.mean(0)
+    moments = Moments(40, rows.mean(0), centred.T @ centred)
+    drawn = SampleSummary(
+      num=40, features={"net": rows}, moments={"net": moments}
+    )
+    statistics.write_statistics(file, drawn, "net", {"network": "net"})
+
+    def read():
+      drawn, about = statistics.read_statistics(file, "net")
+      found = drawn.moments["net"]
+      numbers = drawn.num, found.mean, found.covariance
+      return about, numbers, drawn.features
+
+    whole, refused = read(), 0
+    assert whole[0]["num"] == 40
+    for _ in range(1500):
+      with tiny.flipped_bit(file, draw):
+        try:
+          found = read()
+        except UsageError as error:
+          refused += "is damaged" in str(error)
+          continue
+      # The date of an entry, for instance.
+      tiny.assert_same_bits(found, whole)
+    assert refused > 1000
+    with np.load(file) as arrays:
+      changed = dict(arrays)
+    changed["mu"] = changed["mu"] + 1e-9
+    np.savez(file, **changed)
+    with pytest.raises(UsageError, match="its arrays are not those that were"):
+      read()
+    del changed["sha256"]  # As earlier versions wrote it.
+    np.savez(file, **changed)
+    read()
 
   def test_damaged_and_missing_files_are_one_line(self, digits, stats):
     before = tiny.checksums(digits)

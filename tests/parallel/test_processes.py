@@ -18,6 +18,7 @@ import pytest
 import tiny
 
 from jaxflow import data
+from jaxflow.files import SUMS
 from jaxflow.parallel import folders, launch
 
 JOB = pathlib.Path(__file__).parents[1] / "job.py"
@@ -374,25 +375,45 @@ def test_processes_with_other_configs_do_not_train(folder):
 
 
 def test_damage_that_one_process_sees_turns_all_back(folder):
-  """Each reads what its devices hold: the other's half is whole."""
+  """Each reads what its devices hold: the other's half is whole.
+
+  The name of the folder is a pattern to Orbax.
+  """
+  name = "half[1]"
   line = tiny.train_command(
     folder,
-    "half",
+    name,
     "flow_matching",
     *NETWORK,
     "mesh.fsdp=4",
     "checkpoint.every=10",
   )
   run(folder, "half", [line], count=2, devices=2)
-  newest = folder / "half" / "checkpoints" / "20" / "state"
-  files = [p for p in (newest / "ocdbt.process_1").rglob("*") if p.is_file()]
-  largest = max(files, key=lambda p: p.stat().st_size)
-  os.truncate(largest, largest.stat().st_size // 2)
+  newest = folder / name / "checkpoints" / "20"
+  parts = newest / "state" / "ocdbt.process_1"
+
+  def largest():
+    files = [path for path in parts.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+  # One process lists the files of all.
+  listed = [x[66:] for x in (newest / SUMS).read_text().splitlines()]
+  assert len(set(listed)) == len(listed)
+  assert str(largest().relative_to(newest)) in listed
+  changed = largest()
+  tiny.flip_bit(changed, np.random.default_rng(0))
+  main, other = run(folder, "half", [line], count=2, devices=2)
+  assert f"{changed.name} differs from {SUMS}" in main.err
+  assert "cannot be read" not in other.err
+  assert "resumed at step 10" in main.out
+  # A step of an earlier version: only the other process reads this file.
+  (newest / SUMS).unlink()
+  os.truncate(largest(), largest().stat().st_size // 2)
   main, other = run(folder, "half", [line], count=2, devices=2)
   assert "20 cannot be read" in main.err + other.err
   assert "resumed at step 10" in main.out
-  names = {p.name for p in newest.parents[1].iterdir()}
-  assert names == {"10", "20", "damaged-20"}
+  names = {path.name for path in newest.parent.iterdir()}
+  assert names == {"10", "20", "damaged-20", "damaged-20-1"}
 
 
 @pytest.mark.parametrize(

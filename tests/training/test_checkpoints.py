@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -15,9 +16,11 @@ import tiny
 from jaxflow.config import default_config, resolve
 from jaxflow.config.presets import load_file
 from jaxflow.errors import RunError, UsageError
+from jaxflow.files import SUMS
 from jaxflow.parallel import sharding
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train
+from jaxflow.training import checkpoints as checkpoints_lib
 from jaxflow.training.checkpoints import Checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -186,6 +189,12 @@ def truncate(step):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip_a_bit(step):
+  """Flip one bit where the arrays are."""
+  path = max(step.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+  tiny.flip_bit(path, np.random.default_rng(0))
+
+
 def lose_metadata(step):
   (step / "state" / "_METADATA").unlink()
 
@@ -199,7 +208,7 @@ def lose_position(step):
 
 
 @pytest.mark.parametrize(
-  "damage", [truncate, lose_metadata, lose_state, lose_position]
+  "damage", [truncate, flip_a_bit, lose_metadata, lose_state, lose_position]
 )
 def test_damaged_checkpoint_gives_way_to_the_one_before(
   folder, tmp_path, caplog, damage
@@ -321,6 +330,86 @@ def save_steps(folder, steps, **options):
 def test_last_and_periodic_steps_are_kept(tmp_path, options, kept):
   _, saved = save_steps(tmp_path, (2, 4, 6, 8, 10), **options)
   assert saved == kept
+
+
+@pytest.mark.parametrize(
+  "name", ["lr[1e-3]", "[!a]", "a**b", "a?*", "back\\slash"]
+)
+def test_folders_whose_names_are_patterns(tmp_path, name):
+  """Orbax looks for parts by `glob`, and takes a backslash for a slash."""
+  (tmp_path / name).mkdir()
+  places = set(pathlib.Path(tempfile.gettempdir()).iterdir())
+  run, saved = save_steps(tmp_path / name / "new", (2, 4, 6), keep=2)
+  assert saved == [4, 6]
+  assert {p.name for p in tmp_path.iterdir()} == {name}
+  checkpoints = Checkpoints(tmp_path / name / "new", read_only=True)
+  state, position = checkpoints.restore(run.template(mesh_of()))
+  checkpoints.close()
+  tiny.assert_same_bits(state, state_on(run, mesh_of()))
+  assert position == {"position": 6}
+  left = set(pathlib.Path(tempfile.gettempdir()).iterdir()) - places
+  assert not [p for p in left if p.name.startswith("jaxflow-")]
+
+
+def test_every_flipped_bit_is_found(tmp_path, caplog):
+  """Without the list of sums some of them change numbers in silence."""
+  run, _ = save_steps(tmp_path, (2,))
+  state = state_on(run, mesh_of())
+  state = jax.tree.map(lambda x: x + 1, state)
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(4, state, {"position": 4})
+  checkpoints.close()
+  step, draw = tmp_path / "4", np.random.default_rng(0)
+  files = [p for p in sorted(step.glob("*/**/*")) if p.is_file()]
+  names = {str(path.relative_to(step)) for path in files}
+  assert {"data/metadata", "state/_METADATA", "state/manifest.ocdbt"} < names
+  sums = (step / SUMS).read_text().splitlines()
+  assert sorted(line[66:] for line in sums) == sorted(names)
+  found = tiny.checksums(step)
+  assert all(found[line[66:]] == line[:64] for line in sums)
+
+  reader = Checkpoints(tmp_path, read_only=True)
+  template = run.template(mesh_of())
+  # Each file once, then at random.
+  for path in [*files, *(files[draw.integers(len(files))] for _ in range(20))]:
+    caplog.clear()
+    with tiny.flipped_bit(path, draw):
+      assert reader.restore(template)[1] == {"position": 2}
+    (line,) = caplog.messages
+    assert f"{tmp_path}/4 cannot be read" in line
+    assert f"{path.relative_to(step)} differs from SHA256SUMS" in line
+  # The list itself, and what Orbax keeps beside: nothing else is ever read.
+  others = [path for path in step.iterdir() if path.is_file()]
+  assert len(others) == 3
+  for path in others * 5:
+    with tiny.flipped_bit(path, draw):
+      restored, position = reader.restore(template)
+    if position == {"position": 4}:
+      tiny.assert_same_bits(restored, state)
+    else:
+      assert path.name == SUMS and position == {"position": 2}
+  # A file that is gone; a step of an earlier version.
+  whole = (step / "state" / "manifest.ocdbt").read_bytes()
+  (step / "state" / "manifest.ocdbt").unlink()
+  assert reader.restore(template)[1] == {"position": 2}
+  (step / "state" / "manifest.ocdbt").write_bytes(whole)
+  (step / SUMS).unlink()
+  tiny.assert_same_bits(reader.restore(template)[0], state)
+  reader.close()
+
+
+def test_an_unreadable_step_does_not_count(tmp_path, monkeypatch):
+  """Older steps stay when what has been written cannot be read."""
+  folder = tmp_path / "a[1]"
+  run, _ = save_steps(folder, (2,), keep=1)
+  monkeypatch.setattr(checkpoints_lib, "_SPECIAL", frozenset())
+  with pytest.raises(RunError, match=r"cannot be written .* good one: .*/2;"):
+    save_steps(folder, (4,), keep=1)
+  monkeypatch.undo()
+  checkpoints = Checkpoints(folder)
+  assert checkpoints.steps() == [2]
+  assert checkpoints.restore(run.template(mesh_of()))[1] == {"position": 2}
+  checkpoints.close()
 
 
 def test_step_that_is_not_saved(tmp_path):

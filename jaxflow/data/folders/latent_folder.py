@@ -10,6 +10,7 @@ latent (float16 or float32) and, where there are classes, the label (int32).
 
 import dataclasses
 import pathlib
+import tokenize
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -17,9 +18,11 @@ import numpy as np
 
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.errors import RunError
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import list_sums, save_arrays, writing
 
 DECODER = "decoder.npz"
+# Errors from reading a damaged .npy file.
+_DAMAGE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
 
 # Fields whose names are flags of `jaxflow encode`, in the order of a command.
 _FLAGS = (
@@ -76,11 +79,8 @@ class LatentFolder(ShardFolder):
 
   def files(self, split: str) -> ShardFiles:
     """Return the files of the shards of a split."""
-    num, size = (
-      self.description["counts"][split],
-      self.description["shard_size"],
-    )
-    return ShardFiles(self.folder, split, ".npy", num, size)
+    num, size = self.description["counts"], self.description["shard_size"]
+    return ShardFiles(self.folder, split, ".npy", num[split], size)
 
   def write(self, split: str, shard: int, arrays: Sequence[np.ndarray]) -> None:
     """Write one shard, whole or not at all.
@@ -118,7 +118,7 @@ class LatentFolder(ShardFolder):
       rows = np.load(path, mmap_mode="r", allow_pickle=False)
       if rows.dtype != self.record or rows.shape != (stop - start,):
         raise ValueError("it holds other records")
-    except (OSError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
       raise self.damaged(path, f" ({error})") from error
     return rows
 
@@ -128,6 +128,7 @@ class LatentFolder(ShardFolder):
     if not path.exists():
       with writing(path, "make room"):
         save_arrays(path, tensors)
+        list_sums(self.folder, {DECODER: path})
 
   def finish(self) -> None:
     """Add the statistics of the training latents to the description.
@@ -135,6 +136,7 @@ class LatentFolder(ShardFolder):
     Raises:
       RunError: If it cannot be written, or a channel is constant.
     """
+    self.check_unchanged(self.files("train").names)
     mean, std = self._channel_statistics()
     if not (std > 0).all():
       raise RunError(

@@ -44,6 +44,7 @@ class LatentSpace:
       raise UsageError(
         f"folder={str(folder)!r} has no {DECODER}; write it with: {command}"
       )
+    latents.check_unchanged([DECODER])
     mean, std = (
       np.asarray(description["statistics"][name], np.float32)
       for name in ("mean", "std")
@@ -86,6 +87,7 @@ class Latents:
     self._shards = [
       latents.memory_map(split, i) for i in range(len(files.spans))
     ]
+    latents.check_unchanged(files.names)
 
   def __len__(self) -> int:
     """Return the number of samples."""

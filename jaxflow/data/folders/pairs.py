@@ -115,6 +115,7 @@ class Pairs(ShardFolder):
       UsageError: If shards are missing or damaged.
     """
     self.check_complete(self.files)
+    self.check_unchanged(self.files.names)
     count, classes = len(self.files.spans), self.description["num_classes"]
     rows = np.concatenate([self._read(i) for i in range(count)])
     return from_arrays(

@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import replace_file
+from jaxflow.files import SUMS, changed_file, replace_file
+from jaxflow.parallel import processes
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardFolder(abc.ABC):
   """A folder of shards; `create` begins one, `open` reads one.
 
-  The description is written first. It decides all rows of all shards.
+  The description is written first. It decides all rows of all shards. Every
+  file has its SHA-256 in `SHA256SUMS`.
 
   Attributes:
     FILE: Name of the JSON file with the description.
@@ -52,7 +54,8 @@ class ShardFolder(abc.ABC):
     try:
       folder.mkdir(parents=True, exist_ok=True)
       if not (folder / cls.FILE).exists():
-        if any(path.suffix != ".tmp" for path in folder.iterdir()):
+        # A process that was killed at once has left these.
+        if any(p.suffix != ".tmp" and p.name != SUMS for p in folder.iterdir()):
           raise UsageError(
             f"folder={folder} is not empty and holds no {cls.FILE}: give a new "
             "folder"
@@ -95,6 +98,11 @@ class ShardFolder(abc.ABC):
         f"folder={str(folder)!r}: {cls.FILE} cannot be read ({error}): restore "
         "it from a copy, or give another folder"
       ) from error
+    if changed_file(folder, [cls.FILE]):
+      raise UsageError(
+        f"folder={str(folder)!r}: {cls.FILE} differs from {SUMS}: restore it "
+        "from a copy, or delete its lines there if the change is yours"
+      )
     return cls(folder, description)
 
   @staticmethod
@@ -121,7 +129,8 @@ class ShardFolder(abc.ABC):
   def write_description(self) -> None:
     """Write the description to the JSON file."""
     text = json.dumps(self.description, indent=2) + "\n"
-    replace_file(self.folder / self.FILE, lambda file: file.write_text(text))
+    path = self.folder / self.FILE
+    replace_file(path, lambda draft: draft.write_text(text), listed=True)
 
   @property
   def record(self) -> np.dtype:
@@ -148,6 +157,12 @@ class ShardFolder(abc.ABC):
         f"folder={str(self.folder)!r}: {count - missing} of {count} shards{of} "
         f"are there; go on with: {self.command()}"
       )
+
+  def check_unchanged(self, names: Sequence[str]) -> None:
+    """Raise UsageError in the main process if files have changed."""
+    name = changed_file(self.folder, names) if processes.is_main() else None
+    if name is not None:
+      raise self.damaged(self.folder / name)
 
   def damaged(self, path: pathlib.Path, reason: str = "") -> UsageError:
     """Return the error of a damaged shard."""
@@ -193,8 +208,13 @@ class ShardFiles:
       >>> str(ShardFiles(pathlib.Path(), "train", ".npy", 5, 2).path(1))
       'train-00001-of-00003.npy'
     """
-    number = f"{shard:05d}-of-{len(self.spans):05d}"
+    number = f"{shard:05d}-of-{-(-self.num // self.size):05d}"
     return self.folder / f"{self.prefix}-{number}{self.suffix}"
+
+  @property
+  def names(self) -> list[str]:
+    """Names of all shards."""
+    return [self.path(i).name for i in range(len(self.spans))]
 
   def missing(self) -> list[int]:
     """Return the numbers of the shards that are not there."""
@@ -207,7 +227,7 @@ class ShardFiles:
       # A killed process leaves a draft; the lock admits one that writes.
       for draft in self.folder.glob(f".{path.name}.*.tmp"):
         draft.unlink()
-      replace_file(path, save)
+      replace_file(path, save, listed=True)
     except (OSError, RuntimeError) as error:
       reason = getattr(error, "strerror", None) or error
       raise RunError(
