@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxflow import metrics
 from jaxflow.errors import UsageError
-from jaxflow.files import replace_file, writing
+from jaxflow.files import write_text
 from jaxflow.parallel import processes
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
@@ -70,9 +70,4 @@ class Best:
   def _write(self, entries: list[dict[str, Any]]) -> None:
     path = self._workdir / "best.json"
     text = json.dumps({"checkpoints": entries}, indent=2) + "\n"
-
-    def write():
-      with writing(path, "make room, or make --workdir writable"):
-        replace_file(path, lambda draft: draft.write_text(text))
-
-    processes.once(write)
+    processes.once(lambda: write_text(path, text))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
@@ -57,8 +57,7 @@ def write_statistics(
   if network in drawn.features:
     arrays["features"] = drawn.features[network].astype(np.float32)
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
-  with writing(path, "give another file, or make room"):
-    save_arrays(path, arrays)
+  save_arrays(path, arrays, "give another file, or make room")
 
 
 def read_statistics(

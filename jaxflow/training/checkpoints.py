@@ -8,6 +8,7 @@ step that is damaged later is skipped with a warning and the one before is used.
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxflow.errors import RunError, UsageError
+from jaxflow.files import part_of
 from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
@@ -57,6 +59,10 @@ class Checkpoints:
   ):
     self.folder = folder
     self._read_only = read_only
+    if not read_only:  # Orbax writes to names that can be known before.
+      for path in (folder, *folder.glob("*")):
+        part_of(folder.parent, str(path.relative_to(folder.parent)))
+    _drop_tracebacks()
     # Orbax warns of every folder that is only read.
     with _without_warnings(logging.getLogger("absl"), read_only):
       self._manager = ocp.CheckpointManager(
@@ -176,10 +182,9 @@ class Checkpoints:
   ) -> tuple[TrainState, Any] | None:
     """Restore a step, or warn and return None where it is damaged."""
     try:
-      with _quiet_if_it_fails():
-        shapes = self._manager.item_metadata(step)["state"]
-        self._check(shapes, template, step, partial)
-        return self._restore(template, step, partial)
+      shapes = self._manager.item_metadata(step)["state"]
+      self._check(shapes, template, step, partial)
+      return self._restore(template, step, partial)
     except UsageError:
       raise
     except (MemoryError, PermissionError, TimeoutError):
@@ -284,28 +289,25 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
   return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
-@contextlib.contextmanager
-def _quiet_if_it_fails() -> Iterator[None]:
-  """Drop the tracebacks of reads that Orbax abandons, from here on.
+@functools.cache
+def _drop_tracebacks() -> None:
+  """Drop the tracebacks of what Orbax raises as well, from here on.
 
-  Where one array of a step cannot be read, Orbax gives up its event loop, and
-  each of the other reads prints that it is closed, or why it failed as well,
-  some of them much later.
+  It logs what it fails to write. Where it cannot read or write one array of a
+  step, it gives up its event loop, and each of the other arrays prints that it
+  is closed, or why it failed as well, some of them much later.
   """
   report = sys.unraisablehook
 
   def report_others(error):
     abandoned = "Event loop is closed", "Encountered error while reading array"
-    if not str(error.exc_value).startswith(abandoned):
+    if error.object or not str(error.exc_value).startswith(abandoned):
       report(error)
 
   sys.unraisablehook = report_others
-  try:
-    yield
-  except UsageError:
-    sys.unraisablehook = report
-    raise
-  sys.unraisablehook = report
+  logging.getLogger("absl").addFilter(
+    lambda record: not (record.exc_info and "orbax" in record.pathname)
+  )
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
