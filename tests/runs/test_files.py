@@ -6,12 +6,18 @@ import os
 import pathlib
 import secrets
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
+from jaxflow import api
+from jaxflow.data import Pairs
+from jaxflow.data.folders import writing
+from jaxflow.data.folders.shard_folder import ShardFiles
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import part_of, replace_file, save_arrays
 from jaxflow.parallel import folders
@@ -329,3 +335,111 @@ class TestReport:
     assert result.code == 2 and result.err.count("\n") == 1
     assert f"{name} is a link out of" in result.err
     assert not (workdir / "report.html").exists()
+
+
+class TestFullDisk:
+  def test_samples_are_replaced_as_a_whole(
+    self, workdir, tmp_path, monkeypatch
+  ):
+    out = tmp_path / "out" / "a.npz"
+    command = ("sample", f"--workdir={workdir}", "--num=8", f"--out={out}")
+    assert tiny.run(*command).code == 0
+    good = out.read_bytes()
+    # The first flush is of the check before the work.
+    full_from(monkeypatch, 1)
+    result = tiny.run(*command, "--seed=1")
+    assert result.code == 1
+    assert result.err == (
+      f"jaxflow sample: {out} cannot be written (No space left on device): "
+      "make room, or make its folder writable\n"
+    )
+    assert out.read_bytes() == good
+    assert [path.name for path in out.parent.iterdir()] == ["a.npz"]
+
+  def test_samples_are_not_drawn_for_nothing(
+    self, workdir, tmp_path, monkeypatch
+  ):
+    monkeypatch.setattr(api, "load", None)
+    full_from(monkeypatch, 0)
+    out = tmp_path / "a.npz"
+    result = tiny.run("sample", f"--workdir={workdir}", f"--out={out}")
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert (
+      "(No space left on device): give another file, make roo" in result.err
+    )
+
+  def test_a_training_that_cannot_begin(self, tmp_path, monkeypatch):
+    full_from(monkeypatch, 0)
+    command = tiny.train_command(tmp_path, "run", "flow_matching")
+    result = tiny.run(*command)
+    assert result.code == 2 and not result.out
+    assert result.err.count("\n") == 1
+    assert "run cannot be written (No space left on device)" in result.err
+    assert not list((tmp_path / "run").iterdir())
+
+  def test_a_config_that_cannot_be_written(self, tmp_path, monkeypatch):
+    full_from(monkeypatch, 1)
+    result = tiny.run(*tiny.train_command(tmp_path, "run", "flow_matching"))
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert "config.json cannot be written (No space left" in result.err
+    assert not list((tmp_path / "run").iterdir())
+
+  def test_a_training_ends_in_one_line(self, tmp_path):
+    """Checkpoints have files above the limit, all else stays below."""
+    command = tiny.train_command(
+      *(tmp_path, "run", "flow_matching", "model.width=256", "model.depth=2")
+    )
+    code = (
+      "import resource, sys\n"
+      "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+      "from jaxflow.commands import main\n"
+      "sys.exit(main.run(sys.argv))\n"
+    )
+    result = subprocess.run(
+      [sys.executable, "-c", code, *command],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("jaxflow train: a checkpoint in ")
+
+  def test_logs_tell_it_in_one_line(self, tmp_path, monkeypatch):
+    log, board = CsvLog(tmp_path), TensorBoardLog(tmp_path)
+    scalars = {f"metric {number}": 1.0 for number in range(50)}
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", no_space)
+    for writer, name in ((log, "metrics.csv"), (board, "tensorboard")):
+      with pytest.raises(RunError) as error:
+        writer.on_log(1, scalars)
+      assert str(error.value) == (
+        f"{tmp_path / name} cannot be written (No space left on device): make "
+        "room, or make its folder writable"
+      )
+    monkeypatch.setattr(os, "fsync", flush)
+    board.close()
+
+  def test_pairs_that_cannot_begin(self, tmp_path, monkeypatch):
+    full_from(monkeypatch, 0)
+    with pytest.raises(UsageError) as error:
+      Pairs.create(tmp_path / "pairs", {"num": 4})
+    assert str(error.value) == (
+      f"folder={tmp_path / 'pairs'} cannot be written (No space left on "
+      "device): give another folder, or make it writable"
+    )
+    assert not list((tmp_path / "pairs").iterdir())
+
+  def test_shards_are_not_made_for_nothing(self, tmp_path, monkeypatch):
+    files = ShardFiles(tmp_path, "pairs", ".npy", num=4, size=2)
+    full_from(monkeypatch, 0)
+    with pytest.raises(RunError, match=r"pairs-00000.* \(No space left"):
+      writing.write_missing_shards(
+        files,
+        lambda first, size: pytest.fail("it was made"),
+        lambda shard, arrays: None,
+        batch_size=2,
+        devices=1,
+        unit="pairs",
+        log=print,
+      )
