@@ -5,33 +5,42 @@ import errno
 import hashlib
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from jaxflow.errors import RunError
+from jaxflow.errors import RunError, UsageError
+
+AnyPath = str | os.PathLike[str]
 
 # Bytes that are written to see whether a disk is full.
 _PROBE = 2**16
-_WORKDIR = "make --workdir writable"
+_REMEDY = "make room, or make its folder writable"
+_WORKDIR = "make room, or make --workdir writable"
 # The list of a folder, in the form of the program sha256sum.
 SUMS = "SHA256SUMS"
 
 
 def replace_file(
-  path: str | os.PathLike[str],
+  path: AnyPath,
   write: Callable[[Path], object],
+  remedy: str = _REMEDY,
   *,
   listed: bool = False,
 ) -> None:
   """Let `write(draft)` write a file beside the target, then rename it.
 
   A reader sees the old file or the new one, after a loss of power too. Missing
-  folders are made. If `listed`, the folder's list has its SHA-256 before that.
+  folders are made. The draft has a name that nobody can know before, and a link
+  in the target's place is replaced: no other file is written through it. If
+  `listed`, the folder's list has its SHA-256 before that.
+
+  Raises:
+    RunError: If the file cannot be written; it ends with the remedy.
 
   Example:
     >>> import tempfile
@@ -41,22 +50,38 @@ def replace_file(
     'a'
   """
   target = Path(path)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-  try:
+  with writing(path, remedy), _draft(target) as draft:
     write(draft)
     with open(draft, "rb") as file:
       os.fsync(file.fileno())
     if listed:
       list_sums(target.parent, {target.name: draft})
-    draft.replace(target)
+    draft.replace(path)
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+  """Make an empty file beside a target; remove it if it is left."""
+  target.parent.mkdir(parents=True, exist_ok=True)
+  draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+  draft.touch(exist_ok=False)  # Follows no link.
+  try:
+    yield draft
   finally:
     draft.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def appending(path: Path, flags: int = 0) -> Iterator[TextIO]:
+  """Open a file to add text; raise RunError if that fails, or at a link."""
+  flags |= os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+  with writing(path), open(os.open(path, flags), "a", newline="") as file:
+    yield file
+
+
 def list_sums(folder: Path, files: Mapping[str, Path]) -> None:
   """Add the SHA-256 of files, by name, to the list of a folder."""
-  with open(folder / SUMS, "a") as sums:
+  with appending(folder / SUMS, os.O_CREAT) as sums:
     sums.writelines(
       f"{_sha256(path)}  {name}\n" for name, path in files.items()
     )
@@ -89,7 +114,7 @@ def _sha256(path: Path) -> str:
 
 
 def save_arrays(
-  path: str | os.PathLike[str], arrays: Mapping[str, Any]
+  path: AnyPath, arrays: Mapping[str, Any], remedy: str = _REMEDY
 ) -> None:
   """Write arrays by name to an .npz file, as `replace_file` does."""
 
@@ -98,30 +123,30 @@ def save_arrays(
     with open(draft, "wb") as file:
       np.savez(file, **arrays)
 
-  replace_file(path, save)
+  replace_file(path, save, remedy)
 
 
-def probe(path: str | os.PathLike[str]) -> None:
+def probe(path: AnyPath) -> None:
   """Raise OSError where `replace_file` would, before long work."""
   target = Path(path)
   if target.is_dir():
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-  target.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryFile(dir=target.parent) as file:
+  with _draft(target) as draft, open(draft, "wb") as file:
     file.write(bytes(_PROBE))
     file.flush()
     os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
+def writing(path: AnyPath, remedy: str = _REMEDY) -> Iterator[None]:
   """Raise a RunError with a remedy where the file cannot be written."""
   try:
     yield
-  except OSError as error:
-    raise RunError(
-      f"{path} cannot be written ({error.strerror}): {remedy}"
-    ) from error
+  except RunError:
+    raise
+  except (OSError, RuntimeError) as error:  # Some libraries raise the latter.
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    raise RunError(f"{path} cannot be written ({reason}): {remedy}") from error
 
 
 def check_workdir(workdir: Path, *names: str) -> None:
@@ -131,7 +156,21 @@ def check_workdir(workdir: Path, *names: str) -> None:
       probe(workdir / name)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, remedy: str = _WORKDIR) -> None:
   """Replace a file of a run by a text."""
-  with writing(path, _WORKDIR):
-    replace_file(path, lambda draft: draft.write_text(text))
+  replace_file(path, lambda draft: draft.write_text(text), remedy)
+
+
+def part_of(folder: Path, name: str) -> Path:
+  """Return a path in a folder; raise UsageError where a link leads out of it.
+
+  A folder that others have made must not make us read or write elsewhere.
+  """
+  path = folder / name
+  real = os.path.realpath(path)
+  if not Path(real).is_relative_to(os.path.realpath(folder)):
+    raise UsageError(
+      f"{path} is a link out of {folder}, to {real}: delete the link; a run "
+      "may be on another disk as a whole"
+    )
+  return path

@@ -183,5 +183,5 @@ def check_writable(out: pathlib.Path) -> None:
   except OSError as error:
     raise UsageError(
       f"--out={out} cannot be written ({error.strerror}): give another file, "
-      "or make its folder writable"
+      "make room, or make its folder writable"
     ) from error

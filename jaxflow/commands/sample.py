@@ -47,16 +47,14 @@ def _run(values: Values, config: Any) -> None:
 
 def _write(out: pathlib.Path, samples: Any, labels: Any) -> None:
   """Write samples as a picture or as arrays."""
-  import numpy as np
-
   from jaxflow import figures
+  from jaxflow.files import save_arrays
 
   if out.suffix == ".png":
     figures.save_samples(samples, out)
-  elif labels is None:
-    np.savez(out, samples=samples)
   else:
-    np.savez(out, samples=samples, label=labels)
+    arrays = {"samples": samples}
+    save_arrays(out, arrays if labels is None else arrays | {"label": labels})
 
 
 COMMAND = Command(

@@ -9,7 +9,7 @@ from jaxflow.config import versions
 from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
-from jaxflow.files import replace_file
+from jaxflow.files import write_text
 
 # Fields that may change between two runs in one workdir; the state holds none.
 MUTABLE = (
@@ -53,8 +53,7 @@ _SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
 
 def save_config(config: Config, path: pathlib.Path) -> None:
   """Write a config as JSON, with the version, replacing the file at once."""
-  text = json.dumps(versions.versioned(config), indent=2) + "\n"
-  replace_file(path, lambda draft: draft.write_text(text))
+  write_text(path, json.dumps(versions.versioned(config), indent=2) + "\n")
 
 
 def load_config(workdir: pathlib.Path) -> Config:

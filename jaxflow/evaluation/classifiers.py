@@ -22,7 +22,7 @@ import optax
 
 from jaxflow import data
 from jaxflow.errors import UsageError
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import save_arrays
 from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
 from jaxflow.parallel import processes
@@ -194,8 +194,7 @@ def _write(path: pathlib.Path, params: PyTree, about: dict[str, Any]) -> None:
   arrays = {_key(place): leaf for place, leaf in leaves}
   arrays[_ABOUT] = np.array(json.dumps(about))
   remedy = "make its folder writable, or give evaluation.network.file"
-  with writing(path, remedy):
-    save_arrays(path, arrays)
+  save_arrays(path, arrays, remedy)
 
 
 def _key(path: Any) -> str:

@@ -17,7 +17,7 @@ from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores, wanted_numbers
 from jaxflow.evaluation.streams import Partial, remove_partials
-from jaxflow.files import check_workdir, write_text
+from jaxflow.files import check_workdir, part_of, write_text
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
@@ -44,7 +44,7 @@ def evaluate_in(
   evaluation that is killed goes on at most 30 s back; likelihood and
   trajectories begin anew.
   """
-  folder, file = workdir / "evaluation", workdir / "evaluation.json"
+  folder, file = part_of(workdir, "evaluation"), workdir / "evaluation.json"
   # Unfinished work goes into the folder.
   names = file.name, f"{folder.name}/partial"
   processes.once(lambda: check_workdir(workdir, *names))

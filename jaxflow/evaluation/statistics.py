@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
@@ -61,8 +61,7 @@ def write_statistics(
   arrays["about"] = np.array(json.dumps({**about, "num": drawn.num}))
   # The first: an archive whose directory is cut short ends earlier.
   arrays = {"sha256": np.array(parameters_hash(arrays)), **arrays}
-  with writing(path, "give another file, or make room"):
-    save_arrays(path, arrays)
+  save_arrays(path, arrays, "give another file, or make room")
 
 
 def read_statistics(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxflow import data, metrics
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import save_arrays
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
@@ -66,12 +66,8 @@ class Partial:
     """
     due = time.monotonic() - self._saved > _SAVE_EVERY
     if processes.of_main(due or (now and self._path.exists())):
-      processes.together(lambda: self._write(collector))
+      processes.together(lambda: save_arrays(self._path, collector.save()))
       self._saved = time.monotonic()
-
-  def _write(self, collector: Collector) -> None:
-    with writing(self._path, "make room, or make its folder writable"):
-      save_arrays(self._path, collector.save())
 
   def remove(self) -> None:
     """Remove the file of this process: the work is done."""

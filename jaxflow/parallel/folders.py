@@ -7,20 +7,23 @@ import pathlib
 from collections.abc import Iterator
 
 from jaxflow.errors import UsageError
+from jaxflow.files import part_of, probe, replace_file
 from jaxflow.parallel import processes
+
+# Folders of a run.
+_FOLDERS = "best checkpoints evaluation samples tensorboard wandb".split()
 
 
 def make_workdir(workdir: pathlib.Path) -> None:
-  """Make a folder; raise UsageError if it cannot be written."""
+  """Make a run's folder; raise UsageError if a part of it cannot be there."""
+  for name in _FOLDERS:
+    part_of(workdir, name)
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / ".writable"
-    probe.touch()
-    probe.unlink()
+    probe(workdir / "config.json")
   except OSError as error:
     raise UsageError(
       f"workdir={workdir} cannot be written ({error.strerror}): give "
-      "another folder, or make it writable"
+      "another folder, make room, or make it writable"
     ) from error
 
 
@@ -36,7 +39,7 @@ def check_shared(workdir: pathlib.Path) -> None:
 
   def touch():
     make_workdir(workdir)
-    token.touch()
+    replace_file(token, lambda draft: None)
 
   def look():
     if not token.exists():

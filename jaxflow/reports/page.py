@@ -12,7 +12,7 @@ import jaxflow
 from jaxflow import figures
 from jaxflow.config import flatten
 from jaxflow.errors import UsageError, named
-from jaxflow.files import check_workdir, write_text
+from jaxflow.files import check_workdir, part_of, write_text
 from jaxflow.parallel import processes
 from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
@@ -91,7 +91,8 @@ def _gallery(
 
 def _save_training(workdir: pathlib.Path, file: pathlib.Path) -> str:
   """Set the pictures of training side by side."""
-  files = sorted((workdir / "samples").glob("[0-9]*.png"))
+  found = sorted((workdir / "samples").glob("[0-9]*.png"))
+  files = [part_of(workdir, f"samples/{path.name}") for path in found]
   if not files:
     raise UsageError("the run wrote no pictures; set train.sample_every")
   figures.save_strip(files, file, names=[f"step {int(x.stem)}" for x in files])
@@ -136,9 +137,9 @@ def _left_out(title: str, reason: str) -> list[str]:
 
 def _save_curves(workdir: pathlib.Path, file: pathlib.Path) -> str:
   """Draw the logs of training, and of evaluations while it ran."""
-  during = workdir / "evaluations.csv"
+  during = part_of(workdir, "evaluations.csv")
   figures.save_curves(
-    figures.read_log(workdir / "metrics.csv"),
+    figures.read_log(part_of(workdir, "metrics.csv")),
     file,
     evaluations=figures.read_log(during) if during.is_file() else None,
   )
@@ -146,7 +147,7 @@ def _save_curves(workdir: pathlib.Path, file: pathlib.Path) -> str:
 
 
 def _scores(workdir: pathlib.Path, sample: SamplePlan, step: int) -> list[str]:
-  rows = read_rows(workdir / "evaluation.json")
+  rows = read_rows(part_of(workdir, "evaluation.json"))
   if not rows:
     reason = "there is no evaluation.json; run jaxflow evaluate"
     return _left_out("Evaluation", reason)
@@ -195,7 +196,7 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 
 def _costs(workdir: pathlib.Path) -> list[str]:
-  costs = read_costs(workdir / "bench.json")
+  costs = read_costs(part_of(workdir, "bench.json"))
   if not costs:
     return _left_out("Costs", "there is no bench.json; run jaxflow bench")
   columns = [x.replace("\n", " ") for x in COST_COLUMNS]
@@ -203,7 +204,7 @@ def _costs(workdir: pathlib.Path) -> list[str]:
   for cost in costs:
     first, *others = cost_cells(cost)
     rows.append([first, str(cost.batch), *others])
-  picture = workdir / "bench.png"
+  picture = part_of(workdir, "bench.png")
   return [
     html.heading("Costs"),
     html.table([columns[0], "batch", *columns[1:]], rows),

@@ -18,7 +18,7 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow import couplings
 from jaxflow.errors import UsageError, named
-from jaxflow.files import replace_file
+from jaxflow.files import part_of, write_text
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
@@ -88,6 +88,8 @@ def rectify(
 
   def begin():
     folders.make_workdir(workdir)
+    for path in workdir.iterdir():
+      part_of(workdir, path.name)
     _save_or_compare(workdir, rounds, options)
 
   processes.once(begin)
@@ -182,8 +184,7 @@ def _save_or_compare(
       raise UsageError(
         f"workdir={workdir} is not empty and holds no {FILE}: give a new folder"
       )
-    text = json.dumps(given, indent=2) + "\n"
-    replace_file(path, lambda draft: draft.write_text(text))
+    write_text(path, json.dumps(given, indent=2) + "\n")
   try:
     found = json.loads(path.read_text())
   except ValueError as error:

@@ -10,6 +10,7 @@ one before is used.
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import os
@@ -24,7 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import SUMS, changed_file, list_sums
+from jaxflow.files import SUMS, changed_file, list_sums, part_of
 from jaxflow.parallel import processes
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
@@ -65,6 +66,10 @@ class Checkpoints:
   ):
     self.folder = folder
     self._read_only = read_only
+    if not read_only:  # Orbax writes to names that can be known before.
+      for path in (folder, *folder.glob("*")):
+        part_of(folder.parent, str(path.relative_to(folder.parent)))
+    _drop_tracebacks()
     self._names = contextlib.ExitStack()
     self._place = folder.absolute()
     if _SPECIAL & {*str(self._place)}:
@@ -117,8 +122,7 @@ class Checkpoints:
   def _look_at_draft(self) -> None:
     """Open all arrays of the step that has been written; list its sums."""
     (draft,) = self._place.glob("*.orbax-checkpoint-tmp*")
-    with _quiet_if_it_fails():
-      _open(draft)
+    _open(draft)
     files = [path for path in draft.glob("*/**/*") if path.is_file()]
     list_sums(draft, {str(path.relative_to(draft)): path for path in files})
 
@@ -207,9 +211,8 @@ class Checkpoints:
       changed = changed_file(folder) if processes.is_main() else None
       if changed:
         raise ValueError(f"{changed} differs from {SUMS}")
-      with _quiet_if_it_fails():
-        self._check(_open(folder), template, step, partial)
-        return self._restore(template, step, partial)
+      self._check(_open(folder), template, step, partial)
+      return self._restore(template, step, partial)
     except UsageError:
       raise
     except (MemoryError, PermissionError, TimeoutError):
@@ -316,28 +319,25 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
   return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
-@contextlib.contextmanager
-def _quiet_if_it_fails() -> Iterator[None]:
-  """Drop the tracebacks of reads that Orbax abandons, from here on.
+@functools.cache
+def _drop_tracebacks() -> None:
+  """Drop the tracebacks of what Orbax raises as well, from here on.
 
-  Where one array of a step cannot be read, Orbax gives up its event loop, and
-  each of the other reads prints that it is closed, or why it failed as well,
-  some of them much later.
+  It logs what it fails to write. Where it cannot read or write one array of a
+  step, it gives up its event loop, and each of the other arrays prints that it
+  is closed, or why it failed as well, some of them much later.
   """
   report = sys.unraisablehook
 
   def report_others(error):
     abandoned = "Event loop is closed", "Encountered error while reading array"
-    if not str(error.exc_value).startswith(abandoned):
+    if error.object or not str(error.exc_value).startswith(abandoned):
       report(error)
 
   sys.unraisablehook = report_others
-  try:
-    yield
-  except UsageError:
-    sys.unraisablehook = report
-    raise
-  sys.unraisablehook = report
+  logging.getLogger("absl").addFilter(
+    lambda record: not (record.exc_info and "orbax" in record.pathname)
+  )
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import csv
 import pathlib
 from collections.abc import Mapping
 
-from jaxflow.files import replace_file
+from jaxflow.files import appending, replace_file
 
 
 class CsvLog:
@@ -42,7 +42,7 @@ class CsvLog:
     columns = list(self._rows[0]) if self._rows else []
     self._rows.append(row)
     if set(row) <= set(columns):
-      with open(self._path, "a", newline="") as file:
+      with appending(self._path) as file:
         csv.DictWriter(file, columns, restval="").writerow(row)
     else:
       self._rewrite()
@@ -54,8 +54,11 @@ class CsvLog:
 
 
 def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
-  """Read the rows up to a step, and drop the others from the file."""
-  if not path.exists():
+  """Read the rows up to a step, and drop the others from the file.
+
+  A link in its place is not read: the first row replaces it.
+  """
+  if path.is_symlink() or not path.exists():
     return []
   with open(path, newline="") as file:
     reader = csv.DictReader(file)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.errors import UsageError
+from jaxflow.files import part_of, write_text
 from jaxflow.training.callbacks import Start
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class WandbLog:
     folder, name, number = start.workdir, self._name, None
     if folder is not None:
       name = name or folder.name
-      number = _number(folder / "wandb" / "run_id", new=not start.step)
+      number = _number(part_of(folder, "wandb/run_id"), new=not start.step)
     self._run = self._wandb.init(
       project=self._project,
       name=name,
@@ -91,6 +92,5 @@ class WandbLog:
 def _number(path: pathlib.Path, *, new: bool) -> str:
   """Return the id of a run, and keep it in a file of its workdir."""
   if new or not path.exists():
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(secrets.token_hex(4))
+    write_text(path, secrets.token_hex(4))
   return path.read_text().strip()

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.errors import RunError
-from jaxflow.files import list_sums, save_arrays, writing
+from jaxflow.files import list_sums, save_arrays
 
 DECODER = "decoder.npz"
 # Errors from reading a damaged .npy file.
@@ -126,9 +126,8 @@ class LatentFolder(ShardFolder):
     """Write the weights that make images of latents, by name, once."""
     path = self.folder / DECODER
     if not path.exists():
-      with writing(path, "make room"):
-        save_arrays(path, tensors)
-        list_sums(self.folder, {DECODER: path})
+      save_arrays(path, tensors)
+      list_sums(self.folder, {DECODER: path})
 
   def finish(self) -> None:
     """Add the statistics of the training latents to the description.
@@ -145,8 +144,7 @@ class LatentFolder(ShardFolder):
       )
     statistics = {"mean": mean.tolist(), "std": std.tolist()}
     finished = {**self.description, "statistics": statistics}
-    with writing(self.folder / self.FILE, "make room"):
-      dataclasses.replace(self, description=finished).write_description()
+    dataclasses.replace(self, description=finished).write_description()
 
   def _channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation [c] of the channels of training latents.

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError
-from jaxflow.files import SUMS, changed_file, replace_file
+from jaxflow.errors import UsageError
+from jaxflow.files import SUMS, changed_file, probe, replace_file, writing
 from jaxflow.parallel import processes
 
 
@@ -60,6 +60,7 @@ class ShardFolder(abc.ABC):
             f"folder={folder} is not empty and holds no {cls.FILE}: give a new "
             "folder"
           )
+        probe(folder / cls.FILE)
         made.write_description()
         return made
     except OSError as error:
@@ -220,17 +221,17 @@ class ShardFiles:
     """Return the numbers of the shards that are not there."""
     return [i for i in range(len(self.spans)) if not self.path(i).exists()]
 
+  def check(self, shard: int) -> None:
+    """Raise RunError before long work if a shard cannot be written."""
+    with writing(self.path(shard)):
+      probe(self.path(shard))
+
   def write(self, shard: int, save: Callable[[pathlib.Path], object]) -> None:
     """Let `save(path)` write a shard, whole or not at all."""
     path = self.path(shard)
-    try:
+    remedy = "make room, or the folder writable; the same command goes on"
+    with writing(path, remedy):
       # A killed process leaves a draft; the lock admits one that writes.
       for draft in self.folder.glob(f".{path.name}.*.tmp"):
         draft.unlink()
-      replace_file(path, save, listed=True)
-    except (OSError, RuntimeError) as error:
-      reason = getattr(error, "strerror", None) or error
-      raise RunError(
-        f"{path} cannot be written ({reason}): make room, or the folder "
-        "writable; the same command goes on"
-      ) from error
+      replace_file(path, save, remedy, listed=True)

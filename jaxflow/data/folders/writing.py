@@ -51,6 +51,7 @@ def write_missing_shards(
   if not todo:
     log(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True
+  processes.once(lambda: files.check(todo[0]))
   size = min(batch_size, max(stop - start for start, stop in spans))
   size += -size % devices
   with processes.interruption() as interrupted:
