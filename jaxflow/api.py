@@ -24,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from jaxflow import config as config_lib
 from jaxflow import data as data_lib
 from jaxflow.config.presets import preset
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import RunError, UsageError, check_range, named
 from jaxflow.models import Network
+from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import checked_labels, drawer
@@ -234,7 +235,7 @@ class TrainedRun:
       num: Number of samples.
       labels: Classes `[num]`, or one for all; default: the classes in turn.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
-      seed: Seed of the noise.
+      seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1].
       latents: Whether a run on latents returns them, in the units of their
         autoencoder, in place of decoded images.
@@ -248,6 +249,7 @@ class TrainedRun:
     """
     if num < 1:
       raise UsageError(f"num={num}: give at least 1")
+    check_range(SEED, seed=seed)
     plan = self.run.plan
     classes = checked_labels(plan.model.num_classes, num, labels)
     nfe = plan.sample.nfe if nfe is None else nfe

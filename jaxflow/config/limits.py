@@ -11,8 +11,16 @@ from jaxflow import options
 from jaxflow.config import schema, versions
 from jaxflow.config.components import Config, makers
 from jaxflow.config.files import flatten
-from jaxflow.errors import UsageError
-from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
+from jaxflow.errors import UsageError, check_range
+from jaxflow.options import (
+  AMOUNT,
+  BELOW_ONE,
+  COUNT,
+  POSITIVE,
+  SEED,
+  SHARE,
+  Range,
+)
 
 _SAMPLES = Range("4 or more", lambda x: x >= 4)
 _CALLS = Range(
@@ -32,7 +40,7 @@ _OPTIMIZER = {
 }
 
 LIMITS = {
-  "seed": Range("0 to 2147483647", lambda x: 0 <= x < 2**31),
+  "seed": SEED,
   "data.size": COUNT,
   "data.ram_gib": AMOUNT,
   "data.threads": AMOUNT,
@@ -82,8 +90,8 @@ def check_limits(config: Config) -> None:
   }
   for field, limit in (LIMITS | inside).items():
     value = values.get(field)
-    if value is not None and not limit.allows(value):
-      raise UsageError(f"{field}={value}: give {limit.text}")
+    if value is not None:
+      check_range(limit, **{field: value})
 
 
 def _check_known(config: Config) -> None:

@@ -20,6 +20,7 @@ from jaxflow import couplings
 from jaxflow.errors import UsageError, named
 from jaxflow.files import replace_file
 from jaxflow.methods import METHODS
+from jaxflow.options import SEED
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
@@ -120,6 +121,11 @@ def _check(
   config: config_lib.Config, rounds: Rounds, options: PairOptions
 ) -> None:
   """Raise UsageError for what would fail only after a round."""
+  if not SEED.allows(options.seed + rounds.rounds - 1):
+    raise UsageError(
+      f"seed={options.seed}: the last of {rounds.rounds} rounds adds "
+      f"{rounds.rounds - 1}: give {SEED.text}, less {rounds.rounds - 1}"
+    )
   method = config_lib.method_of(config)
   flows = {
     name: row
