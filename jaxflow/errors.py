@@ -101,15 +101,7 @@ def _renamed(pattern: str, rename: Callable[[str], str]) -> Iterator[None]:
 
 
 def check_range(limit: Any, **values: Any) -> None:
-  """Raise UsageError if a value is outside of an `options.Range`.
-
-  Example:
-    >>> from jaxflow.options import SEED
-    >>> check_range(SEED, seed=-1)
-    Traceback (most recent call last):
-    ...
-    jaxflow.errors.UsageError: seed=-1: give a whole number from 0 to 4294967295
-  """
+  """Raise UsageError if a value is outside of an `options.Range`."""
   for name, value in values.items():
     if not limit.allows(value):
       raise UsageError(f"{name}={value}: give {limit.text}")

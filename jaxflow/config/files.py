@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Collection
 
 from jaxflow import options
 from jaxflow.config import versions
@@ -11,24 +10,24 @@ from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
 from jaxflow.files import replace_file
 
-# Fields that may change between two runs in one workdir; the state holds none.
+# What may change between two runs in one workdir; the state holds none of it.
 MUTABLE = (
   "checkpoint.",
-  "data.data_dir",
-  "data.download",
+  "data.data_dir.",
+  "data.download.",
   # The digest says which pairs they are.
-  "data.pairs",
-  "data.ram_gib",
-  "data.raw_dir",
-  "data.threads",
+  "data.pairs.",
+  "data.ram_gib.",
+  "data.raw_dir.",
+  "data.threads.",
   "evaluation.",
   "mesh.",
   "sample.",
-  "train.log_every",
-  "train.max_skipped",
-  "train.sample_every",
-  "train.steps",
-  "train.steps_per_dispatch",
+  "train.log_every.",
+  "train.max_skipped.",
+  "train.sample_every.",
+  "train.steps.",
+  "train.steps_per_dispatch.",
 )
 
 # Fields that a message names, of those that have changed.
@@ -79,13 +78,13 @@ def check_same_run(
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
   flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
-  mutable = MUTABLE + tuple(f"flow_map.{name}" for name in flow_map)
+  mutable = MUTABLE + tuple(f"flow_map.{name}." for name in flow_map)
   if sampled:
     mutable += ("flow_map.",)
   changed = [
     k
     for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k) and not _is_one_of(k, mutable)
+    if old.get(k) != new.get(k) and not f"{k}.".startswith(mutable)
   ]
   if changed:
     listed = [
@@ -97,11 +96,3 @@ def check_same_run(
       f"workdir={workdir} was made with {'; '.join(listed)}{more}: give "
       f"another workdir, or the old value{'s' * (len(changed) > 1)}"
     )
-
-
-def _is_one_of(field: str, names: Collection[str]) -> bool:
-  """Return whether a field, or a section of it that ends with ".", is named."""
-  return any(
-    field.startswith(name) if name.endswith(".") else field == name
-    for name in names
-  )

@@ -23,7 +23,7 @@ from jaxflow.data.folders.writing import (
   write_missing_shards,
 )
 from jaxflow.errors import RunError, UsageError, check_range, named
-from jaxflow.options import SEED
+from jaxflow.options import FINITE, SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
@@ -60,6 +60,7 @@ class PairOptions:
       if getattr(self, name) < 1:
         raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
     check_range(SEED, seed=self.seed)
+    check_range(FINITE, guidance=self.guidance)
     registry.choose("solver", self.solver, registry.KINDS["solver"])
     if self.grid is not None:
       registry.choose("grid", self.grid, registry.KINDS["grid"])

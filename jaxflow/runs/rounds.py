@@ -17,7 +17,7 @@ import jax
 
 from jaxflow import config as config_lib
 from jaxflow import couplings
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError, check_range, named
 from jaxflow.files import replace_file
 from jaxflow.methods import METHODS
 from jaxflow.options import SEED
@@ -121,11 +121,8 @@ def _check(
   config: config_lib.Config, rounds: Rounds, options: PairOptions
 ) -> None:
   """Raise UsageError for what would fail only after a round."""
-  if not SEED.allows(options.seed + rounds.rounds - 1):
-    raise UsageError(
-      f"seed={options.seed}: the last of {rounds.rounds} rounds adds "
-      f"{rounds.rounds - 1}: give {SEED.text}, less {rounds.rounds - 1}"
-    )
+  with named(seed=f"seed={options.seed} in the last round"):
+    check_range(SEED, seed=options.seed + rounds.rounds - 1)
   method = config_lib.method_of(config)
   flows = {
     name: row
