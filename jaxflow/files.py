@@ -15,21 +15,16 @@ from jaxflow.errors import RunError, UsageError, named
 
 # Bytes that are written to see whether a disk is full.
 _PROBE = 2**16
+URL = re.compile(r"[a-zA-Z][\w+.-]+:/")  # pathlib leaves one slash of two.
 NO_URL = "give a path of this machine; buckets and URLs cannot be opened"
 _WORKDIR = "make --workdir writable"
-
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-  """Return whether a path is that of a bucket, or of another service."""
-  # pathlib leaves one slash of two.
-  return bool(re.match(r"[a-zA-Z][\w+.-]+:/", os.fspath(path)))
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
   """Return a path as a shell expands it; raise UsageError for a URL."""
   full = os.path.expandvars(os.path.expanduser(path))
   unset = re.search(r"\$(\w+|{\w+})", full)
-  if is_url(path) or is_url(full) or unset:
+  if unset or URL.match(full):
     remedy = f"set {unset[0]}, or write the path out" if unset else NO_URL
     raise UsageError(f"path={os.fspath(path)!r}: {remedy}")
   return Path(full)

@@ -84,9 +84,7 @@ def _override(
     if not value and not ("=" in argument and isinstance(fields[field], str)):
       raise UsageError(f"{name} has no value: write {name}=VALUE")
     if field == "method" and value != config.method:
-      raise UsageError(
-        f"{name}={value}: give it behind the config, --config=NAME:{value}"
-      )
+      raise UsageError(f"{name}={value}: give --config=NAME:{value}")
   argv = ["jaxflow", *rest]
   try:
     config_flags.DEFINE_config_dict(

@@ -13,7 +13,7 @@ from jaxflow.config import schema, versions
 from jaxflow.config.components import Config, makers
 from jaxflow.config.files import flatten
 from jaxflow.errors import UsageError, check_range
-from jaxflow.files import NO_URL, is_url
+from jaxflow.files import NO_URL, URL
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
 _SAMPLES = Range("4 or more", lambda x: x >= 4)
@@ -81,11 +81,10 @@ def check_limits(config: Config) -> None:
     for name, limit in options.marked(maker, Range).items()
   }
   for field, limit in (LIMITS | inside).items():
-    value = values.get(field)
-    if value is not None:
+    if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})
   for field, value in values.items():
-    if isinstance(value, str) and is_url(value):
+    if isinstance(value, str) and URL.match(value):
       raise UsageError(f"{field}={value!r}: {NO_URL}")
     for x in value if isinstance(value, list) else [value]:
       if isinstance(x, float) and math.isnan(x):

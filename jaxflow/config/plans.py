@@ -205,9 +205,8 @@ def _interval(config: Config, model: Model) -> tuple[float, float] | None:
   high = model.path.t_max if high is None else high
   if low > min(high, model.path.t_max) or high < model.path.t_min:
     raise UsageError(
-      f"sample.guidance_start={low}, sample.guidance_end={high}: no time from "
-      f"{model.path.t_min} to {model.path.t_max} is between them; change one, "
-      "or set sample.guidance to 1"
+      f"sample.guidance_start={low}, sample.guidance_end={high}: no time of "
+      f"{model.path} is between them; change one, or set sample.guidance to 1"
     )
   return low, high
 

@@ -128,14 +128,11 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "dyadic_pair": dyadic.DyadicPair,
   },
   "grid": {
-    "uniform": _partial(times.uniform_grid),
-    "karras": _partial(times.karras_grid),
-    "log": _partial(times.log_grid),
-    "shifted": _partial(times.shifted_grid),
-    "given": _partial(grids.given_grid),
-    "extended": _partial(grids.extended_grid),
-    "log_snr": _partial(grids.log_snr_grid),
-    "karras_ratio": _partial(grids.karras_ratio_grid),
+    name: _partial(getattr(grids, f"{name}_grid"))
+    for name in (
+      *("uniform", "karras", "log", "shifted", "given", "extended"),
+      *("log_snr", "karras_ratio"),
+    )
   },
   "coupling": {
     "given": _value(couplings.noise_of),
