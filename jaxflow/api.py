@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from jaxflow import config as config_lib
 from jaxflow import data as data_lib
 from jaxflow.config.presets import preset
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import RunError, UsageError, check_range, named
+from jaxflow.files import local_path
 from jaxflow.models import Network
+from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import checked_labels, drawer
@@ -78,17 +80,14 @@ def train(
     UsageError: If an argument or a field is wrong; nothing is written then.
     RunError: If training fails; the checkpoints stay.
   """
-  if not hasattr(config, "copy_and_resolve_references"):
-    raise UsageError(
-      f"config={config!r}: give a ConfigDict, "
-      'jaxflow.preset("digits:mean_flow") for instance'
-    )
+  _check_config(config)
+  folder = None if workdir is None else _path(workdir)
   sources = None if data is None else _sources(data)
   trained = train_config(
     config_lib.given(
       config, data=data is not None, network=network is not None
     ),
-    _path(workdir),
+    folder,
     sources=sources,
     network=network,
     loss=loss,
@@ -100,7 +99,7 @@ def train(
     run=trained.run,
     state=trained.state,
     mesh=mesh,
-    workdir=_path(workdir),
+    workdir=folder,
     finished=trained.finished,
   )
 
@@ -139,11 +138,10 @@ def load(
     UsageError: If the folder holds no run, or no such checkpoint or average.
   """
   folder = _path(workdir)
-  assert folder is not None
   saved = config_lib.load_config(folder)
   if config is not None:
+    _check_config(config)
     config_lib.check_same_run(saved, config, str(folder), sampled=True)
-    config_lib.check_limits(config)
   config = saved if config is None else config
   plan = config_lib.make_plan(
     config, network=network, data=None if data is None else _sources(data)
@@ -234,7 +232,7 @@ class TrainedRun:
       num: Number of samples.
       labels: Classes `[num]`, or one for all; default: the classes in turn.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
-      seed: Seed of the noise.
+      seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1].
       latents: Whether a run on latents returns them, in the units of their
         autoencoder, in place of decoded images.
@@ -248,6 +246,7 @@ class TrainedRun:
     """
     if num < 1:
       raise UsageError(f"num={num}: give at least 1")
+    check_range(SEED, seed=seed)
     plan = self.run.plan
     classes = checked_labels(plan.model.num_classes, num, labels)
     nfe = plan.sample.nfe if nfe is None else nfe
@@ -286,19 +285,12 @@ class TrainedRun:
     """
     from jaxflow.evaluation import of_run
 
+    sampled = self.run, self.state, self.mesh
+    given: dict[str, Any] = {"nfe": tuple(nfe), "log": log}
     if self.workdir is not None:
-      return of_run.evaluate_in(
-        self.run, self.state, self.mesh, self.workdir, nfe=tuple(nfe), log=log
-      )
+      return of_run.evaluate_in(*sampled, self.workdir, **given)
     with tempfile.TemporaryDirectory() as folder:
-      return of_run.evaluate_state(
-        self.run,
-        self.state,
-        self.mesh,
-        pathlib.Path(folder),
-        nfe=tuple(nfe),
-        log=log,
-      )
+      return of_run.evaluate_state(*sampled, pathlib.Path(folder), **given)
 
   @functools.cached_property
   def _finish(self) -> Callable[[bool], decoding.Picture]:
@@ -317,8 +309,17 @@ class TrainedRun:
     return functools.cache(lambda nfe: drawer(self.run, nfe, self.mesh))
 
 
-def _path(workdir: Folder | None) -> pathlib.Path | None:
-  return None if workdir is None else pathlib.Path(workdir).expanduser()
+def _check_config(config: Any) -> None:
+  if not hasattr(config, "copy_and_resolve_references"):
+    raise UsageError(
+      f"config={config!r}: give a ConfigDict, "
+      'jaxflow.preset("digits:mean_flow") for instance'
+    )
+
+
+def _path(workdir: Folder) -> pathlib.Path:
+  with named(path="workdir"):
+    return local_path(workdir)
 
 
 def _sources(data: Data) -> dict[str, data_lib.Source]:

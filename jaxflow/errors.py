@@ -4,11 +4,13 @@ import contextlib
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 __all__ = [
   "NotFiniteError",
   "RunError",
   "UsageError",
+  "check_range",
   "did_you_mean",
   "inside",
   "named",
@@ -96,6 +98,13 @@ def _renamed(pattern: str, rename: Callable[[str], str]) -> Iterator[None]:
     if found is None or rename(found[2]) == found[2]:
       raise
     raise type(error)(found[1] + rename(found[2]) + found[3]) from error
+
+
+def check_range(limit: Any, **values: Any) -> None:
+  """Raise UsageError if a value is outside of an `options.Range`."""
+  for name, value in values.items():
+    if not limit.allows(value):
+      raise UsageError(f"{name}={value}: give {limit.text}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

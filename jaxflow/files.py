@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError, UsageError, named
 
 AnyPath = str | os.PathLike[str]
 
@@ -21,8 +21,26 @@ AnyPath = str | os.PathLike[str]
 _PROBE = 2**16
 _REMEDY = "make room, or make its folder writable"
 _WORKDIR = "make room, or make --workdir writable"
+URL = re.compile(r"[a-zA-Z][\w+.-]+:/")  # pathlib leaves one slash of two.
+NO_URL = "give a path of this machine; buckets and URLs cannot be opened"
 # The list of a folder, in the form of the program sha256sum.
 SUMS = "SHA256SUMS"
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+  """Return a path as a shell expands it; raise UsageError for a URL."""
+  full = os.path.expandvars(os.path.expanduser(path))
+  unset = re.search(r"\$(\w+|{\w+})", full)
+  if unset or URL.match(full):
+    remedy = f"set {unset[0]}, or write the path out" if unset else NO_URL
+    raise UsageError(f"path={os.fspath(path)!r}: {remedy}")
+  return Path(full)
+
+
+def expanded(name: str, path: str | None) -> str | None:
+  """Return what `local_path` makes of an option; None and "" stay."""
+  with named(path=name):
+    return str(local_path(path)) if path else path
 
 
 def replace_file(

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -31,6 +32,17 @@ AMOUNT = Range("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
 POSITIVE = Range("a finite number above 0", lambda x: 0 < x < math.inf)
 SHARE = Range("a share from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Range("0 or more, below 1", lambda x: 0 <= x < 1)
+FINITE = Range("a finite number", math.isfinite)
+# Network calls of a sample; XLA must hold a time for each.
+CALLS = Range(
+  "a whole number, at least 1, at most 1000000",
+  lambda x: isinstance(x, numbers.Integral) and 1 <= int(x) <= 10**6,
+)
+# `jax.random.key` keeps 32 bits: a larger seed would draw as another does.
+SEED = Range(
+  "a whole number from 0 to 4294967295",
+  lambda x: isinstance(x, numbers.Integral) and 0 <= int(x) < 2**32,
+)
 AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x < math.inf)
 
 
@@ -118,6 +130,7 @@ Amount = Annotated[float, AMOUNT]
 AtLeastOne = Annotated[float, AT_LEAST_ONE]
 BelowOne = Annotated[float, BELOW_ONE]
 Positive = Annotated[float, POSITIVE]
+Seed = Annotated[int, SEED]
 Share = Annotated[float, SHARE]
 LabelDropout = Annotated[Share, DropsLabels()]
 DataScale = Annotated[Positive, DataStd(), SharedWithFlowMap()]

@@ -221,8 +221,9 @@ def test_wrong_number(run, num):
 
 
 def test_wrong_number_of_calls(run):
-  assert message(run.sample, 2, nfe=0) == "nfe=0: must be at least 1"
-  assert message(run.evaluate, nfe=(0,)) == "nfe=0: must be at least 1"
+  text = "nfe=0: give a whole number, at least 1, at most 1000000"
+  assert message(run.sample, 2, nfe=0) == text
+  assert message(run.evaluate, nfe=(0,)) == text
 
 
 def test_images_are_clipped_unless_told(images):
@@ -747,7 +748,7 @@ def test_evaluations_without_network_calls(nfe):
   config = tiny()
   config.evaluation.during.nfe = nfe
   text = message(train, config)
-  assert text.startswith("evaluation.during.nfe=") and "1 or more" in text
+  assert text.startswith("evaluation.during.nfe=") and "at least 1" in text
 
 
 def test_training_in_a_thread():

@@ -26,6 +26,9 @@ _CONFIG = (
   ),
 )
 
+# Flags that take a folder or a file.
+PATHS = {"workdir", "out", "teacher", "autoencoder", "raw_dir", "data_dir"}
+
 # Expected values of a flag, by the name of its kind.
 _WANTED = {
   "bool": "true or false",
@@ -100,11 +103,11 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
     from jaxflow.config.flags import parse
 
     config = parse(given, values)
-    _check_required(command, values)
+    _finish(command, values)
     return config
   changes = [x for x in given if command.changes and x.startswith("--config")]
   _read_plain([x for x in given if x not in changes], values)
-  _check_required(command, values)
+  _finish(command, values)
   if not changes:
     return None
   from jaxflow.config import config_of_run
@@ -163,8 +166,10 @@ def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
       raise UsageError(f"{flag}: this command sets it; leave it out")
 
 
-def _check_required(command: Command, values: Values) -> None:
-  """Raise UsageError if a flag is missing."""
+def _finish(command: Command, values: Values) -> None:
+  """Raise UsageError if a flag is missing; expand those that are paths."""
+  from jaxflow.files import expanded
+
   for name, placeholder in command.required.items():
     if not values[name].value:
       # The first clause, without the explanation behind.
@@ -172,6 +177,8 @@ def _check_required(command: Command, values: Values) -> None:
       raise UsageError(
         f"--{name} is missing: give {wanted}, --{name}={placeholder}"
       )
+  for name in PATHS & {*values}:
+    values[name].value = expanded(f"--{name}", values[name].value)
 
 
 def check_writable(out: pathlib.Path) -> None:

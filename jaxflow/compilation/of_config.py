@@ -85,6 +85,7 @@ def assumed_plan(config: config_lib.Config) -> tuple[Plan, list[str]]:
     shape, num_classes = source.shape, source.num_classes
   elif not data.conditional:
     num_classes = 0
+    config = config_lib.changed(config, {"data": {"num_classes": 0}})
   config, notes = resolve_alone(config, shape=shape, num_classes=num_classes)
   return config_lib.make_plan(config), notes
 

@@ -11,7 +11,7 @@ from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
 from jaxflow.files import write_text
 
-# Fields that may change between two runs in one workdir; the state holds none.
+# What may change between two runs in one workdir; the state holds none of it.
 MUTABLE = (
   "checkpoint.",
   "data.data_dir",

@@ -83,6 +83,8 @@ def _override(
       raise UsageError(_unknown_field(field, fields))
     if not value and not ("=" in argument and isinstance(fields[field], str)):
       raise UsageError(f"{name} has no value: write {name}=VALUE")
+    if field == "method" and value != config.method:
+      raise UsageError(f"{name}={value}: give --config=NAME:{value}")
   argv = ["jaxflow", *rest]
   try:
     config_flags.DEFINE_config_dict(

@@ -6,18 +6,20 @@ are checked where they meet.
 """
 
 import difflib
+import math
 
 from jaxflow import options
 from jaxflow.config import schema, versions
 from jaxflow.config.components import Config, makers
 from jaxflow.config.files import flatten
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, check_range
+from jaxflow.files import NO_URL, URL
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
 _SAMPLES = Range("4 or more", lambda x: x >= 4)
 _CALLS = Range(
-  "one or more whole numbers, each 1 or more",
-  lambda x: len(x) > 0 and min(x) >= 1,
+  f"one or more of them, each {options.CALLS.text}",
+  lambda x: len(x) > 0 and all(map(options.CALLS.allows, x)),
 )
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
@@ -31,43 +33,41 @@ _OPTIMIZER = {
   "clip_norm": AMOUNT,
 }
 
+_COUNTS = (
+  *("data.size", "train.steps", "train.batch_size", "train.accumulate"),
+  *("train.steps_per_dispatch", "train.log_every", "train.max_skipped"),
+  *("checkpoint.every", "checkpoint.keep", "sample.batch_size"),
+  *("evaluation.batch_size", "evaluation.flow.probes"),
+)
+_AMOUNTS = (
+  *("data.ram_gib", "data.threads", "train.sample_every"),
+  "train.schedule_steps",
+  *("checkpoint.keep_every", "evaluation.during.every"),
+)
+_FINITE = (
+  *("sample.guidance", "sample.guidance_start", "sample.guidance_end"),
+  "teacher.guidance",
+)
 LIMITS = {
-  "seed": Range("0 to 2147483647", lambda x: 0 <= x < 2**31),
-  "data.size": COUNT,
-  "data.ram_gib": AMOUNT,
-  "data.threads": AMOUNT,
+  "seed": options.SEED,
+  **dict.fromkeys(_COUNTS, COUNT),
+  **dict.fromkeys(_AMOUNTS, AMOUNT),
+  **dict.fromkeys(_FINITE, options.FINITE),
   "data.synthetic_share": SHARE,
   **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
-  "discriminator.start": Range(
-    "a share from 0 to below 1", lambda x: 0 <= x < 1
-  ),
-  "train.steps": COUNT,
-  "train.schedule_steps": AMOUNT,
-  "train.batch_size": COUNT,
-  "train.accumulate": COUNT,
-  "train.steps_per_dispatch": COUNT,
-  "train.log_every": COUNT,
-  "train.sample_every": AMOUNT,
-  "train.max_skipped": COUNT,
-  "checkpoint.every": COUNT,
-  "checkpoint.keep": COUNT,
-  "checkpoint.keep_every": AMOUNT,
-  "sample.nfe": COUNT,
-  "sample.batch_size": COUNT,
-  # The manifolds of precision and recall have 3 neighbours.
+  "discriminator.start": BELOW_ONE,
+  "sample.nfe": options.CALLS,
   "evaluation.nfe": _CALLS,
   "evaluation.during.nfe": _CALLS,
+  # The manifolds of precision and recall have 3 neighbours.
   "evaluation.num": _SAMPLES,
   "evaluation.kept": _SAMPLES,
-  "evaluation.batch_size": COUNT,
+  "evaluation.during.num": _SAMPLES,
   "evaluation.flow.num": _SEVERAL,
+  "evaluation.flow.levels": _SEVERAL,
   # Half as many confirm the likelihood.
   "evaluation.flow.steps": Range("2 or more", lambda x: x >= 2),
-  "evaluation.flow.probes": COUNT,
-  "evaluation.flow.levels": _SEVERAL,
-  "evaluation.during.every": AMOUNT,
-  "evaluation.during.num": _SAMPLES,
   "evaluation.during.share": Range("above 0, below 1", lambda x: 0 < x < 1),
 }
 
@@ -82,17 +82,28 @@ def check_limits(config: Config) -> None:
     for name, limit in options.marked(maker, Range).items()
   }
   for field, limit in (LIMITS | inside).items():
-    value = values.get(field)
-    if value is not None and not limit.allows(value):
-      raise UsageError(f"{field}={value}: give {limit.text}")
+    if (value := values.get(field)) is not None:
+      check_range(limit, **{field: value})
+  for field, value in values.items():
+    if isinstance(value, str) and URL.match(value):
+      raise UsageError(f"{field}={value!r}: {NO_URL}")
+    for x in value if isinstance(value, list) else [value]:
+      if isinstance(x, float) and math.isnan(x):
+        raise UsageError(f"{field}={value}: give a number")
 
 
 def _check_known(config: Config) -> None:
-  """Raise UsageError if nothing reads a field: it is misspelt."""
+  """Raise UsageError if a field is absent, or misspelt: nothing reads it."""
   default = schema.default_config(
     config.method, data=config.data.name, model=config.model.name
   )
   fields = flatten(default.to_dict())
+  absent = [k for k in default if k not in config]
+  absent += [f"loss.{k}" for k in default.loss if k not in config.loss]
+  if absent:
+    raise UsageError(
+      f"method={config.method!r} lacks {absent[0]}: begin with its own preset"
+    )
   for field, value in versions.unknown(config, fields).items():
     # Those that a run embeds were checked when it was read.
     if field.startswith(("teacher.config.", "features.config.")):

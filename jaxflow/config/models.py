@@ -216,6 +216,16 @@ def _check(config: Config, model: Model) -> None:
     raise UsageError(
       f"loss.{name}={config.loss[name]}: the data have no labels; set it to 0"
     )
+  maps = model.method.flow_map, _flow_map_function(config)
+  guided = {bool(options.marked(x, options.GuidanceInput)) for x in maps}
+  # A loss that takes the flow map trains the network for it.
+  free = "flow_map" in options.parameters(loss)
+  read = {free or options.predicts(len, x, {}) for x in maps}
+  if len(guided) > 1 or len(read) > 1:
+    raise UsageError(
+      f"flow_map.name={config.flow_map.name!r}: {config.method!r} trains no "
+      f"network for it; leave it at {maps[0].__name__!r}"
+    )
   shared = options.values(loss, options.SharedWithFlowMap, config.loss)
   for name, trained in shared.items():
     sampled = config.flow_map.get(name)

@@ -14,10 +14,12 @@ from typing import Any, get_args
 from jaxflow import metrics, options
 from jaxflow.config import registry
 from jaxflow.config.components import Config, schedule_steps
+from jaxflow.config.limits import check_limits
 from jaxflow.config.models import context_of, make_model
 from jaxflow.config.roles import make_roles
 from jaxflow.data import Source
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside
+from jaxflow.files import expanded
 from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
@@ -53,11 +55,14 @@ def make_plan(
   Raises:
     UsageError: If a field is wrong, or fields do not fit one another.
   """
+  check_limits(config)
   model = make_model(config, network=network, loss=loss)
   context = context_of(config, model.method, model.path)
   roles = make_roles(config, model)
   teacher = config.get("teacher", {})
   saved = teacher.get("config", None)
+  with inside("teacher.config"):
+    teacher_plan = None if saved is None else make_plan(saved)
   return Plan(
     model=model,
     roles=roles,
@@ -79,7 +84,7 @@ def make_plan(
     mesh=mesh_axes(config),
     sample=sample_plan(config, model),
     evaluation=evaluation_plan(config),
-    teacher_plan=None if saved is None else make_plan(saved),
+    teacher_plan=teacher_plan,
     config=config,
   )
 
@@ -94,11 +99,18 @@ def sources(config: Config) -> dict[str, SourcePlan]:
   found = {}
   for name in ("teacher", "features", "init"):
     section = config.get(name, {})
-    found[name] = SourcePlan(
-      workdir=section.get("workdir", ""),
+    plan = found[name] = SourcePlan(
+      workdir=expanded(f"{name}.workdir", section.get("workdir", "")) or "",
       ema=section.get("ema", "sampling"),
       step=section.get("step", None),
     )
+    for option, unused in (("ema", "sampling"), ("step", None)):
+      value = getattr(plan, option)
+      # A teacher that is absent is missed elsewhere.
+      if name != "teacher" and not plan.workdir and value != unused:
+        raise UsageError(
+          f"{name}.{option}={value!r} needs {name}.workdir: give both or none"
+        )
   return found
 
 
@@ -114,11 +126,10 @@ def data_plan(
 
   The config need not be resolved.
   """
-  values = {
-    k: config.data.get(k)
-    for k in inspect.signature(DataPlan).parameters
-    if k in config.data
-  }
+  known = inspect.signature(DataPlan).parameters
+  values = {k: v for k, v in config.data.items() if k in known}
+  for name in {"raw_dir", "data_dir", "pairs"} & values.keys():
+    values[name] = expanded(f"data.{name}", values[name])
   if values["shape"] is not None:
     values["shape"] = tuple(values["shape"])
   return DataPlan(**values, sources=given or {})
@@ -129,8 +140,10 @@ def mesh_axes(config: Config) -> dict[str, Any]:
   return config.mesh.to_dict()
 
 
-def _plain(kind: type[Any], section: Config) -> Any:
-  return kind(**{k: section[k] for k in inspect.signature(kind).parameters})
+def _plain(kind: type[Any], section: Config, **given: Any) -> Any:
+  """Return a section of a plan; what is not given stands in the config."""
+  names = inspect.signature(kind).parameters.keys() - given
+  return kind(**{k: section[k] for k in names}, **given)
 
 
 def _discriminator(
@@ -142,9 +155,9 @@ def _discriminator(
   turns = dict.fromkeys(get_args(Turns))
   registry.choose("discriminator.turns", section.turns, turns)
   sample_times = model.loss_options.get("sample_times")
-  return DiscriminatorPlan(
-    start=section.start,
-    turns=section.turns,
+  return _plain(
+    DiscriminatorPlan,
+    section,
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
     sample_times=registry.make(
       "starts",
@@ -168,12 +181,10 @@ def sample_plan(config: Config, model: Model) -> SamplePlan:
         "flow_map.omega, and sample.guidance to 1"
       )
     model.check_guidance(**{"sample.guidance": scale})
-  return SamplePlan(
-    nfe=section.nfe,
-    batch_size=section.batch_size,
-    guidance=scale,
+  return _plain(
+    SamplePlan,
+    section,
     interval=_interval(config, model),
-    ema=section.ema,
     grid=registry.make("grid", section.grid, field="sample.grid", **context),
     sampler=registry.make(
       "sampler", section.sampler, field="sample.sampler", **context
@@ -205,10 +216,10 @@ def _interval(config: Config, model: Model) -> tuple[float, float] | None:
     return None
   low = model.path.t_min if low is None else low
   high = model.path.t_max if high is None else high
-  if low > high:
+  if low > min(high, model.path.t_max) or high < model.path.t_min:
     raise UsageError(
-      f"sample.guidance_start={low} is above sample.guidance_end={high}: no "
-      "time is guided; exchange them, or set sample.guidance to 1"
+      f"sample.guidance_start={low}, sample.guidance_end={high}: no time of "
+      f"{model.path} is between them; change one, or set sample.guidance to 1"
     )
   return low, high
 
@@ -249,22 +260,18 @@ def evaluation_plan(config: Config) -> EvaluationPlan:
       f"evaluation.during.metrics={during.metrics!r}: add it there"
     )
   maker = registry.maker_of("extractor", network, field="evaluation.network")
-  return EvaluationPlan(
+  return _plain(
+    EvaluationPlan,
+    section,
     nfe=tuple(section.nfe),
-    num=section.num,
-    kept=section.kept,
-    batch_size=section.batch_size,
-    split=section.split,
-    reference=section.reference,
+    reference=expanded("evaluation.reference", section.reference) or "",
     metrics=chosen["metrics"],
     flow=_plain(FlowPlan, section.flow),
-    during=DuringPlan(
-      every=during.every,
-      num=during.num,
+    during=_plain(
+      DuringPlan,
+      during,
       nfe=tuple(during.nfe),
       metrics=chosen["during.metrics"],
-      share=during.share,
-      best=during.best,
     ),
     network=network,
     extractor=functools.partial(

@@ -37,6 +37,11 @@ def _value(value: Any) -> Maker:
   return lambda: value
 
 
+def _values(module: types.ModuleType, *names: str) -> dict[str, Maker]:
+  """Return makers of values of a module, by their names there."""
+  return {name: _value(getattr(module, name)) for name in names}
+
+
 def _given_network(
   *, second_time: bool = False, heads: int = 1, guidance_inputs: bool = False
 ) -> models.Network:
@@ -123,67 +128,37 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "dyadic_pair": dyadic.DyadicPair,
   },
   "grid": {
-    "uniform": _partial(times.uniform_grid),
-    "karras": _partial(times.karras_grid),
-    "log": _partial(times.log_grid),
-    "shifted": _partial(times.shifted_grid),
-    "given": _partial(grids.given_grid),
-    "extended": _partial(grids.extended_grid),
-    "log_snr": _partial(grids.log_snr_grid),
-    "karras_ratio": _partial(grids.karras_ratio_grid),
+    name: _partial(getattr(grids, f"{name}_grid"))
+    for name in (
+      *("uniform", "karras", "log", "shifted", "given", "extended"),
+      *("log_snr", "karras_ratio"),
+    )
   },
   "coupling": {
     "given": _value(couplings.noise_of),
     "annealed": couplings.Annealed,
   },
-  "solver": {
-    "euler": _value(solvers.euler),
-    "midpoint": _value(solvers.midpoint),
-    "heun": _value(solvers.heun),
-  },
+  "solver": _values(solvers, "euler", "midpoint", "heun"),
   "distance": {
-    "l1": _value(weights.l1),
-    "l2": _value(weights.l2),
-    "l2_sum": _value(weights.l2_sum),
+    **_values(weights, "l1", "l2", "l2_sum"),
     "huber": weights.huber,
     "scaled_huber": weights.scaled_huber,
     **_FEATURE_DISTANCES,
   },
   "perceptual": {**_NONE, **_FEATURE_DISTANCES},
-  "criterion": {
-    "hinge": _value(adversarial.hinge),
-    "logistic": _value(adversarial.logistic),
-  },
+  "criterion": _values(adversarial, "hinge", "logistic"),
   "log_weight": {**_NONE, "sinusoidal": models.log_weight},
   # Where the generator starts that a discriminator judges: as the loss draws
   # its times, at noise alone, or by a law.
   "starts": {"loss": times.StartTimes, "t_max": _at_the_end, **_LAWS},
   "weight": {
-    "uniform": _value(weights.uniform),
-    "snr": _value(weights.snr),
-    "snr_plus_one": _value(weights.snr_plus_one),
-    "truncated_snr": _value(weights.truncated_snr),
+    **_values(weights, "uniform", "snr", "snr_plus_one", "truncated_snr"),
     "karras": weights.karras,
-    "inverse_gap": _value(weights.inverse_gap),
-    "inverse_square": _value(weights.inverse_square),
-    "velocity": _value(weights.velocity),
-    "likelihood": _value(weights.likelihood),
+    **_values(weights, "inverse_gap", "inverse_square", "velocity"),
+    **_values(weights, "likelihood"),
   },
   "flow_map": {
-    "average_velocity": _partial(flow_maps.average_velocity),
-    "dyadic_velocity": _partial(flow_maps.dyadic_velocity),
-    "guided_velocity": _partial(flow_maps.guided_velocity),
-    "guided_step": _partial(flow_maps.guided_step),
-    "ode_step": _partial(flow_maps.ode_step),
-    "ddim_step": _partial(flow_maps.ddim_step),
-    "edm_skip": _partial(flow_maps.edm_skip),
-    "trajectory": _partial(flow_maps.trajectory),
-    "edm_denoiser": _partial(flow_maps.edm_denoiser),
-    "linear_skip": _partial(flow_maps.linear_skip),
-    "trigonometric": _partial(flow_maps.trigonometric),
-    "rotation": _partial(flow_maps.rotation),
-    "hard_boundary": _partial(flow_maps.hard_boundary),
-    "free": _partial(flow_maps.free),
+    name: _partial(getattr(flow_maps, name)) for name in flow_maps.__all__
   },
   "sampler": {
     # The method's own, from the caller's context.

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_dict
 from jaxflow import options
 from jaxflow.config import registry
 from jaxflow.config.components import Config, complete, with_places
+from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 
 _OPTIMIZER = {
@@ -255,16 +256,28 @@ def resolve(
   config = ConfigDict(config.to_dict())
   complete(config)
   with config.unlocked(), config.ignore_type():
-    config.data.shape = shape
-    config.data.num_classes = num_classes
-    if teacher is not None:
-      config.teacher.config = ConfigDict(teacher.to_dict())
-    if features is not None:
-      config.features.config = ConfigDict(features.to_dict())
-    if pairs is not None:
-      config.data.pairs_digest = pairs
+    for field, found in (
+      ("data.shape", tuple(shape)),
+      ("data.num_classes", num_classes),
+      ("data.pairs_digest", pairs),
+      ("teacher.config", teacher and teacher.to_dict()),
+      ("features.config", features and features.to_dict()),
+    ):
+      if found is not None:
+        _set_found(config, field, found)
     config.init.step = init_step
     config.train.schedule_steps = (
       config.train.schedule_steps or schedule_steps or config.train.steps
     )
   return config.lock()
+
+
+def _set_found(config: Config, field: str, found: Any) -> None:
+  """Set a field that data or another run decide; refuse another value."""
+  section, _, name = field.partition(".")
+  given, inside = config.to_dict()[section].get(name), isinstance(found, dict)
+  if given not in (None, found):
+    other = f": {section}.workdir has another"
+    told = other if inside else f"={given!r}: this run sees {found!r}"
+    raise UsageError(f"{field}{told}; give that, or None")
+  config[section][name] = ConfigDict(found) if inside else found

@@ -51,7 +51,10 @@ def upgraded(values: Mapping[str, Any]) -> components.Config:
   )
   _name_heights(stored)
   default = set(flatten(config.to_dict()))
-  schema.update(config, _nested(FIRST_DEFAULTS))
+  for field, value in FIRST_DEFAULTS.items():
+    section, _, option = field.rpartition(".")
+    outer = components.at(config, section) if section else config
+    schema.update(outer, {option: value})
   inner = {}
   for role in ("teacher", "features"):
     section = dict(stored.get(role) or {})
@@ -117,17 +120,6 @@ def unknown(
     if not known:
       found[field] = value
   return found
-
-
-def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-  nested: dict[str, Any] = {}
-  for field, value in fields.items():
-    *sections, name = field.split(".")
-    inner = nested
-    for section in sections:
-      inner = inner.setdefault(section, {})
-    inner[name] = value
-  return nested
 
 
 def _without_none(values: Any) -> Any:

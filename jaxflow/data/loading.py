@@ -10,6 +10,7 @@ from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.sets import toy
 from jaxflow.data.source import Dataset, Source, from_arrays
 from jaxflow.errors import UsageError, did_you_mean, named
+from jaxflow.files import expanded
 
 SPLITS = ("train", "test")
 FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
@@ -81,6 +82,8 @@ def load(
       f"data.raw_dir={raw_dir!r}: data.name={name!r} reads no raw files;"
       " remove data.raw_dir"
     )
+  raw_dir = expanded("data.raw_dir", raw_dir)
+  data_dir = expanded("data.data_dir", data_dir)
   if name in DATASETS:
     return DATASETS[name](split, raw_dir, data_dir)
   # TFDS takes most of a second to import: only the sets that need it pay.

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import jax
 from flax import nnx
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, check_range
 from jaxflow.models import checks
 from jaxflow.models.extractors import Extractor, digest
 from jaxflow.models.features import Trunk
 from jaxflow.models.layers import rectify
 from jaxflow.models.network import init_and_module
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
+from jaxflow.options import SEED, Seed
 from jaxflow.types import Array, PyTree
 
 _FEATURES = 64
@@ -97,7 +98,7 @@ def classifier(
   file: str | None = None,
   width: int = 16,
   train_steps: int = 1600,
-  seed: int = 0,
+  seed: Seed = 0,
 ) -> Classifier:
   """Make a classifier, not trained yet, of the data that a run is evaluated on.
 
@@ -134,7 +135,7 @@ def classifier(
       "more"
     )
   checks.at_least(1, width=width, train_steps=train_steps)
-  checks.at_least(0, seed=seed)
+  check_range(SEED, seed=seed)
 
   init, module = init_and_module(
     lambda rngs: ConvClassifier(

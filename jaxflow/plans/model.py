@@ -7,8 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxflow import guidance, predictions, sampling
-from jaxflow.errors import UsageError
+from jaxflow import guidance, options, predictions, sampling
+from jaxflow.errors import UsageError, check_range
 from jaxflow.methods import Method
 from jaxflow.models import Network
 from jaxflow.paths import Path
@@ -149,8 +149,9 @@ class Model:
 
   def num_steps(self, sample: SamplePlan, nfe: int) -> int:
     """Return how many steps make `nfe` network calls."""
+    check_range(options.CALLS, nfe=nfe)
     sampler = sample.sampler
-    if isinstance(sampler, sampling.Denoising) and nfe >= 1:
+    if isinstance(sampler, sampling.Denoising):
       try:
         sampler.check_path(self.path)
         return sampler.num_steps(nfe)
@@ -158,8 +159,7 @@ class Model:
         raise UsageError(
           f"nfe={nfe} with sample.sampler={sample.solver!r}: {error}"
         ) from error
-    if nfe < 1 or nfe % self.calls:
-      need = "at least 1" if self.calls == 1 else f"a multiple of {self.calls}"
-      by = f" with solver={self.solver!r}" if self.calls > 1 else ""
-      raise UsageError(f"nfe={nfe}: must be {need}{by}")
+    if nfe % self.calls:
+      need = f"a multiple of {self.calls} with solver={self.solver!r}"
+      raise UsageError(f"nfe={nfe}: must be {need}")
     return nfe // self.calls

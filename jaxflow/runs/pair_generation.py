@@ -22,7 +22,8 @@ from jaxflow.data.folders.writing import (
   created_and_locked,
   write_missing_shards,
 )
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import RunError, UsageError, check_range, named
+from jaxflow.options import FINITE, SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
@@ -58,8 +59,8 @@ class PairOptions:
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
         raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
-    if not 0 <= self.seed < 2**31:
-      raise UsageError(f"seed={self.seed}: give 0 to 2147483647")
+    check_range(SEED, seed=self.seed)
+    check_range(FINITE, guidance=self.guidance)
     registry.choose("solver", self.solver, registry.KINDS["solver"])
     if self.grid is not None:
       registry.choose("grid", self.grid, registry.KINDS["grid"])

@@ -17,9 +17,10 @@ import jax
 
 from jaxflow import config as config_lib
 from jaxflow import couplings
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError, check_range, named
 from jaxflow.files import part_of, write_text
 from jaxflow.methods import METHODS
+from jaxflow.options import SEED
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
@@ -122,6 +123,8 @@ def _check(
   config: config_lib.Config, rounds: Rounds, options: PairOptions
 ) -> None:
   """Raise UsageError for what would fail only after a round."""
+  with named(seed=f"seed={options.seed} in the last round"):
+    check_range(SEED, seed=options.seed + rounds.rounds - 1)
   method = config_lib.method_of(config)
   flows = {
     name: row

@@ -331,7 +331,7 @@ def test_wrong_command_line(refused, arguments, words):
     ),
     ("flow_matching", ["sample.grid.name=log"], ["sample.grid", "t_min=0"]),
     ("flow_matching", ["ema.sampling.width=5"], ["ema.sampling", "width=5"]),
-    ("flow_matching", ["seed=99999999999"], ["seed=99999999999", "2147483647"]),
+    ("flow_matching", ["seed=99999999999"], ["seed=99999999999", "4294967295"]),
     ("mean_flow", ["loss.omega=2"], ["loss.omega=2.0", "unconditional"]),
     (
       "mean_flow",

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     "evaluation.during.share=0.9",
     "evaluation.during.metrics=sliced_wasserstein,recall",
     f"teacher.workdir={path / 'teacher'}",
-    f"init.ema={SCRIPT}",
+    f"data.data_dir={SCRIPT}",
   )
   return path
 
