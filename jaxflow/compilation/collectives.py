@@ -51,11 +51,6 @@ class Collective:
 
     An all-reduce sends 2 (n - 1) / n of its bytes: a reduce-scatter and an
     all-gather. A permutation or broadcast sends all, any other (n - 1) / n.
-
-    Example:
-      >>> floats = (Shape("f32", (1000,)),)
-      >>> Collective("all-reduce", floats, 4, 1, "").bytes_sent
-      6000.0
     """
     if self.kind in ("collective-permute", "collective-broadcast"):
       return float(self.bytes)

@@ -93,12 +93,7 @@ class Module:
 
   @classmethod
   def parse(cls, text: str) -> "Module":
-    """Parse a program from `jax.stages.Compiled.as_text`.
-
-    Example:
-      >>> Module.parse("HloModule sum, num_partitions=8").partitions
-      8
-    """
+    """Parse a program from `jax.stages.Compiled.as_text`."""
     found = re.search(r"num_partitions=(\d+)", text.partition("\n")[0])
     computations: dict[str, dict[str, Instruction]] = {}
     roots, entry, current = {}, "", ""
@@ -118,12 +113,7 @@ class Module:
 
 
 def shapes(text: str) -> list[Shape]:
-  """Return the arrays in the text of a type, those of nested tuples included.
-
-  Example:
-    >>> [shape.dims for shape in shapes("(f32[2,3]{1,0}, (bf16[4]))")]
-    [(2, 3), (4,)]
-  """
+  """Return the arrays in the text of a type, also in nested tuples."""
   return [
     Shape(dtype, tuple(int(d) for d in dims.split(",") if d))
     for dtype, dims in _ARRAY.findall(text)

@@ -28,12 +28,6 @@ def compile_config(
 
   Returns whether all of them fit. With `data.shape` and `data.num_classes` a
   config needs no data.
-
-  Args:
-    config: A config as `config.default_config` makes it.
-    topology: The devices; `prepare` has been called.
-    hbm: Memory of a device in GiB; default: the chip's.
-    log: Prints a line.
   """
   config_lib.check_limits(config)
   if hbm is not None and not hbm > 0:

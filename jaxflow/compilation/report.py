@@ -115,20 +115,6 @@ def compile_program(
   A program that does not fit has a report, too; any other error of the
   compiler is raised. The chip of the host is None. A device has `limit` bytes,
   by default those that the compiler grants on the chip.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> x = jax.ShapeDtypeStruct((2, 2), jnp.float32)
-    >>> square = Program(
-    ...   name="square",
-    ...   function=jax.jit(lambda x: x @ x),
-    ...   arguments=(x,),
-    ...   resident={"x": x},
-    ...   rows=2,
-    ... )
-    >>> report = compile_program(square)
-    >>> report.flops, report.resident
-    (16.0, {'x': 16})
   """
   resident = {k: _bytes_per_device(v) for k, v in program.resident.items()}
   start = time.perf_counter()

@@ -11,12 +11,7 @@ from jaxflow.compilation.topologies import Topology
 def report_header(
   name: str, topology: Topology, mesh: dict[str, int], hosts: int
 ) -> str:
-  """Return the line above all tables: method, devices, their figures, mesh.
-
-  Example:
-    >>> report_header("mean_flow", Topology.parse("host:8"), {"data": 8}, 1)
-    'mean_flow on host:8: 8 host devices; mesh data 8'
-  """
+  """Return the line above all tables: method, devices, their figures, mesh."""
   chip = topology.chip
   devices = f"{topology.size} host devices"
   if chip is not None:

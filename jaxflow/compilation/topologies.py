@@ -44,10 +44,6 @@ class Topology:
     """Read `v5p:4x4x4` or `host:8`; raise UsageError if it is neither.
 
     Whether the compiler supports it is checked by `devices`.
-
-    Example:
-      >>> Topology.parse("v5e:16x16").size
-      256
     """
     kind, _, text = name.partition(":")
     if kind not in CHIPS and kind != "host":

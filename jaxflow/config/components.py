@@ -40,12 +40,6 @@ def components(config: Config) -> dict[str, str]:
   """Return the kind of every component of a config, by dotted field.
 
   Raises UsageError if the method, or a component, is unknown.
-
-  Example:
-    >>> from jaxflow.config import default_config
-    >>> config = default_config("mean_flow", data="ring", model="mlp")
-    >>> components(config)["times.law"], components(config)["ema.sampling"]
-    ('law', 'ema')
   """
   kinds = _KINDS | {f"ema.{name}": "ema" for name in config.get("ema", {})}
   found = _components(config, kinds, "")
@@ -106,12 +100,7 @@ def set_component(
 
 
 def with_places(values: Any) -> Any:
-  """Replace types by places for values of that type, in nested mappings.
-
-  Example:
-    >>> ConfigDict(with_places({"step": int, "seed": 0})).to_dict()
-    {'seed': 0, 'step': None}
-  """
+  """Replace types by places for values of that type, in nested mappings."""
   if isinstance(values, Mapping):
     return {k: with_places(v) for k, v in values.items()}
   return config_dict.placeholder(values) if isinstance(values, type) else values

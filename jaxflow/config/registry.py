@@ -220,12 +220,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
 
 
 def kinds_of(function: Callable) -> dict[str, str]:
-  """Return the kinds of the options that are components.
-
-  Example:
-    >>> kinds_of(times.LimitedPair)
-    {'t_law': 'law', 's_law': 'law'}
-  """
+  """Return the kinds of the options that are components."""
   kinds = {}
   for p in parameters(function).values():
     plain = unmarked(p.annotation)
@@ -262,10 +257,6 @@ def make(
 
   Raises:
     UsageError: If the name, or an option, is unknown.
-
-  Example:
-    >>> make("times", {"name": "uniform", "t_max": 2.0}, field="times")
-    Uniform(t_min=0.0, t_max=2.0)
   """
   options = {k: v for k, v in specification.items() if v is not None}
   name = options.pop("name", None)
@@ -310,10 +301,6 @@ def complete(
 
   The type of an option stands for the value that it has not, because it is
   required or None.
-
-  Example:
-    >>> complete("grid", {"name": "karras"}, field="sample.grid")
-    {'name': 'karras', 'rho': 7.0}
   """
   given = {k: v for k, v in specification.items() if v is not None}
   if "name" not in given:
@@ -342,10 +329,6 @@ def default_options(function: Callable) -> dict[str, Any]:
   A default that is a component is described by its name, a layer by its
   pattern; one that is no plain value is left to the caller. None becomes the
   plain type that the annotation has beside it.
-
-  Example:
-    >>> default_options(flow_maps.ode_step)
-    {'solver': {'name': 'euler'}}
   """
   options, kinds = {}, kinds_of(function)
   layers = marked(function, Layer)

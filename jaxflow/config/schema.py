@@ -213,13 +213,7 @@ def changed(config: Config, fields: Mapping[str, Any]) -> Config:
 
 
 def given(config: Config, *, data: bool, network: bool) -> Config:
-  """Return a locked copy that says whether the caller passes data or network.
-
-  Example:
-    >>> config = default_config("mean_flow", data="ring", model="mlp")
-    >>> given(config, data=False, network=True).model.to_dict()
-    {'guidance_inputs': False, 'heads': 1, 'name': 'given', 'second_time': True}
-  """
+  """Return a locked copy that says what the caller passes."""
   fields: dict[str, Any] = {}
   if data:
     fields["data"] = {"name": "given"}
@@ -240,19 +234,7 @@ def resolve(
   init_step: int | None = None,
   schedule_steps: int | None = None,
 ) -> Config:
-  """Return the config with the fields that data and other runs decide, locked.
-
-  Args:
-    config: A config as `default_config` makes it.
-    shape: Shape of one sample.
-    num_classes: Number of classes of the data, 0 without labels.
-    teacher: Config of the teacher.
-    features: Config of the run whose network gives features.
-    pairs: Digest of the pairs.
-    init_step: Checkpoint of `init.workdir` from which the run starts.
-    schedule_steps: Length of schedules where the config gives none; default:
-      that of training.
-  """
+  """Return the config, locked, with all that data and other runs decide."""
   config = ConfigDict(config.to_dict())
   complete(config)
   with config.unlocked(), config.ignore_type():

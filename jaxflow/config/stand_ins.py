@@ -18,14 +18,6 @@ def resolve_alone(
   """Resolve a config; a run that is not there is taken to be like the student.
 
   Returns the resolved config, and a line for each run that was not there.
-
-  Example:
-    >>> config = default_config(
-    ...   "consistency_distillation", data="ring", model="mlp"
-    ... )
-    >>> config, notes = resolve_alone(config, shape=(2,), num_classes=0)
-    >>> config.teacher.config.method, len(notes)
-    ('flow_matching', 1)
   """
   found: dict[str, Config] = {"teacher": None}
   notes = []

@@ -69,12 +69,7 @@ def join(mode: str = "auto", *, preemptible: bool = True) -> None:
 
 
 def in_job(environment: Mapping[str, str]) -> bool:
-  """Return whether a launcher's variables speak of several processes.
-
-  Example:
-    >>> in_job({"SLURM_STEP_NUM_TASKS": "2"}), in_job({"SLURM_JOB_ID": "7"})
-    (True, False)
-  """
+  """Return whether a launcher's variables speak of several processes."""
   counts = (environment.get(name, "1") for name in _COUNTS)
   if any(count.isdigit() and int(count) > 1 for count in counts):
     return True

@@ -100,13 +100,6 @@ def autoencoder(
     layers: Residual blocks a level of the encoder; the decoder has one more.
     latent_channels: Channels of a latent.
     dtype: "float32" or "bfloat16", the type of the arithmetic.
-
-  Example:
-    >>> model = autoencoder(width=32, multipliers=(1, 2), layers=1)
-    >>> images = jnp.ones((1, 16, 16, 3))
-    >>> mean, std = jax.eval_shape(model.encode, model.shapes, images)
-    >>> mean.shape, jax.eval_shape(model.decode, model.shapes, mean).shape
-    ((1, 8, 8, 4), (1, 16, 16, 3))
   """
   if width < 1 or width % GROUPS:
     raise UsageError(f"width={width}: give a multiple of {GROUPS}")

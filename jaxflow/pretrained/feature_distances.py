@@ -33,13 +33,7 @@ class FeatureDistance:
 
 
 def feature_distance(*, distance: Distance = l2) -> FeatureDistance:
-  """Compare features by a distance for every layer, summed over layers.
-
-  Example:
-    >>> compare = feature_distance().make(lambda x: 2 * x, None)
-    >>> compare(jnp.zeros((1, 4)), jnp.ones((1, 4))).tolist()
-    [4.0]
-  """
+  """Compare features by a distance for every layer, summed over layers."""
   return FeatureDistance(
     lambda features, _: perceptual.feature_distance(features, distance=distance)
   )
@@ -53,12 +47,6 @@ def lpips_distance(
   Args:
     file: Local path of LPIPS's weights for VGG16; None weighs channels alike.
     sha256: Hash of the file.
-
-  Example:
-    >>> compare = lpips_distance().make(lambda x: x, None)
-    >>> a, b = jnp.array([[[2.0, 0.0]]]), jnp.array([[[0.0, 5.0]]])
-    >>> compare(a, b).tolist()
-    [2.0]
   """
   if file is None:
     return FeatureDistance(lambda features, _: perceptual.lpips(features))

@@ -99,12 +99,7 @@ def tensor_names(shapes: PyTree, name_of: Callable[[list[str]], str]) -> PyTree:
 
 
 def dotted(place: list[str]) -> str:
-  """Return the name of a place where `_0` stands for `.0`.
-
-  Example:
-    >>> dotted(["encoder", "mid_block", "resnets_1", "norm1", "weight"])
-    'encoder.mid_block.resnets.1.norm1.weight'
-  """
+  """Return the name of a place where `_0` stands for `.0`."""
   return re.sub(r"_(\d+)\.", r".\1.", ".".join(place))
 
 

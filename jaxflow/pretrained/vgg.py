@@ -113,12 +113,6 @@ def vgg16(
       Images below 32 pixels need it.
     dtype: "float32" or "bfloat16", the type of the arithmetic.
     stages: Channels of every convolution; a stage is a layer of features.
-
-  Example:
-    >>> network = vgg16(stages=((2,), (3, 3)), resize=32)
-    >>> frozen = network.init(jax.random.key(0))
-    >>> [f.shape for f in network.apply(frozen, jnp.ones((1, 28, 28, 1)))]
-    [(1, 32, 32, 2), (1, 16, 16, 3)]
   """
   if resize is not None and resize < _SMALLEST:
     raise UsageError(f"resize={resize}: give {_SMALLEST} or more")

@@ -25,12 +25,6 @@ def make_picture(plan: DataPlan) -> Picture:
 
   Where the data set says that its samples are latents, they are decoded, 8 at
   a time, to images clipped to [-1, 1]; other samples stay as they are.
-
-  Example:
-    >>> from jaxflow.config import data_plan, default_config
-    >>> config = default_config("flow_matching", data="ring", model="mlp")
-    >>> make_picture(data_plan(config))(np.zeros((3, 2))).shape
-    (3, 2)
   """
   space = data.latent_space(plan.name, plan.data_dir)
   return (lambda samples: samples) if space is None else _decoder(space)

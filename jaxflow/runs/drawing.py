@@ -24,10 +24,6 @@ def checked_labels(
     num_classes: Number of classes; 0 for an unconditional model.
     num: Number of samples.
     labels: The classes `[num]`, or one for all; None: the classes in turn.
-
-  Example:
-    >>> checked_labels(3, 4, None).tolist(), checked_labels(3, 2, 1).tolist()
-    ([0, 1, 2, 0], [1, 1])
   """
   if not num_classes:
     if labels is not None:

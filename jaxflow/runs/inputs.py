@@ -144,14 +144,7 @@ def make_batches(
   steps: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> ResumableIterator:
-  """Return the stream of batches up to the end of training.
-
-  Args:
-    plan: The run's plan.
-    inputs: Its arrays.
-    steps: Most batches of one `next`.
-    mesh: Where they go: only rows of this process's devices; default: all.
-  """
+  """Return the stream of batches up to the end of training."""
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   rows = None
   if mesh is not None:

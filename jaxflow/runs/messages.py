@@ -50,12 +50,7 @@ def last_line(
   *,
   finished: bool,
 ) -> str:
-  """Return a line on the run's folder and the next command.
-
-  Example:
-    >>> last_line(None, 2000, {"loss": 0.123}, finished=True)
-    'done: step 2,000 (last loss 0.123)'
-  """
+  """Return a line on the run's folder and the next command."""
   if not finished and workdir is None:
     return f"interrupted at step {step}"
   if not finished:

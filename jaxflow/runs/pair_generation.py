@@ -77,13 +77,6 @@ def make_pairs(
   """Make the pairs of a run, or go on at the first shard that is missing.
 
   Return whether all pairs are there: False after an interruption.
-
-  Args:
-    workdir: The teacher's folder.
-    out: The folder of the pairs.
-    options: How to make them.
-    step: The teacher's checkpoint; default: the latest.
-    log: Takes a line.
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
   mesh = sharding.fitting_mesh(plan.mesh)

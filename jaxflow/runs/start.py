@@ -137,15 +137,7 @@ def first_state(
   frozen: dict[str, PyTree],
   init_params: PyTree | None = None,
 ) -> TrainState:
-  """Initialise from given weights, the teacher's, or freshly.
-
-  Args:
-    run: The run.
-    template: The shapes of its state, with their shardings.
-    frozen: The parameters that never change, by role.
-    init_params: The parameters from which to start; default: the teacher's
-      where the plan says so, else fresh ones.
-  """
+  """Initialise from given weights, the teacher's, or freshly."""
   if init_params is None and "teacher" in frozen and _from_teacher(run.plan):
     init_params = frozen["teacher"]
 

@@ -87,13 +87,6 @@ def discriminator_loss_fn(
 ) -> LossFn:
   """Bind the discriminator's loss to the two networks.
 
-  Args:
-    discriminator_fn: Makes the discriminator of its parameters.
-    generator_fn: Makes the generator's flow map of the student's parameters.
-    path: The path.
-    sample_times: Where the generator starts, `(key, B) -> t [B]`.
-    criterion: The criterion that the two minimise.
-
   Returns:
     `(discriminator parameters, state, key, batch) -> (loss [B], metrics)`.
   """
@@ -113,17 +106,7 @@ def discriminator_loss_fn(
 
 
 def count_updates(steps: int, start: int, turns: Turns) -> tuple[int, int]:
-  """Count the updates of generator and discriminator in a training.
-
-  Args:
-    steps: Length of the training.
-    start: Step from which on the discriminator takes part.
-    turns: "alternate" or "joint".
-
-  Example:
-    >>> [count_updates(10, 4, turns) for turns in ("alternate", "joint")]
-    [(7, 3), (10, 6)]
-  """
+  """Count the updates of generator and discriminator in a training."""
   start = min(start, steps)
   if turns == "joint":
     return steps, steps - start
@@ -139,14 +122,6 @@ def take_turns(
   batch: Batch,
 ) -> Move:
   """Update the networks whose turn it is.
-
-  Args:
-    generator: Proposes the generator's update; where the state has no
-      adversary, without the adversarial term.
-    opponent: The discriminator.
-    state: The state; its step decides.
-    key: Random key of the step.
-    batch: Leaves `[micro-batches, rows, ...]`.
 
   Returns:
     New fields of the state, metrics with NaN where nothing was measured, and

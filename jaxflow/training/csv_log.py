@@ -18,13 +18,6 @@ class CsvLog:
 
   Attributes:
     seconds: How long the run had trained before this process, as logged.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   CsvLog(pathlib.Path(folder)).on_log(10, {"loss": 0.5})
-    ...   pathlib.Path(folder, "metrics.csv").read_text().split()
-    ['step,loss', '10,0.5']
   """
 
   def __init__(

@@ -32,12 +32,7 @@ class Law(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant:
-  """`beta_k = decay`.
-
-  Example:
-    >>> Constant(decay=0.5)(jnp.array(1)).item()
-    0.5
-  """
+  """`beta_k = decay`."""
 
   decay: float = 0.9999
 
@@ -51,12 +46,7 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CountRamp:
-  """`beta_k = min(decay, (1 + k) / (10 + k))`.
-
-  Example:
-    >>> CountRamp(decay=0.9)(jnp.array(8)).item()
-    0.5
-  """
+  """`beta_k = min(decay, (1 + k) / (10 + k))`."""
 
   decay: float = 0.9999
 
@@ -70,12 +60,7 @@ class CountRamp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HalfLife:
-  """Half-life in images, growing with the images seen, as in EDM.
-
-  Example:
-    >>> HalfLife(images=1000, batch_size=10)(jnp.array(1)).item()
-    0.0
-  """
+  """Half-life in images, growing with the images seen, as in EDM."""
 
   images: float = 500_000
   batch_size: int = 128
@@ -169,15 +154,5 @@ def _check_decay(decay: float) -> None:
 
 
 def update(average: PyTree, params: PyTree, decay: Array) -> PyTree:
-  """Move an average towards the parameters, eq. (1).
-
-  Args:
-    average: The average, a pytree of float32 arrays.
-    params: The parameters, like `average`.
-    decay: beta, scalar in [0, 1].
-
-  Example:
-    >>> update(jnp.array([1.0]), jnp.array([0.0]), jnp.array(0.5)).tolist()
-    [0.5]
-  """
+  """Move an average towards the parameters, eq. (1)."""
   return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, average, params)

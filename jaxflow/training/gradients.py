@@ -18,23 +18,8 @@ def mean_gradient(
 ) -> tuple[PyTree, dict[str, Array]]:
   """Average gradient and metrics over the micro-batches.
 
-  Args:
-    loss_fn: The loss of each sample.
-    params: Parameters by which it is differentiated.
-    state: The state, for the other networks of the loss.
-    key: Random key of the step.
-    batch: Leaves `[micro-batches, rows, ...]`.
-
   Returns:
     The gradient of the mean loss, and the metrics with the mean as "loss".
-
-  Example:
-    >>> loss_fn = lambda p, state, key, b: (p * b["data"], {})
-    >>> gradient, metrics = mean_gradient(
-    ...     loss_fn, 2.0, None, jax.random.key(0),
-    ...     {"data": jnp.array([[1.0, 2.0], [3.0, 6.0]])})
-    >>> float(gradient), float(metrics["loss"])
-    (3.0, 6.0)
   """
 
   def mean_loss(params, key, batch):
@@ -64,14 +49,7 @@ def apply_gradient(
   opt_state: PyTree,
   params: PyTree,
 ) -> tuple[PyTree, PyTree, Array]:
-  """Return new parameters, optimizer state, and the norm of the update.
-
-  Example:
-    >>> sgd = optax.sgd(0.5)
-    >>> params, _, norm = apply_gradient(sgd, 4.0, sgd.init(1.0), 1.0)
-    >>> float(params), float(norm)
-    (-1.0, 2.0)
-  """
+  """Return new parameters, optimizer state, and the norm of the update."""
   updates, opt_state = optimizer.update(gradient, opt_state, params)
   params = optax.apply_updates(params, updates)
   return params, opt_state, optax.tree.norm(updates)

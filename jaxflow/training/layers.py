@@ -14,24 +14,12 @@ def split(
 ) -> tuple[Callable[[Array], PyTree], Array]:
   """Take one array out of parameters.
 
-  Args:
-    params: Nested dicts of arrays.
-    pattern: A regular expression that matches the whole path of one array,
-      `output/kernel` for instance.
-
   Returns:
     A function that puts an array in that place, and the array that is there.
     No gradient goes to the parameters through either.
 
   Raises:
     UsageError: If the pattern matches no array, or several.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> params = {"a": {"w": jnp.ones(())}, "b": {"w": jnp.zeros(())}}
-    >>> put, layer = split(params, "b/w")
-    >>> float(layer), float(put(layer + 5)["b"]["w"])
-    (0.0, 5.0)
   """
   params = jax.lax.stop_gradient(params)
   leaves, structure = jax.tree_util.tree_flatten_with_path(params)

@@ -93,28 +93,8 @@ def train(
 
   An interruption is asked for between dispatches; then the state is saved. No
   checkpoint is due while steps are being skipped: parameters that give no
-  finite loss must not push out those that did.
-
-  Args:
-    state: Where to start; donated.
-    train_step: The jitted step; takes all steps of a batch in one dispatch.
-    batches: Batches on the devices, which end at multiples of
-      `steps_per_dispatch` and at `steps`.
-    steps: Step at which training ends.
-    batch_size: Samples a step.
-    log_every: Steps between reports of scalars.
-    checkpoint_every: Steps between checkpoints.
-    sample_every: Steps between calls of `on_sample`; 0: only at the end.
-    max_skipped: Steps skipped in a row after which training stops.
-    learning_rate: The schedule, for the log.
-    checkpoints: Where to save.
-    callbacks: Told of scalars and checkpoints.
-    on_sample: Called with the state and the step.
-    on_steps: Called after every dispatch with state, step and data position.
-    interrupted: Whether to stop, as `processes.interruption` gives it.
-    fault: Says what is wrong with a batch, "" if nothing is.
-    seconds: How long the run has trained before.
-    log: Takes a line.
+  finite loss must not push out those that did. `state` is donated; `fault` says
+  what is wrong with a batch, "" if nothing is.
 
   Returns:
     The last state, and whether training reached `steps` undisturbed.

@@ -40,14 +40,7 @@ class OptimizerOptions:
 def make_optimizer(
   options: OptimizerOptions, *, steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  """Make a learning-rate schedule and an optimizer that follows it.
-
-  Example:
-    >>> options = OptimizerOptions(learning_rate=1.0, schedule="linear")
-    >>> rate, adam = make_optimizer(options, steps=10)
-    >>> float(rate(5)), isinstance(adam, optax.GradientTransformation)
-    (0.5, True)
-  """
+  """Make a learning-rate schedule and an optimizer that follows it."""
   if options.name not in OPTIMIZERS:
     raise UsageError(
       f"name={options.name!r} is unknown: use one of {tuple(OPTIMIZERS)}"
@@ -69,14 +62,7 @@ def make_optimizer(
 
 
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:
-  """Make a schedule: linear warm-up, then constant or down to 0.
-
-  Example:
-    >>> options = OptimizerOptions(learning_rate=1.0, schedule="linear")
-    >>> rate = make_schedule(options, steps=10)
-    >>> float(rate(0)), float(rate(5)), float(rate(10))
-    (1.0, 0.5, 0.0)
-  """
+  """Make a schedule: linear warm-up, then constant or down to 0."""
   peak, warmup_steps = options.learning_rate, options.warmup_steps
   if options.schedule not in SCHEDULES:
     raise UsageError(

@@ -6,16 +6,7 @@ from jaxflow.training.callbacks import Start
 
 
 class Remaining:
-  """Guess when training will end, at its mean speed in this process.
-
-  Args:
-    start: The start of training.
-
-  Example:
-    >>> remaining = Remaining(Start(step=0, steps=100, batch_size=8))
-    >>> remaining.seconds(50, {"samples_per_second": 4.0})
-    100.0
-  """
+  """Guess when training will end, at its mean speed in this process."""
 
   def __init__(self, start: Start):
     self._start = start
@@ -37,17 +28,7 @@ class Remaining:
 
 
 class ProgressLines:
-  """Print a line for each log interval.
-
-  Args:
-    log: Takes the line.
-
-  Example:
-    >>> lines = ProgressLines(print)
-    >>> lines.on_start(Start(step=0, steps=100, batch_size=8))
-    >>> lines.on_log(50, {"loss": 0.5, "samples_per_second": 4.0})
-    step  50/100  loss 0.5  4.0 samples/s  ETA 1:40
-  """
+  """Print a line for each log interval."""
 
   def __init__(self, log: Callable[[str], None]):
     self._log = log

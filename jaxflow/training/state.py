@@ -60,23 +60,11 @@ class TrainState:
 
   @property
   def trained(self) -> PyTree:
-    """Parameters that the optimizer moves: `params`, and `loss_params` if any.
-
-    Example:
-      >>> init_state(1.0, optax.sgd(1.0), {}).trained
-      1.0
-    """
+    """What the optimizer moves: `params`, and `loss_params` if any."""
     return (self.params, self.loss_params) if self.loss_params else self.params
 
   def with_trained(self, trained: PyTree) -> Self:
-    """Return the state with other parameters, given like `trained`.
-
-    Example:
-      >>> state = init_state(1.0, optax.sgd(1.0), {}, loss_params={"w": 2.0})
-      >>> state = state.with_trained((3.0, {"w": 4.0}))
-      >>> state.params, state.loss_params
-      (3.0, {'w': 4.0})
-    """
+    """Return the state with other parameters, given like `trained`."""
     params, own = trained if self.loss_params else (trained, {})
     return dataclasses.replace(self, params=params, loss_params=own)
 
@@ -90,13 +78,7 @@ def init_state(
   adversary: Adversary | None = None,
   frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
-  """Start training from given parameters; every average starts there too.
-
-  Example:
-    >>> state = init_state({"w": jnp.zeros(2)}, optax.sgd(1.0), {"slow": None})
-    >>> int(state.step), list(state.ema)
-    (0, ['slow'])
-  """
+  """Start training from given parameters; every average starts there too."""
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     updates=jnp.zeros((), jnp.int32),

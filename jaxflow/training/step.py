@@ -48,35 +48,11 @@ def make_loss_fn(
   last_layer: str = "",
   steps: int = 1,
 ) -> LossFn:
-  """Bind a method's loss to a network.
+  """Bind a method's loss to a network: `(params, state, key, batch) -> loss`.
 
-  Args:
-    method: The row of METHODS.
-    apply_fn: The network, `(params, xt, t, s, cond, key=None)`.
-    options: Keyword arguments of the loss.
-    frozen_fns: Further arguments of the loss, made from the state's frozen
-      parameters: "teacher", or a distance of features.
-    learned_fns: Those made from the loss's own parameters, which are trained
-      with the network: a learned weight.
-    discriminator_fn: Makes the discriminator. A state without an adversary has
-      none: the loss then leaves its adversarial term out.
-    last_layer: Regular expression of one parameter's path, for losses that
-      weigh their terms by its gradients; "": without such weights.
-    steps: Length of schedules, the unit of `progress`.
-
-  Returns:
-    `(params, state, key, batch) -> (loss [B], metrics)`.
-
-  Example:
-    >>> from jaxflow import paths, times
-    >>> from jaxflow.methods import METHODS
-    >>> loss_fn = make_loss_fn(
-    ...     METHODS["flow_matching"], lambda p, x, t, s, c, key=None: p * x,
-    ...     {"path": paths.Linear(), "sample_times": times.Uniform()})
-    >>> loss, _ = loss_fn(jnp.ones(()), None, jax.random.key(0),
-    ...                   {"data": jnp.zeros((2, 3))})
-    >>> loss.shape
-    (2,)
+  `frozen_fns` make arguments of the loss from the state's frozen parameters,
+  `learned_fns` from its own. `last_layer` is a regular expression of one
+  parameter's path; `steps` is the unit of `progress`.
   """
   frozen_fns, learned_fns = frozen_fns or {}, learned_fns or {}
 
@@ -129,28 +105,11 @@ def make_train_step(
 
   A step whose loss or gradient is not finite changes nothing but the counters.
 
-  Args:
-    loss_fn: As `make_loss_fn` makes it.
-    optimizer: The optimizer.
-    emas: Laws of the averages by name, as in `init_state`.
-    seed: Seed of the run.
-    opponent: How a discriminator learns beside it, or None.
-
   Returns:
     `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
     `[steps, micro-batches, rows, ...]`. A metric is the mean over the good
     steps that measured it, NaN where there is none; `skipped` counts the steps
     that were not good.
-
-  Example:
-    >>> loss_fn = lambda p, state, key, b: ((p - b["data"]) ** 2, {})
-    >>> from jaxflow.training.state import init_state
-    >>> sgd = optax.sgd(0.5)
-    >>> step = make_train_step(loss_fn, sgd, {}, seed=0)
-    >>> state, metrics = step(init_state(jnp.zeros(()), sgd, {}),
-    ...                       {"data": jnp.ones((1, 1, 4))})
-    >>> float(state.params), float(metrics["loss"])
-    (1.0, 1.0)
   """
 
   def loss_of_trained(trained, state, key, batch):
