@@ -9,7 +9,8 @@ is `t = g(i)`, `s = g(i + 1)`:
 
   adaptive:  N = ceil(sqrt(p ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1       (1)
              i uniform
-  doubling:  N = min(s0 2^floor(p (log2 floor(s1 / s0) + 1)), s1) + 1   (2)
+  doubling:  N = min(s0 2^floor(k / K'), s1) + 1,   k = p K,            (2)
+             K' = floor(K / (log2 floor(s1 / s0) + 1))
              P(i) ~ E(g(i)) - E(g(i + 1)),                              (3)
              E(t) = erf((ln t - mean) / (sqrt2 std))
 
@@ -118,6 +119,8 @@ class AdaptivePair:
 class DoublingPair:
   """Log-normal neighbours on a grid that doubles by eq. (2): improved training.
 
+  `steps` is K; 0 does not round the length of a stage down to whole steps.
+
   Example:
     >>> DoublingPair().at(jnp.array(0.125)).num_points.item()
     21.0
@@ -130,6 +133,7 @@ class DoublingPair:
   t_min: float = 0.002
   t_max: float = 80.0
   rho: float = 7.0
+  steps: int = 0
 
   def __post_init__(self) -> None:
     if self.t_min <= 0:
@@ -143,12 +147,12 @@ class DoublingPair:
       )
 
   def at(self, progress: Array) -> PairSampler:
-    """Return the sampler of pairs at a share of training.
-
-    A stage lasts `1 / (log2 floor(s1 / s0) + 1)` of training, which the paper
-    rounds down to whole steps.
-    """
-    doublings = jnp.floor(progress * (math.log2(self.end // self.start) + 1))
+    """Return the sampler of pairs at a share of training."""
+    stages = math.log2(self.end // self.start) + 1
+    doublings = jnp.floor(progress * stages)
+    if self.steps:
+      step = jnp.round(progress * self.steps)
+      doublings = step // max(self.steps // stages, 1)
     return LogNormalNeighbors(
       num_points=jnp.minimum(self.start * 2.0**doublings, self.end) + 1,
       levels=Karras(t_min=self.t_min, t_max=self.t_max, rho=self.rho),

@@ -1,6 +1,7 @@
 """Curricula against the tables of `schedules`, and as laws of draws."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import references
 
+import jaxflow
 from jaxflow import times
-from jaxflow.config import registry
+from jaxflow.config import make_plan, registry, resolve
 from jaxflow.times import curricula
 from jaxflow.training import ema
 
@@ -183,3 +185,27 @@ def test_names():
   assert shrinking.law == times.LogNormal(mean=-0.8, std=1.6)
   decay = registry.make("ema", {"name": "adaptive"}, field="ema", steps=7)
   assert decay.steps == 7
+
+
+@pytest.mark.parametrize("steps", [100, 1003, 8000, 400_001])
+@pytest.mark.parametrize(("start", "end"), [(10, 1280), (10, 200), (4, 100)])
+def test_stages_last_whole_steps(steps, start, end):
+  """N(k) of the paper's algorithm, in whole numbers, around every switch."""
+  stage = math.floor(steps / (math.log2(end // start) + 1))
+  switches = np.arange(0, steps, stage)
+  k = np.unique(np.clip(np.add.outer(switches, range(-8, 9)), 0, steps - 1))
+  expected = [min(start * 2 ** (x // stage), end) + 1 for x in k.tolist()]
+  pair = curricula.DoublingPair(start=start, end=end, steps=steps)
+  progress = jnp.minimum(jnp.asarray(k) / steps, 1.0)
+  assert progress.dtype == jnp.float32
+  points = jax.vmap(lambda p: pair.at(p).num_points)(progress)
+  np.testing.assert_array_equal(points, expected)
+
+
+def test_stages_know_the_length_of_the_schedule():
+  config = jaxflow.preset("ring:improved_consistency_training")
+  config.train.schedule_steps = 777
+  config = resolve(config, shape=(2,), num_classes=0, teacher=None)
+  assert "steps" not in config.times
+  plan = make_plan(config)
+  assert plan.model.loss_options["sample_times"].steps == 777
