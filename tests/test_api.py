@@ -148,7 +148,8 @@ def test_training_goes_on_in_the_workdir(tmp_path):
   train(tiny(), tmp_path)
   longer = tiny(train__steps=8)
   run = jaxflow.train(longer, tmp_path, log=lines.append)
-  assert "resumed at step 4" in lines[0] and run.step == 8
+  assert "train.schedule_steps=4" in lines[0]
+  assert "resumed at step 4" in lines[1] and run.step == 8
   lines.clear()
   again = jaxflow.train(longer, tmp_path, log=lines.append)
   assert "nothing to do" in "\n".join(lines)

@@ -87,7 +87,7 @@ def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
     (["--topology=v9:2x2"], "none of v4"),
     (["--topology=host:8", "--hbm=-1"], "--hbm=-1.0: give the memory"),
     (["--topology=host:8", "--config.train.batch_size=12"], "no multiple of 8"),
-    (["--topology=host:8", "--config.mesh.fsdp=3"], "mesh.fsdp=3"),
+    (["--topology=host:8", "--config.mesh.fsdp=9"], "mesh.fsdp=9"),
   ],
 )
 def test_wrong_usage_is_one_line(file, arguments, problem, capsys):

@@ -210,7 +210,7 @@ class TestPictures:
       raise OSError("disk full")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="disk full"):
       save_grid(np.zeros((1, 8, 8, 1)), path)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 

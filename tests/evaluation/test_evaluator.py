@@ -259,11 +259,12 @@ def test_a_part_of_other_data_or_numbers_is_not_gone_on_from(
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", None])
-def test_a_damaged_part_is_made_again(damage, tmp_path):
+def test_a_damaged_part_is_made_again(damage, tmp_path, monkeypatch):
+  monkeypatch.setattr(streams, "_SAVE_EVERY", -1.0)
   collector = Collector(kept=2)
   collector.add(0, 2, {"samples": np.ones((2, 1))})
   partial = streams.Partial(tmp_path, {"work": 1})
-  partial._write(collector)
+  partial.keep(collector)
   (path,) = tmp_path.iterdir()
   path.write_bytes(path.read_bytes()[:60] if damage is None else damage)
   fresh = Collector(kept=2)
@@ -504,9 +505,9 @@ class TestDuring:
   def test_no_unfinished_work_is_left(self, tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "_SAVE_EVERY", 0.0)
     begun = []
-    write = streams.Partial._write
+    write = streams.save_arrays
     monkeypatch.setattr(
-      streams.Partial, "_write", lambda *x: begun.append(1) or write(*x)
+      streams, "save_arrays", lambda *x: begun.append(1) or write(*x)
     )
     flags = ("train.steps=5", *DURING)
     workdir = tiny.train(tmp_path, "run", "flow_matching", *flags)
