@@ -135,7 +135,7 @@ def new_rhythm(saved: Config, config: Config) -> list[str]:
   had, has = schedule_steps(saved), schedule_steps(config)
   if had != has:
     lines.append(
-      f"train.schedule_steps={has}: schedules and curricula are stretched to "
-      f"it from {had} steps"
+      f"train.schedule_steps={has} in place of {had}: schedules and curricula "
+      "have this length from here on"
     )
   return lines

@@ -4,7 +4,6 @@ Everything behind it takes typed objects. A field is checked here, so messages
 name it as the config does.
 """
 
-import dataclasses
 import functools
 import inspect
 import json
@@ -68,8 +67,8 @@ def make_plan(
     roles=roles,
     seed=config.seed,
     data=data_plan(config, data),
-    train=dataclasses.replace(
-      _plain(TrainPlan, config.train), schedule_steps=schedule_steps(config)
+    train=_plain(
+      TrainPlan, config.train, schedule_steps=schedule_steps(config)
     ),
     optimizer=OptimizerOptions(**config.optimizer.to_dict()),
     emas={

@@ -67,6 +67,7 @@ def _partial(function: Callable) -> Maker:
     return functools.partial(function, **options)
 
   options = parameters(function).values()
+  # A function may have a signature of its own; its type does not say so.
   maker.__signature__ = inspect.Signature(  # pyright: ignore
     [p for p in options if p.kind is p.KEYWORD_ONLY]
   )

@@ -58,6 +58,7 @@ def together(action: Callable[[], _T]) -> _T:
   for number, text in enumerate(texts):
     if text:
       _raise(text, f"process {number}: ")
+  # It is there: an error here, or elsewhere, has been raised.
   return result  # pyright: ignore[reportReturnType]
 
 
@@ -113,6 +114,7 @@ def each(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     yield dict(arrays)
     return
   buffer = io.BytesIO()
+  # No array is called allow_pickle, the one other keyword.
   np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
   mine = np.frombuffer(buffer.getvalue(), np.uint8)
   sizes = multihost_utils.process_allgather(np.array([len(mine)], np.int32))

@@ -93,6 +93,7 @@ def bench(
       elif teacher_nfe:
         with named(nfe="teacher_nfe"):
           teacher_run.run.make_sampler(count)
+  # JAX adds its options to the config while it is imported.
   if jax.config.jax_compilation_cache_dir:  # pyright: ignore
     log("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []

@@ -221,9 +221,8 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
     for n in range(1, mesh.shape["data"])
     if not batch_size % (accumulate * math.lcm(n * mesh.shape["fsdp"], m))
   ]
-  near = [x for x in (batch_size // unit * unit,) if x] + [
-    -(-batch_size // unit) * unit
-  ]
+  below = batch_size // unit * unit
+  near = [below, below + unit] if below else [unit]
   by_block = f", loss.block={model.block}" if m > 1 else ""
   raise UsageError(
     f"train.batch_size={batch_size} is no multiple of {unit} ({shards} "

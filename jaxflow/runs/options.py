@@ -5,5 +5,5 @@ from typing import Any
 
 
 def option(default: Any, text: str) -> Any:
-  """Return a field of a dataclass that describes itself."""
+  """Return a field of a dataclass; `text` is the help of its flag."""
   return dataclasses.field(default=default, metadata={"help": text})

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
+
+# protobuf makes the classes of these modules when they are imported.
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 from tensorboardX.summary import scalar

@@ -129,8 +129,8 @@ def test_schedules_are_stretched_when_asked(tmp_path):
   flags.append("train.schedule_steps=40")
   lines = lines_of(tmp_path, "a", "train.steps=40", *flags)
   assert (
-    "train.schedule_steps=40: schedules and curricula are stretched to it from "
-    "20 steps"
+    "train.schedule_steps=40 in place of 20: schedules and curricula have this "
+    "length from here on"
   ) in lines
   found = rates(tmp_path / "a")
   np.testing.assert_allclose(found[20], cosine(19, 20), rtol=1e-5)
