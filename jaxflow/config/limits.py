@@ -6,19 +6,25 @@ are checked where they meet.
 """
 
 import difflib
+from collections.abc import Callable
+from typing import Any
 
 from jaxflow import options
-from jaxflow.config import schema, versions
-from jaxflow.config.components import Config, makers
-from jaxflow.config.files import flatten
-from jaxflow.errors import UsageError
+from jaxflow.config import registry, schema, versions
+from jaxflow.config.components import Config, at, makers
+from jaxflow.config.versions import flatten
+from jaxflow.errors import UsageError, inside
+from jaxflow.files import checked
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
-_SAMPLES = Range("4 or more", lambda x: x >= 4)
+# The number of a sample is a word of 32 bits.
+_SAMPLES = Range(f"4 to {2**32}", lambda x: 4 <= x <= 2**32)
 _CALLS = Range(
   "one or more whole numbers, each 1 or more",
   lambda x: len(x) > 0 and min(x) >= 1,
 )
+_NUMBER = Range("a number", lambda x: x == x)  # NaN is none.
+_DEVICES = Range("-1, or 1 or more", lambda x: x == -1 or x >= 1)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
 _OPTIMIZER = {
@@ -52,6 +58,7 @@ LIMITS = {
   "checkpoint.every": COUNT,
   "checkpoint.keep": COUNT,
   "checkpoint.keep_every": AMOUNT,
+  **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),
   "sample.nfe": COUNT,
   "sample.batch_size": COUNT,
   # The manifolds of precision and recall have 3 neighbours.
@@ -72,18 +79,33 @@ LIMITS = {
 
 
 def check_limits(config: Config) -> None:
-  """Raise UsageError if a field is unknown, or a number out of its range."""
-  values = flatten(config.to_dict())
+  """Raise UsageError if a field is unknown, or its value is impossible."""
+  for role in ("teacher", "features"):
+    with inside(f"{role}.config"):
+      if config.get(role, {}).get("config", None) is not None:
+        check_limits(config[role].config)
+  values, limits = flatten(config.to_dict()), dict(LIMITS)
   _check_known(config)
-  inside = {
-    f"{field}.{name}": limit
-    for field, maker in makers(config).items()
-    for name, limit in options.marked(maker, Range).items()
-  }
-  for field, limit in (LIMITS | inside).items():
-    value = values.get(field)
+  for field, maker in makers(config).items():
+    _check_options(at(config, field).to_dict(), maker, field)
+    for name, limit in options.marked(maker, Range).items():
+      limits[f"{field}.{name}"] = limit
+  for field, value in values.items():
+    limit = limits.get(field, _NUMBER)
     if value is not None and not limit.allows(value):
       raise UsageError(f"{field}={value}: give {limit.text}")
+
+
+def _check_options(section: Any, maker: Callable, where: str) -> None:
+  """Raise UsageError if an option is not of the type that its maker takes."""
+  layers = dict.fromkeys(options.marked(maker, options.Layer), str)
+  kinds = layers | {k: {"name": str} for k in registry.kinds_of(maker)}
+  for name, p in options.parameters(maker).items():
+    if section.get(name) is not None:
+      try:
+        checked(section[name], kinds.get(name, p.annotation), f"{where}.{name}")
+      except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_known(config: Config) -> None:

@@ -12,18 +12,17 @@ import dataclasses
 import json
 import math
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import save_arrays, writing
+from jaxflow.files import checked, read_arrays, reading, save_arrays, writing
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
+from jaxflow.options import Range
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 
@@ -31,15 +30,12 @@ FIELD = "evaluation.reference"
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 _SPATIAL = ("mu_s", "sigma_s")
-# Errors from reading a damaged file or one of another kind.
-_DAMAGE = (
-  *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
-  *(AttributeError, TypeError, KeyError),
-)
 # Samples of a file that does not say how many: more than any error can see.
 _MANY = 10**9
 # A covariance is symmetric but for the rounding of who has written it.
 _ASYMMETRY = 1e-4
+_Num = Annotated[int, Range("2 or more", lambda x: x > 1)] | None
+_ABOUT = {"num": _Num, "network": str | None}
 
 
 def write_statistics(
@@ -74,16 +70,12 @@ def read_statistics(
     raise UsageError(
       f"{where}: there is no such file; write it with jaxflow stats"
     )
-  try:
-    with open(path, "rb") as raw, np.load(raw) as file:
-      arrays = {name: file[name] for name in file.files}
-    about = json.loads(str(arrays.pop("about", "{}")))
-    num = int(about.get("num", _MANY))
-  except _DAMAGE as error:
-    raise UsageError(
-      f"{where} cannot be read ({error}): it is damaged or no .npz file; write "
-      "it again with jaxflow stats"
-    ) from error
+  remedy = "it is damaged or no .npz file; write it again with jaxflow stats"
+  with reading(where, remedy):
+    arrays = read_arrays(path)
+    text = str(arrays.pop("about", "{}"))
+    about = checked(json.loads(text), _ABOUT, "about")
+  num = about.get("num", _MANY)
   if about.get("network", network) != network:
     raise UsageError(
       f"{where} is of the network {about['network']!r}, not of {network!r}: "
