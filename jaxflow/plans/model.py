@@ -16,6 +16,9 @@ from jaxflow.plans.sections import SamplePlan
 from jaxflow.predictions import Parameterization, Prediction
 from jaxflow.types import Array, FlowMap, ModelFn, PyTree
 
+# Steps between the times that float32 tells apart from 1/2 to 1, twice.
+_MOST_CALLS = 2**24
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
@@ -150,6 +153,10 @@ class Model:
   def num_steps(self, sample: SamplePlan, nfe: int) -> int:
     """Return how many steps make `nfe` network calls."""
     sampler = sample.sampler
+    if nfe > _MOST_CALLS:
+      raise UsageError(
+        f"nfe={nfe}: give at most {_MOST_CALLS}: float32 has no more times"
+      )
     if isinstance(sampler, sampling.Denoising) and nfe >= 1:
       try:
         sampler.check_path(self.path)

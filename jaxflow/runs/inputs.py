@@ -15,6 +15,7 @@ from jaxflow.methods import Method
 from jaxflow.parallel import sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
+from jaxflow.runs.drawing import check_num
 from jaxflow.types import PyTree
 
 
@@ -198,6 +199,8 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
       "stays on one device; give a divisor"
     )
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
+  with named(num="train.batch_size"):
+    check_num(batch_size, model.shape)
   shards = sharding.row_shards(mesh)
   count = shards * accumulate
   if batch_size % count:

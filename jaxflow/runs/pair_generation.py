@@ -26,6 +26,7 @@ from jaxflow.errors import RunError, UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
+from jaxflow.runs.drawing import check_num
 from jaxflow.runs.options import option
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
@@ -58,6 +59,8 @@ class PairOptions:
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
         raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
+    if self.num > 2**32:
+      raise UsageError(f"num={self.num}: give at most {2**32}, one a noise")
     if not 0 <= self.seed < 2**31:
       raise UsageError(f"seed={self.seed}: give 0 to 2147483647")
     registry.choose("solver", self.solver, registry.KINDS["solver"])
@@ -85,6 +88,8 @@ def make_pairs(
     log: Takes a line.
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
+  with named(num="shard_size"):  # A shard is written as a whole.
+    check_num(min(options.shard_size, options.num), plan.model.shape)
   mesh = sharding.fitting_mesh(plan.mesh)
   draw = sharding.with_mesh(mesh, make_draw(plan, options))
   run = Run(plan)
