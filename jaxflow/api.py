@@ -30,7 +30,7 @@ from jaxflow.models import Network
 from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
-from jaxflow.runs.drawing import checked_labels, drawer
+from jaxflow.runs.drawing import check_num, checked_labels, drawer
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train as train_config
@@ -244,10 +244,9 @@ class TrainedRun:
       UsageError: If an argument is out of range.
       RunError: If samples are not finite.
     """
-    if num < 1:
-      raise UsageError(f"num={num}: give at least 1")
     check_range(SEED, seed=seed)
     plan = self.run.plan
+    check_num(num, plan.model.shape)
     classes = checked_labels(plan.model.num_classes, num, labels)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)

@@ -29,6 +29,7 @@ class Range:
 
 COUNT = Range("1 or more", lambda x: x >= 1)
 AMOUNT = Range("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
+FINITE = Range("a finite number", math.isfinite)
 POSITIVE = Range("a finite number above 0", lambda x: 0 < x < math.inf)
 SHARE = Range("a share from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Range("0 or more, below 1", lambda x: 0 <= x < 1)
@@ -129,6 +130,8 @@ Count = Annotated[int, COUNT]
 Amount = Annotated[float, AMOUNT]
 AtLeastOne = Annotated[float, AT_LEAST_ONE]
 BelowOne = Annotated[float, BELOW_ONE]
+Finite = Annotated[float, FINITE]
+Natural = Annotated[int, AMOUNT]
 Positive = Annotated[float, POSITIVE]
 Seed = Annotated[int, SEED]
 Share = Annotated[float, SHARE]

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from jaxflow.options import Amount, Positive
 from jaxflow.types import Array
 
 __all__ = [
@@ -75,9 +76,9 @@ class Linear:
   scale noise like the data set it to the data's standard deviation.
   """
 
-  t_min: float = 0.0
-  t_max: float = 1.0
-  noise_std: float = 1.0
+  t_min: Amount = 0.0
+  t_max: Positive = 1.0
+  noise_std: Positive = 1.0
 
   def alpha(self, t: Array) -> Array:
     """Return `1 - t`."""
@@ -97,9 +98,9 @@ class Trigonometric:
   data: there `noise_std` is the data's standard deviation.
   """
 
-  t_max: float = 1.0
-  t_min: float = 0.0
-  noise_std: float = 1.0
+  t_max: Positive = 1.0
+  t_min: Amount = 0.0
+  noise_std: Positive = 1.0
 
   def alpha(self, t: Array) -> Array:
     """Return `cos(pi t / (2 t_max))`, which is 0 at t_max in any precision."""
@@ -120,8 +121,8 @@ class VariancePreserving:
 
   beta_min: float = 0.1
   beta_max: float = 20.0
-  t_min: float = 0.0
-  t_max: float = 1.0
+  t_min: Amount = 0.0
+  t_max: Positive = 1.0
 
   def _log_alpha(self, t: Array) -> Array:
     slope = self.beta_max - self.beta_min
@@ -140,8 +141,8 @@ class VariancePreserving:
 class VarianceExploding:
   """The EDM path: `alpha = 1`, `sigma = t`; t is the noise level."""
 
-  t_min: float = 0.002
-  t_max: float = 80.0
+  t_min: Amount = 0.002
+  t_max: Positive = 80.0
 
   def alpha(self, t: Array) -> Array:
     """Return 1."""

@@ -21,8 +21,11 @@ MAX_FIELD_PARAMETERS = 0
 MAX_OPTION_PLACES = 10
 MAX_TOP_LEVEL = 34
 MAX_COMMAND_LINES = 2_500
-MAX_LIBRARY_LINES = 31_000
-MAX_EXPERIMENT_LINES = 8_200
+# 31,000 with 22 methods, trainer, evaluation and API; the rest are checks of
+# files that others have edited or a disk has spoiled.
+MAX_LIBRARY_LINES = 32_000
+# 8,200 with 14 studies; the rest is the campaign of wrong inputs.
+MAX_EXPERIMENT_LINES = 9_500
 
 # Parts of the library, by the start of their modules' names.
 CONFIG = ("jaxflow.config",)

@@ -8,13 +8,14 @@ take minutes, so a thread sees to it that further signals end the process.
 
 import os
 import signal
-import sys
 import threading
 import types
 from typing import NoReturn
 
 # Seconds after the second signal within which the process may end by itself.
 _GRACE = 5.0
+# Set by whoever says that the process is interrupted, before the line.
+SAID = threading.Event()
 
 
 def listen() -> None:
@@ -38,15 +39,22 @@ def _watch(read: int) -> None:
   while numbers := os.read(read, 1):
     count += numbers[0] in (signal.SIGINT, signal.SIGTERM)
     if count == 2:
-      timer = threading.Timer(_GRACE, os._exit, [128 + numbers[0]])
+      timer = threading.Timer(_GRACE, _end, numbers)
       timer.daemon = True
       timer.start()
     elif count > 2:
-      os._exit(128 + numbers[0])
+      _end(*numbers)
 
 
 def _leave(number: int, frame: types.FrameType | None) -> NoReturn:
-  """End the process without unwinding what is being imported."""
+  """Handle Ctrl-C while there is nothing to end."""
   del frame
-  print("jaxflow: interrupted", file=sys.stderr, flush=True)
+  _end(number)
+
+
+def _end(number: int) -> NoReturn:
+  """End the process with a line, without unwinding what is being imported."""
+  if not SAID.is_set():
+    SAID.set()
+    os.write(2, b"jaxflow: interrupted\n")
   os._exit(128 + number)

@@ -84,6 +84,7 @@ def run(argv: Sequence[str]) -> int:
     if common.debug:
       raise
     more = "; the same command goes on" if resumable else ""
+    interrupts.SAID.set()
     print(f"jaxflow {name}: interrupted{more}", file=sys.stderr)
     return _left(130)
   except Exception as error:

@@ -25,13 +25,14 @@ def _run(values: Values, config: Any) -> None:
 
   from jaxflow import api
   from jaxflow.parallel import processes
-  from jaxflow.runs.drawing import checked_labels
+  from jaxflow.runs.drawing import check_num, checked_labels
 
   processes.once(lambda: check_writable(out))
   run = api.load(values.workdir, step=values.step, config=config)
   with named(labels="--label"):
-    classes = run.run.model.num_classes
-    labels = checked_labels(classes, max(values.num, 0), values.label)
+    model = run.run.model
+    check_num(values.num, model.shape)
+    labels = checked_labels(model.num_classes, values.num, values.label)
     samples = run.sample(
       values.num,
       labels=labels,

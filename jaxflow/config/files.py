@@ -1,15 +1,17 @@
 """The config of a workdir, and its fields that may change."""
 
+import functools
 import json
+import logging
 import pathlib
 from typing import Any
 
 from jaxflow import options
-from jaxflow.config import versions
+from jaxflow.config import limits, plans, versions
 from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError
-from jaxflow.files import write_text
+from jaxflow.files import read_json, reading, write_text
 
 # What may change between two runs in one workdir; the state holds none of it.
 MUTABLE = (
@@ -44,11 +46,9 @@ _RHYTHM = (
   ),
 )
 
+_LOGGER = logging.getLogger(__name__)
 # Fields that a message names, of those that have changed.
 _LISTED = 8
-
-# Without these a config.json is none of ours.
-_SECTIONS = ("method", "data", "path", "model", "loss", "train", "sample")
 
 
 def save_config(config: Config, path: pathlib.Path) -> None:
@@ -65,25 +65,27 @@ def load_config(workdir: pathlib.Path) -> Config:
   Raises UsageError if the folder holds no run, or one of another version that
   cannot be opened.
   """
+  where = f"workdir={str(workdir)!r}: config.json"
   try:
-    text = (workdir / "config.json").read_text()
-    values = json.loads(text, object_hook=_distrusted)
-    absent = [name for name in _SECTIONS if name not in values]
-    if absent:
-      raise ValueError(f"{absent[0]!r} is absent")
-    if values["data"]["shape"] is None:
-      raise ValueError("data.shape is absent")
-    return versions.upgraded(values).lock()
+    with reading(where, "restore it from a copy, or give another folder"):
+      values = read_json(workdir / "config.json", dict, _distrusted)
+      config = versions.upgraded(values)
+      limits.check_limits(config)
+      if config.model.name != "given":
+        plans.make_plan(config)  # Says what does not fit.
+    for note in versions.notes(values, config):
+      _warn_once(f"{workdir / 'config.json'}: {note}")
+    return config.lock()
   except (FileNotFoundError, NotADirectoryError) as error:
     raise UsageError(
       f"workdir={str(workdir)!r} holds no config.json: give the folder of a "
       "run that `jaxflow train` has made"
     ) from error
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UsageError(
-      f"workdir={str(workdir)!r}: config.json cannot be read ({error}): "
-      "restore it from a copy, or give another folder"
-    ) from error
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+  _LOGGER.warning("%s", line)
 
 
 def _distrusted(section: dict[str, Any]) -> dict[str, Any]:

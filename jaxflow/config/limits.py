@@ -7,20 +7,25 @@ are checked where they meet.
 
 import difflib
 import math
+from collections.abc import Callable
+from typing import Any
 
 from jaxflow import options
-from jaxflow.config import schema, versions
-from jaxflow.config.components import Config, makers
-from jaxflow.config.files import flatten
-from jaxflow.errors import UsageError, check_range
-from jaxflow.files import NO_URL, URL
+from jaxflow.config import registry, schema, versions
+from jaxflow.config.components import Config, at, makers
+from jaxflow.config.versions import flatten
+from jaxflow.errors import UsageError, check_range, inside
+from jaxflow.files import NO_URL, URL, checked
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
 
-_SAMPLES = Range("4 or more", lambda x: x >= 4)
+# The number of a sample is a word of 32 bits.
+_SAMPLES = Range(f"4 to {2**32}", lambda x: 4 <= x <= 2**32)
 _CALLS = Range(
   f"one or more of them, each {options.CALLS.text}",
   lambda x: len(x) > 0 and all(map(options.CALLS.allows, x)),
 )
+_NUMBER = Range("a number", lambda x: x == x)  # NaN is none.
+_DEVICES = Range("-1, or 1 or more", lambda x: x == -1 or x >= 1)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
 _OPTIMIZER = {
@@ -56,6 +61,7 @@ LIMITS = {
   "data.synthetic_share": SHARE,
   **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
+  **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),
   "discriminator.start": BELOW_ONE,
   "sample.nfe": options.CALLS,
   "evaluation.nfe": _CALLS,
@@ -73,15 +79,18 @@ LIMITS = {
 
 
 def check_limits(config: Config) -> None:
-  """Raise UsageError if a field is unknown, or a number out of its range."""
-  values = flatten(config.to_dict())
+  """Raise UsageError if a field is unknown, or its value is impossible."""
+  for role in ("teacher", "features"):
+    with inside(f"{role}.config"):
+      if config.get(role, {}).get("config", None) is not None:
+        check_limits(config[role].config)
+  values, limits = flatten(config.to_dict()), dict(LIMITS)
   _check_known(config)
-  inside = {
-    f"{field}.{name}": limit
-    for field, maker in makers(config).items()
-    for name, limit in options.marked(maker, Range).items()
-  }
-  for field, limit in (LIMITS | inside).items():
+  for field, maker in makers(config).items():
+    _check_options(at(config, field).to_dict(), maker, field)
+    for name, limit in options.marked(maker, Range).items():
+      limits[f"{field}.{name}"] = limit
+  for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})
   for field, value in values.items():
@@ -90,6 +99,18 @@ def check_limits(config: Config) -> None:
     for x in value if isinstance(value, list) else [value]:
       if isinstance(x, float) and math.isnan(x):
         raise UsageError(f"{field}={value}: give a number")
+
+
+def _check_options(section: Any, maker: Callable, where: str) -> None:
+  """Raise UsageError if an option is not of the type that its maker takes."""
+  layers = dict.fromkeys(options.marked(maker, options.Layer), str)
+  kinds = layers | {k: {"name": str} for k in registry.kinds_of(maker)}
+  for name, p in options.parameters(maker).items():
+    if section.get(name) is not None:
+      try:
+        checked(section[name], kinds.get(name, p.annotation), f"{where}.{name}")
+      except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_known(config: Config) -> None:

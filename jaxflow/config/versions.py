@@ -8,13 +8,17 @@ that it had by default.
 """
 
 import logging
-from collections.abc import Container, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 import jaxflow
 from jaxflow.config import components, registry, schema
 from jaxflow.errors import UsageError
-from jaxflow.options import parameters
+from jaxflow.files import checked
+from jaxflow.options import Count, Natural, parameters
 
 # The default of a field in the version that introduced it, by dotted name,
 # where it is not the present one.
@@ -28,29 +32,89 @@ GONE: Mapping[str, Any] = {
   "evaluation.frechet_num": 0,
 }
 
+# How samples follow from a seed; raised when they change, with whom it concerns
+# and why.
+SEEDING = 2
+_CHANGES: Mapping[int, tuple[Callable[[Mapping[str, Any]], bool], str]] = {
+  1: (lambda fields: True, "each sample has noise of its own now"),
+  2: (
+    lambda fields: (
+      fields["path.name"] == "trigonometric"
+      or fields["sample.guidance_start"] is not None
+      or fields["sample.guidance_end"] is not None
+    ),
+    "trigonometric paths are exact at t_max now, and guidance includes the ends"
+    " of its interval",
+  ),
+}
+
+# Without these a config.json is none of ours.
+_Version = Natural | None
+_NEEDS = {
+  "version": str | None,
+  "seeding": _Version,
+  "method": str,
+  "data": {"name": str, "shape": [Count], "num_classes": Natural},
+  "model": {"name": str},
+  **dict.fromkeys(("path", "loss", "train", "sample"), dict),
+}
 _UNVERSIONED = "0.1.0"
+# Absent fields that a line names.
+_LISTED = 8
 _LOGGER = logging.getLogger(__name__)
 
 
 def versioned(config: components.Config) -> dict[str, Any]:
   """Return a config as config.json holds it, with the version."""
-  return {"version": jaxflow.__version__, **config.to_dict()}
+  own = {"version": jaxflow.__version__, "seeding": SEEDING}
+  return own | config.to_dict()
 
 
-def upgraded(values: Mapping[str, Any]) -> components.Config:
+def notes(values: Mapping[str, Any], config: components.Config) -> list[str]:
+  """Return what to say of the config.json that a config was upgraded from."""
+  version, own = values.get("version") or _UNVERSIONED, jaxflow.__version__
+  # `evaluation.kept` came with the noise of each sample.
+  seeding = values.get("seeding") or int("kept" in values.get("evaluation", {}))
+  stored, fields = flatten(values), flatten(config.to_dict())
+  said = [
+    f"one seed drew other samples when it was written: {change}"
+    for number, (concerns, change) in _CHANGES.items()
+    if number > seeding and concerns(fields)
+  ]
+  if _order(version) > _order(own) or seeding > SEEDING:
+    said.append(f"it is of version {version}, newer than {own}")
+  absent = [k for k, x in fields.items() if stored.get(k) is None is not x]
+  if version == own and absent:
+    listed = ", ".join(f"{k}={fields[k]!r}" for k in absent[:_LISTED])
+    said.append(f"{len(absent)} fields are absent, defaults hold: {listed}")
+  return said
+
+
+def _order(version: str) -> list[int]:
+  return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def upgraded(values: Any, place: str = "") -> components.Config:
   """Return the config of a config.json, unlocked, all fields set.
+
+  Args:
+    values: What config.json holds; or what it holds of the run of a role, at
+      `place`: "teacher.config".
+    place: Where the values stand, for messages.
 
   Raises:
     UsageError: If a field is unknown and not at the default that it had.
-    KeyError: If it names no method, data set or network.
+    ValueError: If a field is absent, or has another type.
   """
-  stored = dict(values)
-  version = str(stored.pop("version", _UNVERSIONED))
+  stored = dict(checked(values, _NEEDS, place))
+  version = stored.pop("version", None) or _UNVERSIONED
+  stored.pop("seeding", None)
   config = schema.default_config(
     stored["method"], data=stored["data"]["name"], model=stored["model"]["name"]
   )
   _name_heights(stored)
   default = set(flatten(config.to_dict()))
+  _check_types(config, stored, f"{place}." if place else "")
   for field, value in FIRST_DEFAULTS.items():
     section, _, option = field.rpartition(".")
     outer = components.at(config, section) if section else config
@@ -68,8 +132,23 @@ def upgraded(values: Mapping[str, Any]) -> components.Config:
   with config.ignore_type():
     for role, other in inner.items():
       if other is not None:  # A place for a dict makes one of a config.
-        config[role].config = upgraded(other)
+        config[role].config = upgraded(other, f"{role}.config")
   return config
+
+
+def _check_types(config: components.Config, stored: Any, start: str) -> None:
+  """Raise ValueError if a field has another type; the maker checks options."""
+  for name, value in checked(stored, dict, start[:-1]).items():
+    default, field = config.get(name, None), f"{start}{name}"
+    if isinstance(default, ConfigDict):
+      if "name" in default and name not in ("data", "optimizer"):
+        checked(value, dict, field)  # The options are those of its name.
+      else:
+        _check_types(default, value, f"{field}.")
+    elif isinstance(default, tuple) and default:
+      checked(value, [type(default[0])], field)
+    elif name in config and (value, default) != (None, None):
+      checked(value, config.get_type(name), field)
 
 
 def _name_heights(stored: dict[str, Any]) -> None:
@@ -113,7 +192,7 @@ def unknown(
     section, _, option = field.rpartition(".")
     if section in kinds:
       name = components.at(config, section).name
-      maker = registry.KINDS[kinds[section]][name]
+      maker = registry.maker_of(kinds[section], name, field=section)
       known = option == "name" or option in parameters(maker)
     else:
       known = field in default or value is None

@@ -7,11 +7,14 @@ import pathlib
 from typing import Any
 
 from jaxflow import metrics
-from jaxflow.errors import UsageError
-from jaxflow.files import write_text
+from jaxflow.files import read_json, reading, write_text
+from jaxflow.options import Finite, Natural
 from jaxflow.parallel import processes
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
+
+# A checkpoint in `best/`, and its score.
+_ENTRY = {"number": Natural, "metric": str, "value": Finite, "step": Natural}
 
 
 class Best:
@@ -34,16 +37,11 @@ class Best:
       self._number = max(saved, default=0)
       return
     self._number = saved[-1]
-    try:
-      entries = json.loads(path.read_text())["checkpoints"]
-      found = {e["number"]: e for e in entries}.get(self._number, {})
-      if found.get("metric") == metric:
-        self._found = {**found, "value": float(found["value"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise UsageError(
-        f"{path} cannot be read ({error}): delete it; the next evaluation "
-        "writes it again"
-      ) from error
+    with reading(path, "delete it; the next evaluation writes it again"):
+      entries = read_json(path, {"checkpoints": [_ENTRY]})["checkpoints"]
+    for entry in entries:
+      if (entry["number"], entry["metric"]) == (self._number, metric):
+        self._found = {**entry}
 
   def offer(
     self, value: float | None, step: int, state: TrainState, position: Any

@@ -10,8 +10,6 @@ import functools
 import json
 import pathlib
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +20,10 @@ import optax
 
 from jaxflow import data
 from jaxflow.errors import UsageError
-from jaxflow.files import save_arrays
+from jaxflow.files import DAMAGE, checked, read_arrays, save_arrays
 from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
+from jaxflow.options import Share
 from jaxflow.parallel import processes
 from jaxflow.types import Array, PyTree
 
@@ -32,10 +31,6 @@ _SCHEMA = 1
 _BATCH = 64
 _LEARNING_RATE = 2e-3
 _ABOUT = "about"
-_DAMAGE = (
-  *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
-  *(zipfile.BadZipFile, zlib.error, NotImplementedError),
-)
 
 
 def trained(
@@ -149,14 +144,13 @@ def _read(
   if not path.exists():
     return None, ""
   try:
-    # NumPy leaves a file open that it cannot read.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-      about = json.loads(str(arrays[_ABOUT]))
-      accuracy = float(about.pop("accuracy"))
-      if about == wanted:
-        shapes = jax.eval_shape(network.init, jax.random.key(0))
-        return (_parameters(arrays, shapes), accuracy), ""
-  except _DAMAGE as error:
+    arrays = read_arrays(path)
+    about = json.loads(str(arrays[_ABOUT]))
+    accuracy = checked(about.pop("accuracy"), Share, "accuracy")
+    if about == wanted:
+      shapes = jax.eval_shape(network.init, jax.random.key(0))
+      return (_parameters(arrays, shapes), accuracy), ""
+  except DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__
     if network.file is not None:  # It may be anything that the user has.
       raise UsageError(
@@ -184,6 +178,8 @@ def _parameters(arrays: Any, shapes: PyTree) -> PyTree:
     array = arrays[_key(path)]
     if array.shape != leaf.shape or array.dtype != leaf.dtype:
       raise ValueError(f"{_key(path)} has shape {array.shape}")
+    if not np.isfinite(array).all():
+      raise ValueError(f"{_key(path)} is not finite")
     return array
 
   return jax.tree_util.tree_map_with_path(read, shapes)

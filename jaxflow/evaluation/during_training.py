@@ -1,6 +1,5 @@
 """Evaluate a run while it trains, in a stated share of the time."""
 
-import csv
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.streams import remove_partials
+from jaxflow.files import read_table
 from jaxflow.parallel import processes
 from jaxflow.runs.run import Run
 from jaxflow.training.callbacks import Callbacks
@@ -143,11 +143,8 @@ def missing_last(run: Run, workdir: pathlib.Path) -> bool:
   path = workdir / f"{LOG}.csv"
 
   def last() -> int:
-    if not path.exists():
-      return -1
-    with open(path, newline="") as file:
-      steps = [row.get("step") or "" for row in csv.DictReader(file)]
-    return max((int(step) for step in steps if step.isdigit()), default=-1)
+    rows = read_table(path)[0] if path.exists() else []
+    return max((int(row["step"]) for row in rows), default=-1)
 
   return processes.of_main(last() < plan.train.steps)
 

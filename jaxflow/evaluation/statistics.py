@@ -13,18 +13,17 @@ import dataclasses
 import json
 import math
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import save_arrays
+from jaxflow.files import checked, read_arrays, reading, save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
+from jaxflow.options import Range
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
@@ -33,15 +32,12 @@ FIELD = "evaluation.reference"
 # Names of mean and covariance, of features and of spatial features.
 _KEYS = (("mu", "sigma"), ("ref_mu", "ref_sigma"))
 _SPATIAL = ("mu_s", "sigma_s")
-# Errors from reading a damaged file or one of another kind.
-_DAMAGE = (
-  *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
-  *(AttributeError, TypeError, KeyError, RuntimeError),
-)
 # Samples of a file that does not say how many: more than any error can see.
 _MANY = 10**9
 # A covariance is symmetric but for the rounding of who has written it.
 _ASYMMETRY = 1e-4
+_Num = Annotated[int, Range("2 or more", lambda x: x > 1)] | None
+_ABOUT = {"num": _Num, "network": str | None}
 
 
 def write_statistics(
@@ -77,19 +73,15 @@ def read_statistics(
     raise UsageError(
       f"{where}: there is no such file; write it with jaxflow stats"
     )
-  try:
-    with open(path, "rb") as raw, np.load(raw) as file:
-      arrays = dict(file)
+  remedy = "it is damaged or no .npz file; write it again with jaxflow stats"
+  with reading(where, remedy):
+    arrays = read_arrays(path)
     written = arrays.pop("sha256", None)
     if written is not None and written != parameters_hash(arrays):
       raise ValueError("its arrays are not those that were written")
-    about = json.loads(str(arrays.pop("about", "{}")))
-    num = int(about.get("num", _MANY))
-  except _DAMAGE as error:
-    raise UsageError(
-      f"{where} cannot be read ({error}): it is damaged or no .npz file; write "
-      "it again with jaxflow stats"
-    ) from error
+    text = str(arrays.pop("about", "{}"))
+    about = checked(json.loads(text), _ABOUT, "about")
+  num = about.get("num", _MANY)
   if about.get("network", network) != network:
     raise UsageError(
       f"{where} is of the network {about['network']!r}, not of {network!r}: "

@@ -14,7 +14,7 @@ import numpy as np
 from jaxflow import data, metrics
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
-from jaxflow.files import save_arrays
+from jaxflow.files import DAMAGE, read_arrays, save_arrays
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
@@ -50,10 +50,9 @@ class Partial:
   def load(self, collector: Collector) -> None:
     """Go on where an earlier process stopped, if all have kept as much."""
     try:
-      with open(self._path, "rb") as raw, np.load(raw) as file:
-        arrays = {name: file[name] for name in file.files}
+      arrays = read_arrays(self._path)
       seen = int(arrays["seen"])
-    except Exception:  # Nothing there, or damaged: it is made again.
+    except DAMAGE:  # Nothing there, or damaged: it is made again.
       arrays, seen = {}, 0
     counts = {int(x["seen"]) for x in processes.each({"seen": np.array(seen)})}
     if len(counts) == 1 and seen:

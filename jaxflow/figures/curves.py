@@ -1,6 +1,5 @@
 """Training curves: read logs and draw them."""
 
-import csv
 import math
 import os
 import pathlib
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
+from jaxflow.files import read_table
 
 # Title of each panel, and the prefix of its columns.
 _PANELS = {
@@ -27,14 +27,15 @@ _TIMES = ("seconds", "share")
 def read_log(path: pathlib.Path) -> dict[str, NDArray[np.float64]]:
   """Read a `metrics.csv` or an `evaluations.csv` as columns, NaN for a gap."""
   try:
-    with open(path, newline="") as file:
-      rows = list(csv.DictReader(file))
-    return {
-      name: np.array([float(row[name] or math.nan) for row in rows])
-      for name in (rows[0] if rows else ())
-    }
-  except (OSError, ValueError, TypeError) as error:
+    rows, damaged = read_table(path)
+  except OSError as error:
     raise UsageError(f"{path} cannot be read ({error})") from error
+  if damaged and not rows:
+    raise UsageError(f"{path} cannot be read (all rows are damaged)")
+  return {
+    name: np.array([float(row[name] or math.nan) for row in rows])
+    for name in (rows[0] if rows else ())
+  }
 
 
 def save_curves(

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
 from jaxflow.figures.planes import save_points
-from jaxflow.files import replace_file
+from jaxflow.files import reading, replace_file
 from jaxflow.metrics.points import as_points
 
 # Of a grid: minimal size of an image, white between cells, height of a line of
@@ -168,7 +168,8 @@ def save_strip(
   for axes in grid:
     axes.axis("off")
   for axes, index in zip(grid, chosen, strict=False):
-    with Image.open(pictures[index]) as image:
+    file = pictures[index]
+    with reading(file, "delete it"), Image.open(file) as image:
       small = image.convert("RGB")
       small.thumbnail((300, 300))
       axes.imshow(np.asarray(small))

@@ -23,6 +23,7 @@ from jaxflow.metrics.table import (
   of_velocity,
 )
 from jaxflow.metrics.text_tables import render
+from jaxflow.options import Count
 
 _LONGEST = 28  # Longer names of metrics are folded.
 _ARROWS = {"lower": "↓", "higher": "↑"}
@@ -52,7 +53,7 @@ class Score:
   error: float | None
   real: float | None = None
   real_error: float | None = None
-  num: int | None = None
+  num: Count | None = None
   real_num: int | None = None
   degrees: int | None = None
 

@@ -33,6 +33,7 @@ from jaxflow.reports.sampled_runs import (
   teacher_of,
 )
 from jaxflow.reports.timing import TimedSampler, sampler_costs
+from jaxflow.runs.drawing import check_num
 
 NFE = (1, 2, 4, 8)
 BATCH = (1, 8, 64)
@@ -59,10 +60,10 @@ def bench(
   another run, by default the one in the run's own checkpoint. The samplers of a
   batch are timed for so many seconds.
   """
-  for size in batch:
-    if size < 1:
-      raise UsageError(f"batch={size}: give at least 1")
   student = open_run(workdir, frozen=() if teacher else ("teacher",))
+  for size in batch:
+    with named(num="batch"):
+      check_num(size, student.plan.model.shape)
   for count in nfe:
     student.run.make_sampler(count)
   if teacher is None:

@@ -1,7 +1,6 @@
 """Costs of samplers: as `bench.json` stores them, as a table, as a picture."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from rich.table import Table
 
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
+from jaxflow.files import read_json, reading
 from jaxflow.metrics.text_tables import render
+from jaxflow.options import Amount, Count, Finite, Natural, Positive
 
 # Metrics by which samples of two runs are set side by side, the first that
 # there is: of the network that everybody uses, of another, of none.
@@ -46,9 +47,9 @@ class Quality:
 class Latency:
   """Seconds of `num` calls; 95 of 100 do not exceed `p95`."""
 
-  median: float
-  p95: float
-  num: int
+  median: Positive
+  p95: Positive
+  num: Count
 
   @classmethod
   def of(cls, seconds: ArrayLike) -> Self:
@@ -90,38 +91,27 @@ class Cost:
   model: str
   method: str
   solver: str
-  nfe: int
-  batch: int
-  compile_seconds: float
+  nfe: Count
+  batch: Count
+  compile_seconds: Amount
   latency: Latency
-  samples_per_second: float
-  memory: int
-  flops: float
+  samples_per_second: Positive
+  memory: Natural
+  flops: Amount
   network: Latency
-  overhead: float
-  overhead_error: float
-  flops_overhead: float
-  operations_overhead: float | None
+  overhead: Finite
+  overhead_error: Amount
+  flops_overhead: Finite
+  operations_overhead: Finite | None
   scores: Mapping[str, Quality]
-
-  @classmethod
-  def of(cls, row: Mapping[str, Any]) -> Self:
-    """Return the cost from a row that `dataclasses.asdict` made."""
-    scores = {k: Quality(**v) for k, v in row["scores"].items()}
-    times = {k: Latency(**row[k]) for k in ("latency", "network")}
-    return cls(**{**row, **times, "scores": scores})
 
 
 def read_costs(path: pathlib.Path) -> list[Cost]:
   """Return the costs in a `bench.json`; none without a file."""
-  try:
-    return [Cost.of(row) for row in json.loads(path.read_text())["rows"]]
-  except FileNotFoundError:
+  if not path.exists():
     return []
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UsageError(
-      f"{path} cannot be read ({error}): delete it, or run jaxflow bench again"
-    ) from error
+  with reading(path, "delete it, or run jaxflow bench again"):
+    return read_json(path, {"rows": [Cost]})["rows"]
 
 
 def cost_table(costs: Sequence[Cost]) -> str:

@@ -22,6 +22,7 @@ from jaxflow.reports.image_gallery import IMAGE_PICTURES
 from jaxflow.reports.plane_gallery import PLANE_PICTURES
 from jaxflow.reports.quality import read_rows
 from jaxflow.reports.sampled_runs import SampledRun, open_run
+from jaxflow.runs.drawing import check_num
 
 # Writes a picture to a file and returns its caption; raises UsageError where
 # the picture must be left out.
@@ -46,6 +47,7 @@ def report(
     raise UsageError(f"num={num}: give at least 2 samples")
   source = open_run(workdir, frozen=("teacher",))
   plan = source.plan
+  check_num(num or 1, plan.model.shape)
   calls = plan.sample.nfe if nfe is None else nfe
   with named(**({"nfe": "sample.nfe"} if nfe is None else {})):
     source.run.make_sampler(calls)
@@ -91,8 +93,9 @@ def _gallery(
 
 def _save_training(workdir: pathlib.Path, file: pathlib.Path) -> str:
   """Set the pictures of training side by side."""
-  found = sorted((workdir / "samples").glob("[0-9]*.png"))
-  files = [part_of(workdir, f"samples/{path.name}") for path in found]
+  found = (workdir / "samples").glob("*.png")
+  names = sorted(x.name for x in found if x.stem.isdecimal())
+  files = [part_of(workdir, f"samples/{name}") for name in names]
   if not files:
     raise UsageError("the run wrote no pictures; set train.sample_every")
   figures.save_strip(files, file, names=[f"step {int(x.stem)}" for x in files])
@@ -189,9 +192,9 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
           name,
           "" if row["nfe"] is None else str(row["nfe"]),
           str(row["step"]),
-          _number(score["value"], score.get("error")),
-          _number(score.get("real"), score.get("real_error")),
-          str(score.get("num", "")),
+          _number(score.value, score.error),
+          _number(score.real, score.real_error),
+          "" if score.num is None else str(score.num),
         )
 
 

@@ -1,15 +1,17 @@
 """How near samples of a run are to data: measured quickly, or evaluated."""
 
-import json
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxflow import data, metrics
-from jaxflow.errors import UsageError
+from jaxflow.files import read_json, reading
+from jaxflow.metrics.scores import Score
+from jaxflow.options import Count, Natural
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 from jaxflow.reports.costs import Quality, leading_metric
@@ -58,23 +60,26 @@ class DataDistance:
     return found.value
 
 
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Return the rows of an `evaluation.json`; none without a file.
+# An evaluation: how its samples were drawn, and their scores.
+_Calls = Count | None
+_ROW = {
+  "nfe": _Calls,
+  "step": Natural,
+  "ema": str | None,
+  "sampling": dict[str, dict[str, Any]] | None,
+  "scores": Mapping[str, Score],
+}
 
-  A row has `nfe`, `step`, `scores` (name -> `value`, `real`, ...) and more.
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Return the rows of an `evaluation.json`, none without a file.
+
+  A row has `nfe`, `step`, `scores` (name -> Score) and more.
   """
-  try:
-    rows = json.loads(path.read_text())["rows"]
-    for row in rows:
-      _ = row["nfe"], row["step"], dict(row["scores"])
-    return rows
-  except FileNotFoundError:
+  if not path.exists():
     return []
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UsageError(
-      f"{path} cannot be read ({error}): delete it, or run jaxflow evaluate "
-      "again"
-    ) from error
+  with reading(path, "delete it, or run jaxflow evaluate again"):
+    return read_json(path, {"rows": [_ROW]})["rows"]
 
 
 def evaluated_scores(
@@ -94,6 +99,6 @@ def evaluated_scores(
     if name is None or own != (row["nfe"], row["step"], row.get("ema"), record):
       continue
     score = row["scores"][name]
-    if score["real"]:
-      found.setdefault(name, Quality(value=score["value"], real=score["real"]))
+    if score.real:
+      found.setdefault(name, Quality(value=score.value, real=score.real))
   return found

@@ -1,5 +1,7 @@
 """Draw samples from a trained run, batch by batch."""
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,19 @@ from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
 from jaxflow.training.state import TrainState
 from jaxflow.types import Array
+
+# Bytes of a value of a sample: it is drawn, gathered, and joined to others.
+_BYTES = 16
+
+
+def check_num(num: int, shape: tuple[int, ...]) -> None:
+  """Raise UsageError unless the host's memory can hold so many samples."""
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  # A sample's number is a word of 32 bits.
+  most = min(memory // (_BYTES * math.prod(shape)), 2**32)
+  if not 1 <= num <= most:
+    need = "at least 1" if num < 1 else f"at most {most}: more exceed memory"
+    raise UsageError(f"num={num}: give {need}")
 
 
 def checked_labels(

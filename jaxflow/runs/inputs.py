@@ -17,6 +17,7 @@ from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
+from jaxflow.runs.drawing import check_num
 from jaxflow.types import Batch, PyTree
 
 
@@ -207,6 +208,8 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
       "stays on one device; give a divisor"
     )
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
+  with named(num="train.batch_size"):
+    check_num(batch_size, model.shape)
   shards = sharding.row_shards(mesh)
   m, _ = block = model.block or (1, 1)
   try:

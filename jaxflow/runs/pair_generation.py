@@ -27,6 +27,7 @@ from jaxflow.options import FINITE, SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
+from jaxflow.runs.drawing import check_num
 from jaxflow.runs.options import option
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
@@ -59,6 +60,8 @@ class PairOptions:
     for name in ("num", "batch_size", "shard_size"):
       if getattr(self, name) < 1:
         raise UsageError(f"{name}={getattr(self, name)}: give at least 1")
+    if self.num > 2**32:
+      raise UsageError(f"num={self.num}: give at most {2**32}, one a noise")
     check_range(SEED, seed=self.seed)
     check_range(FINITE, guidance=self.guidance)
     registry.choose("solver", self.solver, registry.KINDS["solver"])
@@ -79,6 +82,8 @@ def make_pairs(
   Return whether all pairs are there: False after an interruption.
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
+  with named(num="shard_size"):  # A shard is written as a whole.
+    check_num(min(options.shard_size, options.num), plan.model.shape)
   mesh = sharding.fitting_mesh(plan.mesh)
   draw = sharding.with_mesh(mesh, make_draw(plan, options))
   run = Run(plan)

@@ -11,16 +11,15 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 
 from jaxflow import config as config_lib
 from jaxflow import couplings
-from jaxflow.errors import UsageError, check_range, named
-from jaxflow.files import part_of, write_text
+from jaxflow.errors import UsageError, named
+from jaxflow.files import part_of, read_json, reading, write_text
 from jaxflow.methods import METHODS
-from jaxflow.options import SEED
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
@@ -123,8 +122,11 @@ def _check(
   config: config_lib.Config, rounds: Rounds, options: PairOptions
 ) -> None:
   """Raise UsageError for what would fail only after a round."""
-  with named(seed=f"seed={options.seed} in the last round"):
-    check_range(SEED, seed=options.seed + rounds.rounds - 1)
+  most = 2**32 - options.seed
+  if rounds.rounds > most:
+    raise UsageError(
+      f"rounds={rounds.rounds}: give at most {most}, each takes a seed"
+    )
   method = config_lib.method_of(config)
   flows = {
     name: row
@@ -188,16 +190,13 @@ def _save_or_compare(
         f"workdir={workdir} is not empty and holds no {FILE}: give a new folder"
       )
     write_text(path, json.dumps(given, indent=2) + "\n")
-  try:
-    found = json.loads(path.read_text())
-  except ValueError as error:
-    raise UsageError(
-      f"workdir={workdir}: {FILE} cannot be read ({error}): restore it from a "
-      "copy, or give another folder"
-    ) from error
+  remedy = "restore it from a copy, or give another folder"
+  with reading(f"workdir={workdir}: {FILE}", remedy):
+    kinds = get_type_hints(Rounds) | get_type_hints(PairOptions)
+    found = read_json(path, {k: kinds[k] for k in given})
   for name, value in given.items():
-    if found.get(name) != value:
+    if found[name] != value:
       raise UsageError(
-        f"workdir={workdir} was made with {name}={found.get(name)!r}, not "
+        f"workdir={workdir} was made with {name}={found[name]!r}, not "
         f"{value!r}: give another workdir, or the old value"
       )

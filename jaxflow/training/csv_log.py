@@ -4,7 +4,7 @@ import csv
 import pathlib
 from collections.abc import Mapping
 
-from jaxflow.files import appending, replace_file
+from jaxflow.files import appending, read_table, replace_file
 
 
 class CsvLog:
@@ -53,15 +53,10 @@ def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
   """
   if path.is_symlink() or not path.exists():
     return []
-  with open(path, newline="") as file:
-    reader = csv.DictReader(file)
-    # A killed process may have left half a line.
-    rows = [
-      row
-      for row in reader
-      if None not in row.values() and row.get("step", "").isdigit()
-    ]
-    columns = list(reader.fieldnames or [])
+  rows, damaged = read_table(path)
+  if damaged:  # Nothing of it is lost.
+    path.replace(path.with_name(f"damaged-{path.name}"))
+  columns = list(rows[0]) if rows else []
   rows = [row for row in rows if int(row["step"]) <= start]
   _write_rows(path, columns, rows)
   return rows

@@ -65,10 +65,11 @@ def test_further_signals_end_a_process_that_does_not_listen(number, times):
     for _ in range(times):
       process.send_signal(number)
       time.sleep(0.1)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
   finally:
     process.kill()
   assert process.returncode == 128 + number
+  assert err == "jaxflow: interrupted\n"
   # At once after the third, within five seconds of grace after the second.
   assert (time.monotonic() - began < 4) == (times == 3)
 

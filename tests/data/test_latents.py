@@ -415,7 +415,7 @@ def test_half_precision(tmp_path):
   store = latents_of(tmp_path)
   mean = np.full((2, 2, 2, 1), 1 / 3)
   store.write("train", 0, [mean, mean / 100])
-  assert store.files("train").missing() == [1]
+  assert store.files("train").there() == 1
   rows = store.memory_map("train", 0)
   assert isinstance(rows, np.memmap)
   # A mean and a deviation of 2 bytes for each of 4 values.

@@ -11,6 +11,7 @@ import pytest
 from jaxflow import compilation
 from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.errors import UsageError
+from jaxflow.metrics.scores import Score
 from jaxflow.parallel import sharding
 from jaxflow.reports.costs import (
   Cost,
@@ -169,7 +170,8 @@ def test_evaluations_are_read_or_refused(tmp_path):
   assert read_rows(path) == []
   rows = [{"nfe": 1, "step": 2, "scores": {"fid": {"value": 1.0}}}]
   path.write_text(json.dumps({"schema": 1, "rows": rows}))
-  assert read_rows(path) == rows
+  score = Score(value=1.0, error=None)
+  assert read_rows(path) == [{**rows[0], "scores": {"fid": score}}]
   for text in ("{", "[]", '{"rows": [{"nfe": 1}]}'):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"evaluation\.json cannot be read"):

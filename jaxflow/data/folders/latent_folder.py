@@ -12,13 +12,14 @@ import dataclasses
 import pathlib
 import tokenize
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.errors import RunError
 from jaxflow.files import list_sums, save_arrays
+from jaxflow.options import Count, Finite, Natural, Positive, Range
 
 DECODER = "decoder.npz"
 # Errors from reading a damaged .npy file.
@@ -31,6 +32,21 @@ _FLAGS = (
 )
 # Places do not decide the latents, and the statistics are added last.
 _PLACES = ("raw_dir", "data_dir", "autoencoder", "statistics")
+_TYPES = Range("float16 or float32", lambda x: x in ("float16", "float32"))
+
+
+_HOLDS = {
+  **dict.fromkeys(("data", "images", "autoencoder", "parameters"), str),
+  **dict.fromkeys(("raw_dir", "data_dir"), str | None),
+  **dict.fromkeys(("size", "shard_size"), Count),
+  "counts": dict.fromkeys(("train", "test"), Count),
+  "num_classes": Natural,
+  "shape": [Count],
+  "flip": bool,
+  "dtype": Annotated[str, _TYPES],
+  "scale": Positive,
+  "statistics": ({"mean": [Finite], "std": [Positive]}, type(None)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +65,7 @@ class LatentFolder(ShardFolder):
   FILE: ClassVar[str] = "latents.json"
   COMMAND: ClassVar[str] = "encode"
   FLAGS: ClassVar[tuple[str, ...]] = _FLAGS
-  NEEDS: ClassVar[tuple[str, ...]] = (
-    *(*_FLAGS, "images", "parameters", "shape", "num_classes", "counts"),
-    "statistics",
-  )
+  HOLDS: ClassVar[Mapping[str, Any]] = _HOLDS
   ARRAYS: ClassVar[tuple[str, ...]] = ("mean", "std")
 
   @classmethod
@@ -113,7 +126,7 @@ class LatentFolder(ShardFolder):
   def memory_map(self, split: str, shard: int) -> np.ndarray:
     """Return the records of a shard, read from disk where they are touched."""
     files = self.files(split)
-    path, (start, stop) = files.path(shard), files.spans[shard]
+    path, (start, stop) = files.path(shard), files.span(shard)
     try:
       rows = np.load(path, mmap_mode="r", allow_pickle=False)
       if rows.dtype != self.record or rows.shape != (stop - start,):
@@ -153,7 +166,7 @@ class LatentFolder(ShardFolder):
     mean of the variances together.
     """
     total = squares = np.zeros(())
-    for shard in range(len(self.files("train").spans)):
+    for shard in range(self.files("train").count):
       rows = self.memory_map("train", shard)
       mean, std = (rows[name].astype(np.float64) for name in self.ARRAYS)
       axes = tuple(range(mean.ndim - 1))

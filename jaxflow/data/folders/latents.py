@@ -83,10 +83,8 @@ class Latents:
     self.shape: tuple[int, ...] = tuple(latents.description["shape"])
     self.space: LatentSpace = LatentSpace.of(latents)
     self._count = files.num
-    self._starts = np.asarray([start for start, _ in files.spans])
-    self._shards = [
-      latents.memory_map(split, i) for i in range(len(files.spans))
-    ]
+    self._starts = np.arange(0, files.num, files.size)
+    self._shards = [latents.memory_map(split, i) for i in range(files.count)]
     latents.check_unchanged(files.names)
 
   def __len__(self) -> int:

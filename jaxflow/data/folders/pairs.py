@@ -22,6 +22,7 @@ from array_record.python.array_record_module import (
 
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.data.source import Dataset, from_arrays
+from jaxflow.options import Count, Finite, Natural
 
 # Sections of the teacher's config that decide the output of its network.
 _DECISIVE = ("method", "path", "model", "parameterization", "loss")
@@ -31,6 +32,18 @@ _FLAGS = (
   *("workdir", "step", "ema", "num", "solver", "nfe", "guidance"),
   *("seed", "shard_size"),
 )
+
+
+_NAME = {"name": str}
+_HOLDS = {
+  **dict.fromkeys(("workdir", "ema", "solver", "parameters"), str),
+  **dict.fromkeys(("num", "nfe", "shard_size"), Count),
+  **dict.fromkeys(("step", "seed", "num_classes"), Natural),
+  "shape": [Count],
+  "guidance": Finite,
+  "grid": _NAME,
+  "config": {"data": _NAME, "sample": {"grid": _NAME}},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Pairs(ShardFolder):
   FILE: ClassVar[str] = "pairs.json"
   COMMAND: ClassVar[str] = "pairs"
   FLAGS: ClassVar[tuple[str, ...]] = _FLAGS
-  NEEDS: ClassVar[tuple[str, ...]] = (*_FLAGS, "parameters", "config", "shape")
+  HOLDS: ClassVar[Mapping[str, Any]] = _HOLDS
   ARRAYS: ClassVar[tuple[str, ...]] = ("noise", "data")
 
   @staticmethod
@@ -116,8 +129,8 @@ class Pairs(ShardFolder):
     """
     self.check_complete(self.files)
     self.check_unchanged(self.files.names)
-    count, classes = len(self.files.spans), self.description["num_classes"]
-    rows = np.concatenate([self._read(i) for i in range(count)])
+    classes = self.description["num_classes"]
+    rows = np.concatenate([self._read(i) for i in range(self.files.count)])
     return from_arrays(
       rows["data"],
       rows["label"] if classes else None,
@@ -127,7 +140,7 @@ class Pairs(ShardFolder):
     )
 
   def _read(self, shard: int) -> np.ndarray:
-    path, (start, stop) = self.files.path(shard), self.files.spans[shard]
+    path, (start, stop) = self.files.path(shard), self.files.span(shard)
     try:
       reader = ArrayRecordReader(str(path))
       records = b"".join(reader.read_all())

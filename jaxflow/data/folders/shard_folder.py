@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import json
 import pathlib
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -11,7 +12,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from jaxflow.errors import UsageError
-from jaxflow.files import SUMS, changed_file, probe, replace_file, writing
+from jaxflow.files import (
+  SUMS,
+  changed_file,
+  probe,
+  read_json,
+  reading,
+  replace_file,
+  writing,
+)
 from jaxflow.parallel import processes
 
 
@@ -26,7 +35,7 @@ class ShardFolder(abc.ABC):
     FILE: Name of the JSON file with the description.
     COMMAND: Command of jaxflow that makes such folders.
     FLAGS: Fields that are flags of the command, in the order of a command.
-    NEEDS: Names without which a description is not valid.
+    HOLDS: What a description must hold, as `files.checked` takes it.
     ARRAYS: Names of the arrays of a row, all of the description's `shape`.
     folder: The folder.
     description: Contents of the JSON file.
@@ -35,7 +44,7 @@ class ShardFolder(abc.ABC):
   FILE: ClassVar[str]
   COMMAND: ClassVar[str]
   FLAGS: ClassVar[tuple[str, ...]]
-  NEEDS: ClassVar[tuple[str, ...]]
+  HOLDS: ClassVar[Mapping[str, Any]]
   ARRAYS: ClassVar[tuple[str, ...]]
 
   folder: pathlib.Path
@@ -84,25 +93,19 @@ class ShardFolder(abc.ABC):
   @classmethod
   def open(cls, folder: pathlib.Path) -> Self:
     """Read the description; raise UsageError if the folder has no valid one."""
+    where = f"folder={str(folder)!r}: {cls.FILE}"
     try:
-      description = json.loads((folder / cls.FILE).read_text())
-      missing = set(cls.NEEDS) - set(description)
-      if missing:
-        raise ValueError(f"{min(missing)!r} is absent")
+      with reading(where, "restore it from a copy, or give another folder"):
+        description = read_json(folder / cls.FILE, dict(cls.HOLDS))
     except (FileNotFoundError, NotADirectoryError) as error:
       raise UsageError(
         f"folder={str(folder)!r} holds no {cls.FILE}: give a folder that "
         f"`jaxflow {cls.COMMAND}` has made"
       ) from error
-    except (OSError, ValueError, TypeError) as error:
-      raise UsageError(
-        f"folder={str(folder)!r}: {cls.FILE} cannot be read ({error}): restore "
-        "it from a copy, or give another folder"
-      ) from error
     if changed_file(folder, [cls.FILE]):
       raise UsageError(
-        f"folder={str(folder)!r}: {cls.FILE} differs from {SUMS}: restore it "
-        "from a copy, or delete its lines there if the change is yours"
+        f"{where} differs from {SUMS}: restore it from a copy, or delete its "
+        "lines there if the change is yours"
       )
     return cls(folder, description)
 
@@ -152,10 +155,10 @@ class ShardFolder(abc.ABC):
 
   def check_complete(self, files: "ShardFiles", of: str = "") -> None:
     """Raise UsageError if shards are missing; `of` says which ones."""
-    count, missing = len(files.spans), len(files.missing())
-    if missing:
+    there = files.there()
+    if there < files.count:
       raise UsageError(
-        f"folder={str(self.folder)!r}: {count - missing} of {count} shards{of} "
+        f"folder={str(self.folder)!r}: {there} of {files.count} shards{of} "
         f"are there; go on with: {self.command()}"
       )
 
@@ -192,15 +195,19 @@ class ShardFiles:
   size: int
 
   @property
-  def spans(self) -> list[tuple[int, int]]:
-    """First row of every shard, and the row after its last.
+  def count(self) -> int:
+    """Number of shards; there may be too many for a list of them."""
+    return -(-self.num // self.size)
+
+  def span(self, shard: int) -> tuple[int, int]:
+    """Return the first row of a shard, and the row after its last.
 
     Example:
-      >>> ShardFiles(pathlib.Path(), "train", ".npy", 5, 2).spans
-      [(0, 2), (2, 4), (4, 5)]
+      >>> ShardFiles(pathlib.Path(), "train", ".npy", 5, 2).span(2)
+      (4, 5)
     """
-    starts = range(0, self.num, self.size)
-    return [(start, min(start + self.size, self.num)) for start in starts]
+    start = shard * self.size
+    return start, min(start + self.size, self.num)
 
   def path(self, shard: int) -> pathlib.Path:
     """Return the path of a shard.
@@ -209,17 +216,23 @@ class ShardFiles:
       >>> str(ShardFiles(pathlib.Path(), "train", ".npy", 5, 2).path(1))
       'train-00001-of-00003.npy'
     """
-    number = f"{shard:05d}-of-{-(-self.num // self.size):05d}"
+    number = f"{shard:05d}-of-{self.count:05d}"
     return self.folder / f"{self.prefix}-{number}{self.suffix}"
 
   @property
   def names(self) -> list[str]:
     """Names of all shards."""
-    return [self.path(i).name for i in range(len(self.spans))]
+    return [self.path(i).name for i in range(self.count)]
 
-  def missing(self) -> list[int]:
-    """Return the numbers of the shards that are not there."""
-    return [i for i in range(len(self.spans)) if not self.path(i).exists()]
+  def there(self) -> int:
+    """Return how many shards are there."""
+    name = re.compile(rf"{self.prefix}-(\d+)-of-\d+{re.escape(self.suffix)}")
+    found = (name.fullmatch(path.name) for path in self.folder.glob("*"))
+    numbers = {int(match[1]): match[0] for match in found if match}
+    return sum(
+      number < self.count and self.path(number).name == text
+      for number, text in numbers.items()
+    )
 
   def check(self, shard: int) -> None:
     """Raise RunError before long work if a shard cannot be written."""

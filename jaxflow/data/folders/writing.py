@@ -46,34 +46,35 @@ def write_missing_shards(
   devices do not divide it. `write(shard, arrays)` writes one shard. `unit`
   names the rows, in the plural. Return False after an interruption.
   """
-  spans = files.spans
-  todo = processes.of_main(processes.together(files.missing))
-  if not todo:
+  there = processes.of_main(processes.together(files.there))
+  if there == files.count:
     log(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True
-  processes.once(lambda: files.check(todo[0]))
-  size = min(batch_size, max(stop - start for start, stop in spans))
+  size = min(batch_size, files.size, files.num)
   size += -size % devices
   with processes.interruption() as interrupted:
-    for done, shard in enumerate(todo, 1):
-      began, (start, stop) = time.perf_counter(), spans[shard]
+    for shard in range(files.count):
+      if processes.of_main(files.path(shard).exists()):
+        continue
+      processes.once(functools.partial(files.check, shard))
+      began, (start, stop) = time.perf_counter(), files.span(shard)
       parts: list[Any] = []
       for first in range(start, stop, size):
         if interrupted():
           log(
-            f"interrupted: {len(spans) - len(files.missing())} of "
-            f"{len(spans)} shards are in {files.folder}; the same command "
-            "goes on from there"
+            f"interrupted: {there} of {files.count} shards are in "
+            f"{files.folder}; the same command goes on from there"
           )
           return False
         parts.append([x[: stop - first] for x in make(first, size)])
       arrays = [np.concatenate(x) for x in zip(*parts, strict=True)]
       processes.once(functools.partial(write, shard, arrays))
+      there += 1
       pace = (time.perf_counter() - began) / (stop - start)
-      left = sum(b - a for a, b in (spans[i] for i in todo[done:]))
+      left = min((files.count - there) * files.size, files.num - stop)
       minutes, seconds = divmod(round(pace * left), 60)
       log(
-        f"shard {shard + 1}/{len(spans)}: {stop - start:,} {unit}, "
+        f"shard {shard + 1}/{files.count}: {stop - start:,} {unit}, "
         f"{1 / pace:,.0f} {unit}/s  ETA {minutes}:{seconds:02d}"
       )
   return True
