@@ -191,7 +191,7 @@ def chaos(folder: pathlib.Path, kills: int, seed: int) -> list[dict]:
   assert f"resumed at step {plan.steps}" in out, out
   plan.finish("alone", steps=more)
   rows.append(compare(plan, "moved", "alone", exact=False))
-  few = min(kills, len(HOWS))
+  few = min(kills // 3, len(HOWS))
   for method in others:
     rows += killed(Plan(folder, method, few * STEPS_PER_KILL), few, generator)
   rows += [
