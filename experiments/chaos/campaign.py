@@ -321,6 +321,8 @@ def write(cases: list[inputs.Case], arguments: argparse.Namespace) -> None:
     "jax": jax.__version__,
     "python": platform.python_version(),
     "machine": f"{os.cpu_count()} CPU cores",
+    # Fewer than the command asks for where it was interrupted.
+    "inputs": len(cases),
     "seconds_for_each": SECONDS,
     "by_command": counted(cases, "command"),
     "by_kind": counted(cases, "kind"),
