@@ -5,13 +5,16 @@ program starts, between two steps, in the middle of a save, with SIGKILL or
 SIGTERM. Then come damages: a checkpoint cut short, one deleted, a full disk.
 At the end every array, the position in the data and every logged number must
 be those of an uninterrupted run, bit for bit; on another number of devices,
-to rounding. `--workdir` keeps the runs.
+to rounding. Other methods are killed less often. At last `sample` and
+`evaluate` are killed while they read a run, and a run that is being trained is
+given to a second training. `--workdir` keeps the runs.
 """
 
 import argparse
 import csv
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,6 +37,7 @@ from rich.table import Table
 
 import jaxflow
 from jaxflow.parallel import sharding
+from jaxflow.runs.pair_generation import PairOptions, make_pairs
 from jaxflow.runs.restoring import load
 from jaxflow.training.checkpoints import saved_steps
 
@@ -43,6 +48,22 @@ DEVICES = 4
 EVERY = 100
 STEPS_PER_KILL = 300
 HOWS = ("kill", "kill", "term", "save", "start")
+# The methods, and the flags that they need: the first has every incident.
+RUNS = {
+  "consistency_distillation": ["--config.teacher.workdir={}/teacher"],
+  "mean_flow": [],
+  "consistency_trajectory": [
+    "--config.teacher.workdir={}/denoiser",
+    "--config.teacher.init_student=False",
+    "--config.times.solver_steps=1",
+    "--config.discriminator.network.name=conv",
+    "--config.discriminator.network.width=16",
+  ],
+  "reflow": [
+    "--config.data.pairs={}/pairs",
+    "--config.init.workdir={}/teacher",
+  ],
+}
 RESULTS = HERE / "results"
 # What the clock says differs from run to run.
 TIMED = ("samples_per_second", "seconds", "data_wait")
@@ -53,30 +74,41 @@ class Plan:
   """A run of so many steps, on so many devices.
 
   Attributes:
-    folder: Where runs and compiled programs go.
+    root: Where teachers, pairs and compiled programs are.
+    method: The method.
     steps: Steps of the run.
   """
 
-  folder: pathlib.Path
+  root: pathlib.Path
+  method: str
   steps: int
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """Where the runs of the method go."""
+    return self.root / self.method
 
   def start(self, name: str, *, steps: int = 0, devices: int = DEVICES):
     """Start `jaxflow train`, or go on; return the process."""
-    command = [
-      *(sys.executable, "-m", "jaxflow", "train"),
-      f"--config={CONFIG}:consistency_distillation",
+    return self.command(
+      "train",
+      f"--config={CONFIG}:{self.method}",
       f"--workdir={self.folder / name}",
-      f"--config.teacher.workdir={self.folder / 'teacher'}",
+      *(flag.format(self.root) for flag in RUNS[self.method]),
       f"--config.train.steps={steps or self.steps}",
       "--config.train.steps_per_dispatch=10",
       f"--config.train.log_every={EVERY}",
       "--config.train.sample_every=0",
       f"--config.checkpoint.every={EVERY}",
       "--config.optimizer.schedule=constant",
-    ]
+      devices=devices,
+    )
+
+  def command(self, *arguments: str, devices: int = DEVICES):
+    """Start a command of jaxflow; return the process."""
     with self.log.open("w") as file:
       return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "jaxflow", *arguments],
         env=self.environment(devices),
         stdout=file,
         stderr=subprocess.STDOUT,
@@ -98,7 +130,7 @@ class Plan:
     return os.environ | {
       "JAX_PLATFORMS": "cpu",
       "XLA_FLAGS": flags,
-      "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
+      "JAX_COMPILATION_CACHE_DIR": str(self.root / "xla"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
@@ -146,9 +178,32 @@ def chaos(folder: pathlib.Path, kills: int, seed: int) -> list[dict]:
   """Run everything; return one row an incident and one a comparison."""
   folder.mkdir(parents=True, exist_ok=True)
   generator = random.Random(seed)
-  plan = Plan(folder, kills * STEPS_PER_KILL)
-  teach(plan)
-  print("uninterrupted run", flush=True)
+  first, *others = RUNS
+  plan = Plan(folder, first, kills * STEPS_PER_KILL)
+  teach(folder)
+  rows = killed(plan, kills, generator)
+  rows.append(disk_full(plan))
+  # Another number of devices goes on from the middle.
+  shutil.copytree(plan.folder / "killed", plan.folder / "moved")
+  # Few steps: rounding grows with each.
+  more = plan.steps + 20
+  out = plan.finish("moved", steps=more, devices=DEVICES // 2)
+  assert f"resumed at step {plan.steps}" in out, out
+  plan.finish("alone", steps=more)
+  rows.append(compare(plan, "moved", "alone", exact=False))
+  few = min(kills // 3, len(HOWS))
+  for method in others:
+    rows += killed(Plan(folder, method, few * STEPS_PER_KILL), few, generator)
+  rows += [
+    reading(plan, name, few, generator) for name in ("sample", "evaluate")
+  ]
+  return [*rows, twice(plan)]
+
+
+def killed(plan: Plan, kills: int, generator: random.Random) -> list[dict]:
+  """Kill a run and damage its checkpoints; compare it with one left alone."""
+  plan.folder.mkdir()
+  print(f"{plan.method}: uninterrupted run", flush=True)
   plan.finish("alone")
   rows = []
   for number in range(kills):
@@ -159,24 +214,20 @@ def chaos(folder: pathlib.Path, kills: int, seed: int) -> list[dict]:
     print(describe(rows[-1]), flush=True)
   plan.finish("killed")
   rows.append(compare(plan, "killed", "alone", exact=True))
-  rows.append(disk_full(plan))
-  # Another number of devices goes on from the middle.
-  shutil.copytree(folder / "killed", folder / "moved")
-  # Few steps: rounding grows with each.
-  more = plan.steps + 20
-  out = plan.finish("moved", steps=more, devices=DEVICES // 2)
-  assert f"resumed at step {plan.steps}" in out, out
-  plan.finish("alone", steps=more)
-  rows.append(compare(plan, "moved", "alone", exact=False))
   return rows
 
 
-def teach(plan: Plan) -> None:
-  """Train the teacher of all runs."""
-  print("teacher", flush=True)
-  config = jaxflow.preset(f"{CONFIG}:flow_matching")
-  config.train.steps = 200
-  jaxflow.train(config, plan.folder / "teacher", log=lambda line: None)
+def teach(folder: pathlib.Path) -> None:
+  """Train the teachers of all runs, and make pairs."""
+  print("teachers", flush=True)
+  for name, method in (("teacher", "flow_matching"), ("denoiser", "denoising")):
+    config = jaxflow.preset(f"{CONFIG}:{method}")
+    config.train.steps = 200
+    jaxflow.train(config, folder / name, log=lambda line: None)
+  options = PairOptions(num=2048, nfe=4)
+  make_pairs(
+    folder / "teacher", folder / "pairs", options, log=lambda line: None
+  )
 
 
 def kill(plan: Plan, number: int, generator: random.Random) -> dict:
@@ -203,6 +254,7 @@ def kill(plan: Plan, number: int, generator: random.Random) -> dict:
   expected = 0 if how == "term" else -signal.SIGKILL
   assert process.returncode == expected, out
   return {
+    "method": plan.method,
     "incident": how,
     "after_seconds": round(time.perf_counter() - began, 2),
     "resumed_at": before,
@@ -250,6 +302,7 @@ def damaged(plan: Plan, damage: Callable[[pathlib.Path], None]) -> dict:
   assert f"{steps[-1]} cannot be read" in out, out
   assert f"resumed at step {steps[-2]}" in out, out
   return {
+    "method": plan.method,
     "incident": damage.__name__.replace("_", " "),
     "resumed_at": steps[-2],
     "saved_step": plan.step("killed"),
@@ -263,7 +316,11 @@ def disk_full(plan: Plan) -> dict:
   place.mkdir()
   mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
   if subprocess.run(mount, capture_output=True, check=False).returncode:
-    return {"incident": "disk full", "result": "not run: no right to mount"}
+    return {
+      "method": plan.method,
+      "incident": "disk full",
+      "result": "not run: no right to mount",
+    }
   try:
     ballast = place / "ballast"
     ballast.write_bytes(b"0" * 2**20 * 3)
@@ -284,7 +341,83 @@ def disk_full(plan: Plan) -> dict:
     "incident": "disk full",
     "exit_code": code,
     "saved_step": step,
-    "message": message.replace(str(plan.folder), "FOLDER"),
+    "message": message.replace(str(plan.root), "FOLDER"),
+  }
+
+
+def reading(
+  plan: Plan, name: str, kills: int, generator: random.Random
+) -> dict:
+  """Kill a command that reads a run; then let it end, as on a copy."""
+  place, copy = (plan.folder / folder for folder in ("moved", "copy"))
+  flags = ["--nfe=1,2", "--config.evaluation.num=4000"]
+  answers, before = [], hashes(place)
+  if name == "sample":
+    flags = ["--num=100000", "--nfe=2", f"--out={plan.folder / 'samples.npz'}"]
+  seconds = 0.0
+  shutil.copytree(place, copy)
+  for folder, number in ((copy, 0), (place, kills)):
+    for _ in range(number):
+      process = plan.command(name, f"--workdir={folder}", *flags)
+      time.sleep(generator.uniform(0, seconds))
+      process.kill()
+      plan.ended(process)
+    began = time.perf_counter()
+    process = plan.command(name, f"--workdir={folder}", *flags)
+    out = plan.ended(process)
+    assert process.returncode == 0, out
+    seconds = time.perf_counter() - began
+    answers.append(answer(plan, name, folder))
+  same = answers[0] == answers[1]
+  kept = hashes(place) == before
+  assert same and kept, (name, same, kept)
+  shutil.rmtree(copy)
+  row = {"method": plan.method, "incident": f"{kills} kills of {name}"}
+  print(describe(row), flush=True)
+  return row | {"bit_identical": same, "run_unchanged": kept}
+
+
+def answer(plan: Plan, name: str, folder: pathlib.Path) -> Any:
+  """Return what a reader of a run has found, and remove samples."""
+  if name == "evaluate":
+    rows = json.loads((folder / "evaluation.json").read_text())["rows"]
+    return [row["scores"] for row in rows]
+  path = plan.folder / "samples.npz"
+  with np.load(path) as file:
+    found = {key: file[key].tobytes() for key in file.files}
+  path.unlink()
+  return found
+
+
+def hashes(workdir: pathlib.Path) -> dict[pathlib.Path, str]:
+  """Return the hashes of a run's config and checkpoints."""
+  files = [workdir / "config.json", *(workdir / "checkpoints").rglob("*")]
+  read = {file: file.read_bytes() for file in files if file.is_file()}
+  return {file: hashlib.sha256(data).hexdigest() for file, data in read.items()}
+
+
+def twice(plan: Plan) -> dict:
+  """Start a second training in the folder of one that goes on."""
+  before = plan.step("moved")
+  steps = before + 10 * STEPS_PER_KILL
+  log = plan.log.with_name("first.txt")
+  first = plan.start("moved", steps=steps)
+  while plan.step("moved") == before and first.poll() is None:
+    time.sleep(0.05)
+  plan.log.rename(log)
+  second = plan.start("moved", steps=steps)
+  message = plan.ended(second).strip()
+  first.send_signal(signal.SIGTERM)
+  first.wait()
+  assert first.returncode == 0, log.read_text()
+  assert second.returncode == 2, message
+  assert "is being trained by another process" in message, message
+  return {
+    "method": plan.method,
+    "incident": "two trainings in one folder",
+    "exit_code": second.returncode,
+    "message": message.splitlines()[-1].replace(str(plan.root), "FOLDER"),
+    "saved_step": plan.step("moved"),
   }
 
 
@@ -306,6 +439,7 @@ def compare(plan: Plan, name: str, other: str, *, exact: bool) -> dict:
   moments = {k: v for k, v in far.items() if k.startswith("opt_state")}
   others = {k: v for k, v in far.items() if k not in moments}
   row = {
+    "method": plan.method,
     "incident": f"{name} against {other}",
     "arrays": len(pairs),
     "bit_identical": same,
@@ -348,10 +482,11 @@ def describe(row: dict) -> str:
 
 def show(rows: list[dict]) -> None:
   """Print the table."""
-  table = Table("incident", "what was seen")
+  table = Table("method", "incident", "what was seen")
   for row in rows:
-    rest = {k: v for k, v in row.items() if k != "incident"}
-    table.add_row(row["incident"], describe(rest))
+    rest = dict(row)
+    first = rest.pop("method"), rest.pop("incident")
+    table.add_row(*first, describe(rest))
   Console(width=100).print(table)
 
 
