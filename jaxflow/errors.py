@@ -14,6 +14,7 @@ __all__ = [
   "did_you_mean",
   "inside",
   "named",
+  "option_of",
 ]
 
 # Begins an error of another process of a job.
@@ -86,6 +87,17 @@ def inside(section: str) -> Iterator[None]:
   """
   with _renamed(r"[\w.]+(?==)", lambda name: f"{section}.{name}"):
     yield
+
+
+@contextlib.contextmanager
+def option_of(place: str) -> Iterator[None]:
+  """Raise a UsageError of a section where a function refuses an option."""
+  try:
+    yield
+  except UsageError:  # It names the option by itself.
+    raise
+  except ValueError as error:
+    raise UsageError(f"{place}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -155,8 +155,10 @@ def changed_file(
   A file without an entry passes, as earlier versions wrote it; one that was
   written twice has two.
   """
-  sums = folder / SUMS
-  text = sums.read_text(errors="replace") if sums.exists() else ""
+  sums, text = folder / SUMS, ""
+  if sums.exists():
+    with reading(sums, "delete it: a folder without it is read unchecked"):
+      text = sums.read_text(errors="replace")
   entries = set(re.findall("^([0-9a-f]{64})  (.+)$", text, re.MULTILINE))
   listed = {name for _, name in entries}
   wanted = sorted(listed if names is None else listed & {*names})
@@ -215,7 +217,8 @@ def reading(where: object, remedy: str) -> Iterator[None]:
   except (FileNotFoundError, NotADirectoryError):
     raise
   except DAMAGE as error:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or str(error)
+    reason = " ".join(said.split()) or type(error).__name__
     raise UsageError(f"{where} cannot be read ({reason}): {remedy}") from error
 
 
@@ -255,6 +258,9 @@ def checked(value: Any, kind: Any, place: str = "") -> Any:
   outer = typing.get_origin(plain) or plain
   if isinstance(fields, dict | list):
     outer = type(fields)
+  if outer is typing.Literal and value not in inner:
+    choices = ", ".join(map(repr, inner))
+    raise ValueError(f"{place}={reprlib.repr(value)}: choose one of {choices}")
   for limit in (_KINDS.get(outer), *getattr(kind, "__metadata__", ())):
     if isinstance(limit, Range) and not limit.allows(value):
       given = " is absent" if value is None else f"={reprlib.repr(value)}"

@@ -11,8 +11,8 @@ asks for marks, and need not know a name:
 import dataclasses
 import functools
 import inspect
-import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -27,13 +27,16 @@ class Range:
   allows: Callable[[Any], bool]
 
 
+# A whole number may be larger than floats.
+_MOST = sys.float_info.max
 COUNT = Range("1 or more", lambda x: x >= 1)
-AMOUNT = Range("a finite number, 0 or more", lambda x: 0 <= x < math.inf)
-FINITE = Range("a finite number", math.isfinite)
-POSITIVE = Range("a finite number above 0", lambda x: 0 < x < math.inf)
+AMOUNT = Range("a finite number, 0 or more", lambda x: 0 <= x <= _MOST)
+FINITE = Range("a finite number", lambda x: -_MOST <= x <= _MOST)
+POSITIVE = Range("a finite number above 0", lambda x: 0 < x <= _MOST)
 SHARE = Range("a share from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = Range("0 or more, below 1", lambda x: 0 <= x < 1)
-FINITE = Range("a finite number", math.isfinite)
+# Layers are made one by one.
+LAYERS = Range("1 to 10000", lambda x: 1 <= x <= 10_000)
 # Network calls of a sample; XLA must hold a time for each.
 CALLS = Range(
   "a whole number, at least 1, at most 1000000",
@@ -44,7 +47,7 @@ SEED = Range(
   "a whole number from 0 to 4294967295",
   lambda x: isinstance(x, numbers.Integral) and 0 <= int(x) < 2**32,
 )
-AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x < math.inf)
+AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x <= _MOST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,7 @@ Amount = Annotated[float, AMOUNT]
 AtLeastOne = Annotated[float, AT_LEAST_ONE]
 BelowOne = Annotated[float, BELOW_ONE]
 Finite = Annotated[float, FINITE]
+Layers = Annotated[int, LAYERS]
 Natural = Annotated[int, AMOUNT]
 Positive = Annotated[float, POSITIVE]
 Seed = Annotated[int, SEED]

@@ -106,14 +106,14 @@ def test_pairs_of_a_description(folder, tmp_path):
 
 def test_shards_are_counted_by_what_is_there(tmp_path):
   files = ShardFiles(tmp_path, "train", ".npy", HUGE, 2)
-  assert files.count == HUGE // 2 and files.there() == 0
+  assert files.count == HUGE // 2 and files.found() == []
   for shard in (0, 3):
     files.path(shard).write_text("")
   # Of another number of shards, of another split, and a draft.
   for name in ("train-00000-of-00002.npy", "test-00000-of-00001.npy", "a"):
     (tmp_path / name).write_text("")
   files.path(5).with_name(f".{files.path(5).name}.1.tmp").write_text("")
-  assert files.there() == 2
+  assert len(files.found()) == 2
   assert files.span(files.count - 1) == (HUGE - 2, HUGE)
 
 
@@ -127,17 +127,23 @@ def test_missing_shards_are_made_one_by_one(tmp_path):
     files.path(shard).write_text("")
 
   options = {"batch_size": 64, "devices": 1, "unit": "rows"}
+  seen = []
   for _ in range(2):
     assert write_missing_shards(
       files,
       lambda first, size: [np.arange(first, first + size)],
       write,
       log=lines.append,
+      check=lambda names: seen.append(sorted(names)),
       **options,
     )
   assert made == [(0, [0, 1]), (2, [4, 5]), (3, [6])]
   assert [line.split(":")[0] for line in lines[:3]] == [
     *("shard 1/4", "shard 3/4", "shard 4/4")
+  ]
+  assert seen == [
+    ["train-00001-of-00004.npy"],
+    [files.path(shard).name for shard in range(4)],
   ]
   assert "nothing to do" in lines[3] and lines[2].endswith("ETA 0:00")
 

@@ -340,7 +340,7 @@ def test_arrays_of_a_stranger_unpickle_nothing(tmp_path):
 def test_shards_of_a_stranger_unpickle_nothing(tmp_path):
   flag = tmp_path / "flag"
   latents = {
-    **dict.fromkeys(jdata.LatentFolder.NEEDS),
+    **dict.fromkeys(jdata.LatentFolder.HOLDS),
     **{"shape": [1], "num_classes": 0, "counts": {"train": 1, "test": 0}},
     **{"shard_size": 1, "dtype": "O", "data": "x", "autoencoder": "y"},
   }
@@ -349,7 +349,7 @@ def test_shards_of_a_stranger_unpickle_nothing(tmp_path):
   with pytest.raises(UsageError, match="is damaged"):
     folder.memory_map("train", 0)
   pairs = {
-    **dict.fromkeys(jdata.Pairs.NEEDS),
+    **dict.fromkeys(jdata.Pairs.HOLDS),
     **{"shape": [1], "num_classes": 0, "num": 1, "shard_size": 1},
     **{"dtype": "O", "grid": {"name": "uniform"}, "workdir": "x"},
     "config": {"sample": {"grid": {"name": "uniform"}}},
@@ -371,6 +371,6 @@ def write_record(path, record):
 
 def test_commands_in_messages_are_quoted(tmp_path):
   """Whoever copies the command of a message runs that command alone."""
-  values = {**dict.fromkeys(jdata.LatentFolder.NEEDS), "data": "x; touch flag"}
+  values = {**dict.fromkeys(jdata.LatentFolder.HOLDS), "data": "x; touch flag"}
   folder: ShardFolder = jdata.LatentFolder(tmp_path, values)
   assert "'--data=x; touch flag'" in folder.command()

@@ -99,14 +99,15 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
       delattr(values, name)
   given = _with_values(arguments, values)
   _check_fixed(command, given)
+  takes = command.takes_config or command.changes
+  changes = [x for x in given if takes and re.match(r"--config([=.]|$)", x)]
+  _read_plain([x for x in given if x not in changes], values)
   if command.takes_config:
     from jaxflow.config.flags import parse
 
-    config = parse(given, values)
+    config = parse(changes)
     _finish(command, values)
     return config
-  changes = [x for x in given if command.changes and x.startswith("--config")]
-  _read_plain([x for x in given if x not in changes], values)
   _finish(command, values)
   if not changes:
     return None

@@ -12,6 +12,7 @@ from jaxflow.compilation.chips import GIB, Chip
 from jaxflow.compilation.collectives import Collective, collectives
 from jaxflow.compilation.hlo import Module
 from jaxflow.compilation.loops import executions, matmul_flops
+from jaxflow.errors import option_of
 from jaxflow.types import PyTree
 
 _TOO_LARGE = re.compile(
@@ -118,7 +119,8 @@ def compile_program(
   """
   resident = {k: _bytes_per_device(v) for k, v in program.resident.items()}
   start = time.perf_counter()
-  traced = program.function.trace(*program.arguments)
+  with option_of(program.name):
+    traced = program.function.trace(*program.arguments)
   platforms = {} if chip is None else {"lowering_platforms": ("tpu",)}
   lowered = traced.lower(**platforms)
   middle, busy = time.perf_counter(), time.process_time()

@@ -71,7 +71,7 @@ def load_config(workdir: pathlib.Path) -> Config:
       values = read_json(workdir / "config.json", dict, _distrusted)
       config = versions.upgraded(values)
       limits.check_limits(config)
-      if config.model.name != "given":
+      if values["model"]["name"] != "given":
         plans.make_plan(config)  # Says what does not fit.
     for note in versions.notes(values, config):
       _warn_once(f"{workdir / 'config.json'}: {note}")

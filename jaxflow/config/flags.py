@@ -30,11 +30,8 @@ _WRITTEN = {
 }
 
 
-def parse(arguments: list[str], values: flags.FlagValues) -> Config:
-  """Return the locked config of `--config=CONFIG:METHOD` and its overrides.
-
-  The other arguments are the flags that `values` defines, parsed in place.
-  """
+def parse(arguments: Sequence[str]) -> Config:
+  """Return the locked config of `--config=CONFIG:METHOD` and its overrides."""
   chosen = [a for a in arguments if a.split("=")[0] == "--config"]
   if not chosen or "=" not in chosen[-1]:
     raise UsageError(
@@ -43,7 +40,7 @@ def parse(arguments: list[str], values: flags.FlagValues) -> Config:
     )
   config = load_file(chosen[-1].split("=", 1)[1])
   rest = [a for a in arguments if a.split("=")[0] != "--config"]
-  return _override(config, rest, values)
+  return _override(config, rest)
 
 
 def config_of_run(
@@ -65,36 +62,33 @@ def config_of_run(
       )
   config = load_config(workdir)
   config.unlock()
-  return _override(config, list(given), flags.FlagValues())
+  return _override(config, list(given))
 
 
-def _override(
-  config: Config, rest: list[str], values: flags.FlagValues
-) -> Config:
+def _override(config: Config, rest: list[str]) -> Config:
   """Change the fields of a config that arguments name; return it locked."""
   _take_components(config, rest)
   fields = flatten(config.to_dict())
   for argument in rest:
     name, _, value = argument.partition("=")
     field = name.removeprefix("--config.")
-    if field == name:
-      continue
     if field not in fields:
       raise UsageError(_unknown_field(field, fields))
+    if field == "data.stored_dir":
+      raise UsageError(f"{name}: a run notes it; give --config.data.data_dir")
     if not value and not ("=" in argument and isinstance(fields[field], str)):
       raise UsageError(f"{name} has no value: write {name}=VALUE")
     if field == "method" and value != config.method:
       raise UsageError(f"{name}={value}: give --config=NAME:{value}")
   argv = ["jaxflow", *rest]
   try:
+    values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
       "config", config, flag_values=values, sys_argv=argv
     )
-    extra = values(argv)
+    values(argv)
   except (flags.Error, TypeError, ValueError) as error:
     raise UsageError(_wrong_value(str(error), rest, fields)) from error
-  if len(extra) > 1:
-    raise UsageError(f"{extra[1]!r} is no flag: write --name=value")
   _check_tuples(fields, flatten(config.to_dict()))
   return config.lock()
 

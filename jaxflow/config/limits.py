@@ -17,6 +17,7 @@ from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError, check_range, inside
 from jaxflow.files import NO_URL, URL, checked
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
+from jaxflow.training.optimizers import OptimizerOptions
 
 # The number of a sample is a word of 32 bits.
 _SAMPLES = Range(f"4 to {2**32}", lambda x: 4 <= x <= 2**32)
@@ -48,13 +49,14 @@ _AMOUNTS = (
   *("data.ram_gib", "data.threads", "train.sample_every"),
   "train.schedule_steps",
   *("checkpoint.keep_every", "evaluation.during.every"),
+  *("sample.guidance_start", "sample.guidance_end"),
 )
-_FINITE = (
-  *("sample.guidance", "sample.guidance_start", "sample.guidance_end"),
-  "teacher.guidance",
-)
+_FINITE = ("sample.guidance", "teacher.guidance")
 LIMITS = {
   "seed": options.SEED,
+  "data.shape": Range(
+    "whole numbers, each 1 or more", lambda x: x and min(x) >= 1
+  ),
   **dict.fromkeys(_COUNTS, COUNT),
   **dict.fromkeys(_AMOUNTS, AMOUNT),
   **dict.fromkeys(_FINITE, options.FINITE),
@@ -90,11 +92,20 @@ def check_limits(config: Config) -> None:
     _check_options(at(config, field).to_dict(), maker, field)
     for name, limit in options.marked(maker, Range).items():
       limits[f"{field}.{name}"] = limit
+  for field, value in values.items():
+    if isinstance(value, int) and abs(value) >= 2**63:
+      raise UsageError(f"{field}={value}: give a number of 64 bits")
   for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})
+  for section in ("optimizer", "discriminator.optimizer"):
+    if f"{section}.name" in values:
+      with inside(section):
+        OptimizerOptions(**at(config, section).to_dict())
   for field, value in values.items():
-    if isinstance(value, str) and URL.match(value):
+    # What another machine has stored is opened where it may be only.
+    place = isinstance(value, str) and field != "data.stored_dir"
+    if place and URL.match(value):
       raise UsageError(f"{field}={value!r}: {NO_URL}")
     for x in value if isinstance(value, list) else [value]:
       if isinstance(x, float) and math.isnan(x):

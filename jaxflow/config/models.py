@@ -9,7 +9,7 @@ from typing import Any, get_args
 from jaxflow import options, paths, solvers
 from jaxflow.config import registry
 from jaxflow.config.components import Config, method_of, schedule_steps
-from jaxflow.errors import UsageError, inside
+from jaxflow.errors import UsageError, inside, option_of
 from jaxflow.methods import Method
 from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
@@ -48,11 +48,9 @@ def make_model(
   path = registry.make("path", config.path, field="path")
   context = context_of(config, method, path)
   raw = _network(config) if network is None else network
+  wrapped = config.get("parameterization", {"name": "raw"})
   wrap = registry.make(
-    "parameterization",
-    config.get("parameterization", {"name": "raw"}),
-    field="parameterization",
-    path=path,
+    "parameterization", wrapped, field="parameterization", path=path
   )
   own = method.loss
   solver = _solver(config)
@@ -60,7 +58,7 @@ def make_model(
     name=config.method,
     method=method,
     path=path,
-    network=_wrapped(raw, wrap),
+    network=_wrapped(raw, wrap, wrapped["name"]),
     shape=tuple(config.data.shape),
     num_classes=config.data.num_classes,
     loss_options={},
@@ -75,7 +73,7 @@ def make_model(
     dropout_option=next(iter(options.marked(own, options.DropsLabels)), ""),
     guidance_input=bool(config.model.get("guidance_inputs", False)),
     block=options.value(own, options.RowBlock, config.loss),
-    parameterization=config.get("parameterization", {}).get("name", "raw"),
+    parameterization=wrapped["name"],
     identity=_identity(config, method, path),
     options=config.model.to_dict(),
   )
@@ -154,8 +152,12 @@ def _network(config: Config) -> Network:
   )
 
 
-def _wrapped(network: Network, wrap: Callable[[ModelFn], ModelFn]) -> Network:
+def _wrapped(
+  network: Network, wrap: Callable[[ModelFn], ModelFn], name: str
+) -> Network:
   """Return a network whose `apply` is wrapped, whatever its parameters."""
+  with option_of(f"parameterization.name={name!r}"):
+    wrap(functools.partial(network.apply, None))  # It may refuse the path.
 
   def apply(params, xt, t, s, cond, key=None):
     model_fn = functools.partial(network.apply, params, key=key)

@@ -213,9 +213,15 @@ def _interval(config: Config, model: Model) -> tuple[float, float] | None:
   low, high = sample.guidance_start, sample.guidance_end
   if low is None and high is None:
     return None
+  for name, time in (("start", low), ("end", high)):
+    if time is not None and not 0 <= time <= model.path.t_max:
+      raise UsageError(
+        f"sample.guidance_{name}={time}: give a time of {model.path}, 0 to "
+        f"{model.path.t_max:g}"
+      )
   low = model.path.t_min if low is None else low
   high = model.path.t_max if high is None else high
-  if low > min(high, model.path.t_max) or high < model.path.t_min:
+  if low > high or high < model.path.t_min:
     raise UsageError(
       f"sample.guidance_start={low}, sample.guidance_end={high}: no time of "
       f"{model.path} is between them; change one, or set sample.guidance to 1"

@@ -89,11 +89,13 @@ def load_file(name: str) -> Config:
     raise UsageError(f"config={name}: {given!r} is no Python file")
   with _refused(name):
     config = _run(path).get_config(method)
-  if not isinstance(config, ConfigDict):
+  absent = "method", "data", "model", "loss"
+  if isinstance(config, ConfigDict):
+    absent = [x for x in absent if not config.get(x)]
+  if absent:
     raise UsageError(
-      f"config={name}: get_config of {given!r} returns "
-      f"{type(config).__name__}: return what jaxflow.config.default_config "
-      "makes"
+      f"config={name}: what get_config of {given!r} returns has no "
+      f"{absent[0]}: return what jaxflow.config.default_config makes"
     )
   return config
 

@@ -145,7 +145,7 @@ def _read(
     return None, ""
   try:
     arrays = read_arrays(path)
-    about = json.loads(str(arrays[_ABOUT]))
+    about = checked(json.loads(str(arrays[_ABOUT])), dict, _ABOUT)
     accuracy = checked(about.pop("accuracy"), Share, "accuracy")
     if about == wanted:
       shapes = jax.eval_shape(network.init, jax.random.key(0))

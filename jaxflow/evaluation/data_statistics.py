@@ -45,9 +45,9 @@ def write_stats(
   data_plan = config_lib.data_plan(config)
   seed = config_lib.seed_of(config)
   source = processes.together(lambda: load_data(data_plan, options.split))
-  data_plan = dataclasses.replace(
-    data_plan, shape=source.shape, num_classes=source.num_classes
-  )
+  seen = {"shape": source.shape, "num_classes": source.num_classes}
+  config_lib.resolve(config, **seen, teacher=None)  # It may name others.
+  data_plan = dataclasses.replace(data_plan, **seen)
   network = make_extractor(plan, data_plan, out.parent, log=log)
   if network is None:
     raise UsageError(

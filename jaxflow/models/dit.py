@@ -31,6 +31,7 @@ from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import Block, Blocks, Head, Output
+from jaxflow.options import Layers
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -153,14 +154,14 @@ class DiT(Output):
 def dit(
   *,
   data_shape: tuple[int, int, int],
-  depth: int = 12,
+  depth: Layers = 12,
   width: int = 768,
   num_heads: int = 12,
   patch_size: int = 2,
   num_classes: int = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
-  heads: int = 1,
+  heads: Layers = 1,
   head_depth: int = 0,
   time_scale: float = 1.0,
   dropout: float = 0.0,

@@ -11,6 +11,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
 from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.options import Layers
 from jaxflow.types import Array, PyTree
 
 
@@ -98,13 +99,13 @@ def mlp(
   *,
   data_shape: tuple[int, ...] = (2,),
   width: int = 64,
-  depth: int = 2,
+  depth: Layers = 2,
   time_features: int = 64,
   time_scale: float = 1.0,
   num_classes: int = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
-  heads: int = 1,
+  heads: Layers = 1,
   zero_output: bool = False,
   dtype: str = "float32",
 ) -> Network:

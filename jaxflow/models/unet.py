@@ -37,6 +37,7 @@ from jaxflow.models.unet_blocks import (
   group_norm,
 )
 from jaxflow.models.unet_layout import check_levels, layers
+from jaxflow.options import Layers
 from jaxflow.types import Array, PyTree
 
 
@@ -178,12 +179,12 @@ def unet(
   data_shape: tuple[int, int, int],
   channels: int = 128,
   multipliers: tuple[int, ...] = (2, 2, 2),
-  num_blocks: int = 4,
+  num_blocks: Layers = 4,
   attention_resolutions: tuple[int, ...] = (16,),
   num_classes: int = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
-  heads: int = 1,
+  heads: Layers = 1,
   time_scale: float = 1.0,
   dropout: float = 0.0,
   dtype: str = "float32",

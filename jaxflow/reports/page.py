@@ -207,15 +207,17 @@ def _costs(workdir: pathlib.Path) -> list[str]:
   for cost in costs:
     first, *others = cost_cells(cost)
     rows.append([first, str(cost.batch), *others])
-  picture = part_of(workdir, "bench.png")
-  return [
+  parts = [
     html.heading("Costs"),
     html.table([columns[0], "batch", *columns[1:]], rows),
     html.note(
       "Over calls: time beyond that of as many calls of the network alone."
     ),
-    *([html.picture(picture, "quality and latency")] * picture.is_file()),
   ]
+  picture = part_of(workdir, "bench.png")
+  if picture.is_file():
+    parts.append(html.picture(picture, "quality and latency"))
+  return parts
 
 
 def _number(value: float | None, error: float | None) -> str:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxflow import data, metrics
+from jaxflow.errors import UsageError
 from jaxflow.files import read_json, reading
 from jaxflow.metrics.scores import Score
 from jaxflow.options import Count, Natural
@@ -24,6 +25,9 @@ class DataDistance:
   """Sliced Wasserstein distance of samples to the same held-out data.
 
   It takes at most `num` of each; `real` is that of as many training data.
+
+  Raises:
+    UsageError: If the two are the same data.
   """
 
   def __init__(self, plan: Plan, num: int = 500):
@@ -44,6 +48,11 @@ class DataDistance:
     (self._data, self._label), (train, _) = processes.together(both)
     self.num = len(self._data)
     self.real = self._between(train)
+    if not self.real:
+      raise UsageError(
+        f"data.name={plan.data.name!r}: test data are training data, so no "
+        "distance between them tells what a small one is"
+      )
 
   def __call__(self, sampled: SampledRun, nfe: int) -> float:
     """Return the distance of samples with the labels of the data.

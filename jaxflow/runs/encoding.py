@@ -100,6 +100,7 @@ def encode(
         batch_size=options.batch_size,
         devices=sharding.row_shards(mesh),
         unit="latents",
+        check=latents.check_unchanged,
         log=lambda line, split=split: log(f"{split}: {line}"),
       )
       if not done:

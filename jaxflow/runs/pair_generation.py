@@ -106,6 +106,7 @@ def make_pairs(
       batch_size=options.batch_size,
       devices=sharding.row_shards(mesh),
       unit="pairs",
+      check=pairs.check_unchanged,
       log=log,
     )
 

@@ -194,6 +194,8 @@ def _save_or_compare(
   with reading(f"workdir={workdir}: {FILE}", remedy):
     kinds = get_type_hints(Rounds) | get_type_hints(PairOptions)
     found = read_json(path, {k: kinds[k] for k in given})
+    for name in given.keys() ^ found.keys():
+      raise ValueError(f"{name} is {'absent' if name in given else 'unknown'}")
   for name, value in given.items():
     if found[name] != value:
       raise UsageError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxflow import config as config_lib
 from jaxflow import data
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError, named, option_of
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.models import Network
 from jaxflow.parallel import folders, memory, processes, sharding
@@ -358,10 +358,6 @@ def _checked_step(
   step = functools.partial(
     run.jitted_step(template, mesh), np.uint32(run.plan.seed)
   )
-  try:
+  with option_of("loss"):
     jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
-  except UsageError:
-    raise
-  except ValueError as error:
-    raise UsageError(f"loss: {error}") from error
   return step

@@ -338,6 +338,9 @@ def _drop_tracebacks() -> None:
   logging.getLogger("absl").addFilter(
     lambda record: not (record.exc_info and "orbax" in record.pathname)
   )
+  logging.getLogger("asyncio").addFilter(
+    lambda record: "exception was never retrieved" not in record.getMessage()
+  )
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

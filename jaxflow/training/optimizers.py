@@ -36,23 +36,28 @@ class OptimizerOptions:
   weight_decay: float = 0.0
   clip_norm: float = 0.0
 
+  def __post_init__(self) -> None:
+    """Raise UsageError if a name is unknown, or an option has no effect."""
+    for field, names in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+      value = getattr(self, field)
+      if value not in names:
+        raise UsageError(
+          f"{field}={value!r} is unknown: use one of {', '.join(names)}"
+        )
+    if self.weight_decay and self.name != "adamw":
+      raise UsageError(
+        f"weight_decay={self.weight_decay} has no effect with "
+        f"name={self.name!r}: use 'adamw' or set it to 0"
+      )
+
 
 def make_optimizer(
   options: OptimizerOptions, *, steps: int
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
   """Make a learning-rate schedule and an optimizer that follows it."""
-  if options.name not in OPTIMIZERS:
-    raise UsageError(
-      f"name={options.name!r} is unknown: use one of {tuple(OPTIMIZERS)}"
-    )
   arguments = {"b1": options.b1, "b2": options.b2, "eps": options.eps}
   if options.name == "adamw":
     arguments["weight_decay"] = options.weight_decay
-  elif options.weight_decay:
-    raise UsageError(
-      f"weight_decay={options.weight_decay} has no effect with "
-      f"name={options.name!r}: use 'adamw' or set it to 0"
-    )
   schedule = make_schedule(options, steps=steps)
   optimizer = OPTIMIZERS[options.name](schedule, **arguments)
   if options.clip_norm:
@@ -64,10 +69,6 @@ def make_optimizer(
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:
   """Make a schedule: linear warm-up, then constant or down to 0."""
   peak, warmup_steps = options.learning_rate, options.warmup_steps
-  if options.schedule not in SCHEDULES:
-    raise UsageError(
-      f"schedule={options.schedule!r} is unknown: use one of {SCHEDULES}"
-    )
   if warmup_steps and warmup_steps >= steps:
     raise UsageError(
       f"warmup_steps={warmup_steps} leaves nothing of {steps} updates: warm up "

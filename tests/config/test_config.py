@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from absl import flags
 
 from jaxflow import config as configs
 from jaxflow import times
@@ -26,7 +25,7 @@ def default(method="mean_flow", **sections):
 
 def parse(folder, *overrides, method="mean_flow"):
   arguments = [f"--config={tiny.config_file(folder)}:{method}", *overrides]
-  return config_flags.parse(arguments, flags.FlagValues())
+  return config_flags.parse(arguments)
 
 
 def message(error):
@@ -106,7 +105,15 @@ def test_wrong_override_is_named(tmp_path, override, words):
     ("import no_such_module", "no_such_module"),
     ("def get_config(", "SyntaxError"),
     ("x = 1", "get_config"),
-    ("def get_config(method): return {}", "returns dict"),
+    ("def get_config(method): return {}", "has no method: return"),
+    (
+      "from jaxflow.config import default_config as f\n"
+      "def get_config(method):\n"
+      "  c = f(method, data='ring', model='mlp')\n"
+      "  c.data = None\n"
+      "  return c",
+      "has no data: return",
+    ),
     (
       tiny.CONFIG.replace("1e-2", "'fast'"),
       "learning_rate",

@@ -133,8 +133,8 @@ WRONG = [
   ("sample.batch_size", 0, "give 1 or more"),
   ("sample.nfe", 10**10, f"give {CALLS}"),
   ("sample.guidance", np.nan, "give a finite number"),
-  ("sample.guidance_start", np.nan, "give a finite number"),
-  ("sample.guidance_end", np.inf, "give a finite number"),
+  ("sample.guidance_start", np.nan, "give a finite number, 0 or more"),
+  ("sample.guidance_end", np.inf, "give a finite number, 0 or more"),
 ]
 
 

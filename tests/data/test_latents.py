@@ -13,7 +13,6 @@ import plain_autoencoder as plain
 import pytest
 import tiny
 import torch_bytes
-from absl import flags
 
 from jaxflow import api, data
 from jaxflow.compilation import of_config
@@ -415,7 +414,7 @@ def test_half_precision(tmp_path):
   store = latents_of(tmp_path)
   mean = np.full((2, 2, 2, 1), 1 / 3)
   store.write("train", 0, [mean, mean / 100])
-  assert store.files("train").there() == 1
+  assert len(store.files("train").found()) == 1
   rows = store.memory_map("train", 0)
   assert isinstance(rows, np.memmap)
   # A mean and a deviation of 2 bytes for each of 4 values.
@@ -541,13 +540,11 @@ def test_latents_are_kept_in_arrays_only(trained, tmp_path):
 
 def test_the_shipped_config(world):
   path = pathlib.Path(__file__).parents[2] / "configs" / "latents.py"
-  values = flags.FlagValues()
   config = config_flags.parse(
     [
       f"--config={path}:flow_matching",
       f"--config.data.data_dir={world / 'out'}",
-    ],
-    values,
+    ]
   )
   source = inputs.load_data(data_plan(config), "train")
   config = resolve(

@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import shutil
 import socket
 import threading
 import time
@@ -237,6 +238,29 @@ def test_other_format_is_named(prepared, tmp_path):
     text = source.with_name(name).read_text()
     (folder / name).write_text(text.replace("array_record", "tfrecord"))
   with pytest.raises(UsageError, match="without random access"):
+    load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "reason"),
+  [
+    ("dataset_info.json", "{}", "Invalid version ''"),
+    ("dataset_info.json", "[]", "Invalid version ''"),
+    ("dataset_info.json", '{"a": 3}', "dataset_info.json is damaged"),
+    ("features.json", "{}", "features.json names the class ''"),
+    ("features.json", "7", "its features.json or"),
+    ("features.json", '{"featuresDict": 3}', "its features.json or"),
+  ],
+)
+def test_damaged_description_is_named(
+  prepared, tmp_path, monkeypatch, name, content, reason
+):
+  registry = tfds.core.registered._DATASET_REGISTRY
+  monkeypatch.delitem(registry, NAME)
+  (source,) = pathlib.Path(prepared).rglob("dataset_info.json")
+  folder = shutil.copytree(source.parent, tmp_path / NAME / "1.0.0")
+  (folder / name).write_text(content)
+  with pytest.raises(UsageError, match=f"^data.name='{NAME}': .*{reason}"):
     load(str(tmp_path))
 
 

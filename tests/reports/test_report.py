@@ -1,6 +1,7 @@
 """`jaxflow bench` and `jaxflow report` on a run and on its student."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -98,6 +99,14 @@ def test_teacher_of_the_checkpoint_is_the_one_that_was_trained(folder):
   distance = DataDistance(student.plan, num=100)
   other = other_run(folder / "teacher", student)
   assert distance(teacher, 1) == distance(other, 1)
+
+
+def test_costs_without_their_picture(folder, benched, tmp_path):
+  (tmp_path / "bench.json").write_text(
+    (folder / "student" / "bench.json").read_text()
+  )
+  parts = "".join(page._costs(tmp_path))
+  assert "<table" in parts and "<img" not in parts
 
 
 def test_every_solver_samples_as_its_config_says(folder):
@@ -301,6 +310,17 @@ def test_wrong_report(folder, flags, words):
   assert (result.code, result.err.count("\n")) == (2, 1), result
   for word in words:
     assert word in result.err
+
+
+def test_equal_splits_give_no_distance(folder):
+  plan = open_run(folder / "teacher").plan
+  same = data.load("ring", "test")
+  sources = {"train": same, "test": same}
+  plan = dataclasses.replace(
+    plan, data=dataclasses.replace(plan.data, sources=sources)
+  )
+  with pytest.raises(UsageError, match="'ring': test data are training data"):
+    DataDistance(plan, num=50)
 
 
 def test_samples_that_are_not_finite_are_the_worst(folder, monkeypatch):

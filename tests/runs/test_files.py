@@ -441,5 +441,6 @@ class TestFullDisk:
         batch_size=2,
         devices=1,
         unit="pairs",
+        check=lambda names: None,
         log=print,
       )

@@ -451,7 +451,7 @@ def test_every_flipped_bit_is_found(folder, tmp_path):
   made = data.Pairs.create(
     out, data.Pairs.open(folder / "plain_pairs").description
   )
-  assert (made.files.there(), made.files.count) == (0, 3)
+  assert (made.files.found(), made.files.count) == ([], 3)
   shutil.copytree(folder / "plain_pairs", out, dirs_exist_ok=True)
   # The list itself, cut in its last line by a loss of power.
   (out / SUMS).write_text("\n".join(listed)[:-40])

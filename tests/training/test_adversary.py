@@ -19,7 +19,6 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from absl import flags as absl_flags
 
 from jaxflow import flow_maps, losses, models, paths, times
 from jaxflow.config import default_config, resolve
@@ -498,7 +497,7 @@ def test_a_term_needs_its_weight_and_its_network(tmp_path, flags, words):
   file = tiny.config_file(tmp_path)
   arguments = [f"--config={file}:insta_flow"]
   arguments += [f"--config.{flag}" for flag in flags]
-  config = config_flags.parse(arguments, absl_flags.FlagValues())
+  config = config_flags.parse(arguments)
   with pytest.raises(UsageError) as error:
     check_limits(config)
     tiny.run_of(resolve(config, shape=(2,), num_classes=0, teacher=None))

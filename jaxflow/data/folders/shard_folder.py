@@ -155,7 +155,7 @@ class ShardFolder(abc.ABC):
 
   def check_complete(self, files: "ShardFiles", of: str = "") -> None:
     """Raise UsageError if shards are missing; `of` says which ones."""
-    there = files.there()
+    there = len(files.found())
     if there < files.count:
       raise UsageError(
         f"folder={str(self.folder)!r}: {there} of {files.count} shards{of} "
@@ -224,15 +224,16 @@ class ShardFiles:
     """Names of all shards."""
     return [self.path(i).name for i in range(self.count)]
 
-  def there(self) -> int:
-    """Return how many shards are there."""
+  def found(self) -> list[str]:
+    """Return the names of the shards that are there."""
     name = re.compile(rf"{self.prefix}-(\d+)-of-\d+{re.escape(self.suffix)}")
     found = (name.fullmatch(path.name) for path in self.folder.glob("*"))
     numbers = {int(match[1]): match[0] for match in found if match}
-    return sum(
-      number < self.count and self.path(number).name == text
+    return [
+      text
       for number, text in numbers.items()
-    )
+      if number < self.count and self.path(number).name == text
+    ]
 
   def check(self, shard: int) -> None:
     """Raise RunError before long work if a shard cannot be written."""

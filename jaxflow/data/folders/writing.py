@@ -37,16 +37,20 @@ def write_missing_shards(
   batch_size: int,
   devices: int,
   unit: str,
+  check: Callable[[list[str]], None],
   log: Callable[[str], None],
 ) -> bool:
   """Make and write the shards that are missing.
 
   `make(first, size)` returns arrays [size, ...] from a row on, rows past the
   end included; it is always asked for one size: `batch_size`, or more where the
-  devices do not divide it. `write(shard, arrays)` writes one shard. `unit`
-  names the rows, in the plural. Return False after an interruption.
+  devices do not divide it. `write(shard, arrays)` writes one shard;
+  `check(names)` looks at those that are there. `unit` names the rows, in the
+  plural. Return False after an interruption.
   """
-  there = processes.of_main(processes.together(files.there))
+  found = processes.together(files.found)
+  processes.once(lambda: check(found))
+  there = processes.of_main(len(found))
   if there == files.count:
     log(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True

@@ -59,6 +59,11 @@ def find(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder | None:
     return None
   except (ValueError, AssertionError) as error:
     raise UsageError(f"data.name={name!r}: {_line(error)}") from error
+  except Exception as error:  # TFDS takes its files as they should be.
+    raise UsageError(
+      f"data.name={name!r}: its features.json or dataset_info.json is damaged "
+      f"({type(error).__name__}: {_line(error)}): prepare the set again"
+    ) from error
   finally:
     _FEATURES.cls_from_name = _ANY_CLASS
 
