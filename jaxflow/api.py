@@ -153,7 +153,14 @@ def load(
   with named(ema="sample.ema" if average is None else "average"):
     run.check_average(plan.sample.ema)
   mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
-  state = restore(run, folder, mesh=mesh, step=step, ema=plan.sample.ema)
+  sample = plan.sample
+  state = restore(
+    *(run, folder),
+    mesh=mesh,
+    step=step,
+    ema=sample.ema,
+    guidance=sample.guidance,
+  )
   if dtype is not None:
     state = jax.tree.map(
       lambda x: x.astype(dtype) if x.dtype == np.float32 else x, state

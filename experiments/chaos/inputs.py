@@ -322,7 +322,8 @@ def _field(job: Job, folder: pathlib.Path, rng: random.Random) -> Case:
   # `compile` takes a teacher that is not there to be like the student.
   absent = name.endswith(("workdir", "evaluation.reference"))
   wrong &= job.argv[0] != "compile" or not absent
-  return Case(job, "field", given, [*job.argv, given], (last, section), wrong)
+  names = last, section, f"{section.rpartition('.')[2]}="  # solver='euler'
+  return Case(job, "field", given, [*job.argv, given], names, wrong)
 
 
 def _config(job: Job) -> Any:

@@ -102,6 +102,7 @@ def sources(config: Config) -> dict[str, SourcePlan]:
       workdir=expanded(f"{name}.workdir", section.get("workdir", "")) or "",
       ema=section.get("ema", "sampling"),
       step=section.get("step", None),
+      guidance=section.get("guidance", 1.0),
     )
     for option, unused in (("ema", "sampling"), ("step", None)):
       value = getattr(plan, option)
@@ -194,7 +195,7 @@ def sample_plan(config: Config, model: Model) -> SamplePlan:
       else sampler
     ),
     record=sampling_of(config),
-    guided_by=_guided_by(config, model) if scale != 1 else "",
+    guided_by=_guided_by(config, model),
   )
 
 

@@ -42,6 +42,7 @@ class SourcePlan:
   workdir: str  # "" for none.
   ema: str  # Its average, or "online" for the parameters.
   step: int | None = None  # Its checkpoint; None for the latest.
+  guidance: float = 1.0  # At which it is guided by the null label.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class SamplePlan:
   sampler: Sampler
   solver: str  # Name of the sampler, solver or flow map, for tables.
   record: Mapping[str, Any]  # All that decides how samples are drawn, as JSON.
-  guided_by: str  # Fields that guided training, where sampling is guided too.
+  guided_by: str  # Fields that guided training, as text.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,11 @@ def open_run(
   """
   run = Run(make_plan(load_config(workdir)))
   mesh = mesh or sharding.fitting_mesh(run.plan.mesh)
-  ema = run.plan.sample.ema
-  state = restore(run, workdir, mesh=mesh, ema=ema, roles=frozen)
+  sample = run.plan.sample
+  ema, guidance = sample.ema, sample.guidance
+  state = restore(
+    run, workdir, mesh=mesh, ema=ema, roles=frozen, guidance=guidance
+  )
   return SampledRun(role=role, run=run, state=state, mesh=mesh)
 
 

@@ -87,7 +87,10 @@ def make_pairs(
   mesh = sharding.fitting_mesh(plan.mesh)
   draw = sharding.with_mesh(mesh, make_draw(plan, options))
   run = Run(plan)
-  state = restore(run, workdir, mesh=mesh, step=step, ema=options.ema)
+  ema, guidance = options.ema, options.guidance
+  state = restore(
+    run, workdir, mesh=mesh, step=step, ema=ema, guidance=guidance
+  )
   params = run.select(state, options.ema)
   description = {
     "workdir": str(workdir),

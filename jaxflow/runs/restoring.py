@@ -25,11 +25,14 @@ def load(
   mesh: jax.sharding.Mesh,
   step: int | str | None = None,
   ema: str | None = None,
-  roles: Collection[str] = (),
+  guidance: float = 1.0,
 ) -> tuple[Run, TrainState]:
   """Restore a run from its workdir; arguments and errors as `restore`."""
   run = Run(config_lib.make_plan(config_lib.load_config(workdir)))
-  return run, restore(run, workdir, mesh=mesh, step=step, ema=ema, roles=roles)
+  state = restore(
+    run, workdir, mesh=mesh, step=step, ema=ema, guidance=guidance
+  )
+  return run, state
 
 
 def restore(
@@ -40,6 +43,7 @@ def restore(
   step: int | str | None = None,
   ema: str | None = None,
   roles: Collection[str] = (),
+  guidance: float = 1.0,
 ) -> TrainState:
   """Restore the state of a run from its workdir.
 
@@ -53,6 +57,7 @@ def restore(
       the whole state.
     roles: Frozen networks that are read beside that average, "teacher" for
       one; a run that has none of that role passes over it.
+    guidance: The scale at which the network will be guided.
   """
   if ema is None:
     template = run.template(mesh)
@@ -83,6 +88,6 @@ def restore(
     )
   state = restored[0]
   if ema is not None:
-    for line in run.remarks(ema, int(state.updates)):
+    for line in run.remarks(ema, int(state.updates), guidance):
       _LOGGER.warning(line)
   return state

@@ -227,12 +227,14 @@ class Run:
         f"{', '.join(names)}"
       )
 
-  def remarks(self, ema: str, updates: int) -> Iterator[str]:
+  def remarks(
+    self, ema: str, updates: int, guidance: float = 1.0
+  ) -> Iterator[str]:
     """Yield a line for all that makes samples other than one may think."""
-    guided_by, scale = self.plan.sample.guided_by, self.plan.sample.guidance
-    if guided_by:
+    guided_by = self.plan.sample.guided_by
+    if guided_by and guidance != 1:
       yield (
-        f"sample.guidance={scale} guides a network that was trained with "
+        f"guidance={guidance} guides a network that was trained with "
         f"{guided_by}: it is guided twice"
       )
     if ema == "online" or not updates:

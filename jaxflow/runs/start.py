@@ -8,7 +8,7 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes
-from jaxflow.plans import Plan
+from jaxflow.plans import Plan, SourcePlan
 from jaxflow.runs.initial_weights import check_same_network
 from jaxflow.runs.inputs import Inputs
 from jaxflow.runs.restoring import load
@@ -47,14 +47,14 @@ def resolve(
     if resumed is not None:
       configs[name] = config_lib.embedded(resumed, name)
     elif source.workdir:
-      others[name] = _load(name, source.workdir, mesh, source.ema, None)
+      others[name] = _load(name, source, mesh)
       configs[name] = others[name][0].plan.config
   init = sources["init"]
   step = init.step
   if step is None and resumed:
     step = config_lib.sources(resumed)["init"].step
   if init.workdir and resumed is None:
-    others["init"] = _load("init", init.workdir, mesh, init.ema, step)
+    others["init"] = _load("init", init, mesh, step)
     step = int(others["init"][1].step)
   config = config_lib.resolve(
     config,
@@ -72,11 +72,20 @@ def resolve(
 
 
 def _load(
-  name: str, workdir: str, mesh: jax.sharding.Mesh, ema: str, step: int | None
+  name: str,
+  source: SourcePlan,
+  mesh: jax.sharding.Mesh,
+  step: int | None = None,
 ) -> tuple[Run, TrainState]:
   """Restore an average of another run, that a section of the config names."""
   with named(**{x: f"{name}.{x}" for x in ("workdir", "step", "ema")}):
-    return load(pathlib.Path(workdir), mesh=mesh, step=step, ema=ema)
+    return load(
+      pathlib.Path(source.workdir),
+      mesh=mesh,
+      step=step,
+      ema=source.ema,
+      guidance=source.guidance,
+    )
 
 
 def begun(workdir: pathlib.Path | None) -> bool:

@@ -276,7 +276,8 @@ def _run(
       seconds=seconds,
       log=log,
     )
-  for line in run.remarks(plan.sample.ema, int(state.updates)):
+  sample = plan.sample
+  for line in run.remarks(sample.ema, int(state.updates), sample.guidance):
     log(line)
   log(last_line(workdir, int(state.step), told.scalars, finished=finished))
   processes.together(told.check)

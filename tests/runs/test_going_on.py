@@ -1,6 +1,7 @@
 """A run that goes on: lengths of dispatches, schedules, rates, averages."""
 
 import csv
+import json
 import logging
 import math
 
@@ -247,6 +248,26 @@ def test_guidance_on_top_of_guidance_is_said(
     said = caplog.text.count("it is guided twice")
     assert said == count
   assert f"trained with loss.{field}={value}" in caplog.text
+
+
+def test_a_guided_teacher_that_is_guided_again_is_said(tmp_path, caplog):
+  labels = "data.conditional=True", "loss.label_dropout=0.1"
+  steps = "train.steps=5"
+  lines_of(tmp_path, "a", steps, *labels, "loss.omega=2", method="mean_flow")
+  # How the teacher itself samples does not matter.
+  config = json.loads((tmp_path / "a" / "config.json").read_text())
+  config["sample"]["guidance"] = 3.0
+  (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+  own = labels[0], "teacher.init_student=False"
+  flags = steps, *own, f"teacher.workdir={tmp_path / 'a'}"
+  for scale, count in (1.0, 0), (2.0, 1):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="jaxflow"):
+      name, guided = f"b{scale}", f"teacher.guidance={scale}"
+      method = "consistency_distillation"
+      lines_of(tmp_path, name, *flags, guided, method=method)
+    assert caplog.text.count("it is guided twice") == count
+  assert "guidance=2.0 guides a network" in caplog.text
 
 
 def test_default_average_fits_short_runs():
