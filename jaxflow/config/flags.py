@@ -1,6 +1,5 @@
 """The config of a command line: a config file, and overrides of its fields."""
 
-import difflib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from jaxflow.config.components import (
   set_component,
 )
 from jaxflow.config.files import flatten, load_config
+from jaxflow.config.limits import hint
 from jaxflow.config.presets import load_file
 from jaxflow.config.registry import maker_of
 from jaxflow.config.schema import INTERFACE
@@ -73,7 +73,8 @@ def _override(config: Config, rest: list[str]) -> Config:
     name, _, value = argument.partition("=")
     field = name.removeprefix("--config.")
     if field not in fields:
-      raise UsageError(_unknown_field(field, fields))
+      meant = hint(field, fields, start="--config.")
+      raise UsageError(f"{name} is no field of the config: {meant}")
     if field == "data.stored_dir":
       raise UsageError(f"{name}: a run notes it; give --config.data.data_dir")
     if not value and not ("=" in argument and isinstance(fields[field], str)):
@@ -113,17 +114,6 @@ def _take_components(config: Config, arguments: list[str]) -> None:
       kept = {k: v for k, v in config.model.items() if k in INTERFACE}
     set_component(config, field, {"name": value, **kept})
     complete(config)
-
-
-def _unknown_field(field: str, fields: dict[str, Any]) -> str:
-  near = difflib.get_close_matches(field, fields, n=1)
-  if near:
-    hint = f"did you mean --config.{near[0]}?"
-  else:
-    section = f"{field.split('.')[0]}."
-    inside = [k for k in fields if k.startswith(section)] or fields
-    hint = f"there are {', '.join(inside)}"
-  return f"--config.{field} is no field of the config: {hint}"
 
 
 def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:

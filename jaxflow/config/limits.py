@@ -6,8 +6,9 @@ are checked where they meet.
 """
 
 import difflib
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxflow import options
@@ -140,6 +141,19 @@ def _check_known(config: Config) -> None:
     # Those that a run embeds were checked when it was read.
     if field.startswith(("teacher.config.", "features.config.")):
       continue
-    near = difflib.get_close_matches(field, fields, n=1)
-    hint = f"did you mean {near[0]}?" if near else "leave it out"
-    raise UsageError(f"{field}={value!r} is no field of the config: {hint}")
+    raise UsageError(
+      f"{field}={value!r} is no field of the config: {hint(field, fields)}"
+    )
+
+
+def hint(field: str, fields: Collection[str], *, start: str = "") -> str:
+  """Say which field may be meant, or which there are; `start` precedes it."""
+  section, _, last = field.rpartition(".")
+  inside = [k for k in fields if k.startswith(f"{section}.")]
+  names = {k: k.rpartition(".")[2] for k in inside or fields}
+  closest = functools.partial(difflib.get_close_matches, n=len(names))
+  alike = closest(last, names.values(), cutoff=0.75)
+  meant = [k for k, name in names.items() if name in alike]
+  if near := closest(field, meant, cutoff=0.0):
+    return f"did you mean {start}{near[0]}?"
+  return f"there are {', '.join(names)}"

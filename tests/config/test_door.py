@@ -15,7 +15,7 @@ from jaxflow import data, models
 from jaxflow.commands import flags as command_flags
 from jaxflow.commands import main
 from jaxflow.config import data_plan, make_plan, resolve, sources
-from jaxflow.config.limits import check_limits
+from jaxflow.config.limits import check_limits, hint
 from jaxflow.errors import UsageError
 from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.rounds import Rounds, rectify
@@ -409,3 +409,22 @@ def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
   with pytest.raises(UsageError, match=r"^init\.workdir='.NOWHERE/x': set"):
     jaxflow.train(config, "new")
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("field", "meant"),
+  [
+    ("train.stepz", "did you mean train.steps?"),
+    ("sampel.nfe", "did you mean sample.nfe?"),
+    ("guidance", "did you mean sample.guidance?"),
+    ("flow_map.solver.steps", "there are flow_map.solver.name"),
+    ("sample.sampler.eta", "there are sample.sampler.name"),
+    ("x.y", "there are loss.p, sample.guidance, "),
+  ],
+)
+def test_a_misspelt_field(field, meant):
+  fields = (
+    *("loss.p", "sample.guidance", "sample.nfe", "sample.sampler.name"),
+    *("sample.ema", "train.steps", "flow_map.solver.name"),
+  )
+  assert hint(field, fields).startswith(meant)
