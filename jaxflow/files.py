@@ -162,8 +162,15 @@ def changed_file(
   entries = set(re.findall("^([0-9a-f]{64})  (.+)$", text, re.MULTILINE))
   listed = {name for _, name in entries}
   wanted = sorted(listed if names is None else listed & {*names})
+
+  def sum_of(name: str) -> str:
+    try:
+      return _sha256(folder / name)
+    except OSError:
+      return "unreadable"
+
   with futures.ThreadPoolExecutor() as pool:
-    found = pool.map(_sha256, [folder / name for name in wanted])
+    found = pool.map(sum_of, wanted)
     pairs = zip(found, wanted, strict=True)
     return next((pair[1] for pair in pairs if pair not in entries), None)
 

@@ -279,6 +279,14 @@ class TestNotes:
     values["version"] = "0.1.0"
     assert notes_of(tmp_path, values, caplog) == []
 
+  def test_a_renamed_field_that_is_none_is_said(self, tmp_path, caplog):
+    values = stored(config_of())
+    assert values["data"].pop("size", 0) is None
+    values["data"]["sise"] = None
+    assert notes_of(tmp_path, values, caplog) == [
+      "no field, so left out: data.sise"
+    ]
+
   def test_a_newer_version_is_never_read_in_silence(self, tmp_path, caplog):
     values = stored(config_of()) | {"version": "7.1.0"}
     line = f"it is of version 7.1.0, newer than {jaxflow.__version__}"

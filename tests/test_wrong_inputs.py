@@ -128,6 +128,16 @@ def test_shards_that_are_there_are_looked_at(folder, tmp_path):
   assert changed_file(pairs) is None
 
 
+def test_a_folder_in_place_of_a_shard(folder, tmp_path):
+  pairs = shutil.copytree(folder / "pairs", tmp_path / "pairs")
+  shard = pairs / "pairs-00001-of-00002.array_record"
+  shard.unlink()
+  shard.mkdir()
+  command = ["pairs", f"--workdir={folder / 'plain'}", f"--out={pairs}"]
+  command += ["--num=8", "--nfe=2", "--shard_size=4"]
+  refused(*command, words=f"{shard.name} is damaged; delete it and make it")
+
+
 @pytest.mark.parametrize("change", ["renamed", "added"])
 def test_fields_of_rounds_are_all_known(change, tmp_path):
   arguments = f"--config={tiny.config_file(tmp_path)}:reflow", "--rounds=1"

@@ -87,6 +87,10 @@ def notes(values: Mapping[str, Any], config: components.Config) -> list[str]:
   if version == own and absent:
     listed = ", ".join(f"{k}={fields[k]!r}" for k in absent[:_LISTED])
     said.append(f"{len(absent)} fields are absent, defaults hold: {listed}")
+  known = [f"{k}." for k in (*fields, *GONE, "version", "seeding")]
+  unknown = [k for k in stored if not any(x.startswith(f"{k}.") for x in known)]
+  if unknown:  # None, or it would have been refused.
+    said.append(f"no field, so left out: {', '.join(unknown[:_LISTED])}")
   return said
 
 

@@ -180,7 +180,12 @@ def test_default_is_the_sampler_of_the_method(method):
     (
       {"sample": {"guidance": 2.0, "guidance_start": 2.0}},
       4,
-      ["sample.guidance_start=2.0", "no time of"],
+      ["sample.guidance_start=2.0", "give a time of"],
+    ),
+    (
+      {"sample": {"guidance_start": 0.9, "guidance_end": 0.2}},
+      4,
+      ["sample.guidance_start=0.9", "no time of"],
     ),
   ],
 )
