@@ -1,7 +1,6 @@
 """Sizes in flags and in files that no memory can hold: one line, at once."""
 
 import json
-import os
 import pathlib
 import tracemalloc
 
@@ -13,6 +12,7 @@ from jaxflow import data
 from jaxflow.data.folders.shard_folder import ShardFiles
 from jaxflow.data.folders.writing import write_missing_shards
 from jaxflow.errors import UsageError
+from jaxflow.parallel import memory
 from jaxflow.runs.drawing import check_num
 from jaxflow.runs.pair_generation import PairOptions
 
@@ -149,8 +149,7 @@ def test_missing_shards_are_made_one_by_one(tmp_path):
 
 
 def test_bounds_follow_from_what_is_there():
-  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  values = memory // 16 // 3
+  values = memory.of_host() // 16 // 3
   check_num(3, (values,))
   with pytest.raises(UsageError, match="num=4: give at most 3: more exceed"):
     check_num(4, (values,))

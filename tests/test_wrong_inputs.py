@@ -51,6 +51,7 @@ def refused(*arguments, words):
     ("optimizer.schedule", "x", "optimizer.schedule='x' is unknown: use one"),
     ("optimizer.weight_decay", 1.5, "weight_decay=1.5 has no effect"),
     ("sample.guidance_end", -3.0, "sample.guidance_end=-3.0: give a finite"),
+    ("model.width", 2**31, f"model.width={2**31}: give a number of 32 bits"),
     ("train.steps", 2**70, f"train.steps={2**70}: give a number of 64 bits"),
   ],
 )

@@ -220,7 +220,8 @@ FREE = ("raw_dir", "data_dir", "out", "pairs_digest", "config", "init.ema")
 FREE += ("features.ema", "features.workdir")
 # They reach outside this machine, or ask for long work that is right.
 LEFT_OUT = ("wandb", "debug", "version", "distributed", "download")
-LEFT_OUT += ("train.steps", "flow.steps", "help")
+# Any number of them is right, and large ones take hours.
+LEFT_OUT += ("train.steps", "flow.steps", "evaluation.num", "help")
 
 
 def copy(job: Job, base: pathlib.Path, folder: pathlib.Path) -> None:

@@ -89,13 +89,17 @@ def check_limits(config: Config) -> None:
         check_limits(config[role].config)
   values, limits = flatten(config.to_dict()), dict(LIMITS)
   _check_known(config)
-  for field, maker in makers(config).items():
+  made = makers(config)
+  for field, maker in made.items():
     _check_options(at(config, field).to_dict(), maker, field)
     for name, limit in options.marked(maker, Range).items():
       limits[f"{field}.{name}"] = limit
   for field, value in values.items():
-    if isinstance(value, int) and abs(value) >= 2**63:
-      raise UsageError(f"{field}={value}: give a number of 64 bits")
+    # JAX takes the options of components as words of 32 bits.
+    bits = 32 if field.rpartition(".")[0] in made else 64
+    if isinstance(value, int) and not field.endswith("seed"):
+      if abs(value) >= 2 ** (bits - 1):
+        raise UsageError(f"{field}={value}: give a number of {bits} bits")
   for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})

@@ -2,12 +2,19 @@
 
 import math
 import os
+import pathlib
 from typing import Any
 
 import jax
 
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
+
+# Limits of a container, in bytes or "max"; of both versions of control groups.
+_CONTAINERS = (
+  pathlib.Path("/sys/fs/cgroup/memory.max"),
+  pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def check(template: PyTree, what: str) -> None:
@@ -27,12 +34,15 @@ def check(template: PyTree, what: str) -> None:
   host = sum(n for device, n in needed.items() if not _limit(device))
   for device, size in needed.items():
     limit = _limit(device)
-    size, limit = (size, limit) if limit else (host, _host_memory())
+    where, more = str(device), "devices with a larger mesh.fsdp"
+    if not limit:
+      size, limit = host, of_host()
+      where, more = "this machine", "machines with a larger mesh.fsdp"
     if size > limit:
       raise UsageError(
         f"{what} would take {size / 2**30:,.1f} GiB of the "
-        f"{limit / 2**30:,.1f} GiB of {device}: take a smaller model, or more "
-        "devices with a larger mesh.fsdp"
+        f"{limit / 2**30:,.1f} GiB of {where}: take a smaller model, or more "
+        f"{more}"
       )
 
 
@@ -41,6 +51,10 @@ def _limit(device: Any) -> int:
   return (device.memory_stats() or {}).get("bytes_limit", 0)
 
 
-def _host_memory() -> int:
-  """Return the bytes of memory of this machine."""
-  return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def of_host() -> int:
+  """Return the bytes of memory of this machine, or of its container."""
+  found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  for path in _CONTAINERS:
+    if path.exists() and (text := path.read_text().strip()).isdecimal():
+      found = min(found, int(text))
+  return found

@@ -70,16 +70,16 @@ def make_mesh(
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
-  if data == -1 and fsdp > 0 and tensor > 0:
-    data = max(count // (fsdp * tensor), 1)
   shape = data, fsdp, tensor
+  if data == -1 and fsdp > 0 and tensor > 0:
+    shape = max(count // (fsdp * tensor), 1), fsdp, tensor
   used = math.prod(shape)
   whole = len({device.process_index for device in devices}) > 1
   if min(shape) < 1 or used > count or (whole and used < count):
     raise UsageError(
       f"mesh.data={data}, mesh.fsdp={fsdp}, mesh.tensor={tensor}: give "
-      f"positive axes whose product is {'' if whole else 'at most '}{count}, "
-      "the number of devices"
+      "positive axes, or mesh.data=-1 for what is left; their product is "
+      f"{'' if whole else 'at most '}{count}, the number of devices"
     )
   # An axis may be a part of one axis of a torus, 16 of 8 x 8 x 8 chips.
   arranged = mesh_utils.create_device_mesh(

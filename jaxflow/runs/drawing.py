@@ -1,7 +1,6 @@
 """Draw samples from a trained run, batch by batch."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
-from jaxflow.parallel import processes, sharding
+from jaxflow.parallel import memory, processes, sharding
 from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
 from jaxflow.training.state import TrainState
@@ -22,9 +21,8 @@ _BYTES = 16
 
 def check_num(num: int, shape: tuple[int, ...]) -> None:
   """Raise UsageError unless the host's memory can hold so many samples."""
-  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   # A sample's number is a word of 32 bits.
-  most = min(memory // (_BYTES * math.prod(shape)), 2**32)
+  most = min(memory.of_host() // (_BYTES * math.prod(shape)), 2**32)
   if not 1 <= num <= most:
     need = "at least 1" if num < 1 else f"at most {most}: more exceed memory"
     raise UsageError(f"num={num}: give {need}")

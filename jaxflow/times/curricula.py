@@ -145,6 +145,8 @@ class DoublingPair:
       raise ValueError(
         f"start={self.start}, end={self.end}: give 1 <= start <= end"
       )
+    if self.steps < 0 or self.steps % 1:
+      raise ValueError(f"steps={self.steps}: give a whole number, 0 or more")
 
   def at(self, progress: Array) -> PairSampler:
     """Return the sampler of pairs at a share of training."""

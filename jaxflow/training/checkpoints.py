@@ -121,7 +121,8 @@ class Checkpoints:
 
   def _look_at_draft(self) -> None:
     """Open all arrays of the step that has been written; list its sums."""
-    (draft,) = self._place.glob("*.orbax-checkpoint-tmp*")
+    drafts = self._place.glob("*.orbax-checkpoint-tmp*")
+    draft = max(drafts, key=lambda path: path.stat().st_mtime)
     _open(draft)
     files = [path for path in draft.glob("*/**/*") if path.is_file()]
     list_sums(draft, {str(path.relative_to(draft)): path for path in files})
@@ -339,7 +340,12 @@ def _drop_tracebacks() -> None:
     lambda record: not (record.exc_info and "orbax" in record.pathname)
   )
   logging.getLogger("asyncio").addFilter(
-    lambda record: "exception was never retrieved" not in record.getMessage()
+    lambda record: (
+      not (
+        "never retrieved" in record.getMessage()
+        and "orbax" in record.getMessage()
+      )
+    )
   )
 
 

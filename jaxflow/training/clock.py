@@ -22,17 +22,17 @@ class Clock:
     self._mark = (step, time.perf_counter())
     self._waited = waited
 
-  def skip(self, seconds: float) -> None:
-    """Leave out time in which nothing was trained."""
+  def skip(self, seconds: float, steps: int = 0) -> None:
+    """Leave out time in which nothing, or a program's first steps, ran."""
     step, then = self._mark
-    self._mark = (step, then + seconds)
+    self._mark = (step + steps, then + seconds)
 
   def seconds(self) -> float:
     """Return how long the run has trained, compilation included."""
     return time.perf_counter() - self._origin
 
   def lap(self, step: int, waited: float = 0.0) -> tuple[float, float]:
-    """Return samples/s and the share of waiting since the last lap."""
+    """Return samples/s, 0 without steps, and the share of waiting."""
     now = time.perf_counter()
     last, then = self._mark
     seconds = max(now - then, 1e-9)

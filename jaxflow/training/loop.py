@@ -45,12 +45,13 @@ class Batches(Protocol):
 def steps_per_dispatch(
   wanted: int, every: Iterable[int], ends: Iterable[int] = ()
 ) -> int:
-  """Return the most steps of a dispatch, at most `wanted`.
+  """Return how many steps a dispatch takes, at most `wanted`.
 
   Logs and checkpoints fall between dispatches: the number divides each of
-  `every`; 0 never comes. Training may begin and end within: the first and the
-  last dispatch are then shorter, a program of their own. A number that divides
-  the `ends` too is preferred if it is at least half of `wanted`.
+  `every`; what is due every 0 steps never comes. Training may begin and end
+  within: the first and the last dispatch are then shorter, a program of their
+  own. A number that divides the `ends` too is preferred if it is at least half
+  of `wanted`.
 
   Example:
     >>> steps_per_dispatch(25, [100, 1000, 0], [23])
@@ -93,8 +94,27 @@ def train(
 
   An interruption is asked for between dispatches; then the state is saved. No
   checkpoint is due while steps are being skipped: parameters that give no
-  finite loss must not push out those that did. `state` is donated; `fault` says
-  what is wrong with a batch, "" if nothing is.
+  finite loss must not push out those that did.
+
+  Args:
+    state: Where to start; donated.
+    train_step: The jitted step; takes as many steps as batches have.
+    batches: Batches on the devices.
+    steps: Step at which training ends.
+    batch_size: Samples a step.
+    log_every: Steps between reports of scalars.
+    checkpoint_every: Steps between checkpoints.
+    sample_every: Steps between calls of `on_sample`; 0: only at the end.
+    max_skipped: Steps skipped in a row after which training stops.
+    learning_rate: The schedule, for the log.
+    checkpoints: Where to save.
+    callbacks: Told of scalars and checkpoints.
+    on_sample: Called with the state and the step.
+    on_steps: Called after every dispatch with state, step and data position.
+    interrupted: Whether to stop, as `processes.interruption` gives it.
+    fault: Says what is wrong with a batch, "" if nothing is.
+    seconds: How long the run has trained before.
+    log: Takes a line.
 
   Returns:
     The last state, and whether training reached `steps` undisturbed.
@@ -117,7 +137,7 @@ def train(
     else:
       began = time.perf_counter()
       state, metrics = _compile_step(train_step, state, batch, log)
-      clock.skip(time.perf_counter() - began)
+      clock.skip(time.perf_counter() - began, count)
       compiled.add(count)
     step += count
     if step % log_every == 0 or step >= steps or first:
@@ -135,7 +155,7 @@ def train(
       scalars["skipped"] = int(state.skipped)
       updates = int(state.updates)
       scalars["learning_rate"] = float(learning_rate(updates - 1))
-      if not first:
+      if speed:
         scalars["samples_per_second"] = speed
         scalars["data_wait"] = data_wait
       callbacks.on_log(step, scalars | {"seconds": clock.seconds()})
@@ -175,7 +195,7 @@ def _compile_step(
   """Dispatch steps for the first time and say how long compiling took."""
   log("compiling the training step ...")
   began = time.perf_counter()
-  result = train_step(state, batch)
+  result = jax.block_until_ready(train_step(state, batch))
   log(f"compiled in {time.perf_counter() - began:.1f} s")
   return result
 
@@ -204,7 +224,7 @@ def _check_skipped(
     return
   saved = checkpoints.steps()
   where = f"{checkpoints.folder}/{saved[-1]}" if saved else "none"
-  remedy = fault(batch) or (
+  remedy = (batch and fault(batch)) or (
     "train in a new workdir with a lower optimizer.learning_rate, or with "
     "optimizer.clip_norm"
   )

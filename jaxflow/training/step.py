@@ -48,7 +48,9 @@ def make_loss_fn(
   last_layer: str = "",
   steps: int = 1,
 ) -> LossFn:
-  """Bind a method's loss to a network: `(params, state, key, batch) -> loss`.
+  """Bind a method's loss to a network.
+
+  It is `(params, state, key, batch) -> (loss [B], metrics)`.
 
   `frozen_fns` make arguments of the loss from the state's frozen parameters,
   `learned_fns` from its own. `last_layer` is a regular expression of one

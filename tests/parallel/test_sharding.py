@@ -226,3 +226,23 @@ def test_a_state_larger_than_the_memory_is_refused():
   memory.check(arrays(host // 9), "the state")
   with pytest.raises(UsageError, match=r"the state would take .* GiB of the"):
     memory.check(arrays(host // 7), "the state")
+
+
+def test_a_container_may_have_less_memory(monkeypatch, tmp_path):
+  limit = tmp_path / "memory.max"
+  monkeypatch.setattr(memory, "_CONTAINERS", (limit, tmp_path / "absent"))
+  machine = memory.of_host()
+  limit.write_text("max\n")
+  assert memory.of_host() == machine
+  limit.write_text(f"{machine * 2}\n")
+  assert memory.of_host() == machine
+  limit.write_text("4096\n")
+  assert memory.of_host() == 4096
+
+
+def test_axes_are_named_as_they_were_given():
+  with pytest.raises(UsageError) as error:
+    sharding.make_mesh(data=-1, fsdp=100)
+  assert str(error.value).startswith(
+    "mesh.data=-1, mesh.fsdp=100, mesh.tensor=1: give positive axes, or "
+  )
