@@ -103,13 +103,23 @@ def _take_components(config: Config, arguments: list[str]) -> None:
   """Replace the components that are named, so that their options are fields.
 
   The options of one that goes go with it; those of the others get their
-  defaults.
+  defaults. A new name in `ema`, unlike those there are, is a new average.
   """
   complete(config)
   for argument in arguments:
     name, _, value = argument.partition("=")
     field, _, last = name.removeprefix("--config.").rpartition(".")
     kind = components(config).get(field)
+    section, _, average = field.rpartition(".")
+    if (section, last, kind) == (
+      "ema",
+      "name",
+      None,
+    ) and average.isidentifier():
+      names = [*config.ema, "online"]
+      if not difflib.get_close_matches(average, names, n=1):
+        set_component(config, field, {"name": None})
+        kind = "ema"
     if last != "name" or kind is None or value == at(config, field).name:
       continue
     maker_of(kind, value, field=field)  # Raises where there is none.
