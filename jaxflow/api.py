@@ -122,7 +122,9 @@ def load(
     step: The checkpoint; None for the latest, "best" for the one that was best
       while training.
     average: Name of the average of the parameters, or "online" for the
-      parameters themselves; default: the config's `sample.ema`.
+      parameters themselves; "width=0.07" makes a power average of any width
+      of the checkpoints' (docs/evaluation.md). Default: the config's
+      `sample.ema`.
     dtype: Type of the parameters, `jnp.bfloat16` for instance; default: as
       stored, float32.
     mesh: The devices; default: all.
@@ -152,15 +154,14 @@ def load(
   run = Run(plan)
   with named(ema="sample.ema" if average is None else "average"):
     run.check_average(plan.sample.ema)
-  mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
-  sample = plan.sample
-  state = restore(
-    *(run, folder),
-    mesh=mesh,
-    step=step,
-    ema=sample.ema,
-    guidance=sample.guidance,
-  )
+    mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
+    state = restore(
+      *(run, folder),
+      mesh=mesh,
+      step=step,
+      ema=plan.sample.ema,
+      guidance=plan.sample.guidance,
+    )
   if dtype is not None:
     state = jax.tree.map(
       lambda x: x.astype(dtype) if x.dtype == np.float32 else x, state

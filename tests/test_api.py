@@ -317,7 +317,8 @@ def test_averages(folder):
   assert differing(online.params, average.params) > 0
   text = message(jaxflow.load, folder, average="fast")
   assert text == (
-    "average='fast' is no average of this run: choose one of online, sampling"
+    "average='fast' is no average of this run: choose one of online, sampling, "
+    "or width=W of a power average"
   )
 
 

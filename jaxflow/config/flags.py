@@ -1,5 +1,6 @@
 """The config of a command line: a config file, and overrides of its fields."""
 
+import difflib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -98,13 +99,16 @@ def _take_components(config: Config, arguments: list[str]) -> None:
   """Replace the components that are named, so that their options are fields.
 
   The options of one that goes go with it; those of the others get their
-  defaults.
+  defaults. A new name in `ema`, unlike those there are, is a new average.
   """
   complete(config)
   for argument in arguments:
     name, _, value = argument.partition("=")
     field, _, last = name.removeprefix("--config.").rpartition(".")
     kind = components(config).get(field)
+    if kind is None and last == "name" and _is_new_average(field, config):
+      set_component(config, field, {"name": None})
+      kind = "ema"
     if last != "name" or kind is None or value == at(config, field).name:
       continue
     maker_of(kind, value, field=field)  # Raises where there is none.
@@ -114,6 +118,13 @@ def _take_components(config: Config, arguments: list[str]) -> None:
       kept = {k: v for k, v in config.model.items() if k in INTERFACE}
     set_component(config, field, {"name": value, **kept})
     complete(config)
+
+
+def _is_new_average(field: str, config: Config) -> bool:
+  """Return whether a field may be a further average, `ema.NAME`."""
+  section, _, name = field.partition(".")
+  near = difflib.get_close_matches(name, [*config.ema, "online"], n=1)
+  return section == "ema" and name.isidentifier() and not near
 
 
 def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:

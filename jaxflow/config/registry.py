@@ -9,7 +9,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from jaxflow import (
   couplings,
@@ -76,6 +76,7 @@ def _partial(function: Callable) -> Maker:
 
 _LAWS: dict[str, Maker] = {
   "uniform": times.Uniform,
+  "uniform_steps": times.UniformSteps,
   "logit_normal": times.LogitNormal,
   "log_normal": times.LogNormal,
   "arctan_log_normal": times.ArctanLogNormal,
@@ -336,7 +337,10 @@ def default_options(function: Callable) -> dict[str, Any]:
   for p in parameters(function).values():
     if p.default is p.empty:
       continue
-    plain = [x for x in map(unmarked, get_args(p.annotation)) if x in _PLAIN]
+    kinds_of_value = map(unmarked, get_args(p.annotation))
+    # A choice of names is a string.
+    plain = [str if get_origin(x) is Literal else x for x in kinds_of_value]
+    plain = [x for x in plain if x in _PLAIN]
     if p.name in kinds:
       if name := _name_of(kinds[p.name], p.default):
         options[p.name] = {"name": name}

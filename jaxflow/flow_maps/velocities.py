@@ -5,7 +5,7 @@ References:
   al. 2024 (arXiv:2410.12557) for its halved steps; Song et al. 2020
   (arXiv:2010.02502), eq. 12 for DDIM; Lu, Song 2024 (arXiv:2410.11081), section
   3 for the trigonometric jump; Zhou et al. 2025 (arXiv:2503.07565) for the
-  rotation.
+  rotation and the identity.
 """
 
 from collections.abc import Callable
@@ -135,9 +135,33 @@ def ddim_step(model_fn: Velocity, *, path: Path) -> FlowMap:
   denoiser = predictions.as_prediction(
     model_fn, path, source="velocity", target="data"
   )
+  return _towards(lambda xt, t, s, cond: denoiser(xt, t, t, cond), path)
+
+
+def identity(model_fn: ModelFn, *, path: Path) -> FlowMap:
+  """Jump towards the data that the network itself predicts, for every s.
+
+  `xs = (alpha_s - alpha_t sigma_s / sigma_t) D + sigma_s / sigma_t xt`, with
+  `D = F(xt, t, s) / noise_std`: a network behind `predictions.normalized`,
+  which multiplies by `noise_std`, predicts D itself. It cannot start at
+  sigma_t = 0.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: 0 * xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> jump = identity(net, path=paths.Linear())
+    >>> jump(jnp.array([[1.0]]), t, s, None).tolist()
+    [[0.5]]
+  """
+  unit = paths.noise_std(path)
+  return _towards(lambda xt, t, s, cond: model_fn(xt, t, s, cond) / unit, path)
+
+
+def _towards(data_fn: ModelFn, path: Path) -> FlowMap:
+  """Jump as if the data were those of a function, the noise what is left."""
 
   def flow_map(xt, t, s, cond):
-    data = denoiser(xt, t, t, cond)
+    data = data_fn(xt, t, s, cond)
     ratio = path.sigma(s) / path.sigma(t)
     scale = path.alpha(s) - ratio * path.alpha(t)
     return expand(ratio, xt) * xt + expand(scale, xt) * data

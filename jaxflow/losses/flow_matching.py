@@ -7,16 +7,17 @@ between them,
   target = a_P data + b_P noise                                           (2)
   L = w(t) mean (F(xt, t, t) - target)^2                                  (3)
 
-whose minimiser is E[target | xt]: for P = velocity, the velocity of the ODE
-that carries noise to data. Score errors are scaled by sigma, so that (3) is
-finite near data. ReFlow is this loss on batches that carry their `noise`.
+over the elements of a sample, or their sum. The minimiser is E[target | xt]:
+for P = velocity, the velocity of the ODE that carries noise to data. Score
+errors are scaled by sigma, so that (3) is finite near data. ReFlow is this loss
+on batches that carry their `noise`.
 
 References:
   Lipman et al. 2022 (arXiv:2210.02747), eq. 9; Liu et al. 2022
   (arXiv:2209.03003), eq. 1; Ma et al. 2024, SiT (arXiv:2401.08740), eq. 6-7.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import jax
 
@@ -25,6 +26,8 @@ from jaxflow.options import LabelDropout, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
+
+Reduction = Literal["mean", "sum"]
 
 
 def flow_matching_loss(
@@ -36,6 +39,7 @@ def flow_matching_loss(
   sample_times: times.TimeSampler,
   prediction: Annotated[Prediction, Predicts()] = "velocity",
   loss_space: Prediction | None = None,
+  reduction: Reduction = "mean",
   weight: weights.Weight = weights.uniform,
   label_dropout: LabelDropout = 0.0,
   num_classes: int = 0,
@@ -48,6 +52,8 @@ def flow_matching_loss(
     model_fn: Called with s = t. Others: see `jaxflow.losses`.
     loss_space: Where errors are taken; default: `prediction`. The singular
       times of a conversion (see `predictions`) must not be sampled.
+    reduction: Of the squared errors of a sample: "mean" or "sum", with which
+      gradients are larger by the number of elements.
     coupling: `(batch, key) -> noise [B, ...]`; default: the batch's own noise,
       or independent noise. One that changes during training needs `progress`.
 
@@ -61,6 +67,13 @@ def flow_matching_loss(
     >>> loss.tolist()
     [1.0, 1.0]
   """
+  space = loss_space or prediction
+  for name, value, names in (
+    ("reduction", reduction, get_args(Reduction)),
+    ("loss_space" if loss_space else "prediction", space, get_args(Prediction)),
+  ):
+    if value not in names:
+      raise ValueError(f"{name}={value!r}: give one of {', '.join(names)}")
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data = batch["data"]
   noise = times.at(coupling or couplings.noise_of, progress)(batch, noise_key)
@@ -70,7 +83,6 @@ def flow_matching_loss(
   t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
 
-  space = loss_space or prediction
   value = predictions.convert(
     path, model_fn(xt, t, t, cond), xt, t, source=prediction, target=space
   )
@@ -78,5 +90,6 @@ def flow_matching_loss(
   error = value - (expand(a, data) * data + expand(b, data) * noise)
   if space == "score":
     error = expand(path.sigma(t), error) * error
-  raw = weights.sample_mean(error**2)
+  summed = reduction == "sum"
+  raw = (weights.sample_sum if summed else weights.sample_mean)(error**2)
   return weight(path, t, t) * raw, {"raw": raw.mean()}

@@ -4,7 +4,7 @@ Groups of M consecutive rows share times s <= r <= t. With the same noise at t
 and r, and f the flow map,
 
   level = sigma / alpha,  level_r = level_t - (level_max - level_min) 2^-h,
-  clipped to the levels of the path; r = max(r, s)                        (1)
+  clipped to the levels of the path; r = max(min(r, t - gap), s)          (1)
   A = f(xt, t, s),  C = sg f(xr, r, s)                                    (2)
   k(a, b) = exp(-||a - b|| / (c_out d)),  ||.|| >= 1e-4                   (3)
   L = w(t) [mean k(A, A') + mean k(C, C') - 2 mean k(A, C)]               (4)
@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times
-from jaxflow.options import Count, LabelDropout
+from jaxflow.options import Amount, Count, LabelDropout
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 
 
@@ -43,6 +43,7 @@ def moment_matching_loss(
   flow_map: Callable[[ModelFn], FlowMap],
   group_size: Count = 4,
   halvings: Count = 12,
+  gap: Amount = 0.0,
   middle_times: Callable[[Array, Array], Array] | None = None,
   weight_power: float = 2.0,
   weight_shift: float = 4.0,
@@ -55,10 +56,11 @@ def moment_matching_loss(
     model_fn: A raw network goes through `predictions.normalized`.
     path: Its level must be finite at `t_max` (linear: t_max < 1).
     sample_times: Pairs (t, s); the first row of a group decides for the group.
-    flow_map: `flow_maps.average_velocity` (linear path) or `rotation`; any that
-      is affine in the network's output.
+    flow_map: `flow_maps.average_velocity` (linear path), `rotation` or
+      `identity`; any that is affine in the network's output.
     group_size: M; it divides B.
     halvings: h of eq. (1): larger brings r closer to t.
+    gap: The least t - r, in units of t, where s leaves room for it.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
     weight_power, weight_shift: p and q of eq. (5).
     label_dropout: The same for A and C. Others: see `jaxflow.losses`.
@@ -91,7 +93,7 @@ def moment_matching_loss(
 
   t, s = (shared(x) for x in times.draw(sample_times, time_key, data))
   if middle_times is None:
-    r = earlier_times(path, t, s, halvings=halvings)
+    r = earlier_times(path, t, s, halvings=halvings, gap=gap)
   else:
     r = middle_times(t, s)
 
@@ -112,11 +114,11 @@ def moment_matching_loss(
 
 
 def earlier_times(
-  path: paths.Path, t: Array, s: Array, *, halvings: int = 12
+  path: paths.Path, t: Array, s: Array, *, halvings: int = 12, gap: float = 0.0
 ) -> Array:
   """Return r in [s, t], a small and constant step in level below t, eq. (1).
 
-  t, s and r are `[B]`, and `halvings` is h.
+  t, s and r are `[B]`, `halvings` is h, and `gap` the least t - r.
   """
   with jax.ensure_compile_time_eval():
     ends = jnp.asarray([path.t_min, path.t_max], t.dtype)
@@ -128,7 +130,7 @@ def earlier_times(
     )
   level = predictions.noise_level(path, t) - (high - low) * 2.0**-halvings
   r = predictions.time_at(path, jnp.clip(level, low, high))
-  return jnp.clip(r, s, t)
+  return jnp.clip(r, s, jnp.maximum(t - gap, s))
 
 
 def _discrepancy(a: Array, b: Array, rate: Array, group_size: int) -> Array:

@@ -40,7 +40,7 @@ class SourcePlan:
   """Another run whose network a run takes."""
 
   workdir: str  # "" for none.
-  ema: str  # Its average, or "online" for the parameters.
+  ema: str  # Its average, "online" for the parameters, or "width=W".
   step: int | None = None  # Its checkpoint; None for the latest.
   guidance: float = 1.0  # At which it is guided by the null label.
 
@@ -86,7 +86,8 @@ class SamplePlan:
   batch_size: int
   guidance: float  # 1 does not guide.
   interval: tuple[float, float] | None  # Guided times; None for all.
-  ema: str  # The average that is sampled, or "online" for the parameters.
+  # The average that is sampled, "online" for the parameters, or "width=W".
+  ema: str
   grid: Grid
   sampler: Sampler
   solver: str  # Name of the sampler, solver or flow map, for tables.

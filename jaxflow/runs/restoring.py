@@ -12,6 +12,7 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow.errors import UsageError
 from jaxflow.parallel import memory
+from jaxflow.runs import widths
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState
@@ -53,8 +54,9 @@ def restore(
     mesh: The devices on which to put it.
     step: The checkpoint; None for the latest, "best" for the best by the
       metric of `evaluation.during.best`.
-    ema: The only average to read, or "online" for the parameters; None reads
-      the whole state.
+    ema: The only average to read, or "online" for the parameters; "width=W"
+      makes one of that width of all checkpoints up to the step. None reads the
+      whole state.
     roles: Frozen networks that are read beside that average, "teacher" for
       one; a run that has none of that role passes over it.
     guidance: The scale at which the network will be guided.
@@ -78,6 +80,9 @@ def restore(
       f"step='best': {str(workdir)!r} keeps no best checkpoint; train with "
       "evaluation.during.best"
     )
+  of_width = ema is not None and ema not in ("online", *run.plan.emas)
+  if of_width:
+    template = widths.stored_template(template, run)
   restored: Any = None
   if folder.is_dir():
     with contextlib.closing(Checkpoints(folder, read_only=True)) as saved:
@@ -88,6 +93,8 @@ def restore(
     )
   state = restored[0]
   if ema is not None:
+    if of_width:
+      state = widths.make(ema, run, workdir / "checkpoints", template, state)
     for line in run.remarks(ema, int(state.updates), guidance):
       _LOGGER.warning(line)
   return state

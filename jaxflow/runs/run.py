@@ -14,13 +14,13 @@ from jaxflow import options
 from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
-from jaxflow.training import optimizers
+from jaxflow.training import optimizers, posthoc
 from jaxflow.training.adversary import (
   Opponent,
   count_updates,
   discriminator_loss_fn,
 )
-from jaxflow.training.ema import share_of_start
+from jaxflow.training.ema import Power, share_of_start
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
@@ -218,13 +218,30 @@ class Run:
       out_shardings=(shardings, everywhere),
     )
 
-  def check_average(self, ema: str) -> None:
-    """Raise UsageError unless the run keeps an average of this name."""
+  @property
+  def power_averages(self) -> dict[str, float]:
+    """Averages by the power law, from which others are made: their gammas."""
+    laws = self.plan.emas.items()
+    return {k: law.gamma for k, law in laws if isinstance(law, Power)}
+
+  def check_average(self, ema: str, *, training: bool = False) -> None:
+    """Raise UsageError unless the run has an average of this name.
+
+    While `training` it has those only that it tracks.
+    """
     names = ["online", *self.plan.emas]
-    if ema not in names:
+    if ema in names:
+      return
+    if posthoc.law_of(ema) is None:
       raise UsageError(
         f"ema={ema!r} is no average of this run: choose one of "
-        f"{', '.join(names)}"
+        f"{', '.join(names)}, or width=W of a power average"
+      )
+    if training or not self.power_averages:
+      raise UsageError(
+        f"ema={ema!r} is made of power averages in checkpoints: train with "
+        f"one of {', '.join(names)} and with ema.NAME.name=power, and ask for "
+        "a width afterwards"
       )
 
   def remarks(
@@ -239,7 +256,8 @@ class Run:
       )
     if ema == "online" or not updates:
       return
-    share = share_of_start(self.plan.emas[ema], updates)
+    law = self.plan.emas.get(ema) or posthoc.law_of(ema)
+    share = share_of_start(law, updates) if law else 0
     if share > _LARGEST_SHARE:
       yield (
         f"the average {ema!r} is to {share:.0%} the weights with which "

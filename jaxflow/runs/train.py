@@ -169,7 +169,7 @@ def _prepare(
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)
   with named(ema="sample.ema"):
-    run.check_average(plan.sample.ema)
+    run.check_average(plan.sample.ema, training=True)
   template = run.template(mesh)
   memory.check(template, "parameters, averages and optimizer")
   step = _checked_step(run, template, mesh)

@@ -42,6 +42,7 @@ from jaxflow.times.laws import (
   LogNormal,
   TimeSampler,
   Uniform,
+  UniformSteps,
   uniform_draws,
 )
 from jaxflow.times.pairs import (
@@ -88,6 +89,7 @@ __all__ = [
   "TripleSampler",
   "TruncatedPair",
   "Uniform",
+  "UniformSteps",
   "at",
   "draw",
   "extended_grid",

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import rows
+from jaxflow.options import Count
 from jaxflow.paths import standard_normal
 from jaxflow.types import Array
 
@@ -68,6 +69,25 @@ class Uniform(Law):
   def quantile(self, p: Array) -> Array:
     """Return the time below which the probability is `p [...]`."""
     return self.transform(p)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniformSteps(Law):
+  """t uniform on the times from which equal steps to `t_min` start.
+
+  Example:
+    >>> UniformSteps(num_steps=2).transform(jnp.array([0.2, 0.7])).tolist()
+    [1.0, 0.5]
+  """
+
+  num_steps: Count = 1
+  t_min: float = 0.0
+  t_max: float = 1.0
+
+  def transform(self, draws: Array) -> Array:
+    """Return `t_max - j (t_max - t_min) / num_steps`, j from 0."""
+    j = jnp.minimum(jnp.floor(self.num_steps * draws), self.num_steps - 1)
+    return self.t_max - j * (self.t_max - self.t_min) / self.num_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

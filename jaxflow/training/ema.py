@@ -2,7 +2,18 @@
 
   e <- beta_k e + (1 - beta_k) params,   k = 1, 2, ... the update's number  (1)
 
-starting from the initial parameters. A law maps k to beta_k.
+starting from the initial parameters. A law maps k to beta_k, and to its gain
+1 - beta_k, of which float32 would lose digits if beta_k were subtracted from 1.
+
+A gain below 1e-4 moves an average by less than a unit in its last place, and
+rounding to nearest would drop the move, at every update. So the sum is rounded
+up or down, in turns: up where the part that does not fit is above the threshold
+
+  frac(k phi),   phi the golden ratio,                                    (2)
+
+in units of the last place. The thresholds of any n updates in a row fill (0, 1)
+evenly, so moves add up to within a few units in the last place. They depend on
+k alone: no memory is needed, and resumed runs have the same bits.
 
 References:
   Song et al. 2021 (arXiv:2011.13456), code, for the count ramp; Karras et al.
@@ -11,8 +22,9 @@ References:
   appendix C and code, for the adaptive law of a target network.
 """
 
+import abc
 import dataclasses
-from typing import Protocol
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +33,24 @@ import numpy as np
 from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
+# The fraction of the golden ratio, in units of 2^-32.
+_GOLDEN = 2654435769
 
-class Law(Protocol):
+
+class Law(abc.ABC):
   """The decay of update k."""
 
+  @abc.abstractmethod
+  def gain(self, k: Array) -> Array:
+    """Return 1 - beta_k, scalar, for the update's number k >= 1."""
+
   def __call__(self, k: Array) -> Array:
-    """Return beta_k, scalar, for the update's number k >= 1."""
-    ...
+    """Return beta_k."""
+    return 1 - self.gain(k)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Law):
   """`beta_k = decay`."""
 
   decay: float = 0.9999
@@ -39,13 +58,13 @@ class Constant:
   def __post_init__(self) -> None:
     _check_decay(self.decay)
 
-  def __call__(self, k: Array) -> Array:
-    """Return the decay."""
-    return jnp.full(jnp.shape(k), self.decay)
+  def gain(self, k: Array) -> Array:
+    """Return 1 - decay."""
+    return jnp.full(jnp.shape(k), 1 - self.decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CountRamp:
+class CountRamp(Law):
   """`beta_k = min(decay, (1 + k) / (10 + k))`."""
 
   decay: float = 0.9999
@@ -53,28 +72,29 @@ class CountRamp:
   def __post_init__(self) -> None:
     _check_decay(self.decay)
 
-  def __call__(self, k: Array) -> Array:
-    """Return the decay of update k."""
-    return jnp.minimum(self.decay, (1.0 + k) / (10.0 + k))
+  def gain(self, k: Array) -> Array:
+    """Return 1 - beta_k."""
+    return jnp.maximum(1 - self.decay, 9 / (10.0 + k))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HalfLife:
+class HalfLife(Law):
   """Half-life in images, growing with the images seen, as in EDM."""
 
   images: float = 500_000
   batch_size: int = 128
   ramp: float = 0.05
 
-  def __call__(self, k: Array) -> Array:
-    """Return the decay of update k."""
+  def gain(self, k: Array) -> Array:
+    """Return 1 - beta_k."""
     seen = (k - 1.0) * self.batch_size
     half_life = jnp.minimum(self.images, self.ramp * seen)
-    return 0.5 ** (self.batch_size / jnp.maximum(half_life, 1e-8))
+    halvings = self.batch_size / jnp.maximum(half_life, 1e-8)
+    return -jnp.expm1(-math.log(2) * halvings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Power:
+class Power(Law):
   """`beta_k = (1 - 1/k)^(gamma + 1)`: a fixed width relative to training.
 
   `width` is the standard deviation of the averaging profile over the length of
@@ -99,13 +119,13 @@ class Power:
     roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
     return float(roots.real.max())
 
-  def __call__(self, k: Array) -> Array:
-    """Return the decay of update k."""
-    return (1 - 1.0 / k) ** (self.gamma + 1)
+  def gain(self, k: Array) -> Array:
+    """Return 1 - beta_k."""
+    return -jnp.expm1((self.gamma + 1) * jnp.log1p(-1.0 / k))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adaptive:
+class Adaptive(Law):
   """`beta_k = decay^(start / (N - 1))`: a target that slows down.
 
   N is the number of grid points of the step that makes update k,
@@ -128,11 +148,12 @@ class Adaptive:
   end: int = 150
   steps: int
 
-  def __call__(self, k: Array) -> Array:
-    """Return the decay of update k."""
+  def gain(self, k: Array) -> Array:
+    """Return 1 - beta_k."""
     progress = jnp.minimum((k - 1.0) / self.steps, 1)
     points = curricula.adaptive_points(progress, start=self.start, end=self.end)
-    return self.decay ** (self.start / (points - 1))
+    log_decay = math.log(self.decay) if self.decay else -math.inf
+    return -jnp.expm1(log_decay * self.start / (points - 1))
 
 
 def share_of_start(law: Law, updates: int) -> float:
@@ -144,8 +165,8 @@ def share_of_start(law: Law, updates: int) -> float:
     >>> share_of_start(Power(), 1000)
     0.0
   """
-  decays = law(jnp.arange(1, updates + 1))
-  return float(np.prod(np.asarray(decays, np.float64)))
+  gains = law.gain(jnp.arange(1, updates + 1))
+  return float(np.prod(1 - np.asarray(gains, np.float64)))
 
 
 def _check_decay(decay: float) -> None:
@@ -153,6 +174,24 @@ def _check_decay(decay: float) -> None:
     raise ValueError(f"decay={decay}: give a number from 0 to 1")
 
 
-def update(average: PyTree, params: PyTree, decay: Array) -> PyTree:
-  """Move an average towards the parameters, eq. (1)."""
-  return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, average, params)
+def update(average: PyTree, params: PyTree, law: Law, k: Array) -> PyTree:
+  """Move an average towards the parameters, update k of eq. (1) and (2)."""
+  gain = law.gain(k)
+  near_end = gain > 0.5
+  share = jnp.where(near_end, 1 - gain, gain)
+  turn = jnp.asarray(k, jnp.uint32) * jnp.uint32(_GOLDEN)
+  threshold = turn.astype(jnp.float32) * 2.0**-32
+
+  def moved(e, p):
+    # From the nearer end, so that gains of 0 and 1 give an end itself.
+    start, end = jnp.where(near_end, p, e), jnp.where(near_end, e, p)
+    move = share.astype(e.dtype) * (end - start)
+    total = start + move
+    # What rounding has taken from the sum, exactly (Knuth).
+    moved_by = total - start
+    lost = (start - (total - moved_by)) + (move - moved_by)
+    next_to = jnp.nextafter(total, jnp.copysign(jnp.inf, lost).astype(e.dtype))
+    up = jnp.abs(lost) > threshold.astype(e.dtype) * jnp.abs(next_to - total)
+    return jnp.where(up, next_to, total)
+
+  return jax.tree.map(moved, average, params)

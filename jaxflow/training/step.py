@@ -130,7 +130,7 @@ def make_train_step(
     moved = state.with_trained(trained)
     updates = state.updates + 1
     averages = {
-      name: ema_lib.update(state.ema[name], moved.params, law(updates))
+      name: ema_lib.update(state.ema[name], moved.params, law, updates)
       for name, law in emas.items()
     }
     metrics |= {"gradient_norm": norm, "update_norm": update_norm}

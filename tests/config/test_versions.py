@@ -46,6 +46,8 @@ ABSENT = {
   "evaluation.network.name": "none",
   "evaluation.reference": "",
   "evaluation.split": "test",
+  "loss.loss_space": None,
+  "loss.reduction": "mean",
   "train.schedule_steps": 0,
 }
 # The quick ones of each commit.

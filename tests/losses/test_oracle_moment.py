@@ -34,11 +34,10 @@ def moment_matching(
   )
 
 
-def rotating(x, t, s, cond):
-  """Return the network whose rotation is the exact flow map of one point."""
+def exact_for(make, x, t, s, cond):
+  """Return the network whose map is the exact flow map of one point."""
   factor = [
-    flow_maps.rotation(lambda *_, v=v: v * jnp.ones_like(x), path=LINEAR)
-    for v in (0.0, 1.0)
+    make(lambda *_, v=v: v * jnp.ones_like(x), path=LINEAR) for v in (0.0, 1.0)
   ]
   still, moved = (f(x, t, s, cond) for f in factor)
   gain = jnp.where(moved == still, 1, moved - still)
@@ -49,9 +48,12 @@ def rotating(x, t, s, cond):
   ("network", "make"),
   [
     (POINT.average_velocity, flow_maps.average_velocity),
-    (rotating, functools.partial(flow_maps.rotation, path=LINEAR)),
+    *(
+      (functools.partial(exact_for, f), functools.partial(f, path=LINEAR))
+      for f in (flow_maps.rotation, flow_maps.identity)
+    ),
   ],
-  ids=["euler", "rotation"],
+  ids=["euler", "rotation", "identity"],
 )
 def test_moments_of_one_point_match(network, make, x64):
   # The noise of a pair stays that of its trajectory, so both jumps agree.

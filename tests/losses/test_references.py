@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import references
 
@@ -18,7 +19,7 @@ from jaxflow import (
 )
 
 
-def flow_matching(case, networks):
+def flow_matching(case, networks, **options):
   hyper = case.hyper
   return losses.flow_matching_loss(
     networks["net"],
@@ -29,6 +30,7 @@ def flow_matching(case, networks):
     prediction=hyper.get("prediction", "velocity"),
     loss_space=hyper.get("loss_space"),
     weight=getattr(weights, hyper.get("weight", "uniform")),
+    **options,
   )
 
 
@@ -159,3 +161,28 @@ def test_float32(name):
 
 def test_every_case_is_run():
   assert len(CASES) == 5 + 2 + 6 + 8
+
+
+@pytest.mark.parametrize("name", references.cases("fm_"))
+def test_the_sum_is_the_mean_times_the_elements(name, x64):
+  case = references.load(name)
+  adapter = adapter_of(name)
+  size = case.given["data"][0].size
+
+  def summed(case, networks):
+    return adapter(case, networks, reduction="sum")
+
+  loss, metrics, gradient = references.evaluate(case, summed)
+  np.testing.assert_allclose(loss, size * case.out["per_sample"], rtol=1e-9)
+  if "raw" in case.mid:
+    np.testing.assert_allclose(metrics["raw"], size * case.mid["raw"].mean())
+  for role, values in case.grad.items():
+    for key, value in values.items():
+      error = np.linalg.norm(gradient[role][key] - size * value)
+      assert error <= 1e-9 * size * np.linalg.norm(value)
+
+
+def test_another_reduction_is_named():
+  case = references.load("fm_linear_velocity", jnp.float32)
+  with pytest.raises(ValueError, match=r"^reduction='max': give one of mean"):
+    adapter_of("fm_")(case, {"net": None}, reduction="max")

@@ -27,10 +27,89 @@ def adapter(case, networks):
     flow_map={
       "euler": flow_maps.average_velocity,
       "edm": functools.partial(flow_maps.rotation, path=path),
+      "identity": functools.partial(flow_maps.identity, path=path),
     }[hyper["parameterization"]],
     group_size=hyper["group_size"],
     weight_power=hyper["a"],
     weight_shift=hyper["b"],
+  )
+
+
+# Zhou et al. 2025, in numpy; the reference numbers of the other maps hold it.
+def by_formula(case, c_out, c_skip, scale):
+  """Return the loss of each row, with f = c_out o + c_skip y.
+
+  `scale` is the factor of the network's output in data units.
+  """
+  hyper, given = case.hyper, case.given
+  sd, size = hyper["sigma_data"], hyper["group_size"]
+  t, r, s = (np.asarray(given[k]) for k in "trs")
+
+  def jump(time):
+    alpha, sigma = 1 - time, time
+    y = (
+      alpha[:, None, None, None] * given["data"]
+      + sigma[:, None, None, None] * sd * given["noise"]
+    )
+    std = sd * np.sqrt(alpha**2 + sigma**2)
+    label = references.batch_of(case).get("cond")
+    o = case.network("net")(y / std[:, None, None, None], time, s, label)
+    out, skip = (
+      f(alpha, sigma, 1 - s, s)[:, None, None, None] for f in (c_out, c_skip)
+    )
+    return np.asarray(out * scale * o + skip * y).reshape(len(t), -1)
+
+  a, c = jump(t), jump(r)
+  w = 1 / np.abs(c_out(1 - t, t, 1 - s, s) * scale)
+  lam = 2 * np.log((1 - t) / t)
+  w_out = (
+    (1 / (t * (1 - t)))
+    / (1 + np.exp(lam - hyper["b"]))
+    * (1 - t) ** hyper["a"]
+    / ((1 - t) ** 2 + t**2)
+  )
+
+  def kernel(x, y, rows):
+    square = ((x[rows][:, None] - y[rows][None]) ** 2).sum(-1)
+    distance = np.sqrt(np.maximum(square, 1e-8))
+    return np.exp(-w[rows][0] * distance / x.shape[1]).mean()
+
+  result = np.empty(len(t))
+  for first in range(0, len(t), size):
+    rows = slice(first, first + size)
+    result[rows] = w_out[first] * (
+      kernel(a, a, rows) + kernel(c, c, rows) - 2 * kernel(a, c, rows)
+    )
+  return result
+
+
+def check_formula(case, make, *coefficients):
+  hyper = case.hyper | {"parameterization": make}
+  loss, _ = adapter(case._replace(hyper=hyper), {"net": case.network("net")})
+  np.testing.assert_allclose(
+    loss, by_formula(case, *coefficients), rtol=1e-7, atol=1e-12
+  )
+
+
+def test_the_formula_is_that_of_the_reference_numbers(x64):
+  case = references.load("imm_euler")
+  numbers = by_formula(
+    case,
+    lambda a, b, c, d: -(b - d),
+    lambda a, b, c, d: np.ones_like(b),
+    case.hyper["sigma_data"],
+  )
+  np.testing.assert_allclose(numbers, case.out["per_sample"], rtol=1e-7)
+
+
+def test_identity_is_its_formula(x64):
+  # The network's output is data itself: no factor of sigma_data.
+  check_formula(
+    references.load("imm_edm"),
+    "identity",
+    lambda a, b, c, d: c - a * d / b,
+    lambda a, b, c, d: d / b,
+    1.0,
   )
 
 
@@ -62,6 +141,18 @@ def test_earlier_times(noise_std, x64):
   r = earlier_times(path, t, s, halvings=hyper["k"])
   np.testing.assert_allclose(r, TABLE["imm/r"], rtol=1e-12)
   assert ((s <= r) & (r <= t)).all()
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.05, 0.5])
+def test_earlier_times_leave_a_gap(gap):
+  t = jnp.array([0.5, 0.5, 0.9])
+  s = jnp.array([0.1, 0.48, 0.006])
+  path = paths.Linear(t_min=0.006, t_max=0.994)
+  r = earlier_times(path, t, s, halvings=12, gap=gap)
+  free = earlier_times(path, t, s, halvings=12)
+  np.testing.assert_allclose(
+    r, np.maximum(np.minimum(free, t - gap), s), rtol=1e-6
+  )
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ FLOW_MAPS = {
   "guided_step": {},
   "guided_velocity": {},
   "hard_boundary": {},
+  "identity": {"path": LINEAR},
   "linear_skip": {"t_max": 1.0},
   "ode_step": {"solver": solvers.heun},
   "rotation": {"path": LINEAR},

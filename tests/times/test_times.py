@@ -85,6 +85,19 @@ def test_uniform_law():
   assert value.tolist() == [2.0, 3.0]
 
 
+def test_uniform_steps_start_at_each_time_equally_often():
+  law = times.UniformSteps(num_steps=4, t_min=0.2, t_max=1.0)
+  starts = [1.0, 0.8, 0.6, 0.4]
+  draws = jnp.array([0.0, 0.25, 0.5, 0.75, 0.2499, 0.9999999])
+  expected = [*starts, 1.0, 0.4]
+  np.testing.assert_allclose(law.transform(draws), expected, rtol=1e-6)
+  t = law(jax.random.key(0), 8000)
+  counts = [(np.abs(t - start) < 1e-6).sum() for start in starts]
+  assert sum(counts) == 8000
+  # Three degrees of freedom: chi square above 25 has probability 1e-5.
+  assert ((np.array(counts) - 2000) ** 2 / 2000).sum() < 25
+
+
 GRID = functools.partial(times.karras_grid, t_min=0.002, t_max=80.0)
 ADJACENT = times.AdjacentPair(grid=GRID, num_points=18)
 
@@ -124,7 +137,13 @@ def test_adjacent_pair_is_uniform_on_neighbours():
 
 @pytest.mark.parametrize(
   "law",
-  [times.Uniform(), *LAWS.values(), *PAIRS.values(), ADJACENT],
+  [
+    times.Uniform(),
+    times.UniformSteps(num_steps=100),
+    *LAWS.values(),
+    *PAIRS.values(),
+    ADJACENT,
+  ],
   ids=lambda law: type(law).__name__,
 )
 def test_traces_once(law):
