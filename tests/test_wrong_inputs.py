@@ -7,7 +7,7 @@ that it found.
 import json
 import shutil
 import types
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -98,13 +98,22 @@ def test_a_network_on_another_path_is_named(command, name, tmp_path):
   refused(*arguments, words=f"parameterization.name={name!r}: path=Linear(")
 
 
-@pytest.mark.parametrize("name", ["config.json", f"checkpoints/10/{SUMS}"])
-def test_a_folder_in_place_of_a_file(folder, tmp_path, name):
+def test_a_folder_in_place_of_a_file(folder, tmp_path):
   run = shutil.copytree(folder / "plain", tmp_path / "run")
-  (run / name).unlink()
-  (run / name).mkdir()
   out = f"--out={tmp_path / 'a.npz'}"
+  (run / "config.json").unlink()
+  (run / "config.json").mkdir()
   refused("sample", f"--workdir={run}", out, words="cannot be read (Is a dir")
+
+
+def test_a_folder_in_place_of_the_sums_of_a_step(folder, tmp_path, caplog):
+  run = shutil.copytree(folder / "plain", tmp_path / "run")
+  (run / "checkpoints" / "10" / SUMS).unlink()
+  (run / "checkpoints" / "10" / SUMS).mkdir()
+  result = tiny.run("sample", f"--workdir={run}", f"--out={tmp_path / 'a.npz'}")
+  assert result.code == 1 and result.err.count("\n") == 1
+  assert "no checkpoint in " in result.err
+  assert f"{SUMS} cannot be read (Is a directory)" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["pairs.json", SUMS])
@@ -162,7 +171,8 @@ def test_the_description_of_a_classifier(about, tmp_path):
   path = tmp_path / "a.npz"
   np.savez(path, about=np.array(about))
   with pytest.raises(UsageError, match=r"\(about.*: give named values\)"):
-    classifiers._read(path, {}, types.SimpleNamespace(file=str(path)))
+    network: Any = types.SimpleNamespace(file=str(path))
+    classifiers._read(path, {}, network)
 
 
 def test_numbers_that_no_float_holds():

@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
+from jaxflow.errors import RunError
 
 
 def _run(values: Values, config: Any) -> int:
@@ -14,7 +15,12 @@ def _run(values: Values, config: Any) -> int:
 
   from jaxflow.compilation.of_config import compile_config
 
-  return 0 if compile_config(config, topology, hbm=values.hbm, log=log) else 1
+  if not compile_config(config, topology, hbm=values.hbm, log=log):
+    raise RunError(
+      f"a program does not fit the memory of {values.topology}: see above; "
+      "take a smaller model or batch, or a larger mesh.fsdp"
+    )
+  return 0
 
 
 COMMAND = Command(

@@ -25,6 +25,7 @@ from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
 from jaxflow.options import Share
 from jaxflow.parallel import processes
+from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.types import Array, PyTree
 
 _SCHEMA = 1
@@ -147,9 +148,13 @@ def _read(
     arrays = read_arrays(path)
     about = checked(json.loads(str(arrays[_ABOUT])), dict, _ABOUT)
     accuracy = checked(about.pop("accuracy"), Share, "accuracy")
+    written = about.pop("sha256", None)  # Earlier versions wrote none.
     if about == wanted:
       shapes = jax.eval_shape(network.init, jax.random.key(0))
-      return (_parameters(arrays, shapes), accuracy), ""
+      params = _parameters(arrays, shapes)
+      if written not in (None, parameters_hash(params)):
+        raise ValueError("its parameters are not those that were written")
+      return (params, accuracy), ""
   except DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__
     if network.file is not None:  # It may be anything that the user has.
@@ -188,6 +193,7 @@ def _parameters(arrays: Any, shapes: PyTree) -> PyTree:
 def _write(path: pathlib.Path, params: PyTree, about: dict[str, Any]) -> None:
   leaves = jax.tree_util.tree_leaves_with_path(params)
   arrays = {_key(place): leaf for place, leaf in leaves}
+  about = about | {"sha256": parameters_hash(params)}
   arrays[_ABOUT] = np.array(json.dumps(about))
   remedy = "make its folder writable, or give evaluation.network.file"
   save_arrays(path, arrays, remedy)

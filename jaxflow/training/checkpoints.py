@@ -209,9 +209,8 @@ class Checkpoints:
     """Restore a step, or warn and return None where it is damaged."""
     try:
       folder = self._place / str(step)
-      changed = changed_file(folder) if processes.is_main() else None
-      if changed:
-        raise ValueError(f"{changed} differs from {SUMS}")
+      if processes.is_main():
+        _check_sums(folder)
       self._check(_open(folder), template, step, partial)
       return self._restore(template, step, partial)
     except UsageError:
@@ -318,6 +317,16 @@ def _reason(error: Exception) -> str:
 def saved_steps(folder: pathlib.Path) -> list[int]:
   """Return the steps of a folder that are written to their end, ascending."""
   return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def _check_sums(folder: pathlib.Path) -> None:
+  """Raise ValueError if a file of a step differs from the list of sums."""
+  try:
+    changed = changed_file(folder)
+  except UsageError as error:  # The list itself is damaged.
+    raise ValueError(str(error)) from error
+  if changed:
+    raise ValueError(f"{changed} differs from {SUMS}")
 
 
 @functools.cache

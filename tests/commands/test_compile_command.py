@@ -75,7 +75,11 @@ def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
   arguments = ["jaxflow", "compile", f"--config={file}:mean_flow"]
   arguments.append("--topology=host:8")
   assert main.run([*arguments, "--hbm=0.000001"]) == 1
-  assert "does not fit" in capsys.readouterr().out
+  streams = capsys.readouterr()
+  assert "does not fit" in streams.out
+  assert streams.err.startswith(
+    "jaxflow compile: a program does not fit the memory of host:8: see above"
+  )
   assert main.run([*arguments, "--hbm=1"]) == 0
   assert "of 1.00 GiB: fits" in capsys.readouterr().out
 

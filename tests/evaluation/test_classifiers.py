@@ -127,7 +127,9 @@ def test_training_follows_from_data_and_seed(tmp_path):
   assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "shape", "about"])
+@pytest.mark.parametrize(
+  "damage", ["cut", "text", "empty", "shape", "about", "value"]
+)
 def test_damaged_file_is_said_and_made_again(tmp_path, untrained, damage):
   lines = []
   first = trained(tmp_path, lines)
@@ -138,6 +140,9 @@ def test_damaged_file_is_said_and_made_again(tmp_path, untrained, damage):
   if damage in ("shape", "about"):
     place = "output/bias" if damage == "shape" else "about"
     kept[place] = np.zeros(3, np.float32)
+    np.savez(path, **kept)
+  elif damage == "value":
+    kept["output/bias"][0] += 1.0
     np.savez(path, **kept)
   else:
     cases = {"cut": content[: len(content) // 2], "text": b"no", "empty": b""}
