@@ -117,6 +117,19 @@ def test_shards_are_counted_by_what_is_there(tmp_path):
   assert files.span(files.count - 1) == (HUGE - 2, HUGE)
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path):
+  files = ShardFiles(tmp_path, "train", ".npy", 4, 2)
+  names = ".train-00001-of-00002.npy.5eed.tmp", ".test-00000-of-00001.npy.1.tmp"
+  for name in (*names, "train-00000-of-00002.npy"):
+    (tmp_path / name).write_text("")
+  files.remove_drafts()
+  # The other split is nobody's here.
+  assert {p.name for p in tmp_path.iterdir()} == {
+    names[1],
+    "train-00000-of-00002.npy",
+  }
+
+
 def test_missing_shards_are_made_one_by_one(tmp_path):
   files = ShardFiles(tmp_path, "train", ".npy", 7, 2)
   files.path(1).write_text("")

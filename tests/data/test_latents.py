@@ -25,6 +25,7 @@ from jaxflow.config import (
 )
 from jaxflow.config import flags as config_flags
 from jaxflow.data import loading
+from jaxflow.data.folders import latents as latents_lib
 from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import SUMS
@@ -585,3 +586,31 @@ def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
 def test_evaluation_compares_latents(trained):
   (row,) = api.load(trained).evaluate(nfe=(1,))
   assert row["scores"]["sliced_wasserstein"].real > 0
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+  monkeypatch.setattr(latents_lib, "_OPEN", 2)
+  counts = {"train": 7}
+  store = latents_of(
+    tmp_path,
+    counts=counts,
+    shard_size=1,
+    scale=1.0,
+    statistics={"mean": [0.0], "std": [1.0]},
+    **dict.fromkeys(("data", "autoencoder"), "x"),
+    **dict.fromkeys(("raw_dir", "data_dir"), None),
+    **{"size": 16, "flip": False},
+  )
+  for shard in range(7):
+    mean = np.full((1, 2, 2, 1), float(shard))
+    store.write("train", shard, [mean, np.ones_like(mean)])
+  store.write_decoder({"weight": np.zeros(1)})
+
+  def opened():
+    files = pathlib.Path("/proc/self/fd").iterdir()
+    return sum(str(tmp_path) in os.path.realpath(file) for file in files)
+
+  source = data.Latents(store, "train", name="latents")
+  rows = source.take(np.arange(7)[::-1])["data"]
+  assert rows[:, 0, 0, 0].tolist() == [6, 5, 4, 3, 2, 1, 0]
+  assert opened() == 2

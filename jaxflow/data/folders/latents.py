@@ -1,6 +1,7 @@
 """Latents as data: normalised samples, and the way back to the autoencoder."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any, Self
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from jaxflow.data.folders.latent_folder import DECODER, LatentFolder
 from jaxflow.errors import UsageError
+
+# Shards of a split that are open at once: systems allow a process 1,024 files.
+_OPEN = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,8 +87,13 @@ class Latents:
     self.shape: tuple[int, ...] = tuple(latents.description["shape"])
     self.space: LatentSpace = LatentSpace.of(latents)
     self._count = files.num
+    self._record = latents.record
     self._starts = np.arange(0, files.num, files.size)
-    self._shards = [latents.memory_map(split, i) for i in range(files.count)]
+    self._shard = functools.lru_cache(_OPEN)(
+      functools.partial(latents.memory_map, split)
+    )
+    for shard in range(files.count):
+      self._shard(shard)
     latents.check_unchanged(files.names)
 
   def __len__(self) -> int:
@@ -94,10 +103,11 @@ class Latents:
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
     """Read samples, as `Source.take` describes, and their "std"."""
     which = np.searchsorted(self._starts, index, side="right") - 1
-    rows = np.empty(len(index), self._shards[0].dtype)
+    rows = np.empty(len(index), self._record)
     for shard in np.unique(which):
       chosen = which == shard
-      rows[chosen] = self._shards[shard][index[chosen] - self._starts[shard]]
+      opened = self._shard(int(shard))
+      rows[chosen] = opened[index[chosen] - self._starts[shard]]
     mean, std = (rows[name].astype(np.float32) for name in ("mean", "std"))
     sample = {
       "data": self.space.normalise(mean),

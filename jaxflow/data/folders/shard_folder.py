@@ -235,6 +235,16 @@ class ShardFiles:
       if number < self.count and self.path(number).name == text
     ]
 
+  def remove_drafts(self) -> None:
+    """Remove what a killed process has left; nobody else may be writing.
+
+    Raises:
+      RunError: If the folder cannot be changed.
+    """
+    with writing(self.folder):
+      for draft in self.folder.glob(f".{self.prefix}-*{self.suffix}.*.tmp"):
+        draft.unlink()
+
   def check(self, shard: int) -> None:
     """Raise RunError before long work if a shard cannot be written."""
     with writing(self.path(shard)):
@@ -245,7 +255,4 @@ class ShardFiles:
     path = self.path(shard)
     remedy = "make room, or the folder writable; the same command goes on"
     with writing(path, remedy):
-      # A killed process leaves a draft; the lock admits one that writes.
-      for draft in self.folder.glob(f".{path.name}.*.tmp"):
-        draft.unlink()
       replace_file(path, save, remedy, listed=True)

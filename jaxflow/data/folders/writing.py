@@ -54,6 +54,8 @@ def write_missing_shards(
   if there == files.count:
     log(f"nothing to do: {files.folder} holds all {files.num:,} {unit}")
     return True
+  # Once: each look goes through all files. The lock admits one that writes.
+  processes.once(files.remove_drafts)
   size = min(batch_size, files.size, files.num)
   size += -size % devices
   with processes.interruption() as interrupted:
