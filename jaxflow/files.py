@@ -270,8 +270,10 @@ def checked(value: Any, kind: Any, place: str = "") -> Any:
     raise ValueError(f"{place}={reprlib.repr(value)}: choose one of {choices}")
   for limit in (_KINDS.get(outer), *getattr(kind, "__metadata__", ())):
     if isinstance(limit, Range) and not limit.allows(value):
-      given = " is absent" if value is None else f"={reprlib.repr(value)}"
-      raise ValueError(f"{place or 'it'}{given}: give {limit.text}")
+      given = f"{place}={reprlib.repr(value)}"
+      if value is None or not place:
+        given = f"{place} is absent" if place else f"it holds {given[1:]}"
+      raise ValueError(f"{given}: give {limit.text}")
   if isinstance(fields, dict):
     inside = {k: (value.get(k), x) for k, x in fields.items()}
   elif inner and _KINDS.get(outer) is _KINDS[dict]:

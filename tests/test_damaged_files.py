@@ -273,7 +273,7 @@ class TestNotes:
     values["data"]["flip"] = False
     del values["path"]["t_max"]
     assert notes_of(tmp_path, values, caplog) == [
-      "2 fields are absent, defaults hold: path.t_max=1.0, train.steps=10000"
+      "absent, so defaults hold (2): path.t_max=1.0, train.steps=10000"
     ]
     # Those of an earlier version are known to lack some.
     values["version"] = "0.1.0"

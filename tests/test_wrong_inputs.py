@@ -106,6 +106,18 @@ def test_a_folder_in_place_of_a_file(folder, tmp_path):
   refused("sample", f"--workdir={run}", out, words="cannot be read (Is a dir")
 
 
+def test_a_log_without_its_checkpoints_is_said(folder, tmp_path):
+  shutil.copytree(folder / "plain", tmp_path / "plain")
+  shutil.rmtree(tmp_path / "plain" / "checkpoints")
+  command = tiny.train_command(
+    tmp_path, "plain", "flow_matching", "train.steps=10"
+  )
+  result = tiny.run(*command)
+  assert result.code == 0
+  assert "has a log up to step 10 but no checkpoint: training" in result.out
+  assert "but no checkpoint" not in tiny.run(*command).out
+
+
 def test_a_folder_in_place_of_the_sums_of_a_step(folder, tmp_path, caplog):
   run = shutil.copytree(folder / "plain", tmp_path / "run")
   (run / "checkpoints" / "10" / SUMS).unlink()

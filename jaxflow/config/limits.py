@@ -154,6 +154,9 @@ def hint(field: str, fields: Collection[str], *, start: str = "") -> str:
   """Say which field may be meant, or which there are; `start` precedes it."""
   section, _, last = field.rpartition(".")
   inside = [k for k in fields if k.startswith(f"{section}.")]
+  sections = {k.rpartition(".")[0] for k in fields}
+  if section and not difflib.get_close_matches(section, sections, n=1):
+    return f"this method, data set or network has no section {section}"
   names = {k: k.rpartition(".")[2] for k in inside or fields}
   closest = functools.partial(difflib.get_close_matches, n=len(names))
   alike = closest(last, names.values(), cutoff=0.75)

@@ -157,7 +157,7 @@ def _wrapped(
 ) -> Network:
   """Return a network whose `apply` is wrapped, whatever its parameters."""
   with option_of(f"parameterization.name={name!r}"):
-    wrap(functools.partial(network.apply, None))  # It may refuse the path.
+    wrap(lambda xt, t, s, cond: xt)  # It may refuse the path.
 
   def apply(params, xt, t, s, cond, key=None):
     model_fn = functools.partial(network.apply, params, key=key)

@@ -82,7 +82,7 @@ def load_file(name: str) -> Config:
   path = find(given)
   if not method:
     raise UsageError(
-      f"config={name}: name a method behind it, {given}:mean_flow for "
+      f"config={name!r}: name a method behind it, {given}:mean_flow for "
       f"instance; there are {', '.join(METHODS)}"
     )
   if path.suffix != ".py":

@@ -86,7 +86,7 @@ def notes(values: Mapping[str, Any], config: components.Config) -> list[str]:
   absent = [k for k, x in fields.items() if stored.get(k) is None is not x]
   if version == own and absent:
     listed = ", ".join(f"{k}={fields[k]!r}" for k in absent[:_LISTED])
-    said.append(f"{len(absent)} fields are absent, defaults hold: {listed}")
+    said.append(f"absent, so defaults hold ({len(absent)}): {listed}")
   known = [f"{k}." for k in (*fields, *GONE, "version", "seeding")]
   unknown = [k for k in stored if not any(x.startswith(f"{k}.") for x in known)]
   if unknown:  # None, or it would have been refused.

@@ -300,6 +300,11 @@ def _callbacks(
   own, seconds = [], 0.0
   if workdir is not None:
     table = CsvLog(workdir, start=begin)
+    if table.dropped and not begin:
+      log(
+        f"{workdir} has a log up to step {table.dropped} but no checkpoint: "
+        "training starts again, and so does the log"
+      )
     seconds = table.seconds
     own += [table, TensorBoardLog(workdir, start=begin)]
     own.append(SamplePictures(workdir, source, log))

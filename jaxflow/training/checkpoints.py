@@ -187,6 +187,8 @@ class Checkpoints:
       # elsewhere: all must go on from one step.
       if processes.everywhere(restored is not None):
         self._set_aside(damaged)
+        if damaged:
+          _LOGGER.warning("step %d of %s is taken", candidate, self.folder)
         return restored
       damaged.append(candidate)
       del restored
@@ -221,11 +223,10 @@ class Checkpoints:
       if any(sign in str(error) for sign in _MACHINE):
         raise
       _LOGGER.warning(
-        "checkpoint %s/%d cannot be read (%s: %s); trying the one before",
+        "checkpoint %s/%d cannot be read (%s)",
         self.folder,
         step,
-        type(error).__name__,
-        _reason(error),
+        _reason(error) or type(error).__name__,
       )
       return None
 

@@ -18,13 +18,14 @@ class CsvLog:
 
   Attributes:
     seconds: How long the run had trained before this process, as logged.
+    dropped: The last step of the rows that were dropped, 0 without.
   """
 
   def __init__(
     self, workdir: pathlib.Path, *, start: int = 0, name: str = "metrics"
   ):
     self._path = workdir / f"{name}.csv"
-    self._rows = _rows_until(self._path, start)
+    self._rows, self.dropped = _rows_until(self._path, start)
     self.seconds = (
       float(self._rows[-1].get("seconds") or 0) if self._rows else 0.0
     )
@@ -46,20 +47,23 @@ class CsvLog:
     _write_rows(self._path, list(columns), self._rows)
 
 
-def _rows_until(path: pathlib.Path, start: int) -> list[dict[str, str]]:
-  """Read the rows up to a step, and drop the others from the file.
+def _rows_until(
+  path: pathlib.Path, start: int
+) -> tuple[list[dict[str, str]], int]:
+  """Read the rows up to a step, and drop the others; return the last of them.
 
   A link in its place is not read: the first row replaces it.
   """
   if path.is_symlink() or not path.exists():
-    return []
+    return [], 0
   rows, damaged = read_table(path)
   if damaged:  # Nothing of it is lost.
     path.replace(path.with_name(f"damaged-{path.name}"))
   columns = list(rows[0]) if rows else []
+  last = max((int(row["step"]) for row in rows), default=0)
   rows = [row for row in rows if int(row["step"]) <= start]
   _write_rows(path, columns, rows)
-  return rows
+  return rows, last if last > start else 0
 
 
 def _write_rows(

@@ -419,7 +419,8 @@ def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
     ("guidance", "did you mean sample.guidance?"),
     ("flow_map.solver.steps", "there are flow_map.solver.name"),
     ("sample.sampler.eta", "there are sample.sampler.name"),
-    ("x.y", "there are loss.p, sample.guidance, "),
+    ("z", "there are loss.p, sample.guidance, "),
+    ("teacher.workdir", "this method, data set or network has no section tea"),
   ],
 )
 def test_a_misspelt_field(field, meant):

@@ -32,7 +32,7 @@ def test_options_train_and_sample(method, flags, tmp_path):
     (
       "flow_matching",
       "loss.reduction=max",
-      "reduction='max': give one of",
+      "reduction='max': choose one of",
     ),
     ("flow_matching", "loss.loss_space=vel", "loss_space='vel'"),
     ("moment_matching", "loss.gap=-1.0", "loss.gap=-1.0: give"),

@@ -28,7 +28,7 @@ from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.training import layers
+from jaxflow.training import ema, layers
 from jaxflow.training.adversary import (
   Opponent,
   count_updates,
@@ -40,7 +40,16 @@ from jaxflow.training.step import make_loss_fn, make_train_step
 WEIGHT, RATE, ITS_RATE = 0.5, 0.05, 0.03
 PATH = paths.Linear()
 # A decay that depends on the number of updates.
-LAWS = {"half": lambda number: 0.5 / number}
+
+
+class Half(ema.Law):
+  """`beta_k = 0.5 / k`."""
+
+  def gain(self, k):
+    return 1 - 0.5 / k
+
+
+LAWS = {"half": Half()}
 A, B = 0.3, 0.2
 
 

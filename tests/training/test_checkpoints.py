@@ -217,7 +217,9 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(
   damage(tmp_path / "run" / "checkpoints" / "40")
   assert int(tiny.state_of(tmp_path / "run").step) == 20
   assert "checkpoints/40 cannot be read" in caplog.text
-  assert "trying the one before" in caplog.text
+  assert (
+    f"step 20 of {tmp_path / 'run' / 'checkpoints'} is taken" in caplog.text
+  )
   # A reader changes nothing; training puts the damaged step aside.
   assert saved_steps(tmp_path / "run") == [20, 40]
   command = tiny.train_command(tmp_path, "run", "flow_matching")
@@ -375,7 +377,8 @@ def test_every_flipped_bit_is_found(tmp_path, caplog):
     caplog.clear()
     with tiny.flipped_bit(path, draw):
       assert reader.restore(template)[1] == {"position": 2}
-    (line,) = caplog.messages
+    line, taken = caplog.messages
+    assert taken == f"step 2 of {tmp_path} is taken"
     assert f"{tmp_path}/4 cannot be read" in line
     assert f"{path.relative_to(step)} differs from SHA256SUMS" in line
   # The list itself, and what Orbax keeps beside: nothing else is ever read.
