@@ -121,7 +121,7 @@ def classes(size: int, folder: pathlib.Path) -> None:
   config.data.conditional = True
   config.sample.nfe = 4
   config.evaluation.update(num=5 * size, nfe=(4,))
-  both = dict.fromkeys(("train", "test"), split)
+  both = {"train": split, "test": split}
   run = jaxflow.train(config, folder / "run", data=both, log=silent)
   assert run.sample(5 * size).shape == (5 * size, 2)  # The classes in turn.
   run.evaluate()
