@@ -45,6 +45,7 @@ def refused(*arguments, words):
     ("model.depth", 2**63, f"model.depth={2**63}: give "),
     ("model.heads", 2**62, f"model.heads={2**62}: give 1 to 10000"),
     ("data.shape", -3, "data.shape=[-3]: give whole numbers, each 1 or more"),
+    ("data.shape", "x", "data.shape=['x']: give whole numbers, each 1 or more"),
     ("data.stored_dir", "x", "give --config.data.data_dir"),
     ("loss.prediction", "x", "loss.prediction='x': choose one of 'data', '"),
     ("optimizer.name", "x", "optimizer.name='x' is unknown: use one of adam"),

@@ -56,7 +56,8 @@ _FINITE = ("sample.guidance", "teacher.guidance")
 LIMITS = {
   "seed": options.SEED,
   "data.shape": Range(
-    "whole numbers, each 1 or more", lambda x: x and min(x) >= 1
+    "whole numbers, each 1 or more",
+    lambda x: x and all(isinstance(n, int) and n >= 1 for n in x),
   ),
   **dict.fromkeys(_COUNTS, COUNT),
   **dict.fromkeys(_AMOUNTS, AMOUNT),
