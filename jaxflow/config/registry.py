@@ -104,6 +104,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "trigonometric": paths.Trigonometric,
     "variance_preserving": paths.VariancePreserving,
     "variance_exploding": paths.VarianceExploding,
+    "discrete": paths.Discrete,
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,

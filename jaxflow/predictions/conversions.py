@@ -76,9 +76,11 @@ def time_at(path: Path, level: Array) -> Array:
       twice = 2 * jnp.log1p(level**2)
       # (root - low) / slope without the cancellation at small levels.
       return twice / (low + jnp.sqrt(low**2 + slope * twice))
+    case paths.Discrete():
+      return path.time_of(-2 * jnp.log(level))
   raise ValueError(
     f"{type(path).__name__} has no known inverse of its noise level: use "
-    "Linear, Trigonometric, VariancePreserving or VarianceExploding"
+    "Linear, Trigonometric, VariancePreserving, Discrete or VarianceExploding"
   )
 
 
