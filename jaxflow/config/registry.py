@@ -184,6 +184,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "given": _given_network,
     "mlp": models.mlp,
     "unet": models.unet,
+    "unet2d": models.unet2d,
   },
   "discriminator": {
     **_NONE,

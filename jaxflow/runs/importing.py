@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -38,6 +39,9 @@ class ImportOptions:
   sha256: str = option(
     "", "the hash that the file must have; of a folder, the one that is shown"
   )
+  null_label: bool = option(
+    False, "whether the last label of a diffusers U-Net stands for no label"
+  )
   data: str = option(
     "given",
     "the data set that the network was trained on, a data.name of a config; "
@@ -68,7 +72,7 @@ def import_network(
         "file again, or give this hash if you trust it"
       )
     log(f"{path}: sha256 {digest}")
-    imported = source.read(path)
+    imported = source.read(path, **_given(options, source))
   if out.exists() and not (out.is_dir() and not any(out.iterdir())):
     raise UsageError(f"out={out} is there already: give a new folder")
   run = Run(config_lib.make_plan(_config(imported, options)))
@@ -135,6 +139,18 @@ def export_network(
   replace_file(out, lambda draft: save_file(tensors, draft))
   count = sum(x.size for x in tensors.values())
   log(f"{out}: {len(tensors)} tensors, {count:,} numbers, {_sha256(out)}")
+
+
+def _given(options: ImportOptions, source: Format) -> dict[str, Any]:
+  """Return the options that not every format has, where they are given."""
+  if not options.null_label:
+    return {}
+  if "null_label" not in inspect.signature(source.read).parameters:
+    raise UsageError(
+      f"null_label=True: format={options.format!r} knows which label stands "
+      "for none; leave it out"
+    )
+  return {"null_label": True}
 
 
 def _config(imported: Imported, options: ImportOptions) -> Any:

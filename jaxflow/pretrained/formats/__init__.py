@@ -8,7 +8,6 @@ lists the files of this folder; each has a `FORMAT`.
 
 import dataclasses
 import importlib
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.pretrained.torch_files import Tensors
 from jaxflow.types import LossOutput, PyTree
 
-FORMATS = ("dit", "sit")
+FORMATS = ("diffusers", "dit", "sit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,8 @@ class Format:
   Attributes:
     summary: What it is, in one line.
     read: `read(path) -> Imported`; raises UsageError, with `path=...` first,
-      where the file is not of this format.
+      where the file is not of this format. A keyword argument of it is an
+      option of `jaxflow import` that not every format has: `null_label`.
     write: `write(model, params) -> tensors` by their published names; `model`
       has the options of the network and its `data_shape` and `num_classes`.
       Raises UsageError where the format has no place for a parameter. None
@@ -63,7 +63,7 @@ class Format:
   """
 
   summary: str
-  read: Callable[[pathlib.Path], Imported]
+  read: Callable[..., Imported]
   write: Callable[[Mapping[str, Any], PyTree], Tensors] | None = None
   files: Sequence[str] = ("*.safetensors", "*.bin", "*.json")
 

@@ -67,6 +67,17 @@ def convolution(name: str, shape: tuple[int, ...]) -> Leaf:
   )
 
 
+def pointwise(name: str, shape: tuple[int, ...]) -> Leaf:
+  """Return the leaf of a linear map [in, out] that is a 1 x 1 convolution."""
+  inner = convolution(name, (1, 1, *shape))
+  return Leaf(
+    inner.names,
+    inner.shapes,
+    lambda x: inner.read(x).reshape(shape),
+    lambda x: inner.write(x.reshape(1, 1, *shape)),
+  )
+
+
 def negated(leaf: Leaf) -> Leaf:
   """Return the leaf of an array whose signs are turned."""
   return dataclasses.replace(
