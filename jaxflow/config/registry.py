@@ -108,6 +108,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
+    "from_path": _partial(predictions.from_path),
     "normalized": _partial(predictions.normalized),
     "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
@@ -211,6 +212,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
   adversarial.Criterion: "criterion",
   couplings.Coupling: "coupling",
   models.Features: "features",
+  predictions.SourcePath: "path",
   solvers.Solver: "solver",
   times.Grid: "grid",
   times.Law: "law",

@@ -27,6 +27,7 @@ References:
 """
 
 import math
+from typing import NewType
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +36,17 @@ from jaxflow import paths
 from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
+  Prediction,
   as_prediction,
   convert,
   edm_denoiser,
   row,
 )
 from jaxflow.types import Array, ModelFn
+
+
+# The path of a network, where that of a run stands beside it.
+SourcePath = NewType("SourcePath", Path)
 
 
 def noise_level(path: Path, t: Array) -> Array:
@@ -176,6 +182,29 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
     return unit * model_fn(xt / expand(std, xt), t, s, cond)
 
   return converted
+
+
+def from_path(
+  model_fn: ModelFn,
+  *,
+  path: Path,
+  source: SourcePath,
+  prediction: Prediction = "velocity",
+) -> ModelFn:
+  """Use a network of the path `source` as velocity network on another.
+
+  It is `on_path` as a parameterization: with it a student on one path starts
+  exactly as its teacher on another path, whatever the teacher predicts.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt / expand(t, xt)
+    >>> x, t = jnp.ones((1, 1)), jnp.array([0.5])
+    >>> student = from_path(net, path=paths.Linear(),
+    ...                     source=paths.VarianceExploding())
+    >>> student(x, t, t, None).tolist()
+    [[2.0]]
+  """
+  return on_path(model_fn, source=source, target=path, prediction=prediction)
 
 
 def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:

@@ -107,10 +107,11 @@ def _equal(tensors: Tensors, depth: int) -> bool:
   """Return whether all blocks embed alike."""
   start = f"transformer_blocks.0.{_EMBEDDING}"
   return all(
-    np.array_equal(tensor, tensors.get(name.replace(".0.", f".{i}.", 1)))
+    other in tensors and np.array_equal(tensor, tensors[other])
     for name, tensor in tensors.items()
     if name.startswith(start)
     for i in range(1, depth)
+    for other in [name.replace(".0.", f".{i}.", 1)]
   )
 
 
