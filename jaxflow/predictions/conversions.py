@@ -44,7 +44,6 @@ from jaxflow.predictions.convert import (
 )
 from jaxflow.types import Array, ModelFn
 
-
 # The path of a network, where that of a run stands beside it.
 SourcePath = NewType("SourcePath", Path)
 

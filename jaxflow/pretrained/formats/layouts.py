@@ -161,18 +161,18 @@ def read(
     if found[name] != wanted[name]
   ]
   differing = [
-    f"{what} {', '.join(names[:_LISTED])}{_more(names)}"
+    f"{what}{', '.join(names[:_LISTED])}{_more(names)}"
     for what, names in (
-      ("it lacks", missing),
-      ("it also has", extra),
+      ("it lacks ", missing),
+      ("it also has ", extra),
       ("", other),
     )
     if names
   ]
   if differing:
     raise UsageError(
-      f"{where} holds another network: {'; '.join(differing).strip()}; give "
-      "the format that it has"
+      f"{where} holds another network: {'; '.join(differing)}; give the format "
+      "that it has"
     )
 
   def made(leaf: Leaf) -> np.ndarray:
