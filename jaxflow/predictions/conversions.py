@@ -27,7 +27,7 @@ References:
 """
 
 import math
-from typing import NewType
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,9 @@ from jaxflow.predictions.convert import (
 )
 from jaxflow.types import Array, ModelFn
 
-# The path of a network, where that of a run stands beside it.
-SourcePath = NewType("SourcePath", Path)
+
+class SourcePath(Path, Protocol):
+  """The path of a network, where that of a run stands beside it."""
 
 
 def noise_level(path: Path, t: Array) -> Array:
