@@ -18,7 +18,9 @@ __version__ = "0.2.0"
 _HOME = {
   **dict.fromkeys(("Network",), "models"),
   **dict.fromkeys(("METHODS",), "methods"),
-  **dict.fromkeys(("TrainedRun", "load", "preset", "train"), "api"),
+  **dict.fromkeys(
+    ("TrainedRun", "import_run", "load", "preset", "train"), "api"
+  ),
   **{
     name: name
     for name in (
@@ -46,6 +48,7 @@ __all__ = [
   "figures",
   "flow_maps",
   "guidance",
+  "import_run",
   "load",
   "losses",
   "metrics",
@@ -75,7 +78,7 @@ if TYPE_CHECKING:
     times,
     weights,
   )
-  from jaxflow.api import TrainedRun, load, preset, train
+  from jaxflow.api import TrainedRun, import_run, load, preset, train
   from jaxflow.methods import METHODS
   from jaxflow.models import Network
 

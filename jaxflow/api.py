@@ -37,7 +37,7 @@ from jaxflow.runs.train import train as train_config
 from jaxflow.training.state import TrainState
 from jaxflow.types import FlowMap, LossOutput, ModelFn, PyTree
 
-__all__ = ["TrainedRun", "load", "preset", "train"]
+__all__ = ["TrainedRun", "import_run", "load", "preset", "train"]
 
 # Arrays {"data": [N, ...], "labels": [N]}, a source, or either by split.
 Data = Mapping[str, Any] | data_lib.Source
@@ -167,6 +167,55 @@ def load(
       lambda x: x.astype(dtype) if x.dtype == np.float32 else x, state
     )
   return TrainedRun(run=run, state=state, mesh=mesh, workdir=folder)
+
+
+def import_run(
+  format: str,
+  file: Folder,
+  workdir: Folder,
+  *,
+  sha256: str = "",
+  data: str = "given",
+  data_dir: Folder | None = None,
+  null_label: bool = False,
+  log: Callable[[str], None] = print,
+) -> "TrainedRun":
+  """Write a published network as a run's folder, and open it.
+
+  The run samples, evaluates, teaches and is a start like any other.
+
+  Args:
+    format: How it was published: "diffusers", "dit", "sit" or another of
+      `jaxflow.pretrained.formats.FORMATS`.
+    file: The file, or the folder, that holds the network; nothing in it is run.
+    workdir: A new folder for the run.
+    sha256: The hash that the file must have; default: any. It is shown.
+    data: The name of the data set that the network was trained on, for
+      evaluations.
+    data_dir: The folder of that data set: of latents, the one that decodes.
+    null_label: Whether the last label of a diffusers U-Net stands for none.
+    log: Takes each line on what was read and assumed.
+
+  Returns:
+    The run.
+
+  Raises:
+    UsageError: If the file is damaged, of another architecture or asks for a
+      foreign class, or the folder is there already; nothing is written then.
+  """
+  from jaxflow.runs.importing import ImportOptions, import_network
+
+  options = ImportOptions(
+    format=format,
+    file=str(_path(file)),
+    sha256=sha256,
+    data=data,
+    data_dir=None if data_dir is None else str(_path(data_dir)),
+    null_label=null_label,
+  )
+  with named(out="workdir"):
+    import_network(_path(workdir), options, log=log)
+  return load(workdir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,20 @@ References:
 """
 
 import dataclasses
+import functools
 import math
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxflow.options import Amount, Positive
+from jaxflow.options import Amount, Count, Positive
 from jaxflow.types import Array
 
 __all__ = [
   "Coefficients",
+  "Discrete",
   "Linear",
   "Path",
   "Trigonometric",
@@ -135,6 +138,105 @@ class VariancePreserving:
   def sigma(self, t: Array) -> Array:
     """Return `sqrt(1 - alpha^2)`, exact also near t = 0."""
     return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
+
+
+Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Discrete:
+  """The diffusion of `num_steps` steps k, variance-preserving; t is the step.
+
+  With noise rates b_k, at whole t
+
+    alpha(t)^2 = 1 - sigma(t)^2 = prod of 1 - b_k, k = 0, ..., t
+
+  and between them the log signal-to-noise ratio is linear in t. The rates by
+  `schedule`, with n = num_steps:
+
+    linear              from beta_start to beta_end in equal steps
+    scaled_linear       the same of their roots
+    squaredcos_cap_v2   b_k = min(1 - f((k + 1) / n) / f(k / n), 0.999),
+                        f(u) = cos(pi / 2 (u + 0.008) / 1.008)^2
+
+  `zero_terminal_snr` moves alpha down so that it ends at 0 (Lin et al. 2023,
+  arXiv:2305.08891, algorithm 1); here at a sixteenth of the value before, for
+  a finite ratio. References: Ho et al. 2020 (arXiv:2006.11239), eq. 4; Nichol,
+  Dhariwal 2021 (arXiv:2102.09672), eq. 17; Rombach et al. 2021
+  (arXiv:2112.10752) for the roots.
+  """
+
+  schedule: Schedule = "linear"
+  num_steps: Count = 1000
+  beta_start: Positive = 1e-4
+  beta_end: Positive = 0.02
+  zero_terminal_snr: bool = False
+
+  def __post_init__(self) -> None:
+    if self.num_steps < 2:
+      raise ValueError(f"num_steps={self.num_steps}: give 2 or more")
+    if not 0 < self.beta_start <= self.beta_end < 1:
+      raise ValueError(
+        f"beta_start={self.beta_start}, beta_end={self.beta_end}: give two "
+        "numbers from 0 to 1, the smaller one first"
+      )
+    _log_snrs(self)  # Raises if the schedule is unknown.
+
+  @property
+  def t_min(self) -> float:
+    """The first step, 0."""
+    return 0.0
+
+  @property
+  def t_max(self) -> float:
+    """The last step."""
+    return self.num_steps - 1.0
+
+  def log_snr(self, t: Array) -> Array:
+    """Return `2 ln(alpha / sigma)`."""
+    known = jnp.asarray(_log_snrs(self), t.dtype)
+    below = jnp.clip(jnp.floor(t), 0, self.num_steps - 2).astype(jnp.int32)
+    low, high = known[below], known[below + 1]
+    return low + (t - below.astype(t.dtype)) * (high - low)
+
+  def time_of(self, log_snr: Array) -> Array:
+    """Return the time of a log signal-to-noise ratio."""
+    known = jnp.asarray(_log_snrs(self), log_snr.dtype)
+    steps = jnp.arange(self.num_steps, dtype=log_snr.dtype)
+    return jnp.interp(-log_snr, -known, steps)
+
+  def alpha(self, t: Array) -> Array:
+    """Return the root of the product of `1 - b_k`."""
+    return jnp.exp(0.5 * jax.nn.log_sigmoid(self.log_snr(t)))
+
+  def sigma(self, t: Array) -> Array:
+    """Return `sqrt(1 - alpha^2)`."""
+    return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.log_snr(t)))
+
+
+@functools.cache
+def _log_snrs(path: Discrete) -> np.ndarray:
+  """Return the log signal-to-noise ratio of every step, float64."""
+  n, ends = path.num_steps, (path.beta_start, path.beta_end)
+  if path.schedule == "linear":
+    betas = np.linspace(ends[0], ends[1], n)
+  elif path.schedule == "scaled_linear":
+    betas = np.linspace(ends[0] ** 0.5, ends[1] ** 0.5, n) ** 2
+  elif path.schedule == "squaredcos_cap_v2":
+    f = np.cos(np.pi / 2 * (np.arange(n + 1) / n + 0.008) / 1.008) ** 2
+    betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+  else:
+    raise ValueError(
+      f"schedule={path.schedule!r} is unknown: give linear, scaled_linear or "
+      "squaredcos_cap_v2"
+    )
+  log_alpha2 = np.cumsum(np.log1p(-betas))
+  if path.zero_terminal_snr:
+    roots = np.exp(log_alpha2 / 2)
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    roots[-1] = roots[-2] / 16
+    log_alpha2 = 2 * np.log(roots)
+  return log_alpha2 - np.log(-np.expm1(log_alpha2))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,8 @@ def option_places():
   """Options that files name beside losses, flow maps and what these import."""
   own = source.reached(m for m in FILES if belongs(m, OPTION_USERS))
   own.add("jaxflow.methods")
+  # A format says in sections of a config what a published file is.
+  own |= {m for m in FILES if belongs(m, ("jaxflow.pretrained.formats",))}
   keys = {name for name, _ in keywords()}
   # Components, a solver for instance, count behind their section only.
   plain = {

@@ -192,9 +192,15 @@ def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
   if wrapped == "trigonometric_from_edm":
     exploding = ("VarianceExploding", 1.0)
     return {"path": exploding, "prediction": "edm", "sigma_data": unit}
+  if wrapped == "from_path":
+    section = config.parameterization
+    source = registry.make(
+      "path", section.source, field="parameterization.source"
+    )
+    return {"path": _named(source), "prediction": section.prediction}
   loss, flow_map = method.loss, _flow_map_function(config)
   kind = options.predicts(loss, flow_map, config.loss)
-  identity = {"path": (type(path).__name__, unit), "prediction": kind}
+  identity = {"path": _named(path), "prediction": kind}
   if wrapped != "raw":
     identity["parameterization"] = wrapped
   if kind not in get_args(Prediction):
@@ -203,6 +209,13 @@ def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
     if std is not None:
       identity["sigma_data"] = std
   return identity
+
+
+def _named(path: Path) -> Any:
+  """Return what networks of two paths have in common if they are the same."""
+  if isinstance(path, paths.Discrete):
+    return repr(path)
+  return type(path).__name__, paths.noise_std(path)
 
 
 def _check(config: Config, model: Model) -> None:

@@ -105,9 +105,11 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "trigonometric": paths.Trigonometric,
     "variance_preserving": paths.VariancePreserving,
     "variance_exploding": paths.VarianceExploding,
+    "discrete": paths.Discrete,
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
+    "from_path": _partial(predictions.from_path),
     "normalized": _partial(predictions.normalized),
     "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
     "trigonometric_from_linear": _partial(
@@ -184,6 +186,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "given": _given_network,
     "mlp": models.mlp,
     "unet": models.unet,
+    "unet2d": models.unet2d,
   },
   "discriminator": {
     **_NONE,
@@ -210,6 +213,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
   adversarial.Criterion: "criterion",
   couplings.Coupling: "coupling",
   models.Features: "features",
+  predictions.SourcePath: "path",
   solvers.Solver: "solver",
   times.Grid: "grid",
   times.Law: "law",

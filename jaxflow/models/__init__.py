@@ -15,6 +15,7 @@ from jaxflow.models.network import Network, check_network, functional
 from jaxflow.models.second_time import with_second_time
 from jaxflow.models.transformer import stack_blocks, unstack_blocks
 from jaxflow.models.unet import unet
+from jaxflow.models.unet2d import unet2d
 
 __all__ = [
   "SIZES",
@@ -36,6 +37,7 @@ __all__ = [
   "projected_discriminator",
   "stack_blocks",
   "unet",
+  "unet2d",
   "unstack_blocks",
   "with_second_time",
 ]

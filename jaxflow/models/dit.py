@@ -22,9 +22,11 @@ from flax import nnx
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
+  Embedding,
   GuidanceEmbedder,
   LabelEmbedder,
   TimeEmbedder,
+  condition,
   position_table,
 )
 from jaxflow.models.layers import TokenLinear
@@ -62,6 +64,11 @@ class DiT(Output):
     heads: int,
     head_depth: int,
     time_scale: float,
+    time_shift: float,
+    max_period: float,
+    own_embeddings: bool,
+    mlp_epsilon: float,
+    learned_variance: bool,
     dropout: float,
     dtype: Any,
     scan_layers: bool,
@@ -75,32 +82,55 @@ class DiT(Output):
     self.dtype = dtype
     self.heads = heads
     self.trunk: int = depth - head_depth
+    self.own_embeddings = own_embeddings
+    self.output_channels: int = data_shape[2] * (1 + learned_variance)
     pixels = patch_size**2 * data_shape[2]
     xavier = nnx.initializers.xavier_uniform()
     self.patch: TokenLinear = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
-    times = {"scale": time_scale, "rngs": rngs}
-    self.time: TimeEmbedder = TimeEmbedder(width, **times)
-    self.interval: TimeEmbedder | None = (
-      TimeEmbedder(width, **times) if second_time else None
-    )
-    self.label = (
-      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    waves = {"scale": time_scale, "max_period": max_period}
+    times = {**waves, "rngs": rngs}
+    if not own_embeddings:
+      self.time: TimeEmbedder = TimeEmbedder(width, shift=time_shift, **times)
+      self.interval: TimeEmbedder | None = (
+        TimeEmbedder(width, **times) if second_time else None
+      )
+      self.label = (
+        LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+      )
+    make_embedding = functools.partial(
+      Embedding,
+      width,
+      num_classes=num_classes,
+      second_time=second_time,
+      guidance_inputs=guidance_inputs,
+      shift=time_shift,
+      **waves,
     )
     make_blocks = functools.partial(
       Blocks,
       lambda rngs: Block(
-        width, num_heads, dropout=dropout, dtype=dtype, rngs=rngs
+        width,
+        num_heads,
+        dropout=dropout,
+        dtype=dtype,
+        rngs=rngs,
+        mlp_epsilon=mlp_epsilon,
+        make_embedding=(
+          (lambda rngs: make_embedding(rngs=rngs)) if own_embeddings else None
+        ),
       ),
       scan=scan_layers,
       remat=remat,
     )
     self.blocks = make_blocks(depth, rngs=rngs)
+    pixels = patch_size**2 * self.output_channels
     super().__init__(width, pixels, rngs=rngs)
-    self.guidance = (
-      GuidanceEmbedder(width, **times) if guidance_inputs else None
-    )
+    if not own_embeddings:
+      self.guidance = (
+        GuidanceEmbedder(width, **times) if guidance_inputs else None
+      )
     for i in range(1, heads):
       blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
       setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))
@@ -109,12 +139,12 @@ class DiT(Output):
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
     """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x, c = self._tokens(xt), self._condition(t, s, cond)
+    x, (c, last) = self._tokens(xt), self._conditions(t, s, cond)
     if self.heads == 1:
-      return self._image(self.project(self.blocks(x, c, key), c))
+      return self._image(self.project(self.blocks(x, c, key), last))
     x = self.blocks(x, c, key, slice(self.trunk))
     first = self.blocks(x, c, key, slice(self.trunk, None))
-    tokens = [self.project(first, c)]
+    tokens = [self.project(first, last)]
     for i in range(1, self.heads):
       head_key = None if key is None else jax.random.fold_in(key, i)
       tokens.append(getattr(self, f"head_{i}")(x, c, head_key))
@@ -124,7 +154,7 @@ class DiT(Output):
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
     """Return the tokens [B, rows, columns, width] after every block."""
-    x, c = self._tokens(xt), self._condition(t, s, cond)
+    x, (c, _) = self._tokens(xt), self._conditions(t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
       x = self.blocks(x, c, None, slice(i, i + 1))
@@ -137,18 +167,16 @@ class DiT(Output):
     return self.patch(patchify(xt, self.patch_size)) + positions[None]
 
   def _image(self, tokens: Array) -> Array:
-    return unpatchify(tokens, self.patch_size, self.data_shape)
+    shape = (*self.data_shape[:2], self.output_channels)
+    return unpatchify(tokens, self.patch_size, shape)[..., : self.data_shape[2]]
 
-  def _condition(self, t: Array, s: Array, cond: PyTree) -> Array:
-    t = t.astype(jnp.float32)
-    c = self.time(t)
-    if self.interval is not None:
-      c = c + self.interval(t - s.astype(jnp.float32))
-    if self.label is not None:
-      c = c + self.label(cond, t.shape[0])
-    if self.guidance is not None:
-      c = c + self.guidance(cond)
-    return c
+  def _conditions(self, t: Array, s: Array, cond: PyTree) -> tuple[Any, Array]:
+    """Return the condition of the blocks, and that of the output."""
+    if self.own_embeddings:
+      inputs = t, s, cond
+      return inputs, condition(self.blocks.first().embedding, *inputs)
+    c = condition(self, t, s, cond)
+    return c, c
 
 
 def dit(
@@ -164,6 +192,11 @@ def dit(
   heads: Layers = 1,
   head_depth: int = 0,
   time_scale: float = 1.0,
+  time_shift: float = 0.0,
+  max_period: float = 1e4,
+  own_embeddings: bool = False,
+  mlp_epsilon: float = 1e-6,
+  learned_variance: bool = False,
   dropout: float = 0.0,
   dtype: str = "float32",
   scan_layers: bool = False,
@@ -188,6 +221,14 @@ def dit(
     heads: Number of predictions; more than one make a tuple.
     head_depth: How many of the `depth` blocks each head has for itself.
     time_scale: Factor on times before the sinusoids.
+    time_shift: Added to t, behind that factor.
+    max_period: The frequencies of the sinusoids go from 1 down towards
+      1 / max_period.
+    own_embeddings: Whether every block embeds times and labels by itself; the
+      output then has the embedding of the first block. One head only.
+    mlp_epsilon: Added to the variance in the norm before each MLP.
+    learned_variance: Whether the output has as many channels more, those of a
+      learned variance, which the prediction leaves out.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
@@ -225,6 +266,10 @@ def dit(
       f"head_depth={head_depth}: give 0 to depth={depth} with two heads or "
       f"more, 0 with one; heads={heads}"
     )
+  if own_embeddings and heads > 1:
+    raise UsageError(
+      f"own_embeddings=True with heads={heads}: give one head, or False"
+    )
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: DiT(
@@ -239,6 +284,11 @@ def dit(
       heads=heads,
       head_depth=head_depth,
       time_scale=time_scale,
+      time_shift=time_shift,
+      max_period=max_period,
+      own_embeddings=own_embeddings,
+      mlp_epsilon=mlp_epsilon,
+      learned_variance=learned_variance,
       dropout=dropout,
       dtype=compute,
       scan_layers=scan_layers,

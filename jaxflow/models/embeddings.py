@@ -4,6 +4,7 @@ Times and their embeddings are float32 whatever the network computes in: in
 bfloat16 two times closer than 1/256 would be one time.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -26,20 +27,26 @@ def frequencies(features: int, max_period: float = 1e4) -> np.ndarray:
 
 
 def sinusoidal(
-  t: Array, features: int, *, max_period: float = 1e4, scale: float = 1.0
+  t: Array,
+  features: int,
+  *,
+  max_period: float = 1e4,
+  scale: float = 1.0,
+  shift: float = 0.0,
 ) -> Array:
-  """Compute cosines, then sines, of `scale * t` [B] at `frequencies`, float32.
+  """Compute cosines, then sines, of `scale t + shift` at `frequencies`.
 
-  With a scale of 1 and times in [0, 1] the features [B, features] bend slowly,
-  and derivatives in time stay small. Diffusion models with 1,000 steps take a
-  scale of 1000.
+  Times are [B], the features [B, features], float32. With a scale of 1 and
+  times in [0, 1] they bend slowly, and derivatives in time stay small.
+  Diffusion models with 1,000 steps take a scale of 1000.
 
   Example:
     >>> sinusoidal(jnp.zeros(1), 4).tolist()
     [[1.0, 1.0, 0.0, 0.0]]
   """
   steps = jnp.asarray(frequencies(features, max_period), jnp.float32)
-  angles = scale * t.astype(jnp.float32)[:, None] * steps[None, :]
+  scaled = scale * t.astype(jnp.float32) + shift
+  angles = scaled[:, None] * steps[None, :]
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -48,8 +55,18 @@ class TimeEmbedder(nnx.Module):
 
   features = 256
 
-  def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale = scale
+  def __init__(
+    self,
+    width: int,
+    *,
+    scale: float,
+    shift: float = 0.0,
+    max_period: float = 1e4,
+    rngs: nnx.Rngs,
+  ):
+    self.waves = functools.partial(
+      sinusoidal, scale=scale, shift=shift, max_period=max_period
+    )
     init = nnx.initializers.normal(0.02)
     self.hidden: nnx.Linear = nnx.Linear(
       self.features, width, kernel_init=init, rngs=rngs
@@ -60,17 +77,20 @@ class TimeEmbedder(nnx.Module):
 
   def __call__(self, t: Array) -> Array:
     """Return the embedding [B, width] of `t` [B], float32."""
-    features = sinusoidal(t, self.features, scale=self.scale)
+    features = self.waves(t, self.features)
     return self.output(jax.nn.silu(self.hidden(features)))
 
 
 class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
-  def __init__(self, width: int, *, scale: float, rngs: nnx.Rngs):
-    self.scale: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.start: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
-    self.end: TimeEmbedder = TimeEmbedder(width, scale=scale, rngs=rngs)
+  def __init__(
+    self, width: int, *, scale: float, rngs: nnx.Rngs, max_period: float = 1e4
+  ):
+    options = {"scale": scale, "max_period": max_period, "rngs": rngs}
+    self.scale: TimeEmbedder = TimeEmbedder(width, **options)
+    self.start: TimeEmbedder = TimeEmbedder(width, **options)
+    self.end: TimeEmbedder = TimeEmbedder(width, **options)
 
   def __call__(self, cond: PyTree) -> Array:
     """Return the embedding [B, width] of `guidance_of(cond)`, float32."""
@@ -136,6 +156,48 @@ class LabelEmbedder(nnx.Module):
     chosen = jax.nn.one_hot(labels, self.num_classes + 1, dtype=jnp.float32)
     rows = jnp.matmul(chosen, self.table[...], precision="highest")
     return jnp.where(known[:, None], rows, jnp.nan)
+
+
+class Embedding(nnx.Module):
+  """Embeds times, labels and guidance as one vector, as `condition` sums it."""
+
+  def __init__(
+    self,
+    width: int,
+    *,
+    num_classes: int,
+    second_time: bool,
+    guidance_inputs: bool,
+    shift: float,
+    rngs: nnx.Rngs,
+    **waves: float,
+  ):
+    times = {"rngs": rngs, **waves}
+    self.time: TimeEmbedder = TimeEmbedder(width, shift=shift, **times)
+    self.interval = TimeEmbedder(width, **times) if second_time else None
+    self.label = (
+      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+    )
+    self.guidance = (
+      GuidanceEmbedder(width, **times) if guidance_inputs else None
+    )
+
+
+def condition(module: Any, t: Array, s: Array, cond: PyTree) -> Array:
+  """Return the sum [B, width] of a module's embeddings, float32.
+
+  They are `time`, and `interval`, `label` and `guidance` where these are not
+  None.
+  """
+  t = t.astype(jnp.float32)
+  c = module.time(t)
+  if module.interval is not None:
+    c = c + module.interval(t - s.astype(jnp.float32))
+  if module.label is not None:
+    c = c + module.label(cond, t.shape[0])
+  if module.guidance is not None:
+    c = c + module.guidance(cond)
+  return c
 
 
 def position_table(height: int, width: int, features: int) -> np.ndarray:

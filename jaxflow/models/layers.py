@@ -50,11 +50,13 @@ class TokenLinear(nnx.Linear):
     return output.reshape(*inputs.shape[:-1], output.shape[-1])
 
 
-def layer_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(
+  width: int, dtype: Any, rngs: nnx.Rngs, *, epsilon: float = 1e-6
+) -> nnx.LayerNorm:
   """Make a layer norm without weights; its statistics are float32."""
   return nnx.LayerNorm(
     width,
-    epsilon=1e-6,
+    epsilon=epsilon,
     use_bias=False,
     use_scale=False,
     use_fast_variance=False,
@@ -64,7 +66,12 @@ def layer_norm(width: int, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def group_norm(
-  width: int, groups: int, dtype: Any, rngs: nnx.Rngs
+  width: int,
+  groups: int,
+  dtype: Any,
+  rngs: nnx.Rngs,
+  *,
+  epsilon: float = 1e-6,
 ) -> nnx.GroupNorm:
   """Make a group norm; its statistics are float32.
 
@@ -73,7 +80,7 @@ def group_norm(
   return nnx.GroupNorm(
     width,
     groups,
-    epsilon=1e-6,
+    epsilon=epsilon,
     use_fast_variance=False,
     dtype=dtype,
     rngs=rngs,

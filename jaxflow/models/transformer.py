@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxflow.models.embeddings import Embedding, condition
 from jaxflow.models.layers import TokenLinear, by_rows, layer_norm
 from jaxflow.models.network import abstract_module, init_parameters, rngs_of
 from jaxflow.types import Array, PyTree
@@ -72,7 +73,11 @@ class Attention(nnx.Module):
 
 
 class Block(nnx.Module):
-  """Attention and an MLP of ratio 4, both shifted, scaled and gated."""
+  """Attention and an MLP of ratio 4, both shifted, scaled and gated.
+
+  A block with an `embedding` of its own makes its condition of the network's
+  inputs.
+  """
 
   def __init__(
     self,
@@ -82,8 +87,13 @@ class Block(nnx.Module):
     dropout: float,
     dtype: Any,
     rngs: nnx.Rngs,
+    mlp_epsilon: float = 1e-6,
+    make_embedding: Callable[[nnx.Rngs], Embedding] | None = None,
   ):
     self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
+    self.mlp_norm: nnx.LayerNorm = layer_norm(
+      width, dtype, rngs, epsilon=mlp_epsilon
+    )
     self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
     self.attention: Attention = Attention(
       width, num_heads, dtype=dtype, rngs=rngs
@@ -93,17 +103,21 @@ class Block(nnx.Module):
       4 * width, width, dtype=dtype, rngs=rngs
     )
     self.dropout: nnx.Dropout = nnx.Dropout(dropout)
+    self.embedding = make_embedding and make_embedding(rngs)
 
-  def __call__(self, x: Array, c: Array, key: Array | None) -> Array:
+  def __call__(self, x: Array, c: PyTree, key: Array | None) -> Array:
     """Return tokens [B, T, width] after the block, of a condition [B, width].
 
-    A key drops units; None drops none.
+    With an embedding of its own the condition is (t, s, cond). A key drops
+    units; None drops none.
     """
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
+    if self.embedding is not None:
+      c = condition(self.embedding, *c)
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(c)
     h = self.attention(modulate(self.norm(x), shift_1, scale_1))
     x = x + gate_1 * self._drop(h, keys[0])
-    h = self.expand(modulate(self.norm(x), shift_2, scale_2))
+    h = self.expand(modulate(self.mlp_norm(x), shift_2, scale_2))
     h = self._drop(jax.nn.gelu(h, approximate=True), keys[1])
     return x + gate_2 * self._drop(self.contract(h), keys[2])
 
@@ -139,8 +153,16 @@ class Blocks(nnx.Module):
       for i in range(depth):
         setattr(self, f"block_{i}", make_block(rngs_of(keys[i])))
 
+  def first(self) -> Block:
+    """Return the first block."""
+    if not self.scan:
+      return getattr(self, f"block_{0}")
+    graph, state = nnx.split(self.stacked)
+    params = jax.tree.map(lambda x: x[0], nnx.to_pure_dict(state))
+    return nnx.merge(graph, params, copy=True)
+
   def __call__(
-    self, x: Array, c: Array, key: Array | None, part: slice = slice(None)
+    self, x: Array, c: PyTree, key: Array | None, part: slice = slice(None)
   ) -> Array:
     """Return the tokens [B, T, width] after all blocks, or a part of them."""
     keys = None if key is None else jax.random.split(key, self.depth)
@@ -156,7 +178,7 @@ class Blocks(nnx.Module):
       x, _ = self._step(graph, c)(x, layer)
     return x
 
-  def _step(self, graph: nnx.GraphDef, c: Array) -> Callable:
+  def _step(self, graph: nnx.GraphDef, c: PyTree) -> Callable:
     def step(x: Array, layer: PyTree) -> tuple[Array, None]:
       params, key = layer
       return nnx.merge(graph, params, copy=True)(x, c, key), None

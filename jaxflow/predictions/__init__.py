@@ -13,6 +13,8 @@ unknown or that a path does not serve.
 """
 
 from jaxflow.predictions.conversions import (
+  SourcePath,
+  from_path,
   noise_level,
   normalized,
   on_path,
@@ -33,10 +35,12 @@ from jaxflow.predictions.convert import (
 __all__ = [
   "Parameterization",
   "Prediction",
+  "SourcePath",
   "as_prediction",
   "convert",
   "edm_denoiser",
   "edm_inputs",
+  "from_path",
   "noise_level",
   "normalized",
   "on_path",

@@ -27,6 +27,7 @@ References:
 """
 
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +36,17 @@ from jaxflow import paths
 from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
+  Prediction,
   as_prediction,
   convert,
   edm_denoiser,
   row,
 )
 from jaxflow.types import Array, ModelFn
+
+
+class SourcePath(Path, Protocol):
+  """The path of a network, where that of a run stands beside it."""
 
 
 def noise_level(path: Path, t: Array) -> Array:
@@ -76,9 +82,11 @@ def time_at(path: Path, level: Array) -> Array:
       twice = 2 * jnp.log1p(level**2)
       # (root - low) / slope without the cancellation at small levels.
       return twice / (low + jnp.sqrt(low**2 + slope * twice))
+    case paths.Discrete():
+      return path.time_of(-2 * jnp.log(level))
   raise ValueError(
     f"{type(path).__name__} has no known inverse of its noise level: use "
-    "Linear, Trigonometric, VariancePreserving or VarianceExploding"
+    "Linear, Trigonometric, VariancePreserving, Discrete or VarianceExploding"
   )
 
 
@@ -174,6 +182,29 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
     return unit * model_fn(xt / expand(std, xt), t, s, cond)
 
   return converted
+
+
+def from_path(
+  model_fn: ModelFn,
+  *,
+  path: Path,
+  source: SourcePath,
+  prediction: Prediction = "velocity",
+) -> ModelFn:
+  """Use a network of the path `source` as velocity network on another.
+
+  It is `on_path` as a parameterization: with it a student on one path starts
+  exactly as its teacher on another path, whatever the teacher predicts.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt / expand(t, xt)
+    >>> x, t = jnp.ones((1, 1)), jnp.array([0.5])
+    >>> student = from_path(net, path=paths.Linear(),
+    ...                     source=paths.VarianceExploding())
+    >>> student(x, t, t, None).tolist()
+    [[2.0]]
+  """
+  return on_path(model_fn, source=source, target=path, prediction=prediction)
 
 
 def trigonometric_from_edm(model_fn: ModelFn, *, path: Path) -> ModelFn:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxflow.errors import UsageError
-from jaxflow.pretrained import torch_files, torch_parameters
+from jaxflow.pretrained import tensor_files, torch_parameters
 from jaxflow.pretrained.autoencoder import (
   DECODER,
   ENCODER,
@@ -57,46 +57,13 @@ def read_tensors(path: pathlib.Path) -> Tensors:
     path = found[0]
   if not path.is_file():
     raise UsageError(f"path={path}: there is no such file; get {SOURCE}")
-  if path.suffix == ".safetensors":
-    tensors = _read_safetensors(path)
-  else:
-    tensors = torch_files.read_any(path, None, f"path={path}", SOURCE)
+  tensors = tensor_files.read(path, SOURCE)
   return {
-    _OLD_NAME.sub(lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name): _as_float32(
-      path, name, array
-    )
+    _OLD_NAME.sub(
+      lambda m: f".{_OLD_NAMES[m[1]]}.{m[2]}", name
+    ): tensor_files.as_float32(path, name, array, SOURCE)
     for name, array in tensors.items()
   }
-
-
-def _as_float32(path: pathlib.Path, name: str, array: np.ndarray) -> np.ndarray:
-  try:
-    # Strings of digits, and complex numbers, would become numbers.
-    if array.dtype.kind not in "OSUcMm":
-      return np.asarray(array, np.float32)
-  except (TypeError, ValueError):
-    pass
-  raise UsageError(
-    f"path={path}: {name} has {array.dtype} values, not numbers; get {SOURCE}"
-  )
-
-
-def _read_safetensors(path: pathlib.Path) -> Tensors:
-  try:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-  except ImportError as error:
-    raise UsageError(
-      f"path={path}: .safetensors files need the package safetensors; "
-      "pip install 'jaxflow-generative[latents]', or give a .bin file"
-    ) from error
-  try:
-    return load_file(path)
-  except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-    reason = " ".join(str(error).split())
-    raise UsageError(
-      f"path={path}: cannot be read as tensors ({reason}); get {SOURCE}"
-    ) from error
 
 
 def select_parts(tensors: Mapping[str, Any], parts: Collection[str]) -> Tensors:

@@ -18,7 +18,7 @@ import pathlib
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -42,6 +42,13 @@ _DAMAGE = (
   *(ValueError, TypeError, KeyError, IndexError, AttributeError),
   *(OverflowError, OSError, RuntimeError, MemoryError),
 )
+
+
+class _Ignored:
+  """Stands for the arguments of a training, which lie beside its tensors."""
+
+  def __setstate__(self, state: Any) -> None:
+    """Keep nothing."""
 
 
 class _Storage(NamedTuple):
@@ -87,14 +94,19 @@ def read(
 
 
 def read_any(
-  path: pathlib.Path, names: Names, where: str, source: str
+  path: pathlib.Path,
+  names: Names,
+  where: str,
+  source: str,
+  parts: Sequence[str] = (),
 ) -> Tensors:
   """Read tensors, whatever the file's hash: nothing in it is run.
 
-  Messages start with `where` and say by `source` which file is meant.
+  Messages start with `where` and say by `source` which file is meant. Where the
+  file holds dicts of tensors by the names `parts`, the first of them is read.
   """
   try:
-    return _read(path, names)
+    return _read(path, names, parts)
   except _DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__
     raise UsageError(
@@ -102,22 +114,24 @@ def read_any(
     ) from error
 
 
-def _read(path: pathlib.Path, names: Names) -> Tensors:
+def _read(
+  path: pathlib.Path, names: Names, parts: Sequence[str] = ()
+) -> Tensors:
   """Read tensors of a file of any form."""
   if not zipfile.is_zipfile(path):
     with path.open("rb") as stream:
-      return _read_stream(stream, names)
+      return _read_stream(stream, names, parts)
   with zipfile.ZipFile(path) as archive:
     pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
     if pickles:
-      return _read_archive(archive, pickles[0], names)
+      return _read_archive(archive, pickles[0], names, parts)
   with np.load(path, allow_pickle=False) as arrays:
     wanted = arrays if names is None else names
     return {name: arrays[_present(name, arrays)] for name in wanted}
 
 
 def _read_archive(
-  archive: zipfile.ZipFile, member: str, names: Names
+  archive: zipfile.ZipFile, member: str, names: Names, parts: Sequence[str]
 ) -> Tensors:
   """Read the form with a zip archive."""
   root = member.removesuffix("data.pkl")
@@ -125,7 +139,7 @@ def _read_archive(
   if order in archive.namelist() and archive.read(order) != b"little":
     raise pickle.UnpicklingError("its numbers are big-endian")
   with archive.open(member) as stream:
-    tensors = _load(stream)
+    tensors = _part(_load(stream), parts)
 
   def content(storage: _Storage) -> bytes:
     name = f"{root}data/{storage.key}"
@@ -135,14 +149,16 @@ def _read_archive(
   return _arrays(tensors, names, content)
 
 
-def _read_stream(stream: BinaryIO, names: Names) -> Tensors:
+def _read_stream(
+  stream: BinaryIO, names: Names, parts: Sequence[str]
+) -> Tensors:
   """Read the form with a row of pickles."""
   if _load(stream) != _MAGIC or _load(stream) != _VERSION:
     raise pickle.UnpicklingError("it does not start as torch.save's files do")
   if not _load(stream).get("little_endian", True):
     raise pickle.UnpicklingError("its numbers are big-endian")
   storages: dict[str, _Storage] = {}
-  tensors = _load(stream, storages)
+  tensors = _part(_load(stream, storages), parts)
   keys = _load(stream)
   starts = {}
   for key in keys:
@@ -183,6 +199,8 @@ class _Unpickler(pickle.Unpickler):
         )
       case "torch" | "torch.cuda", _ if name in _TYPES:
         return _TYPES[name]
+      case "argparse", "Namespace":
+        return _Ignored
     raise pickle.UnpicklingError(f"it asks for {module}.{name}, no tensor")
 
   def persistent_load(self, pid: Any, /) -> _Storage:
@@ -194,6 +212,14 @@ class _Unpickler(pickle.Unpickler):
     if self._storages.setdefault(storage.key, storage) != storage:
       raise pickle.UnpicklingError(f"storage {key} has two sizes")
     return storage
+
+
+def _part(loaded: Any, parts: Sequence[str]) -> Any:
+  """Return the first part of a dict that there is, or the dict itself."""
+  if not isinstance(loaded, dict):
+    return loaded
+  inside = (loaded[x] for x in parts if isinstance(loaded.get(x), dict))
+  return next(inside, loaded)
 
 
 def _arrays(

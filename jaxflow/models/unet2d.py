@@ -1,0 +1,436 @@
+"""The U-Net of DDPM as the diffusers library has it, `UNet2DModel`.
+
+Every level of the encoder has residual blocks of one width and, but the last, a
+convolution that halves the sides; the decoder mirrors it with one block more a
+level, each of which sees the output of one layer of the encoder. Modules are
+named as published tensors are, with `_0` for `.0`. A residual block computes,
+with e the embedding of times and label,
+
+  h = conv1(silu(norm1(x))) + linear(silu(e))                             (1)
+  y = shortcut(x) + conv2(drop(silu(norm2(h))))                           (2)
+
+or, with `scale_shift`, norm2(h) (1 + a) + b in place of the sum in (1), where
+the linear map gives a and b. `unet` is the network of Song et al. and Karras
+et al., with other blocks.
+
+References:
+  Ho et al. 2020 (arXiv:2006.11239), appendix B.
+  Geng et al. 2025 (arXiv:2505.13447): the second time embedding.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxflow.errors import UsageError
+from jaxflow.models import checks
+from jaxflow.models.embeddings import (
+  GuidanceEmbedder,
+  LabelEmbedder,
+  sinusoidal,
+)
+from jaxflow.models.layers import TokenLinear, group_norm
+from jaxflow.models.network import Network, compute_dtype, functional
+from jaxflow.models.unet_blocks import Embedder, double
+from jaxflow.types import Array, PyTree
+
+Options = dict[str, Any]
+
+
+class Residual(nnx.Module):
+  """One residual block, eq. (1)-(2)."""
+
+  def __init__(self, before: int, width: int, options: Options):
+    shift = options["scale_shift"]
+    layer = {"dtype": options["dtype"], "rngs": options["rngs"]}
+    self.scale_shift = shift
+    self.norm1: nnx.GroupNorm = _norm(before, options)
+    self.conv1: nnx.Conv = nnx.Conv(before, width, (3, 3), **layer)
+    self.time_emb_proj: nnx.Linear = nnx.Linear(
+      options["embedding"], width * (1 + shift), **layer
+    )
+    self.norm2: nnx.GroupNorm = _norm(width, options)
+    self.conv2: nnx.Conv = nnx.Conv(width, width, (3, 3), **layer)
+    self.conv_shortcut = (
+      TokenLinear(before, width, **layer) if before != width else None
+    )
+    self.dropout: nnx.Dropout = nnx.Dropout(options["dropout"])
+
+  def __call__(self, x: Array, embedding: Array, key: Array | None) -> Array:
+    """Return images [B, H, W, width] of [B, H, W, before]."""
+    h = self.conv1(jax.nn.silu(self.norm1(x)))
+    e = self.time_emb_proj(embedding)[:, None, None, :]
+    if self.scale_shift:
+      scale, shift = jnp.split(e, 2, axis=-1)
+      h = self.norm2(h) * (1 + scale) + shift
+    else:
+      h = self.norm2(h + e)
+    h = jax.nn.silu(h)
+    h = self.conv2(self.dropout(h, deterministic=key is None, rngs=key))
+    return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class PixelAttention(nnx.Module):
+  """Self-attention of all pixels, with a residual."""
+
+  def __init__(self, width: int, options: Options):
+    layer = {"dtype": options["dtype"], "rngs": options["rngs"]}
+    self.features: int = options["head_features"] or width
+    self.group_norm: nnx.GroupNorm = _norm(width, options)
+    self.to_q: TokenLinear = TokenLinear(width, width, **layer)
+    self.to_k: TokenLinear = TokenLinear(width, width, **layer)
+    self.to_v: TokenLinear = TokenLinear(width, width, **layer)
+    self.to_out_0: TokenLinear = TokenLinear(width, width, **layer)
+
+  def __call__(self, x: Array) -> Array:
+    """Return [B, H, W, width]."""
+    batch, height, breadth, width = x.shape
+    tokens = self.group_norm(x).reshape(batch, height * breadth, width)
+    heads = (batch, height * breadth, -1, self.features)
+    # The fused kernels have no forward-mode derivative; XLA's attention has.
+    attended = jax.nn.dot_product_attention(
+      *(f(tokens).reshape(heads) for f in (self.to_q, self.to_k, self.to_v)),
+      implementation="xla",
+    )
+    return x + self.to_out_0(attended.reshape(tokens.shape)).reshape(x.shape)
+
+
+class Resampling(nnx.Module):
+  """A convolution that halves an image, or follows its doubling."""
+
+  def __init__(self, width: int, halves: bool, options: Options):
+    self.halves = halves
+    side = options["padding"], 1
+    halving = {"strides": 2, "padding": (side, side)} if halves else {}
+    layer = {"dtype": options["dtype"], "rngs": options["rngs"]}
+    self.conv: nnx.Conv = nnx.Conv(width, width, (3, 3), **halving, **layer)
+
+  def __call__(self, x: Array) -> Array:
+    """Return [B, H / 2, W / 2, width] or [B, 2 H, 2 W, width]."""
+    return self.conv(x if self.halves else double(x))
+
+
+class Level(nnx.Module):
+  """Residual blocks of one width, attention behind each or none."""
+
+  def __init__(
+    self,
+    befores: list[int],
+    width: int,
+    attention: bool,
+    resampling: str,
+    options: Options,
+  ):
+    self.blocks: int = len(befores)
+    self.attention = attention
+    self.resampling = resampling
+    for i, before in enumerate(befores):
+      setattr(self, f"resnets_{i}", Residual(before, width, options))
+      if attention:
+        setattr(self, f"attentions_{i}", PixelAttention(width, options))
+    if resampling:
+      halves = resampling == "downsamplers_0"
+      setattr(self, resampling, Resampling(width, halves, options))
+
+  def block(self, i: int, x: Array, e: Array, key: Array | None) -> Array:
+    """Return the images behind block i."""
+    x = getattr(self, f"resnets_{i}")(x, e, key)
+    return getattr(self, f"attentions_{i}")(x) if self.attention else x
+
+  def resample(self, x: Array) -> Array:
+    """Return the images of the next level."""
+    return getattr(self, self.resampling)(x) if self.resampling else x
+
+
+class Middle(nnx.Module):
+  """A residual block, attention or none, a residual block."""
+
+  def __init__(self, width: int, attention: bool, options: Options):
+    self.resnets_0: Residual = Residual(width, width, options)
+    self.attentions_0 = PixelAttention(width, options) if attention else None
+    self.resnets_1: Residual = Residual(width, width, options)
+
+  def __call__(self, x: Array, e: Array, keys: Iterator[Array | None]) -> Array:
+    """Return [B, H, W, width]."""
+    x = self.resnets_0(x, e, next(keys))
+    x = x if self.attentions_0 is None else self.attentions_0(x)
+    return self.resnets_1(x, e, next(keys))
+
+
+class UNet2D(nnx.Module):
+  """A U-Net over images [B, H, W, C]."""
+
+  def __init__(
+    self,
+    *,
+    data_shape: tuple[int, ...],
+    widths: tuple[int, ...],
+    layers: int,
+    attention: tuple[int, ...],
+    middle_attention: bool,
+    num_classes: int,
+    second_time: bool,
+    guidance_inputs: bool,
+    heads: int,
+    learned_variance: bool,
+    waves: dict[str, float],
+    time_shift: float,
+    sines_first: bool,
+    options: Options,
+  ):
+    rngs, dtype = options["rngs"], options["dtype"]
+    self.data_shape = data_shape
+    self.features: int = widths[0]
+    self.waves = tuple(waves.items())
+    self.time_shift = time_shift
+    self.sines_first = sines_first
+    self.layers = layers
+    self.levels: int = len(widths)
+    self.heads = heads
+    self.learned_variance = learned_variance
+    self.dtype = dtype
+    embedding = options["embedding"]
+    self.conv_in: nnx.Conv = nnx.Conv(
+      data_shape[2], widths[0], (3, 3), dtype=dtype, rngs=rngs
+    )
+    self.time_embedding: Embedder = Embedder(widths[0], embedding, rngs=rngs)
+    self.interval = (
+      Embedder(widths[0], embedding, rngs=rngs) if second_time else None
+    )
+    self.class_embedding = (
+      LabelEmbedder(num_classes, embedding, rngs=rngs) if num_classes else None
+    )
+    self.guidance = (
+      GuidanceEmbedder(embedding, scale=waves["scale"], rngs=rngs)
+      if guidance_inputs
+      else None
+    )
+    width, skips = widths[0], [widths[0]]
+    for i, after in enumerate(widths):
+      last = i == self.levels - 1
+      befores = [width, *[after] * (layers - 1)]
+      name = "" if last else "downsamplers_0"
+      level = Level(befores, after, i in attention, name, options)
+      setattr(self, f"down_blocks_{i}", level)
+      skips += [after] * (layers + (not last))
+      width = after
+    self.mid_block: Middle = Middle(width, middle_attention, options)
+    for i, after in enumerate(reversed(widths)):
+      befores = [width + skips.pop()]
+      befores += [after + skips.pop() for _ in range(layers)]
+      name = "" if i == self.levels - 1 else "upsamplers_0"
+      attends = self.levels - 1 - i in attention
+      level = Level(befores, after, attends, name, options)
+      setattr(self, f"up_blocks_{i}", level)
+      width = after
+    wide = {**options, "dtype": jnp.float32}
+    self.conv_norm_out: nnx.GroupNorm = _norm(width, wide)
+    self.conv_out: nnx.Conv = nnx.Conv(
+      width,
+      heads * data_shape[2] * (1 + learned_variance),
+      (3, 3),
+      kernel_init=nnx.initializers.zeros,
+      rngs=rngs,
+    )
+
+  def __call__(
+    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
+  ) -> Array | tuple[Array, ...]:
+    """Return the prediction at `xt`, of its shape, float32; one a head."""
+    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
+    output = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+    predictions = tuple(
+      head[..., : self.data_shape[2]]
+      for head in jnp.split(output, self.heads, axis=-1)
+    )
+    return predictions if self.heads > 1 else predictions[0]
+
+  def hidden(
+    self, xt: Array, t: Array, s: Array, cond: PyTree
+  ) -> tuple[Array, ...]:
+    """Return the images [B, h, w, c] after every block."""
+    return tuple(self._activations(xt, t, s, cond, None))
+
+  def _activations(
+    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
+  ) -> list[Array]:
+    checks.shape(xt, self.data_shape)
+    e = jax.nn.silu(self._embedding(t, s, cond)).astype(self.dtype)
+    count = self.levels * (2 * self.layers + 1) + 2
+    keys: Iterator[Array | None] = iter(
+      [None] * count if key is None else list(jax.random.split(key, count))
+    )
+    x = self.conv_in(xt.astype(self.dtype))
+    skips, outputs = [x], []
+    for i in range(self.levels):
+      level = getattr(self, f"down_blocks_{i}")
+      for j in range(self.layers):
+        x = level.block(j, x, e, next(keys))
+        skips.append(x)
+        outputs.append(x)
+      if level.resampling:
+        x = level.resample(x)
+        skips.append(x)
+    x = self.mid_block(x, e, keys)
+    outputs.append(x)
+    for i in range(self.levels):
+      level = getattr(self, f"up_blocks_{i}")
+      for j in range(self.layers + 1):
+        joined = jnp.concatenate([x, skips.pop()], axis=-1)
+        x = level.block(j, joined, e, next(keys))
+        outputs.append(x)
+      x = level.resample(x)
+    return outputs
+
+  def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
+    t = t.astype(jnp.float32)
+    e = self.time_embedding(self._features(t, self.time_shift))
+    if self.interval is not None:
+      e = e + self.interval(self._features(t - s.astype(jnp.float32), 0.0))
+    if self.class_embedding is not None:
+      e = e + self.class_embedding(cond, t.shape[0])
+    if self.guidance is not None:
+      e = e + self.guidance(cond)
+    return e
+
+  def _features(self, t: Array, shift: float) -> Array:
+    waves = sinusoidal(t, self.features, shift=shift, **dict(self.waves))
+    if self.sines_first:
+      return jnp.roll(waves, self.features // 2, axis=-1)
+    return waves
+
+
+def unet2d(
+  *,
+  data_shape: tuple[int, int, int],
+  widths: tuple[int, ...] = (128, 256, 256, 256),
+  layers: int = 2,
+  attention: tuple[int, ...] = (1,),
+  middle_attention: bool = True,
+  head_features: int = 0,
+  groups: int = 32,
+  epsilon: float = 1e-5,
+  scale_shift: bool = False,
+  padding: int = 1,
+  num_classes: int = 0,
+  second_time: bool = True,
+  guidance_inputs: bool = False,
+  heads: int = 1,
+  learned_variance: bool = False,
+  time_scale: float = 1.0,
+  time_shift: float = 0.0,
+  max_period: float = 1e4,
+  sines_first: bool = False,
+  dropout: float = 0.0,
+  dtype: str = "float32",
+) -> Network:
+  """Make the U-Net of the diffusers library for images [B, H, W, C].
+
+  Parameters, times, their embeddings, the statistics of group norms and the
+  output are float32 whatever `dtype` is.
+
+  Args:
+    data_shape: Shape (H, W, C) of one image.
+    widths: Channels of each level; from one to the next the sides halve.
+    layers: Residual blocks of the encoder at each level.
+    attention: Numbers of the levels that attend, 0 for the first.
+    middle_attention: Whether the blocks between the two halves attend.
+    head_features: Features of an attention head; 0 for one head.
+    groups: Groups of each norm; they divide every width.
+    epsilon: Added to the variance in norms.
+    scale_shift: Whether the embedding scales and shifts, or is added.
+    padding: Zeros in front of an image that is halved, 0 or 1; one is behind.
+    num_classes: Number of labels; 0 makes the network ignore `cond`. The null
+      label is `num_classes`; cond None stands for it.
+    second_time: Whether the network sees t - s, or ignores `s`.
+    guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
+      `cond`, a dict then.
+    heads: Number of predictions; more than one make a tuple.
+    learned_variance: Whether the output has as many channels more, those of a
+      learned variance, which the prediction leaves out.
+    time_scale: Factor on times before the sinusoids.
+    time_shift: Added to t, behind that factor.
+    max_period: The frequencies of the sinusoids go from 1 down towards
+      1 / max_period.
+    sines_first: Whether the sines stand before the cosines.
+    dropout: Share of every block's hidden units dropped when a key is given.
+    dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
+
+  Raises:
+    UsageError: If an option has an impossible value.
+
+  Example:
+    >>> network = unet2d(
+    ...     data_shape=(4, 4, 1), widths=(8, 16), layers=1, groups=4)
+    >>> params = jax.eval_shape(network.init, jax.random.key(0))
+    >>> xt, t = jnp.ones((3, 4, 4, 1)), jnp.ones(3)
+    >>> jax.eval_shape(network.apply, params, xt, t, t, None).shape
+    (3, 4, 4, 1)
+  """
+  checks.at_least(1, layers=layers, groups=groups)
+  checks.image_network(
+    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+  )
+  halvings = len(widths) - 1
+  if not widths or any(width < 2 or width % groups for width in widths):
+    raise UsageError(
+      f"widths={tuple(widths)}: give one or more multiples of groups={groups}"
+    )
+  if any(side % 2**halvings for side in data_shape[:2]):
+    raise UsageError(
+      f"widths={tuple(widths)}: {len(widths)} levels halve the sides of "
+      f"data_shape={tuple(data_shape)} {halvings} times, which {2**halvings} "
+      "must divide; give fewer"
+    )
+  if set(attention) - set(range(len(widths))):
+    raise UsageError(
+      f"attention={tuple(attention)}: give numbers of levels, 0 to {halvings}"
+    )
+  if head_features and any(width % head_features for width in widths):
+    raise UsageError(
+      f"head_features={head_features}: must divide widths={tuple(widths)}"
+    )
+  if padding not in (0, 1):
+    raise UsageError(f"padding={padding}: give 0 or 1")
+  compute = compute_dtype(dtype)
+  return functional(
+    lambda rngs: UNet2D(
+      data_shape=tuple(data_shape),
+      widths=tuple(widths),
+      layers=layers,
+      attention=tuple(attention),
+      middle_attention=middle_attention,
+      num_classes=num_classes,
+      second_time=second_time,
+      guidance_inputs=guidance_inputs,
+      heads=heads,
+      learned_variance=learned_variance,
+      waves={"scale": time_scale, "max_period": max_period},
+      time_shift=time_shift,
+      sines_first=sines_first,
+      options={
+        "embedding": 4 * widths[0],
+        "head_features": head_features,
+        "groups": groups,
+        "epsilon": epsilon,
+        "scale_shift": scale_shift,
+        "padding": padding,
+        "dropout": dropout,
+        "dtype": compute,
+        "rngs": rngs,
+      },
+    )
+  )
+
+
+def _norm(width: int, options: Options) -> nnx.GroupNorm:
+  return group_norm(
+    width,
+    options["groups"],
+    options["dtype"],
+    options["rngs"],
+    epsilon=options["epsilon"],
+  )

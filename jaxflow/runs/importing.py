@@ -1,0 +1,228 @@
+"""Published networks as runs, and networks of runs as published files."""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow import config as config_lib
+from jaxflow.errors import RunError, UsageError, named
+from jaxflow.files import replace_file, write_text, writing
+from jaxflow.methods import METHODS
+from jaxflow.parallel import memory, sharding
+from jaxflow.pretrained.formats import FORMATS, Format, Imported, format_of
+from jaxflow.runs.options import option
+from jaxflow.runs.restoring import load
+from jaxflow.runs.run import Run
+from jaxflow.training.checkpoints import Checkpoints
+from jaxflow.types import PyTree
+
+# What is known of an import, beside the run's config.
+RECORD = "import.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+  """What is imported; the command line has a flag for each field."""
+
+  format: str = option("", f"how it was published: {', '.join(FORMATS)}")
+  file: str = option("", "the file, or the folder, that holds the network")
+  sha256: str = option(
+    "", "the hash that the file must have; of a folder, the one that is shown"
+  )
+  null_label: bool = option(
+    False, "whether the last label of a diffusers U-Net stands for no label"
+  )
+  data: str = option(
+    "given",
+    "the data set that the network was trained on, a data.name of a config; "
+    "evaluations read it",
+  )
+  data_dir: str | None = option(
+    None, "its folder: of latents, the one that decodes samples"
+  )
+
+
+def import_network(
+  out: pathlib.Path,
+  options: ImportOptions,
+  *,
+  log: Callable[[str], None] = print,
+) -> Run:
+  """Write a published network as a run's folder; return the run.
+
+  Nothing is left of a folder that could not be finished.
+  """
+  source = format_of(options.format)
+  path = pathlib.Path(options.file)
+  with named(path="file"):
+    digest = _digest(path, source)
+    if options.sha256 not in ("", digest):
+      raise UsageError(
+        f"path={path}: its sha256 is {digest}, not {options.sha256}; get the "
+        "file again, or give this hash if you trust it"
+      )
+    log(f"{path}: sha256 {digest}")
+    imported = source.read(path, **_given(options, source))
+  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    raise UsageError(f"out={out} is there already: give a new folder")
+  run = Run(config_lib.make_plan(_config(imported, options)))
+  for note in imported.notes:
+    log(note)
+  record = {
+    "schema": 1,
+    "format": options.format,
+    "file": path.name,
+    "sha256": digest,
+    "notes": list(imported.notes),
+  }
+  draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
+  try:
+    _write(draft, run, imported)
+    write_text(draft / RECORD, json.dumps(record, indent=2) + "\n")
+    config_lib.save_config(run.plan.config, draft / "config.json")
+    with writing(out):
+      os.replace(draft, out)
+  finally:
+    shutil.rmtree(draft, ignore_errors=True)
+  count = sum(x.size for x in jax.tree.leaves(imported.params))
+  log(
+    f"{run.model.name} on {run.model.path}: {count:,} parameters, samples "
+    f"{run.model.shape}, {run.model.num_classes} classes"
+  )
+  log(f"done: --config.teacher.workdir={out}, --config.init.workdir={out}")
+  return run
+
+
+def export_network(
+  workdir: pathlib.Path,
+  format_name: str,
+  out: pathlib.Path,
+  *,
+  step: int | str | None = None,
+  ema: str | None = None,
+  log: Callable[[str], None] = print,
+) -> None:
+  """Write the network of a run as .safetensors, under published names."""
+  target = format_of(format_name)
+  if target.write is None:
+    able = [name for name in FORMATS if format_of(name).write]
+    raise UsageError(
+      f"format={format_name!r} can be read only: give one of {', '.join(able)}"
+    )
+  try:
+    from safetensors.numpy import save_file
+  except ImportError as error:
+    raise UsageError(
+      f"out={out}: .safetensors files need the package safetensors; "
+      "pip install 'jaxflow-generative[latents]'"
+    ) from error
+  average = ema or "sampling"
+  mesh = sharding.make_mesh()
+  run, state = load(workdir, mesh=mesh, step=step, ema=average)
+  params = jax.tree.map(np.asarray, run.select(state, average))
+  model = {
+    **run.model.options,
+    "data_shape": run.model.shape,
+    "num_classes": run.model.num_classes,
+  }
+  tensors = target.write(model, params)
+  replace_file(out, lambda draft: save_file(tensors, draft))
+  count = sum(x.size for x in tensors.values())
+  log(f"{out}: {len(tensors)} tensors, {count:,} numbers, {_sha256(out)}")
+
+
+def _given(options: ImportOptions, source: Format) -> dict[str, Any]:
+  """Return the options that not every format has, where they are given."""
+  if not options.null_label:
+    return {}
+  if "null_label" not in inspect.signature(source.read).parameters:
+    raise UsageError(
+      f"null_label=True: format={options.format!r} knows which label stands "
+      "for none; leave it out"
+    )
+  return {"null_label": True}
+
+
+def _config(imported: Imported, options: ImportOptions) -> Any:
+  """Return the resolved config of an imported network."""
+  method = next(
+    name for name, row in METHODS.items() if row.loss is imported.loss
+  )
+  network = imported.sections["model"]["name"]
+  config = config_lib.default_config(method, data=options.data, model=network)
+  config_lib.update(config, imported.sections)
+  if options.data_dir is not None:
+    config_lib.update(config, {"data": {"data_dir": options.data_dir}})
+  return config_lib.resolve(
+    config,
+    shape=imported.shape,
+    num_classes=imported.num_classes,
+    teacher=None,
+  )
+
+
+def _write(folder: pathlib.Path, run: Run, imported: Imported) -> None:
+  """Write the first checkpoint of a run."""
+  mesh = sharding.make_mesh(**run.plan.mesh)
+  template = run.template(mesh)
+  memory.check(template, "parameters, averages and optimizer")
+  averages = {
+    name: imported.averages.get(name, imported.params) for name in run.plan.emas
+  }
+  _check(imported.params, template.params)
+
+  def first(params: PyTree, averages: dict[str, PyTree]) -> Any:
+    state = run.init(params, {}, jax.random.key(0))
+    return dataclasses.replace(state, ema=averages)
+
+  shardings = jax.tree.map(lambda x: x.sharding, template)
+  state = jax.jit(first, out_shardings=shardings)(imported.params, averages)
+  checkpoints = Checkpoints(folder / "checkpoints")
+  checkpoints.save(0, state, None)
+  checkpoints.close()
+
+
+def _check(params: PyTree, template: PyTree) -> None:
+  """Raise RunError unless parameters are those of the network."""
+  mine, its = (jax.tree.map(lambda x: x.shape, x) for x in (params, template))
+  if mine != its:
+    raise RunError(
+      "format: it gives other parameters than those of the network that it "
+      "names; this is a fault of the format"
+    )
+
+
+def _digest(path: pathlib.Path, source: Format) -> str:
+  """Return the SHA-256 of a file, or of the list of a folder's files."""
+  try:
+    if not path.is_dir():
+      return _sha256(path)
+    found = sorted({x for each in source.files for x in path.rglob(each)})
+    lines = list(_list(path, found))
+  except OSError as error:
+    raise UsageError(
+      f"path={path} cannot be read ({error.strerror}): give a file, or a "
+      "folder, that is there"
+    ) from error
+  return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _list(folder: pathlib.Path, files: list[pathlib.Path]) -> Iterator[str]:
+  """Yield the lines that the program sha256sum prints for files."""
+  for file in files:
+    yield f"{_sha256(file)}  {file.relative_to(folder)}\n"
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with open(path, "rb") as stream:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
