@@ -185,6 +185,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "dit": models.dit,
     "given": _given_network,
     "mlp": models.mlp,
+    "mp_unet": models.mp_unet,
     "unet": models.unet,
     "unet2d": models.unet2d,
   },

@@ -11,6 +11,7 @@ from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
 from jaxflow.models.log_weights import LogWeight, log_weight
 from jaxflow.models.mlp import mlp
+from jaxflow.models.mp_unet import mp_unet
 from jaxflow.models.network import Network, check_network, functional
 from jaxflow.models.second_time import with_second_time
 from jaxflow.models.transformer import stack_blocks, unstack_blocks
@@ -34,6 +35,7 @@ __all__ = [
   "hidden_features",
   "log_weight",
   "mlp",
+  "mp_unet",
   "projected_discriminator",
   "stack_blocks",
   "unet",

@@ -127,6 +127,10 @@ class LabelEmbedder(nnx.Module):
       nnx.initializers.normal(std, jnp.float32)(rngs.params(), shape)
     )
 
+  def rows(self) -> Array:
+    """Return the vectors of all labels [num_classes + 1, width]."""
+    return self.table[...]
+
   def __call__(self, cond: PyTree, batch: int) -> Array:
     """Return the embedding [batch, width] of the labels in `cond`.
 
@@ -154,7 +158,7 @@ class LabelEmbedder(nnx.Module):
     # A product, because the gradient of a look-up is a scatter: where a loss
     # calls the network twice, TPUs merge two scatters, and move rows for it.
     chosen = jax.nn.one_hot(labels, self.num_classes + 1, dtype=jnp.float32)
-    rows = jnp.matmul(chosen, self.table[...], precision="highest")
+    rows = jnp.matmul(chosen, self.rows(), precision="highest")
     return jnp.where(known[:, None], rows, jnp.nan)
 
 

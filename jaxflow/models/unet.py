@@ -1,4 +1,4 @@
-"""The DDPM++ U-Net, for one time or two.
+"""The U-Nets DDPM++, NCSN++ and ADM, for one time or two.
 
 An encoder of `num_blocks` blocks a level halves the sides between levels; a
 decoder with one block more a level doubles them again, and each of its blocks
@@ -10,19 +10,26 @@ first of which attends, join the two. The blocks are conditioned on
 whose second term, as in MeanFlow, is there for networks of two times only.
 Guidance may add three terms. The published augmentation labels are left out.
 
+This is DDPM++. NCSN++ has random waves of t and smooth resampling, and its
+encoder sees the image at every level: behind each block that halves the sides,
+x = (x + halve(conv(y))) / sqrt2 with y the image first and then the x before.
+ADM adds the label behind embed, and has the blocks of `unet_parts`.
+
 References:
-  Song et al., 2021, arXiv:2011.13456, appendix H: DDPM++.
+  Song et al., 2021, arXiv:2011.13456, appendix H: DDPM++, NCSN++.
+  Dhariwal, Nichol, 2021, arXiv:2105.05233: ADM.
   Karras et al., 2022, arXiv:2206.00364, table 7: sizes for CIFAR-10.
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
@@ -35,8 +42,10 @@ from jaxflow.models.unet_blocks import (
   UNetBlock,
   convolution,
   group_norm,
+  smooth_halve,
 )
 from jaxflow.models.unet_layout import check_levels, layers
+from jaxflow.models.unet_parts import Parts, parts_of
 from jaxflow.options import Layers
 from jaxflow.types import Array, PyTree
 
@@ -47,6 +56,7 @@ class UNet(nnx.Module):
   def __init__(
     self,
     *,
+    parts: Parts,
     data_shape: tuple[int, ...],
     channels: int,
     multipliers: tuple[int, ...],
@@ -57,26 +67,42 @@ class UNet(nnx.Module):
     guidance_inputs: bool,
     heads: int,
     time_scale: float,
+    log_time: bool,
     dropout: float,
     dtype: Any,
     remat: bool,
     rngs: nnx.Rngs,
   ):
     self.data_shape = data_shape
-    self.channels = channels
+    self.parts = parts
+    self.features: int = channels * parts.wave_factor
     self.time_scale = time_scale
+    self.log_time = log_time
     self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
-    self.time: Embedder = Embedder(channels, embedding, rngs=rngs)
+    features = self.features
+    embedder = {"init": parts.init, "rngs": rngs}
+    self.frequencies: nnx.Param[Any] | None = (
+      nnx.Param(16 * jax.random.normal(rngs.params(), (features // 2,)))
+      if parts.random_waves
+      else None
+    )
+    self.time: Embedder = Embedder(features, embedding, **embedder)
     self.interval = (
-      Embedder(channels, embedding, rngs=rngs) if second_time else None
+      Embedder(features, embedding, **embedder) if second_time else None
     )
     # The deviation of a one-hot label times sqrt(num_classes), through a linear
-    # map with Xavier's initial values, as published.
-    std = math.sqrt(2 * num_classes / (num_classes + channels))
+    # map with Xavier's initial values, as published; behind the embedding it is
+    # 1, as published.
+    std = math.sqrt(2 * num_classes / (num_classes + features))
     self.label = (
-      LabelEmbedder(num_classes, channels, std=std, rngs=rngs)
+      LabelEmbedder(
+        num_classes,
+        embedding if parts.late_label else features,
+        std=1.0 if parts.late_label else std,
+        rngs=rngs,
+      )
       if num_classes
       else None
     )
@@ -86,22 +112,48 @@ class UNet(nnx.Module):
       else None
     )
     encoder, decoder = layers(
-      data_shape[0], channels, multipliers, num_blocks, attention_resolutions
+      data_shape[0],
+      channels,
+      multipliers,
+      num_blocks,
+      attention_resolutions,
+      parts.attends_late,
     )
-    self.input: nnx.Conv = convolution(data_shape[2], channels, dtype, rngs)
+    self.input: nnx.Conv = convolution(
+      data_shape[2], channels, dtype, rngs, init=parts.init
+    )
     for name, part in (("encoder", encoder), ("decoder", decoder)):
       for i, layer in enumerate(part):
         block = UNetBlock(
-          layer, embedding, dropout=dropout, dtype=dtype, rngs=rngs
+          layer,
+          embedding,
+          parts=parts,
+          dropout=dropout,
+          dtype=dtype,
+          rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
     self.depth: int = len(encoder)
+    self.sees: tuple[bool, ...] = tuple(
+      parts.residual_input and layer.resample == "halve" for layer in encoder
+    )
+    before = data_shape[2]
+    for i, layer in enumerate(encoder):
+      if self.sees[i]:
+        # With so wide a border the filter behind needs none.
+        seen = convolution(
+          before, layer.width, dtype, rngs, init=parts.init, padding=2
+        )
+        setattr(self, f"input_{i}", seen)
+        before = layer.width
     self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
-    self.norm: nnx.GroupNorm = group_norm(width, jnp.float32, rngs)
+    self.norm: nnx.GroupNorm = group_norm(
+      width, jnp.float32, rngs, epsilon=parts.epsilon
+    )
     self.heads = heads
     self.output: nnx.Conv = convolution(
-      width, heads * data_shape[2], jnp.float32, rngs, zero=True
+      width, heads * data_shape[2], jnp.float32, rngs
     )
 
   def __call__(
@@ -126,10 +178,14 @@ class UNet(nnx.Module):
     embedding = self._embedding(t, s, cond).astype(self.dtype)
     count = self.depth + len(self.joins)
     keys = [None] * count if key is None else list(jax.random.split(key, count))
-    x = self.input(xt.astype(self.dtype))
+    image = xt.astype(self.dtype)
+    x = self.input(image)
     skips, outputs = [x], []
     for i in range(self.depth):
       x = self._block(f"encoder_{i}", x, embedding, keys[i])
+      if self.sees[i]:
+        seen = smooth_halve(getattr(self, f"input_{i}")(image), around=0)
+        x = image = (x + seen) / math.sqrt(2)
       skips.append(x)
       outputs.append(x)
     for i, joins in enumerate(self.joins):
@@ -154,10 +210,12 @@ class UNet(nnx.Module):
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
-    features = self._waves(t)
-    if self.label is not None:
-      features = features + self.label(cond, t.shape[0])
-    embedding = self.time(features)
+    features = self._waves(jnp.log(self.time_scale * t) if self.log_time else t)
+    late = self.parts.late_label
+    label = 0 if self.label is None else self.label(cond, t.shape[0])
+    embedding = self.time(features if late else features + label)
+    if late:
+      embedding = embedding + label
     if self.interval is not None:
       gap = t - s.astype(jnp.float32)
       embedding = embedding + self.interval(self._waves(gap))
@@ -166,17 +224,21 @@ class UNet(nnx.Module):
     return jax.nn.silu(embedding)
 
   def _waves(self, t: Array) -> Array:
-    # With this period the lowest frequency is 1e-4 itself, as published.
-    half = self.channels // 2
-    period = 1e4 ** (half / (half - 1))
-    return sinusoidal(
-      t, self.channels, max_period=period, scale=self.time_scale
-    )
+    scale = 1.0 if self.log_time else self.time_scale
+    if self.frequencies is not None:
+      frequencies = jax.lax.stop_gradient(self.frequencies[...])
+      angles = 2 * math.pi * scale * t[:, None] * frequencies[None, :]
+      return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    # With this period the lowest frequency is 1e-4 itself.
+    half = self.features // 2
+    period = 1e4 ** (half / (half - 1)) if self.parts.end_point else 1e4
+    return sinusoidal(t, self.features, max_period=period, scale=scale)
 
 
 def unet(
   *,
   data_shape: tuple[int, int, int],
+  architecture: Literal["ddpm++", "ncsn++", "adm"] = "ddpm++",
   channels: int = 128,
   multipliers: tuple[int, ...] = (2, 2, 2),
   num_blocks: Layers = 4,
@@ -186,17 +248,19 @@ def unet(
   guidance_inputs: bool = False,
   heads: Layers = 1,
   time_scale: float = 1.0,
+  log_time: bool = False,
   dropout: float = 0.0,
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:
-  """Make a DDPM++ U-Net for images [B, H, W, C]; by default EDM's of CIFAR-10.
+  """Make a U-Net for images [B, H, W, C]; by default EDM's of CIFAR-10.
 
   Parameters, times, their embeddings, the statistics of group norms and the
   output are float32 whatever `dtype` is.
 
   Args:
     data_shape: Shape (H, W, C) of one image.
+    architecture: "ddpm++", "ncsn++" or "adm".
     channels: Channels of the first layer, and sinusoidal features of a time.
     multipliers: Factors on `channels`, one a level; from one level to the next
       the sides halve.
@@ -211,6 +275,7 @@ def unet(
     heads: Number of predictions, which share all but the last convolution;
       more than one make a tuple.
     time_scale: Factor on times before the sinusoids.
+    log_time: Whether the sinusoids are of the logarithm of t times that factor.
     dropout: Share of every block's hidden units dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
     remat: Whether to recompute each block in the backward pass.
@@ -232,9 +297,17 @@ def unet(
     data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
+  parts = parts_of(architecture)
+  features = parts.head_features
+  if features and any(channels * factor % features for factor in multipliers):
+    raise UsageError(
+      f"channels={channels}, multipliers={tuple(multipliers)}: give products "
+      f"that {features} divides, the features of a head of {architecture}"
+    )
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: UNet(
+      parts=parts,
       data_shape=tuple(data_shape),
       channels=channels,
       multipliers=tuple(multipliers),
@@ -245,6 +318,7 @@ def unet(
       guidance_inputs=guidance_inputs,
       heads=heads,
       time_scale=time_scale,
+      log_time=log_time,
       dropout=dropout,
       dtype=compute,
       remat=remat,

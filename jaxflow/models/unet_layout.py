@@ -30,8 +30,11 @@ def layers(
   multipliers: tuple[int, ...],
   num_blocks: int,
   attention_resolutions: tuple[int, ...],
+  attends_late: bool = True,
 ) -> tuple[list[Layer], list[Layer]]:
   """Return the blocks of the encoder and those of the decoder.
+
+  The last block of a level of the decoder attends, or all of them do.
 
   Example:
     >>> encoder, decoder = layers(8, 4, (1, 2), 1, (8,))
@@ -59,7 +62,7 @@ def layers(
     attention = height >> level in attention_resolutions
     for i in range(num_blocks + 1):
       before, width = width + skips.pop(), channels * multiplier
-      attends = attention and i == num_blocks
+      attends = attention and (i == num_blocks or not attends_late)
       decoder.append(
         Layer(before=before, width=width, attention=attends, joins=True)
       )

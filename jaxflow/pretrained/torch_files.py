@@ -37,7 +37,7 @@ _TYPES = {
   "HalfStorage": np.dtype("<f2"),
   "LongStorage": np.dtype("<i8"),
 }
-_DAMAGE = (
+DAMAGE = (
   *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError),
   *(ValueError, TypeError, KeyError, IndexError, AttributeError),
   *(OverflowError, OSError, RuntimeError, MemoryError),
@@ -51,7 +51,7 @@ class _Ignored:
     """Keep nothing."""
 
 
-class _Storage(NamedTuple):
+class Storage(NamedTuple):
   """A run of numbers in a file."""
 
   dtype: np.dtype
@@ -59,10 +59,10 @@ class _Storage(NamedTuple):
   size: int
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
   """A view of a storage, in elements."""
 
-  storage: _Storage
+  storage: Storage
   offset: int
   shape: tuple[int, ...]
   stride: tuple[int, ...]
@@ -107,7 +107,7 @@ def read_any(
   """
   try:
     return _read(path, names, parts)
-  except _DAMAGE as error:
+  except DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__
     raise UsageError(
       f"{where}: cannot be read as tensors ({reason}); get {source}"
@@ -141,7 +141,7 @@ def _read_archive(
   with archive.open(member) as stream:
     tensors = _part(_load(stream), parts)
 
-  def content(storage: _Storage) -> bytes:
+  def content(storage: Storage) -> bytes:
     name = f"{root}data/{storage.key}"
     _check_length(storage, archive.getinfo(name).file_size)
     return archive.read(name)
@@ -153,12 +153,18 @@ def _read_stream(
   stream: BinaryIO, names: Names, parts: Sequence[str]
 ) -> Tensors:
   """Read the form with a row of pickles."""
+  loaded, content = read_row(stream)
+  return _arrays(_part(loaded, parts), names, content)
+
+
+def read_row(stream: BinaryIO) -> tuple[Any, Callable[[Storage], bytes]]:
+  """Read a row of pickles: what it holds, and the bytes of its storages."""
   if _load(stream) != _MAGIC or _load(stream) != _VERSION:
     raise pickle.UnpicklingError("it does not start as torch.save's files do")
   if not _load(stream).get("little_endian", True):
     raise pickle.UnpicklingError("its numbers are big-endian")
-  storages: dict[str, _Storage] = {}
-  tensors = _part(_load(stream, storages), parts)
+  storages: dict[str, Storage] = {}
+  loaded = _load(stream, storages)
   keys = _load(stream)
   starts = {}
   for key in keys:
@@ -168,22 +174,22 @@ def _read_stream(
     _check_length(storages[key], length)
     stream.seek(length, 1)
 
-  def content(storage: _Storage) -> bytes:
+  def content(storage: Storage) -> bytes:
     stream.seek(starts[storage.key])
     return stream.read(storage.dtype.itemsize * storage.size)
 
-  return _arrays(tensors, names, content)
+  return loaded, content
 
 
-def _load(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
+def _load(stream: Any, storages: dict[str, Storage] | None = None) -> Any:
   """Unpickle one object, and collect the storages that it mentions."""
-  return _Unpickler(stream, {} if storages is None else storages).load()
+  return Unpickler(stream, {} if storages is None else storages).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
   """Makes tensors, dicts, and nothing else."""
 
-  def __init__(self, stream: Any, storages: dict[str, _Storage]):
+  def __init__(self, stream: Any, storages: dict[str, Storage]):
     super().__init__(stream)
     self._storages = storages
 
@@ -194,7 +200,7 @@ class _Unpickler(pickle.Unpickler):
         return collections.OrderedDict
       case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
         # A fresh function: what a pickle does to it stays with the pickle.
-        return lambda storage, offset, shape, stride, *rest: _Tensor(
+        return lambda storage, offset, shape, stride, *rest: Tensor(
           storage, offset, tuple(shape), tuple(stride)
         )
       case "torch" | "torch.cuda", _ if name in _TYPES:
@@ -203,12 +209,12 @@ class _Unpickler(pickle.Unpickler):
         return _Ignored
     raise pickle.UnpicklingError(f"it asks for {module}.{name}, no tensor")
 
-  def persistent_load(self, pid: Any, /) -> _Storage:
+  def persistent_load(self, pid: Any, /) -> Storage:
     """Return the storage that a persistent id stands for."""
     kind, dtype, key, _, size, *view = pid
     if kind != "storage" or any(v is not None for v in view):
       raise pickle.UnpicklingError(f"it holds a {kind} of an unknown kind")
-    storage = _Storage(np.dtype(dtype), str(key), int(size))
+    storage = Storage(np.dtype(dtype), str(key), int(size))
     if self._storages.setdefault(storage.key, storage) != storage:
       raise pickle.UnpicklingError(f"storage {key} has two sizes")
     return storage
@@ -223,7 +229,7 @@ def _part(loaded: Any, parts: Sequence[str]) -> Any:
 
 
 def _arrays(
-  tensors: Any, names: Names, content: Callable[[_Storage], bytes]
+  tensors: Any, names: Names, content: Callable[[Storage], bytes]
 ) -> Tensors:
   """Read the numbers of tensors."""
   if not isinstance(tensors, dict):
@@ -231,13 +237,14 @@ def _arrays(
   arrays = {}
   for name in tensors if names is None else names:
     tensor = tensors[_present(name, tensors)]
-    if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
       raise pickle.UnpicklingError(f"{name} is no tensor")
-    arrays[name] = _view(tensor, content(tensor.storage))
+    arrays[name] = view(tensor, content(tensor.storage))
   return arrays
 
 
-def _view(tensor: _Tensor, content: bytes) -> np.ndarray:
+def view(tensor: Tensor, content: bytes) -> np.ndarray:
+  """Return the array of a tensor; `content` is that of its storage."""
   storage, offset, shape, stride = tensor
   numbers = np.frombuffer(content, storage.dtype)
   # Strides that leave the storage would read foreign memory.
@@ -250,7 +257,7 @@ def _view(tensor: _Tensor, content: bytes) -> np.ndarray:
   return np.array(view)
 
 
-def _check_length(storage: _Storage, length: int) -> None:
+def _check_length(storage: Storage, length: int) -> None:
   expected = storage.dtype.itemsize * storage.size
   if length != expected:
     raise pickle.UnpicklingError(

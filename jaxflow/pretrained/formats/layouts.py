@@ -177,7 +177,8 @@ def read(
 
   def made(leaf: Leaf) -> np.ndarray:
     array = leaf.read([tensors[name] for name in leaf.names])
-    return np.ascontiguousarray(array, np.float32)
+    # Not ascontiguousarray, which gives a number an axis.
+    return np.array(array, np.float32, order="C")
 
   return jax.tree.map(made, tree)
 
@@ -190,7 +191,7 @@ def write(params: PyTree, tree: PyTree) -> Tensors:
     tensors = leaf.write(np.asarray(array))
     for name, tensor in zip(leaf.names, tensors, strict=True):
       # What writes files may take the numbers in the order of memory.
-      made[name] = np.ascontiguousarray(tensor)
+      made[name] = np.array(tensor, order="C")
   return made
 
 

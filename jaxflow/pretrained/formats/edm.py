@@ -1,0 +1,292 @@
+"""EDM's pickles: DDPM++, NCSN++ and ADM under three preconditionings.
+
+The three make a denoiser D(x, sigma) of a raw network F:
+
+| there | D | here |
+|---|---|---|
+| EDMPrecond | c_skip x + c_out F(c_in x, ln(sigma) / 4) | prediction "edm" |
+| VPPrecond | x - sigma F(x / sqrt(1 + sigma^2), (M - 1) t) | noise on the path
+variance_preserving, `time_scale` M - 1 |
+| VEPrecond | x + sigma F(x, ln(sigma / 2)) | minus the noise on the path
+variance_exploding, `time_scale` 1/2 and `log_time`; its signs are turned |
+
+Networks over there have sines before cosines in DDPM++ and NCSN++; here it is
+the other way round. Augmentation labels are left out: they are zero where
+samples are drawn.
+
+References:
+  Karras et al., 2022, arXiv:2206.00364, tables 1 and 7.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxflow import losses
+from jaxflow.errors import UsageError
+from jaxflow.models import unet
+from jaxflow.pretrained.formats import Format, Imported, edm_pickles, layouts
+from jaxflow.pretrained.formats.layouts import Leaf
+from jaxflow.pretrained.persistent_pickles import Module
+
+SOURCE = (
+  "a network of EDM as released, a .pkl with EDMPrecond, VPPrecond or VEPrecond"
+)
+_CLASSES: dict[str, str] = {
+  "EDMPrecond": "model",
+  "VPPrecond": "model",
+  "VEPrecond": "model",
+}
+_SHARED = {
+  "img_resolution": 0,
+  "in_channels": 0,
+  "out_channels": 0,
+  "label_dim": 0,
+  "channel_mult_emb": 4,
+  "num_blocks": 4,
+  "dropout": 0.1,
+  "label_dropout": 0.0,
+}
+# Arguments and their defaults; those of the last row tell networks apart.
+_DEFAULTS = {
+  "SongUNet": {
+    **_SHARED,
+    "model_channels": 128,
+    "channel_mult": (1, 2, 2, 2),
+    "attn_resolutions": (16,),
+    **{"embedding_type": "positional", "channel_mult_noise": 1},
+    **{"encoder_type": "standard", "decoder_type": "standard"},
+    "resample_filter": (1, 1),
+  },
+  "DhariwalUNet": {
+    **_SHARED,
+    "model_channels": 192,
+    "channel_mult": (1, 2, 3, 4),
+    "num_blocks": 3,
+    "attn_resolutions": (32, 16, 8),
+  },
+}
+_NCSN = {
+  "embedding_type": "fourier",
+  "channel_mult_noise": 2,
+  "encoder_type": "residual",
+  "decoder_type": "standard",
+  "resample_filter": (1, 3, 3, 1),
+}
+_DDPM = {name: _DEFAULTS["SongUNet"][name] for name in _NCSN}
+_BLOCK = {
+  "norm_1": "norm0",
+  "conv_1": "conv0",
+  "embedding": "affine",
+  "norm_2": "norm1",
+  "conv_2": "conv1",
+  "skip": "skip",
+  "attention.norm": "norm2",
+  "attention.qkv": "qkv",
+  "attention.output": "proj",
+}
+
+
+def read(path: pathlib.Path) -> Imported:
+  """Read the averaged network of a pickle."""
+  net, inner, tensors = edm_pickles.read(path, _CLASSES, SOURCE)
+  if inner.name not in _DEFAULTS:
+    raise UsageError(
+      f"path={path}: inside its {net.name} is a {inner.name}; known are "
+      f"{', '.join(_DEFAULTS)}"
+    )
+  found = edm_pickles.options(path, inner, _DEFAULTS[inner.name])
+  channels = found["in_channels"]
+  edm_pickles.known(
+    path, inner, found, channel_mult_emb=4, out_channels=channels
+  )
+  shape = (found["img_resolution"], found["img_resolution"], channels)
+  architecture = _architecture(path, inner, found)
+  options = {
+    "architecture": architecture,
+    "channels": found["model_channels"],
+    "multipliers": found["channel_mult"],
+    "num_blocks": found["num_blocks"],
+    "attention_resolutions": found["attn_resolutions"],
+    "second_time": False,
+    "dropout": float(found["dropout"]),
+  }
+  network = unet(**options, data_shape=shape, num_classes=found["label_dim"])
+  tree = _tree(
+    jax.eval_shape(network.init, jax.random.key(0)),
+    options,
+    shape[0],
+    -1 if net.name == "VEPrecond" else 1,
+  )
+  kept = {"map_augment.weight"}
+  ignored = {x for x in tensors if x in kept or x.endswith(".resample_filter")}
+  params = layouts.read(tensors, tree, f"path={path}", ignored=ignored)
+  notes = [
+    f"{net.name} of {inner.name} ({architecture}), "
+    f"{sum(x.size for x in tensors.values()):,} numbers"
+  ]
+  if kept & tensors.keys():
+    notes.append("its augmentation labels are left out")
+  if found["label_dim"] and not found["label_dropout"]:
+    notes.append(
+      "trained without null labels: the null label is a label of zeros, and "
+      "guidance by it means little"
+    )
+  return _preconditioned(
+    path,
+    net,
+    model={"name": "unet", **options},
+    label_dropout=float(found["label_dropout"]),
+    shape=shape,
+    num_classes=found["label_dim"],
+    params=params,
+    notes=notes,
+  )
+
+
+def _architecture(
+  path: pathlib.Path, module: Module, found: dict[str, Any]
+) -> str:
+  if module.name == "DhariwalUNet":
+    return "adm"
+  parts = {name: found[name] for name in _NCSN}
+  for name, known in (("ddpm++", _DDPM), ("ncsn++", _NCSN)):
+    if parts == known:
+      return name
+  raise UsageError(
+    f"path={path}: its SongUNet has the parts {parts}; known are those of "
+    f"DDPM++, {_DDPM}, and of NCSN++, {_NCSN}"
+  )
+
+
+def _preconditioned(
+  path: pathlib.Path,
+  net: Module,
+  *,
+  model: dict[str, Any],
+  label_dropout: float,
+  **rest: Any,
+) -> Imported:
+  """Return the network on the path of its preconditioning."""
+  if net.name == "EDMPrecond":
+    found = edm_pickles.options(path, net, {"sigma_data": 0.5})
+    return edm_pickles.denoiser(found["sigma_data"], model=model, **rest)
+  if net.name == "VPPrecond":
+    found = edm_pickles.options(
+      path, net, {"beta_d": 19.9, "beta_min": 0.1, "M": 1000, "epsilon_t": 1e-5}
+    )
+    model["time_scale"] = found["M"] - 1.0
+    section = {
+      "name": "variance_preserving",
+      "beta_min": found["beta_min"],
+      "beta_max": found["beta_min"] + found["beta_d"],
+      # The first time at which such networks are sampled.
+      "t_min": 1e-3,
+    }
+  else:
+    found = edm_pickles.options(
+      path, net, {"sigma_min": 0.02, "sigma_max": 100.0}
+    )
+    model |= {"time_scale": 0.5, "log_time": True}
+    section = {
+      "name": "variance_exploding",
+      "t_min": float(found["sigma_min"]),
+      "t_max": float(found["sigma_max"]),
+    }
+  return Imported(
+    loss=losses.flow_matching_loss,
+    sections={
+      "model": model,
+      "path": section,
+      "loss": {"prediction": "noise", "label_dropout": label_dropout},
+      "sample": {"nfe": 50},
+      "evaluation": {"nfe": (50,)},
+    },
+    **rest,
+  )
+
+
+def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
+  """Return the leaf of every parameter, by its place and shape."""
+  late = options["architecture"] == "adm"
+  encoder, decoder = edm_pickles.blocks(
+    side, len(options["multipliers"]), options["num_blocks"]
+  )
+  first = f"{side}x{side}"
+  modules = {
+    "input": f"enc.{first}_conv",
+    "norm": "out_norm" if late else f"dec.{first}_aux_norm",
+    "output": "out_conv" if late else f"dec.{first}_aux_conv",
+    "time.hidden": "map_layer0",
+    "time.output": "map_layer1",
+  }
+  for part, names in (("encoder", encoder), ("decoder", decoder)):
+    for i, name in enumerate(names):
+      for ours, theirs in _BLOCK.items():
+        modules[f"{part}_{i}.{ours}"] = f"{name}.{theirs}"
+      aux = name.replace("_down", "_aux_residual")
+      modules |= {f"input_{i}": aux} if part == "encoder" else {}
+
+  def leaf_of(place: list[str], shape: tuple[int, ...]) -> Leaf:
+    if place == ["frequencies"]:
+      return layouts.same("map_noise.freqs", shape)
+    if place == ["label", "table"]:
+      return _labels(shape, late)
+    *path, last = place
+    module = ".".join(path)
+    name = f"{modules[module]}.{'bias' if last == 'bias' else 'weight'}"
+    if module == "time.hidden" and last == "kernel" and not late:
+      return _swapped(layouts.linear(name, shape))
+    if path[-1] == "qkv":
+      features = 64 if late else shape[-1] // 3
+      return edm_pickles.attention(name, shape, features)
+    if len(shape) == 2 and path[-1] in ("skip", "output") and len(path) > 1:
+      pointwise = module != "time.output"
+      return (layouts.pointwise if pointwise else layouts.linear)(name, shape)
+    if len(shape) == 4 or last in ("scale", "bias"):
+      leaf = layouts.convolution(name, shape)
+      return layouts.negated(leaf) if (module, sign) == ("output", -1) else leaf
+    return layouts.linear(name, shape)
+
+  return layouts.leaves(shapes, leaf_of)
+
+
+def _swapped(leaf: Leaf) -> Leaf:
+  """Return the leaf of a map [in, out] whose halves of inputs are swapped."""
+  return Leaf(
+    leaf.names,
+    leaf.shapes,
+    lambda x: np.roll(leaf.read(x), leaf.shapes[0][-1] // 2, axis=0),
+    lambda x: leaf.write(np.roll(x, len(x) // 2, axis=0)),
+  )
+
+
+def _labels(shape: tuple[int, ...], late: bool) -> Leaf:
+  """Return the leaf of a table of labels, that of zeros last.
+
+  Early labels are one-hot times the root of their number, have a bias, and meet
+  sines before cosines.
+  """
+  rows, width = shape
+  names = ("map_label.weight", "map_label.bias")[: 1 if late else 2]
+
+  def read(tensors: Any) -> np.ndarray:
+    table = np.pad(tensors[0].T, ((0, 1), (0, 0)))
+    if late:
+      return table
+    table = table * np.float32(np.sqrt(rows - 1)) + tensors[1]
+    return np.roll(table, width // 2, axis=1)
+
+  def write(table: np.ndarray) -> tuple[np.ndarray, ...]:
+    raise UsageError("format='edm' is not written")
+
+  shapes = ((width, rows - 1), (width,))[: len(names)]
+  return Leaf(names, shapes, read, write)
+
+
+FORMAT = Format(
+  summary="EDM as released in PyTorch: DDPM++, NCSN++ and ADM (.pkl)",
+  read=read,
+)
