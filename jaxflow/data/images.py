@@ -1,44 +1,17 @@
-"""Images cut to one size, and a source of them in records."""
+"""Images of one size in [-1, 1], and a source of them in records."""
 
 import dataclasses
 from concurrent import futures
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from jaxflow.data.pictures import crop
 from jaxflow.data.source import Dataset, from_arrays
 from jaxflow.errors import RunError, UsageError
 
 # Images that a thread reads at once on the way into memory.
 _CHUNK = 256
-
-
-def crop(image: np.ndarray, size: int) -> np.ndarray:
-  """Cut the middle square [size, size, C] of an image [H, W, C], and scale it.
-
-  The image, uint8 with C = 1 or 3, is halved by 2x2 boxes while its shorter
-  side has twice the size or more, then scaled by bicubic interpolation, then
-  cut, as `center_crop_arr` of Dhariwal, Nichol 2021 (arXiv:2105.05233) does.
-
-  Example:
-    >>> crop(np.full((7, 9, 1), 5, np.uint8), 3)[..., 0].tolist()
-    [[5, 5, 5], [5, 5, 5], [5, 5, 5]]
-  """
-  channels = image.shape[-1]
-  picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-  while min(picture.size) >= 2 * size:
-    width, height = picture.size
-    picture = picture.resize(
-      (width // 2, height // 2), resample=Image.Resampling.BOX
-    )
-  scale = size / min(picture.size)
-  width, height = (round(side * scale) for side in picture.size)
-  if (width, height) != picture.size:
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-  left, top = (width - size) // 2, (height - size) // 2
-  picture = picture.crop((left, top, left + size, top + size))
-  return np.asarray(picture).reshape(size, size, channels)
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

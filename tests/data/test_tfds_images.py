@@ -14,7 +14,7 @@ import tiny
 from PIL import Image
 
 from jaxflow import data as jdata
-from jaxflow.data import images
+from jaxflow.data import images, pictures
 from jaxflow.data.sets import tfds_builders
 from jaxflow.errors import RunError, UsageError
 
@@ -100,9 +100,9 @@ def test_crop_halves_by_boxes_and_cuts_the_middle():
   image[4:6, :2] = [[7, 9], [9, 7]]
   image[4:6, 2:] = [[100, 200], [200, 100]]
   expected = np.array([[12, 40], [8, 150]])
-  one = images.crop(image[..., None], 2)
+  one = pictures.crop(image[..., None], 2)
   np.testing.assert_array_equal(one[..., 0], expected)
-  colours = images.crop(np.stack([image, 0 * image, image], -1), 2)
+  colours = pictures.crop(np.stack([image, 0 * image, image], -1), 2)
   np.testing.assert_array_equal(colours[..., 2], expected)
   assert not colours[..., 1].any()
 
@@ -114,7 +114,7 @@ def test_crop_of_a_ramp_is_a_ramp(shape):
   height, width = shape
   slope = 200 / max(shape)
   ramp = np.round(slope * np.arange(height))[:, None, None]
-  result = images.crop(np.repeat(ramp, width, 1).astype(np.uint8), 4)
+  result = pictures.crop(np.repeat(ramp, width, 1).astype(np.uint8), 4)
   assert result.shape == (4, 4, 1)
   column = result[:, 1, 0].astype(int)
   np.testing.assert_array_equal(
