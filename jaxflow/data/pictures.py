@@ -52,6 +52,10 @@ class PictureError(ValueError):
   """A picture cannot be decoded; the message is the reason."""
 
 
+class NoPictureError(PictureError):
+  """A file is of another kind."""
+
+
 def decode(
   file: str | os.PathLike[str] | bytes | BinaryIO,
   channels: int = 3,
@@ -71,7 +75,8 @@ def decode(
     more than 8 bits a value.
 
   Raises:
-    PictureError: The picture is damaged, or has values out of range.
+    PictureError: The picture is damaged, or has values out of range; it is a
+      NoPictureError if the file is of another kind.
 
   Example:
     >>> file = io.BytesIO()
@@ -91,9 +96,9 @@ def decode(
   except PictureError:
     raise
   except _DAMAGE as error:
-    reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):
-      reason = f"no file of {', '.join(FORMATS)}"
+      raise NoPictureError(f"no file of {', '.join(FORMATS)}") from error
+    reason = " ".join(str(error).split()) or type(error).__name__
     raise PictureError(reason) from error
 
 
