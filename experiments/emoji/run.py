@@ -23,11 +23,12 @@ from jaxflow.config import Config, update
 from jaxflow.files import replace_file
 
 SETTINGS = {
-  "size": 32,
-  "model": {"depth": 4, "width": 128, "num_heads": 4, "patch_size": 4},
-  "optimizer": {"learning_rate": 1e-3, "b2": 0.99},
-  "loss": {"omega": 2.0, "label_dropout": 0.1, "norm_power": 0.5},
-  "train": {"steps": 3000, "batch_size": 64, "sample_every": 0},
+  "size": 24,
+  "model": {"depth": 3, "width": 128, "num_heads": 4, "patch_size": 4},
+  "optimizer": {"learning_rate": 2e-3, "b2": 0.99},
+  "times": {"law": {"name": "uniform"}},
+  "loss": {"norm_power": 0.5},
+  "train": {"steps": 2000, "batch_size": 32, "sample_every": 0},
   # What the short form changes.
   "quick": {
     "model": {"depth": 1, "width": 16, "num_heads": 2},
@@ -98,9 +99,8 @@ def config_of(pictures: pathlib.Path, quick: bool) -> Config:
   """Return the config: that of configs/images.py with a small network."""
   config = jaxflow.preset("images:mean_flow")
   config.data.update(dir=str(pictures), size=SETTINGS["size"])
-  names = ("model", "optimizer", "loss", "train")
-  for name in names:
-    update(config[name], SETTINGS[name])
+  names = ("model", "optimizer", "times", "loss", "train")
+  update(config, {name: SETTINGS[name] for name in names})
   if quick:
     update(config, SETTINGS["quick"])
   return config

@@ -27,7 +27,10 @@ _CONFIG = (
 )
 
 # Flags that take a folder or a file.
-PATHS = {"workdir", "out", "teacher", "autoencoder", "raw_dir", "data_dir"}
+PATHS = {
+  *("workdir", "out", "teacher", "autoencoder"),
+  *("raw_dir", "data_dir", "dir"),
+}
 
 # Expected values of a flag, by the name of its kind.
 _WANTED = {

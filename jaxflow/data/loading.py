@@ -131,6 +131,17 @@ def load(
   return source if conditional else without_labels(source)
 
 
+def reads(name: str, what: str) -> bool:
+  """Return whether a set reads a field of `load`.
+
+  Example:
+    >>> reads("folder", "size"), reads("digits", "size")
+    (True, False)
+  """
+  maker = DATASETS.get(name) or _tfds(name)
+  return what in inspect.signature(maker).parameters
+
+
 def _taken(
   name: str, maker: Callable[..., Source], given: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -278,7 +278,9 @@ def rows_of_split(
     109
   """
   limit = share * 2**64
-  digests = (hashlib.sha256(name.encode()).digest()[:8] for name in names)
+  # File systems have names that are no text.
+  coded = (name.encode(errors="surrogateescape") for name in names)
+  digests = (hashlib.sha256(x).digest()[:8] for x in coded)
   held = np.array([int.from_bytes(x, "big") < limit for x in digests], bool)
   rows = np.flatnonzero(held == (split == "test"))
   if rows.size:

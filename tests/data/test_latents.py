@@ -115,6 +115,7 @@ def test_the_folder_says_what_it_holds(world):
     "data": "gray",
     "raw_dir": None,
     "data_dir": None,
+    "dir": None,
     "autoencoder": str(world / "weights.bin"),
     "size": 8,
     "dtype": "float32",

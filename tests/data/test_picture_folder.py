@@ -15,6 +15,7 @@ from jaxflow.data import pictures
 from jaxflow.data.sets import picture_folder
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import read_arrays
+from jaxflow.runs import encoding
 
 PHOTOS = [datasets.load_sample_image(f"{x}.jpg") for x in ("china", "flower")]
 KINDS = (
@@ -145,6 +146,13 @@ def test_a_picture_stays_in_its_split_when_others_come(tmp_path):
   assert len(load(tmp_path, "test", test_share=0.4)) == sum(
     in_test(x, 0.4) for x in names
   )
+
+
+def test_names_that_are_no_text(tmp_path):
+  write(tmp_path, ["0.png", "1.png"])
+  os.rename(tmp_path / "1.png", os.fsencode(tmp_path) + b"/\xff.png")
+  assert len(load(tmp_path, test_share=0)) == 2
+  assert len(load(tmp_path, test_share=0)) == 2
 
 
 def test_flat_folders_and_single_folders_have_no_classes(tmp_path):
@@ -340,6 +348,15 @@ def test_any_set_can_hold_out_a_share():
   held = [i for i in range(len(whole)) if in_test(str(i), 0.25)]
   np.testing.assert_array_equal(parts["test"].data, whole.data[held])
   assert parts["test"].split == "test"
+
+
+def test_encode_takes_a_folder(folder):
+  options = encoding.EncodeOptions(
+    data="folder", dir=str(folder), autoencoder="none", size=16
+  )
+  sources = encoding._sources(options)
+  assert sum(map(len, sources.values())) == 26
+  assert {x.shape for x in sources.values()} == {(16, 16, 3)}
 
 
 def test_one_command_trains_on_a_folder(folder, tmp_path):

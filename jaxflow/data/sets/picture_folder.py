@@ -244,7 +244,7 @@ def _write_index(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
 def _check_faults(where: str, faults: Mapping[str, str], most: int) -> None:
   """Name files that are left out; raise UsageError if many are broken."""
   foreign = [k for k, fault in faults.items() if fault.startswith("-")]
-  broken = [k for k, fault in faults.items() if fault and k not in {*foreign}]
+  broken = [k for k, fault in faults.items() if fault[:1] not in ("", "-")]
   if foreign:
     _warn_once(
       f"{where}: no pictures, left out: {len(foreign)} ({_some(foreign)})"
