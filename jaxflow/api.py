@@ -287,7 +287,8 @@ class TrainedRun:
 
     Args:
       num: Number of samples.
-      labels: Classes `[num]`, or one for all; default: the classes in turn.
+      labels: Classes `[num]`, or one for all, as numbers or by the names of
+        the data; default: the classes in turn.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
       seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1].
@@ -304,7 +305,8 @@ class TrainedRun:
     check_range(SEED, seed=seed)
     plan = self.run.plan
     check_num(num, plan.model.shape)
-    classes = checked_labels(plan.model.num_classes, num, labels)
+    names = plan.data.class_names
+    classes = checked_labels(plan.model.num_classes, num, labels, names)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, classes)

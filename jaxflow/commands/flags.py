@@ -28,7 +28,8 @@ _CONFIG = (
 
 # Flags that take a folder or a file.
 PATHS = {
-  *("workdir", "out", "teacher", "autoencoder", "raw_dir", "data_dir", "file"),
+  *("workdir", "out", "teacher", "autoencoder", "file"),
+  *("raw_dir", "data_dir", "dir"),
 }
 
 # Expected values of a flag, by the name of its kind.

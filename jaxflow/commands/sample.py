@@ -32,7 +32,8 @@ def _run(values: Values, config: Any) -> None:
   with named(labels="--label"):
     model = run.run.model
     check_num(values.num, model.shape)
-    labels = checked_labels(model.num_classes, values.num, values.label)
+    names = run.run.plan.data.class_names
+    labels = checked_labels(model.num_classes, values.num, values.label, names)
     samples = run.sample(
       values.num,
       labels=labels,
@@ -77,8 +78,9 @@ COMMAND = Command(
     ),
     Flag(
       "label",
-      "the class of all samples (default: the classes in turn)",
-      kind=int,
+      "the class of all samples, its number or its name (default: the classes "
+      "in turn)",
+      kind=str,
     ),
     Flag("seed", "seed of the noise", 0),
     STEP,

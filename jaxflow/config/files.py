@@ -17,6 +17,7 @@ from jaxflow.files import read_json, reading, write_text
 MUTABLE = (
   "checkpoint.",
   "data.data_dir",
+  "data.dir",
   "data.download",
   # The digest says which pairs they are.
   "data.pairs",
@@ -45,6 +46,9 @@ _RHYTHM = (
     for field in ("learning_rate", "schedule")
   ),
 )
+
+# Fields that data decide, and that runs of earlier versions lack.
+_NEWER = ("data.class_names",)
 
 _LOGGER = logging.getLogger(__name__)
 # Fields that a message names, of those that have changed.
@@ -112,7 +116,9 @@ def check_same_run(
   changed = [
     k
     for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k) and not f"{k}.".startswith(mutable)
+    if old.get(k) != new.get(k)
+    and not f"{k}.".startswith(mutable)
+    and not (k in _NEWER and old.get(k) is None)
   ]
   if changed:
     listed = [

@@ -47,7 +47,7 @@ _COUNTS = (
   *("evaluation.batch_size", "evaluation.flow.probes"),
 )
 _AMOUNTS = (
-  *("data.ram_gib", "data.threads", "train.sample_every"),
+  *("data.ram_gib", "data.threads", "data.max_broken", "train.sample_every"),
   "train.schedule_steps",
   *("checkpoint.keep_every", "evaluation.during.every"),
   *("sample.guidance_start", "sample.guidance_end"),
@@ -63,6 +63,12 @@ LIMITS = {
   **dict.fromkeys(_AMOUNTS, AMOUNT),
   **dict.fromkeys(_FINITE, options.FINITE),
   "data.synthetic_share": SHARE,
+  "data.channels": Range("1, 2, 3 or 4", lambda x: x in (1, 2, 3, 4)),
+  "data.background": Range(
+    "three whole numbers from 0 to 255",
+    lambda x: len(x) == 3 and all(0 <= v <= 255 for v in x),
+  ),
+  "data.test_share": BELOW_ONE,
   **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),

@@ -128,10 +128,11 @@ def data_plan(
   """
   known = inspect.signature(DataPlan).parameters
   values = {k: v for k, v in config.data.items() if k in known}
-  for name in {"raw_dir", "data_dir", "pairs"} & values.keys():
+  for name in {"raw_dir", "data_dir", "dir", "pairs"} & values.keys():
     values[name] = expanded(f"data.{name}", values[name])
-  if values["shape"] is not None:
-    values["shape"] = tuple(values["shape"])
+  for name in {"shape", "background", "class_names"} & values.keys():
+    values[name] = values[name] and tuple(values[name])
+  values["split"] = values["split"].to_dict()
   return DataPlan(**values, sources=given or {})
 
 

@@ -59,8 +59,19 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "raw_dir": config_dict.placeholder(str),
         "data_dir": config_dict.placeholder(str),
         "stored_dir": config_dict.placeholder(str),  # Of a config.json.
-        # Of sets of TFDS, as `data.load` describes them.
+        # Of pictures, as `data.load` describes these.
+        "dir": config_dict.placeholder(str),
         "size": config_dict.placeholder(int),
+        "channels": config_dict.placeholder(int),
+        "background": (255, 255, 255),
+        "crop": "centre",
+        "label": config_dict.placeholder(str),
+        "split": {
+          "train": config_dict.placeholder(str),
+          "test": config_dict.placeholder(str),
+        },
+        "test_share": config_dict.placeholder(float),
+        "max_broken": 0,
         "ram_gib": 4.0,
         "threads": 0,
         "download": False,
@@ -69,6 +80,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "conditional": True,
         "shape": config_dict.placeholder(tuple),
         "num_classes": config_dict.placeholder(int),
+        "class_names": config_dict.placeholder(tuple),
       },
       "path": {"name": "linear"},
       "model": {"name": model, **network},
@@ -228,6 +240,7 @@ def resolve(
   *,
   shape: tuple[int, ...],
   num_classes: int,
+  class_names: tuple[str, ...] = (),
   teacher: Config | None,
   features: Config | None = None,
   pairs: str | None = None,
@@ -241,6 +254,7 @@ def resolve(
     for field, found in (
       ("data.shape", tuple(shape)),
       ("data.num_classes", num_classes),
+      ("data.class_names", class_names or None),
       ("data.pairs_digest", pairs),
       ("teacher.config", teacher and teacher.to_dict()),
       ("features.config", features and features.to_dict()),

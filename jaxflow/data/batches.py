@@ -33,6 +33,8 @@ class Batches:
     rows: Which rows of every (micro-)batch to hand out, ascending: those that
       this process's devices hold; default: all.
     flip: Mirror half of the images left to right, at random.
+    cut: Cut the images of a source that can, one with a method `take_at`, at
+      random places.
     threads: Threads that read ahead, for sources that are slow to read; 0
       reads when a batch is asked for.
     end: Number of batches after which the stream ends; default: never.
@@ -64,6 +66,7 @@ class Batches:
     stack: tuple[int, ...] = (),
     rows: np.ndarray | None = None,
     flip: bool = False,
+    cut: bool = False,
     threads: int = 0,
     end: int | None = None,
   ):
@@ -87,9 +90,14 @@ class Batches:
         f" {source.shape}, only images [H, W, C] can be mirrored; set it to"
         " False"
       )
+    if cut and not hasattr(source, "take_at"):
+      raise UsageError(
+        f"data.crop='random': data.name={source.name!r} has no pictures to cut;"
+        " set it to 'centre'"
+      )
     self.batch_size = batch_size
     self.seed = seed
-    self._source = source
+    self._source: Any = source
     whole = batch_size // micro
     self._rows = np.arange(whole) if rows is None else rows
     if not len(self._rows) or self._rows[-1] >= whole:
@@ -98,7 +106,7 @@ class Batches:
       )
     self._whole_shape = (-1, micro, whole)
     self._local_shape = (*(-1, *stack[1:])[: len(stack)], len(self._rows))
-    self._flip = flip
+    self._flip, self._cut = flip, cut
     self._threads = threads
     # Largest piece that cuts this process's rows of a batch evenly.
     local = micro * len(self._rows)
@@ -197,7 +205,11 @@ class Batches:
   ) -> dict[str, np.ndarray]:
     """Read a part of this process's rows of consecutive batches."""
     index = self._own(self._order.samples(first, count))[part]
-    rows = self._source.take(index)
+    if self._cut:
+      places = self._own(self._order.places(first, count))[part]
+      rows = self._source.take_at(index, places)
+    else:
+      rows = self._source.take(index)
     if self._flip:
       if "std" in rows:
         raise UsageError(

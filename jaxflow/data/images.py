@@ -1,44 +1,24 @@
-"""Images cut to one size, and a source of them in records."""
+"""Images of one size in [-1, 1], and a source of them in records."""
 
 import dataclasses
+import math
 from concurrent import futures
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jaxflow.data.source import Dataset, from_arrays
+from jaxflow.data.pictures import WHITE, Colour, crop, decode
+from jaxflow.data.source import (
+  Dataset,
+  Source,
+  from_arrays,
+  known_labels,
+  null_labels,
+)
 from jaxflow.errors import RunError, UsageError
 
 # Images that a thread reads at once on the way into memory.
 _CHUNK = 256
-
-
-def crop(image: np.ndarray, size: int) -> np.ndarray:
-  """Cut the middle square [size, size, C] of an image [H, W, C], and scale it.
-
-  The image, uint8 with C = 1 or 3, is halved by 2x2 boxes while its shorter
-  side has twice the size or more, then scaled by bicubic interpolation, then
-  cut, as `center_crop_arr` of Dhariwal, Nichol 2021 (arXiv:2105.05233) does.
-
-  Example:
-    >>> crop(np.full((7, 9, 1), 5, np.uint8), 3)[..., 0].tolist()
-    [[5, 5, 5], [5, 5, 5], [5, 5, 5]]
-  """
-  channels = image.shape[-1]
-  picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-  while min(picture.size) >= 2 * size:
-    width, height = picture.size
-    picture = picture.resize(
-      (width // 2, height // 2), resample=Image.Resampling.BOX
-    )
-  scale = size / min(picture.size)
-  width, height = (round(side * scale) for side in picture.size)
-  if (width, height) != picture.size:
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-  left, top = (width - size) // 2, (height - size) // 2
-  picture = picture.crop((left, top, left + size, top + size))
-  return np.asarray(picture).reshape(size, size, channels)
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
@@ -61,15 +41,33 @@ def square(images: np.ndarray, size: int) -> np.ndarray:
   return np.repeat(images, 3 // images.shape[3], axis=3)
 
 
+def pixels_of(
+  value: Any, channels: int, background: Colour = WHITE
+) -> np.ndarray:
+  """Return pixels [H, W, channels] of 0 to 255 of a file's bytes, or of pixels.
+
+  Raises:
+    ValueError: The bytes are no picture, or pixels have other channels.
+  """
+  if isinstance(value, bytes):
+    return decode(value, channels, background=background)
+  pixels = np.asarray(value)
+  if pixels.ndim != 3 or pixels.shape[2] != channels:
+    raise ValueError(f"its shape is {pixels.shape}, not (H, W, {channels})")
+  return pixels
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
   """A source of images in records: values 0..255 become [-1, 1].
 
   Attributes:
-    records: A sequence of records: "image" [H, W, C], uint8, and a "label" if
-      any. Several threads read it.
+    records: A sequence of records: "image" [H, W, C] of 0..255, uint8 or
+      float32, and a "label", -1 for none, if there are classes. Several threads
+      read it.
     num_classes: Number of classes, 0 to leave labels out.
-    where: Folder of the records, for messages.
+    remedy: What to do with a record that cannot be read.
+    class_names: Names of the classes, or ().
   """
 
   records: Any
@@ -77,7 +75,8 @@ class Images:
   split: str
   shape: tuple[int, int, int]
   num_classes: int
-  where: str
+  remedy: str
+  class_names: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     """Return the number of images."""
@@ -85,27 +84,36 @@ class Images:
 
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
     """Read images; raise RunError if a record cannot be read."""
+    return self.take_at(index, None)
 
-    def fit(image):
-      return image if image.shape == self.shape else crop(image, self.shape[0])
-
+  def take_at(
+    self, index: np.ndarray, places: np.ndarray | None
+  ) -> dict[str, np.ndarray]:
+    """Read images cut at places [n, 2], as `crop` takes them; None: amidst."""
+    height, width, _ = self.shape
     try:
       records = [self.records[i] for i in index.tolist()]
-      images = np.stack([fit(record["image"]) for record in records])
+      images = [record["image"] for record in records]
+      for number, image in enumerate(images):
+        if image.shape[:2] != (height, width):
+          at = None if places is None else tuple(places[number])
+          images[number] = crop(image, height, at)
+      data = scaled(np.stack(images))
     except (OSError, RuntimeError, ValueError, IndexError) as error:
       raise RunError(
         f"data.name={self.name!r} ({self.split}): an image cannot be read"
-        f" ({error}): {self.where} is damaged; prepare it again"
+        f" ({error}): {self.remedy}"
       ) from error
-    rows = {"data": scaled(images)}
+    rows = {"data": data}
     if self.num_classes:
       label = np.asarray([record["label"] for record in records], np.int32)
-      if label.min() < 0 or label.max() >= self.num_classes:
+      if label.min() < -1 or label.max() >= self.num_classes:
         raise UsageError(
           f"data.name={self.name!r} ({self.split}): a label is outside"
-          f" 0..{self.num_classes - 1}; choose a set whose images have labels"
+          f" 0..{self.num_classes - 1}; choose a set whose images have labels,"
+          " or set data.conditional=False"
         )
-      rows["cond"] = label
+      rows["cond"] = null_labels(label, self.num_classes)
     return rows
 
   def read_all(self, threads: int) -> Dataset:
@@ -123,10 +131,21 @@ class Images:
       # Taken one by one, so that an error is raised.
       for _ in executor.map(read, range(0, len(self), _CHUNK)):
         pass
+    known = known_labels(label, self.num_classes) if self.num_classes else None
     return from_arrays(
       data,
-      label if self.num_classes else None,
+      known,
       num_classes=self.num_classes,
       name=self.name,
       split=self.split,
+      class_names=self.class_names,
     )
+
+  def fitting(self, ram_gib: float, threads: int, crop: str) -> Source:
+    """Return all images in memory, read by threads, or itself.
+
+    It is itself if they take more, in GiB, or are cut anew in every epoch.
+    """
+    size = len(self) * math.prod(self.shape) * 4
+    kept = crop != "random" and size <= ram_gib * 2**30
+    return self.read_all(threads) if kept else self

@@ -1,23 +1,33 @@
 """The data sets that a config can name."""
 
 import functools
+import inspect
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
-from jaxflow.data.sets import toy
-from jaxflow.data.source import Dataset, Source, from_arrays
+from jaxflow.data.pictures import WHITE, Colour
+from jaxflow.data.sets import picture_folder, toy
+from jaxflow.data.source import (
+  Dataset,
+  Source,
+  from_arrays,
+  held_out,
+  without_labels,
+)
 from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.files import expanded
 
 SPLITS = ("train", "test")
+CROPS = ("centre", "random")
 FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 
 _RING_SAMPLES = 16_384
-# Data sets that may be given `raw_dir`.
-_WITH_RAW_DIR = ("fashion_mnist", "mnist", "given")
+# What a set may pass over without a word: it is the same without.
+_HARMLESS = ("data_dir", "ram_gib", "threads", "download", "conditional")
 
 
 def load(
@@ -26,7 +36,16 @@ def load(
   *,
   raw_dir: str | None = None,
   data_dir: str | None = None,
+  dir: str | None = None,
   size: int | None = None,
+  channels: int | None = None,
+  background: Colour = WHITE,
+  crop: str = "centre",
+  label: str | None = None,
+  conditional: bool = True,
+  splits: Mapping[str, str | None] = {},
+  test_share: float | None = None,
+  max_broken: int = 0,
   ram_gib: float = 4.0,
   threads: int = 0,
   download: bool = False,
@@ -35,9 +54,10 @@ def load(
 
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
-  disk. Any other name is that of an image set of TFDS, which has to be
-  prepared. "latents" are those in the folder `data_dir`, which `jaxflow encode`
-  makes. Nothing is downloaded unless asked for.
+  disk. "folder" are the pictures in the folder `dir`. "latents" are those in
+  the folder `data_dir`, which `jaxflow encode` makes. Any other name is that of
+  an image set of TFDS, which has to be prepared. Nothing is downloaded unless
+  asked for.
 
   Args:
     name: A key of `DATASETS`, or the name of an image set in TFDS.
@@ -47,10 +67,26 @@ def load(
     data_dir: Where prepared data sets are kept; by default where TFDS keeps
       them ($TFDS_DATA_DIR or ~/tensorflow_datasets). Of "latents", their
       folder.
-    size: Height and width to which images of TFDS are cropped and scaled;
-      None keeps those of sets whose images are of one size.
-    ram_gib: Sets of TFDS that need up to so many GiB as float32 are read into
-      memory, larger ones stay on disk.
+    dir: Folder of pictures, in class folders or not.
+    size: Height and width to which pictures are cropped and scaled; None keeps
+      those of sets whose pictures are of one size.
+    channels: 1 for grey, 3 for RGB, 2 or 4 for these with alpha; None: as the
+      set declares, or else 3.
+    background: RGB of 0 to 255 behind transparent pictures, where alpha is no
+      channel.
+    crop: "centre", or "random" for pictures that `Batches` cuts at another
+      place in every epoch; these stay on disk.
+    label: The feature of TFDS with the classes, "label" by default; "none"
+      leaves them out.
+    conditional: False never looks at labels.
+    splits: By "train" and "test", the name that a split has in TFDS, or the
+      folder of its pictures.
+    test_share: Share of the training split that is held out and becomes "test",
+      chosen by a hash of a picture's name or of a sample's number. None: sets
+      have their own splits, but folders without one hold out a tenth.
+    max_broken: Pictures of a folder that may be broken; they are left out.
+    ram_gib: Pictures that need up to so many GiB as float32 are read into
+      memory, more stay on disk.
     threads: Threads that read images into memory; 0 for one a core, at
       most 16.
     download: Whether to download and prepare a set of TFDS that is not there.
@@ -61,50 +97,70 @@ def load(
     --scale` set; their rows also have "std", from which batches are drawn.
 
   Raises:
-    UsageError: A name, split or folder is wrong, or the set is not there.
+    UsageError: A name, split, field or folder is wrong, or the set is not
+      there.
 
   Example:
     >>> load("ring", "train").shape
     (2,)
   """
-  if split not in SPLITS:
+  given = {k: v for k, v in locals().items() if k not in ("name", "split")}
+  for field, value, choices in (
+    ("split", split, SPLITS),
+    ("crop", crop, CROPS),
+  ):
+    if value not in choices:
+      raise UsageError(
+        f"data.{field}={value!r}: {did_you_mean(value, choices)}choose one of"
+        f" {', '.join(choices)}"
+      )
+  for x in ("raw_dir", "data_dir", "dir"):
+    given[x] = expanded(f"data.{x}", given[x])
+  given["threads"] = threads or reading_threads()
+  maker = DATASETS.get(name) or _tfds(name)
+  taken = _taken(name, maker, given)
+  if test_share is not None and splits.get("test"):
     raise UsageError(
-      f"data.split={split!r}: {did_you_mean(split, SPLITS)}choose one of"
-      f" {', '.join(SPLITS)}"
+      f"data.test_share={test_share}: data.split.test={splits['test']!r} is "
+      "the test split; remove one of the two"
     )
-  if size is not None and name in DATASETS:
-    raise UsageError(
-      f"data.size={size}: the samples of data.name={name!r} have one size;"
-      " remove data.size"
-    )
-  if raw_dir is not None and name not in _WITH_RAW_DIR:
-    raise UsageError(
-      f"data.raw_dir={raw_dir!r}: data.name={name!r} reads no raw files;"
-      " remove data.raw_dir"
-    )
-  raw_dir = expanded("data.raw_dir", raw_dir)
-  data_dir = expanded("data.data_dir", data_dir)
-  if name in DATASETS:
-    return DATASETS[name](split, raw_dir, data_dir)
-  # TFDS takes most of a second to import: only the sets that need it pay.
-  from jaxflow.data.sets import tfds_builders, tfds_images
+  if test_share is None or "test_share" in taken:
+    source = maker(split, **taken)
+  else:
+    source = held_out(maker("train", **taken), split, test_share)
+  return source if conditional else without_labels(source)
 
-  source = tfds_images.load(
-    name,
-    split,
-    data_dir=data_dir,
-    size=size,
-    memory=int(ram_gib * 2**30),
-    threads=threads or reading_threads(),
-    download=download,
-  )
-  if source is None:
-    hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
-    raise UsageError(
-      f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
-      " image set of TFDS, 'cifar10' for instance"
-    )
-  return source
+
+def reads(name: str, what: str) -> bool:
+  """Return whether a set reads a field of `load`.
+
+  Example:
+    >>> reads("folder", "size"), reads("digits", "size")
+    (True, False)
+  """
+  maker = DATASETS.get(name) or _tfds(name)
+  return what in inspect.signature(maker).parameters
+
+
+def _taken(
+  name: str, maker: Callable[..., Source], given: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Return the fields that a set reads; raise UsageError for one in vain."""
+  parameters = inspect.signature(maker).parameters
+  defaults = inspect.signature(load).parameters
+  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    return dict(given)
+  for field, value in given.items():
+    # Any set can be split, and be without labels.
+    generic = field in parameters or field in (*_HARMLESS, "test_share")
+    vain = [v for v in value.values() if v] if field == "splits" else value
+    if not generic and vain and value != defaults[field].default:
+      field = "split" if field == "splits" else field
+      raise UsageError(
+        f"data.{field}={value!r}: data.name={name!r} does not read it; remove"
+        f" data.{field}"
+      )
+  return {k: v for k, v in given.items() if k in parameters}
 
 
 def allowed_dir(name: str, stored_dir: str | None) -> str | None:
@@ -159,8 +215,26 @@ def known_mixture(name: str) -> toy.Mixture | None:
   return toy.ring_mixture() if name == "ring" else None
 
 
-def _ring(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
-  del raw_dir, data_dir  # Sampled, never stored.
+def _tfds(name: str) -> Callable[..., Source]:
+  """Return what opens a set of TFDS."""
+  # TFDS takes most of a second to import: only the sets that need it pay.
+  from jaxflow.data.sets import tfds_builders, tfds_images
+
+  @functools.wraps(tfds_images.load)
+  def load_set(split: str, **fields: Any) -> Source:
+    source = tfds_images.load(name, split, **fields)
+    if source is None:
+      hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
+      raise UsageError(
+        f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
+        " image set of TFDS, 'cifar10' for instance"
+      )
+    return source
+
+  return load_set
+
+
+def _ring(split: str) -> Dataset:
   mixture = toy.ring_mixture()
   data, component = mixture.sample(_RING_SAMPLES, seed=SPLITS.index(split))
   classes = len(mixture.weights)
@@ -169,15 +243,18 @@ def _ring(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
   )
 
 
-def _digits(split: str, raw_dir: str | None, data_dir: str | None) -> Dataset:
+def _digits(split: str, *, data_dir: str | None = None) -> Dataset:
   from jaxflow.data.sets import gray_images
 
-  del raw_dir
   return gray_images.load_digits(split, data_dir)
 
 
 def _idx(
-  split: str, raw_dir: str | None, data_dir: str | None, *, name: str
+  name: str,
+  split: str,
+  *,
+  raw_dir: str | None = None,
+  data_dir: str | None = None,
 ) -> Dataset:
   from jaxflow.data.sets import gray_images
 
@@ -191,17 +268,16 @@ def _idx(
   return gray_images.load_idx(name, split, raw_dir, data_dir)
 
 
-def _given(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
+def _given(split: str, **fields: Any) -> Source:
   """Stand for data that the caller passes."""
-  del raw_dir, data_dir
+  del fields
   raise UsageError(
     f"data.name='given': the run has data of yours: pass its {split} split "
     "again, data={'train': ..., 'test': ...}"
   )
 
 
-def _latents(split: str, raw_dir: str | None, data_dir: str | None) -> Source:
-  del raw_dir
+def _latents(split: str, *, data_dir: str | None = None) -> Source:
   with named(folder="data.data_dir"):
     return Latents(_open_latents(data_dir), split, name="latents")
 
@@ -215,12 +291,13 @@ def _open_latents(data_dir: str | None) -> LatentFolder:
   return LatentFolder.open(pathlib.Path(data_dir))
 
 
-# The arguments are split, raw_dir and data_dir, as of `load`.
-DATASETS: dict[str, Callable[[str, str | None, str | None], Source]] = {
+# They take a split, and those fields of `load` that they read, by name.
+DATASETS: dict[str, Callable[..., Source]] = {
   "ring": _ring,
   "digits": _digits,
   "given": _given,
-  "fashion_mnist": functools.partial(_idx, name="fashion_mnist"),
-  "mnist": functools.partial(_idx, name="mnist"),
+  "fashion_mnist": functools.partial(_idx, "fashion_mnist"),
+  "mnist": functools.partial(_idx, "mnist"),
+  "folder": picture_folder.load,
   "latents": _latents,
 }

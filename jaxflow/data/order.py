@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 # The last part of a seed, by its purpose; permutations have none.
-NOISE, MASK, MIRROR, SAMPLE = 1, 2, 3, 4
+NOISE, MASK, MIRROR, SAMPLE, PLACE = 1, 2, 3, 4, 5
 
 
 class Order:
@@ -50,6 +50,13 @@ class Order:
     seeds = ((self._seed, first + i, MIRROR) for i in range(count))
     draws = [np.random.default_rng(s).random(self._batch_size) for s in seeds]
     return np.concatenate(draws) < 0.5
+
+  def places(self, first: int, count: int) -> np.ndarray:
+    """Return where images are cut, numbers [count * B, 2] in [0, 1)."""
+    seeds = ((self._seed, first + i, PLACE) for i in range(count))
+    shape = self._batch_size, 2
+    draws = [np.random.default_rng(s).random(shape) for s in seeds]
+    return np.concatenate(draws)
 
   def _permute(self, epoch: int) -> np.ndarray:
     return np.random.default_rng((self._seed, epoch)).permutation(self._size)

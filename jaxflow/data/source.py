@@ -49,7 +49,8 @@ class Source(Protocol):
 
     Returns:
       New arrays whose row i is sample `index[i]`: "data" [n, ...], float32;
-      with labels "cond" [n], int32; for pairs "noise" [n, ...], float32.
+      with labels "cond" [n], int32 in [0, num_classes], where num_classes says
+      that a sample has none; for pairs "noise" [n, ...], float32.
     """
     ...
 
@@ -60,12 +61,14 @@ class Dataset:
 
   Attributes:
     data: Samples [N, ...], float32; images are channels-last in [-1, 1].
-    label: Classes [N], int32 in [0, num_classes), or None.
+    label: Classes [N], int32 in [0, num_classes], or None; num_classes is the
+      label of samples without one.
     num_classes: Number of classes, 0 without labels.
     name: Name of the data set in a config.
     split: "train" or "test".
     noise: For pairs, the noise [N, ...] from which each sample was made; None
       for real data.
+    class_names: Names of the classes, or ().
   """
 
   data: np.ndarray
@@ -74,6 +77,7 @@ class Dataset:
   name: str
   split: str
   noise: np.ndarray | None = None
+  class_names: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -98,16 +102,19 @@ def from_arrays(
   name: str = "arrays",
   split: str = "train",
   noise: np.ndarray | None = None,
+  class_names: tuple[str, ...] = (),
 ) -> Dataset:
   """Check arrays and return them as a data set.
 
   Args:
     data: Samples [N, ...], already scaled; cast to float32.
-    label: Classes [N], integers in [0, num_classes), or None.
+    label: Classes [N], integers in [0, num_classes), or None; -1 for samples
+      without a label.
     num_classes: Number of classes, 0 without labels.
     name: Name in errors and logs.
     split: "train" or "test".
     noise: Unit noise of the shape of `data`, for pairs; cast to float32.
+    class_names: Names of the classes, or ().
 
   Raises:
     UsageError: The data set is empty, a value is not finite, or the labels
@@ -141,7 +148,7 @@ def from_arrays(
         " of each sample"
       )
     _check_finite(noise, where)
-  return Dataset(data, label, num_classes, name, split, noise)
+  return Dataset(data, label, num_classes, name, split, noise, class_names)
 
 
 def _check_finite(data: np.ndarray, where: str) -> None:
@@ -164,13 +171,34 @@ def _checked_label(
       f"{where}: labels are {label.dtype} {label.shape}; give one integer for"
       f" each of the {num_samples} samples"
     )
-  wrong = np.flatnonzero((label < 0) | (label >= num_classes))
+  wrong = np.flatnonzero((label < -1) | (label >= num_classes))
   if wrong.size:
     raise UsageError(
       f"{where}: the label at [{wrong[0]}] is {label[wrong[0]]}, outside"
-      f" 0..{num_classes - 1}; correct it or num_classes={num_classes}"
+      f" 0..{num_classes - 1}, and not -1 for none; correct it or"
+      f" num_classes={num_classes}"
     )
-  return label.astype(np.int32)
+  return null_labels(label, num_classes)
+
+
+def null_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
+  """Return labels as int32, with the null label in place of -1.
+
+  Example:
+    >>> null_labels(np.array([2, -1]), 3).tolist()
+    [2, 3]
+  """
+  return np.where(label < 0, num_classes, label).astype(np.int32)
+
+
+def known_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
+  """Return labels with -1 in place of the null label."""
+  return np.where(label < num_classes, label, -1)
+
+
+def class_names(source: Source) -> tuple[str, ...]:
+  """Return the names of a source's classes, () if it has none."""
+  return tuple(getattr(source, "class_names", ()))
 
 
 class _Unlabelled:
@@ -202,8 +230,87 @@ def without_labels(source: Source) -> Source:
     ['data']
   """
   if isinstance(source, Dataset):
-    return dataclasses.replace(source, label=None, num_classes=0)
+    return dataclasses.replace(
+      source, label=None, num_classes=0, class_names=()
+    )
   return _Unlabelled(source)
+
+
+class _Part:
+  """Some samples of a source, as a split."""
+
+  def __init__(self, source: Source, rows: np.ndarray, split: str):
+    self._source, self._rows, self.split = source, rows, split
+    self.name, self.shape = source.name, source.shape
+    self.num_classes: int = source.num_classes
+    self.class_names: tuple[str, ...] = class_names(source)
+
+  def __len__(self) -> int:
+    """Return the number of samples."""
+    return len(self._rows)
+
+  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Read samples."""
+    return self._source.take(self._rows[index])
+
+
+def rows_of_split(
+  names: Iterable[str], split: str, share: float, what: str
+) -> np.ndarray:
+  """Return the numbers of the samples in a split that names decide.
+
+  About `share` of them are in "test": those whose SHA-256 is small. So a sample
+  stays where it is when others come or go.
+
+  Args:
+    names: A name for each sample.
+    split: "train" or "test".
+    share: Share of the test samples, from 0 to below 1.
+    what: What is split, for messages.
+
+  Raises:
+    NoSplitError: No sample is held out.
+    UsageError: No sample is left to train on.
+
+  Example:
+    >>> names = [f"{i}.png" for i in range(1000)]
+    >>> len(rows_of_split(names, "test", 0.1, "names"))
+    109
+  """
+  limit = share * 2**64
+  # File systems have names that are no text.
+  coded = (name.encode(errors="surrogateescape") for name in names)
+  digests = (hashlib.sha256(x).digest()[:8] for x in coded)
+  held = np.array([int.from_bytes(x, "big") < limit for x in digests], bool)
+  rows = np.flatnonzero(held == (split == "test"))
+  if rows.size:
+    return rows
+  if split == "test":
+    raise NoSplitError(
+      f"data.test_share={share} holds out none of the {len(held)} samples of "
+      f"{what}"
+    )
+  raise UsageError(
+    f"data.test_share={share} leaves none of the {len(held)} samples of {what} "
+    "to train on: give a smaller one"
+  )
+
+
+def held_out(source: Source, split: str, share: float) -> Source:
+  """Return a split of a source that has one split, by the samples' numbers.
+
+  Example:
+    >>> source = from_arrays(np.zeros((1000, 2)))
+    >>> [len(held_out(source, x, 0.1)) for x in ("train", "test")]
+    [894, 106]
+  """
+  names = map(str, range(len(source)))
+  rows = rows_of_split(names, split, share, f"data.name={source.name!r}")
+  if not isinstance(source, Dataset):
+    return _Part(source, rows, split)
+  arrays = {k: getattr(source, k) for k in ("data", "label", "noise")}
+  chosen = {k: x[rows] for k, x in arrays.items() if x is not None}
+  return dataclasses.replace(source, split=split, **chosen)
 
 
 def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
@@ -222,13 +329,16 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
   if num < len(index):
     generator = np.random.default_rng(seed)
     index = np.sort(generator.choice(index, num, replace=False))
-  rows = source.take(index)
+  rows, label = source.take(index), None
+  if "cond" in rows:
+    label = known_labels(rows["cond"], source.num_classes)
   return from_arrays(
     rows["data"],
-    rows.get("cond"),
+    label,
     num_classes=source.num_classes,
     name=source.name,
     split=source.split,
+    class_names=class_names(source),
   )
 
 

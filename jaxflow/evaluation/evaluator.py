@@ -65,13 +65,19 @@ class Evaluator:
     reference, labels = self._see(held, kept if stored else None, weights)
     if stored is not None:
       reference = stored.replace_in(reference)
-    if len(held.rows) < len(held.source):
+    halved = len(held.rows) < len(held.source)
+    if halved:
       log(
         f"note: {plan.data.name} has one split: real data are one half of it, "
         f"{'all of it' if stored else 'the other half'} is the reference"
       )
     fresh, _ = self._see(others, num, weights)
     self.num_fresh = fresh.num
+    log(
+      f"the floor is of {fresh.num:,} other real samples: "
+      f"{'the other half' if halved else 'of the split'} "
+      f"{others.source.split} of {plan.data.name}"
+    )
     began = time.perf_counter()
     self.judge: metrics.Judge = metrics.Judge(
       reference,
@@ -95,6 +101,11 @@ class Evaluator:
         "split": options.split,
         "num": reference.num,
         **(stored.describe() if stored else {}),
+      },
+      "floor": {
+        "split": others.source.split,
+        "num": fresh.num,
+        "half": halved,
       },
       "networks": {
         x.name: {
@@ -161,11 +172,16 @@ class Evaluator:
       lambda first: stream(first=first),
       self.look,
       kept=self.kept,
-      labels=self.labels,
+      labels=self._known(self.labels),
       partial=partial,
       progress=streams.Progress(self._log, f"NFE {nfe}", self.num),
       interrupted=interrupted,
     )
+
+  def _known(self, labels: np.ndarray | None) -> np.ndarray | None:
+    """Return labels with -1 for those of samples without a class."""
+    classes = self.run.model.num_classes
+    return None if labels is None else data.known_labels(labels, classes)
 
   @functools.cached_property
   def _stream(self) -> Callable[..., Any]:
@@ -197,7 +213,7 @@ class Evaluator:
       ),
       self.look,
       kept=self.kept,
-      labels=labels,
+      labels=self._known(labels),
       partial=streams.Partial(self._folder, work),
     )
     assert drawn is not None, "nothing interrupts looking at real data"

@@ -1,5 +1,6 @@
 """The network that sees images for an evaluation."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable
@@ -43,8 +44,10 @@ def make_extractor(
     return trained(
       made,
       data_plan.name,
-      processes.together(lambda: _read(train, _MOST_TRAIN)),
-      lambda: _read(load_data(data_plan, "test", labels=True), _MOST_TEST),
+      processes.together(lambda: _read(train, _MOST_TRAIN, plan.network)),
+      lambda: _read(
+        load_data(data_plan, "test", labels=True), _MOST_TEST, plan.network
+      ),
       folder,
       log=log,
     )
@@ -71,7 +74,18 @@ def _check_images(plan: EvaluationPlan, data_plan: DataPlan) -> None:
     )
 
 
-def _read(source: data.Source, most: int) -> data.Dataset:
-  """Read a source, or a part of it that memory can hold."""
+def _read(source: data.Source, most: int, network: str) -> data.Dataset:
+  """Read a source, or a part of it that memory can hold; classes are known."""
   fit = _MOST_BYTES // (4 * math.prod(source.shape))
-  return data.in_memory(source, max(1, min(most, fit)))
+  found = data.in_memory(source, max(1, min(most, fit)))
+  if found.label is None or (found.label < found.num_classes).all():
+    return found
+  known = found.label < found.num_classes
+  if not known.any():
+    raise UsageError(
+      f"evaluation.network.name={network!r}: no sample of the {found.split} "
+      f"split of data.name={found.name!r} has a label; choose another network"
+    )
+  return dataclasses.replace(
+    found, data=found.data[known], label=found.label[known]
+  )

@@ -103,10 +103,16 @@ def _confidences(inputs: MetricInputs) -> int:
 
 def _classes(inputs: MetricInputs) -> int:
   """Count labelled samples if the reference has two classes, else return 0."""
-  known = inputs.reference.label
-  if known is None or len(np.unique(known)) < 2:
+  both = inputs.reference.label, inputs.generated.label
+  known = both[0]
+  if known is None or len(np.unique(known[known >= 0])) < 2:
     return 0
-  return _least(inputs.generated.label, known)
+  return min(map(_labelled, both))
+
+
+def _labelled(label: np.ndarray | None) -> int:
+  """Count the samples that have a class."""
+  return 0 if label is None else int((label >= 0).sum())
 
 
 NEEDS: Mapping[str, Need] = {
@@ -124,7 +130,9 @@ NEEDS: Mapping[str, Need] = {
   "logits": Need(
     "the network's logits", lambda x: _least(x.generated.logits.get(x.network))
   ),
-  "labels": Need("labels of the samples", lambda x: _least(x.generated.label)),
+  "labels": Need(
+    "labels of the samples", lambda x: _labelled(x.generated.label)
+  ),
   "classes": Need("labels of both sets, of two classes or more", _classes),
   "mixture": Need(
     "data whose mixture is known",

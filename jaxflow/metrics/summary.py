@@ -17,7 +17,7 @@ class SampleSummary:
   Attributes:
     num: number of samples N.
     samples: the first K samples, [K, ...], or None.
-    label: their classes, whole numbers [K], or None.
+    label: their classes, whole numbers [K], -1 where there is none, or None.
     features: their features by network, [K, D].
     moments: moments of all N samples' features by network; those of spatial
       features have the key "<network>_spatial".

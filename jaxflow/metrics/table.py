@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.confidences import inception_score
@@ -73,9 +75,17 @@ def _given(value: T | None) -> T:
 def _recognised(inputs: MetricInputs) -> Estimate:
   """Compute the accuracy of a classifier of the reference."""
   generated, reference = inputs.points
-  known = _given(inputs.reference.label)
-  classifier = NeighbourClassifier(reference, known, inputs.k)
-  return classifier.accuracy(generated, _given(inputs.generated.label))
+  known = _labelled(reference, inputs.reference.label)
+  classifier = NeighbourClassifier(*known, inputs.k)
+  return classifier.accuracy(*_labelled(generated, inputs.generated.label))
+
+
+def _labelled(
+  rows: np.ndarray, label: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Return the rows that have a class, and the classes."""
+  classes = _given(label)
+  return rows[classes >= 0], classes[classes >= 0]
 
 
 def _frechet(inputs: MetricInputs, suffix: str = "") -> Estimate:
@@ -101,7 +111,7 @@ METRICS: Mapping[str, Metric] = {
   ),
   f"accuracy_{NETWORK}": Metric(
     lambda s: class_accuracy(
-      s.generated.logits[s.network], _given(s.generated.label)
+      *_labelled(s.generated.logits[s.network], s.generated.label)
     ),
     ("logits", "labels"),
     "higher",

@@ -24,10 +24,19 @@ class DataPlan:
   flip: bool  # Whether half of the real images of a batch are mirrored.
   raw_dir: str | None  # Of downloaded files.
   data_dir: str | None  # Of prepared data.
+  dir: str | None  # Of pictures.
   size: int | None  # Height and width of images, None for their own.
+  channels: int | None  # Of pictures; None for those of the set.
+  background: tuple[int, int, int]  # RGB behind transparent pictures.
+  crop: str  # "centre" or "random".
+  label: str | None  # Feature with the classes, "none" without.
+  split: Mapping[str, str | None]  # Names of splits in the set.
+  test_share: float | None  # That the training split gives, by hash.
+  max_broken: int  # Pictures that may be left out.
   ram_gib: float  # Memory that a set may take.
   threads: int  # For reading; 0 chooses.
   download: bool  # Whether a set may be downloaded.
+  class_names: tuple[str, ...] | None = None
   stored_dir: str | None = None  # The data_dir that a config.json names.
   pairs: str = ""  # Folder of noise-data pairs.
   pairs_digest: str | None = None

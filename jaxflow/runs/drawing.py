@@ -1,14 +1,15 @@
 """Draw samples from a trained run, batch by batch."""
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.parallel import memory, processes, sharding
 from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
@@ -17,6 +18,8 @@ from jaxflow.types import Array
 
 # Bytes of a value of a sample: it is drawn, gathered, and joined to others.
 _BYTES = 16
+# Classes that a message names.
+_LISTED = 20
 
 
 def check_num(num: int, shape: tuple[int, ...]) -> None:
@@ -29,14 +32,19 @@ def check_num(num: int, shape: tuple[int, ...]) -> None:
 
 
 def checked_labels(
-  num_classes: int, num: int, labels: ArrayLike | None
+  num_classes: int,
+  num: int,
+  labels: ArrayLike | None,
+  names: Sequence[str] | None = None,
 ) -> np.ndarray | None:
   """Return the labels `[num]` of samples, or None without classes.
 
   Args:
     num_classes: Number of classes; 0 for an unconditional model.
     num: Number of samples.
-    labels: The classes `[num]`, or one for all; None: the classes in turn.
+    labels: The classes `[num]`, or one for all, as numbers or by name; None:
+      the classes in turn.
+    names: The names of the classes, if they have any.
   """
   if not num_classes:
     if labels is not None:
@@ -47,6 +55,9 @@ def checked_labels(
   if labels is None:
     return np.arange(num, dtype=np.int32) % num_classes
   given = np.asarray(labels)
+  if given.dtype.kind == "U":
+    numbers = [_number(str(x), num_classes, names or ()) for x in given.flat]
+    given = np.array(numbers, int).reshape(given.shape)
   if given.dtype.kind not in "iu" or given.shape not in ((), (num,)):
     raise UsageError(
       f"labels of type {given.dtype} and shape {given.shape}: give one whole "
@@ -59,6 +70,20 @@ def checked_labels(
       f"{num_classes - 1}"
     )
   return np.broadcast_to(given, (num,)).astype(np.int32)
+
+
+def _number(label: str, num_classes: int, names: Sequence[str]) -> int:
+  """Return the number of a class; a name goes before a number."""
+  if label in names:
+    return names.index(label)
+  if re.fullmatch(r"-?\d+", label):
+    return int(label)
+  there = ", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED)
+  known = f"or one of {there}" if names else "its classes have no names"
+  raise UsageError(
+    f"labels={label!r}: {did_you_mean(label, names)}give 0 to "
+    f"{num_classes - 1}, {known}"
+  )
 
 
 Batch = tuple[int, int, Array]

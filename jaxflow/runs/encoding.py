@@ -16,7 +16,7 @@ from jaxflow.data.folders.writing import (
   write_missing_shards,
 )
 from jaxflow.data.images import square
-from jaxflow.data.loading import DATASETS, SPLITS, reading_threads
+from jaxflow.data.loading import SPLITS, reading_threads, reads
 from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
@@ -34,6 +34,7 @@ class EncodeOptions:
   data_dir: str | None = option(
     None, "folder where prepared data sets are kept"
   )
+  dir: str | None = option(None, "folder of the pictures of --data=folder")
   autoencoder: str = option(
     "",
     "diffusion_pytorch_model.safetensors or .bin of sd-vae-ft-mse or "
@@ -123,8 +124,9 @@ def _images(options: EncodeOptions, split: str) -> data.Source:
     split,
     raw_dir=options.raw_dir,
     data_dir=options.data_dir,
-    # Each image is read once; those of TFDS are cut where they are read.
-    size=None if options.data in DATASETS else options.size,
+    dir=options.dir,
+    # Each image is read once; those of other sizes are cut where they are read.
+    size=options.size if reads(options.data, "size") else None,
     ram_gib=0.0,
   )
   if len(source.shape) != 3 or source.shape[2] not in (1, 3):

@@ -1,6 +1,7 @@
 """The data of a run: its data set, its pairs, and batches of them."""
 
 import dataclasses
+import inspect
 import json
 import math
 import pathlib
@@ -46,24 +47,30 @@ def load_data(
   plan: DataPlan, split: str, *, labels: bool = False
 ) -> data.Source:
   """Open a split of a data set."""
-  if plan.sources and split not in plan.sources:
+  conditional = plan.conditional or labels
+  if plan.sources:
+    source = _given(plan, split)
+    return source if conditional else data.without_labels(source)
+  own = {
+    "data_dir": plan.data_dir or allowed_dir(plan.name, plan.stored_dir),
+    "conditional": conditional,
+    "splits": plan.split,
+  }
+  fields = [k for k in inspect.signature(data.load).parameters if k not in own]
+  others = {k: getattr(plan, k) for k in fields if k not in ("name", "split")}
+  return data.load(plan.name, split, **own, **others)
+
+
+def _given(plan: DataPlan, split: str) -> data.Source:
+  """Return a split of data that the caller passes."""
+  if plan.test_share is not None and "train" in plan.sources:
+    return data.held_out(plan.sources["train"], split, plan.test_share)
+  if split not in plan.sources:
     raise data.NoSplitError(
       f"data.name={plan.name!r} has no {split} split, only "
       f"{', '.join(plan.sources)}: pass data={{'train': ..., 'test': ...}}"
     )
-  source = plan.sources.get(split) or data.load(
-    plan.name,
-    split,
-    raw_dir=plan.raw_dir,
-    data_dir=plan.data_dir or allowed_dir(plan.name, plan.stored_dir),
-    size=plan.size,
-    ram_gib=plan.ram_gib,
-    threads=plan.threads,
-    download=plan.download,
-  )
-  if plan.conditional or labels:
-    return source
-  return data.without_labels(source)
+  return plan.sources[split]
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
@@ -152,7 +159,7 @@ def make_batches(
     rows = sharding.local_rows(mesh, batch_size // accumulate)
 
   def make(
-    source: data.Source, *, flip: bool = False, threads: int = 0
+    source: data.Source, *, threads: int = 0, **changes: bool
   ) -> data.SampledBatches:
     return data.SampledBatches(
       data.Batches(
@@ -161,9 +168,9 @@ def make_batches(
         seed=plan.seed,
         stack=(steps, accumulate),
         rows=rows,
-        flip=flip,
         threads=threads,
         end=plan.train.steps,
+        **changes,
       )
     )
 
@@ -174,7 +181,8 @@ def make_batches(
   # A pair keeps its sides: its noise is that of the image as it is.
 
   def make_real() -> data.SampledBatches:
-    return make(inputs.real, flip=plan.data.flip, threads=threads)
+    changes = {"flip": plan.data.flip, "cut": plan.data.crop == "random"}
+    return make(inputs.real, threads=threads, **changes)
 
   if inputs.paired is None:
     real = make_real()
@@ -187,13 +195,14 @@ def make_batches(
 
 def fault(plan: Plan, batch: Batch) -> str:
   """Return what is wrong with the data of a batch, "" if nothing is."""
-  source = plan.data.data_dir or f"data.name={plan.data.name!r}"
+  source = plan.data.data_dir or plan.data.dir
+  source = source or f"data.name={plan.data.name!r}"
   for name, x in batch.items():
     x = processes.gather(x)
     if not np.isfinite(x).all():
       return f"the data are not finite: look for NaN in {name!r} of {source}"
     count = plan.model.num_classes
-    if name == "cond" and not ((x >= 0) & (x < count)).all():
+    if name == "cond" and not ((x >= 0) & (x <= count)).all():
       return f"labels of {source} are not in 0 to {count - 1}: mend the data"
   return ""
 

@@ -207,6 +207,7 @@ def test_evaluation_prints_and_writes_every_score(folder):
     assert set(row) == {
       *("model", "nfe", "step", "samples_per_second", "scores"),
       *("ema", "seed", "num", "reference", "networks", "sampling", "left_out"),
+      "floor",
     }
     assert (row["model"], row["step"]) == ("flow_matching", 40)
     assert row["samples_per_second"] > 0

@@ -24,11 +24,21 @@ CONFIGS = sorted(STORED.glob("*/*.json"))
 GONE = {"evaluation.draws", "evaluation.frechet_num"}
 # What db7c611 did not have, with the defaults of the commits that added it.
 ABSENT = {
+  "data.background": [255, 255, 255],
+  "data.channels": None,
+  "data.class_names": None,
+  "data.crop": "centre",
+  "data.dir": None,
   "data.download": False,
   "data.flip": False,
+  "data.label": None,
+  "data.max_broken": 0,
   "data.ram_gib": 4.0,
   "data.size": None,
+  "data.split.test": None,
+  "data.split.train": None,
   "data.stored_dir": None,
+  "data.test_share": None,
   "data.threads": 0,
   "evaluation.batch_size": 256,
   "evaluation.during.best": "",

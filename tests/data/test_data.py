@@ -83,7 +83,7 @@ def test_large_finite_values_are_accepted():
   ("label", "num_classes", "expected"),
   [
     ([0, 1, 2], 2, "label at [2] is 2, outside 0..1"),
-    ([0, -1, 1], 2, "label at [1] is -1, outside 0..1"),
+    ([0, -2, 1], 2, "label at [1] is -2, outside 0..1"),
     ([0, 1], 2, "one integer for each of the 3 samples"),
     ([0.0, 1.0, 0.0], 2, "one integer for each of the 3 samples"),
     (None, 2, "num_classes=2"),

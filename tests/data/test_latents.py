@@ -115,6 +115,7 @@ def test_the_folder_says_what_it_holds(world):
     "data": "gray",
     "raw_dir": None,
     "data_dir": None,
+    "dir": None,
     "autoencoder": str(world / "weights.bin"),
     "size": 8,
     "dtype": "float32",
@@ -334,7 +335,7 @@ def test_folders_that_cannot_be_read(copy):
     data.load("latents", "train")
   with pytest.raises(UsageError, match=r"holds no latents\.json"):
     load(copy.parent)
-  with pytest.raises(UsageError, match="reads no raw files"):
+  with pytest.raises(UsageError, match=r"remove data\.raw_dir"):
     data.load("latents", "train", raw_dir="x", data_dir=str(copy))
   file = copy / "test-00000-of-00001.npy"
   whole = file.read_bytes()

@@ -1,5 +1,6 @@
 """Image sets under their names in TFDS, without network or TensorFlow."""
 
+import hashlib
 import io
 import json
 import pathlib
@@ -15,7 +16,7 @@ import tiny
 from PIL import Image
 
 from jaxflow import data as jdata
-from jaxflow.data import images
+from jaxflow.data import images, pictures
 from jaxflow.data.sets import tfds_builders
 from jaxflow.errors import RunError, UsageError
 
@@ -82,8 +83,9 @@ def test_sets_of_tfds(mocked, name, size, shape, num_classes, ram_gib):
 
 def test_test_images_of_imagenet_are_those_with_labels(mocked):
   source = jdata.load("imagenet2012", "test", size=8, ram_gib=0)
-  assert source.records.split == "validation"
-  assert jdata.load("celeb_a", "test", ram_gib=0).records.split == "test"
+  assert source.records.records.split == "validation"
+  held_out = jdata.load("celeb_a", "test", ram_gib=0)
+  assert held_out.records.records.split == "test"
 
 
 def test_images_of_many_sizes_need_one(mocked):
@@ -101,9 +103,9 @@ def test_crop_halves_by_boxes_and_cuts_the_middle():
   image[4:6, :2] = [[7, 9], [9, 7]]
   image[4:6, 2:] = [[100, 200], [200, 100]]
   expected = np.array([[12, 40], [8, 150]])
-  one = images.crop(image[..., None], 2)
+  one = pictures.crop(image[..., None], 2)
   np.testing.assert_array_equal(one[..., 0], expected)
-  colours = images.crop(np.stack([image, 0 * image, image], -1), 2)
+  colours = pictures.crop(np.stack([image, 0 * image, image], -1), 2)
   np.testing.assert_array_equal(colours[..., 2], expected)
   assert not colours[..., 1].any()
 
@@ -115,7 +117,7 @@ def test_crop_of_a_ramp_is_a_ramp(shape):
   height, width = shape
   slope = 200 / max(shape)
   ramp = np.round(slope * np.arange(height))[:, None, None]
-  result = images.crop(np.repeat(ramp, width, 1).astype(np.uint8), 4)
+  result = pictures.crop(np.repeat(ramp, width, 1).astype(np.uint8), 4)
   assert result.shape == (4, 4, 1)
   column = result[:, 1, 0].astype(int)
   np.testing.assert_array_equal(
@@ -158,6 +160,147 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
       picture.save(file, "PNG")
       file.seek(0)
       yield i, {"image": file, "label": i}
+
+
+class OddPictures(tfds.core.GeneratorBasedBuilder):
+  """Pictures of several modes, of unknown channels; labels of several kinds."""
+
+  VERSION = tfds.core.Version("1.0.0")
+
+  def _info(self):
+    features = {
+      "image": tfds.features.Image(shape=(None, None, None)),
+      "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+      "about": {"kind": tfds.features.ClassLabel(names=["a", "b", "c"])},
+      "age": tfds.features.Scalar(np.int64),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    return {"whole": self._generate_examples()}
+
+  def _generate_examples(self):
+    for i, picture in enumerate(odd_pictures()):
+      file = io.BytesIO()
+      picture.save(file, "PNG")
+      file.seek(0)
+      about = {"kind": i % 3}
+      # TFDS keeps -1 as "no label".
+      yield i, {"image": file, "label": i % 3 - 1, "about": about, "age": i}
+
+
+def odd_pictures():
+  orange = Image.new("RGB", (6, 6), (200, 90, 0))
+  palette = Image.new("P", (6, 6), 7)
+  palette.putpalette([0, 0, 0] * 7 + [200, 90, 0])
+  half = orange.copy()
+  half.putalpha(102)
+  return [orange, palette, half, orange.convert("1"), orange.convert("L")] * 2
+
+
+ODD = {"splits": {"train": "whole"}, "size": 6}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("odd")
+  tfds.disable_progress_bar()
+  options = {"data_dir": str(folder), **ODD}
+  with tiny.quiet():
+    jdata.load("odd_pictures", "train", download=True, **options)
+  return options
+
+
+def test_pictures_of_any_mode_are_decoded_here(odd, monkeypatch):
+  def never(*_):
+    raise AssertionError("TFDS decodes with OpenCV where it is installed")
+
+  monkeypatch.setattr(tfds.features.Image, "decode_example_np", never)
+  source = jdata.load("odd_pictures", "train", **odd)
+  assert source.shape == (6, 6, 3)
+  found = (source.take(np.arange(5))["data"][:, 0, 0] + 1) * 127.5
+  # Over white, 102 / 255 opaque: 0.4 (200, 90, 0) + 0.6 (255, 255, 255).
+  grey = [113] * 3  # 0.299 * 200 + 0.587 * 90
+  expected = [(200, 90, 0), (200, 90, 0), (233, 189, 153), (0, 0, 0), grey]
+  np.testing.assert_allclose(found, expected, atol=1e-3)
+  source = jdata.load("odd_pictures", "train", **odd, channels=4)
+  alpha = (source.take(np.arange(5))["data"][:, 0, 0, 3] + 1) * 127.5
+  np.testing.assert_allclose(alpha, [255, 255, 102, 255, 255])
+  black = jdata.load("odd_pictures", "train", **odd, background=(0, 0, 0))
+  value = (black.take(np.array([2]))["data"][0, 0, 0] + 1) * 127.5
+  np.testing.assert_allclose(value, [80, 36, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("ram_gib", [0, 1])
+def test_no_label_is_the_null_label(odd, ram_gib):
+  source = jdata.load("odd_pictures", "train", ram_gib=ram_gib, **odd)
+  assert (source.num_classes, source.class_names) == (2, ("cat", "dog"))
+  labels = source.take(np.arange(6))["cond"].tolist()
+  assert labels == [2, 0, 1, 2, 0, 1]
+  again = jdata.in_memory(source, 10)
+  assert again.label.tolist()[:6] == labels
+
+
+def test_labels_are_chosen_or_left_out(odd):
+  kind = jdata.load("odd_pictures", "train", label="about/kind", **odd)
+  assert kind.take(np.arange(4))["cond"].tolist() == [0, 1, 2, 0]
+  assert kind.class_names == ("a", "b", "c")
+  for options in ({"label": "none"}, {"conditional": False}):
+    source = jdata.load("odd_pictures", "train", **odd, **options)
+    assert source.num_classes == 0
+    assert list(source.take(np.arange(2))) == ["data"]
+  for label, words in (
+    (
+      "age",
+      "'age' of data.name='odd_pictures' is Scalar, which has no classes",
+    ),
+    ("lable", "did you mean 'label'?"),
+    ("about/x", "data.label='about/x'"),
+  ):
+    with pytest.raises(UsageError) as error:
+      jdata.load("odd_pictures", "train", label=label, **odd)
+    assert words in message(error)
+
+
+def test_labels_that_are_no_classes_are_never_dropped_in_silence(
+  odd, monkeypatch
+):
+  builder = tfds_builders.find("odd_pictures", odd["data_dir"])
+  features = builder.info.features
+  scalar = tfds.features.Scalar(np.float32)
+  monkeypatch.setitem(features._feature_dict, "label", scalar)
+  monkeypatch.setattr(tfds_builders, "find", lambda *_: builder)
+  with pytest.raises(UsageError) as error:
+    jdata.load("odd_pictures", "train", **odd)
+  assert "data.label=None: the feature 'label'" in message(error)
+  assert "'none' to leave labels out" in message(error)
+  options = {**odd, "conditional": False}
+  assert jdata.load("odd_pictures", "train", **options).num_classes == 0
+
+
+def test_a_set_with_one_split_is_held_out_by_hash(odd):
+  with pytest.raises(jdata.NoSplitError, match="no test split, only whole"):
+    jdata.load("odd_pictures", "test", **odd)
+  parts = [
+    jdata.load("odd_pictures", x, test_share=0.3, ram_gib=0, **odd)
+    for x in ("train", "test")
+  ]
+  held = [
+    i
+    for i in range(10)
+    if int(hashlib.sha256(str(i).encode()).hexdigest()[:16], 16) < 0.3 * 2**64
+  ]
+  assert [len(x) for x in parts] == [10 - len(held), len(held)]
+  whole = jdata.load("odd_pictures", "train", **odd)
+  np.testing.assert_array_equal(
+    parts[1].take(np.arange(len(held)))["data"], whole.data[held]
+  )
+  with pytest.raises(UsageError, match=r"train='whol'.*mean 'whole'"):
+    jdata.load("odd_pictures", "train", **{**odd, "splits": {"train": "whol"}})
 
 
 NAME = "tiny_pictures"

@@ -24,10 +24,19 @@ FLOW = {"num": 64, "steps": 32}
 NLL = "negative_log_likelihood"
 
 
-def trained(*, data=None, network=None, log=lambda line: None, **sections):
+def trained(
+  *,
+  data=None,
+  network=None,
+  log=lambda line: None,
+  data_share=None,
+  data_conditional=False,
+  **sections,
+):
   """Train two steps, or an exact network that has nothing to learn."""
   config = jaxflow.preset("ring:flow_matching")
-  config.data.conditional = False
+  config.data.conditional = data_conditional
+  config.data.test_share = data_share
   config.model.update(width=16, depth=1, time_features=8)
   config.train.update(steps=2, batch_size=16, steps_per_dispatch=1)
   config.train.sample_every = 0
@@ -292,6 +301,17 @@ class TestOneSplit:
     score = rows[1]["scores"]["sliced_wasserstein"]
     assert score.real_num == 20 and score.real > 0
     assert any("has one split" in line for line in lines)
+    assert rows[1]["floor"] == {"split": "train", "num": 20, "half": True}
+    assert any("floor is of 20 other real samples" in line for line in lines)
+
+  def test_or_a_share_is_held_out(self):
+    run = trained(data=picture(41, "noise"), data_share=0.4)
+    rows, lines = evaluated(run)
+    held = rows[1]["reference"]["num"]
+    assert rows[1]["reference"]["split"] == "test" and 5 < held < 30
+    floor = {"split": "train", "num": min(40, 41 - held), "half": False}
+    assert rows[1]["floor"] == floor
+    assert any("of the split train of given" in line for line in lines)
 
   def test_the_halves_are_apart_and_stay(self):
     run = trained(data=picture(41, "noise"), evaluation={"split": "train"})
@@ -318,6 +338,54 @@ class TestOneSplit:
     )
     assert line.startswith("evaluation.network.name='classifier' needs")
     assert "no test split" in line
+
+
+class TestSamplesWithoutAClass:
+  def test_they_count_for_no_metric_of_classes(self):
+    generator = np.random.default_rng(0)
+    samples = generator.normal(size=(60, 3))
+    label = np.arange(60) % 3 - 1  # A third has none.
+    half = np.arange(60) < 30
+    sets, without = (
+      [
+        SampleSummary(num=len(samples[x]), samples=samples[x], label=label[x])
+        for x in rows
+      ]
+      for rows in (
+        (half, ~half),
+        (half & (label >= 0), ~half & (label >= 0)),
+      )
+    )
+    found, expected = (
+      compare(*pair, names=["recognised"])["recognised"]
+      for pair in (sets, without)
+    )
+    assert (found.value, found.error) == (expected.value, expected.error)
+
+  def test_a_run_on_them_trains_and_is_evaluated(self):
+    points = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+    part = {"data": points, "labels": np.arange(80) % 3 - 1}
+    run = trained(data={"train": part, "test": part}, data_conditional=True)
+    assert run.config.data.num_classes == 2
+    rows, _ = evaluated(run)
+    value = rows[1]["scores"]["recognised"].value
+    # Of 40 samples two thirds have a class: the share is of these.
+    assert any(value * n == pytest.approx(round(value * n)) for n in (26, 27))
+
+  def test_a_classifier_is_trained_on_the_others(self, tmp_path):
+    images = picture(60, "noise") | {"labels": np.arange(60) % 3 - 1}
+    network = {"name": "classifier", "train_steps": 1}
+    run = trained(
+      data={"train": images, "test": images},
+      data_conditional=True,
+      evaluation={"network": network},
+    )
+    plan = run.run.plan
+    lines = []
+    networks.make_extractor(
+      plan.evaluation, plan.data, tmp_path, log=lines.append
+    )
+    assert "recognises" in lines[0] and "nan" not in lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -27,17 +27,17 @@ _DAMAGE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
 
 # Fields whose names are flags of `jaxflow encode`, in the order of a command.
 _FLAGS = (
-  *("data", "raw_dir", "data_dir", "autoencoder", "size", "dtype"),
+  *("data", "raw_dir", "data_dir", "dir", "autoencoder", "size", "dtype"),
   *("scale", "flip", "shard_size"),
 )
 # Places do not decide the latents, and the statistics are added last.
-_PLACES = ("raw_dir", "data_dir", "autoencoder", "statistics")
+_PLACES = ("raw_dir", "data_dir", "dir", "autoencoder", "statistics")
 _TYPES = Range("float16 or float32", lambda x: x in ("float16", "float32"))
 
 
 _HOLDS = {
   **dict.fromkeys(("data", "images", "autoencoder", "parameters"), str),
-  **dict.fromkeys(("raw_dir", "data_dir"), str | None),
+  **dict.fromkeys(("raw_dir", "data_dir", "dir"), str | None),
   **dict.fromkeys(("size", "shard_size"), Count),
   "counts": dict.fromkeys(("train", "test"), Count),
   "num_classes": Natural,
@@ -55,11 +55,12 @@ class LatentFolder(ShardFolder):
 
   Attributes:
     folder: The folder.
-    description: `data`, `raw_dir`, `data_dir` of the images, `images` (digest
-      of a few of them), `size`, `flip`; `autoencoder`, `parameters` (hash of
-      its weights); `shape` of a latent, `num_classes`, `counts` by split,
-      `dtype`, `shard_size`; `scale` of the normalised latents, `statistics`
-      (`mean` and `std` of every channel) or None while shards are missing.
+    description: `data`, `raw_dir`, `data_dir`, `dir` of the images, `images`
+      (digest of a few of them), `size`, `flip`; `autoencoder`, `parameters`
+      (hash of its weights); `shape` of a latent, `num_classes`, `counts` by
+      split, `dtype`, `shard_size`; `scale` of the normalised latents,
+      `statistics` (`mean` and `std` of every channel) or None while shards are
+      missing.
   """
 
   FILE: ClassVar[str] = "latents.json"
@@ -85,7 +86,7 @@ class LatentFolder(ShardFolder):
     if name == "parameters":
       return "--autoencoder", f"{description['autoencoder']} ({name} {value})"
     if name == "images":
-      dirs = {k: description[k] for k in ("raw_dir", "data_dir")}
+      dirs = {k: description.get(k) for k in ("raw_dir", "data_dir", "dir")}
       places = [f"--{k}={v}" for k, v in dirs.items() if v is not None]
       return "--data", " ".join([description["data"], *places, str(value)])
     return f"--{name}" if name in _FLAGS else f"images of {name}", value

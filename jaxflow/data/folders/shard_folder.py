@@ -125,7 +125,7 @@ class ShardFolder(abc.ABC):
 
   def command(self) -> str:
     """Return the command that makes the missing shards, quoted for a shell."""
-    given = {name: self.description[name] for name in self.FLAGS}
+    given = {name: self.description.get(name) for name in self.FLAGS}
     flags = [f"--{k}={v}" for k, v in given.items() if v is not None]
     flags += [*self.extra_flags(), f"--out={self.folder}"]
     return shlex.join(["jaxflow", self.COMMAND, *flags])

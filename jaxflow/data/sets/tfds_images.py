@@ -1,70 +1,124 @@
-"""Image sets of TFDS under their names there, read without TensorFlow."""
+"""Image sets of TFDS under their names there, read without TensorFlow.
 
-import math
+The bytes of pictures are decoded here, not by TFDS, which takes OpenCV where it
+is installed and otherwise reads palettes as indices.
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxflow.data.images import Images
+from jaxflow.data.images import Images, pixels_of
+from jaxflow.data.pictures import CHANNELS, WHITE, Colour
 from jaxflow.data.sets import tfds_builders
-from jaxflow.data.source import NoSplitError, Source
-from jaxflow.errors import UsageError
+from jaxflow.data.source import NoSplitError, Source, rows_of_split
+from jaxflow.errors import UsageError, did_you_mean
 
 # Split for "test", where the images of TFDS' "test" have no labels.
 _HELD_OUT = {"imagenet2012": "validation"}
+_NO_LABEL = "none"
 
 
 def load(
   name: str,
   split: str,
   *,
-  data_dir: str | None,
-  size: int | None,
-  memory: int,
-  threads: int,
-  download: bool,
+  data_dir: str | None = None,
+  size: int | None = None,
+  channels: int | None = None,
+  background: Colour = WHITE,
+  crop: str = "centre",
+  label: str | None = None,
+  conditional: bool = True,
+  splits: Mapping[str, str | None] = {},
+  test_share: float | None = None,
+  ram_gib: float = 4.0,
+  threads: int = 1,
+  download: bool = False,
 ) -> Source | None:
   """Open one split of images in [-1, 1], or return None for unknown names.
 
-  The arguments are those of `jaxflow.data.load`, but `memory` is in bytes. Sets
-  without a test split, or without labels there, give "validation" for it.
+  The arguments are those of `jaxflow.data.load`. Sets without a test split, or
+  without labels there, give "validation" for it.
   """
   builder = tfds_builders.find(name, data_dir)
   if builder is None:
     return None
-  shape, num_classes = _shape_and_classes(builder, name, size)
+  features: Any = builder.info.features
+  shape = _shape(features, name, size, channels)
+  classes = _classes(features, name, label) if conditional else None
   if not tfds_builders.is_prepared(builder):
     tfds_builders.prepare(builder, download=download)
     # A builder looks at the disk only when it is made.
     builder = tfds_builders.find(name, data_dir)
     assert builder is not None
+  held_out = test_share is not None
+  records = _records(
+    builder, _split(builder, name, "train" if held_out else split, splits)
+  )
+  rows = None
+  if held_out:
+    numbers = map(str, range(len(records)))
+    rows = rows_of_split(numbers, split, test_share, f"data.name={name!r}")
+  names, path = (), ()
+  if classes is not None:
+    path, feature = classes
+    names = tuple(feature.names or ())
+    # Names that are the numbers say nothing.
+    names = () if names == tuple(map(str, range(len(names)))) else names
   images = Images(
-    records=_records(builder, _split(builder, name, split)),
+    records=_Decoded(records, rows, shape[2], background, path),
     name=name,
     split=split,
     shape=shape,
-    num_classes=num_classes,
-    where=str(builder.data_path),
+    num_classes=(classes[1].num_classes or 0) if classes else 0,
+    class_names=names,
+    remedy=f"{builder.data_path} is damaged; prepare it again",
   )
-  if len(images) * math.prod(shape) * 4 > memory:
-    return images
-  return images.read_all(threads)
+  return images.fitting(ram_gib, threads, crop)
 
 
-def _shape_and_classes(
-  builder: tfds.core.DatasetBuilder, name: str, size: int | None
-) -> tuple[tuple[int, int, int], int]:
-  """Return the shape of one image, and the number of classes."""
-  features: Any = builder.info.features
+@dataclasses.dataclass(frozen=True)
+class _Decoded:
+  """Decodes the records of TFDS."""
+
+  records: Any
+  rows: np.ndarray | None  # Which of them; None for all.
+  channels: int
+  background: Colour
+  label: tuple[str, ...]  # The feature, inside of others; () for none.
+
+  def __len__(self) -> int:
+    return len(self.records) if self.rows is None else len(self.rows)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    record = self.records[number if self.rows is None else self.rows[number]]
+    image = pixels_of(record["image"], self.channels, self.background)
+    found: dict[str, Any] = {"image": image}
+    if self.label:
+      for name in self.label:
+        record = record[name]
+      found["label"] = record
+    return found
+
+
+def _shape(
+  features: Any, name: str, size: int | None, channels: int | None
+) -> tuple[int, int, int]:
+  """Return the shape of one image."""
   image = features["image"] if "image" in features else None
   shape = getattr(image, "shape", ())
-  if image is None or len(shape) != 3 or image.np_dtype != np.uint8:
+  encoded = isinstance(image, tfds.features.Image)
+  kinds = (np.uint8, np.uint16) if encoded else (np.uint8,)
+  if image is None or len(shape) != 3 or image.np_dtype not in kinds:
     raise UsageError(
       f"data.name={name!r} has no feature 'image' of bytes [H, W, C]: choose"
       " an image set"
     )
-  height, width, channels = shape
+  height, width, declared = shape
   if size is not None:
     height = width = size
   if height is None or width is None:
@@ -72,15 +126,65 @@ def _shape_and_classes(
       f"data.size=None: the images of data.name={name!r} vary in size; set"
       " data.size=64, for instance, to crop and scale them"
     )
-  label = features["label"] if "label" in features else None
-  classed = isinstance(label, tfds.features.ClassLabel)
-  num_classes = label.num_classes if classed else None
-  return (height, width, channels), num_classes or 0
+  if not encoded and channels not in (None, declared):
+    raise UsageError(
+      f"data.channels={channels}: data.name={name!r} has arrays of {declared}"
+      " channels, no pictures; remove data.channels"
+    )
+  found = channels or declared or 3
+  if encoded and found not in CHANNELS:
+    raise UsageError(
+      f"data.channels=None: data.name={name!r} declares {declared}; give one of"
+      f" {', '.join(map(str, CHANNELS))}"
+    )
+  return height, width, found
 
 
-def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
+def _classes(
+  features: Any, name: str, label: str | None
+) -> tuple[tuple[str, ...], tfds.features.ClassLabel] | None:
+  """Return the path to the feature with the classes, and the feature itself."""
+  if label == _NO_LABEL or (label is None and "label" not in features):
+    return None
+  path = (label or "label").split("/")
+  feature = features
+  for part in path:
+    try:
+      feature = feature[part]
+    except (KeyError, TypeError, ValueError) as error:
+      there = sorted(set(features) - {"image"})
+      raise UsageError(
+        f"data.label={label!r}: {did_you_mean(label or '', there)}data.name="
+        f"{name!r} has {', '.join(there) or 'images alone'}; choose one, or"
+        f" {_NO_LABEL!r}"
+      ) from error
+  if not isinstance(feature, tfds.features.ClassLabel) or not (
+    feature.num_classes
+  ):
+    raise UsageError(
+      f"data.label={label!r}: the feature {'/'.join(path)!r} of data.name="
+      f"{name!r} is {type(feature).__name__}, which has no classes; choose a"
+      f" ClassLabel, or {_NO_LABEL!r} to leave labels out"
+    )
+  return tuple(path), feature
+
+
+def _split(
+  builder: tfds.core.DatasetBuilder,
+  name: str,
+  split: str,
+  splits: Mapping[str, str | None],
+) -> str:
   """Return TFDS' name of a split."""
   there = list(builder.info.splits)
+  given = splits.get(split)
+  if given:
+    if given not in there:
+      raise UsageError(
+        f"data.split.{split}={given!r}: {did_you_mean(given, there)}"
+        f"data.name={name!r} has {', '.join(there)}"
+      )
+    return given
   choices = [split]
   if split == "test":
     choices = [_HELD_OUT.get(builder.name, "test"), "validation"]
@@ -93,11 +197,16 @@ def _split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> str:
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+  """Return the records of a split, whose images are bytes."""
+  features: Any = builder.info.features
   try:
-    # TFDS warns at the first image that it has no OpenCV, which it needs not.
-    with tfds_builders.quiet():
-      records = tfds_builders.data_source(builder, split)
-      records[0]
+    records = tfds_builders.data_source(builder, split)
+    records.decoders = {
+      name: tfds.decode.SkipDecoding()
+      for name, feature in features.items()
+      if isinstance(feature, tfds.features.Image)
+    }
+    records[0]
   except NotImplementedError as error:
     raise UsageError(
       f"data.data_dir={str(builder.data_dir_root)!r}: {builder.data_path} is"
