@@ -18,6 +18,7 @@ __version__ = "0.2.0"
 _HOME = {
   **dict.fromkeys(("Network",), "models"),
   **dict.fromkeys(("METHODS",), "methods"),
+  **dict.fromkeys(("register",), "config.registration"),
   **dict.fromkeys(("TrainedRun", "load", "preset", "train"), "api"),
   **{
     name: name
@@ -53,6 +54,7 @@ __all__ = [
   "paths",
   "predictions",
   "preset",
+  "register",
   "sampling",
   "solvers",
   "times",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     weights,
   )
   from jaxflow.api import TrainedRun, load, preset, train
+  from jaxflow.config.registration import register
   from jaxflow.methods import METHODS
   from jaxflow.models import Network
 

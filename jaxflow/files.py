@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import PlugInError, RunError, UsageError, named
 from jaxflow.options import Range, unmarked
 
 AnyPath = str | os.PathLike[str]
@@ -212,7 +212,7 @@ def reading(where: object, remedy: str) -> Iterator[None]:
   """Raise a UsageError with a remedy where a file that is there is damaged."""
   try:
     yield
-  except (FileNotFoundError, NotADirectoryError):
+  except (FileNotFoundError, NotADirectoryError, PlugInError):
     raise
   except DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__

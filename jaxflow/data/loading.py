@@ -1,10 +1,13 @@
 """The data sets that a config can name."""
 
 import functools
+import inspect
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.sets import toy
@@ -40,7 +43,9 @@ def load(
   makes. Nothing is downloaded unless asked for.
 
   Args:
-    name: A key of `DATASETS`, or the name of an image set in TFDS.
+    name: A key of `DATASETS`, the name of an image set in TFDS, or that of a
+      plug-in: a function that takes the split, and by keyword those of
+      `data_dir`, `size`, `ram_gib` and `threads` that it names.
     split: "train" or "test".
     raw_dir: Folder of the IDX files; "fashion_mnist" has the folder of the
       Debian package as its default, "mnist" has none.
@@ -86,6 +91,16 @@ def load(
   data_dir = expanded("data.data_dir", data_dir)
   if name in DATASETS:
     return DATASETS[name](split, raw_dir, data_dir)
+  with named(name="data.name"):
+    own = plugins.find("data", name)
+  if own is not None:
+    given = {
+      "data_dir": data_dir,
+      "size": size,
+      "ram_gib": ram_gib,
+      "threads": threads or reading_threads(),
+    }
+    return _of_plugin(own, name, split, given)
   # TFDS takes most of a second to import: only the sets that need it pay.
   from jaxflow.data.sets import tfds_builders, tfds_images
 
@@ -99,12 +114,46 @@ def load(
     download=download,
   )
   if source is None:
-    hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
+    known = (*DATASETS, *plugins.registered("data"))
+    hint = did_you_mean(name, (*known, *tfds_builders.names()))
     raise UsageError(
-      f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
+      f"data.name={name!r}: {hint}choose one of {', '.join(known)}, or an"
       " image set of TFDS, 'cifar10' for instance"
     )
   return source
+
+
+def _of_plugin(
+  make: Any, name: str, split: str, given: Mapping[str, Any]
+) -> Source:
+  """Open one split of a plug-in's set; it takes those arguments it names."""
+  start = f"data.name={name!r}"
+  if not callable(make):
+    raise UsageError(
+      f"{start} is of type {type(make).__name__}: give a function of the split"
+    )
+  takes = inspect.signature(make).parameters
+  unused = [k for k in ("data_dir", "size") if given[k] and k not in takes]
+  if unused:
+    raise UsageError(
+      f"data.{unused[0]}={given[unused[0]]!r}: {start} does not take it;"
+      f" remove data.{unused[0]}"
+    )
+  try:
+    made: Any = make(split, **{k: v for k, v in given.items() if k in takes})
+  except UsageError:
+    raise
+  except Exception as error:
+    raise UsageError(
+      f"{start} raises {type(error).__name__} ({error}): correct the plug-in; "
+      "--debug shows where"
+    ) from error
+  if not all(hasattr(made, x) for x in ("take", "shape", "num_classes")):
+    raise UsageError(
+      f"{start} returns {type(made).__name__}: return a jaxflow.data.Source, "
+      "jaxflow.data.from_arrays makes one"
+    )
+  return made
 
 
 def allowed_dir(name: str, stored_dir: str | None) -> str | None:
