@@ -121,6 +121,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "steps_per_dispatch": 25,
         "log_every": 100,
         "sample_every": 0,
+        # The parameters that learn, by a regular expression of their paths.
+        "only": "",
         "max_skipped": 100,
       },
       "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},

@@ -8,6 +8,7 @@ import optax
 
 from jaxflow import plugins
 from jaxflow.errors import UsageError, named
+from jaxflow.types import PyTree
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam}
 SCHEDULES = ("constant", "cosine", "linear")
@@ -43,9 +44,13 @@ class OptimizerOptions:
 
 
 def make_optimizer(
-  options: OptimizerOptions, *, steps: int
+  options: OptimizerOptions, *, steps: int, learns: PyTree = True
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  """Make a learning-rate schedule and an optimizer that follows it."""
+  """Make a learning-rate schedule and an optimizer that follows it.
+
+  `learns` is a tree of bools, or a prefix of one: other arrays stay, and the
+  optimizer has no state for them.
+  """
   make = OPTIMIZERS.get(options.name) or plugins.find("optimizer", options.name)
   if make is None:
     raise UsageError(
@@ -64,10 +69,12 @@ def make_optimizer(
     )
   schedule = make_schedule(options, steps=steps)
   optimizer = make(schedule, **arguments)
-  if options.clip_norm:
-    clip = optax.clip_by_global_norm(options.clip_norm)
-    return schedule, optax.chain(clip, optimizer)
-  return schedule, optax.chain(optimizer)
+  clip = [optax.clip_by_global_norm(options.clip_norm)]
+  optimizer = optax.chain(*(clip if options.clip_norm else ()), optimizer)
+  if learns is not True:
+    # What is masked keeps its gradient as the update: it must be 0.
+    optimizer = optax.masked(optimizer, learns)
+  return schedule, optimizer
 
 
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:

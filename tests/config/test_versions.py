@@ -46,6 +46,7 @@ ABSENT = {
   "evaluation.network.name": "none",
   "evaluation.reference": "",
   "evaluation.split": "test",
+  "train.only": "",
   "train.schedule_steps": 0,
 }
 # The quick ones of each commit.
