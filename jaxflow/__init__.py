@@ -18,6 +18,7 @@ __version__ = "0.2.0"
 _HOME = {
   **dict.fromkeys(("Network",), "models"),
   **dict.fromkeys(("METHODS",), "methods"),
+  **dict.fromkeys(("register",), "config.registration"),
   **dict.fromkeys(
     ("TrainedRun", "import_run", "load", "preset", "train"), "api"
   ),
@@ -56,6 +57,7 @@ __all__ = [
   "paths",
   "predictions",
   "preset",
+  "register",
   "sampling",
   "solvers",
   "times",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     weights,
   )
   from jaxflow.api import TrainedRun, import_run, load, preset, train
+  from jaxflow.config.registration import register
   from jaxflow.methods import METHODS
   from jaxflow.models import Network
 

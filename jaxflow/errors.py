@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
   "NotFiniteError",
+  "PlugInError",
   "RunError",
   "UsageError",
   "check_range",
@@ -26,6 +27,10 @@ class UsageError(ValueError):
 
   The message is one line: the argument's name, its value and the remedy.
   """
+
+
+class PlugInError(UsageError):
+  """A config names code that must not run, or that is not there."""
 
 
 class RunError(RuntimeError):

@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jaxflow.errors import RunError, UsageError, named
+from jaxflow.errors import PlugInError, RunError, UsageError, named
 from jaxflow.options import Range, unmarked
 
 AnyPath = str | os.PathLike[str]
@@ -221,7 +221,7 @@ def reading(where: object, remedy: str) -> Iterator[None]:
   """Raise a UsageError with a remedy where a file that is there is damaged."""
   try:
     yield
-  except (FileNotFoundError, NotADirectoryError):
+  except (FileNotFoundError, NotADirectoryError, PlugInError):
     raise
   except DAMAGE as error:
     said = getattr(error, "strerror", None) or str(error)

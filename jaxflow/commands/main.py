@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 import jaxflow
+from jaxflow import plugins
 from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
@@ -29,6 +30,11 @@ _COMMON = (
     "the same command; auto joins in Slurm, Open MPI, on TPU pods, and where "
     "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set",
     "auto",
+  ),
+  Flag(
+    "plugins",
+    "packages, names or paths, whose code configs may name and run",
+    "",
   ),
   Flag("version", "print the version", False),
 )
@@ -74,6 +80,8 @@ def run(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.ERROR)
   resumable = False
   try:
+    with named(plugins="--plugins"):
+      plugins.allow(common.plugins)
     command = command_of(name)
     resumable = command.resumable
     if {"--help", "-h"} & set(arguments):

@@ -7,9 +7,9 @@ from jaxflow.commands.console import log
 
 
 def _run(values: Values, config: Any) -> None:
-  from jaxflow.methods import METHODS
+  from jaxflow.config import methods
 
-  for name, row in METHODS.items():
+  for name, row in methods().items():
     needs = ", ".join(sorted(row.needs)) or "nothing"
     log(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
 

@@ -8,13 +8,12 @@ from jaxflow.commands.console import log
 
 
 def _run(values: Values, config: Any) -> None:
-  from jaxflow.config import presets
-  from jaxflow.methods import METHODS
+  from jaxflow.config import methods, presets
 
   for name in presets.names():
     file = presets.find(name)
-    methods = presets.methods_of(file)
-    listed = "all" if methods == list(METHODS) else ", ".join(methods) or "none"
+    found = presets.methods_of(file)
+    listed = "all" if found == list(methods()) else ", ".join(found) or "none"
     wrapped = textwrap.wrap(
       f"methods: {listed}", 80, initial_indent="  ", subsequent_indent="    "
     )

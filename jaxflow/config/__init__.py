@@ -4,7 +4,13 @@ A config is an `ml_collections.ConfigDict`. Only this folder reads it; the rest
 of the library takes the plans that `make_plan` builds of it.
 """
 
-from jaxflow.config.components import Config, method_of, schedule_steps
+from jaxflow.config.components import (
+  Config,
+  method_name,
+  method_of,
+  methods,
+  schedule_steps,
+)
 from jaxflow.config.files import (
   check_same_run,
   flatten,
@@ -46,7 +52,9 @@ __all__ = [
   "load_config",
   "make_plan",
   "mesh_axes",
+  "method_name",
   "method_of",
+  "methods",
   "new_rhythm",
   "resolve",
   "save_config",

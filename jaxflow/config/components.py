@@ -7,7 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxflow import plugins
 from jaxflow.config import registry
+from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
 
 # A ConfigDict, whose attributes are dynamic.
@@ -26,9 +28,30 @@ _KINDS = {
 }
 
 
+def method_named(name: str) -> Method:
+  """Return a row of METHODS, or that of a plug-in."""
+  row = registry.choose("method", name, METHODS, kind="method")
+  if not isinstance(row, Method):
+    raise UsageError(
+      f"method={name!r} is of type {type(row).__name__}: give a "
+      "jaxflow.methods.Method"
+    )
+  return row
+
+
+def methods() -> Mapping[str, Method]:
+  """Return all methods that have a name, those of programs too."""
+  return {**METHODS, **plugins.registered("method")}
+
+
+def method_name(config: Config) -> str:
+  """Return the name of the method of a config."""
+  return config.method
+
+
 def method_of(config: Config) -> Method:
   """Return the method of a config; raise UsageError if it is unknown."""
-  return registry.choose("method", config.method, METHODS)
+  return method_named(config.method)
 
 
 def schedule_steps(config: Config) -> int:

@@ -10,7 +10,7 @@ from jaxflow import options
 from jaxflow.config import limits, plans, versions
 from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
-from jaxflow.errors import UsageError
+from jaxflow.errors import PlugInError, UsageError
 from jaxflow.files import read_json, reading, write_text
 
 # What may change between two runs in one workdir; the state holds none of it.
@@ -80,6 +80,8 @@ def load_config(workdir: pathlib.Path) -> Config:
     for note in versions.notes(values, config):
       _warn_once(f"{workdir / 'config.json'}: {note}")
     return config.lock()
+  except PlugInError as error:
+    raise PlugInError(f"{where}: {error}") from error
   except (FileNotFoundError, NotADirectoryError) as error:
     raise UsageError(
       f"workdir={str(workdir)!r} holds no config.json: give the folder of a "

@@ -21,6 +21,7 @@ from jaxflow.config.presets import load_file
 from jaxflow.config.registry import maker_of
 from jaxflow.config.schema import INTERFACE
 from jaxflow.errors import UsageError
+from jaxflow.options import parameters
 
 # How a command line writes a value of a type.
 _WRITTEN = {
@@ -73,6 +74,8 @@ def _override(config: Config, rest: list[str]) -> Config:
   for argument in rest:
     name, _, value = argument.partition("=")
     field = name.removeprefix("--config.")
+    if field == "method.name":
+      raise UsageError(f"{name}={value}: give --config=NAME:{value}")
     if field not in fields:
       meant = hint(field, fields, start="--config.")
       raise UsageError(f"{name} is no field of the config: {meant}")
@@ -111,11 +114,16 @@ def _take_components(config: Config, arguments: list[str]) -> None:
       kind = "ema"
     if last != "name" or kind is None or value == at(config, field).name:
       continue
-    maker_of(kind, value, field=field)  # Raises where there is none.
+    maker = maker_of(kind, value, field=field)  # Raises where there is none.
     kept = {}
     if kind == "model":
       # Options of any network that methods set.
-      kept = {k: v for k, v in config.model.items() if k in INTERFACE}
+      takes = parameters(maker)
+      kept = {
+        k: v
+        for k, v in config.model.items()
+        if k in INTERFACE and (k in takes or v not in (False, 1))
+      }
     set_component(config, field, {"name": value, **kept})
     complete(config)
 

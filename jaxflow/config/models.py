@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_args
 
-from jaxflow import options, paths, solvers
+from jaxflow import options, paths
 from jaxflow.config import registry
 from jaxflow.config.components import Config, method_of, schedule_steps
 from jaxflow.errors import UsageError, inside, option_of
@@ -66,7 +66,7 @@ def make_model(
       "flow_map", config.flow_map, field="flow_map", **context
     ),
     solver=solver,
-    calls=solvers.EVALUATIONS.get(solver, 1),
+    calls=registry.solver_calls(solver) if solver else 1,
     prediction=options.value(own, options.Predicts, config.loss, "velocity"),
     sigma_data=options.value(own, options.DataStd, config.loss, 0.5),
     drops_labels=bool(options.value(own, options.DropsLabels, config.loss)),
@@ -81,9 +81,9 @@ def make_model(
     model, loss_options=_loss_options(config, model, context)
   )
   _check(config, model)
-  if network is not None:
+  if network is not None or config.model.name not in registry.KINDS["model"]:
     check_network(
-      network,
+      raw,
       shape=model.shape,
       num_classes=model.num_classes,
       heads=config.model.get("heads", 1),

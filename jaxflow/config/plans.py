@@ -298,7 +298,7 @@ def _metrics(field: str, text: str, network: str) -> tuple[str, ...] | None:
     try:
       metrics.direction(name)
     except UsageError as error:
-      raise UsageError(f"{field}: {error}") from error
+      raise type(error)(f"{field}: {error}") from error
     if network == "none" and metrics.sees_images(name):
       raise UsageError(
         f"{field}: {name!r} compares what a network sees; give "

@@ -14,9 +14,8 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from jaxflow.config.components import Config, complete
+from jaxflow.config.components import Config, complete, methods
 from jaxflow.errors import UsageError, did_you_mean, named
-from jaxflow.methods import METHODS
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # In a wheel; beside the package, in a checkout.
@@ -83,7 +82,7 @@ def load_file(name: str) -> Config:
   if not method:
     raise UsageError(
       f"config={name!r}: name a method behind it, {given}:mean_flow for "
-      f"instance; there are {', '.join(METHODS)}"
+      f"instance; there are {', '.join(methods())}"
     )
   if path.suffix != ".py":
     raise UsageError(f"config={name}: {given!r} is no Python file")
@@ -114,7 +113,7 @@ def methods_of(path: pathlib.Path) -> list[str]:
   found = []
   with contextlib.suppress(UsageError), _refused(path.stem):
     module = _run(path)
-    for name in METHODS:
+    for name in methods():
       with contextlib.suppress(UsageError), _refused(path.stem):
         module.get_config(name)
         found.append(name)

@@ -1,8 +1,9 @@
 """The names that a config may use, and how a named component is made.
 
 A specification is a mapping with a `name` and the options of that component,
-`{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below are all
-there is; an option whose annotation is a type of a kind is made first.
+`{"name": "sorted_pair", "law": {"name": "uniform"}}`. The tables below hold the
+names, and plug-ins bring more; an option whose annotation is a type of a kind
+is made first.
 """
 
 import functools
@@ -16,6 +17,7 @@ from jaxflow import (
   flow_maps,
   models,
   paths,
+  plugins,
   predictions,
   pretrained,
   sampling,
@@ -23,7 +25,7 @@ from jaxflow import (
   times,
   weights,
 )
-from jaxflow.errors import UsageError, did_you_mean
+from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.losses import adversarial
 from jaxflow.options import Layer, Layout, marked, parameters, unmarked
 from jaxflow.times import curricula, dyadic, grids
@@ -238,19 +240,81 @@ def kinds_of(function: Callable) -> dict[str, str]:
   return kinds
 
 
-def choose(field: str, name: str, choices: Mapping[str, Any]) -> Any:
-  """Return the choice of a name; raise UsageError if it is unknown."""
+# What the makers of plug-ins must return, where there is a class for it.
+_MADE: Mapping[str, type] = {
+  "criterion": adversarial.Criterion,
+  "discriminator": models.Discriminator,
+  "extractor": models.Extractor,
+  "features": models.Features,
+  "model": models.Network,
+}
+
+
+def choose(
+  field: str, name: str, choices: Mapping[str, Any], *, kind: str = ""
+) -> Any:
+  """Return the choice of a name; raise UsageError if it is unknown.
+
+  If it is of a `kind`, plug-ins are choices as well.
+  """
   if name in choices:
     return choices[name]
+  own = {}
+  if kind:
+    with named(name=field):
+      if (found := plugins.find(kind, str(name))) is not None:
+        return found
+      own = plugins.registered(kind)
+  known = [*choices, *own]
   raise UsageError(
-    f"{field}={name!r} is unknown: {did_you_mean(str(name), choices)}choose "
-    f"one of {', '.join(choices)}"
+    f"{field}={name!r} is unknown: {did_you_mean(str(name), known)}choose "
+    f"one of {', '.join(known)}"
   )
 
 
 def maker_of(kind: str, name: str, *, field: str) -> Maker:
   """Return the maker that `field.name` of a config names."""
-  return choose(f"{field}.name", name, KINDS[kind])
+  return maker_named(kind, name, f"{field}.name")
+
+
+def maker_named(kind: str, name: str, place: str) -> Maker:
+  """Return the maker that a field or a flag names."""
+  found = choose(place, name, KINDS[kind], kind=kind)
+  return found if name in KINDS[kind] else _maker_of_own(found)
+
+
+def _maker_of_own(value: Any) -> Maker:
+  """Return the maker of a plug-in.
+
+  A class is one, and so is a function that takes options only, by keyword. One
+  with positional arguments is the component itself, and so is any other object.
+  """
+  if inspect.isclass(value):
+    return value
+  if not inspect.isroutine(value) and not isinstance(value, functools.partial):
+    return _value(value)
+  given = parameters(value).values()
+  positional = [p for p in given if p.kind is not p.KEYWORD_ONLY]
+  return _partial(value) if positional else value
+
+
+def solver_calls(name: str) -> int:
+  """Return the network calls of a step of a solver without options."""
+  if name in solvers.EVALUATIONS:
+    return solvers.EVALUATIONS[name]
+  solver = make("solver", {"name": name}, field="solver")
+  return solvers.count_evaluations(solver)
+
+
+def name_of_function(kind: str, function: Callable) -> str:
+  """Return the name by which a config finds a function that is a component."""
+  for name, maker in KINDS[kind].items():
+    if inspect.unwrap(maker) is function:
+      return name
+  for name, own in plugins.registered(kind).items():
+    if own is function:
+      return name
+  return f"{function.__module__}:{function.__qualname__}"
 
 
 def make(
@@ -285,9 +349,23 @@ def make(
     if p.default is p.empty and p.name not in options:
       raise UsageError(f"{field}.{p.name} is missing: {name!r} needs it")
   try:
-    return maker(**options)
+    made = maker(**options)
   except ValueError as error:  # A UsageError names the option only.
     raise UsageError(f"{field}: {error}") from error
+  except Exception as error:
+    if name in KINDS[kind]:
+      raise
+    raise UsageError(
+      f"{field}.name={name!r} raises {type(error).__name__} ({error}): correct "
+      "the plug-in; --debug shows where"
+    ) from error
+  wanted = _MADE.get(kind, object)
+  if name not in KINDS[kind] and not isinstance(made, wanted):
+    raise UsageError(
+      f"{field}.name={name!r} makes {type(made).__name__}: it must make "
+      f"{wanted.__module__.partition('.')[0]}'s {wanted.__name__}"
+    )
+  return made
 
 
 def make_options(

@@ -6,10 +6,9 @@ from typing import Any
 
 from jaxflow import models, options, pretrained
 from jaxflow.config import registry
-from jaxflow.config.components import Config, at
+from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS
 from jaxflow.plans import Model, Roles
 from jaxflow.plans.roles import feature_channels
 
@@ -34,7 +33,7 @@ def make_roles(config: Config, model: Model) -> Roles:
 
 def teachers() -> str:
   """Return the names of the methods whose runs can teach."""
-  return ", ".join(name for name, row in METHODS.items() if row.teaches)
+  return ", ".join(name for name, row in methods().items() if row.teaches)
 
 
 def check_equal(source: str, name: str, mine: Any, its: Any) -> None:

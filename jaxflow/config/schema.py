@@ -11,9 +11,13 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxflow import options
 from jaxflow.config import registry
-from jaxflow.config.components import Config, complete, with_places
+from jaxflow.config.components import (
+  Config,
+  complete,
+  method_named,
+  with_places,
+)
 from jaxflow.errors import UsageError
-from jaxflow.methods import METHODS
 
 _OPTIMIZER = {
   "name": "adam",
@@ -41,12 +45,13 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     >>> config.loss.omega, config.times.name
     (1.0, 'sorted_pair')
   """
-  row = registry.choose("method", method, METHODS)
+  row = method_named(method)
   maker = registry.maker_of("model", model, field="model")
   network = with_places(registry.default_options(maker))
   for name in ("num_classes", "data_shape"):
     network.pop(name, None)
-  network["second_time"] = False
+  if "second_time" in options.parameters(maker):
+    network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
   loss.pop("num_classes", None)
   drawn = "sample_times" in options.parameters(row.loss)
@@ -87,7 +92,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       "parameterization": {"name": "raw"},
       "loss": loss,
       "flow_map": {
-        "name": row.flow_map.__name__,
+        "name": registry.name_of_function("flow_map", row.flow_map),
         **with_places(registry.default_options(row.flow_map)),
       },
       "optimizer": _OPTIMIZER,
@@ -128,6 +133,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "steps_per_dispatch": 25,
         "log_every": 100,
         "sample_every": 0,
+        # The parameters that learn, by a regular expression of their paths.
+        "only": "",
         "max_skipped": 100,
       },
       "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},

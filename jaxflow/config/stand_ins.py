@@ -2,11 +2,10 @@
 
 import pathlib
 
-from jaxflow.config.components import Config
+from jaxflow.config.components import Config, method_of, methods
 from jaxflow.config.files import load_config
 from jaxflow.config.schema import default_config, resolve
 from jaxflow.errors import named
-from jaxflow.methods import METHODS
 
 # Options of a student's network that its teacher's does not have.
 _STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
@@ -23,7 +22,7 @@ def resolve_alone(
   notes = []
   seen = config.get("features", None)
   wanted = {
-    "teacher": "teacher" in METHODS[config.method].needs,
+    "teacher": "teacher" in method_of(config).needs,
     "features": seen is not None and seen.network.name == "run",
   }
   for name, needed in wanted.items():
@@ -50,7 +49,7 @@ def _stand_in(
   config: Config, shape: tuple[int, ...], num_classes: int
 ) -> Config:
   """Return the config of a run that could be the teacher of another."""
-  method = next(k for k, row in METHODS.items() if row.teaches)
+  method = next(k for k, row in methods().items() if row.teaches)
   other = default_config(method, data=config.data.name, model=config.model.name)
   for name, value in config.model.items():
     if name not in _STUDENT_ONLY:

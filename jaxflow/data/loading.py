@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.pictures import WHITE, Colour
@@ -60,7 +61,9 @@ def load(
   asked for.
 
   Args:
-    name: A key of `DATASETS`, or the name of an image set in TFDS.
+    name: A key of `DATASETS`, the name of an image set in TFDS, or that of a
+      plug-in: a function that takes the split, and by keyword those of
+      `data_dir`, `size`, `ram_gib` and `threads` that it names.
     split: "train" or "test".
     raw_dir: Folder of the IDX files; "fashion_mnist" has the folder of the
       Debian package as its default, "mnist" has none.
@@ -117,7 +120,7 @@ def load(
   for x in ("raw_dir", "data_dir", "dir"):
     given[x] = expanded(f"data.{x}", given[x])
   given["threads"] = threads or reading_threads()
-  maker = DATASETS.get(name) or _tfds(name)
+  maker = _maker(name)
   taken = _taken(name, maker, given)
   if test_share is not None and splits.get("test"):
     raise UsageError(
@@ -138,7 +141,7 @@ def reads(name: str, what: str) -> bool:
     >>> reads("folder", "size"), reads("digits", "size")
     (True, False)
   """
-  maker = DATASETS.get(name) or _tfds(name)
+  maker = _maker(name)
   return what in inspect.signature(maker).parameters
 
 
@@ -161,6 +164,44 @@ def _taken(
         f" data.{field}"
       )
   return {k: v for k, v in given.items() if k in parameters}
+
+
+def _maker(name: str) -> Callable[..., Source]:
+  """Return what opens a set: ours, a plug-in's, or one of TFDS."""
+  if name in DATASETS:
+    return DATASETS[name]
+  with named(name="data.name"):
+    own = plugins.find("data", name)
+  return _tfds(name) if own is None else _of_plugin(own, name)
+
+
+def _of_plugin(make: Any, name: str) -> Callable[..., Source]:
+  """Return a plug-in's function; errors of its own become one line."""
+  start = f"data.name={name!r}"
+  if not callable(make):
+    raise UsageError(
+      f"{start} is of type {type(make).__name__}: give a function of the split"
+    )
+
+  @functools.wraps(make)
+  def load_set(split: str, **fields: Any) -> Source:
+    try:
+      made: Any = make(split, **fields)
+    except UsageError:
+      raise
+    except Exception as error:
+      raise UsageError(
+        f"{start} raises {type(error).__name__} ({error}): correct the "
+        "plug-in; --debug shows where"
+      ) from error
+    if not all(hasattr(made, x) for x in ("take", "shape", "num_classes")):
+      raise UsageError(
+        f"{start} returns {type(made).__name__}: return a jaxflow.data.Source, "
+        "jaxflow.data.from_arrays makes one"
+      )
+    return made
+
+  return load_set
 
 
 def allowed_dir(name: str, stored_dir: str | None) -> str | None:
@@ -224,9 +265,10 @@ def _tfds(name: str) -> Callable[..., Source]:
   def load_set(split: str, **fields: Any) -> Source:
     source = tfds_images.load(name, split, **fields)
     if source is None:
-      hint = did_you_mean(name, (*DATASETS, *tfds_builders.names()))
+      known = (*DATASETS, *plugins.registered("data"))
+      hint = did_you_mean(name, (*known, *tfds_builders.names()))
       raise UsageError(
-        f"data.name={name!r}: {hint}choose one of {', '.join(DATASETS)}, or an"
+        f"data.name={name!r}: {hint}choose one of {', '.join(known)}, or an"
         " image set of TFDS, 'cifar10' for instance"
       )
     return source

@@ -39,6 +39,7 @@ from jaxflow.metrics.subsets import random_subset, repeated_labels
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import (
   METRICS,
+  OF_VELOCITIES,
   Metric,
   asks_class,
   direction,
@@ -49,6 +50,7 @@ from jaxflow.metrics.trajectories import Trajectories, trajectories
 
 __all__ = [
   "METRICS",
+  "OF_VELOCITIES",
   "Confidences",
   "Estimate",
   "Judge",

@@ -10,7 +10,15 @@ from jaxflow.metrics.inputs import NEEDS, MetricInputs
 from jaxflow.metrics.mixtures import Mixture
 from jaxflow.metrics.points import count_broken
 from jaxflow.metrics.summary import SampleSummary
-from jaxflow.metrics.table import INCEPTION, METRICS, NETWORK, Metric, row_of
+from jaxflow.metrics.table import (
+  INCEPTION,
+  NETWORK,
+  Metric,
+  every_row,
+  metric_of,
+  place_of,
+  row_of,
+)
 
 
 def compare(
@@ -66,12 +74,12 @@ def compare(
     chosen = _applicable(inputs, few=left_out is not None)
   else:
     chosen = {name: _find(name, inputs) for name in names}
-  order, found = list(METRICS), {}
+  found = {}
   for name, (row, network) in sorted(
-    chosen.items(), key=lambda item: order.index(item[1][0])
+    chosen.items(), key=lambda item: place_of(item[1][0])
   ):
     try:
-      found[name] = _compute(METRICS[row], inputs[network])
+      found[name] = _compute(metric_of(row), inputs[network])
     except (UsageError, NotFiniteError) as error:
       if left_out is None:
         raise type(error)(f"metric {name!r}: {error}") from error
@@ -95,7 +103,7 @@ def _applicable(
   has_features = NEEDS["features"].num
   seen = any(has_features(side) for network, side in inputs.items() if network)
   found, known = {}, set()
-  for row, metric in METRICS.items():
+  for row, metric in every_row().items():
     if metric.skip_with_network and seen:
       continue
     named = NETWORK in row
@@ -114,13 +122,13 @@ def _find(name: str, inputs: Mapping[str, MetricInputs]) -> tuple[str, str]:
   row = row_of(name)
   if row is None:
     every = [
-      row.replace(NETWORK, network) for row in METRICS for network in inputs
+      row.replace(NETWORK, network) for row in every_row() for network in inputs
     ]
     raise UsageError(
       f"metric {name!r}: unknown; {did_you_mean(name, every)}choose among "
       f"{', '.join(every)}"
     )
-  metric = METRICS[row]
+  metric = metric_of(row)
   network = metric.network
   if NETWORK in row:
     network = name.removeprefix(row.removesuffix(NETWORK))

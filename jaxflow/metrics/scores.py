@@ -15,12 +15,11 @@ from jaxflow.metrics.comparison import compare
 from jaxflow.metrics.estimates import Estimate
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.metrics.table import (
-  METRICS,
-  OF_VELOCITIES,
   asks_class,
   direction,
   known_row,
   of_velocity,
+  place_of,
 )
 from jaxflow.metrics.text_tables import render
 from jaxflow.options import Count
@@ -203,9 +202,7 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
 
 def _place(name: str) -> int:
   """Return where a number stands in the table."""
-  if of_velocity(name):
-    return len(METRICS) + OF_VELOCITIES.index(name)
-  return list(METRICS).index(known_row(name))
+  return place_of(name if of_velocity(name) else known_row(name))
 
 
 def _counts(score: Score) -> str:

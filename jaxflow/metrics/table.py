@@ -14,7 +14,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from jaxflow.errors import UsageError, did_you_mean
+from jaxflow import plugins
+from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.metrics.classification import NeighbourClassifier, class_accuracy
 from jaxflow.metrics.confidences import inception_score
 from jaxflow.metrics.distances import sliced_wasserstein, wasserstein
@@ -173,16 +174,46 @@ METRICS: Mapping[str, Metric] = {
 """Every metric, in the order in which they are printed."""
 
 
+def every_row() -> dict[str, Metric]:
+  """Return METRICS, and the rows that programs have registered."""
+  return {**METRICS, **plugins.registered("metric")}
+
+
+def metric_of(row: str) -> Metric:
+  """Return a row by its key; raise UsageError if a plug-in has no such row."""
+  if row in METRICS:
+    return METRICS[row]
+  with named(name="metric"):
+    metric = plugins.find("metric", row)
+  if not isinstance(metric, Metric):
+    raise UsageError(
+      f"metric={row!r} is of type {type(metric).__name__}: give a "
+      "jaxflow.metrics.Metric"
+    )
+  return metric
+
+
+def place_of(row: str) -> int:
+  """Return where a row stands; those by `module:object` stand last."""
+  known = [*every_row(), *OF_VELOCITIES]
+  return known.index(row) if row in known else len(known)
+
+
 def row_of(name: str) -> str | None:
-  """Return the key in METRICS of a metric's name, or None.
+  """Return the key in `every_row` of a metric's name, or None.
+
+  An object of a plug-in, `module:object`, is a row by that name.
 
   Example:
     >>> row_of("fd_digits"), row_of("fid"), row_of("fidd")
     ('fd_<network>', 'fid', None)
   """
-  if name in METRICS:
+  if plugins.is_dotted(name):
+    metric_of(name)
     return name
-  for row in METRICS:
+  if name in every_row():
+    return name
+  for row in every_row():
     prefix = row.removesuffix(NETWORK)
     if prefix != row and name.startswith(prefix) and name != prefix:
       return row
@@ -193,7 +224,7 @@ def known_row(name: str) -> str:
   """Return `row_of` a metric of samples; raise UsageError if there is none."""
   row = row_of(name)
   if row is None:
-    every = [*METRICS, *OF_VELOCITIES]
+    every = [*every_row(), *OF_VELOCITIES]
     raise UsageError(
       f"metric {name!r} is unknown: {did_you_mean(name, every)}choose among "
       f"{', '.join(every)}"
@@ -208,7 +239,7 @@ def asks_class(name: str) -> bool:
     >>> asks_class("accuracy_digits"), asks_class("fid")
     (True, False)
   """
-  return bool({"labels", "classes"} & set(METRICS[known_row(name)].needs))
+  return bool({"labels", "classes"} & set(metric_of(known_row(name)).needs))
 
 
 def of_velocity(name: str) -> bool:
@@ -231,7 +262,7 @@ def sees_images(name: str) -> bool:
   if of_velocity(name):
     return False
   row = known_row(name)
-  return NETWORK in row or bool(METRICS[row].network)
+  return NETWORK in row or bool(metric_of(row).network)
 
 
 def direction(name: str) -> str:
@@ -244,4 +275,4 @@ def direction(name: str) -> str:
     >>> direction("fd_digits"), direction("recall")
     ('lower', 'higher')
   """
-  return "lower" if of_velocity(name) else METRICS[known_row(name)].better
+  return "lower" if of_velocity(name) else metric_of(known_row(name)).better

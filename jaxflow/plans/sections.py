@@ -65,6 +65,7 @@ class TrainPlan:
   steps_per_dispatch: int  # Most of one call of the compiled program.
   log_every: int
   sample_every: int  # Steps between pictures; 0: only at the end.
+  only: str  # Regular expression in the paths of what learns; "": all does.
   max_skipped: int  # Non-finite steps in a row after which training stops.
 
 

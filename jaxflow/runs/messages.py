@@ -10,7 +10,9 @@ import jax
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 from jaxflow.runs.inputs import Inputs
+from jaxflow.training.layers import matching
 from jaxflow.training.state import TrainState
+from jaxflow.types import PyTree
 
 
 def first_line(
@@ -21,10 +23,16 @@ def first_line(
   chunk: int,
 ) -> str:
   """Return a line on network, data, devices and first step."""
-  count = sum(x.size for x in jax.tree.leaves(state.params))
+  count = f"{_size(state.params):,} parameters"
+  if only := plan.train.only:
+    learns = jax.tree.map(
+      lambda learns, x: x if learns else (),
+      *(matching(state.params, only), state.params),
+    )
+    count += f" ({_size(learns):,} learn)"
   begin = int(state.step)
   return (
-    f"{plan.model.name} on {plan.data.name}: {count:,} parameters, {inputs}, "
+    f"{plan.model.name} on {plan.data.name}: {count}, {inputs}, "
     f"{_machine(mesh)}, {chunk} steps per dispatch, "
     f"{'resumed at' if begin else 'from'} step {begin}"
   )
@@ -74,6 +82,10 @@ def next_command(workdir: pathlib.Path | None) -> str:
     return ""
   folder = shlex.quote(str(workdir))
   return f". Next: jaxflow sample --workdir={folder} --out=samples.png"
+
+
+def _size(params: PyTree) -> int:
+  return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _machine(mesh: jax.sharding.Mesh) -> str:

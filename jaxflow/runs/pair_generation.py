@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxflow import config as config_lib
-from jaxflow import data, flow_maps, paths, sampling, solvers
+from jaxflow import data, flow_maps, paths, sampling
 from jaxflow.config import registry
 from jaxflow.config.roles import teachers
 from jaxflow.data.folders.writing import (
@@ -64,9 +64,9 @@ class PairOptions:
       raise UsageError(f"num={self.num}: give at most {2**32}, one a noise")
     check_range(SEED, seed=self.seed)
     check_range(FINITE, guidance=self.guidance)
-    registry.choose("solver", self.solver, registry.KINDS["solver"])
+    registry.maker_named("solver", self.solver, "solver")
     if self.grid is not None:
-      registry.choose("grid", self.grid, registry.KINDS["grid"])
+      registry.maker_named("grid", self.grid, "grid")
 
 
 def make_pairs(
@@ -148,7 +148,7 @@ def solving(plan: Plan, options: PairOptions) -> Plan:
       model,
       flow_map=functools.partial(flow_maps.ode_step, solver=solver),
       solver=options.solver,
-      calls=solvers.EVALUATIONS[options.solver],
+      calls=registry.solver_calls(options.solver),
     ),
     sample=dataclasses.replace(
       plan.sample,

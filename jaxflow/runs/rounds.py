@@ -19,7 +19,6 @@ from jaxflow import config as config_lib
 from jaxflow import couplings
 from jaxflow.errors import UsageError, named
 from jaxflow.files import part_of, read_json, reading, write_text
-from jaxflow.methods import METHODS
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs.initial_weights import check_same_network
@@ -130,11 +129,11 @@ def _check(
   method = config_lib.method_of(config)
   flows = {
     name: row
-    for name, row in METHODS.items()
+    for name, row in config_lib.methods().items()
     if row.teaches and "pairs" in row.needs
   }
-  if method not in flows.values():
-    (name,) = (name for name, row in METHODS.items() if row is method)
+  if not method.teaches or "pairs" not in method.needs:
+    name = config_lib.method_name(config)
     raise UsageError(
       f"method={name!r} trains no velocity on pairs: take one of "
       f"{', '.join(flows)}"

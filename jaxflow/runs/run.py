@@ -22,6 +22,7 @@ from jaxflow.training.adversary import (
 )
 from jaxflow.training.ema import Power, share_of_start
 from jaxflow.training.gradients import LossFn
+from jaxflow.training.layers import matching
 from jaxflow.training.state import TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
 from jaxflow.types import Array, Batch, PyTree
@@ -61,10 +62,24 @@ class Run:
 
   @functools.cached_property
   def _optimizer(self) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    learns = self._learns
     with inside("optimizer"):
       return optimizers.make_optimizer(
-        self.plan.optimizer, steps=self._turns[1]
+        self.plan.optimizer, steps=self._turns[1], learns=learns
       )
+
+  @functools.cached_property
+  def _learns(self) -> PyTree:
+    """Which arrays the optimizer moves, as a tree or a prefix of one."""
+    only, key = self.plan.train.only, jax.random.key(0)
+    if not only:
+      return True
+    params = jax.eval_shape(self.model.network.init, key)
+    with named(pattern="train.only"):
+      found = matching(params, only)
+    # The parameters of the loss learn too.
+    own = jax.eval_shape(self.plan.roles.loss_params, key)
+    return (found, True) if own else found
 
   @property
   def learning_rate(self) -> optax.Schedule:
@@ -113,6 +128,7 @@ class Run:
       learned_fns=roles.learned_fns(),
       discriminator_fn=self.opponent and roles.discriminator_fn,
       last_layer=self.plan.last_layer,
+      only=self.plan.train.only,
       steps=self.plan.train.schedule_steps,
     )
     return named(last_layer="loss.last_layer")(loss_fn)

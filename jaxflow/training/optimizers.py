@@ -1,10 +1,14 @@
 """Optimizers and learning-rate schedules, all from optax."""
 
 import dataclasses
+import inspect
+from typing import Any
 
 import optax
 
-from jaxflow.errors import UsageError
+from jaxflow import plugins
+from jaxflow.errors import UsageError, named
+from jaxflow.types import PyTree
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam}
 SCHEDULES = ("constant", "cosine", "linear")
@@ -15,9 +19,11 @@ class OptimizerOptions:
   """Options of an optimizer and its learning rate.
 
   Attributes:
-    name: "adam", "adamw" or "radam".
+    name: "adam", "adamw" or "radam", or a plug-in: a function of the schedule
+      that takes those of `b1`, `b2`, `eps` and `weight_decay` that it names.
     learning_rate: Learning rate after the warm-up.
-    schedule: "constant", "cosine" or "linear".
+    schedule: "constant", "cosine" or "linear", or a plug-in: a function
+      `(peak, steps)` that returns the schedule after the warm-up.
     warmup_steps: Updates over which the rate grows linearly from 0.
     b1: Decay of the first moment.
     b2: Decay of the second moment.
@@ -38,13 +44,17 @@ class OptimizerOptions:
 
   def __post_init__(self) -> None:
     """Raise UsageError if a name is unknown, or an option has no effect."""
-    for field, names in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
-      value = getattr(self, field)
-      if value not in names:
+    for field, kind, names in (
+      ("name", "optimizer", OPTIMIZERS),
+      ("schedule", "schedule", SCHEDULES),
+    ):
+      value, known = getattr(self, field), (*names, *plugins.registered(kind))
+      # Whoever trains finds out what a plug-in is: it may not be allowed here.
+      if value not in known and not plugins.is_dotted(value):
         raise UsageError(
-          f"{field}={value!r} is unknown: use one of {', '.join(names)}"
+          f"{field}={value!r} is unknown: use one of {', '.join(known)}"
         )
-    if self.weight_decay and self.name != "adamw":
+    if self.weight_decay and self.name in ("adam", "radam"):
       raise UsageError(
         f"weight_decay={self.weight_decay} has no effect with "
         f"name={self.name!r}: use 'adamw' or set it to 0"
@@ -52,34 +62,55 @@ class OptimizerOptions:
 
 
 def make_optimizer(
-  options: OptimizerOptions, *, steps: int
+  options: OptimizerOptions, *, steps: int, learns: PyTree = True
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
-  """Make a learning-rate schedule and an optimizer that follows it."""
-  arguments = {"b1": options.b1, "b2": options.b2, "eps": options.eps}
-  if options.name == "adamw":
-    arguments["weight_decay"] = options.weight_decay
+  """Make a learning-rate schedule and an optimizer that follows it.
+
+  `learns` is a tree of bools, or a prefix of one: other arrays stay, and the
+  optimizer has no state for them.
+  """
+  make = OPTIMIZERS.get(options.name) or plugins.find("optimizer", options.name)
+  assert make is not None
+  takes = inspect.signature(make).parameters
+  arguments: dict[str, Any] = {
+    name: getattr(options, name)
+    for name in ("b1", "b2", "eps", "weight_decay")
+    if name in takes
+  }
+  if "weight_decay" not in takes and options.weight_decay:
+    raise UsageError(
+      f"weight_decay={options.weight_decay} has no effect with "
+      f"name={options.name!r}: use 'adamw' or set it to 0"
+    )
   schedule = make_schedule(options, steps=steps)
-  optimizer = OPTIMIZERS[options.name](schedule, **arguments)
-  if options.clip_norm:
-    clip = optax.clip_by_global_norm(options.clip_norm)
-    return schedule, optax.chain(clip, optimizer)
-  return schedule, optax.chain(optimizer)
+  optimizer = make(schedule, **arguments)
+  clip = [optax.clip_by_global_norm(options.clip_norm)]
+  optimizer = optax.chain(*(clip if options.clip_norm else ()), optimizer)
+  if learns is not True:
+    # What is masked keeps its gradient as the update: it must be 0.
+    optimizer = optax.masked(optimizer, learns)
+  return schedule, optimizer
 
 
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:
   """Make a schedule: linear warm-up, then constant or down to 0."""
   peak, warmup_steps = options.learning_rate, options.warmup_steps
+  own = None
+  if options.schedule not in SCHEDULES:
+    with named(name="schedule"):
+      own = plugins.find("schedule", options.schedule)
   if warmup_steps and warmup_steps >= steps:
     raise UsageError(
       f"warmup_steps={warmup_steps} leaves nothing of {steps} updates: warm up "
       "for fewer, or raise train.steps"
     )
   rest = max(steps - warmup_steps, 1)
-  after = {
+  known = {
     "constant": optax.constant_schedule(peak),
     "cosine": optax.cosine_decay_schedule(peak, rest),
     "linear": optax.linear_schedule(peak, 0.0, rest),
-  }[options.schedule]
+  }
+  after = known[options.schedule] if own is None else own(peak, rest)
   if not warmup_steps:
     return after
   warmup = optax.linear_schedule(0.0, peak, warmup_steps)

@@ -46,6 +46,7 @@ def make_loss_fn(
   learned_fns: ArgumentFns | None = None,
   discriminator_fn: DiscriminatorFn | None = None,
   last_layer: str = "",
+  only: str = "",
   steps: int = 1,
 ) -> LossFn:
   """Bind a method's loss to a network.
@@ -54,7 +55,8 @@ def make_loss_fn(
 
   `frozen_fns` make arguments of the loss from the state's frozen parameters,
   `learned_fns` from its own. `last_layer` is a regular expression of one
-  parameter's path; `steps` is the unit of `progress`.
+  parameter's path, `only` one that is found in the paths of all that learn;
+  `steps` is the unit of `progress`.
   """
   frozen_fns, learned_fns = frozen_fns or {}, learned_fns or {}
 
@@ -75,6 +77,8 @@ def make_loss_fn(
         "with the noise from which a teacher made them, or another method"
       )
     loss_key, dropout_key = jax.random.split(key)
+    if only:
+      params = layers.stopped_but(params, only)
 
     def network(params):
       return functools.partial(apply_fn, params, key=dropout_key)

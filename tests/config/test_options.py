@@ -12,7 +12,7 @@ import pytest
 from jaxflow import config as configs
 from jaxflow import couplings, flow_maps, losses, options, solvers, times
 from jaxflow import weights as weights_lib
-from jaxflow.config import components, limits, registry, schema
+from jaxflow.config import components, limits, registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
 from jaxflow.types import Pairs, Teacher
@@ -43,8 +43,7 @@ def own_method(monkeypatch):
     METHODS["reflow"], loss=own_loss, config={"times": {"name": "uniform"}}
   )
   methods = {**METHODS, "own": row}
-  for module in (schema, components):
-    monkeypatch.setattr(module, "METHODS", methods)
+  monkeypatch.setattr(components, "METHODS", methods)
   return configs.default_config("own", data="ring", model="mlp")
 
 

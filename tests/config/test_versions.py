@@ -58,6 +58,7 @@ ABSENT = {
   "evaluation.split": "test",
   "loss.loss_space": None,
   "loss.reduction": "mean",
+  "train.only": "",
   "train.schedule_steps": 0,
 }
 # The quick ones of each commit.
