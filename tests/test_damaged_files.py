@@ -25,7 +25,7 @@ from jaxflow.errors import UsageError
 from jaxflow.evaluation import best_checkpoint
 from jaxflow.evaluation.statistics import read_statistics
 from jaxflow.figures import read_log, save_strip
-from jaxflow.files import checked, read_table
+from jaxflow.reading import checked, read_table
 from jaxflow.reports.costs import read_costs
 from jaxflow.reports.quality import read_rows
 from jaxflow.runs import rounds

@@ -11,7 +11,8 @@ from jaxflow.config import limits, plans, versions
 from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
 from jaxflow.errors import PlugInError, UsageError
-from jaxflow.files import read_json, reading, write_text
+from jaxflow.files import write_text
+from jaxflow.reading import read_json, reading
 
 # What may change between two runs in one workdir; the state holds none of it.
 MUTABLE = (

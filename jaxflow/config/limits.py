@@ -16,8 +16,9 @@ from jaxflow.config import registry, schema, versions
 from jaxflow.config.components import Config, at, makers
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError, check_range, inside
-from jaxflow.files import NO_URL, URL, checked
+from jaxflow.files import NO_URL, URL
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
+from jaxflow.reading import checked
 from jaxflow.training.optimizers import OptimizerOptions
 
 # The number of a sample is a word of 32 bits.
@@ -104,9 +105,9 @@ def check_limits(config: Config) -> None:
   for field, value in values.items():
     # JAX takes the options of components as words of 32 bits.
     bits = 32 if field.rpartition(".")[0] in made else 64
-    if isinstance(value, int) and not field.endswith("seed"):
-      if abs(value) >= 2 ** (bits - 1):
-        raise UsageError(f"{field}={value}: give a number of {bits} bits")
+    number = isinstance(value, int) and limits.get(field) is not options.SEED
+    if number and abs(value) >= 2 ** (bits - 1):
+      raise UsageError(f"{field}={value}: give a number of {bits} bits")
   for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})

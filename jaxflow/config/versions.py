@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 import jaxflow
 from jaxflow.config import components, registry, schema
 from jaxflow.errors import UsageError
-from jaxflow.files import checked
 from jaxflow.options import Count, Natural, parameters
+from jaxflow.reading import checked
 
 # The default of a field in the version that introduced it, by dotted name,
 # where it is not the present one.

@@ -26,7 +26,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxflow.files import DAMAGE
+from jaxflow.reading import DAMAGE
 
 # Of Pillow's formats those that hold pictures and start no other program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")

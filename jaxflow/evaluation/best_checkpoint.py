@@ -7,9 +7,10 @@ import pathlib
 from typing import Any
 
 from jaxflow import metrics
-from jaxflow.files import read_json, reading, write_text
+from jaxflow.files import write_text
 from jaxflow.options import Finite, Natural
 from jaxflow.parallel import processes
+from jaxflow.reading import read_json, reading
 from jaxflow.training.checkpoints import Checkpoints, saved_steps
 from jaxflow.training.state import TrainState
 

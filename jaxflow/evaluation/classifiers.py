@@ -20,12 +20,13 @@ import optax
 
 from jaxflow import data
 from jaxflow.errors import UsageError
-from jaxflow.files import DAMAGE, checked, read_arrays, save_arrays
+from jaxflow.files import save_arrays
 from jaxflow.models import Classifier, Extractor
 from jaxflow.models.classifier import classifier_name
 from jaxflow.options import Share
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
+from jaxflow.reading import DAMAGE, checked, read_arrays
 from jaxflow.types import Array, PyTree
 
 _SCHEMA = 1

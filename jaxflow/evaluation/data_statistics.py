@@ -46,7 +46,7 @@ def write_stats(
   seed = config_lib.seed_of(config)
   source = processes.together(lambda: load_data(data_plan, options.split))
   seen = {"shape": source.shape, "num_classes": source.num_classes}
-  config_lib.resolve(config, **seen, teacher=None)  # It may name others.
+  config_lib.resolve(config, **seen, teacher=None)  # It refuses others.
   data_plan = dataclasses.replace(data_plan, **seen)
   network = make_extractor(plan, data_plan, out.parent, log=log)
   if network is None:

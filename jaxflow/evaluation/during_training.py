@@ -11,8 +11,8 @@ from jaxflow.errors import RunError, UsageError
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.streams import remove_partials
-from jaxflow.files import read_table
 from jaxflow.parallel import processes
+from jaxflow.reading import read_table
 from jaxflow.runs.run import Run
 from jaxflow.training.callbacks import Callbacks
 from jaxflow.training.csv_log import CsvLog

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from jaxflow.errors import UsageError, named
-from jaxflow.files import checked, read_arrays, reading, save_arrays
+from jaxflow.files import save_arrays
 from jaxflow.metrics.moments import Moments
 from jaxflow.metrics.summary import SampleSummary
 from jaxflow.models import Extractor
@@ -27,6 +27,7 @@ from jaxflow.options import Range
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
+from jaxflow.reading import checked, read_arrays, reading
 
 FIELD = "evaluation.reference"
 # Names of mean and covariance, of features and of spatial features.

@@ -14,10 +14,11 @@ import numpy as np
 from jaxflow import data, metrics
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
-from jaxflow.files import DAMAGE, read_arrays, save_arrays
+from jaxflow.files import save_arrays
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
+from jaxflow.reading import DAMAGE, read_arrays
 from jaxflow.runs.inputs import load_data
 from jaxflow.types import Array
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
-from jaxflow.files import read_table
+from jaxflow.reading import read_table
 
 # Title of each panel, and the prefix of its columns.
 _PANELS = {

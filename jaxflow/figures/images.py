@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
 from jaxflow.figures.planes import save_points
-from jaxflow.files import reading, replace_file
+from jaxflow.files import replace_file
 from jaxflow.metrics.points import as_points
+from jaxflow.reading import reading
 
 # Of a grid: minimal size of an image, white between cells, height of a line of
 # text; in pixels.

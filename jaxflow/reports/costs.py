@@ -13,9 +13,9 @@ from rich.table import Table
 
 from jaxflow.errors import UsageError
 from jaxflow.figures.canvas import save_figure
-from jaxflow.files import read_json, reading
 from jaxflow.metrics.text_tables import render
 from jaxflow.options import Amount, Count, Finite, Natural, Positive
+from jaxflow.reading import read_json, reading
 
 # Metrics by which samples of two runs are set side by side, the first that
 # there is: of the network that everybody uses, of another, of none.

@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxflow import data, metrics
 from jaxflow.errors import UsageError
-from jaxflow.files import read_json, reading
 from jaxflow.metrics.scores import Score
 from jaxflow.options import Count, Natural
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan
+from jaxflow.reading import read_json, reading
 from jaxflow.reports.costs import Quality, leading_metric
 from jaxflow.reports.sampled_runs import SampledRun
 from jaxflow.runs.drawing import drawer

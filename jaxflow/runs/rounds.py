@@ -18,9 +18,10 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow import couplings
 from jaxflow.errors import UsageError, named
-from jaxflow.files import part_of, read_json, reading, write_text
+from jaxflow.files import part_of, write_text
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
+from jaxflow.reading import read_json, reading
 from jaxflow.runs.initial_weights import check_same_network
 from jaxflow.runs.inputs import check_mesh, load_data
 from jaxflow.runs.options import option
@@ -193,7 +194,7 @@ def _save_or_compare(
   with reading(f"workdir={workdir}: {FILE}", remedy):
     kinds = get_type_hints(Rounds) | get_type_hints(PairOptions)
     found = read_json(path, {k: kinds[k] for k in given})
-    for name in given.keys() ^ found.keys():
+    for name in sorted(given.keys() ^ found.keys()):
       raise ValueError(f"{name} is {'absent' if name in given else 'unknown'}")
   for name, value in given.items():
     if found[name] != value:

@@ -4,7 +4,8 @@ import csv
 import pathlib
 from collections.abc import Mapping
 
-from jaxflow.files import appending, read_table, replace_file
+from jaxflow.files import appending, replace_file
+from jaxflow.reading import read_table
 
 
 class CsvLog:

@@ -17,6 +17,25 @@ interrupts.begin()
 print("ready", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"a", b"b", 2_000_000_000)
 """
+# Python prints and forgets an exception that is raised in a finalizer.
+_LOST = """
+import signal, time
+from jaxflow.commands import interrupts
+interrupts.listen()
+interrupts.begin()
+class Finalized:
+  def __del__(self):
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0.01)
+try:
+  Finalized()
+  print("lost", flush=True)
+  time.sleep(60)
+except KeyboardInterrupt:
+  print("raised", flush=True)
+  time.sleep(8)  # One signal is one signal: nothing ends the process.
+  print("alive", flush=True)
+"""
 _NOTED = "import signal; signal.signal(signal.SIGTERM, lambda *x: None)"
 
 
@@ -72,6 +91,13 @@ def test_further_signals_end_a_process_that_does_not_listen(number, times):
   assert err == "jaxflow: interrupted\n"
   # At once after the third, within five seconds of grace after the second.
   assert (time.monotonic() - began < 4) == (times == 3)
+
+
+def test_an_interrupt_that_python_would_forget_is_raised_once_more():
+  process = start("-c", _LOST)
+  out, err = process.communicate(timeout=60)
+  assert (process.returncode, err) == (0, "")
+  assert out.split() == ["lost", "raised", "alive"]
 
 
 def test_one_signal_is_not_enough():

@@ -77,7 +77,7 @@ def test_a_preset_has_every_field(name, monkeypatch):
   [
     ("digts:mean_flow", ["name=digts: ", "did you mean 'digits'?", "ring"]),
     ("no/such.py:mean_flow", ["there is no file 'no/such.py'"]),
-    ("digits", ["name=digits: name a method", "digits:mean_flow"]),
+    ("digits", ["name='digits': name a method", "digits:mean_flow"]),
     ("digits:mean_flo", ["did you mean 'mean_flow'?"]),
     ("README.md:mean_flow", ["'README.md' is no Python file"]),
   ],

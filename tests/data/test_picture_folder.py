@@ -14,7 +14,7 @@ from jaxflow import data
 from jaxflow.data import pictures
 from jaxflow.data.sets import picture_folder
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import read_arrays
+from jaxflow.reading import read_arrays
 from jaxflow.runs import encoding
 
 PHOTOS = [datasets.load_sample_image(f"{x}.jpg") for x in ("china", "flower")]

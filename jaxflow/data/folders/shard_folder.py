@@ -12,16 +12,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from jaxflow.errors import UsageError
-from jaxflow.files import (
-  SUMS,
-  changed_file,
-  probe,
-  read_json,
-  reading,
-  replace_file,
-  writing,
-)
+from jaxflow.files import SUMS, changed_file, probe, replace_file, writing
 from jaxflow.parallel import processes
+from jaxflow.reading import read_json, reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +28,7 @@ class ShardFolder(abc.ABC):
     FILE: Name of the JSON file with the description.
     COMMAND: Command of jaxflow that makes such folders.
     FLAGS: Fields that are flags of the command, in the order of a command.
-    HOLDS: What a description must hold, as `files.checked` takes it.
+    HOLDS: What a description must hold, as `reading.checked` takes it.
     ARRAYS: Names of the arrays of a row, all of the description's `shape`.
     folder: The folder.
     description: Contents of the JSON file.

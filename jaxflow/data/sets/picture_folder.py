@@ -26,7 +26,8 @@ from jaxflow.data.pictures import (
 )
 from jaxflow.data.source import NoSplitError, Source, rows_of_split
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import read_json, reading, write_text
+from jaxflow.files import write_text
+from jaxflow.reading import read_json, reading
 
 INDEX = "jaxflow_index.json"
 # Share of the pictures that are held out, where nothing else is said.
