@@ -630,3 +630,15 @@ def test_evaluation_that_cannot_be_written(folder, monkeypatch):
   assert result.code == 1
   assert result.err.count("\n") == 1
   assert "evaluation.json cannot be written (No space left" in result.err
+
+
+def test_warning_is_one_plain_line_after_a_library_has_logged():
+  code = (
+    "import logging, sys; from jaxflow.commands.main import run;"
+    " run(['jaxflow', 'methods']); logging.warning('of a library');"
+    " logging.getLogger('jaxflow.runs').warning('of ours')"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  assert result.stderr.splitlines() == ["of a library", "of ours"]
