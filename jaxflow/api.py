@@ -11,6 +11,7 @@ The command line does the same through the same functions.
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 import tempfile
@@ -31,6 +32,7 @@ from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import check_num, checked_labels, drawer
+from jaxflow.runs.latent_notes import latent_notes
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train as train_config
@@ -42,6 +44,7 @@ __all__ = ["TrainedRun", "import_run", "load", "preset", "train"]
 # Arrays {"data": [N, ...], "labels": [N]}, a source, or either by split.
 Data = Mapping[str, Any] | data_lib.Source
 Folder = str | os.PathLike[str]
+_LOGGER = logging.getLogger(__name__)
 
 
 def train(
@@ -152,6 +155,8 @@ def load(
     sample = dataclasses.replace(plan.sample, ema=average)
     plan = dataclasses.replace(plan, sample=sample)
   run = Run(plan)
+  for line in latent_notes(folder, plan.data):
+    _LOGGER.warning(line)
   with named(ema="sample.ema" if average is None else "average"):
     run.check_average(plan.sample.ema)
     mesh = sharding.fitting_mesh(plan.mesh) if mesh is None else mesh
@@ -178,6 +183,7 @@ def import_run(
   data: str = "given",
   data_dir: Folder | None = None,
   null_label: bool = False,
+  side: int = 0,
   log: Callable[[str], None] = print,
 ) -> "TrainedRun":
   """Write a published network as a run's folder, and open it.
@@ -185,7 +191,7 @@ def import_run(
   The run samples, evaluates, teaches and is a start like any other.
 
   Args:
-    format: How it was published: "diffusers", "dit", "sit" or another of
+    format: How it was published: "diffusers", "dit", "meanflow" or another of
       `jaxflow.pretrained.formats.FORMATS`.
     file: The file, or the folder, that holds the network; nothing in it is run.
     workdir: A new folder for the run.
@@ -194,6 +200,7 @@ def import_run(
       evaluations.
     data_dir: The folder of that data set: of latents, the one that decodes.
     null_label: Whether the last label of a diffusers U-Net stands for none.
+    side: Height and width of samples where the file does not say them; 0: 32.
     log: Takes each line on what was read and assumed.
 
   Returns:
@@ -212,6 +219,7 @@ def import_run(
     data=data,
     data_dir=None if data_dir is None else str(_path(data_dir)),
     null_label=null_label,
+    side=side,
   )
   with named(out="workdir"):
     import_network(_path(workdir), options, log=log)

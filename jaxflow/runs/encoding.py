@@ -47,6 +47,11 @@ class EncodeOptions:
   )
   dtype: str = option("float16", "type of stored latents: float16 or float32")
   scale: float = option(1.0, "standard deviation of the normalised latents")
+  multiply: float = option(
+    0.0,
+    "number by which latents are multiplied, 0.18215 for DiT, SiT and MeanFlow "
+    "as published; by default every channel is normalised",
+  )
   flip: bool = option(False, "add the latents of mirrored training images")
   batch_size: int = option(64, "images at a time over all devices")
   shard_size: int = option(4096, "latents per file")
@@ -66,6 +71,12 @@ class EncodeOptions:
       raise UsageError(f"dtype={self.dtype}: give float16 or float32")
     if not 0 < self.scale < float("inf"):
       raise UsageError(f"scale={self.scale}: give a number above 0")
+    if not 0 <= self.multiply < float("inf"):
+      raise UsageError(f"multiply={self.multiply}: give a number above 0")
+    if self.multiply and self.scale != 1:
+      raise UsageError(
+        f"multiply={self.multiply} with scale={self.scale}: give one of them"
+      )
 
 
 def encode(
@@ -152,6 +163,8 @@ def _describe(
   side = options.size // model.factor
   given = dataclasses.asdict(options)
   del given["batch_size"]
+  if not options.multiply:  # Folders of earlier versions do not say it.
+    del given["multiply"]
   return {
     **given,
     "images": data.digest(sources.values()),

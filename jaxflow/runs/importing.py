@@ -20,14 +20,18 @@ from jaxflow.files import replace_file, write_text, writing
 from jaxflow.methods import METHODS
 from jaxflow.parallel import memory, sharding
 from jaxflow.pretrained.formats import FORMATS, Format, Imported, format_of
+from jaxflow.runs.latent_notes import RECORD, latent_notes
 from jaxflow.runs.options import option
 from jaxflow.runs.restoring import load
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.types import PyTree
 
-# What is known of an import, beside the run's config.
-RECORD = "import.json"
+# Options that not every format has, and what the others know by themselves.
+_OF_FORMATS = {
+  "null_label": "knows which label stands for none",
+  "side": "knows how large samples are",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,11 @@ class ImportOptions:
   )
   null_label: bool = option(
     False, "whether the last label of a diffusers U-Net stands for no label"
+  )
+  side: int = option(
+    0,
+    "height and width of the samples of a network whose file does not say "
+    "them: 32, the default, are latents of 256 pixels",
   )
   data: str = option(
     "given",
@@ -84,6 +93,7 @@ def import_network(
     "file": path.name,
     "sha256": digest,
     "notes": list(imported.notes),
+    "latents": imported.latents and dataclasses.asdict(imported.latents),
   }
   draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
   try:
@@ -99,6 +109,8 @@ def import_network(
     f"{run.model.name} on {run.model.path}: {count:,} parameters, samples "
     f"{run.model.shape}, {run.model.num_classes} classes"
   )
+  for note in latent_notes(out, run.plan.data):
+    log(note)
   log(f"done: --config.teacher.workdir={out}, --config.init.workdir={out}")
   return run
 
@@ -143,14 +155,19 @@ def export_network(
 
 def _given(options: ImportOptions, source: Format) -> dict[str, Any]:
   """Return the options that not every format has, where they are given."""
-  if not options.null_label:
-    return {}
-  if "null_label" not in inspect.signature(source.read).parameters:
-    raise UsageError(
-      f"null_label=True: format={options.format!r} knows which label stands "
-      "for none; leave it out"
-    )
-  return {"null_label": True}
+  given = {}
+  for name, answer in _OF_FORMATS.items():
+    value = getattr(options, name)
+    if not value:
+      continue
+    if name not in inspect.signature(source.read).parameters:
+      raise UsageError(
+        f"{name}={value}: format={options.format!r} {answer}; leave it out"
+      )
+    given[name] = value
+  if options.side < 0:
+    raise UsageError(f"side={options.side}: give 1 or more")
+  return given
 
 
 def _config(imported: Imported, options: ImportOptions) -> Any:
@@ -207,8 +224,8 @@ def _digest(path: pathlib.Path, source: Format) -> str:
   try:
     if not path.is_dir():
       return _sha256(path)
-    found = sorted({x for each in source.files for x in path.rglob(each)})
-    lines = list(_list(path, found))
+    found = {x for each in source.files for x in path.rglob(each)}
+    lines = list(_list(path, sorted(x for x in found if x.is_file())))
   except OSError as error:
     raise UsageError(
       f"path={path} cannot be read ({error.strerror}): give a file, or a "

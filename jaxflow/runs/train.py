@@ -21,6 +21,7 @@ from jaxflow.parallel import folders, memory, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.latent_notes import latent_notes
 from jaxflow.runs.messages import (
   first_line,
   last_line,
@@ -185,6 +186,9 @@ def _prepare(
     init_params = initial_parameters(run, template, others.get("init"))
   warm = _warm_start(plan, others)
   notes += [warm] if warm else []
+  for other in (plan.teacher, plan.init):
+    if other.workdir:
+      notes += latent_notes(other.workdir, plan.data)
   notes += schedule_note(plan, run.learning_rate)
   return _Prepared(
     run=run,

@@ -30,6 +30,7 @@ from jaxflow.data.images import square
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import SUMS
 from jaxflow.runs import decoding, inputs
+from jaxflow.runs.latent_notes import latent_notes
 
 WIDTHS = (32, 64)
 TENSORS = plain.tensors(WIDTHS)
@@ -582,6 +583,49 @@ def test_a_scale_that_the_path_does_not_have_is_refused(world, tmp_path):
     config.data.num_classes = 0
     plan = make_plan(config)
     inputs.check_scale(plan.model, plan.data)
+
+
+def test_latents_may_be_multiplied_as_published(world):
+  arguments = command(world, "times", scale=1, multiply=0.18215)
+  result = tiny.run(*arguments)
+  assert result.code == 0, result.err
+  times, normalised = (load(world / name) for name in ("times", "out"))
+  index = np.arange(5)
+  mean, _ = expected("train")
+  np.testing.assert_allclose(
+    times.take(index)["data"], 0.18215 * mean[index], rtol=1e-4, atol=1e-5
+  )
+  samples = times.space.normalise(mean)
+  np.testing.assert_allclose(times.space.restore(samples), mean, atol=1e-5)
+  assert not np.allclose(
+    times.take(index)["data"], normalised.take(index)["data"], atol=1e-2
+  )
+  refused(*command(world, "no", multiply=0.18215), words=["with scale=0.5"])
+  refused(*command(world, "no", multiply=-1), words=["--multiply=-1"])
+
+
+def test_an_import_says_which_latents_it_knows(world, tmp_path):
+  """The record of an import beside a folder that is normalised otherwise."""
+  (tmp_path / "import.json").write_text(
+    json.dumps({"latents": {"mean": [0] * 4, "std": [1 / 0.18215] * 4}})
+  )
+
+  def said(name, folder=tmp_path):
+    plan = default_config("flow_matching", data="latents", model="mlp")
+    plan.data.data_dir = str(world / name)
+    return latent_notes(folder, data_plan(plan))
+
+  (line,) = said("out")
+  assert line.startswith(f"{tmp_path}: its network was trained on latents of")
+  assert "deviation (5.49, 5.49, 5.49, 5.49)" in line
+  assert "--multiply=0.18215 (data.data_dir=" in line
+  assert said("times") == said("absent") == said("out", world) == []
+  statistics = json.loads((world / "out/latents.json").read_text())
+  known = statistics["statistics"]
+  known["std"] = [2 * x for x in known["std"]]  # Of the scale 0.5.
+  (tmp_path / "import.json").write_text(json.dumps({"latents": known}))
+  assert said("out") == []
+  assert "no --multiply" in said("times")[0]
 
 
 def test_evaluation_compares_latents(trained):

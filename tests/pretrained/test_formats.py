@@ -35,13 +35,14 @@ def saved(tmp_path, made, name="net.npz"):
   return path
 
 
-def network_of(imported):
+def network_of(imported, params=None):
   """The network that an import names, with its parameters."""
   options = dict(imported.sections["model"])
   network = getattr(models, options.pop("name"))(
     **options, data_shape=imported.shape, num_classes=imported.num_classes
   )
-  return lambda *args: network.apply(imported.params, *args)
+  params = imported.params if params is None else params
+  return lambda *args: network.apply(params, *args)
 
 
 @pytest.mark.parametrize("patch", [2, 4, 8])

@@ -28,7 +28,7 @@ _DAMAGE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
 # Fields whose names are flags of `jaxflow encode`, in the order of a command.
 _FLAGS = (
   *("data", "raw_dir", "data_dir", "dir", "autoencoder", "size", "dtype"),
-  *("scale", "flip", "shard_size"),
+  *("scale", "multiply", "flip", "shard_size"),
 )
 # Places do not decide the latents, and the statistics are added last.
 _PLACES = ("raw_dir", "data_dir", "dir", "autoencoder", "statistics")
@@ -45,6 +45,7 @@ _HOLDS = {
   "flip": bool,
   "dtype": Annotated[str, _TYPES],
   "scale": Positive,
+  "multiply": (Positive, type(None)),
   "statistics": ({"mean": [Finite], "std": [Positive]}, type(None)),
 }
 
@@ -60,7 +61,7 @@ class LatentFolder(ShardFolder):
       (hash of its weights); `shape` of a latent, `num_classes`, `counts` by
       split, `dtype`, `shard_size`; `scale` of the normalised latents,
       `statistics` (`mean` and `std` of every channel) or None while shards are
-      missing.
+      missing; mean 0 and deviation `1 / multiply` where `multiply` is given.
   """
 
   FILE: ClassVar[str] = "latents.json"
@@ -151,6 +152,8 @@ class LatentFolder(ShardFolder):
     """
     self.check_unchanged(self.files("train").names)
     mean, std = self._channel_statistics()
+    if (factor := self.description.get("multiply")) is not None:
+      mean, std = np.zeros_like(mean), np.full_like(std, 1 / factor)
     if not (std > 0).all():
       raise RunError(
         f"{self.folder}: channel {int(np.argmin(std))} of the latents is "

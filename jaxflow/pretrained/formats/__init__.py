@@ -15,7 +15,19 @@ from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.pretrained.torch_files import Tensors
 from jaxflow.types import LossOutput, PyTree
 
-FORMATS = ("diffusers", "dit", "edm", "edm2", "sit")
+FORMATS = ("diffusers", "dit", "edm", "edm2", "meanflow", "sit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+  """A normalisation of latents, by channel: (latent - mean) / std."""
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+# Latents of Stable Diffusion's autoencoder times 0.18215.
+TIMES_CONSTANT = Latents((0.0,) * 4, (1 / 0.18215,) * 4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,7 @@ class Imported:
     params: The parameters, a tree of NumPy arrays of the network's shapes.
     averages: Averages of the parameters by name; where "sampling" is absent,
       `params` stands for it.
+    latents: The latents that are its samples; None where they are none.
     notes: Lines for the user: what was read, assumed or left out.
   """
 
@@ -43,6 +56,7 @@ class Imported:
   num_classes: int
   params: PyTree
   averages: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
+  latents: Latents | None = None
   notes: Sequence[str] = ()
 
 
@@ -54,7 +68,8 @@ class Format:
     summary: What it is, in one line.
     read: `read(path) -> Imported`; raises UsageError, with `path=...` first,
       where the file is not of this format. A keyword argument of it is an
-      option of `jaxflow import` that not every format has: `null_label`.
+      option of `jaxflow import` that not every format has: `null_label`,
+      `side`.
     write: `write(model, params) -> tensors` by their published names; `model`
       has the options of the network and its `data_shape` and `num_classes`.
       Raises UsageError where the format has no place for a parameter. None

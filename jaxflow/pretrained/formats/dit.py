@@ -25,7 +25,12 @@ from jaxflow.errors import UsageError
 from jaxflow.models import SIZES, dit, unstack_blocks
 from jaxflow.models.embeddings import position_table
 from jaxflow.pretrained import tensor_files
-from jaxflow.pretrained.formats import Format, Imported, layouts
+from jaxflow.pretrained.formats import (
+  TIMES_CONSTANT,
+  Format,
+  Imported,
+  layouts,
+)
 from jaxflow.pretrained.torch_files import Tensors
 from jaxflow.types import PyTree
 
@@ -88,6 +93,7 @@ def read(
     num_classes=num_classes,
     params=made.pop(""),
     averages=made,
+    latents=TIMES_CONSTANT if shape[-1] == 4 else None,
     notes=notes,
   )
 
@@ -147,7 +153,7 @@ def _structure(
   model = {
     "width": width,
     "depth": depth,
-    "num_heads": _num_heads(width, depth, where),
+    "num_heads": num_heads(width, depth, where),
     "patch_size": patch,
     "second_time": False,
     "learned_variance": outputs == each[1],
@@ -155,8 +161,11 @@ def _structure(
   return model, (side * patch, side * patch, channels), rows - 1
 
 
-def _num_heads(width: int, depth: int, where: str) -> int:
-  """Return the number of heads of a published size; others have 64 features."""
+def num_heads(width: int, depth: int, where: str) -> int:
+  """Return the number of heads of a published size; others have 64 features.
+
+  Raises UsageError, `where` first, if 64 does not divide the width.
+  """
   for size in SIZES.values():
     if (size["width"], size["depth"]) == (width, depth):
       return size["num_heads"]

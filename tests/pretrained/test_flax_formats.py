@@ -1,0 +1,180 @@
+"""Networks that were published in JAX, read and written."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import serialization, traverse_util
+from published_flax import MeanFlow
+from test_formats import network_of
+
+import jaxflow
+from jaxflow import models
+from jaxflow.errors import UsageError
+from jaxflow.pretrained import formats
+
+SMALL = {"width": 128, "depth": 2, "patch": 2, "channels": 4, "classes": 5}
+
+
+def tree_of(arrays):
+  return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def state_of(arrays, factor=0.5):
+  """A Flax train state: `params` are `factor` times the average."""
+  trained = {name: factor * x for name, x in arrays.items()}
+  return {
+    "step": 3,
+    "params": tree_of(trained),
+    "ema_params": tree_of(arrays),
+    "opt_state": {"0": {"mu": tree_of(trained)}},
+  }
+
+
+def as_msgpack(folder, state):
+  """As `flax.training.checkpoints` writes a file."""
+  for step in (1, 20):
+    made = state if step == 20 else {"step": step}
+    data = serialization.msgpack_serialize(made)
+    (folder / f"checkpoint_{step}").write_bytes(data)
+  return folder
+
+
+def as_orbax(folder, state):
+  """As `flax.training.checkpoints` writes a folder of Orbax."""
+  state = {**state, "opt_state": [state["opt_state"]["0"], None]}
+  place = folder / "checkpoint_20"
+  ocp.PyTreeCheckpointer().save(place, state)
+  return folder
+
+
+def images(batch=3, side=8, channels=4):
+  rng = np.random.default_rng(1)
+  return rng.normal(size=(batch, side, side, channels)).astype(np.float32)
+
+
+def close(found, expected):
+  error = np.abs(np.asarray(found) - expected).max()
+  return error < 1e-5 * np.abs(expected).max()
+
+
+TIMES = np.array([1.0, 0.7, 0.4]), np.array([0.0, 0.7, 0.1])
+LABELS = np.array([0, 4, 5])
+
+
+@pytest.mark.parametrize("save", [as_msgpack, as_orbax])
+@pytest.mark.parametrize("patch", [2, 4])
+def test_mean_flow_is_the_published_network(tmp_path, patch, save):
+  arrays = MeanFlow.arrays(**{**SMALL, "patch": patch})
+  path = save(tmp_path, state_of(arrays))
+  imported = formats.format_of("meanflow").read(path, side=8)
+  x, (t, r) = images(), TIMES
+  given = [jnp.asarray(v, jnp.float32) for v in (x, t, r)]
+  for params, factor in (
+    (imported.averages["sampling"], 1),
+    (imported.params, 0.5),
+  ):
+    made = {name: factor * array for name, array in arrays.items()}
+    expected = MeanFlow.forward(made, x, t, r, LABELS, heads=2)
+    found = network_of(imported, params)(*given, jnp.asarray(LABELS))
+    assert close(found, expected)
+  assert imported.num_classes == 5
+  assert imported.latents == formats.TIMES_CONSTANT
+
+
+# Millions of parameters: the paper's table of ImageNet models.
+@pytest.mark.parametrize(
+  ("size", "patch", "count"),
+  [("B", 4, 131), ("B", 2, 131), ("M", 2, 308), ("L", 2, 459), ("XL", 2, 676)],
+)
+def test_counts_of_mean_flow_are_published(size, patch, count):
+  network = models.dit(
+    **models.SIZES[size],
+    data_shape=(32, 32, 4),
+    patch_size=patch,
+    num_classes=1000,
+    scan_layers=True,
+  )
+  assert abs(parameters(network) / 1e6 - count) < 1
+
+
+def parameters(network):
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+
+def described(imported):
+  return {
+    **imported.sections["model"],
+    "data_shape": imported.shape,
+    "num_classes": imported.num_classes,
+  }
+
+
+def test_mean_flow_is_written_as_it_was_read(tmp_path):
+  arrays = MeanFlow.arrays(**SMALL)
+  form = formats.format_of("meanflow")
+  imported = form.read(as_msgpack(tmp_path, state_of(arrays, 1.0)), side=8)
+  written = form.write(described(imported), imported.params)
+  assert written.keys() == arrays.keys()
+  assert all(np.array_equal(written[k], arrays[k]) for k in arrays)
+  np.savez(tmp_path / "net.npz", **written)
+  again = form.read(tmp_path / "net.npz", side=8)
+  assert jax.tree.all(
+    jax.tree.map(np.array_equal, again.params, imported.params)
+  )
+
+
+def test_a_mean_flow_samples_with_its_own_times(tmp_path):
+  """One call: x = z - u(z, 1, 0), of the average."""
+  arrays = MeanFlow.arrays(**SMALL)
+  path = as_msgpack(tmp_path, state_of(arrays))
+  said = []
+  run = jaxflow.import_run(
+    "meanflow", path, tmp_path / "run", side=8, log=said.append
+  )
+  record = json.loads((tmp_path / "run/import.json").read_text())
+  assert any(record["sha256"] in line for line in said)
+  noise = images()
+  time, label = jnp.ones(3), jnp.asarray(LABELS)
+  expected = noise - MeanFlow.forward(
+    arrays, noise, np.ones(3), np.zeros(3), LABELS, heads=2
+  )
+  flow_map = run.flow_map()
+  assert close(flow_map(jnp.asarray(noise), time, 0 * time, label), expected)
+  assert run.sample(3, labels=[0, 4, 1]).shape == (3, 8, 8, 4)
+
+
+def test_what_differs_is_said_in_one_line(tmp_path):
+  arrays = MeanFlow.arrays(**SMALL)
+  arrays["net/blocks/layers_1/attn/q_norm/kernel"] = np.ones(64, np.float32)
+  del arrays["net/blocks/layers_0/mlp/fc1/_flax_linear/bias"]
+  path = as_msgpack(tmp_path, state_of(arrays))
+  read = formats.format_of("meanflow").read
+  with pytest.raises(UsageError) as caught:
+    read(path)
+  assert str(caught.value) == (
+    f"path={path} holds another network: it lacks blocks/layers_0/mlp/fc1/"
+    "_flax_linear/bias; it also has blocks/layers_1/attn/q_norm/kernel; give "
+    "the format that it has"
+  )
+  np.savez(tmp_path / "other.npz", weight=np.ones(3))
+  with pytest.raises(
+    UsageError, match=r"other.npz: it has no array net/x_embedder/proj/kernel"
+  ):
+    read(tmp_path / "other.npz")
+  (tmp_path / "damaged").write_bytes(b"\x81\xa1")
+  (tmp_path / "list").write_bytes(serialization.msgpack_serialize([1]))
+  (tmp_path / "empty").mkdir()
+  for name, told in (
+    ("damaged", "cannot be read as arrays"),
+    ("list", "holds no tree of arrays"),
+    ("empty", "the folder holds no checkpoint"),
+    ("absent", "cannot be read as arrays"),
+  ):
+    with pytest.raises(UsageError, match=f"^path=.*{name}: .*{told}"):
+      read(tmp_path / name)
