@@ -37,9 +37,6 @@ Where this project differs from the authors:
   deviation (4.85503674, 5.31922414, 3.93725398, 3.9870003); `jaxflow encode`
   measures its own. flow_matching (SiT), mean_flow and shortcut were published
   on latents times 0.18215, of about the same deviation, 0.72 to 0.97.
-- improved_mean_flow has the transformer of the others, with two heads, for
-  in-context tokens, rotary positions and SwiGLU.
-
 Scanned and recomputed blocks (`model.scan_layers`, `model.remat`) give the same
 numbers in less memory. All compute in float32, as published;
 --config.model.dtype=bfloat16 does not. Latents are those of sd-vae-ft-mse or
@@ -50,11 +47,14 @@ from jaxflow.config import Config, default_config, update
 from jaxflow.config.registry import choose
 from jaxflow.models import SIZES
 
+# Hidden units are 8 / 3 of the width.
+_NARROW = {"width": 768, "num_heads": 12, "mlp_width": 2048}
+_WIDE = {"width": 1024, "num_heads": 16, "mlp_width": 2730}
 _IMPROVED_SIZES = {
-  "B": {"depth": 12, "width": 768, "num_heads": 12},
-  "M": {"depth": 24, "width": 768, "num_heads": 12},
-  "L": {"depth": 32, "width": 1024, "num_heads": 16},
-  "XL": {"depth": 48, "width": 1024, "num_heads": 16},
+  "B": {"depth": 12, **_NARROW},
+  "M": {"depth": 24, **_NARROW},
+  "L": {"depth": 32, **_WIDE},
+  "XL": {"depth": 48, **_WIDE},
 }
 _SIZES = {name: size for name, size in SIZES.items() if name != "tiny"}
 _PATCHES = (2, 4)
@@ -79,7 +79,18 @@ METHOD_FIELDS = {
     "ema": _EMA,
   },
   "improved_mean_flow": {
-    "model": {"head_depth": 8},
+    # Conditions are tokens; the network sees t - s alone.
+    "model": {
+      "head_depth": 8,
+      "context": (8, 4, 2, 4),
+      "sees_time": False,
+      "positions": False,
+      "rotary": True,
+      "norm": "rms",
+      "qk_norm": True,
+      "mlp": "swiglu",
+      "bias": False,
+    },
     "loss": {"label_dropout": 0.1, "omega_max": 8.0},
     # 10 of 640 epochs.
     "optimizer": {**_ADAMW, "b2": 0.95, "warmup_steps": 12_511},

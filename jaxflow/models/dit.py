@@ -6,14 +6,18 @@ second term, as in MeanFlow, is there for networks of two times only. Guidance
 may add three terms. Further heads, as in improved MeanFlow, leave the network
 before its last `head_depth` blocks and have blocks of their own.
 
+With `context` the conditions are tokens in front of those of the image, and
+blocks are gated by parameters: with RMS norms, SwiGLU, normalised queries and
+keys and rotary positions that is the transformer of improved MeanFlow.
+
 References:
   Peebles and Xie, 2022, arXiv:2212.09748: architecture, sizes, initialisation.
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
-  Geng et al., 2025, arXiv:2512.02012: heads and guidance as an input.
+  Geng et al., 2025, arXiv:2512.02012: heads, guidance as an input, context.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +25,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
+from jaxflow.models.context import Context
 from jaxflow.models.embeddings import (
   Embedding,
   GuidanceEmbedder,
@@ -32,8 +37,8 @@ from jaxflow.models.embeddings import (
 from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
-from jaxflow.models.transformer import Block, Blocks, Head, Output
-from jaxflow.options import Layers
+from jaxflow.models.transformer import Block, Blocks, Head, Output, Parts
+from jaxflow.options import Layers, Natural
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -54,27 +59,28 @@ class DiT(Output):
     self,
     *,
     data_shape: tuple[int, ...],
+    parts: Parts,
     patch_size: int,
-    width: int,
     depth: int,
-    num_heads: int,
     num_classes: int,
+    sees_time: bool,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
     head_depth: int,
+    further_depth: int,
     time_scale: float,
     time_shift: float,
     max_period: float,
+    positions: bool,
+    context: tuple[int, ...],
     own_embeddings: bool,
-    mlp_epsilon: float,
     learned_variance: bool,
-    dropout: float,
-    dtype: Any,
     scan_layers: bool,
     remat: bool,
     rngs: nnx.Rngs,
   ):
+    width, dtype = parts.width, parts.dtype
     self.data_shape = data_shape
     self.patch_size = patch_size
     self.grid = (data_shape[0] // patch_size, data_shape[1] // patch_size)
@@ -82,6 +88,7 @@ class DiT(Output):
     self.dtype = dtype
     self.heads = heads
     self.trunk: int = depth - head_depth
+    self.positions = positions
     self.own_embeddings = own_embeddings
     self.output_channels: int = data_shape[2] * (1 + learned_variance)
     pixels = patch_size**2 * data_shape[2]
@@ -90,14 +97,19 @@ class DiT(Output):
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
     )
     waves = {"scale": time_scale, "max_period": max_period}
-    times = {**waves, "rngs": rngs}
+    times = {**waves, "scaled": bool(context), "rngs": rngs}
     if not own_embeddings:
-      self.time: TimeEmbedder = TimeEmbedder(width, shift=time_shift, **times)
+      self.time: TimeEmbedder | None = (
+        TimeEmbedder(width, shift=time_shift, **times) if sees_time else None
+      )
       self.interval: TimeEmbedder | None = (
         TimeEmbedder(width, **times) if second_time else None
       )
+      std = width**-0.5 if context else 0.02
       self.label = (
-        LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+        LabelEmbedder(num_classes, width, std=std, rngs=rngs)
+        if num_classes
+        else None
       )
     make_embedding = functools.partial(
       Embedding,
@@ -111,12 +123,8 @@ class DiT(Output):
     make_blocks = functools.partial(
       Blocks,
       lambda rngs: Block(
-        width,
-        num_heads,
-        dropout=dropout,
-        dtype=dtype,
+        parts,
         rngs=rngs,
-        mlp_epsilon=mlp_epsilon,
         make_embedding=(
           (lambda rngs: make_embedding(rngs=rngs)) if own_embeddings else None
         ),
@@ -126,20 +134,21 @@ class DiT(Output):
     )
     self.blocks = make_blocks(depth, rngs=rngs)
     pixels = patch_size**2 * self.output_channels
-    super().__init__(width, pixels, rngs=rngs)
+    super().__init__(parts, pixels, rngs=rngs)
     if not own_embeddings:
       self.guidance = (
         GuidanceEmbedder(width, **times) if guidance_inputs else None
       )
     for i in range(1, heads):
-      blocks = make_blocks(head_depth, rngs=rngs) if head_depth else None
-      setattr(self, f"head_{i}", Head(blocks, width, pixels, rngs=rngs))
+      blocks = make_blocks(further_depth, rngs=rngs) if further_depth else None
+      setattr(self, f"head_{i}", Head(blocks, parts, pixels, rngs=rngs))
+    self.context = Context(context, width, self, rngs=rngs) if context else None
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
     """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x, (c, last) = self._tokens(xt), self._conditions(t, s, cond)
+    x, (c, last) = self._tokens(xt, t, s, cond), self._conditions(t, s, cond)
     if self.heads == 1:
       return self._image(self.project(self.blocks(x, c, key), last))
     x = self.blocks(x, c, key, slice(self.trunk))
@@ -154,24 +163,38 @@ class DiT(Output):
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
     """Return the tokens [B, rows, columns, width] after every block."""
-    x, (c, _) = self._tokens(xt), self._conditions(t, s, cond)
+    x, (c, _) = self._tokens(xt, t, s, cond), self._conditions(t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
       x = self.blocks(x, c, None, slice(i, i + 1))
-      layers.append(x.reshape(-1, *self.grid, self.width))
+      patches = self._patches(x)
+      layers.append(patches.reshape(-1, *self.grid, self.width))
     return tuple(layers)
 
-  def _tokens(self, xt: Array) -> Array:
+  def _tokens(self, xt: Array, t: Array, s: Array, cond: PyTree) -> Array:
     checks.shape(xt, self.data_shape)
-    positions = jnp.asarray(position_table(*self.grid, self.width), self.dtype)
-    return self.patch(patchify(xt, self.patch_size)) + positions[None]
+    x = self.patch(patchify(xt, self.patch_size))
+    if self.positions:
+      positions = position_table(*self.grid, self.width)
+      x = x + jnp.asarray(positions, self.dtype)[None]
+    if self.context is None:
+      return x
+    context = self.context(self, t, s, cond, self.dtype)
+    return jnp.concatenate([context, x], axis=1)
+
+  def _patches(self, tokens: Array) -> Array:
+    """Return the tokens of the image, without those of the condition."""
+    return tokens[:, -self.grid[0] * self.grid[1] :]
 
   def _image(self, tokens: Array) -> Array:
+    tokens = self._patches(tokens)
     shape = (*self.data_shape[:2], self.output_channels)
     return unpatchify(tokens, self.patch_size, shape)[..., : self.data_shape[2]]
 
   def _conditions(self, t: Array, s: Array, cond: PyTree) -> tuple[Any, Array]:
     """Return the condition of the blocks, and that of the output."""
+    if self.context is not None:
+      return None, t
     if self.own_embeddings:
       inputs = t, s, cond
       return inputs, condition(self.blocks.first().embedding, *inputs)
@@ -191,11 +214,21 @@ def dit(
   guidance_inputs: bool = False,
   heads: Layers = 1,
   head_depth: int = 0,
+  further_depth: int = -1,
+  sees_time: bool = True,
   time_scale: float = 1.0,
   time_shift: float = 0.0,
   max_period: float = 1e4,
   own_embeddings: bool = False,
+  context: tuple[int, ...] = (),
+  positions: bool = True,
+  rotary: bool = False,
+  norm: Literal["layer", "rms"] = "layer",
+  qk_norm: bool = False,
+  mlp: Literal["gelu", "swiglu"] = "gelu",
+  mlp_width: Natural = 0,
   mlp_epsilon: float = 1e-6,
+  bias: bool = True,
   learned_variance: bool = False,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -219,14 +252,27 @@ def dit(
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
     heads: Number of predictions; more than one make a tuple.
-    head_depth: How many of the `depth` blocks each head has for itself.
+    head_depth: How many of the `depth` blocks the first head has for itself.
+    further_depth: How many blocks of their own the other heads have; -1: as
+      many.
+    sees_time: Whether the network sees t, and not t - s alone.
     time_scale: Factor on times before the sinusoids.
     time_shift: Added to t, behind that factor.
     max_period: The frequencies of the sinusoids go from 1 down towards
       1 / max_period.
     own_embeddings: Whether every block embeds times and labels by itself; the
       output then has the embedding of the first block. One head only.
+    context: Conditions are tokens in front of the image's: how many of them
+      belong to the label, to the guidance scale, to each end of its interval,
+      and to the times; (8, 4, 2, 4) is published. Empty: they modulate blocks.
+    positions: Whether tokens begin with the table of positions.
+    rotary: Whether queries and keys are turned by the positions of all tokens.
+    norm: "layer", without weights, or "rms", with weights.
+    qk_norm: Whether queries and keys have RMS norms.
+    mlp: "gelu", or "swiglu" with gated hidden units.
+    mlp_width: Hidden units of an MLP; 0: 4 a feature.
     mlp_epsilon: Added to the variance in the norm before each MLP.
+    bias: Whether attention and MLPs have biases.
     learned_variance: Whether the output has as many channels more, those of a
       learned variance, which the prediction leaves out.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
@@ -266,31 +312,58 @@ def dit(
       f"head_depth={head_depth}: give 0 to depth={depth} with two heads or "
       f"more, 0 with one; heads={heads}"
     )
-  if own_embeddings and heads > 1:
+  if own_embeddings and (heads > 1 or context or not sees_time):
     raise UsageError(
-      f"own_embeddings=True with heads={heads}: give one head, or False"
+      f"own_embeddings=True with heads={heads}, context={tuple(context)}, "
+      f"sees_time={sees_time}: give one head, no context and True, or False"
     )
-  compute = compute_dtype(dtype)
+  if len(context) not in (0, 4) or min(context, default=1) < 1:
+    raise UsageError(
+      f"context={tuple(context)}: give four numbers, each 1 or more, or none"
+    )
+  if rotary and width // num_heads % 2:
+    raise UsageError(
+      f"rotary=True: heads of {width // num_heads} features cannot be turned; "
+      "give an even number"
+    )
+  if not (sees_time or second_time or num_classes):
+    raise UsageError(
+      "sees_time=False: the network would see no condition; set it to True"
+    )
+  parts = Parts(
+    width=width,
+    num_heads=num_heads,
+    modulated=not context,
+    norm=norm,
+    mlp=mlp,
+    mlp_width=mlp_width,
+    mlp_epsilon=mlp_epsilon,
+    bias=bias,
+    qk_norm=qk_norm,
+    rotary=rotary,
+    dropout=dropout,
+    dtype=compute_dtype(dtype),
+  )
   return functional(
     lambda rngs: DiT(
       data_shape=tuple(data_shape),
+      parts=parts,
       patch_size=patch_size,
-      width=width,
       depth=depth,
-      num_heads=num_heads,
       num_classes=num_classes,
+      sees_time=sees_time,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,
       head_depth=head_depth,
+      further_depth=head_depth if further_depth < 0 else further_depth,
       time_scale=time_scale,
       time_shift=time_shift,
       max_period=max_period,
+      positions=positions,
+      context=tuple(context),
       own_embeddings=own_embeddings,
-      mlp_epsilon=mlp_epsilon,
       learned_variance=learned_variance,
-      dropout=dropout,
-      dtype=compute,
       scan_layers=scan_layers,
       remat=remat,
       rngs=rngs,

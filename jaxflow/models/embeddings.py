@@ -5,6 +5,7 @@ bfloat16 two times closer than 1/256 would be one time.
 """
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -62,12 +63,15 @@ class TimeEmbedder(nnx.Module):
     scale: float,
     shift: float = 0.0,
     max_period: float = 1e4,
+    scaled: bool = False,
     rngs: nnx.Rngs,
   ):
     self.waves = functools.partial(
       sinusoidal, scale=scale, shift=shift, max_period=max_period
     )
-    init = nnx.initializers.normal(0.02)
+    # In-context transformers start with outputs of unit scale.
+    unit = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
+    init = unit if scaled else nnx.initializers.normal(0.02)
     self.hidden: nnx.Linear = nnx.Linear(
       self.features, width, kernel_init=init, rngs=rngs
     )
@@ -84,18 +88,21 @@ class TimeEmbedder(nnx.Module):
 class GuidanceEmbedder(nnx.Module):
   """Embeds the guidance in a condition as vectors [B, width], like times."""
 
-  def __init__(
-    self, width: int, *, scale: float, rngs: nnx.Rngs, max_period: float = 1e4
-  ):
-    options = {"scale": scale, "max_period": max_period, "rngs": rngs}
+  def __init__(self, width: int, *, rngs: nnx.Rngs, **waves: Any):
+    options = {**waves, "rngs": rngs}
     self.scale: TimeEmbedder = TimeEmbedder(width, **options)
     self.start: TimeEmbedder = TimeEmbedder(width, **options)
     self.end: TimeEmbedder = TimeEmbedder(width, **options)
 
   def __call__(self, cond: PyTree) -> Array:
     """Return the embedding [B, width] of `guidance_of(cond)`, float32."""
+    scale, start, end = self.parts(cond)
+    return scale + start + end
+
+  def parts(self, cond: PyTree) -> tuple[Array, Array, Array]:
+    """Return the embeddings [B, width] of the scale and of both ends."""
     scale, start, end = guidance_of(cond)
-    return self.scale(scale) + self.start(start) + self.end(end)
+    return self.scale(scale), self.start(start), self.end(end)
 
 
 def guidance_of(cond: PyTree) -> tuple[Array, Array, Array]:
@@ -190,18 +197,22 @@ class Embedding(nnx.Module):
 def condition(module: Any, t: Array, s: Array, cond: PyTree) -> Array:
   """Return the sum [B, width] of a module's embeddings, float32.
 
-  They are `time`, and `interval`, `label` and `guidance` where these are not
-  None.
+  They are `time`, `interval`, `label` and `guidance`, where these are not None.
   """
-  t = t.astype(jnp.float32)
-  c = module.time(t)
-  if module.interval is not None:
-    c = c + module.interval(t - s.astype(jnp.float32))
+  parts = [embedded_times(module, t, s)]
   if module.label is not None:
-    c = c + module.label(cond, t.shape[0])
+    parts.append(module.label(cond, t.shape[0]))
   if module.guidance is not None:
-    c = c + module.guidance(cond)
-  return c
+    parts.append(module.guidance(cond))
+  return functools.reduce(operator.add, [x for x in parts if x is not None])
+
+
+def embedded_times(module: Any, t: Array, s: Array) -> Any:
+  """Return the sum [B, width] of `time` and `interval`, None without both."""
+  t, s = t.astype(jnp.float32), s.astype(jnp.float32)
+  parts = [module.time(t)] if module.time is not None else []
+  parts += [module.interval(t - s)] if module.interval is not None else []
+  return functools.reduce(operator.add, parts) if parts else None
 
 
 def position_table(height: int, width: int, features: int) -> np.ndarray:

@@ -65,6 +65,13 @@ def layer_norm(
   )
 
 
+def rms_norm(
+  width: int, dtype: Any, rngs: nnx.Rngs, *, epsilon: float = 1e-6
+) -> nnx.RMSNorm:
+  """Make an RMS norm with weights; its statistics are float32."""
+  return nnx.RMSNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+
+
 def group_norm(
   width: int,
   groups: int,

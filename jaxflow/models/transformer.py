@@ -1,33 +1,72 @@
-"""Transformer blocks with adaptive layer normalisation, stacks of them, heads.
+"""Transformer blocks, modulated or gated, stacks of them, heads.
 
 A block computes, with (shift, scale, gate) x 2 = Linear(SiLU(c)),
 
   x <- x + gate_1 * Attention(LN(x) * (1 + scale_1) + shift_1)
   x <- x + gate_2 * MLP(LN(x) * (1 + scale_2) + shift_2)
 
-The linear map starts at zero, so every block starts as the identity.
+The linear map starts at zero, so every block starts as the identity. Blocks
+that see their condition as tokens have neither shift nor scale, and gates that
+are parameters. `Parts` says which norm, attention and MLP there are.
 
 References:
   Peebles and Xie, 2022, arXiv:2212.09748, section 3.2.
   Geng et al., 2025, arXiv:2512.02012: heads of several blocks each.
+  Su et al., 2021, arXiv:2104.09864: rotary positions.
+  Shazeer, 2020, arXiv:2002.05202: SwiGLU.
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from jaxflow.models.embeddings import Embedding, condition
-from jaxflow.models.layers import TokenLinear, by_rows, layer_norm
+from jaxflow.models.embeddings import Embedding, condition, frequencies
+from jaxflow.models.layers import TokenLinear, by_rows, layer_norm, rms_norm
 from jaxflow.models.network import abstract_module, init_parameters, rngs_of
 from jaxflow.types import Array, PyTree
 
-_linear = functools.partial(
-  TokenLinear, kernel_init=nnx.initializers.xavier_uniform()
-)
+# In-context transformers start with kernels of deviation 0.32 / sqrt(inputs).
+_SCALED = nnx.initializers.variance_scaling(0.32**2, "fan_in", "normal")
+_XAVIER = nnx.initializers.xavier_uniform()
+_ZEROS = nnx.initializers.zeros
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+  """Of what blocks and outputs are made."""
+
+  width: int
+  num_heads: int
+  modulated: bool = True  # Whether a condition shifts, scales and gates.
+  norm: Literal["layer", "rms"] = "layer"  # "rms" has weights.
+  mlp: Literal["gelu", "swiglu"] = "gelu"
+  mlp_width: int = 0  # Hidden units; 0: 4 a feature.
+  mlp_epsilon: float = 1e-6
+  bias: bool = True  # Of attention and MLP.
+  qk_norm: bool = False  # RMS norms of queries and keys.
+  rotary: bool = False  # Queries and keys turned by their positions.
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+
+  def linear(
+    self, before: int, after: int, rngs: nnx.Rngs, **options: Any
+  ) -> TokenLinear:
+    """Make a linear map of tokens inside of a block."""
+    init = _XAVIER if self.modulated else _SCALED
+    given = {"use_bias": self.bias, "dtype": self.dtype, **options}
+    return TokenLinear(before, after, kernel_init=init, rngs=rngs, **given)
+
+  def make_norm(
+    self, rngs: nnx.Rngs, *, dtype: Any = None, epsilon: float = 1e-6
+  ) -> Any:
+    """Make a norm of tokens; its statistics are float32."""
+    make = {"layer": layer_norm, "rms": rms_norm}[self.norm]
+    return make(self.width, dtype or self.dtype, rngs, epsilon=epsilon)
 
 
 class Modulation(nnx.Module):
@@ -35,9 +74,8 @@ class Modulation(nnx.Module):
 
   def __init__(self, width: int, parts: int, *, dtype: Any, rngs: nnx.Rngs):
     self.parts = parts
-    zeros = nnx.initializers.zeros
     self.linear: nnx.Linear = nnx.Linear(
-      width, parts * width, kernel_init=zeros, dtype=dtype, rngs=rngs
+      width, parts * width, kernel_init=_ZEROS, dtype=dtype, rngs=rngs
     )
 
   def __call__(self, c: Array) -> list[Array]:
@@ -54,10 +92,16 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
 class Attention(nnx.Module):
   """Multi-head self-attention over tokens [B, T, width]."""
 
-  def __init__(self, width: int, num_heads: int, *, dtype: Any, rngs: nnx.Rngs):
-    self.num_heads = num_heads
-    self.qkv: TokenLinear = _linear(width, 3 * width, dtype=dtype, rngs=rngs)
-    self.output: TokenLinear = _linear(width, width, dtype=dtype, rngs=rngs)
+  def __init__(self, parts: Parts, rngs: nnx.Rngs):
+    width, self.num_heads = parts.width, parts.num_heads
+    self.rotary = parts.rotary
+    self.qkv: TokenLinear = parts.linear(width, 3 * width, rngs)
+    self.output: TokenLinear = parts.linear(width, width, rngs)
+    norms = [
+      rms_norm(width // self.num_heads, parts.dtype, rngs)
+      for _ in range(2 * parts.qk_norm)
+    ]
+    self.query_norm, self.key_norm = norms or (None, None)
 
   def __call__(self, x: Array) -> Array:
     """Return the attended tokens [B, T, width]."""
@@ -65,15 +109,50 @@ class Attention(nnx.Module):
     # Heads come first, so that devices may share them out.
     heads = (batch, tokens, self.num_heads, 3, width // self.num_heads)
     qkv = self.qkv(x).reshape(heads)
+    q, k, v = (qkv[:, :, :, i] for i in range(3))
+    if self.query_norm is not None and self.key_norm is not None:
+      q, k = self.query_norm(q), self.key_norm(k)
+    if self.rotary:
+      q, k = rotate(q), rotate(k)
     # The fused kernels have no forward-mode derivative; XLA's attention has.
-    attended = jax.nn.dot_product_attention(
-      *(qkv[:, :, :, i] for i in range(3)), implementation="xla"
-    )
+    attended = jax.nn.dot_product_attention(q, k, v, implementation="xla")
     return self.output(attended.reshape(x.shape))
 
 
+def rotate(x: Array) -> Array:
+  """Turn the features of heads [B, T, heads, d] by their positions 0, 1, ....
+
+  Feature i and feature i + d / 2 turn together, by a rate of their own.
+  """
+  _, tokens, _, features = x.shape
+  angles = np.outer(np.arange(tokens), frequencies(features))
+  cos, sin = (
+    jnp.asarray(wave(angles)[None, :, None], jnp.float32)
+    for wave in (np.cos, np.sin)
+  )
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = (first * cos - second * sin, second * cos + first * sin)
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class Gates(nnx.Module):
+  """Gates that are parameters in place of a condition's shifts and scales."""
+
+  def __init__(self, width: int):
+    self.attention: nnx.Param[Any] = nnx.Param(jnp.zeros(width, jnp.float32))
+    self.mlp: nnx.Param[Any] = nnx.Param(jnp.zeros(width, jnp.float32))
+
+  def __call__(self, dtype: Any) -> list[Any]:
+    """Return shift, scale and gate of both branches, as `Modulation` does."""
+    gates = (
+      x[...][None, None].astype(dtype) for x in (self.attention, self.mlp)
+    )
+    zero = jnp.zeros((1, 1, 1), dtype)
+    return [part for gate in gates for part in (zero, zero, gate)]
+
+
 class Block(nnx.Module):
-  """Attention and an MLP of ratio 4, both shifted, scaled and gated.
+  """Attention and an MLP, both gated, and shifted and scaled by a condition.
 
   A block with an `embedding` of its own makes its condition of the network's
   inputs.
@@ -81,29 +160,27 @@ class Block(nnx.Module):
 
   def __init__(
     self,
-    width: int,
-    num_heads: int,
+    parts: Parts,
     *,
-    dropout: float,
-    dtype: Any,
     rngs: nnx.Rngs,
-    mlp_epsilon: float = 1e-6,
     make_embedding: Callable[[nnx.Rngs], Embedding] | None = None,
   ):
-    self.norm: nnx.LayerNorm = layer_norm(width, dtype, rngs)
-    self.mlp_norm: nnx.LayerNorm = layer_norm(
-      width, dtype, rngs, epsilon=mlp_epsilon
-    )
-    self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
-    self.attention: Attention = Attention(
-      width, num_heads, dtype=dtype, rngs=rngs
-    )
-    self.expand: TokenLinear = _linear(width, 4 * width, dtype=dtype, rngs=rngs)
-    self.contract: TokenLinear = _linear(
-      4 * width, width, dtype=dtype, rngs=rngs
-    )
-    self.dropout: nnx.Dropout = nnx.Dropout(dropout)
+    width, dtype = parts.width, parts.dtype
+    hidden = parts.mlp_width or 4 * width
+    self.norm = parts.make_norm(rngs)
+    self.mlp_norm = parts.make_norm(rngs, epsilon=parts.mlp_epsilon)
+    if parts.modulated:
+      self.modulation: Modulation = Modulation(width, 6, dtype=dtype, rngs=rngs)
+    else:
+      self.gates: Gates = Gates(width)
+    self.attention: Attention = Attention(parts, rngs)
+    self.expand: TokenLinear = parts.linear(width, hidden, rngs)
+    self.contract: TokenLinear = parts.linear(hidden, width, rngs)
+    self.dropout: nnx.Dropout = nnx.Dropout(parts.dropout)
     self.embedding = make_embedding and make_embedding(rngs)
+    self.modulated = parts.modulated
+    swish = parts.mlp == "swiglu"
+    self.swish = parts.linear(width, hidden, rngs) if swish else None
 
   def __call__(self, x: Array, c: PyTree, key: Array | None) -> Array:
     """Return tokens [B, T, width] after the block, of a condition [B, width].
@@ -114,12 +191,19 @@ class Block(nnx.Module):
     keys = [None] * 3 if key is None else jax.random.split(key, 3)
     if self.embedding is not None:
       c = condition(self.embedding, *c)
-    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(c)
+    made = self.modulation(c) if self.modulated else self.gates(x.dtype)
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = made
     h = self.attention(modulate(self.norm(x), shift_1, scale_1))
     x = x + gate_1 * self._drop(h, keys[0])
-    h = self.expand(modulate(self.mlp_norm(x), shift_2, scale_2))
-    h = self._drop(jax.nn.gelu(h, approximate=True), keys[1])
-    return x + gate_2 * self._drop(self.contract(h), keys[2])
+    h = self._hidden(modulate(self.mlp_norm(x), shift_2, scale_2))
+    h = self.contract(self._drop(h, keys[1]))
+    return x + gate_2 * self._drop(h, keys[2])
+
+  def _hidden(self, x: Array) -> Array:
+    """Return the hidden units of the MLP."""
+    if self.swish is None:
+      return jax.nn.gelu(self.expand(x), approximate=True)
+    return jax.nn.silu(self.swish(x)) * self.expand(x)
 
   def _drop(self, x: Array, key: Array | None) -> Array:
     return self.dropout(x, deterministic=key is None, rngs=key)
@@ -219,29 +303,32 @@ def unstack_blocks(blocks: dict[str, Any]) -> dict[str, Any]:
 class Output(nnx.Module):
   """Tokens to pixels: a norm, its modulation, a layer that starts at zero."""
 
-  def __init__(self, width: int, pixels: int, *, rngs: nnx.Rngs):
-    self.norm: nnx.LayerNorm = layer_norm(width, jnp.float32, rngs)
-    self.modulation: Modulation = Modulation(
-      width, 2, dtype=jnp.float32, rngs=rngs
-    )
-    zeros = nnx.initializers.zeros
+  def __init__(self, parts: Parts, pixels: int, *, rngs: nnx.Rngs):
+    self.norm = parts.make_norm(rngs, dtype=jnp.float32)
+    self.modulated = parts.modulated
+    if parts.modulated:
+      self.modulation: Modulation = Modulation(
+        parts.width, 2, dtype=jnp.float32, rngs=rngs
+      )
     self.output: TokenLinear = TokenLinear(
-      width, pixels, kernel_init=zeros, rngs=rngs
+      parts.width, pixels, kernel_init=_ZEROS, rngs=rngs
     )
 
   def project(self, x: Array, c: Array) -> Array:
     """Return the patches [B, T, pixels] of tokens [B, T, width], float32."""
-    shift, scale = self.modulation(c)
-    return self.output(modulate(self.norm(x), shift, scale))
+    h = self.norm(x)
+    if self.modulated:
+      h = modulate(h, *self.modulation(c))
+    return self.output(h)
 
 
 class Head(Output):
   """An output behind blocks of its own, or none."""
 
   def __init__(
-    self, blocks: Blocks | None, width: int, pixels: int, *, rngs: nnx.Rngs
+    self, blocks: Blocks | None, parts: Parts, pixels: int, *, rngs: nnx.Rngs
   ):
-    super().__init__(width, pixels, rngs=rngs)
+    super().__init__(parts, pixels, rngs=rngs)
     self.blocks = blocks
 
   def __call__(self, x: Array, c: Array, key: Array | None) -> Array:

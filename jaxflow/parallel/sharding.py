@@ -34,8 +34,8 @@ ROWS = ("data", "fsdp")
 # the second by its inputs: heads and hidden units stay on their device, and one
 # sum a pair is all that moves.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-  (r"blocks/.*(qkv|expand)/kernel$", ("fsdp", "tensor")),
-  (r"blocks/.*(qkv|expand)/bias$", ("tensor",)),
+  (r"blocks/.*(qkv|expand|swish)/kernel$", ("fsdp", "tensor")),
+  (r"blocks/.*(qkv|expand|swish)/bias$", ("tensor",)),
   (r"blocks/.*(attention/output|contract)/kernel$", ("tensor", "fsdp")),
 )
 

@@ -154,3 +154,132 @@ class MeanFlow:
     shift, scale = modulated("final_layer", c, 2)
     h = linear("final_layer/linear", layer_norm(h) * (1 + scale) + shift)
     return images(h, side, channels)
+
+
+class ImprovedMeanFlow:
+  """Geng et al. 2025: conditions as tokens, no modulation."""
+
+  TOKENS = (
+    ("class", "class", 3),
+    ("omega", "omega", 2),
+    ("t_min", "cfg_t_start", 1),
+    ("t_max", "cfg_t_end", 1),
+    ("time", "h", 2),
+  )
+  DENSE = "_flax_linear"
+
+  @classmethod
+  def arrays(cls, *, width, shared, first, second, patch, channels, classes):
+    made = Arrays(0)
+    made.linear("net/x_embedder/proj", patch, patch, channels, width)
+    for tokens, name, count in cls.TOKENS:
+      made.vector(f"net/{tokens}_tokens", count, width)
+      for layer, before in ((0, 256), (2, width)):
+        if name != "class":
+          module = f"net/{name}_embedder/mlp/layers_{layer}/{cls.DENSE}"
+          made.linear(module, before, width)
+    made.vector(
+      "net/y_embedder/embedding_table/_flax_embedding/embedding",
+      *(classes + 1, width),
+    )
+    hidden = int(8 / 3 * width)
+    for kind, count in (
+      ("shared_blocks", shared),
+      ("u_heads", first),
+      ("v_heads", second),
+    ):
+      for i in range(count):
+        block = f"net/{kind}_{i}"
+        for x in ("q_proj", "k_proj", "v_proj", "out_proj"):
+          made.linear(f"{block}/attn/{x}/{cls.DENSE}", width, width, bias=False)
+        for x, *shape in (
+          ("w1", width, hidden),
+          ("w3", width, hidden),
+          ("w2", hidden, width),
+        ):
+          made.linear(f"{block}/mlp/{x}/{cls.DENSE}", *shape, bias=False)
+        for x in "qk":
+          made.vector(f"{block}/attn/{x}_norm/kernel", 64, mean=1, std=0.3)
+        for x in (1, 2):
+          made.vector(f"{block}/norm{x}/kernel", width, mean=1, std=0.3)
+        for x in ("attn_scale", "mlp_scale"):
+          made.vector(f"{block}/{x}", width)
+    for x in "uv":
+      made.vector(f"net/{x}_final_layer/norm/kernel", width, mean=1, std=0.3)
+      made.linear(
+        f"net/{x}_final_layer/linear/{cls.DENSE}", width, patch**2 * channels
+      )
+    return made.made
+
+  @classmethod
+  def forward(cls, arrays, x, t, r, label, guidance, heads):
+    """Both predictions [B, H, W, C]; `guidance` is scale, start and end."""
+    p = {
+      n.removeprefix("net/"): a.astype(np.float64) for n, a in arrays.items()
+    }
+
+    def linear(name, x):
+      bias = p.get(f"{name}/{cls.DENSE}/bias", 0)
+      return x @ p[f"{name}/{cls.DENSE}/kernel"] + bias
+
+    def embedded(name, t):
+      hidden = silu(linear(f"{name}_embedder/mlp/layers_0", waves(t)))
+      return linear(f"{name}_embedder/mlp/layers_2", hidden)
+
+    kernel = p["x_embedder/proj/kernel"]
+    side, _, channels, width = kernel.shape
+    h = np.einsum("btijc,ijcd->btd", patches(x, side), kernel)
+    h = h + p["x_embedder/proj/bias"]
+    table = p["y_embedder/embedding_table/_flax_embedding/embedding"]
+    scale, start, end = guidance
+    seen = (
+      table[label],
+      embedded("omega", 1 - 1 / scale),
+      embedded("cfg_t_start", start),
+      embedded("cfg_t_end", end),
+      embedded("h", t - r),
+    )
+    sequence = [
+      p[f"{tokens}_tokens"] + vector[:, None]
+      for (tokens, _, _), vector in zip(cls.TOKENS, seen, strict=True)
+    ]
+    count = h.shape[1]
+    h = np.concatenate([*sequence, h], axis=1)
+
+    def turned(x):
+      """Complex numbers of neighbouring features, times exp(i angle)."""
+      tokens, d = x.shape[1], x.shape[3]
+      rate = 10000 ** (-2 * np.arange(d // 2) / d)
+      turn = np.exp(1j * np.outer(np.arange(tokens), rate))
+      z = (x[..., ::2] + 1j * x[..., 1::2]) * turn[:, None]
+      return np.stack([z.real, z.imag], axis=-1).reshape(x.shape)
+
+    def block(name, h):
+      y = rms_norm(h, p[f"{name}/norm1/kernel"])
+      q, k, v = (
+        linear(f"{name}/attn/{c}_proj", y).reshape(
+          *y.shape[:2], heads, width // heads
+        )
+        for c in "qkv"
+      )
+      q, k = (
+        turned(rms_norm(z, p[f"{name}/attn/{c}_norm/kernel"]))
+        for c, z in (("q", q), ("k", k))
+      )
+      y = linear(f"{name}/attn/out_proj", attention(q, k, v))
+      h = h + y * p[f"{name}/attn_scale"]
+      y = rms_norm(h, p[f"{name}/norm2/kernel"])
+      y = silu(linear(f"{name}/mlp/w1", y)) * linear(f"{name}/mlp/w3", y)
+      return h + linear(f"{name}/mlp/w2", y) * p[f"{name}/mlp_scale"]
+
+    def blocks(kind, h):
+      for i in range(len({n.split("/")[0] for n in p if n.startswith(kind)})):
+        h = block(f"{kind}_{i}", h)
+      return h
+
+    def output(x, h):
+      h = rms_norm(h[:, -count:], p[f"{x}_final_layer/norm/kernel"])
+      return images(linear(f"{x}_final_layer/linear", h), side, channels)
+
+    h = blocks("shared_blocks", h)
+    return output("u", blocks("u_heads", h)), output("v", blocks("v_heads", h))

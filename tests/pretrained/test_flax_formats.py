@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import serialization, traverse_util
-from published_flax import MeanFlow
+from published_flax import ImprovedMeanFlow, MeanFlow
 from test_formats import network_of
 
 import jaxflow
@@ -80,7 +80,7 @@ def test_mean_flow_is_the_published_network(tmp_path, patch, save):
   ):
     made = {name: factor * array for name, array in arrays.items()}
     expected = MeanFlow.forward(made, x, t, r, LABELS, heads=2)
-    found = network_of(imported, params)(*given, jnp.asarray(LABELS))
+    found = jax.jit(network_of(imported, params))(*given, jnp.asarray(LABELS))
     assert close(found, expected)
   assert imported.num_classes == 5
   assert imported.latents == formats.TIMES_CONSTANT
@@ -144,7 +144,7 @@ def test_a_mean_flow_samples_with_its_own_times(tmp_path):
   expected = noise - MeanFlow.forward(
     arrays, noise, np.ones(3), np.zeros(3), LABELS, heads=2
   )
-  flow_map = run.flow_map()
+  flow_map = jax.jit(run.flow_map())
   assert close(flow_map(jnp.asarray(noise), time, 0 * time, label), expected)
   assert run.sample(3, labels=[0, 4, 1]).shape == (3, 8, 8, 4)
 
@@ -178,3 +178,90 @@ def test_what_differs_is_said_in_one_line(tmp_path):
   ):
     with pytest.raises(UsageError, match=f"^path=.*{name}: .*{told}"):
       read(tmp_path / name)
+
+
+CONTEXT = {
+  **{"width": 128, "shared": 1, "first": 2, "patch": 2},
+  **{"channels": 4, "classes": 5},
+}
+GUIDANCE = np.array([[7.5, 1.0, 3.0], [0.4, 0.0, 0.1], [0.6, 1.0, 0.9]])
+
+
+@pytest.mark.parametrize("second", [2, 0])
+def test_improved_mean_flow_is_the_published_network(tmp_path, second):
+  """Of training, and as released for inference, without the second's blocks."""
+  arrays = ImprovedMeanFlow.arrays(**CONTEXT, second=second)
+  path = as_orbax(tmp_path, state_of(arrays))
+  imported = formats.format_of("imf").read(path, side=8)
+  x, (t, r) = images(), TIMES
+  expected = ImprovedMeanFlow.forward(
+    arrays, x, t, r, LABELS, GUIDANCE, heads=2
+  )
+  cond = dict(zip(("omega", "t_start", "t_end"), GUIDANCE, strict=True))
+  found = jax.jit(network_of(imported, imported.averages["sampling"]))(
+    *(jnp.asarray(v, jnp.float32) for v in (x, t, r)),
+    {"label": jnp.asarray(LABELS)}
+    | {k: jnp.asarray(v, jnp.float32) for k, v in cond.items()},
+  )
+  assert all(close(*pair) for pair in zip(found, expected, strict=True))
+  assert not close(found[0], expected[1])
+  form = formats.format_of("imf")
+  written = form.write(described(imported), imported.averages["sampling"])
+  assert written.keys() == arrays.keys()
+  assert all(np.array_equal(written[k], arrays[k]) for k in arrays)
+
+
+# Parameters of the released files for inference, and millions in the paper.
+CONTEXT_COUNTS = {
+  "B": (12, 768, 88_948_256, 89),
+  "M": (24, 768, 173_921_312, 174),
+  "L": (32, 1024, 409_071_648, 409),
+  "XL": (48, 1024, 610_433_056, 610),
+}
+
+
+@pytest.mark.parametrize("size", CONTEXT_COUNTS)
+def test_counts_of_improved_mean_flow_are_published(size):
+  depth, width, exact, millions = CONTEXT_COUNTS[size]
+  network = models.dit(
+    data_shape=(32, 32, 4),
+    num_classes=1000,
+    depth=depth,
+    width=width,
+    num_heads=width // 64,
+    sees_time=False,
+    guidance_inputs=True,
+    heads=2,
+    head_depth=8,
+    further_depth=0,
+    context=(8, 4, 2, 4),
+    positions=False,
+    rotary=True,
+    norm="rms",
+    qk_norm=True,
+    mlp="swiglu",
+    mlp_width=int(8 / 3 * width),
+    bias=False,
+    scan_layers=True,
+  )
+  assert parameters(network) == exact
+  assert round(exact / 1e6) == millions
+
+
+def test_an_improved_mean_flow_samples_with_its_own_guidance(tmp_path):
+  arrays = ImprovedMeanFlow.arrays(**CONTEXT, second=0)
+  path = as_msgpack(tmp_path, state_of(arrays))
+  run = jaxflow.import_run(
+    "imf", path, tmp_path / "run", side=8, log=lambda line: None
+  )
+  noise, one = images(), np.ones(3)
+  flow_map = jax.jit(run.flow_map())
+  found = flow_map(
+    jnp.asarray(noise), jnp.ones(3), jnp.zeros(3), jnp.asarray(LABELS)
+  )
+  guidance = np.array([one, 0 * one, one])
+  velocity, _ = ImprovedMeanFlow.forward(
+    arrays, noise, one, 0 * one, LABELS, guidance, heads=2
+  )
+  assert close(found, noise - velocity)
+  assert run.sample(2, labels=[0, 4], nfe=2).shape == (2, 8, 8, 4)
