@@ -84,7 +84,7 @@ METHOD_FIELDS = {
       "head_depth": 8,
       "context": (8, 4, 2, 4),
       "sees_time": False,
-      "positions": False,
+      "positions": "none",
       "rotary": True,
       "norm": "rms",
       "qk_norm": True,

@@ -8,7 +8,10 @@ from jaxflow.config.schema import default_config, resolve
 from jaxflow.errors import named
 
 # Options of a student's network that its teacher's does not have.
-_STUDENT_ONLY = ("second_time", "guidance_inputs", "heads", "head_depth")
+_STUDENT_ONLY = (
+  *("second_time", "sees_time", "guidance_inputs"),
+  *("heads", "head_depth", "further_depth"),
+)
 
 
 def resolve_alone(

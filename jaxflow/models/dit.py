@@ -8,12 +8,14 @@ before its last `head_depth` blocks and have blocks of their own.
 
 With `context` the conditions are tokens in front of those of the image, and
 blocks are gated by parameters: with RMS norms, SwiGLU, normalised queries and
-keys and rotary positions that is the transformer of improved MeanFlow.
+keys and rotary positions that is the transformer of improved MeanFlow. Without
+times, with noise labels and `summary_tokens`, it is a drifting generator.
 
 References:
   Peebles and Xie, 2022, arXiv:2212.09748: architecture, sizes, initialisation.
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
   Geng et al., 2025, arXiv:2512.02012: heads, guidance as an input, context.
+  Deng et al., 2026, arXiv:2602.04770: drifting generators.
 """
 
 import functools
@@ -34,11 +36,12 @@ from jaxflow.models.embeddings import (
   condition,
   position_table,
 )
+from jaxflow.models.generator_inputs import NoiseEmbedder, ScaleEmbedder
 from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import Block, Blocks, Head, Output, Parts
-from jaxflow.options import Layers, Natural
+from jaxflow.options import Amount, Count, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -72,8 +75,12 @@ class DiT(Output):
     time_scale: float,
     time_shift: float,
     max_period: float,
-    positions: bool,
+    positions: str,
     context: tuple[int, ...],
+    summary_tokens: int,
+    omega: float,
+    noise_labels: int,
+    noise_classes: int,
     own_embeddings: bool,
     learned_variance: bool,
     scan_layers: bool,
@@ -143,12 +150,27 @@ class DiT(Output):
       blocks = make_blocks(further_depth, rngs=rngs) if further_depth else None
       setattr(self, f"head_{i}", Head(blocks, parts, pixels, rngs=rngs))
     self.context = Context(context, width, self, rngs=rngs) if context else None
+    self.scale = ScaleEmbedder(width, omega, rngs=rngs) if omega else None
+    self.noise = (
+      NoiseEmbedder(noise_labels, noise_classes, width, rngs=rngs)
+      if noise_labels
+      else None
+    )
+    self.summary = (
+      Summary(width, summary_tokens, dtype=dtype, rngs=rngs)
+      if summary_tokens
+      else None
+    )
+    if positions == "learned":
+      self.table: nnx.Param[Any] = nnx.Param(
+        jnp.asarray(position_table(*self.grid, width))
+      )
 
   def __call__(
     self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
   ) -> Array | tuple[Array, ...]:
     """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x, (c, last) = self._tokens(xt, t, s, cond), self._conditions(t, s, cond)
+    x, c, last = self._inputs(xt, t, s, cond)
     if self.heads == 1:
       return self._image(self.project(self.blocks(x, c, key), last))
     x = self.blocks(x, c, key, slice(self.trunk))
@@ -163,7 +185,7 @@ class DiT(Output):
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
     """Return the tokens [B, rows, columns, width] after every block."""
-    x, (c, _) = self._tokens(xt, t, s, cond), self._conditions(t, s, cond)
+    x, c, _ = self._inputs(xt, t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
       x = self.blocks(x, c, None, slice(i, i + 1))
@@ -171,16 +193,31 @@ class DiT(Output):
       layers.append(patches.reshape(-1, *self.grid, self.width))
     return tuple(layers)
 
-  def _tokens(self, xt: Array, t: Array, s: Array, cond: PyTree) -> Array:
+  def _inputs(
+    self, xt: Array, t: Array, s: Array, cond: PyTree
+  ) -> tuple[Array, Any, Array]:
+    """Return tokens, the condition of the blocks, and that of the output."""
     checks.shape(xt, self.data_shape)
     x = self.patch(patchify(xt, self.patch_size))
-    if self.positions:
-      positions = position_table(*self.grid, self.width)
-      x = x + jnp.asarray(positions, self.dtype)[None]
-    if self.context is None:
-      return x
-    context = self.context(self, t, s, cond, self.dtype)
-    return jnp.concatenate([context, x], axis=1)
+    if self.positions != "none":
+      learned = self.positions == "learned"
+      table = position_table(*self.grid, self.width)
+      positions = self.table[...] if learned else jnp.asarray(table)
+      x = x + positions.astype(self.dtype)[None]
+    if self.context is not None:
+      front = self.context(self, t, s, cond, self.dtype)
+      return jnp.concatenate([front, x], axis=1), None, t
+    if self.own_embeddings:
+      inputs = t, s, cond
+      return x, inputs, condition(self.blocks.first().embedding, *inputs)
+    c = condition(self, t, s, cond)
+    if self.scale is not None:
+      c = c + self.scale(cond, len(t))
+    if self.noise is not None:
+      c = c + self.noise(xt, cond)
+    if self.summary is not None:
+      x = jnp.concatenate([self.summary(c), x], axis=1)
+    return x, c, c
 
   def _patches(self, tokens: Array) -> Array:
     """Return the tokens of the image, without those of the condition."""
@@ -191,15 +228,22 @@ class DiT(Output):
     shape = (*self.data_shape[:2], self.output_channels)
     return unpatchify(tokens, self.patch_size, shape)[..., : self.data_shape[2]]
 
-  def _conditions(self, t: Array, s: Array, cond: PyTree) -> tuple[Any, Array]:
-    """Return the condition of the blocks, and that of the output."""
-    if self.context is not None:
-      return None, t
-    if self.own_embeddings:
-      inputs = t, s, cond
-      return inputs, condition(self.blocks.first().embedding, *inputs)
-    c = condition(self, t, s, cond)
-    return c, c
+
+class Summary(nnx.Module):
+  """Tokens in front of the image's: one linear map of the condition."""
+
+  def __init__(self, width: int, count: int, *, dtype: Any, rngs: nnx.Rngs):
+    init = nnx.initializers.xavier_uniform()
+    self.linear: nnx.Linear = nnx.Linear(
+      width, width, kernel_init=init, dtype=dtype, rngs=rngs
+    )
+    tokens = nnx.initializers.normal(0.02)(rngs.params(), (count, width))
+    self.tokens: nnx.Param[Any] = nnx.Param(tokens.astype(jnp.float32))
+
+  def __call__(self, c: Array) -> Array:
+    """Return tokens [B, count, width] of a condition [B, width]."""
+    mapped = self.linear(c)
+    return mapped[:, None] + self.tokens[...].astype(mapped.dtype)[None]
 
 
 def dit(
@@ -221,7 +265,11 @@ def dit(
   max_period: float = 1e4,
   own_embeddings: bool = False,
   context: tuple[int, ...] = (),
-  positions: bool = True,
+  summary_tokens: Natural = 0,
+  omega: Amount = 0.0,
+  noise_labels: Natural = 0,
+  noise_classes: Count = 64,
+  positions: Literal["fixed", "learned", "none"] = "fixed",
   rotary: bool = False,
   norm: Literal["layer", "rms"] = "layer",
   qk_norm: bool = False,
@@ -265,7 +313,15 @@ def dit(
     context: Conditions are tokens in front of the image's: how many of them
       belong to the label, to the guidance scale, to each end of its interval,
       and to the times; (8, 4, 2, 4) is published. Empty: they modulate blocks.
-    positions: Whether tokens begin with the table of positions.
+    summary_tokens: How many tokens in front of the image's are a linear map of
+      the condition; not with a context.
+    omega: The guidance scale that the network is given, where `cond` has none;
+      0: it takes none. Not with a context.
+    noise_labels: How many labels that its noise decides the network is given;
+      a `cond` may have them as "noise_labels". Not with a context.
+    noise_classes: Number of values of a noise label.
+    positions: What tokens begin with: the "fixed" table of sines and cosines, a
+      "learned" one that begins so, or "none".
     rotary: Whether queries and keys are turned by the positions of all tokens.
     norm: "layer", without weights, or "rms", with weights.
     qk_norm: Whether queries and keys have RMS norms.
@@ -321,6 +377,11 @@ def dit(
     raise UsageError(
       f"context={tuple(context)}: give four numbers, each 1 or more, or none"
     )
+  if (context or own_embeddings) and (summary_tokens or omega or noise_labels):
+    raise UsageError(
+      f"summary_tokens={summary_tokens}, omega={omega}, "
+      f"noise_labels={noise_labels}: give 0 with a context or own_embeddings"
+    )
   if rotary and width // num_heads % 2:
     raise UsageError(
       f"rotary=True: heads of {width // num_heads} features cannot be turned; "
@@ -362,6 +423,10 @@ def dit(
       max_period=max_period,
       positions=positions,
       context=tuple(context),
+      summary_tokens=summary_tokens,
+      omega=omega,
+      noise_labels=noise_labels,
+      noise_classes=noise_classes,
       own_embeddings=own_embeddings,
       learned_variance=learned_variance,
       scan_layers=scan_layers,

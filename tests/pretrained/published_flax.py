@@ -283,3 +283,113 @@ class ImprovedMeanFlow:
 
     h = blocks("shared_blocks", h)
     return output("u", blocks("u_heads", h)), output("v", blocks("v_heads", h))
+
+
+class Drifting:
+  """Deng et al. 2026: no times, noise labels, tokens of the condition."""
+
+  NETWORK = "LightningDiT_0"
+
+  @classmethod
+  def arrays(cls, *, width, depth, patch, channels, side, classes, labels):
+    made = Arrays(0)
+    net, count, kinds = cls.NETWORK, *labels
+    tokens = (side // patch) ** 2
+    hidden = -(-int(8 / 3 * width) // 32) * 32
+
+    def dense(name, *shape):
+      made.linear(f"{name}/Dense_0", *shape)
+
+    made.vector("Embed_0/embedding", classes, width)
+    for i in range(count):
+      made.vector(f"noise_embeds_{i}/embedding", kinds, width)
+    dense("TimestepEmbedder_0/TorchLinear_0", 256, width)
+    dense("TimestepEmbedder_0/TorchLinear_1", width, width)
+    made.vector("RMSNorm_0/weight", width, mean=30, std=9)
+    dense(f"{net}/TorchLinear_0", patch**2 * channels, width)
+    dense(f"{net}/TorchLinear_1", width, width)
+    made.vector(f"{net}/pos_embed", 1, tokens, width)
+    made.vector(f"{net}/cls_embed", 1, 3, width)
+    for i in range(depth):
+      name = f"{net}/blocks_{i}"
+      for x in (0, 1):
+        made.vector(f"{name}/RMSNorm_{x}/weight", width, mean=1, std=0.3)
+      for x in "qk":
+        made.vector(f"{name}/Attention_0/{x}_norm/weight", 64, mean=1, std=0.3)
+      dense(f"{name}/Attention_0/TorchLinear_0", width, 3 * width)
+      dense(f"{name}/Attention_0/TorchLinear_1", width, width)
+      dense(f"{name}/SwiGLUFFN_0/TorchLinear_0", width, hidden)
+      dense(f"{name}/SwiGLUFFN_0/TorchLinear_1", width, hidden)
+      dense(f"{name}/SwiGLUFFN_0/TorchLinear_2", hidden, width)
+      dense(f"{name}/TorchLinear_0", width, 6 * width)
+    last = f"{net}/FinalLayer_0"
+    made.vector(f"{last}/RMSNorm_0/weight", width, mean=1, std=0.3)
+    dense(f"{last}/TorchLinear_0", width, 2 * width)
+    dense(f"{last}/TorchLinear_1", width, patch**2 * channels)
+    return made.made
+
+  @classmethod
+  def forward(cls, arrays, x, label, omega, noise_labels, heads):
+    """The samples [B, H, W, C] of noise of this shape."""
+    p = {name: array.astype(np.float64) for name, array in arrays.items()}
+    net = cls.NETWORK
+
+    def linear(name, x):
+      return x @ p[f"{name}/Dense_0/kernel"] + p[f"{name}/Dense_0/bias"]
+
+    c = p["Embed_0/embedding"][label]
+    for i, column in enumerate(noise_labels.T):
+      c = c + p[f"noise_embeds_{i}/embedding"][column]
+    scale = silu(linear("TimestepEmbedder_0/TorchLinear_0", waves(omega)))
+    scale = linear("TimestepEmbedder_0/TorchLinear_1", scale)
+    c = c + 0.02 * rms_norm(scale, p["RMSNorm_0/weight"])
+
+    def modulated(name, parts):
+      return np.split(linear(name, silu(c))[:, None], parts, axis=-1)
+
+    def turned(x):
+      """Features i and i + d / 2 as complex numbers, times exp(i angle)."""
+      tokens, half = x.shape[1], x.shape[3] // 2
+      rate = 10000 ** (-np.arange(half) / half)
+      turn = np.exp(1j * np.outer(np.arange(tokens), rate))
+      z = (x[..., :half] + 1j * x[..., half:]) * turn[:, None]
+      return np.concatenate([z.real, z.imag], axis=-1)
+
+    channels = x.shape[-1]
+    width = p[f"{net}/pos_embed"].shape[-1]
+    side = int(
+      np.sqrt(len(p[f"{net}/TorchLinear_0/Dense_0/kernel"]) / channels)
+    )
+    cut = patches(x, side)
+    h = linear(f"{net}/TorchLinear_0", cut.reshape(*cut.shape[:2], -1))
+    h = h + p[f"{net}/pos_embed"]
+    front = linear(f"{net}/TorchLinear_1", c)[:, None] + p[f"{net}/cls_embed"]
+    count = h.shape[1]
+    h = np.concatenate([front, h], axis=1)
+    depth = len({n.split("/")[1] for n in p if "/blocks_" in n})
+    for i in range(depth):
+      name = f"{net}/blocks_{i}"
+      parts = modulated(f"{name}/TorchLinear_0", 6)
+      y = rms_norm(h, p[f"{name}/RMSNorm_0/weight"])
+      y = y * (1 + parts[1]) + parts[0]
+      qkv = linear(f"{name}/Attention_0/TorchLinear_0", y)
+      qkv = qkv.reshape(*qkv.shape[:2], 3, heads, width // heads)
+      q, k, v = np.moveaxis(qkv, 2, 0)
+      q, k = (
+        turned(rms_norm(z, p[f"{name}/Attention_0/{w}_norm/weight"]))
+        for w, z in (("q", q), ("k", k))
+      )
+      y = linear(f"{name}/Attention_0/TorchLinear_1", attention(q, k, v))
+      h = h + parts[2] * y
+      y = rms_norm(h, p[f"{name}/RMSNorm_1/weight"])
+      y = y * (1 + parts[4]) + parts[3]
+      mlp = f"{name}/SwiGLUFFN_0"
+      y = silu(linear(f"{mlp}/TorchLinear_0", y)) * linear(
+        f"{mlp}/TorchLinear_1", y
+      )
+      h = h + parts[5] * linear(f"{mlp}/TorchLinear_2", y)
+    last = f"{net}/FinalLayer_0"
+    shift, scale = modulated(f"{last}/TorchLinear_0", 2)
+    h = rms_norm(h[:, -count:], p[f"{last}/RMSNorm_0/weight"])
+    h = linear(f"{last}/TorchLinear_1", h * (1 + scale) + shift)
+    return images(h, side, channels)

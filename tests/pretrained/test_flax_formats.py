@@ -9,12 +9,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import serialization, traverse_util
-from published_flax import ImprovedMeanFlow, MeanFlow
+from published_flax import Drifting, ImprovedMeanFlow, MeanFlow
 from test_formats import network_of
 
 import jaxflow
 from jaxflow import models
 from jaxflow.errors import UsageError
+from jaxflow.models.generator_inputs import noise_labels
 from jaxflow.pretrained import formats
 
 SMALL = {"width": 128, "depth": 2, "patch": 2, "channels": 4, "classes": 5}
@@ -235,7 +236,7 @@ def test_counts_of_improved_mean_flow_are_published(size):
     head_depth=8,
     further_depth=0,
     context=(8, 4, 2, 4),
-    positions=False,
+    positions="none",
     rotary=True,
     norm="rms",
     qk_norm=True,
@@ -265,3 +266,110 @@ def test_an_improved_mean_flow_samples_with_its_own_guidance(tmp_path):
   )
   assert close(found, noise - velocity)
   assert run.sample(2, labels=[0, 4], nfe=2).shape == (2, 8, 8, 4)
+
+
+GENERATOR = {
+  **{"width": 128, "depth": 2, "patch": 2, "channels": 4, "side": 8},
+  **{"classes": 5, "labels": (3, 6)},
+}
+
+
+def test_drifting_is_the_published_network(tmp_path):
+  """As released: the average, in msgpack, beside a metadata.json."""
+  arrays = Drifting.arrays(**GENERATOR)
+  data = serialization.msgpack_serialize(tree_of(arrays))
+  (tmp_path / "ema_params.msgpack").write_bytes(data)
+  (tmp_path / "metadata.json").write_text('{"model_config": {}}')
+  form = formats.format_of("drifting")
+  imported = form.read(tmp_path)
+  labels, omega = np.array([0, 4, 1]), np.array([1.0, 1.7, 4.0])
+  noise, drawn = images(), np.array([[0, 5, 2], [1, 1, 3], [4, 0, 5]])
+  expected = Drifting.forward(arrays, noise, labels, omega, drawn, heads=2)
+  cond = {
+    "label": jnp.asarray(labels),
+    "omega": jnp.asarray(omega, jnp.float32),
+    "noise_labels": jnp.asarray(drawn),
+  }
+  one = jnp.ones(3)
+  found = jax.jit(network_of(imported))(jnp.asarray(noise), one, one, cond)
+  assert close(found, expected)
+  written = form.write(described(imported), imported.params)
+  assert written.keys() == arrays.keys()
+  assert all(np.array_equal(written[k], arrays[k]) for k in arrays)
+  # Its own labels are a function of the noise; a call makes the sample.
+  run = jaxflow.import_run(
+    "drifting", tmp_path, tmp_path.with_name("run"), log=lambda line: None
+  )
+  drawn = np.asarray(noise_labels(jnp.asarray(noise), 3, 6))
+  expected = Drifting.forward(arrays, noise, labels, np.ones(3), drawn, heads=2)
+  flow_map = jax.jit(run.flow_map())
+  found = flow_map(jnp.asarray(noise), one, 0 * one, jnp.asarray(labels))
+  assert close(found, expected)
+  assert run.sample(2, labels=[0, 4]).shape == (2, 8, 8, 4)
+
+
+def test_noise_labels_are_uniform_and_independent_of_single_values():
+  noise = jax.random.normal(jax.random.key(0), (20_000, 8))
+  labels = np.asarray(noise_labels(noise, 2, 4))
+  counts = np.zeros((4, 4, 2))
+  np.add.at(counts, (*labels.T, np.asarray(noise[:, 0] > 1) * 1), 1)
+  share = counts / counts.sum((0, 1))
+  # Of each of 16 pairs a 16th, whatever one value is: 4 deviations of 3,200.
+  assert np.abs(share - 1 / 16).max() < 4 * np.sqrt(1 / 16 / 3_100)
+  with pytest.raises(UsageError, match=r"^noise_labels=3: 8 values"):
+    noise_labels(noise, 3, 4)
+
+
+def test_one_format_refuses_the_files_of_another(tmp_path):
+  made = {
+    "meanflow": MeanFlow.arrays(**SMALL),
+    "imf": ImprovedMeanFlow.arrays(**CONTEXT, second=2),
+    "drifting": Drifting.arrays(**GENERATOR),
+  }
+  for name, arrays in made.items():
+    np.savez(tmp_path / f"{name}.npz", **arrays)
+  for name in made:
+    for other in made.keys() - {name}:
+      path = tmp_path / f"{other}.npz"
+      with pytest.raises(UsageError) as caught:
+        formats.format_of(name).read(path)
+      said = str(caught.value)
+      assert said.startswith(f"path={path}: it has no array "), said
+      assert said.endswith("or give another format") and "\n" not in said
+
+
+# Of the released configs: parameters, and those of the added null label.
+@pytest.mark.parametrize(
+  ("size", "width", "depth", "shape", "exact", "millions"),
+  [
+    ("latent B", 768, 12, (32, 32, 4), 132_708_880, 133),
+    ("latent L", 1024, 24, (32, 32, 4), 462_909_456, 463),
+    ("pixel B", 768, 12, (256, 256, 3), 133_864_704, 134),
+    ("pixel L", 1024, 24, (256, 256, 3), 464_450_304, 464),
+  ],
+)
+def test_counts_of_drifting_are_published(
+  size, width, depth, shape, exact, millions
+):
+  network = models.dit(
+    data_shape=shape,
+    num_classes=1000,
+    depth=depth,
+    width=width,
+    num_heads=width // 64,
+    patch_size=16 if size.startswith("pixel") else 2,
+    sees_time=False,
+    second_time=False,
+    summary_tokens=16,
+    omega=1.0,
+    noise_labels=32,
+    positions="learned",
+    rotary=True,
+    norm="rms",
+    qk_norm=True,
+    mlp="swiglu",
+    mlp_width={768: 2048, 1024: 2752}[width],
+    scan_layers=True,
+  )
+  assert parameters(network) - width == exact
+  assert round(exact / 1e6) == millions

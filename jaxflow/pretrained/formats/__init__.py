@@ -15,7 +15,16 @@ from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.pretrained.torch_files import Tensors
 from jaxflow.types import LossOutput, PyTree
 
-FORMATS = ("diffusers", "dit", "edm", "edm2", "imf", "meanflow", "sit")
+FORMATS = (
+  "diffusers",
+  "dit",
+  "drifting",
+  "edm",
+  "edm2",
+  "imf",
+  "meanflow",
+  "sit",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,7 +122,7 @@ def read(path: pathlib.Path, side: int = 32) -> Imported:
     "head_depth": first,
     "further_depth": second,
     "context": (*tokens[:3], tokens[4]),
-    "positions": False,
+    "positions": "none",
     "rotary": True,
     "norm": "rms",
     "qk_norm": True,

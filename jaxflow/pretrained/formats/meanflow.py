@@ -57,6 +57,7 @@ def read(path: pathlib.Path, side: int = 32) -> Imported:
   found = checkpoint(path, SOURCE, start=_START)
   patch, _, channels, width = found.shape("x_embedder/proj/kernel", 4)
   rows, _ = found.shape(_LABELS, 2)
+  found.shape(f"{_BLOCK.format(0)}/attn/qkv/{_DENSE}/kernel", 2)
   depth = found.count(_BLOCK.format(r"(\d+)/"))
   model = {
     "width": width,
