@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -69,6 +70,58 @@ def world(tmp_path_factory):
     assert result.code == 0, result.err
   forget()
   return folder
+
+
+# What each framework's file imports beside this project's own packages.
+FRAMEWORKS = {"linen": "flax", "nnx": "flax", "equinox": "equinox"}
+
+
+@pytest.mark.parametrize("framework", [*FRAMEWORKS, "torch"])
+def test_networks_of_other_frameworks(world, framework):
+  pytest.importorskip(FRAMEWORKS.get(framework, framework))
+  plugins.allow(str(world / "my_parts"))
+  name = f"my_parts.{framework}_network:net"
+  config = default_config("flow_matching", data="ring", model=name)
+  config = resolve(config, shape=(2,), num_classes=0, teacher=None)
+  network = make_plan(config).model.network
+  params = network.init(jax.random.key(0))
+  rng = np.random.default_rng(0)
+  # Weights of which none is zero, and the layers that they make.
+  params = jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params
+  )
+  leaves = jax.tree.leaves(params)
+  by_shape = {x.shape: np.asarray(x, np.float64) for x in leaves}
+  xt = rng.normal(size=(5, 2)).astype(np.float32)
+  t = np.linspace(0, 1, 5, dtype=np.float32)
+  found = network.apply(params, xt, t, t, None)
+  if framework == "linen":
+    t = np.stack([t, 0 * t], axis=1)  # t and t - s.
+  x = np.concatenate([xt, t.reshape(5, -1)], axis=1)
+  hidden, bias = (by_shape[shape] for shape in ((64,), (2,)))
+  first, second = (
+    by_shape[n, m] if (n, m) in by_shape else by_shape[m, n].T
+    for n, m in ((x.shape[1], 64), (64, 2))
+  )
+  h = x @ first + hidden
+  h = np.maximum(h, 0) if framework == "equinox" else h / (1 + np.exp(-h))
+  np.testing.assert_allclose(found, h @ second + bias, rtol=1e-4, atol=1e-4)
+
+
+def test_a_linen_network_trains_and_samples_by_name(world):
+  flag = "--config.model.name=my_parts.linen_network:net"
+  for arguments in (
+    command("train", world, "runs/linen", flag, "--config.train.steps=20"),
+    command(
+      *("sample", world, "runs/linen", f"--out={world / 'x.npz'}"),
+      *("--nfe=2", "--num=8"),
+    ),
+  ):
+    result = tiny.run(*arguments)
+    assert result.code == 0, result.err
+    forget()
+  samples = np.load(world / "x.npz")["samples"]
+  assert samples.shape == (8, 2) and np.isfinite(samples).all()
 
 
 def command(name, folder, run, *flags):
