@@ -1,9 +1,10 @@
 """A network of one time as a network of two that computes the same.
 
 Transformers and U-Nets add an embedding of t - s to that of t, once or in every
-block: its last layer starts at zero. The perceptron reads features of t - s between those of t
-and the rest: their rows of the first kernel start at zero. Either way the
-prediction does not depend on s, and gradients reach the new parameters.
+block: its last layer starts at zero. The perceptron reads features of t - s
+between those of t and the rest: their rows of the first kernel start at zero.
+Either way the prediction does not depend on s, and gradients reach the new
+parameters.
 """
 
 import math
