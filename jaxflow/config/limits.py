@@ -27,7 +27,6 @@ _CALLS = Range(
   f"one or more of them, each {options.CALLS.text}",
   lambda x: len(x) > 0 and all(map(options.CALLS.allows, x)),
 )
-_NUMBER = Range("a number", lambda x: x == x)  # NaN is none.
 _DEVICES = Range("-1, or 1 or more", lambda x: x == -1 or x >= 1)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
@@ -96,12 +95,15 @@ def check_limits(config: Config) -> None:
       if config.get(role, {}).get("config", None) is not None:
         check_limits(config[role].config)
   values, limits = flatten(config.to_dict()), dict(LIMITS)
+  above: dict[str, str] = {}
   _check_known(config)
   made = makers(config)
   for field, maker in made.items():
     _check_options(at(config, field).to_dict(), maker, field)
     for name, limit in options.marked(maker, Range).items():
       limits[f"{field}.{name}"] = limit
+    for name, mark in options.marked(maker, options.Above).items():
+      above[f"{field}.{name}"] = f"{field}.{mark.other}"
   for field, value in values.items():
     # JAX takes the options of components as words of 32 bits.
     bits = 32 if field.rpartition(".")[0] in made else 64
@@ -111,6 +113,11 @@ def check_limits(config: Config) -> None:
   for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})
+  for field, other in above.items():
+    # The other has a value where it may not.
+    low, high = values.get(other), values.get(field)
+    if low is not None and high is not None and high <= low:
+      raise UsageError(f"{field}={high}: give more than {other}={low}")
   for section in ("optimizer", "discriminator.optimizer"):
     if f"{section}.name" in values:
       with inside(section):
@@ -120,9 +127,11 @@ def check_limits(config: Config) -> None:
     place = isinstance(value, str) and field != "data.stored_dir"
     if place and URL.match(value):
       raise UsageError(f"{field}={value!r}: {NO_URL}")
-    for x in value if isinstance(value, list) else [value]:
-      if isinstance(x, float) and math.isnan(x):
-        raise UsageError(f"{field}={value}: give a number")
+    # A number alone may be infinite where its range says so.
+    several = isinstance(value, list)
+    for x in value if several else [value]:
+      if isinstance(x, float) and (x != x or (several and math.isinf(x))):
+        raise UsageError(f"{field}={value}: give finite numbers")
 
 
 def _check_options(section: Any, maker: Callable, where: str) -> None:

@@ -172,7 +172,7 @@ def test_infinity_may_be_a_bound_and_nan_is_none():
   jaxflow.config.update(config, {"sample": {"sampler": sampler}})
   check_limits(config)
   config.sample.sampler.s_max = np.nan
-  with pytest.raises(UsageError, match="s_max=nan: give a number"):
+  with pytest.raises(UsageError, match="s_max=nan: give 0 or more"):
     check_limits(config)
 
 
