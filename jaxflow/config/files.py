@@ -116,10 +116,15 @@ def check_same_run(
   own = ["flow_map"] if sampled else [f"flow_map.{x}" for x in flow_map]
   # Fields, and sections with all of their fields.
   mutable = tuple(f"{x.rstrip('.')}." for x in (*MUTABLE, *_RHYTHM, *own))
+  fields = sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
+  other = [k for k in fields if old.get(k) != new.get(k)]
+  # Another component has other options.
+  names = [k for k in other if k.endswith(".name")]
+  inside = tuple(k.removesuffix("name") for k in names)
   changed = [
     k
-    for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k)
+    for k in other
+    if (k in names or not k.startswith(inside))
     and not f"{k}.".startswith(mutable)
     and not (k in _NEWER and old.get(k) is None)
   ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxflow import options
 from jaxflow.config import registry, schema, versions
-from jaxflow.config.components import Config, at, makers
+from jaxflow.config.components import Config, at, components, makers
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError, check_range, inside
 from jaxflow.files import NO_URL, URL
@@ -96,7 +96,7 @@ def check_limits(config: Config) -> None:
         check_limits(config[role].config)
   values, limits = flatten(config.to_dict()), dict(LIMITS)
   above: dict[str, str] = {}
-  _check_known(config)
+  default = _check_known(config)
   made = makers(config)
   for field, maker in made.items():
     _check_options(at(config, field).to_dict(), maker, field)
@@ -118,6 +118,10 @@ def check_limits(config: Config) -> None:
     low, high = values.get(other), values.get(field)
     if low is not None and high is not None and high <= low:
       raise UsageError(f"{field}={high}: give more than {other}={low}")
+  try:
+    versions.check_types(default, config.to_dict())
+  except ValueError as error:
+    raise UsageError(str(error)) from error
   for section in ("optimizer", "discriminator.optimizer"):
     if f"{section}.name" in values:
       with inside(section):
@@ -146,14 +150,21 @@ def _check_options(section: Any, maker: Callable, where: str) -> None:
         raise UsageError(str(error)) from error
 
 
-def _check_known(config: Config) -> None:
-  """Raise UsageError if a field is absent, or misspelt: nothing reads it."""
+def _check_known(config: Config) -> Config:
+  """Raise UsageError if a field is absent, or misspelt; return the defaults."""
+  given = flatten(config.to_dict())
+  for field in ("method", "data.name", "model.name"):
+    if not isinstance(given.get(field), str):
+      raise UsageError(f"{field}={given.get(field)}: give a name")
   default = schema.default_config(
     config.method, data=config.data.name, model=config.model.name
   )
   fields = flatten(default.to_dict())
+  # Components have the options of their names.
+  named = tuple(f"{k}." for k in components(default) if k != "loss")
   absent = [k for k in default if k not in config]
-  absent += [f"loss.{k}" for k in default.loss if k not in config.loss]
+  there = given.keys() | {k[:i] for k in given for i in _dots(k)}
+  absent += [k for k in fields if k not in there and not k.startswith(named)]
   if absent:
     raise UsageError(
       f"method={config.method!r} lacks {absent[0]}: begin with its own preset"
@@ -165,13 +176,20 @@ def _check_known(config: Config) -> None:
     raise UsageError(
       f"{field}={value!r} is no field of the config: {hint(field, fields)}"
     )
+  return default
+
+
+def _dots(field: str) -> list[int]:
+  return [i for i, letter in enumerate(field) if letter == "."]
 
 
 def hint(field: str, fields: Collection[str], *, start: str = "") -> str:
   """Say which field may be meant, or which there are; `start` precedes it."""
+  if f"{field}.name" in fields:
+    return f"did you mean {start}{field}.name?"
   section, _, last = field.rpartition(".")
   inside = [k for k in fields if k.startswith(f"{section}.")]
-  sections = {k.rpartition(".")[0] for k in fields}
+  sections = {k[:i] for k in fields for i in _dots(k)}
   if section and not difflib.get_close_matches(section, sections, n=1):
     return f"this method, data set or network has no section {section}"
   names = {k: k.rpartition(".")[2] for k in inside or fields}
