@@ -197,6 +197,8 @@ def test_another_type_is_named(name, tmp_path):
 
 # Fields that only the record keeps, or of which any value is one.
 ANYTHING = {
+  # A stored config cannot ask for a download: it is False, whatever it says.
+  ("data", "download"),
   ("sampling", "sample", "guidance"),
   ("rows", 0, "sampling", "sample", "guidance"),
   ("rows", 0, "sampling", "flow_map"),

@@ -98,9 +98,11 @@ def _warn_once(line: str) -> None:
 def _distrusted(section: dict[str, Any]) -> dict[str, Any]:
   """Take from a section of data what only the user may say; keep the rest."""
   latents = section.get("name") == "latents"  # Ours: nothing in them runs.
-  if latents or section.keys().isdisjoint(("data_dir", "download")):
+  own = section.get("data_dir")
+  damaged = not isinstance(own, str | None)  # Its name stays, to be said.
+  if latents or damaged or section.keys().isdisjoint(("data_dir", "download")):
     return section
-  folder = section.get("data_dir") or section.get("stored_dir")
+  folder = own or section.get("stored_dir")
   return section | {"data_dir": None, "stored_dir": folder, "download": False}
 
 

@@ -59,6 +59,9 @@ LIMITS = {
     "whole numbers, each 1 or more",
     lambda x: x and all(isinstance(n, int) and n >= 1 for n in x),
   ),
+  "data.class_names": Range(
+    "texts", lambda x: all(isinstance(name, str) for name in x)
+  ),
   **dict.fromkeys(_COUNTS, COUNT),
   **dict.fromkeys(_AMOUNTS, AMOUNT),
   **dict.fromkeys(_FINITE, options.FINITE),
