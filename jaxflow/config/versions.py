@@ -83,12 +83,13 @@ def notes(values: Mapping[str, Any], config: components.Config) -> list[str]:
   ]
   if _order(version) > _order(own) or seeding > SEEDING:
     said.append(f"it is of version {version}, newer than {own}")
-  absent = [k for k, x in fields.items() if stored.get(k) is None is not x]
+  known = [k for k, x in fields.items() if x is not None]
+  absent = [k for k in known if stored.get(k) is None]
   if version == own and absent:
     listed = ", ".join(f"{k}={fields[k]!r}" for k in absent[:_LISTED])
     said.append(f"absent, so defaults hold ({len(absent)}): {listed}")
-  known = [f"{k}." for k in (*fields, *GONE, "version", "seeding")]
-  unknown = [k for k in stored if not any(x.startswith(f"{k}.") for x in known)]
+  names = [f"{k}." for k in (*fields, *GONE, "version", "seeding")]
+  unknown = [k for k in stored if not any(x.startswith(f"{k}.") for x in names)]
   if unknown:  # None, or it would have been refused.
     said.append(f"no field, so left out: {', '.join(unknown[:_LISTED])}")
   return said
