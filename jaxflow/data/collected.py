@@ -39,6 +39,7 @@ def choose_splits(
   *,
   where: str,
   what: str = "split",
+  train: Sequence[str] = TRAIN,
   test_share: float | None = None,
 ) -> dict[str, str]:
   """Return which parts of a set are "train" and "test", {} if none is.
@@ -51,6 +52,7 @@ def choose_splits(
     known: Those that may be taken for what their name says.
     where: The set, for messages.
     what: What a part is, for messages.
+    train: Names that stand for "train", the first that is there.
     test_share: The share that the user holds out, which leaves a test split
       unused.
 
@@ -64,7 +66,7 @@ def choose_splits(
         f"data.split.{name}={part!r}: {did_you_mean(part, there)}{where} has "
         f"no {what} of this name, only {some(sorted(there))}"
       )
-  for name, words in (("train", TRAIN), ("test", TEST)):
+  for name, words in (("train", train), ("test", TEST)):
     free = [x for x in words if x in known and x not in chosen.values()]
     if free and name not in chosen:
       chosen[name] = free[0]

@@ -11,7 +11,7 @@ from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.pictures import WHITE, Colour
-from jaxflow.data.sets import hugging_face, picture_folder, toy
+from jaxflow.data.sets import hugging_face, picture_folder, toy, web_dataset
 from jaxflow.data.source import (
   Dataset,
   Source,
@@ -354,4 +354,5 @@ DATASETS: dict[str, Callable[..., Source]] = {
   "folder": picture_folder.load,
   "huggingface": hugging_face.load,
   "latents": _latents,
+  "webdataset": web_dataset.load,
 }

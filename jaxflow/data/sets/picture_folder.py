@@ -72,16 +72,10 @@ def load(
   )
 
 
-def states_in(
-  folder: pathlib.Path, where: str, suffix: str = ""
-) -> dict[str, list[int]]:
+def states_in(folder: pathlib.Path, where: str) -> dict[str, list[int]]:
   """Return by name the files in a folder, with what changes when one does."""
   try:
-    return {
-      name: state_of(path)
-      for name, path in sorted(_files(folder))
-      if name.endswith(suffix)
-    }
+    return {name: state_of(path) for name, path in sorted(_files(folder))}
   except OSError as error:
     raise UsageError(
       f"{where} cannot be read ({error.strerror}): give a folder that is there"
