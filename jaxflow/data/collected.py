@@ -88,22 +88,64 @@ def choose_splits(
   return chosen
 
 
-def held_out_parts(
-  whole: Sequence[Labelled],
-  names: Iterable[str],
+def named_splits(
+  given: Mapping[str, str | None],
+  there: Mapping[str, Any],
+  *,
+  where: str,
+  what: str = "split",
+  train: Sequence[str] = TRAIN,
+  test_share: float | None = None,
+) -> dict[str, str]:
+  """Choose splits by what parts of a set are called; one alone is "train".
+
+  The arguments are those of `choose_splits`.
+  """
+  chosen = choose_splits(
+    given,
+    there,
+    there,
+    where=where,
+    what=what,
+    train=train,
+    test_share=test_share,
+  )
+  if not chosen and len(there) > 1:
+    raise NoSplitError(
+      f"{where} has no train split, only {', '.join(there)}: name one, "
+      "data.split.train"
+    )
+  return chosen or {"train": next(iter(there))}
+
+
+def split_parts(
+  found: Mapping[str, Sequence[Labelled]],
+  chosen: Mapping[str, str],
+  key: Callable[[Picture], str],
   test_share: float | None,
-  what: str,
-) -> dict[str, list[Labelled]]:
-  """Return the splits of pictures that have none, by a hash of their names."""
-  share, names = TEST_SHARE if test_share is None else test_share, list(names)
-  found = {}
+  where: str,
+) -> dict[str, Sequence[Labelled]]:
+  """Return the pictures of each split.
+
+  Args:
+    found: Pictures of the parts of a set.
+    chosen: Which part is which split; without "test" it is held out.
+    key: Names a picture, for the hash that holds it out.
+    test_share: Share that is held out, None for the default.
+    where: The set, for messages.
+  """
+  if "test" in chosen:
+    return {split: found[part] for split, part in chosen.items()}
+  whole, parts = found[chosen["train"]], {}
+  share = TEST_SHARE if test_share is None else test_share
   for split in ("train", "test"):
     try:
-      rows = rows_of_split(names, split, share, what)
+      names = (key(picture) for picture, _ in whole)
+      rows = rows_of_split(names, split, share, where)
     except NoSplitError:
       continue
-    found[split] = [whole[row] for row in rows]
-  return found
+    parts[split] = [whole[row] for row in rows]
+  return parts
 
 
 def classes_of(labels: Iterable[Label], where: str) -> Classes:

@@ -16,10 +16,10 @@ from jaxflow.data.collected import (
   Classes,
   Label,
   Labelled,
-  choose_splits,
   classes_of,
-  held_out_parts,
+  named_splits,
   source_of,
+  split_parts,
 )
 from jaxflow.data.looking import INDEX, look, seen_in, some, state_of
 from jaxflow.data.pictures import WHITE, Colour, PictureError
@@ -29,7 +29,7 @@ from jaxflow.data.sets.hugging_face_files import (
   package,
   tables_in,
 )
-from jaxflow.data.source import NoSplitError, Source
+from jaxflow.data.source import Source
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.reading import DAMAGE
 
@@ -70,7 +70,7 @@ def load(
   package(where)
   folder = pathlib.Path(dir) if dir else fetched(hub or "", download)
   tables = tables_in(folder, config, data_dir, where)
-  chosen = _chosen(tables, splits, test_share, where)
+  chosen = named_splits(splits, tables, where=where, test_share=test_share)
   parts = {part: tables[part] for part in chosen.values()}
   column = _picture_column(parts, image, where)
   kind = _label_column(parts, label, where) if conditional else None
@@ -101,7 +101,13 @@ def load(
     part, _, number = picture.name.rpartition("/")
     found[part].append((picture, labels[part][int(number)]))
   return source_of(
-    _split(found, chosen, test_share, where),
+    split_parts(
+      found,
+      chosen,
+      lambda picture: picture.name.rpartition("/")[2],
+      test_share,
+      where,
+    ),
     split,
     read,
     kind and (kind.classes or classes_of(_all(labels), where)),
@@ -161,40 +167,6 @@ def _see(read: Any, name: str) -> tuple[int, int, str]:
     return seen_in(read(name))
   except PictureError as error:
     return 0, 0, str(error)
-
-
-def _chosen(
-  tables: Mapping[str, Any],
-  splits: Mapping[str, str | None],
-  test_share: float | None,
-  where: str,
-) -> dict[str, str]:
-  """Return the tables of "train" and "test"; without "test" it is held out."""
-  if not tables:
-    raise UsageError(f"{where} has no rows: give a set of two or more pictures")
-  chosen = choose_splits(
-    splits, tables, tables, where=where, test_share=test_share
-  )
-  if not chosen and len(tables) > 1:
-    raise NoSplitError(
-      f"{where} has no train split, only {', '.join(tables)}: name one, "
-      "data.split.train"
-    )
-  return chosen or {"train": next(iter(tables))}
-
-
-def _split(
-  found: Mapping[str, Sequence[Labelled]],
-  chosen: Mapping[str, str],
-  test_share: float | None,
-  where: str,
-) -> Mapping[str, Sequence[Labelled]]:
-  """Return the pictures of each split; a row is held out by its number."""
-  if "test" in chosen:
-    return {split: found[part] for split, part in chosen.items()}
-  whole = found[chosen["train"]]
-  names = (picture.name.rpartition("/")[2] for picture, _ in whole)
-  return held_out_parts(whole, names, test_share, where)
 
 
 def _picture_column(

@@ -91,7 +91,10 @@ def tables_in(
   parts = found if isinstance(found, dict) else {"train": found}
   if saved:
     _check_inside(folder, parts, where)
-  return {str(name): table for name, table in parts.items() if len(table)}
+  tables = {str(name): table for name, table in parts.items() if len(table)}
+  if not tables:
+    raise UsageError(f"{where} has no rows: give a set of two or more pictures")
+  return tables
 
 
 @contextlib.contextmanager

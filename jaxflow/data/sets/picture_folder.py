@@ -10,8 +10,8 @@ from jaxflow.data.collected import (
   Labelled,
   choose_splits,
   classes_of,
-  held_out_parts,
   source_of,
+  split_parts,
 )
 from jaxflow.data.looking import INDEX, Picture, Seen, look, seen_in, state_of
 from jaxflow.data.pictures import SUFFIXES, WHITE, Colour
@@ -112,7 +112,7 @@ def _splits(
   pictures: Sequence[Picture],
   given: Mapping[str, str | None],
   test_share: float | None,
-) -> dict[str, list[Labelled]]:
+) -> dict[str, Sequence[Labelled]]:
   """Return the pictures of each split, with the names of their classes."""
   tops = {x.name.partition("/")[0] if "/" in x.name else "" for x in pictures}
   own = "" not in tops and tops <= {*TRAIN, *TEST}
@@ -124,11 +124,9 @@ def _splits(
     what="folder",
     test_share=test_share,
   )
-  if "test" in chosen:
-    return {k: _classed(pictures, f"{v}/") for k, v in chosen.items()}
-  whole = _classed(pictures, f"{chosen['train']}/" if chosen else "")
-  names = (picture.name for picture, _ in whole)
-  return held_out_parts(whole, names, test_share, where)
+  chosen = chosen or {"train": ""}
+  found = {x: _classed(pictures, f"{x}/" if x else "") for x in chosen.values()}
+  return split_parts(found, chosen, lambda x: x.name, test_share, where)
 
 
 def _classed(pictures: Iterable[Picture], start: str) -> list[Labelled]:

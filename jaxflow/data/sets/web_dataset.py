@@ -14,16 +14,16 @@ from jaxflow.data.collected import (
   TEST,
   TRAIN,
   Labelled,
-  choose_splits,
   classes_of,
-  held_out_parts,
+  named_splits,
   source_of,
+  split_parts,
 )
 from jaxflow.data.looking import INDEX, Seen, look, seen_in, some, warn_once
 from jaxflow.data.pictures import WHITE, Colour, PictureError
 from jaxflow.data.sets.picture_folder import states_in
 from jaxflow.data.sets.tar_shards import Place, places_in
-from jaxflow.data.source import NoSplitError, Source
+from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
 
 _SUFFIX = ".tar"
@@ -62,7 +62,13 @@ def load(
   folder, where = pathlib.Path(dir), f"data.dir={dir!r}"
   shards = _shards(folder, where)
   groups = _groups(shards, splits, where)
-  chosen = _chosen(groups, splits, test_share, where)
+  chosen = named_splits(
+    splits,
+    groups,
+    where=where,
+    train=(*TRAIN, _OTHERS),
+    test_share=test_share,
+  )
   used = {x: shards[x] for part in chosen.values() for x in groups[part]}
   places = places_in(
     folder,
@@ -85,15 +91,9 @@ def load(
   for picture in pictures:
     place = places[picture.name]
     found[part_of[place.shard]].append((picture, place.label))
-  if "test" in chosen:
-    parts = {split: found[part] for split, part in chosen.items()}
-  else:
-    whole = found[chosen["train"]]
-    keys = (places[picture.name].key for picture, _ in whole)
-    parts = held_out_parts(whole, keys, test_share, where)
   labels = (place.label for place in places.values())
   return source_of(
-    parts,
+    split_parts(found, chosen, lambda x: places[x.name].key, test_share, where),
     split,
     lambda name: places[name].read(),
     classes_of(labels, where) if conditional else None,
@@ -184,29 +184,3 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     for pattern in patterns
     for x in ends
   )
-
-
-def _chosen(
-  groups: Mapping[str, Sequence[str]],
-  splits: Mapping[str, str | None],
-  test_share: float | None,
-  where: str,
-) -> dict[str, str]:
-  """Return the groups of "train" and "test"; without "test" it is held out."""
-  chosen = choose_splits(
-    splits,
-    groups,
-    groups,
-    train=(*TRAIN, _OTHERS),
-    where=where,
-    what="tar files",
-    test_share=test_share,
-  )
-  if chosen:
-    return chosen
-  if len(groups) > 1:
-    raise NoSplitError(
-      f"{where} has no train split, only {', '.join(groups)}: name its files, "
-      "data.split.train"
-    )
-  return {"train": next(iter(groups))}
