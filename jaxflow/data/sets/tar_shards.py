@@ -124,9 +124,10 @@ def places_in(
   _say_what_is_left(found, image, label, where)
   return {
     f"{name}/{member}": Place(
-      _split(member)[0], name, folder / name, offset, length, value
+      _split(member)[0], name, file, offset, length, value
     )
     for name in shards
+    for file in [folder / name]
     for member, offset, length, value in found[name]["samples"]
   }
 
