@@ -32,10 +32,12 @@ DAMAGE = (
 
 
 def _is(*types: type) -> Callable[[Any], bool]:
-  # A truth value is a number in Python only.
-  return lambda x: (
-    isinstance(x, types) and isinstance(x, bool) <= (bool in types)
-  )
+  def allows(value: Any) -> bool:
+    # A truth value is a number in Python only.
+    number = bool not in types and isinstance(value, bool)
+    return isinstance(value, types) and not number
+
+  return allows
 
 
 # What JSON may hold for an annotation.
@@ -92,35 +94,53 @@ def checked(value: Any, kind: Any, place: str = "") -> Any:
   """
   plain: Any = unmarked(kind)
   inner = plain if isinstance(plain, list | tuple) else typing.get_args(plain)
-  if inner[1:] == (type(None),):
+  if inner[1:] == (type(None),):  # Of `(kind, NoneType)` and `kind | None`.
     return None if value is None else checked(value, inner[0], place)
   made = dataclasses.is_dataclass(plain)
-  fields = typing.get_type_hints(plain, include_extras=True) if made else plain
-  outer = typing.get_origin(plain) or plain
-  if isinstance(fields, dict | list):
-    outer = type(fields)
-  if outer is typing.Literal and value not in inner:
-    choices = ", ".join(map(repr, inner))
-    raise ValueError(f"{place}={reprlib.repr(value)}: choose one of {choices}")
+  _check_alone(value, kind, dict if made else _outer(plain), place)
+  if made:
+    kinds = typing.get_type_hints(plain, include_extras=True)
+    return kind(**_checked_fields(value, kinds, place))
+  if isinstance(plain, dict):
+    found = _checked_fields(value, plain, place)
+    return {**value, **{k: x for k, x in found.items() if k in value}}
+  if inner and _outer(plain) in (dict, Mapping):
+    return _checked_fields(value, dict.fromkeys(value, inner[1]), place)
+  if inner and _outer(plain) in (list, tuple):
+    return [checked(x, inner[0], f"{place}[{i}]") for i, x in enumerate(value)]
+  return value
+
+
+def _outer(plain: Any) -> Any:
+  """Return the type of a kind: list of `[int]`, dict of `{"a": int}`."""
+  if isinstance(plain, dict | list):
+    return type(plain)
+  return typing.get_origin(plain) or plain
+
+
+def _check_alone(value: Any, kind: Any, outer: Any, place: str) -> None:
+  """Raise ValueError unless a value, but for what is in it, is of a kind."""
+  if outer is typing.Literal and value not in (
+    choices := typing.get_args(unmarked(kind))
+  ):
+    listed = ", ".join(map(repr, choices))
+    raise ValueError(f"{place}={reprlib.repr(value)}: choose one of {listed}")
   for limit in (_KINDS.get(outer), *getattr(kind, "__metadata__", ())):
     if isinstance(limit, Range) and not limit.allows(value):
       given = f"{place}={reprlib.repr(value)}"
-      if value is None or not place:
-        given = f"{place} is absent" if place else f"it holds {given[1:]}"
+      if not place:
+        given = f"it holds {reprlib.repr(value)}"
+      elif value is None:
+        given = f"{place} is absent"
       raise ValueError(f"{given}: give {limit.text}")
-  if isinstance(fields, dict):
-    inside = {k: (value.get(k), x) for k, x in fields.items()}
-  elif inner and _KINDS.get(outer) is _KINDS[dict]:
-    inside = {k: (x, inner[1]) for k, x in value.items()}
-  elif inner and _KINDS.get(outer) is _KINDS[list]:
-    return [checked(x, inner[0], f"{place}[{i}]") for i, x in enumerate(value)]
-  else:
-    return value
+
+
+def _checked_fields(
+  values: Mapping[str, Any], kinds: Mapping[str, Any], place: str
+) -> dict[str, Any]:
+  """Return the fields that have kinds; None for one that is absent."""
   start = f"{place}." if place else ""
-  found = {k: checked(x, y, start + k) for k, (x, y) in inside.items()}
-  if made:
-    return kind(**found)
-  return {**value, **{k: x for k, x in found.items() if k in value}}
+  return {k: checked(values.get(k), x, start + k) for k, x in kinds.items()}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -138,14 +158,19 @@ def read_table(path: Path) -> tuple[list[dict[str, str]], int]:
   """
   text = path.read_bytes().decode(errors="replace")
   try:
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    # Logs quote nothing: a quote is damage of one row.
+    lines = io.StringIO(text, newline="")
+    rows = list(csv.DictReader(lines, quoting=csv.QUOTE_NONE))
   except csv.Error:  # No table at all.
     rows, text = [{}], "\n"
   whole = [row for row in rows if _is_whole(row)]
   torn = rows[-1:] != whole[-1:] and not text.endswith("\n")
   damaged = len(rows) - len(whole) - torn
   if damaged:
-    _LOGGER.warning("%s: %d damaged rows are left out", path, damaged)
+    count = (
+      "1 damaged row is" if damaged == 1 else f"{damaged} damaged rows are"
+    )
+    _LOGGER.warning("%s: %s left out", path, count)
   return whole, damaged
 
 

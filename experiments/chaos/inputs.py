@@ -10,6 +10,7 @@ from typing import Any
 
 import damages
 
+from jaxflow import options
 from jaxflow.commands import flags, main
 from jaxflow.config import load_config, presets, registry
 from jaxflow.config.components import components
@@ -203,21 +204,23 @@ class Case:
 NEVER: dict[Any, tuple[str, ...]] = {
   bool: ("maybe", "2", "nan"),
   int: ("x", "1.5", "nan", "-3", "1e3x", "0x", "-9" + "9" * 30),
-  float: ("x", "nan", "1,5", "1e5e", "--"),
+  float: ("x", "nan", "1,5", "1e5e", "--", "inf", "-inf"),
   list: ("x", "1,,2", "-3", "nan", "1.5", "1,x", "{}"),
   str: ("nosuch", "no such", "7", "\u2603"),
 }
 PERHAPS: dict[Any, tuple[str, ...]] = {
   bool: ("0", ""),
   int: ("0", "", "1e3", str(10**6), str(2**31), str(2**63), "9" * 30),
-  float: ("-3", "0", "inf", "-inf", "1e30", "1e-30", "", "1e400"),
+  float: ("-3", "0", "1e30", "1e-30", ""),
   list: ("0", "()", "", str(2**31), "1,1,1,1,1", "9" * 30),
   str: ("", "x" * 300, "/proc/x", "/dev/null/x", "own.py"),
 }
 KINDS = {"bool": bool, "float": float, "int": int, "numbers": list}
 # Any text may be right there, or decides nothing.
 FREE = ("raw_dir", "data_dir", "out", "pairs_digest", "config", "init.ema")
-FREE += ("features.ema", "features.workdir")
+FREE += ("features.ema", "features.workdir", "s_max")
+# Numbers for options of components, whose ranges are in their signatures.
+NUMBERS = ("-3", "0", "1", "7", "-inf", "inf")
 # They reach outside this machine, or ask for long work that is right.
 LEFT_OUT = ("wandb", "debug", "version", "distributed", "download")
 # Any number of them is right, and large ones take hours.
@@ -305,15 +308,21 @@ def _field(job: Job, folder: pathlib.Path, rng: random.Random) -> Case:
   }
   name = rng.choice(sorted(fields))
   section, _, last = name.rpartition(".")
-  kinds, chance = components(config), rng.random()
+  kinds, chance, more = components(config), rng.random(), []
   if chance < 0.1:
     other = rng.choice([f"{name}x", f"no.{name}", section, f"{name}.x"])
     given, wrong = f"--config.{other}=1", True
   elif chance < 0.13:
     given, wrong = f"--config.{name}", not isinstance(fields[name], bool)
   elif last == "name" and section in kinds and chance < 0.6:
-    value = rng.choice(sorted(registry.KINDS[kinds[section]]))
+    makers = registry.KINDS[kinds[section]]
+    value = rng.choice(sorted(makers))
     given, wrong = f"--config.{name}={value}", False
+    ranges = options.marked(makers[value], options.Range)
+    if ranges and chance < 0.4:
+      last, number = rng.choice(sorted(ranges)), rng.choice(NUMBERS)
+      wrong = not ranges[last].allows(float(number))
+      more = [f"--config.{section}.{last}={number}"]
   else:
     kind = type(fields[name])
     if fields[name] is None:
@@ -325,7 +334,8 @@ def _field(job: Job, folder: pathlib.Path, rng: random.Random) -> Case:
   # Only evaluations read it.
   wrong &= job.argv[0] == "evaluate" or name != "evaluation.reference"
   names = last, section, f"{section.rpartition('.')[2]}="  # solver='euler'
-  return Case(job, "field", given, [*job.argv, given], names, wrong)
+  what = " ".join([given, *more])
+  return Case(job, "field", what, [*job.argv, given, *more], names, wrong)
 
 
 def _config(job: Job) -> Any:

@@ -66,6 +66,9 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "stored_dir": config_dict.placeholder(str),  # Of a config.json.
         # Of pictures, as `data.load` describes these.
         "dir": config_dict.placeholder(str),
+        "hub": config_dict.placeholder(str),
+        "config": config_dict.placeholder(str),
+        "image": config_dict.placeholder(str),
         "size": config_dict.placeholder(int),
         "channels": config_dict.placeholder(int),
         "background": (255, 255, 255),

@@ -11,7 +11,7 @@ from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.pictures import WHITE, Colour
-from jaxflow.data.sets import picture_folder, toy
+from jaxflow.data.sets import hugging_face, picture_folder, toy, web_dataset
 from jaxflow.data.source import (
   Dataset,
   Source,
@@ -28,7 +28,7 @@ FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 
 _RING_SAMPLES = 16_384
 # What a set may pass over without a word: it is the same without.
-_HARMLESS = ("data_dir", "ram_gib", "threads", "download", "conditional")
+_HARMLESS = ("ram_gib", "threads", "download", "conditional")
 
 
 def load(
@@ -38,6 +38,9 @@ def load(
   raw_dir: str | None = None,
   data_dir: str | None = None,
   dir: str | None = None,
+  hub: str | None = None,
+  config: str | None = None,
+  image: str | None = None,
   size: int | None = None,
   channels: int | None = None,
   background: Colour = WHITE,
@@ -55,10 +58,11 @@ def load(
 
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
-  disk. "folder" are the pictures in the folder `dir`. "latents" are those in
-  the folder `data_dir`, which `jaxflow encode` makes. Any other name is that of
-  an image set of TFDS, which has to be prepared. Nothing is downloaded unless
-  asked for.
+  disk. "folder" are the pictures in the folder `dir`, "webdataset" those in its
+  tar files, "huggingface" those in its parquet or arrow files or in a set
+  `hub`. "latents" are those in the folder `data_dir`, which `jaxflow encode`
+  makes. Any other name is that of an image set of TFDS, which has to be
+  prepared. Nothing is downloaded unless asked for.
 
   Args:
     name: A key of `DATASETS`, the name of an image set in TFDS, or that of a
@@ -70,7 +74,13 @@ def load(
     data_dir: Where prepared data sets are kept; by default where TFDS keeps
       them ($TFDS_DATA_DIR or ~/tensorflow_datasets). Of "latents", their
       folder.
-    dir: Folder of pictures, in class folders or not.
+    dir: Folder of pictures, in class folders or not, or of the files that hold
+      them.
+    hub: Name of a set on the Hugging Face hub, "owner/name" or
+      "owner/name@revision".
+    config: Name of its config, where a set of `datasets` has several.
+    image: Column of the pictures, or what ends their names in tar files. None:
+      the only one.
     size: Height and width to which pictures are cropped and scaled; None keeps
       those of sets whose pictures are of one size.
     channels: 1 for grey, 3 for RGB, 2 or 4 for these with alpha; None: as the
@@ -79,15 +89,16 @@ def load(
       channel.
     crop: "centre", or "random" for pictures that `Batches` cuts at another
       place in every epoch; these stay on disk.
-    label: The feature of TFDS with the classes, "label" by default; "none"
-      leaves them out.
+    label: The feature or column with the classes, "label" by default, or what
+      ends their names in tar files, "cls" by default; "none" leaves them out.
     conditional: False never looks at labels.
-    splits: By "train" and "test", the name that a split has in TFDS, or the
-      folder of its pictures.
+    splits: By "train" and "test", the name that a split has in the set, the
+      folder of its pictures, or a pattern of its tar files' names.
     test_share: Share of the training split that is held out and becomes "test",
       chosen by a hash of a picture's name or of a sample's number. None: sets
-      have their own splits, but folders without one hold out a tenth.
-    max_broken: Pictures of a folder that may be broken; they are left out.
+      have their own splits, but where `dir` or `hub` has none, a tenth.
+    max_broken: Pictures of `dir` or `hub` that may be broken; they are left
+      out.
     ram_gib: Pictures that need up to so many GiB as float32 are read into
       memory, more stay on disk.
     threads: Threads that read images into memory; 0 for one a core, at
@@ -341,5 +352,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
   "fashion_mnist": functools.partial(_idx, "fashion_mnist"),
   "mnist": functools.partial(_idx, "mnist"),
   "folder": picture_folder.load,
+  "huggingface": hugging_face.load,
   "latents": _latents,
+  "webdataset": web_dataset.load,
 }

@@ -19,7 +19,7 @@ References:
 """
 
 import functools
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,16 @@ from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import Block, Blocks, Head, Output, Parts
-from jaxflow.options import Amount, Count, Layers, Natural
+from jaxflow.options import (
+  Amount,
+  BelowOne,
+  Count,
+  Finite,
+  Layers,
+  Natural,
+  Positive,
+  Range,
+)
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -53,6 +62,9 @@ SIZES = {
   "XL": {"depth": 28, "width": 1152, "num_heads": 16},
 }
 """The published sizes, and a tiny one: keyword arguments of `dit`."""
+
+
+_FURTHER = Range("-1 or more", lambda x: x >= -1)
 
 
 class DiT(Output):
@@ -250,19 +262,19 @@ def dit(
   *,
   data_shape: tuple[int, int, int],
   depth: Layers = 12,
-  width: int = 768,
-  num_heads: int = 12,
-  patch_size: int = 2,
-  num_classes: int = 0,
+  width: Count = 768,
+  num_heads: Count = 12,
+  patch_size: Count = 2,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
-  head_depth: int = 0,
-  further_depth: int = -1,
+  head_depth: Natural = 0,
+  further_depth: Annotated[int, _FURTHER] = -1,
   sees_time: bool = True,
-  time_scale: float = 1.0,
-  time_shift: float = 0.0,
-  max_period: float = 1e4,
+  time_scale: Finite = 1.0,
+  time_shift: Finite = 0.0,
+  max_period: Positive = 1e4,
   own_embeddings: bool = False,
   context: tuple[int, ...] = (),
   summary_tokens: Natural = 0,
@@ -275,10 +287,10 @@ def dit(
   qk_norm: bool = False,
   mlp: Literal["gelu", "swiglu"] = "gelu",
   mlp_width: Natural = 0,
-  mlp_epsilon: float = 1e-6,
+  mlp_epsilon: Positive = 1e-6,
   bias: bool = True,
   learned_variance: bool = False,
-  dropout: float = 0.0,
+  dropout: BelowOne = 0.0,
   dtype: str = "float32",
   scan_layers: bool = False,
   remat: bool = False,

@@ -1,13 +1,15 @@
 """A network of one time as a network of two that computes the same.
 
-The transformer and the U-Net add an embedding of t - s to that of t: its last
-layer starts at zero. The perceptron reads features of t - s between those of t
-and the rest: their rows of the first kernel start at zero. Either way the
-prediction does not depend on s, and gradients reach the new parameters.
+Transformers and U-Nets add an embedding of t - s to that of t, once or in every
+block: its last layer starts at zero. The perceptron reads features of t - s
+between those of t and the rest: their rows of the first kernel start at zero.
+Either way the prediction does not depend on s, and gradients reach the new
+parameters.
 """
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from jaxflow.types import PyTree
@@ -19,7 +21,7 @@ def with_second_time(
   """Return the parameters of the network of two times.
 
   Args:
-    params: Parameters of `dit`, `mlp` or `unet` with `second_time=False`.
+    params: Parameters of a network of jaxflow with `second_time=False`.
     fresh: Parameters of the same network with `second_time=True`.
     data_shape: Shape of one sample.
 
@@ -35,10 +37,8 @@ def with_second_time(
     >>> bool(jnp.allclose(same, one.apply(params, x, t, t, None)))
     True
   """
-  if "interval" in fresh:
-    embedder = fresh["interval"]
-    zeros = {k: jnp.zeros_like(v) for k, v in embedder["output"].items()}
-    return {**params, "interval": {**embedder, "output": zeros}}
+  if "hidden_0" not in params:
+    return _with_intervals(params, fresh)
   first = params["hidden_0"]
   kernel = first["kernel"]
   new = fresh["hidden_0"]["kernel"].shape[0] - kernel.shape[0]
@@ -46,3 +46,15 @@ def with_second_time(
   zeros = jnp.zeros((new, kernel.shape[1]), kernel.dtype)
   grown = jnp.concatenate([kernel[:behind], zeros, kernel[behind:]])
   return {**params, "hidden_0": {**first, "kernel": grown}}
+
+
+def _with_intervals(params: PyTree, fresh: PyTree) -> PyTree:
+  """Return parameters with the embedders of t - s of others, at zero."""
+  grown = dict(params)
+  for name, layer in fresh.items():
+    if name == "interval":
+      zeros = jax.tree.map(jnp.zeros_like, layer["output"])
+      grown[name] = {**layer, "output": zeros}
+    elif isinstance(layer, dict):
+      grown[name] = _with_intervals(params[name], layer)
+  return grown

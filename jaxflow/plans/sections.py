@@ -25,6 +25,9 @@ class DataPlan:
   raw_dir: str | None  # Of downloaded files.
   data_dir: str | None  # Of prepared data.
   dir: str | None  # Of pictures.
+  hub: str | None  # Name of a set on the Hugging Face hub.
+  config: str | None  # Of a set that has several.
+  image: str | None  # Column of the pictures.
   size: int | None  # Height and width of images, None for their own.
   channels: int | None  # Of pictures; None for those of the set.
   background: tuple[int, int, int]  # RGB behind transparent pictures.

@@ -34,7 +34,22 @@ class EncodeOptions:
   data_dir: str | None = option(
     None, "folder where prepared data sets are kept"
   )
-  dir: str | None = option(None, "folder of the pictures of --data=folder")
+  dir: str | None = option(
+    None, "folder of --data=folder, webdataset or huggingface"
+  )
+  hub: str | None = option(
+    None, "name on the Hugging Face hub of --data=huggingface, OWNER/NAME"
+  )
+  subset: str | None = option(
+    None, "config of that set, data.config of a config"
+  )
+  image: str | None = option(
+    None, "column of the pictures, or what ends their names in tar files"
+  )
+  label: str | None = option(
+    None, "feature, column or ending of the labels; none leaves them out"
+  )
+  download: bool = option(False, "let the set be downloaded")
   autoencoder: str = option(
     "",
     "diffusion_pytorch_model.safetensors or .bin of sd-vae-ft-mse or "
@@ -136,6 +151,11 @@ def _images(options: EncodeOptions, split: str) -> data.Source:
     raw_dir=options.raw_dir,
     data_dir=options.data_dir,
     dir=options.dir,
+    hub=options.hub,
+    config=options.subset,
+    image=options.image,
+    label=options.label,
+    download=options.download,
     # Each image is read once; those of other sizes are cut where they are read.
     size=options.size if reads(options.data, "size") else None,
     ram_gib=0.0,
@@ -162,7 +182,7 @@ def _describe(
     )
   side = options.size // model.factor
   given = dataclasses.asdict(options)
-  del given["batch_size"]
+  del given["batch_size"], given["download"]
   if not options.multiply:  # Folders of earlier versions do not say it.
     del given["multiply"]
   return {

@@ -27,10 +27,13 @@ ABSENT = {
   "data.background": [255, 255, 255],
   "data.channels": None,
   "data.class_names": None,
+  "data.config": None,
   "data.crop": "centre",
   "data.dir": None,
   "data.download": False,
   "data.flip": False,
+  "data.hub": None,
+  "data.image": None,
   "data.label": None,
   "data.max_broken": 0,
   "data.ram_gib": 4.0,
@@ -146,8 +149,9 @@ def test_gone_field_in_use_is_refused():
   with pytest.raises(UsageError) as caught:
     versions.upgraded(values)
   assert str(caught.value) == (
-    "evaluation.draws=8 of version 0.1.0 is unknown to version "
-    f"{jaxflow.__version__}: open the run with the version that wrote it"
+    "evaluation.draws=8 of version 0.1.0 is no field of this code, version "
+    f"{jaxflow.__version__}: open the run with the code that wrote it, or take "
+    "out what was added"
   )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn import datasets
 
 from jaxflow import data
-from jaxflow.data import pictures
+from jaxflow.data import looking, pictures
 from jaxflow.data.sets import picture_folder
 from jaxflow.errors import RunError, UsageError
 from jaxflow.reading import read_arrays
@@ -248,7 +248,7 @@ def test_the_index_is_used_and_renewed(tmp_path, monkeypatch):
   )
   load(tmp_path)
   assert sorted(looked) == ["0.png", "1.png", "2.png", "3.png"]
-  index = json.loads((tmp_path / picture_folder.INDEX).read_text())
+  index = json.loads((tmp_path / looking.INDEX).read_text())
   assert index["files"]["0.png"][2:] == [*picture(0).size[::-1], ""]
   looked.clear()
   load(tmp_path)
@@ -258,12 +258,12 @@ def test_the_index_is_used_and_renewed(tmp_path, monkeypatch):
   write(tmp_path, ["4.png"])
   load(tmp_path)
   assert looked == ["2.png", "4.png"]
-  index = json.loads((tmp_path / picture_folder.INDEX).read_text())
+  index = json.loads((tmp_path / looking.INDEX).read_text())
   assert sorted(index["files"]) == ["0.png", "1.png", "2.png", "4.png"]
   # One that is damaged, or that somebody has edited, is made again.
   for text in ("{", '{"files": {"0.png": [1, 2, 3]}}', '{"files": 3}'):
     looked.clear()
-    (tmp_path / picture_folder.INDEX).write_text(text)
+    (tmp_path / looking.INDEX).write_text(text)
     load(tmp_path)
     assert len(looked) == 4
 
@@ -301,10 +301,10 @@ def test_folders_in_which_nothing_can_be_trained(tmp_path):
     data.load("folder", "train", size=8)
   with pytest.raises(UsageError, match="cannot be read"):
     load(tmp_path / "absent")
-  with pytest.raises(UsageError, match="holds 0 pictures in 0 files"):
+  with pytest.raises(UsageError, match="holds 0 pictures, of 0"):
     load(tmp_path)
   write(tmp_path, ["only.png"])
-  with pytest.raises(UsageError, match="holds 1 pictures in 1 files"):
+  with pytest.raises(UsageError, match="holds 1 pictures, of 1"):
     load(tmp_path)
   write(tmp_path, ["0.png", "1.png"])
   with pytest.raises(UsageError) as error:

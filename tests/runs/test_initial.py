@@ -163,13 +163,37 @@ def test_a_second_time_starts_without_effect(folder, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_transformer_grows_a_second_time():
+_DIT = {"depth": 2, "width": 8, "num_heads": 1, "patch_size": 2}
+_UNET = {"channels": 8, "multipliers": (1,), "num_blocks": 1}
+_SMALL = {
+  models.dit: _DIT,
+  models.unet: {**_UNET, "attention_resolutions": ()},
+  models.mp_unet: {**_UNET, "channels": 64, "attention_resolutions": ()},
+  models.unet2d: {"widths": (8,), "layers": 1, "attention": (), "groups": 4},
+}
+
+
+@pytest.mark.parametrize(
+  ("make", "options"),
+  [
+    (models.dit, {}),
+    (models.dit, {"own_embeddings": True}),
+    (models.dit, {"own_embeddings": True, "scan_layers": True}),
+    (models.unet, {}),
+    (models.unet, {"architecture": "adm", "channels": 64}),
+    (models.unet2d, {}),
+    (models.mp_unet, {}),
+  ],
+)
+def test_a_network_grows_a_second_time(make, options):
   options = {
-    **{"data_shape": (4, 4, 1), "depth": 1, "width": 8, "num_heads": 1},
-    **{"patch_size": 2, "num_classes": 3},
+    "data_shape": (4, 4, 1),
+    "num_classes": 3,
+    **_SMALL[make],
+    **options,
   }
-  one = models.dit(**options, second_time=False)
-  two = models.dit(**options, second_time=True)
+  one = make(**options, second_time=False)
+  two = make(**options, second_time=True)
   params = one.init(jax.random.key(0))
   # Blocks and output of a fresh transformer are zero.
   params = jax.tree.map(
@@ -187,8 +211,13 @@ def test_a_transformer_grows_a_second_time():
   def loss(params):
     return (two.apply(params, x, t, s, cond) ** 2).mean()
 
-  gradient = jax.jit(jax.grad(loss))(grown)["interval"]["output"]["kernel"]
-  assert jnp.abs(gradient).max() > 0
+  gradients = jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(grown))
+  new = {
+    jax.tree_util.keystr(path): jnp.abs(gradient).max()
+    for path, gradient in gradients
+    if "'interval']['output']" in jax.tree_util.keystr(path)
+  }
+  assert new and min(new.values()) > 0
 
 
 @pytest.mark.parametrize(

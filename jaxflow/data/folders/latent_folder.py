@@ -26,18 +26,20 @@ DECODER = "decoder.npz"
 _DAMAGE = OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError
 
 # Fields whose names are flags of `jaxflow encode`, in the order of a command.
+_IMAGES = ("raw_dir", "data_dir", "dir", "hub")
+_PARTS = ("subset", "image", "label")
 _FLAGS = (
-  *("data", "raw_dir", "data_dir", "dir", "autoencoder", "size", "dtype"),
+  *("data", *_IMAGES, *_PARTS, "autoencoder", "size", "dtype"),
   *("scale", "multiply", "flip", "shard_size"),
 )
 # Places do not decide the latents, and the statistics are added last.
-_PLACES = ("raw_dir", "data_dir", "dir", "autoencoder", "statistics")
+_PLACES = (*_IMAGES, "autoencoder", "statistics")
 _TYPES = Range("float16 or float32", lambda x: x in ("float16", "float32"))
 
 
 _HOLDS = {
   **dict.fromkeys(("data", "images", "autoencoder", "parameters"), str),
-  **dict.fromkeys(("raw_dir", "data_dir", "dir"), str | None),
+  **dict.fromkeys((*_IMAGES, *_PARTS), str | None),
   **dict.fromkeys(("size", "shard_size"), Count),
   "counts": dict.fromkeys(("train", "test"), Count),
   "num_classes": Natural,
@@ -56,8 +58,9 @@ class LatentFolder(ShardFolder):
 
   Attributes:
     folder: The folder.
-    description: `data`, `raw_dir`, `data_dir`, `dir` of the images, `images`
-      (digest of a few of them), `size`, `flip`; `autoencoder`, `parameters`
+    description: `data`, `raw_dir`, `data_dir`, `dir`, `hub`, `subset`, `image`,
+      `label` of the images, `images` (digest of a few of them), `size`, `flip`;
+      `autoencoder`, `parameters`
       (hash of its weights); `shape` of a latent, `num_classes`, `counts` by
       split, `dtype`, `shard_size`; `scale` of the normalised latents,
       `statistics` (`mean` and `std` of every channel) or None while shards are
@@ -87,7 +90,7 @@ class LatentFolder(ShardFolder):
     if name == "parameters":
       return "--autoencoder", f"{description['autoencoder']} ({name} {value})"
     if name == "images":
-      dirs = {k: description.get(k) for k in ("raw_dir", "data_dir", "dir")}
+      dirs = {k: description.get(k) for k in _IMAGES}
       places = [f"--{k}={v}" for k, v in dirs.items() if v is not None]
       return "--data", " ".join([description["data"], *places, str(value)])
     return f"--{name}" if name in _FLAGS else f"images of {name}", value

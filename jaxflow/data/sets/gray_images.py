@@ -1,7 +1,7 @@
 """Gray images on this machine: scikit-learn's digits, and sets in IDX files."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -56,7 +56,9 @@ class ScikitDigits(tfds_arrays.ImageBuilder):
     """Return the images and labels of both splits."""
     from sklearn import datasets
 
-    images, labels = datasets.load_digits(return_X_y=True)
+    # Its type depends on whether pandas is installed.
+    loaded: Any = datasets.load_digits(return_X_y=True)
+    images, labels = loaded
     images = images.reshape(-1, 8, 8, 1).astype(np.uint8)
     by_class = np.argsort(labels, kind="stable")
     is_test = np.zeros(len(labels), bool)
