@@ -318,7 +318,11 @@ def _field(job: Job, folder: pathlib.Path, rng: random.Random) -> Case:
     makers = registry.KINDS[kinds[section]]
     value = rng.choice(sorted(makers))
     given, wrong = f"--config.{name}={value}", False
-    ranges = options.marked(makers[value], options.Range)
+    ranges = {
+      k: x
+      for k, x in options.marked(makers[value], options.Range).items()
+      if options.parameters(makers[value])[k].default.__class__ in (int, float)
+    }
     if ranges and chance < 0.4:
       last, number = rng.choice(sorted(ranges)), rng.choice(NUMBERS)
       wrong = not ranges[last].allows(float(number))
