@@ -1,6 +1,7 @@
 """The Diffusion Transformer with adaLN-Zero, for one time or two.
 
-An image is cut into patches, each a token with a fixed sine-cosine position.
+An image, a sequence or a volume is cut into patches, each a token with a fixed
+sine-cosine position.
 The blocks are conditioned on c = embed(t) + embed'(t - s) + embed(label); the
 second term, as in MeanFlow, is there for networks of two times only. Guidance
 may add three terms. Further heads, as in improved MeanFlow, leave the network
@@ -48,7 +49,7 @@ SIZES = {
 
 
 class DiT(Output):
-  """A Diffusion Transformer over images [B, H, W, C]."""
+  """A Diffusion Transformer over images [B, H, W, C], or other grids."""
 
   def __init__(
     self,
@@ -77,14 +78,14 @@ class DiT(Output):
   ):
     self.data_shape = data_shape
     self.patch_size = patch_size
-    self.grid = (data_shape[0] // patch_size, data_shape[1] // patch_size)
+    self.grid = tuple(n // patch_size for n in data_shape[:-1])
     self.width = width
     self.dtype = dtype
     self.heads = heads
     self.trunk: int = depth - head_depth
     self.own_embeddings = own_embeddings
-    self.output_channels: int = data_shape[2] * (1 + learned_variance)
-    pixels = patch_size**2 * data_shape[2]
+    self.output_channels: int = data_shape[-1] * (1 + learned_variance)
+    pixels = patch_size ** len(self.grid) * data_shape[-1]
     xavier = nnx.initializers.xavier_uniform()
     self.patch: TokenLinear = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
@@ -125,7 +126,7 @@ class DiT(Output):
       remat=remat,
     )
     self.blocks = make_blocks(depth, rngs=rngs)
-    pixels = patch_size**2 * self.output_channels
+    pixels = patch_size ** len(self.grid) * self.output_channels
     super().__init__(width, pixels, rngs=rngs)
     if not own_embeddings:
       self.guidance = (
@@ -153,7 +154,7 @@ class DiT(Output):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Return the tokens [B, rows, columns, width] after every block."""
+    """Return the tokens [B, *grid, width] after every block."""
     x, (c, _) = self._tokens(xt), self._conditions(t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
@@ -163,12 +164,13 @@ class DiT(Output):
 
   def _tokens(self, xt: Array) -> Array:
     checks.shape(xt, self.data_shape)
-    positions = jnp.asarray(position_table(*self.grid, self.width), self.dtype)
+    positions = jnp.asarray(position_table(self.grid, self.width), self.dtype)
     return self.patch(patchify(xt, self.patch_size)) + positions[None]
 
   def _image(self, tokens: Array) -> Array:
-    shape = (*self.data_shape[:2], self.output_channels)
-    return unpatchify(tokens, self.patch_size, shape)[..., : self.data_shape[2]]
+    shape = (*self.data_shape[:-1], self.output_channels)
+    image = unpatchify(tokens, self.patch_size, shape)
+    return image[..., : self.data_shape[-1]]
 
   def _conditions(self, t: Array, s: Array, cond: PyTree) -> tuple[Any, Array]:
     """Return the condition of the blocks, and that of the output."""
@@ -181,7 +183,7 @@ class DiT(Output):
 
 def dit(
   *,
-  data_shape: tuple[int, int, int],
+  data_shape: tuple[int, ...],
   depth: Layers = 12,
   width: int = 768,
   num_heads: int = 12,
@@ -204,15 +206,19 @@ def dit(
 ) -> Network:
   """Make a Diffusion Transformer for images [B, H, W, C].
 
+  Sequences [B, L, C] are cut into patches along one axis, volumes
+  [B, D, H, W, C] along three.
+
   Parameters, times, their embeddings, the statistics of layer norms and the
   output are float32 whatever `dtype` is.
 
   Args:
-    data_shape: Shape (H, W, C) of one image or latent.
+    data_shape: Shape of one sample: (H, W, C) of an image or latent, (L, C),
+      (D, H, W, C).
     depth: Number of blocks; `SIZES` has the published combinations.
     width: Features of a token; divisible by `num_heads` and by 4.
     num_heads: Number of attention heads.
-    patch_size: Side of a square patch; divides H and W.
+    patch_size: Side of a patch, along every axis; divides all of them.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
     second_time: Whether the network sees t - s, or ignores `s`.
@@ -252,14 +258,15 @@ def dit(
       f"width={width}: must be divisible by num_heads={num_heads} (attention) "
       "and by 4 (positions)"
     )
-  checks.image_network(
+  checks.grid_network(
     data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
-  height, breadth, _ = data_shape
-  if patch_size < 1 or height % patch_size or breadth % patch_size:
+  if width < 2 * (len(data_shape) - 1):
+    raise UsageError(f"width={width}: give 8 or more for three axes")
+  if patch_size < 1 or any(n % patch_size for n in data_shape[:-1]):
     raise UsageError(
-      f"patch_size={patch_size}: must divide the height and the width of "
-      f"data_shape={tuple(data_shape)}"
+      f"patch_size={patch_size}: must divide all sizes but the last, the "
+      f"channels, of data_shape={tuple(data_shape)}"
     )
   if not 0 <= head_depth <= (depth if heads > 1 else 0):
     raise UsageError(

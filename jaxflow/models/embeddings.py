@@ -5,6 +5,8 @@ bfloat16 two times closer than 1/256 would be one time.
 """
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -204,15 +206,21 @@ def condition(module: Any, t: Array, s: Array, cond: PyTree) -> Array:
   return c
 
 
-def position_table(height: int, width: int, features: int) -> np.ndarray:
-  """Return fixed 2-D sine-cosine positions [height * width, features].
+def position_table(grid: Sequence[int], features: int) -> np.ndarray:
+  """Return fixed sine-cosine positions [prod(grid), features] in a grid.
 
-  The first half of the features, of which 4 divides the number, encodes the
-  column, the second half the row, each as sines, then cosines.
+  Each axis has an equal, even share of the features, the last axis the first:
+  in 2-D the first half encodes the column, the second half the row, each as
+  sines, then cosines. Features that are left over are 0.
+
+  Example:
+    >>> position_table((2, 2, 2), 64).shape
+    (8, 64)
   """
-  rows, columns = np.divmod(np.arange(height * width), width)
-  angles = [
-    place[:, None] * frequencies(features // 2) for place in (columns, rows)
-  ]
+  share = features // (2 * len(grid)) * 2
+  places = np.unravel_index(np.arange(math.prod(grid)), grid)
+  angles = [place[:, None] * frequencies(share) for place in places[::-1]]
   parts = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-  return np.concatenate(parts, axis=1).astype(np.float32)
+  table = np.concatenate(parts, axis=1)
+  rest = features - table.shape[1]
+  return np.pad(table, ((0, 0), (0, rest))).astype(np.float32)
