@@ -20,6 +20,7 @@ MUTABLE = (
   "data.data_dir",
   "data.dir",
   "data.download",
+  "data.file",
   # The digest says which pairs they are.
   "data.pairs",
   "data.ram_gib",

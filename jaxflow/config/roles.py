@@ -140,6 +140,10 @@ def _teacher(config: Config, model: Model) -> Model | None:
       )
   check_equal(field, "data.shape", model.shape, teacher.shape)
   check_equal(field, "data.num_classes", model.num_classes, teacher.num_classes)
+  for name in ("offset", "scale"):
+    mine, its = config.data[name], saved.data[name]
+    if None not in (mine, its):
+      check_equal(field, f"data.{name}", tuple(mine), tuple(its))
   if config.teacher.guidance != 1:
     teacher.check_guidance(**{"teacher.guidance": config.teacher.guidance})
   return teacher

@@ -17,6 +17,7 @@ from jaxflow.config.components import (
   method_named,
   with_places,
 )
+from jaxflow.data import Scaling
 from jaxflow.errors import UsageError
 
 _OPTIMIZER = {
@@ -66,6 +67,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "stored_dir": config_dict.placeholder(str),  # Of a config.json.
         # Of pictures, as `data.load` describes these.
         "dir": config_dict.placeholder(str),
+        "file": config_dict.placeholder(str),
         "size": config_dict.placeholder(int),
         "channels": config_dict.placeholder(int),
         "background": (255, 255, 255),
@@ -76,6 +78,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
           "test": config_dict.placeholder(str),
         },
         "test_share": config_dict.placeholder(float),
+        "normalise": config_dict.placeholder(str),
         "max_broken": 0,
         "ram_gib": 4.0,
         "threads": 0,
@@ -86,6 +89,11 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "shape": config_dict.placeholder(tuple),
         "num_classes": config_dict.placeholder(int),
         "class_names": config_dict.placeholder(tuple),
+        # Of arrays, as `data.Scaling` describes these.
+        "offset": config_dict.placeholder(tuple),
+        "scale": config_dict.placeholder(tuple),
+        "range": config_dict.placeholder(tuple),
+        "dtype": config_dict.placeholder(str),
       },
       "path": {"name": "linear"},
       "model": {"name": model, **network},
@@ -248,6 +256,7 @@ def resolve(
   shape: tuple[int, ...],
   num_classes: int,
   class_names: tuple[str, ...] = (),
+  scaling: Scaling | None = None,
   teacher: Config | None,
   features: Config | None = None,
   pairs: str | None = None,
@@ -262,6 +271,11 @@ def resolve(
       ("data.shape", tuple(shape)),
       ("data.num_classes", num_classes),
       ("data.class_names", class_names or None),
+      ("data.normalise", scaling and scaling.kind),
+      ("data.offset", scaling and scaling.offset),
+      ("data.scale", scaling and scaling.scale),
+      ("data.range", scaling and scaling.range),
+      ("data.dtype", scaling and scaling.dtype),
       ("data.pairs_digest", pairs),
       ("teacher.config", teacher and teacher.to_dict()),
       ("features.config", features and features.to_dict()),

@@ -11,7 +11,8 @@ from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.pictures import WHITE, Colour
-from jaxflow.data.sets import picture_folder, toy
+from jaxflow.data.scaling import Scaling
+from jaxflow.data.sets import array_files, picture_folder, toy
 from jaxflow.data.source import (
   Dataset,
   Source,
@@ -38,6 +39,7 @@ def load(
   raw_dir: str | None = None,
   data_dir: str | None = None,
   dir: str | None = None,
+  file: str | None = None,
   size: int | None = None,
   channels: int | None = None,
   background: Colour = WHITE,
@@ -46,6 +48,8 @@ def load(
   conditional: bool = True,
   splits: Mapping[str, str | None] = {},
   test_share: float | None = None,
+  normalise: str | None = None,
+  scaling: Scaling | None = None,
   max_broken: int = 0,
   ram_gib: float = 4.0,
   threads: int = 0,
@@ -55,10 +59,10 @@ def load(
 
   "ring" is sampled. "digits", from scikit-learn, and "fashion_mnist" and
   "mnist", from four IDX files, are prepared once by TFDS and then read from
-  disk. "folder" are the pictures in the folder `dir`. "latents" are those in
-  the folder `data_dir`, which `jaxflow encode` makes. Any other name is that of
-  an image set of TFDS, which has to be prepared. Nothing is downloaded unless
-  asked for.
+  disk. "folder" are the pictures in the folder `dir`, "arrays" those in `file`.
+  "latents" are in the folder `data_dir`, which `jaxflow encode` makes. Any
+  other name is that of an image set of TFDS, which has to be prepared. Nothing
+  is downloaded unless asked for.
 
   Args:
     name: A key of `DATASETS`, the name of an image set in TFDS, or that of a
@@ -71,6 +75,8 @@ def load(
       them ($TFDS_DATA_DIR or ~/tensorflow_datasets). Of "latents", their
       folder.
     dir: Folder of pictures, in class folders or not.
+    file: An .npy file of samples [N, ...], which is mapped into memory, or an
+      .npz file with "data" and perhaps "labels".
     size: Height and width to which pictures are cropped and scaled; None keeps
       those of sets whose pictures are of one size.
     channels: 1 for grey, 3 for RGB, 2 or 4 for these with alpha; None: as the
@@ -80,16 +86,20 @@ def load(
     crop: "centre", or "random" for pictures that `Batches` cuts at another
       place in every epoch; these stay on disk.
     label: The feature of TFDS with the classes, "label" by default; "none"
-      leaves them out.
+      leaves them out. Of "arrays", the name of the labels in the .npz file, or
+      the .npy file of the labels.
     conditional: False never looks at labels.
     splits: By "train" and "test", the name that a split has in TFDS, or the
-      folder of its pictures.
+      folder of its pictures, or the file of its arrays.
     test_share: Share of the training split that is held out and becomes "test",
       chosen by a hash of a picture's name or of a sample's number. None: sets
-      have their own splits, but folders without one hold out a tenth.
+      have their own splits, but folders and arrays without hold out a tenth.
+    normalise: How the values of arrays become samples, as `Scaling.of` says.
+    scaling: The scaling of a run that was trained, in place of that of its
+      training data.
     max_broken: Pictures of a folder that may be broken; they are left out.
-    ram_gib: Pictures that need up to so many GiB as float32 are read into
-      memory, more stay on disk.
+    ram_gib: Pictures and arrays that need up to so many GiB as float32 are read
+      into memory, more stay on disk.
     threads: Threads that read images into memory; 0 for one a core, at
       most 16.
     download: Whether to download and prepare a set of TFDS that is not there.
@@ -117,7 +127,7 @@ def load(
         f"data.{field}={value!r}: {did_you_mean(value, choices)}choose one of"
         f" {', '.join(choices)}"
       )
-  for x in ("raw_dir", "data_dir", "dir"):
+  for x in ("raw_dir", "data_dir", "dir", "file"):
     given[x] = expanded(f"data.{x}", given[x])
   given["threads"] = threads or reading_threads()
   maker = _maker(name)
@@ -341,5 +351,6 @@ DATASETS: dict[str, Callable[..., Source]] = {
   "fashion_mnist": functools.partial(_idx, "fashion_mnist"),
   "mnist": functools.partial(_idx, "mnist"),
   "folder": picture_folder.load,
+  "arrays": array_files.load,
   "latents": _latents,
 }

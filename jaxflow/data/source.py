@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from jaxflow.data.scaling import Scaling
 from jaxflow.errors import UsageError
 
 
@@ -69,6 +70,7 @@ class Dataset:
     noise: For pairs, the noise [N, ...] from which each sample was made; None
       for real data.
     class_names: Names of the classes, or ().
+    scaling: How values became samples, or None.
   """
 
   data: np.ndarray
@@ -78,6 +80,7 @@ class Dataset:
   split: str
   noise: np.ndarray | None = None
   class_names: tuple[str, ...] = ()
+  scaling: Scaling | None = None
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -132,9 +135,9 @@ def from_arrays(
       f"{where}: data has shape {data.shape}; give at least one sample, as an"
       " array [N, ...] of rank 2 or more"
     )
-  _check_finite(data, where)
+  check_finite(data, where)
   if label is not None:
-    label = _checked_label(np.asarray(label), len(data), num_classes, where)
+    label = checked_label(np.asarray(label), len(data), num_classes, where)
   elif num_classes:
     raise UsageError(
       f"{where}: num_classes={num_classes} but there are no labels; give"
@@ -147,25 +150,33 @@ def from_arrays(
         f"{where}: noise has shape {noise.shape}; give {data.shape}, the noise"
         " of each sample"
       )
-    _check_finite(noise, where)
+    check_finite(noise, where)
   return Dataset(data, label, num_classes, name, split, noise, class_names)
 
 
-def _check_finite(data: np.ndarray, where: str) -> None:
+def check_finite(
+  data: np.ndarray, where: str, numbers: np.ndarray | None = None
+) -> None:
+  """Raise UsageError where a value is not finite.
+
+  `numbers` are those of the samples, [N]; None counts them from 0.
+  """
   # The sum is finite only if every value is, and needs no array of flags;
   # float64 so that large finite values cannot overflow it.
   if np.isfinite(np.sum(data, dtype=np.float64)):
     return
   index = np.argwhere(~np.isfinite(data))[0].tolist()
+  sample = index[0] if numbers is None else int(numbers[index[0]])
   raise UsageError(
-    f"{where}: the value at {index} is {data[tuple(index)]}; repair or"
-    f" remove sample {index[0]}"
+    f"{where}: the value at {[sample, *index[1:]]} is {data[tuple(index)]};"
+    f" repair or remove sample {sample}"
   )
 
 
-def _checked_label(
+def checked_label(
   label: np.ndarray, num_samples: int, num_classes: int, where: str
 ) -> np.ndarray:
+  """Return labels as a Dataset has them; raise UsageError for a wrong one."""
   if label.shape != (num_samples,) or label.dtype.kind not in "iu":
     raise UsageError(
       f"{where}: labels are {label.dtype} {label.shape}; give one integer for"
@@ -201,6 +212,11 @@ def class_names(source: Source) -> tuple[str, ...]:
   return tuple(getattr(source, "class_names", ()))
 
 
+def scaling_of(source: Source) -> Scaling | None:
+  """Return how the values of a source became its samples, None if as is."""
+  return getattr(source, "scaling", None)
+
+
 class _Unlabelled:
   """A source without its labels."""
 
@@ -209,6 +225,7 @@ class _Unlabelled:
   def __init__(self, source: Source):
     self._source = source
     self.name, self.split, self.shape = source.name, source.split, source.shape
+    self.scaling: Scaling | None = scaling_of(source)
 
   def __len__(self) -> int:
     """Return the number of samples."""
@@ -281,7 +298,8 @@ def rows_of_split(
   # File systems have names that are no text.
   coded = (name.encode(errors="surrogateescape") for name in names)
   digests = (hashlib.sha256(x).digest()[:8] for x in coded)
-  held = np.array([int.from_bytes(x, "big") < limit for x in digests], bool)
+  small = (int.from_bytes(x, "big") < limit for x in digests)
+  held = np.fromiter(small, bool)
   rows = np.flatnonzero(held == (split == "test"))
   if rows.size:
     return rows
@@ -296,7 +314,7 @@ def rows_of_split(
   )
 
 
-def held_out(source: Source, split: str, share: float) -> Source:
+def held_out(source: Any, split: str, share: float) -> Any:
   """Return a split of a source that has one split, by the samples' numbers.
 
   Example:
@@ -306,6 +324,8 @@ def held_out(source: Source, split: str, share: float) -> Source:
   """
   names = map(str, range(len(source)))
   rows = rows_of_split(names, split, share, f"data.name={source.name!r}")
+  if hasattr(source, "part"):
+    return source.part(rows, split)
   if not isinstance(source, Dataset):
     return _Part(source, rows, split)
   arrays = {k: getattr(source, k) for k in ("data", "label", "noise")}

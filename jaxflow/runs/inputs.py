@@ -5,6 +5,7 @@ import inspect
 import json
 import math
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import allowed_dir, reading_threads
+from jaxflow.data.scaling import check_kind
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
@@ -39,7 +41,9 @@ class Inputs:
   def __str__(self) -> str:
     """Say how much there is: `16,384 samples`."""
     if self.paired is None:
-      return f"{len(self.real):,} samples"
+      scaling = data.scaling_of(self.real)
+      how = f" (data.normalise={scaling.kind})" if scaling else ""
+      return f"{len(self.real):,} samples{how}"
     return f"{len(self.paired):,} pairs"
 
 
@@ -62,7 +66,28 @@ def load_data(
 
 
 def _given(plan: DataPlan, split: str) -> data.Source:
-  """Return a split of data that the caller passes."""
+  """Return a split of data that the caller passes, scaled if it is of arrays.
+
+  The caller's arrays are samples already, unless `data.normalise` is given.
+  """
+  source = _part(plan, split)
+  check_kind(plan.normalise)
+  if not isinstance(source, data.Arrays):
+    if plan.normalise is not None:
+      raise UsageError(
+        f"data.normalise={plan.normalise!r}: data of type "
+        f"{type(source).__name__} are samples already; leave it out, or give "
+        "arrays"
+      )
+    return source
+  scaling = plan.scaling
+  if scaling is None and plan.normalise is not None:
+    scaling = _part(plan, "train").scaling_of(plan.normalise)
+  return source.scaled(scaling, plan.ram_gib)
+
+
+def _part(plan: DataPlan, split: str) -> Any:
+  """Return a split of data that the caller passes, as it is."""
   if plan.test_share is not None and "train" in plan.sources:
     return data.held_out(plan.sources["train"], split, plan.test_share)
   if split not in plan.sources:
@@ -195,7 +220,7 @@ def make_batches(
 
 def fault(plan: Plan, batch: Batch) -> str:
   """Return what is wrong with the data of a batch, "" if nothing is."""
-  source = plan.data.data_dir or plan.data.dir
+  source = plan.data.data_dir or plan.data.dir or plan.data.file
   source = source or f"data.name={plan.data.name!r}"
   for name, x in batch.items():
     x = processes.gather(x)

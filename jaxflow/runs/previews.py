@@ -76,6 +76,9 @@ class SamplePictures:
     if len(source.shape) == 1:
       first = np.arange(min(_POINTS, len(source)))
       self._reference = source.take(first)["data"]
+      scaling = data.scaling_of(source)
+      if scaling is not None:
+        self._reference = scaling.restore(self._reference)
 
   def on_samples(self, step: int, samples: np.ndarray) -> None:
     """Write the picture of a step."""
