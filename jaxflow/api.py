@@ -30,7 +30,12 @@ from jaxflow.models import Network
 from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
-from jaxflow.runs.drawing import check_num, checked_labels, drawer
+from jaxflow.runs.drawing import (
+  as_seen,
+  check_num,
+  checked_conditions,
+  drawer,
+)
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train as train_config
@@ -62,8 +67,9 @@ def train(
       the run in memory.
     data: Training data in place of the set that the config names: arrays
       `{"data": [N, ...], "labels": [N]}` with images in [-1, 1] and labels
-      from 0 on, a `Source`, or `{"train": ..., "test": ...}` of these. Arrays
-      may be mapped from a file; `data.normalise` in the config scales them.
+      from 0 on, or conditions `[N, K]` of real numbers; a `Source`; or
+      `{"train": ..., "test": ...}` of these. Arrays may be mapped from a file;
+      `data.normalise` in the config scales them.
     network: A network in place of the config's; docs/networks.md has its
       contract.
     loss: A loss in place of the method's, with the signature of those in
@@ -289,7 +295,9 @@ class TrainedRun:
     Args:
       num: Number of samples.
       labels: Classes `[num]`, or one for all, as numbers or by the names of
-        the data; default: the classes in turn.
+        the data; default: the classes in turn. Of data whose labels are numbers
+        these, `[num, K]` or `[K]`, NaN for none; default: those of random
+        training data.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
       seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1], or to the range of the
@@ -309,11 +317,11 @@ class TrainedRun:
     check_range(SEED, seed=seed)
     plan = self.run.plan
     check_num(num, plan.model.shape)
-    names = plan.data.class_names
-    classes = checked_labels(plan.model.num_classes, num, labels, names)
+    conditions = checked_conditions(plan, num, labels, seed=seed)
+    seen = as_seen(plan, conditions)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
-    samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, classes)
+    samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)
     if not np.isfinite(samples).all():
       raise RunError(
         f"samples of step {self.step} are not finite: training diverged; take "

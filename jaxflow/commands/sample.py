@@ -26,7 +26,7 @@ def _run(values: Values, config: Any) -> None:
   from jaxflow import api
   from jaxflow.parallel import processes
   from jaxflow.runs.decoding import is_drawn
-  from jaxflow.runs.drawing import check_num, checked_labels
+  from jaxflow.runs.drawing import check_num, checked_conditions
 
   processes.once(lambda: check_writable(out))
   run = api.load(values.workdir, step=values.step, config=config)
@@ -37,10 +37,10 @@ def _run(values: Values, config: Any) -> None:
       " points in the plane; give a file that ends in .npz"
     )
   with named(labels="--label"):
-    model = plan.model
-    check_num(values.num, model.shape)
-    names = plan.data.class_names
-    labels = checked_labels(model.num_classes, values.num, values.label, names)
+    check_num(values.num, plan.model.shape)
+    labels = checked_conditions(
+      plan, values.num, values.label, seed=values.seed
+    )
     samples = run.sample(
       values.num,
       labels=labels,
@@ -87,7 +87,8 @@ COMMAND = Command(
     Flag(
       "label",
       "the class of all samples, its number or its name (default: the classes "
-      "in turn)",
+      "in turn), or numbers with commas between, where labels are numbers "
+      "(default: those of random training data)",
       kind=str,
     ),
     Flag("seed", "seed of the noise", 0),

@@ -45,6 +45,11 @@ def _is_numeric(name: str) -> bool:
     return False
 
 
+_OFFSET = Range("finite numbers", lambda x: x and _finite(x))
+_SCALE = Range(
+  "finite numbers above 0", lambda x: x and _finite(x) and min(x) > 0
+)
+
 _OPTIMIZER = {
   "learning_rate": POSITIVE,
   "warmup_steps": AMOUNT,
@@ -84,10 +89,8 @@ LIMITS = {
     lambda x: len(x) == 3 and all(0 <= v <= 255 for v in x),
   ),
   "data.test_share": BELOW_ONE,
-  "data.offset": Range("finite numbers", lambda x: x and _finite(x)),
-  "data.scale": Range(
-    "finite numbers above 0", lambda x: x and _finite(x) and min(x) > 0
-  ),
+  **dict.fromkeys(("data.offset", "data.cond_offset"), _OFFSET),
+  **dict.fromkeys(("data.scale", "data.cond_scale"), _SCALE),
   "data.range": Range(
     "two finite numbers, the lower first",
     lambda x: len(x) == 2 and _finite(x) and x[0] <= x[1],

@@ -133,7 +133,25 @@ def data_plan(
   for name in {"shape", "background", "class_names"} & values.keys():
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
-  return DataPlan(**values, scaling=_scaling(config), sources=given or {})
+  return DataPlan(
+    **values,
+    scaling=_scaling(config),
+    conditions=_conditions(config),
+    sources=given or {},
+  )
+
+
+def _conditions(config: Config) -> Scaling | None:
+  """Return the scales of labels that are numbers, None without such labels."""
+  offset, scale = config.data.cond_offset, config.data.cond_scale
+  if offset is None and scale is None:
+    return None
+  if not offset or not scale or len(offset) != len(scale):
+    raise UsageError(
+      f"data.cond_offset={offset}, data.cond_scale={scale}: give none, or both "
+      "as a run has stored them"
+    )
+  return Scaling.of_conditions(offset, scale)
 
 
 def _scaling(config: Config) -> Scaling | None:

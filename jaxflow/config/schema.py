@@ -49,7 +49,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   row = method_named(method)
   maker = registry.maker_of("model", model, field="model")
   network = with_places(registry.default_options(maker))
-  for name in ("num_classes", "data_shape"):
+  for name in ("num_classes", "cond_size", "data_shape"):
     network.pop(name, None)
   if "second_time" in options.parameters(maker):
     network["second_time"] = False
@@ -94,6 +94,9 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "scale": config_dict.placeholder(tuple),
         "range": config_dict.placeholder(tuple),
         "dtype": config_dict.placeholder(str),
+        # Of labels that are numbers.
+        "cond_offset": config_dict.placeholder(tuple),
+        "cond_scale": config_dict.placeholder(tuple),
       },
       "path": {"name": "linear"},
       "model": {"name": model, **network},
@@ -257,6 +260,7 @@ def resolve(
   num_classes: int,
   class_names: tuple[str, ...] = (),
   scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
   teacher: Config | None,
   features: Config | None = None,
   pairs: str | None = None,
@@ -276,6 +280,8 @@ def resolve(
       ("data.scale", scaling and scaling.scale),
       ("data.range", scaling and scaling.range),
       ("data.dtype", scaling and scaling.dtype),
+      ("data.cond_offset", conditions and conditions.offset),
+      ("data.cond_scale", conditions and conditions.scale),
       ("data.pairs_digest", pairs),
       ("teacher.config", teacher and teacher.to_dict()),
       ("features.config", features and features.to_dict()),

@@ -14,8 +14,11 @@ from jaxflow.data.source import (
   Source,
   check_finite,
   checked_label,
+  checked_vectors,
   from_arrays,
+  is_vector,
   known_labels,
+  scales_of,
 )
 from jaxflow.errors import RunError, UsageError
 from jaxflow.reading import DAMAGE, reading
@@ -63,12 +66,13 @@ class Arrays:
 
   Attributes:
     values: Samples [N, ...] of any type of numbers, an array or an ArrayFile.
-    label: Classes [N], as a Dataset has them.
+    label: Classes [N], as a Dataset has them; or vectors [N, K], float64.
     num_classes: Number of classes, 0 without labels.
     name: Name of the data set in a config.
     split: "train" or "test".
     rows: Which of the values are samples; None for all.
     scaling: How values become samples; None if they are samples.
+    conditions: How vectors become labels; None for classes.
   """
 
   values: Any
@@ -78,6 +82,7 @@ class Arrays:
   split: str
   rows: np.ndarray | None = None
   scaling: Scaling | None = None
+  conditions: Scaling | None = None
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -93,7 +98,7 @@ class Arrays:
     at = index if self.rows is None else self.rows[index]
     rows = {"data": self._samples(self.values[at])}
     if self.label is not None:
-      rows["cond"] = self.label[at]
+      rows["cond"] = self._labels(at)
     return rows
 
   def part(self, rows: np.ndarray, split: str) -> Self:
@@ -109,14 +114,42 @@ class Arrays:
     """
     return Scaling.of(self._parts(), self.values.dtype, kind)
 
-  def scaled(self, scaling: Scaling | None, ram_gib: float) -> Source:
+  def conditions_found(self) -> Scaling | None:
+    """Return the scales of these samples' vectors; None for classes.
+
+    Each number gets the mean 0 and the deviation 1.
+
+    Raises:
+      UsageError: If no sample has a vector.
+    """
+    if self.label is None or not is_vector(self.label):
+      return None
+    label = self.label[slice(None) if self.rows is None else self.rows]
+    return scales_of(label, f"data.name={self.name!r} ({self.split})")
+
+  def scaled(
+    self,
+    scaling: Scaling | None,
+    ram_gib: float,
+    conditions: Scaling | None = None,
+  ) -> Source:
     """Return a source of scaled samples, in memory if they take so much."""
+    if self.label is not None and is_vector(self.label):
+      size = self.label.shape[1]
+      if conditions is None or len(conditions.offset) != size:
+        raise UsageError(
+          f"data.name={self.name!r} ({self.split}): labels have {size} numbers "
+          "each, those that the run was trained with have not; give data as "
+          "those"
+        )
+    else:
+      conditions = None
     if scaling is not None and len(scaling.offset) not in (1, self.shape[-1]):
       raise UsageError(
         f"data.offset has {len(scaling.offset)} numbers, and samples of "
         f"data.name={self.name!r} have {self.shape[-1]} channels: give as many"
       )
-    own = dataclasses.replace(self, scaling=scaling)
+    own = dataclasses.replace(self, scaling=scaling, conditions=conditions)
     there = scaling is None and type(self.values) is np.ndarray
     size = 4 * len(self) * math.prod(self.shape)
     if not there and size > ram_gib * 2**30:
@@ -136,7 +169,7 @@ class Arrays:
         first += len(part)
     known = None
     if self.label is not None:
-      known = known_labels(self.label[at], self.num_classes)
+      known = known_labels(self._labels(at), self.num_classes)
     dataset = from_arrays(
       data,
       known,
@@ -144,7 +177,9 @@ class Arrays:
       name=self.name,
       split=self.split,
     )
-    return dataclasses.replace(dataset, scaling=self.scaling)
+    return dataclasses.replace(
+      dataset, scaling=self.scaling, conditions=self.conditions
+    )
 
   def _parts(self) -> Iterator[np.ndarray]:
     """Yield all values in parts; raise UsageError where one is not finite."""
@@ -156,6 +191,13 @@ class Arrays:
       part = self.values[at[0] : at[-1] + 1][at - at[0]]
       check_finite(part, where, at)
       yield part
+
+  def _labels(self, at: Any) -> np.ndarray:
+    assert self.label is not None
+    label = self.label[at]
+    return (
+      label if self.conditions is None else self.conditions.normalise(label)
+    )
 
   def _samples(self, values: np.ndarray) -> np.ndarray:
     if self.scaling is None:
@@ -176,7 +218,7 @@ def arrays_of(
   Args:
     values: Samples [N, ...] of numbers: an array, or an ArrayFile.
     label: Classes [N], integers in [0, num_classes), or None; -1 for samples
-      without a label.
+      without a label. Or numbers [N] or [N, K], NaN for none, a condition.
     num_classes: Number of classes, 0 without labels.
     name: Name in errors and logs.
     split: "train" or "test".
@@ -198,8 +240,8 @@ def arrays_of(
       f"{where}: data has shape {tuple(values.shape)}; give at least one "
       "sample, as an array [N, ...] of rank 2 or more"
     )
-  if label is not None:
-    label = checked_label(
-      np.asarray(label), values.shape[0], num_classes, where
-    )
+  if label is not None and is_vector(label := np.asarray(label)):
+    label = checked_vectors(label, values.shape[0], where)
+  elif label is not None:
+    label = checked_label(label, values.shape[0], num_classes, where)
   return Arrays(values, label, num_classes, name, split)

@@ -50,6 +50,7 @@ def load(
   test_share: float | None = None,
   normalise: str | None = None,
   scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
   max_broken: int = 0,
   ram_gib: float = 4.0,
   threads: int = 0,
@@ -97,6 +98,7 @@ def load(
     normalise: How the values of arrays become samples, as `Scaling.of` says.
     scaling: The scaling of a run that was trained, in place of that of its
       training data.
+    conditions: As `scaling`, of labels that are numbers.
     max_broken: Pictures of a folder that may be broken; they are left out.
     ram_gib: Pictures and arrays that need up to so many GiB as float32 are read
       into memory, more stay on disk.

@@ -1,6 +1,7 @@
 """The scales of arrays of numbers: to samples of a network, and back."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Self
 
@@ -70,8 +71,26 @@ class Scaling:
     else:
       mean, scale = np.zeros(1), np.ones(1)
     scale = np.where(scale > 0, scale, 1.0)
-    mean = np.round(mean / scale, _DIGITS) * scale
-    return cls(kind, _rounded(mean), _rounded(scale), ends, str(dtype))
+    # Of a mean near 0 the digits behind those of the scale are rounding.
+    offset = tuple(
+      round(float(x), _DIGITS - math.floor(math.log10(s)))
+      for x, s in zip(mean, scale, strict=True)
+    )
+    rounded = tuple(float(f"{s:.{_DIGITS}g}") for s in scale)
+    return cls(kind, offset, rounded, ends, str(dtype))
+
+  @classmethod
+  def of_conditions(
+    cls, offset: Iterable[float], scale: Iterable[float]
+  ) -> Self:
+    """Return the scales of labels that are vectors.
+
+    Example:
+      >>> Scaling.of_conditions([20.0], [5.0]).normalise(np.array([[25.0]]))
+      array([[1.]], dtype=float32)
+    """
+    ends = tuple(map(float, offset)), tuple(map(float, scale))
+    return cls("standard", *ends, (0.0, 0.0), "float64")
 
   def normalise(self, values: np.ndarray) -> np.ndarray:
     """Return the samples of values [n, ..., C], float32."""
@@ -140,7 +159,3 @@ def _joined(known: _Sums | None, rows: np.ndarray) -> _Sums:
     np.minimum(known[3], part[3]),
     np.maximum(known[4], part[4]),
   )
-
-
-def _rounded(values: np.ndarray) -> tuple[float, ...]:
-  return tuple(float(f"{x:.12g}") for x in values)

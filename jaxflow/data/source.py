@@ -51,7 +51,8 @@ class Source(Protocol):
     Returns:
       New arrays whose row i is sample `index[i]`: "data" [n, ...], float32;
       with labels "cond" [n], int32 in [0, num_classes], where num_classes says
-      that a sample has none; for pairs "noise" [n, ...], float32.
+      that a sample has none, or vectors [n, K], float32, where NaN does; for
+      pairs "noise" [n, ...], float32.
     """
     ...
 
@@ -63,7 +64,7 @@ class Dataset:
   Attributes:
     data: Samples [N, ...], float32; images are channels-last in [-1, 1].
     label: Classes [N], int32 in [0, num_classes], or None; num_classes is the
-      label of samples without one.
+      label of samples without one. Or vectors [N, K], float32, NaN for none.
     num_classes: Number of classes, 0 without labels.
     name: Name of the data set in a config.
     split: "train" or "test".
@@ -71,6 +72,7 @@ class Dataset:
       for real data.
     class_names: Names of the classes, or ().
     scaling: How values became samples, or None.
+    conditions: How numbers became labels that are vectors, or None.
   """
 
   data: np.ndarray
@@ -81,6 +83,7 @@ class Dataset:
   noise: np.ndarray | None = None
   class_names: tuple[str, ...] = ()
   scaling: Scaling | None = None
+  conditions: Scaling | None = None
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -112,7 +115,7 @@ def from_arrays(
   Args:
     data: Samples [N, ...], already scaled; cast to float32.
     label: Classes [N], integers in [0, num_classes), or None; -1 for samples
-      without a label.
+      without a label. Or vectors [N, K] of real numbers, NaN for none.
     num_classes: Number of classes, 0 without labels.
     name: Name in errors and logs.
     split: "train" or "test".
@@ -136,8 +139,13 @@ def from_arrays(
       " array [N, ...] of rank 2 or more"
     )
   check_finite(data, where)
-  if label is not None:
-    label = checked_label(np.asarray(label), len(data), num_classes, where)
+  conditions = None
+  if label is not None and is_vector(label := np.asarray(label)):
+    label = checked_vectors(label, len(data), where).astype(np.float32)
+    size = label.shape[1]
+    conditions = Scaling.of_conditions([0.0] * size, [1.0] * size)
+  elif label is not None:
+    label = checked_label(label, len(data), num_classes, where)
   elif num_classes:
     raise UsageError(
       f"{where}: num_classes={num_classes} but there are no labels; give"
@@ -151,7 +159,10 @@ def from_arrays(
         " of each sample"
       )
     check_finite(noise, where)
-  return Dataset(data, label, num_classes, name, split, noise, class_names)
+  return Dataset(
+    *(data, label, num_classes, name, split, noise, class_names),
+    conditions=conditions,
+  )
 
 
 def check_finite(
@@ -192,6 +203,51 @@ def checked_label(
   return null_labels(label, num_classes)
 
 
+def is_vector(label: np.ndarray) -> bool:
+  """Return whether labels are numbers, and no classes."""
+  return label.dtype.kind == "f" or label.ndim > 1
+
+
+def checked_vectors(
+  label: np.ndarray, num_samples: int, where: str
+) -> np.ndarray:
+  """Return labels that are numbers as [N, K], float64, NaN for none.
+
+  Raises:
+    UsageError: They are not finite, or not one vector a sample.
+  """
+  vectors = label[:, None] if label.ndim == 1 else label
+  if len(vectors) != num_samples or vectors.ndim != 2 or not vectors.size:
+    raise UsageError(
+      f"{where}: labels are {label.dtype} {label.shape}; give one number, or "
+      f"one vector, for each of the {num_samples} samples"
+    )
+  vectors = vectors.astype(np.float64)
+  wrong = np.flatnonzero(np.isinf(vectors).any(axis=1))
+  if wrong.size:
+    raise UsageError(
+      f"{where}: the label at [{wrong[0]}] is {vectors[wrong[0]].tolist()}; "
+      "give finite numbers, or NaN for none"
+    )
+  vectors[np.isnan(vectors).any(axis=1)] = np.nan
+  return vectors
+
+
+def scales_of(vectors: np.ndarray, where: str) -> Scaling:
+  """Return scales that give each number of labels mean 0 and deviation 1.
+
+  Raises:
+    UsageError: If no sample has a label.
+  """
+  known = vectors[~np.isnan(vectors).any(axis=1)]
+  if not len(known):
+    raise UsageError(
+      f"{where}: all labels are NaN, so no sample has one; leave labels out"
+    )
+  found = Scaling.of([known], known.dtype, "standard")
+  return Scaling.of_conditions(found.offset, found.scale)
+
+
 def null_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
   """Return labels as int32, with the null label in place of -1.
 
@@ -203,7 +259,9 @@ def null_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def known_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
-  """Return labels with -1 in place of the null label."""
+  """Return labels with -1 in place of the null label; vectors stay."""
+  if is_vector(label):
+    return label
   return np.where(label < num_classes, label, -1)
 
 
@@ -215,6 +273,11 @@ def class_names(source: Source) -> tuple[str, ...]:
 def scaling_of(source: Source) -> Scaling | None:
   """Return how the values of a source became its samples, None if as is."""
   return getattr(source, "scaling", None)
+
+
+def conditions_of(source: Source) -> Scaling | None:
+  """Return how numbers became a source's labels, None if they are classes."""
+  return getattr(source, "conditions", None)
 
 
 class _Unlabelled:
@@ -248,7 +311,7 @@ def without_labels(source: Source) -> Source:
   """
   if isinstance(source, Dataset):
     return dataclasses.replace(
-      source, label=None, num_classes=0, class_names=()
+      source, label=None, num_classes=0, class_names=(), conditions=None
     )
   return _Unlabelled(source)
 
@@ -261,6 +324,7 @@ class _Part:
     self.name, self.shape = source.name, source.shape
     self.num_classes: int = source.num_classes
     self.class_names: tuple[str, ...] = class_names(source)
+    self.conditions: Scaling | None = conditions_of(source)
 
   def __len__(self) -> int:
     """Return the number of samples."""
@@ -352,7 +416,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
   rows, label = source.take(index), None
   if "cond" in rows:
     label = known_labels(rows["cond"], source.num_classes)
-  return from_arrays(
+  found = from_arrays(
     rows["data"],
     label,
     num_classes=source.num_classes,
@@ -360,6 +424,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
     split=source.split,
     class_names=class_names(source),
   )
+  return dataclasses.replace(found, conditions=conditions_of(source))
 
 
 def digest(sources: Iterable[Source], num: int = 8) -> str:

@@ -25,9 +25,9 @@ from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   Embedding,
   GuidanceEmbedder,
-  LabelEmbedder,
   TimeEmbedder,
   condition,
+  label_embedder,
   position_table,
 )
 from jaxflow.models.layers import TokenLinear
@@ -60,6 +60,7 @@ class DiT(Output):
     depth: int,
     num_heads: int,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -97,13 +98,12 @@ class DiT(Output):
       self.interval: TimeEmbedder | None = (
         TimeEmbedder(width, **times) if second_time else None
       )
-      self.label = (
-        LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
-      )
+      self.label = label_embedder(num_classes, cond_size, width, rngs)
     make_embedding = functools.partial(
       Embedding,
       width,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       shift=time_shift,
@@ -189,6 +189,7 @@ def dit(
   num_heads: int = 12,
   patch_size: int = 2,
   num_classes: int = 0,
+  cond_size: int = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
@@ -221,6 +222,8 @@ def dit(
     patch_size: Side of a patch, along every axis; divides all of them.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -277,6 +280,7 @@ def dit(
     raise UsageError(
       f"own_embeddings=True with heads={heads}: give one head, or False"
     )
+  checks.at_least(0, cond_size=cond_size)
   compute = compute_dtype(dtype)
   return functional(
     lambda rngs: DiT(
@@ -286,6 +290,7 @@ def dit(
       depth=depth,
       num_heads=num_heads,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

@@ -164,6 +164,51 @@ class LabelEmbedder(nnx.Module):
     return jnp.where(known[:, None], rows, jnp.nan)
 
 
+class VectorEmbedder(nnx.Module):
+  """Embeds vectors [B, size] by a linear layer; NaN stands for none."""
+
+  def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
+    self.size = size
+    init = nnx.initializers.normal(0.02)
+    self.linear: nnx.Linear = nnx.Linear(size, width, rngs=rngs)
+    self.null: nnx.Param[Any] = nnx.Param(init(rngs.params(), (width,)))
+
+  def __call__(self, cond: PyTree, batch: int) -> Array:
+    """Return the embedding [batch, width] of the vectors in `cond`.
+
+    These are `cond` itself or its entry "label". None, or a vector with NaN in
+    it, has an embedding of its own.
+    """
+    vectors = cond.get("label") if isinstance(cond, dict) else cond
+    if vectors is None:
+      vectors = jnp.full((batch, self.size), jnp.nan)
+    if vectors.shape != (batch, self.size) or not jnp.issubdtype(
+      vectors.dtype, jnp.floating
+    ):
+      raise UsageError(
+        f"cond: {vectors.dtype} of shape {vectors.shape}; give a vector of "
+        f"numbers for each sample, shape ({batch}, {self.size})"
+      )
+    absent = jnp.isnan(vectors).any(axis=1)[:, None]
+    # Not only behind the layer: NaN times 0 is NaN in the gradient.
+    there = jnp.where(absent, 0, vectors).astype(jnp.float32)
+    return jnp.where(absent, self.null[...][None], self.linear(there))
+
+
+def label_embedder(
+  num_classes: int, cond_size: int, width: int, rngs: nnx.Rngs
+) -> LabelEmbedder | VectorEmbedder | None:
+  """Return what embeds classes or vectors, or None if there are neither."""
+  if num_classes and cond_size:
+    raise UsageError(
+      f"cond_size={cond_size} with num_classes={num_classes}: labels are "
+      "vectors or classes; set one to 0"
+    )
+  if cond_size:
+    return VectorEmbedder(cond_size, width, rngs=rngs)
+  return LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
+
+
 class Embedding(nnx.Module):
   """Embeds times, labels and guidance as one vector, as `condition` sums it."""
 
@@ -172,6 +217,7 @@ class Embedding(nnx.Module):
     width: int,
     *,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     shift: float,
@@ -181,9 +227,7 @@ class Embedding(nnx.Module):
     times = {"rngs": rngs, **waves}
     self.time: TimeEmbedder = TimeEmbedder(width, shift=shift, **times)
     self.interval = TimeEmbedder(width, **times) if second_time else None
-    self.label = (
-      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
-    )
+    self.label = label_embedder(num_classes, cond_size, width, rngs)
     self.guidance = (
       GuidanceEmbedder(width, **times) if guidance_inputs else None
     )

@@ -40,6 +40,7 @@ class DataPlan:
   download: bool  # Whether a set may be downloaded.
   class_names: tuple[str, ...] | None = None
   scaling: Scaling | None = None  # Of arrays; None before they are read.
+  conditions: Scaling | None = None  # Of labels that are numbers.
   stored_dir: str | None = None  # The data_dir that a config.json names.
   pairs: str = ""  # Folder of noise-data pairs.
   pairs_digest: str | None = None

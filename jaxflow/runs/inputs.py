@@ -1,11 +1,9 @@
 """The data of a run: its data set, its pairs, and batches of them."""
 
 import dataclasses
-import inspect
 import json
 import math
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,14 +11,15 @@ import numpy as np
 from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
-from jaxflow.data.loading import allowed_dir, reading_threads
-from jaxflow.data.scaling import check_kind
+from jaxflow.data.loading import reading_threads
+from jaxflow.data.source import is_vector
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
 from jaxflow.runs.drawing import check_num
+from jaxflow.runs.opening import load_data
 from jaxflow.types import Batch, PyTree
 
 
@@ -47,62 +46,12 @@ class Inputs:
     return f"{len(self.paired):,} pairs"
 
 
-def load_data(
-  plan: DataPlan, split: str, *, labels: bool = False
-) -> data.Source:
-  """Open a split of a data set."""
-  conditional = plan.conditional or labels
-  if plan.sources:
-    source = _given(plan, split)
-    return source if conditional else data.without_labels(source)
-  own = {
-    "data_dir": plan.data_dir or allowed_dir(plan.name, plan.stored_dir),
-    "conditional": conditional,
-    "splits": plan.split,
-  }
-  fields = [k for k in inspect.signature(data.load).parameters if k not in own]
-  others = {k: getattr(plan, k) for k in fields if k not in ("name", "split")}
-  return data.load(plan.name, split, **own, **others)
-
-
-def _given(plan: DataPlan, split: str) -> data.Source:
-  """Return a split of data that the caller passes, scaled if it is of arrays.
-
-  The caller's arrays are samples already, unless `data.normalise` is given.
-  """
-  source = _part(plan, split)
-  check_kind(plan.normalise)
-  if not isinstance(source, data.Arrays):
-    if plan.normalise is not None:
-      raise UsageError(
-        f"data.normalise={plan.normalise!r}: data of type "
-        f"{type(source).__name__} are samples already; leave it out, or give "
-        "arrays"
-      )
-    return source
-  scaling = plan.scaling
-  if scaling is None and plan.normalise is not None:
-    scaling = _part(plan, "train").scaling_of(plan.normalise)
-  return source.scaled(scaling, plan.ram_gib)
-
-
-def _part(plan: DataPlan, split: str) -> Any:
-  """Return a split of data that the caller passes, as it is."""
-  if plan.test_share is not None and "train" in plan.sources:
-    return data.held_out(plan.sources["train"], split, plan.test_share)
-  if split not in plan.sources:
-    raise data.NoSplitError(
-      f"data.name={plan.name!r} has no {split} split, only "
-      f"{', '.join(plan.sources)}: pass data={{'train': ..., 'test': ...}}"
-    )
-  return plan.sources[split]
-
-
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
   """Read the data set, and the pairs if the method needs them."""
   real = load_data(plan, "train")
   if "pairs" not in method.needs or plan.synthetic_share == 0:
     return Inputs(real, None, None)
+  check_classes(real)
   folder = plan.pairs
   if not folder:
     raise UsageError(
@@ -124,6 +73,15 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
       )
   with named(folder="data.pairs"):
     return Inputs(real, pairs.load(), pairs)
+
+
+def check_classes(source: data.Source) -> None:
+  """Raise UsageError if labels are numbers: pairs have classes only."""
+  if data.conditions_of(source) is not None:
+    raise UsageError(
+      f"data.name={source.name!r} has labels that are numbers, and pairs have "
+      "classes only: take a method without pairs, or set data.conditional=False"
+    )
 
 
 def check_teacher(
@@ -224,6 +182,8 @@ def fault(plan: Plan, batch: Batch) -> str:
   source = source or f"data.name={plan.data.name!r}"
   for name, x in batch.items():
     x = processes.gather(x)
+    if name == "cond" and is_vector(x):
+      continue  # NaN is no label, and others were checked.
     if not np.isfinite(x).all():
       return f"the data are not finite: look for NaN in {name!r} of {source}"
     count = plan.model.num_classes

@@ -233,7 +233,7 @@ FILES = {
   "none.npy": (np.zeros((0, 2)),),
   "nan.npy": (NAN,),
   "good.npy": (table(),),
-  "floats.npy": (np.linspace(0, 1, NUM),),
+  "nans.npy": (np.full(NUM, np.nan),),
   "few.npy": (np.arange(3),),
 }
 
@@ -257,7 +257,8 @@ FILES = {
       {"file": "good.npy", "label": "c"},
       ["data.label='c'", ".npy file of"],
     ),
-    ({"file": "good.npy", "label": "floats.npy"}, ["labels are of type float"]),
+    ({"file": "good.npy", "label": "texts.npy"}, ["labels are of type <U1"]),
+    ({"file": "good.npy", "label": "nans.npy"}, ["all labels are NaN"]),
     ({"file": "good.npy", "label": "few.npy"}, ["int64 (3,)", "200 samples"]),
     (
       {"file": "good.npy", "splits": {"test": "line.npy"}},
@@ -309,3 +310,36 @@ def test_other_sets_have_no_scale():
   with pytest.raises(UsageError, match=r"^data.normalise='range': data.name"):
     load("ring", "train", normalise="range")
   assert jdata.scaling_of(load("ring", "train")) is None
+
+
+def test_labels_that_are_numbers_are_vectors(tmp_path):
+  """Each has mean 0 and deviation 1 in training data; NaN is no label."""
+  labels = np.random.default_rng(1).normal([300, 5], [20, 0.1], (NUM, 2))
+  labels[7, 1] = np.nan
+  named = {"data": table(), "labels": labels}
+  file = write(tmp_path, "a.npz", **named)
+  for ram in (1.0, 0.0):
+    train, test = (
+      open_arrays(x, file=file, ram_gib=ram) for x in ("train", "test")
+    )
+    known = labels[~held()]
+    there = ~np.isnan(known).any(axis=1)
+    mean, std = known[there].mean(axis=0), known[there].std(axis=0)
+    found = whole(train)["cond"]
+    assert found.dtype == np.float32
+    expected = np.where(there[:, None], (known - mean) / std, np.nan)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    expected = (labels[held()] - mean) / std
+    np.testing.assert_allclose(whole(test)["cond"], expected, atol=1e-4)
+    assert train.num_classes == 0
+    restored = train.conditions.restore(found)
+    np.testing.assert_allclose(restored[there], known[there], rtol=1e-6)
+  kept = jdata.in_memory(open_arrays("train", file=file, ram_gib=0.0), 50)
+  assert kept.label.shape == (50, 2)
+  assert kept.conditions == train.conditions
+  alone = write(tmp_path, "a.npz", data=table(), labels=labels[:, 0])
+  assert whole(open_arrays("train", file=alone))["cond"].shape[1:] == (1,)
+  plain = jdata.from_arrays(table(), labels)
+  np.testing.assert_array_equal(plain.label[0], np.float32(labels[0]))
+  assert np.isnan(plain.label[7]).all()
+  assert "cond" not in jdata.without_labels(plain).take(np.arange(2))

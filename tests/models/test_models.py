@@ -18,7 +18,11 @@ from jaxflow.models import (
   stack_blocks,
   unstack_blocks,
 )
-from jaxflow.models.embeddings import position_table, sinusoidal
+from jaxflow.models.embeddings import (
+  VectorEmbedder,
+  position_table,
+  sinusoidal,
+)
 from jaxflow.models.network import functional
 from jaxflow.models.patches import patchify, unpatchify
 
@@ -457,6 +461,40 @@ def test_dit_of_sequences_and_volumes(shape, bad):
     dit(**options, data_shape=bad)
   with pytest.raises(UsageError, match=r"^data_shape=\(8,\): give one to"):
     dit(**options, data_shape=(8,))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_vectors_are_embedded_by_a_linear_layer(own):
+  """The label enters as W y + b; NaN has a vector of its own, and gradients."""
+  options = {"depth": 1, "width": 16, "num_heads": 2, "cond_size": 2}
+  networks = {
+    "dit": dit(data_shape=SHAPE, own_embeddings=own, **options),
+    "mlp": mlp(data_shape=SHAPE, width=8, depth=1, cond_size=2),
+  }
+  xt, t, s, _ = arguments()
+  vectors = jnp.array([[1.0, 2.0], [-1.0, 0.5], [jnp.nan, jnp.nan]])
+  for network in networks.values():
+    params = randomised(network)
+    out = network.apply(params, xt, t, s, vectors)
+    none = network.apply(params, xt, t, s, None)
+    assert np.isfinite(out).all()
+    np.testing.assert_allclose(out[2], none[2], rtol=1e-5)
+    assert np.abs(out[:2] - none[:2]).max() > 1e-3
+    grads = jax.grad(lambda p, apply: apply(p, xt, t, s, vectors).sum())(
+      params, network.apply
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+    for wrong in (vectors[:, :1], jnp.arange(3)):
+      with pytest.raises(UsageError, match=r"shape \(3, 2\)"):
+        network.apply(params, xt, t, s, wrong)
+  with pytest.raises(UsageError, match=r"^cond_size=2 with num_classes=3"):
+    mlp(cond_size=2, num_classes=3).init(jax.random.key(0))
+  embedder = VectorEmbedder(2, 4, rngs=nnx.Rngs(0))
+  kernel, bias = (
+    np.asarray(x[...]) for x in (embedder.linear.kernel, embedder.linear.bias)
+  )
+  expected = np.asarray(vectors[:2]) @ kernel + bias
+  np.testing.assert_allclose(embedder(vectors, 3)[:2], expected, rtol=1e-5)
 
 
 def test_sinusoids_keep_float32_times_apart():

@@ -176,3 +176,48 @@ def test_what_is_stored_must_fit(tmp_path):
     with pytest.raises(UsageError) as error:
       jaxflow.load(tmp_path / "run")
     assert words in str(error.value)
+
+
+def test_numbers_are_a_condition_of_their_own(tmp_path):
+  """Points lie where their label says, in units of the data."""
+  generator = np.random.default_rng(2)
+  labels = generator.uniform(280, 320, 400)
+  noise = 0.1 * generator.standard_normal((400, 2))
+  points = np.stack([labels / 10, -labels], axis=1) + noise
+  np.savez(tmp_path / "a.npz", data=points, labels=labels)
+  flags = [
+    *("data.name=arrays", f"data.file={tmp_path / 'a.npz'}"),
+    *("data.conditional=True", "loss.label_dropout=0.1", "train.steps=300"),
+    *("train.log_every=100", "checkpoint.every=300", "model.width=32"),
+    *("train.steps_per_dispatch=100", "train.batch_size=64", "sample.nfe=4"),
+  ]
+  workdir = tiny.train(tmp_path, "run", "flow_matching", *flags)
+  place, out = f"--workdir={workdir}", tmp_path / "samples.npz"
+  drawn = tiny.run("sample", place, f"--out={out}", "--num=50", "--label=310")
+  assert drawn.code == 0, drawn.err
+  arrays = np.load(out)
+  np.testing.assert_array_equal(arrays["label"], np.full((50, 1), 310.0))
+  # The deviation of all points along the second axis is 12.
+  assert abs(arrays["samples"][:, 1].mean() + 310) < 5
+  assert tiny.run("sample", place, f"--out={out}", "--num=50").code == 0
+  arrays = np.load(out)
+  assert np.isin(arrays["label"], labels).mean() > 0.5 or np.allclose(
+    np.abs(arrays["label"] - labels[None]).min(axis=1), 0, atol=1e-3
+  )
+  gap = np.corrcoef(arrays["label"][:, 0], arrays["samples"][:, 1])[0, 1]
+  assert gap < -0.8
+  judged = tiny.run("evaluate", place, "--nfe=4")
+  assert judged.code == 0, judged.err
+  (row,) = json.loads((workdir / "evaluation.json").read_text())["rows"]
+  assert "recognised" not in row["scores"]
+  wrong = tiny.run("sample", place, f"--out={out}", "--label=1,2")
+  assert "--label=['1', '2']: give 1 number(s)" in wrong.err
+  pairs = tiny.run(
+    *tiny.train_command(tmp_path, "b", "reflow", *flags[:3]),
+    f"--config.data.pairs={tmp_path}",
+  )
+  assert "labels that are numbers, and pairs have classes only" in pairs.err
+  flags = [*flags[:3], "model.name=unet"]
+  unet = tiny.run(*tiny.train_command(tmp_path, "c", "flow_matching", *flags))
+  assert "model.name='unet' takes no labels that are numbers" in unet.err
+  assert "take one of dit, mlp, or set" in unet.err

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
 from jaxflow.data.scaling import Scaling, check_kind
-from jaxflow.data.source import NoSplitError, Source, held_out
+from jaxflow.data.source import NoSplitError, Source, held_out, is_vector
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.files import expanded
 from jaxflow.reading import read_arrays, reading
@@ -33,6 +33,7 @@ def load(
   test_share: float | None = None,
   normalise: str | None = None,
   scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
   ram_gib: float = 4.0,
 ) -> Source:
   """Open one split of the arrays in `file`.
@@ -71,8 +72,10 @@ def load(
     train = part(split="train")
   if scaling is None:
     scaling = train.scaling_of(normalise)
+  if conditions is None:
+    conditions = train.conditions_found()
   chosen: Any = {"train": train, "test": test}[split]
-  return chosen.scaled(scaling, ram_gib)
+  return chosen.scaled(scaling, ram_gib, conditions)
 
 
 def _open(
@@ -91,12 +94,12 @@ def _open(
     values, labels = _arrays(path, where, label)
   else:
     raise UsageError(f"{where}: give a file that ends in .npy or .npz")
-  if labels is not None and not num_classes:
-    if labels.dtype.kind not in "iu":
-      raise UsageError(
-        f"{where}: labels are of type {labels.dtype}; give whole numbers, "
-        f"-1 for none, or data.label={_NO_LABEL!r} to leave them out"
-      )
+  if labels is not None and labels.dtype.kind not in "iuf":
+    raise UsageError(
+      f"{where}: labels are of type {labels.dtype}; give whole numbers for "
+      f"classes, -1 for none, or real ones, or data.label={_NO_LABEL!r}"
+    )
+  if labels is not None and not num_classes and not is_vector(labels):
     num_classes = int(labels.max(initial=-1)) + 1
     # No sample has a class.
     labels = labels if num_classes else None
