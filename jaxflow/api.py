@@ -31,7 +31,12 @@ from jaxflow.models import Network
 from jaxflow.options import SEED
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
-from jaxflow.runs.drawing import check_num, checked_labels, drawer
+from jaxflow.runs.drawing import (
+  as_seen,
+  check_num,
+  checked_conditions,
+  drawer,
+)
 from jaxflow.runs.latent_notes import latent_notes
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
@@ -65,7 +70,9 @@ def train(
       the run in memory.
     data: Training data in place of the set that the config names: arrays
       `{"data": [N, ...], "labels": [N]}` with images in [-1, 1] and labels
-      from 0 on, a `Source`, or `{"train": ..., "test": ...}` of these.
+      from 0 on, or conditions `[N, K]` of real numbers; a `Source`; or
+      `{"train": ..., "test": ...}` of these. Arrays may be mapped from a file;
+      `data.normalise` in the config scales them.
     network: A network in place of the config's; docs/networks.md has its
       contract.
     loss: A loss in place of the method's, with the signature of those in
@@ -288,7 +295,7 @@ class TrainedRun:
     seed: int = 0,
     clip: bool = True,
     latents: bool = False,
-  ) -> NDArray[np.float32]:
+  ) -> NDArray[Any]:
     """Draw samples; sample i depends on the seed, i and its label alone.
 
     The sampler is compiled once for each batch size and `nfe`.
@@ -296,15 +303,20 @@ class TrainedRun:
     Args:
       num: Number of samples.
       labels: Classes `[num]`, or one for all, as numbers or by the names of
-        the data; default: the classes in turn.
+        the data; default: the classes in turn. Of data whose labels are numbers
+        these, `[num, K]` or `[K]`, NaN for none; default: those of random
+        training data.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
       seed: Seed of the noise, 0 to 4294967295.
-      clip: Whether images are clipped to [-1, 1].
+      clip: Whether images are clipped to [-1, 1], or to the range of the
+        training data where these were normalised.
       latents: Whether a run on latents returns them, in the units of their
         autoencoder, in place of decoded images.
 
     Returns:
-      Samples `[num, ...]`; images are `[num, H, W, C]` in [-1, 1].
+      Samples `[num, ...]`; images are `[num, H, W, C]` in [-1, 1]. Where
+      arrays were normalised, that is undone: samples are in units of the data,
+      and whole numbers if the data are.
 
     Raises:
       UsageError: If an argument is out of range.
@@ -313,19 +325,21 @@ class TrainedRun:
     check_range(SEED, seed=seed)
     plan = self.run.plan
     check_num(num, plan.model.shape)
-    names = plan.data.class_names
-    classes = checked_labels(plan.model.num_classes, num, labels, names)
+    conditions = checked_conditions(plan, num, labels, seed=seed)
+    seen = as_seen(plan, conditions)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
-    samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, classes)
+    samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)
     if not np.isfinite(samples).all():
       raise RunError(
         f"samples of step {self.step} are not finite: training diverged; take "
         "an earlier step, or train again"
       )
     samples = finish(samples)
-    images = samples.ndim == 4 and not latents
-    return np.clip(samples, -1, 1) if clip and images else samples
+    if not clip or samples.ndim != 4 or latents:
+      return samples
+    scaling = plan.data.scaling
+    return np.clip(samples, *((-1, 1) if scaling is None else scaling.range))
 
   def evaluate(
     self,
@@ -364,7 +378,7 @@ class TrainedRun:
 
     @functools.cache
     def read(latents: bool) -> decoding.Picture:
-      make = decoding.make_latents if latents else decoding.make_picture
+      make = decoding.make_latents if latents else decoding.make_data
       return processes.together(lambda: make(self.run.plan.data))
 
     return read
@@ -427,8 +441,8 @@ def _source(part: Any, split: str, num_classes: int) -> data_lib.Source:
       "'labels'"
     )
   labels = part.get("labels")
-  return data_lib.from_arrays(
-    np.asarray(part["data"]),
+  return data_lib.arrays_of(
+    np.asanyarray(part["data"]),
     None if labels is None else np.asarray(labels),
     num_classes=0 if labels is None else num_classes,
     name="given",

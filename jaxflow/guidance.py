@@ -4,7 +4,9 @@
 
 scale = 1 is the conditional network, 0 the unconditional one; papers that write
 `1 + w` mean scale = 1 + w. (1) holds for data, noise, velocity, v and score
-alike, because the weights sum to one. The null label is `num_classes`.
+alike, because the weights sum to one. The null label is `num_classes`. A label
+may also be a vector of numbers, `[B, K]`; then NaN stands for none, and
+`num_classes` is any number above 0.
 
 References:
   Ho, Salimans 2022 (arXiv:2207.12598), eq. 6; Kynkaanniemi et al. 2024
@@ -28,6 +30,7 @@ __all__ = [
   "fix_guidance",
   "inputs",
   "inside_interval",
+  "is_labelled",
   "labels",
   "null",
   "replace_labels",
@@ -62,7 +65,28 @@ def null(cond: PyTree, num_classes: int) -> PyTree:
     >>> null(jnp.array([3, 1]), 10).tolist()
     [10, 10]
   """
-  return replace_labels(cond, jnp.full_like(labels(cond), num_classes))
+  label = labels(cond)
+  return replace_labels(cond, jnp.full_like(label, _none(label, num_classes)))
+
+
+def is_labelled(label: Array, num_classes: int) -> Array:
+  """Return which rows `[B]` have a label.
+
+  Example:
+    >>> is_labelled(jnp.array([3, 10]), 10).tolist()
+    [True, False]
+    >>> is_labelled(jnp.array([[0.5, 2.0], [jnp.nan, jnp.nan]]), 2).tolist()
+    [True, False]
+  """
+  if jnp.issubdtype(label.dtype, jnp.floating):
+    return ~jnp.isnan(label).any(axis=1)
+  return label != num_classes
+
+
+def _none(label: Array, num_classes: int) -> float | int:
+  """Return what stands for no label."""
+  floating = jnp.issubdtype(label.dtype, jnp.floating)
+  return jnp.nan if floating else num_classes
 
 
 def drop_labels(
@@ -77,7 +101,8 @@ def drop_labels(
 
   Args:
     key: Random key.
-    cond: The condition with labels `[B]`, or None (returned as it is).
+    cond: The condition with labels `[B]`, or vectors `[B, K]`, or None
+      (returned as it is).
     rate: Share of all rows whose label is dropped, in [0, 1].
     num_classes: The null label.
     among: Mask `[B]` of the rows whose label may be dropped. Their rate is
@@ -101,10 +126,11 @@ def drop_labels(
       "that may lose their label"
     )
   # Of float32, so that the draws are the same ones under x64.
-  drop = jax.random.bernoulli(key, jnp.float32(rate / share), label.shape)
+  drop = jax.random.bernoulli(key, jnp.float32(rate / share), label.shape[:1])
   if among is not None:
     drop = drop & among
-  return replace_labels(cond, jnp.where(drop, num_classes, label))
+  none = _none(label, num_classes)
+  return replace_labels(cond, jnp.where(expand(drop, label), none, label))
 
 
 def classifier_free(

@@ -492,7 +492,8 @@ def test_classes_of_all_splits_count():
     (np.zeros((3, 2)), ["ndarray", "{'data':"]),
     ({"data": np.zeros(3)}, ["(3,)", "rank 2"]),
     ({"data": np.full((3, 2), np.nan)}, ["nan"]),
-    ({"data": np.zeros((3, 2)), "labels": np.zeros(3)}, ["float64", "integer"]),
+    ({"data": np.zeros((3, 2)), "labels": np.full(3, np.inf)}, ["inf"]),
+    ({"data": np.zeros((3, 2)), "labels": np.zeros(4)}, ["(4,)", "3 samples"]),
     ({"data": np.zeros((3, 2)), "labels": np.arange(2)}, ["(2,)", "3 samples"]),
   ],
 )

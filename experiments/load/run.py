@@ -65,6 +65,20 @@ def rows(size: int, folder: pathlib.Path) -> None:
   jaxflow.train(config, folder / "run", data={"data": points}, log=silent)
 
 
+def mapped(size: int, folder: pathlib.Path, columns: int = 2) -> None:
+  """Stream as many points from a file that is mapped into memory."""
+  file, shape = folder / "rows.npy", (size, columns)
+  made = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+  for first in range(0, size, 2**16):
+    part = made[first : first + 2**16]
+    part[:] = np.random.default_rng(first).standard_normal(part.shape)
+  made.flush()
+  del made, part
+  config = tiny_config("flow_matching", 200, name="arrays")
+  config.data.update(file=str(file), ram_gib=0.0)
+  jaxflow.train(config, folder / "run", log=silent)
+
+
 def pairs(size: int, folder: pathlib.Path) -> None:
   """Write so many pairs and train on them."""
   jaxflow.train(tiny_config("flow_matching", 200), folder / "a", log=silent)
@@ -143,6 +157,7 @@ def steps(size: int, folder: pathlib.Path) -> None:
 
 CASES: dict[str, tuple[Callable[[int, pathlib.Path], None], int]] = {
   "rows": (rows, 1_000_000),
+  "mapped": (mapped, 1_000_000),
   "pairs": (pairs, 200_000),
   "shards": (shards, 10_000),
   "classes": (classes, 1000),

@@ -25,15 +25,22 @@ def _run(values: Values, config: Any) -> None:
 
   from jaxflow import api
   from jaxflow.parallel import processes
-  from jaxflow.runs.drawing import check_num, checked_labels
+  from jaxflow.runs.decoding import is_drawn
+  from jaxflow.runs.drawing import check_num, checked_conditions
 
   processes.once(lambda: check_writable(out))
   run = api.load(values.workdir, step=values.step, config=config)
+  plan = run.run.plan
+  if out.suffix == ".png" and not is_drawn(plan.data):
+    raise UsageError(
+      f"--out={out}: samples of shape {plan.model.shape} are neither images nor"
+      " points in the plane; give a file that ends in .npz"
+    )
   with named(labels="--label"):
-    model = run.run.model
-    check_num(values.num, model.shape)
-    names = run.run.plan.data.class_names
-    labels = checked_labels(model.num_classes, values.num, values.label, names)
+    check_num(values.num, plan.model.shape)
+    labels = checked_conditions(
+      plan, values.num, values.label, seed=values.seed
+    )
     samples = run.sample(
       values.num,
       labels=labels,
@@ -42,18 +49,19 @@ def _run(values: Values, config: Any) -> None:
       clip=False,
       latents=values.latents,
     )
-  processes.once(lambda: _write(out, samples, labels))
-  nfe = run.run.plan.sample.nfe if values.nfe is None else values.nfe
+  processes.once(lambda: _write(out, plan.data, samples, labels))
+  nfe = plan.sample.nfe if values.nfe is None else values.nfe
   log(f"{len(samples)} samples, {nfe} network call(s) each: {out}")
 
 
-def _write(out: pathlib.Path, samples: Any, labels: Any) -> None:
+def _write(out: pathlib.Path, plan: Any, samples: Any, labels: Any) -> None:
   """Write samples as a picture or as arrays."""
   from jaxflow import figures
   from jaxflow.files import save_arrays
+  from jaxflow.runs.decoding import picture_of
 
   if out.suffix == ".png":
-    figures.save_samples(samples, out)
+    figures.save_samples(picture_of(plan, samples), out)
   else:
     arrays = {"samples": samples}
     save_arrays(out, arrays if labels is None else arrays | {"label": labels})
@@ -79,7 +87,8 @@ COMMAND = Command(
     Flag(
       "label",
       "the class of all samples, its number or its name (default: the classes "
-      "in turn)",
+      "in turn), or numbers with commas between, where labels are numbers "
+      "(default: those of random training data)",
       kind=str,
     ),
     Flag("seed", "seed of the noise", 0),

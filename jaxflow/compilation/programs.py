@@ -208,14 +208,15 @@ def _sampling_params(run: Run, mesh: Mesh) -> PyTree:
 def _sampler_inputs(
   model: Model, rows: int, mesh: Mesh
 ) -> tuple[PyTree, PyTree, PyTree]:
-  """Return the shapes of noise, key and labels; None without classes."""
+  """Return the shapes of noise, key and labels; None without labels."""
   where = _placement(rows, mesh)
   shape = (rows, *model.shape)
   noise = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
   key = jax.eval_shape(jax.random.key, 0)
   labels = None
-  if model.num_classes:
-    labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=where)
+  if model.cond_type is not None:
+    dims, dtype = model.cond_type
+    labels = jax.ShapeDtypeStruct((rows, *dims), dtype, sharding=where)
   return noise, _shapes(key, sharding.replicated(mesh)), labels
 
 

@@ -21,6 +21,7 @@ MUTABLE = (
   "data.dir",
   "data.download",
   "data.hub",
+  "data.file",
   # The digest says which pairs they are.
   "data.pairs",
   "data.ram_gib",

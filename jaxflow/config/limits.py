@@ -8,8 +8,10 @@ are checked where they meet.
 import difflib
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxflow import options
 from jaxflow.config import registry, schema, versions
@@ -29,6 +31,23 @@ _CALLS = Range(
 )
 _DEVICES = Range("-1, or 1 or more", lambda x: x == -1 or x >= 1)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
+
+
+def _finite(values: Sequence[Any]) -> bool:
+  return all(isinstance(x, int | float) and math.isfinite(x) for x in values)
+
+
+def _is_numeric(name: str) -> bool:
+  try:
+    return np.dtype(name).kind in "biuf"
+  except TypeError:
+    return False
+
+
+_OFFSET = Range("finite numbers", lambda x: x and _finite(x))
+_SCALE = Range(
+  "finite numbers above 0", lambda x: x and _finite(x) and min(x) > 0
+)
 
 _OPTIMIZER = {
   "learning_rate": POSITIVE,
@@ -72,6 +91,13 @@ LIMITS = {
     lambda x: len(x) == 3 and all(0 <= v <= 255 for v in x),
   ),
   "data.test_share": BELOW_ONE,
+  **dict.fromkeys(("data.offset", "data.cond_offset"), _OFFSET),
+  **dict.fromkeys(("data.scale", "data.cond_scale"), _SCALE),
+  "data.range": Range(
+    "two finite numbers, the lower first",
+    lambda x: len(x) == 2 and _finite(x) and x[0] <= x[1],
+  ),
+  "data.dtype": Range("a type of numbers, 'float32' for one", _is_numeric),
   **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),

@@ -61,6 +61,7 @@ def make_model(
     network=_wrapped(raw, wrap, wrapped["name"]),
     shape=tuple(config.data.shape),
     num_classes=config.data.num_classes,
+    cond_size=_cond_size(config),
     loss_options={},
     flow_map=registry.make(
       "flow_map", config.flow_map, field="flow_map", **context
@@ -86,6 +87,7 @@ def make_model(
       raw,
       shape=model.shape,
       num_classes=model.num_classes,
+      cond_size=model.cond_size,
       heads=config.model.get("heads", 1),
       guidance_inputs=model.guidance_input,
     )
@@ -138,16 +140,39 @@ def _solver(config: Config) -> str:
   return config.flow_map[names[0]].name if names else ""
 
 
+def _cond_size(config: Config) -> int:
+  """Return how many numbers a label has that is a vector, 0 without."""
+  return len(config.data.cond_offset or ())
+
+
 def _network(config: Config) -> Network:
-  """Return the network that a config names."""
+  """Return the network that a config names.
+
+  A network declares by its arguments `num_classes` and `cond_size` what
+  conditions it takes.
+  """
   if config.model.name == "given":
     with inside("model"):
       return registry.KINDS["model"]["given"]()
+  maker = registry.maker_of("model", config.model.name, field="model")
+  size = _cond_size(config)
+  if size and "cond_size" not in options.parameters(maker):
+    takers = [
+      k
+      for k, own in registry.KINDS["model"].items()
+      if "cond_size" in options.parameters(own)
+    ]
+    raise UsageError(
+      f"model.name={config.model.name!r} takes no labels that are numbers, and "
+      f"those of data.name={config.data.name!r} have {size} each: take one of "
+      f"{', '.join(takers)}, or set data.label='none'"
+    )
   return registry.make(
     "model",
     config.model,
     field="model",
     num_classes=config.data.num_classes,
+    cond_size=size,
     data_shape=tuple(config.data.shape),
   )
 
@@ -178,7 +203,7 @@ def _loss_options(
     values["sample_times"] = registry.make(
       "times", config.times, field="times", **context
     )
-  values["num_classes"] = model.num_classes
+  values["num_classes"] = model.null_label
   values["flow_map"] = model.flow_map
   return {k: v for k, v in values.items() if k in accepted}
 
@@ -220,13 +245,13 @@ def _named(path: Path) -> Any:
 
 def _check(config: Config, model: Model) -> None:
   """Raise UsageError if fields do not fit one another."""
-  if "labels" in model.method.needs and not model.num_classes:
+  if "labels" in model.method.needs and not model.null_label:
     raise UsageError(
       f"method={config.method!r} needs labels, and the data have none: take "
       "labelled data with data.conditional=True, or another method"
     )
   loss = model.method.loss
-  if model.drops_labels and not model.num_classes:
+  if model.drops_labels and not model.null_label:
     name = model.dropout_option
     raise UsageError(
       f"loss.{name}={config.loss[name]}: the data have no labels; set it to 0"
@@ -253,5 +278,5 @@ def _check(config: Config, model: Model) -> None:
   for name, value in options.switched_on(
     loss, options.Guides, config.loss
   ).items():
-    if model.num_classes or not guides[name].optional:
+    if model.null_label or not guides[name].optional:
       model.check_guidance(guides[name].off, **{f"loss.{name}": value})

@@ -16,7 +16,7 @@ from jaxflow.config.components import Config, schedule_steps
 from jaxflow.config.limits import check_limits
 from jaxflow.config.models import context_of, make_model
 from jaxflow.config.roles import make_roles
-from jaxflow.data import Source
+from jaxflow.data import Scaling, Source
 from jaxflow.errors import UsageError, inside
 from jaxflow.files import expanded
 from jaxflow.models import Network
@@ -128,12 +128,55 @@ def data_plan(
   """
   known = inspect.signature(DataPlan).parameters
   values = {k: v for k, v in config.data.items() if k in known}
-  for name in {"raw_dir", "data_dir", "dir", "pairs"} & values.keys():
+  for name in {"raw_dir", "data_dir", "dir", "file", "pairs"} & values.keys():
     values[name] = expanded(f"data.{name}", values[name])
   for name in {"shape", "background", "class_names"} & values.keys():
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
-  return DataPlan(**values, sources=given or {})
+  return DataPlan(
+    **values,
+    scaling=_scaling(config),
+    conditions=_conditions(config),
+    sources=given or {},
+  )
+
+
+def _conditions(config: Config) -> Scaling | None:
+  """Return the scales of labels that are numbers, None without such labels."""
+  offset, scale = config.data.cond_offset, config.data.cond_scale
+  if offset is None and scale is None:
+    return None
+  if not offset or not scale or len(offset) != len(scale):
+    raise UsageError(
+      f"data.cond_offset={offset}, data.cond_scale={scale}: give none, or both "
+      "as a run has stored them"
+    )
+  return Scaling.of_conditions(offset, scale)
+
+
+def _scaling(config: Config) -> Scaling | None:
+  """Return how values became samples, which training has stored, or None."""
+  data = config.data
+  found = {k: data[k] for k in ("offset", "scale", "range", "dtype")}
+  absent = [k for k, value in found.items() if value is None]
+  if len(absent) == len(found):
+    return None
+  shape = data.shape
+  counts = {len(found[k] or ()) for k in ("offset", "scale")}
+  if absent or len(counts) > 1 or (shape and counts - {1, shape[-1]}):
+    raise UsageError(
+      f"data.offset={found['offset']}, data.scale={found['scale']}, data.range="
+      f"{found['range']}, data.dtype={found['dtype']}: give none, or all as a "
+      "run has stored them: offset and scale one number a channel, or one"
+    )
+  low, high = found["range"]
+  return Scaling(
+    kind=data.normalise or "none",
+    offset=tuple(map(float, found["offset"])),
+    scale=tuple(map(float, found["scale"])),
+    range=(float(low), float(high)),
+    dtype=found["dtype"],
+  )
 
 
 def mesh_axes(config: Config) -> dict[str, Any]:

@@ -101,7 +101,10 @@ _SURROUNDINGS = {
   *("data_shape", "batch_size", "steps"),
 }
 # Those and others that they decide, unless the component says so.
-_CONTEXT = {*_SURROUNDINGS, "t_min", "t_max", "num_classes", "t"}
+_CONTEXT = {
+  *_SURROUNDINGS,
+  *("t_min", "t_max", "num_classes", "cond_size", "t"),
+}
 _NONE: dict[str, Maker] = {"none": _value(None)}
 
 _FEATURE_DISTANCES: dict[str, Maker] = {
@@ -268,7 +271,8 @@ def choose(
   if name in choices:
     return choices[name]
   own = {}
-  if kind:
+  # A config.json may hold anything as a name; that of an object has no space.
+  if kind and len(str(name).split()) == 1:
     with named(name=field):
       if (found := plugins.find(kind, str(name))) is not None:
         return found

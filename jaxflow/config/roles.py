@@ -140,6 +140,11 @@ def _teacher(config: Config, model: Model) -> Model | None:
       )
   check_equal(field, "data.shape", model.shape, teacher.shape)
   check_equal(field, "data.num_classes", model.num_classes, teacher.num_classes)
+  check_equal(field, "number of conditions", model.cond_size, teacher.cond_size)
+  for name in ("offset", "scale", "cond_offset", "cond_scale"):
+    mine, its = config.data[name], saved.data[name]
+    if None not in (mine, its):
+      check_equal(field, f"data.{name}", tuple(mine), tuple(its))
   if config.teacher.guidance != 1:
     teacher.check_guidance(**{"teacher.guidance": config.teacher.guidance})
   return teacher

@@ -17,6 +17,7 @@ from jaxflow.config.components import (
   method_named,
   with_places,
 )
+from jaxflow.data import Scaling
 from jaxflow.errors import UsageError
 
 _OPTIMIZER = {
@@ -48,7 +49,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   row = method_named(method)
   maker = registry.maker_of("model", model, field="model")
   network = with_places(registry.default_options(maker))
-  for name in ("num_classes", "data_shape"):
+  for name in ("num_classes", "cond_size", "data_shape"):
     network.pop(name, None)
   if "second_time" in options.parameters(maker):
     network["second_time"] = False
@@ -69,6 +70,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "hub": config_dict.placeholder(str),
         "config": config_dict.placeholder(str),
         "image": config_dict.placeholder(str),
+        "file": config_dict.placeholder(str),
         "size": config_dict.placeholder(int),
         "channels": config_dict.placeholder(int),
         "background": (255, 255, 255),
@@ -79,6 +81,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
           "test": config_dict.placeholder(str),
         },
         "test_share": config_dict.placeholder(float),
+        "normalise": config_dict.placeholder(str),
         "max_broken": 0,
         "ram_gib": 4.0,
         "threads": 0,
@@ -89,6 +92,14 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "shape": config_dict.placeholder(tuple),
         "num_classes": config_dict.placeholder(int),
         "class_names": config_dict.placeholder(tuple),
+        # Of arrays, as `data.Scaling` describes these.
+        "offset": config_dict.placeholder(tuple),
+        "scale": config_dict.placeholder(tuple),
+        "range": config_dict.placeholder(tuple),
+        "dtype": config_dict.placeholder(str),
+        # Of labels that are numbers.
+        "cond_offset": config_dict.placeholder(tuple),
+        "cond_scale": config_dict.placeholder(tuple),
       },
       "path": {"name": "linear"},
       "model": {"name": model, **network},
@@ -251,6 +262,8 @@ def resolve(
   shape: tuple[int, ...],
   num_classes: int,
   class_names: tuple[str, ...] = (),
+  scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
   teacher: Config | None,
   features: Config | None = None,
   pairs: str | None = None,
@@ -265,6 +278,13 @@ def resolve(
       ("data.shape", tuple(shape)),
       ("data.num_classes", num_classes),
       ("data.class_names", class_names or None),
+      ("data.normalise", scaling and scaling.kind),
+      ("data.offset", scaling and scaling.offset),
+      ("data.scale", scaling and scaling.scale),
+      ("data.range", scaling and scaling.range),
+      ("data.dtype", scaling and scaling.dtype),
+      ("data.cond_offset", conditions and conditions.offset),
+      ("data.cond_scale", conditions and conditions.scale),
       ("data.pairs_digest", pairs),
       ("teacher.config", teacher and teacher.to_dict()),
       ("features.config", features and features.to_dict()),

@@ -1,27 +1,33 @@
 """Data sets in memory or on disk, resumable batches, their way to devices."""
 
+from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
 from jaxflow.data.batches import Batches
 from jaxflow.data.devices import Prefetch, to_devices
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.folders.pairs import Pairs
 from jaxflow.data.loading import known_mixture, latent_space, load
+from jaxflow.data.scaling import Scaling
 from jaxflow.data.sets import toy
 from jaxflow.data.source import (
   Dataset,
   NoSplitError,
   Source,
   class_names,
+  conditions_of,
   digest,
   from_arrays,
   held_out,
   in_memory,
   known_labels,
+  scaling_of,
   without_labels,
 )
 from jaxflow.data.streams import FreshNoise, Mixed, SampledBatches
 
 __all__ = [
+  "ArrayFile",
+  "Arrays",
   "Batches",
   "Dataset",
   "FreshNoise",
@@ -33,8 +39,11 @@ __all__ = [
   "Pairs",
   "Prefetch",
   "SampledBatches",
+  "Scaling",
   "Source",
+  "arrays_of",
   "class_names",
+  "conditions_of",
   "digest",
   "from_arrays",
   "held_out",
@@ -43,6 +52,7 @@ __all__ = [
   "known_mixture",
   "latent_space",
   "load",
+  "scaling_of",
   "to_devices",
   "toy",
   "without_labels",

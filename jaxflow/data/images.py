@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.data.pictures import WHITE, Colour, crop, decode
+from jaxflow.data.scaling import Scaling
 from jaxflow.data.source import (
   Dataset,
   Source,
@@ -68,6 +69,8 @@ class Images:
     num_classes: Number of classes, 0 to leave labels out.
     remedy: What to do with a record that cannot be read.
     class_names: Names of the classes, or ().
+    vectors: Labels that are numbers, [N, K], NaN for none; or None.
+    conditions: Their scales.
   """
 
   records: Any
@@ -77,6 +80,8 @@ class Images:
   num_classes: int
   remedy: str
   class_names: tuple[str, ...] = ()
+  vectors: np.ndarray | None = None
+  conditions: Scaling | None = None
 
   def __len__(self) -> int:
     """Return the number of images."""
@@ -114,12 +119,16 @@ class Images:
           " or set data.conditional=False"
         )
       rows["cond"] = null_labels(label, self.num_classes)
+    if self.vectors is not None and self.conditions is not None:
+      rows["cond"] = self.conditions.normalise(self.vectors[index])
     return rows
 
   def read_all(self, threads: int) -> Dataset:
     """Read the whole source into memory, in so many threads."""
     data = np.empty((len(self), *self.shape), np.float32)
     label = np.empty(len(self), np.int32)
+    if self.vectors is not None:
+      label = np.empty(self.vectors.shape, np.float32)
 
     def read(start):
       rows = slice(start, min(start + _CHUNK, len(self)))
@@ -131,8 +140,9 @@ class Images:
       # Taken one by one, so that an error is raised.
       for _ in executor.map(read, range(0, len(self), _CHUNK)):
         pass
-    known = known_labels(label, self.num_classes) if self.num_classes else None
-    return from_arrays(
+    labelled = self.num_classes or self.vectors is not None
+    known = known_labels(label, self.num_classes) if labelled else None
+    found = from_arrays(
       data,
       known,
       num_classes=self.num_classes,
@@ -140,6 +150,7 @@ class Images:
       split=self.split,
       class_names=self.class_names,
     )
+    return dataclasses.replace(found, conditions=self.conditions)
 
   def fitting(self, ram_gib: float, threads: int, crop: str) -> Source:
     """Return all images in memory, read by threads, or itself.

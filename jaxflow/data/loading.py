@@ -11,7 +11,14 @@ from jaxflow import plugins
 from jaxflow.data.folders.latent_folder import LatentFolder
 from jaxflow.data.folders.latents import Latents, LatentSpace
 from jaxflow.data.pictures import WHITE, Colour
-from jaxflow.data.sets import hugging_face, picture_folder, toy, web_dataset
+from jaxflow.data.scaling import Scaling
+from jaxflow.data.sets import (
+  array_files,
+  hugging_face,
+  picture_folder,
+  toy,
+  web_dataset,
+)
 from jaxflow.data.source import (
   Dataset,
   Source,
@@ -41,6 +48,7 @@ def load(
   hub: str | None = None,
   config: str | None = None,
   image: str | None = None,
+  file: str | None = None,
   size: int | None = None,
   channels: int | None = None,
   background: Colour = WHITE,
@@ -49,6 +57,9 @@ def load(
   conditional: bool = True,
   splits: Mapping[str, str | None] = {},
   test_share: float | None = None,
+  normalise: str | None = None,
+  scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
   max_broken: int = 0,
   ram_gib: float = 4.0,
   threads: int = 0,
@@ -60,9 +71,9 @@ def load(
   "mnist", from four IDX files, are prepared once by TFDS and then read from
   disk. "folder" are the pictures in the folder `dir`, "webdataset" those in its
   tar files, "huggingface" those in its parquet or arrow files or in a set
-  `hub`. "latents" are those in the folder `data_dir`, which `jaxflow encode`
-  makes. Any other name is that of an image set of TFDS, which has to be
-  prepared. Nothing is downloaded unless asked for.
+  `hub`. "arrays" are those in `file`. "latents" are in the folder `data_dir`,
+  which `jaxflow encode` makes. Any other name is that of an image set of TFDS,
+  which has to be prepared. Nothing is downloaded unless asked for.
 
   Args:
     name: A key of `DATASETS`, the name of an image set in TFDS, or that of a
@@ -81,6 +92,8 @@ def load(
     config: Name of its config, where a set of `datasets` has several.
     image: Column of the pictures, or what ends their names in tar files. None:
       the only one.
+    file: An .npy file of samples [N, ...], which is mapped into memory, or an
+      .npz file with "data" and perhaps "labels".
     size: Height and width to which pictures are cropped and scaled; None keeps
       those of sets whose pictures are of one size.
     channels: 1 for grey, 3 for RGB, 2 or 4 for these with alpha; None: as the
@@ -91,16 +104,23 @@ def load(
       place in every epoch; these stay on disk.
     label: The feature or column with the classes, "label" by default, or what
       ends their names in tar files, "cls" by default; "none" leaves them out.
+      Of "arrays", the name of the labels in the .npz file, or the .npy file of
+      the labels.
     conditional: False never looks at labels.
     splits: By "train" and "test", the name that a split has in the set, the
-      folder of its pictures, or a pattern of its tar files' names.
+      folder of its pictures, a pattern of its tar files' names, or the file of
+      its arrays.
     test_share: Share of the training split that is held out and becomes "test",
       chosen by a hash of a picture's name or of a sample's number. None: sets
-      have their own splits, but where `dir` or `hub` has none, a tenth.
+      have their own splits, but where `dir`, `hub` or `file` has none, a tenth.
+    normalise: How the values of arrays become samples, as `Scaling.of` says.
+    scaling: The scaling of a run that was trained, in place of that of its
+      training data.
+    conditions: As `scaling`, of labels that are numbers.
     max_broken: Pictures of `dir` or `hub` that may be broken; they are left
       out.
-    ram_gib: Pictures that need up to so many GiB as float32 are read into
-      memory, more stay on disk.
+    ram_gib: Pictures and arrays that need up to so many GiB as float32 are read
+      into memory, more stay on disk.
     threads: Threads that read images into memory; 0 for one a core, at
       most 16.
     download: Whether to download and prepare a set of TFDS that is not there.
@@ -128,7 +148,7 @@ def load(
         f"data.{field}={value!r}: {did_you_mean(value, choices)}choose one of"
         f" {', '.join(choices)}"
       )
-  for x in ("raw_dir", "data_dir", "dir"):
+  for x in ("raw_dir", "data_dir", "dir", "file"):
     given[x] = expanded(f"data.{x}", given[x])
   given["threads"] = threads or reading_threads()
   maker = _maker(name)
@@ -353,6 +373,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
   "mnist": functools.partial(_idx, "mnist"),
   "folder": picture_folder.load,
   "huggingface": hugging_face.load,
+  "arrays": array_files.load,
   "latents": _latents,
   "webdataset": web_dataset.load,
 }

@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from jaxflow.data.scaling import Scaling
 from jaxflow.errors import UsageError
 
 
@@ -50,7 +51,8 @@ class Source(Protocol):
     Returns:
       New arrays whose row i is sample `index[i]`: "data" [n, ...], float32;
       with labels "cond" [n], int32 in [0, num_classes], where num_classes says
-      that a sample has none; for pairs "noise" [n, ...], float32.
+      that a sample has none, or vectors [n, K], float32, where NaN does; for
+      pairs "noise" [n, ...], float32.
     """
     ...
 
@@ -62,13 +64,15 @@ class Dataset:
   Attributes:
     data: Samples [N, ...], float32; images are channels-last in [-1, 1].
     label: Classes [N], int32 in [0, num_classes], or None; num_classes is the
-      label of samples without one.
+      label of samples without one. Or vectors [N, K], float32, NaN for none.
     num_classes: Number of classes, 0 without labels.
     name: Name of the data set in a config.
     split: "train" or "test".
     noise: For pairs, the noise [N, ...] from which each sample was made; None
       for real data.
     class_names: Names of the classes, or ().
+    scaling: How values became samples, or None.
+    conditions: How numbers became labels that are vectors, or None.
   """
 
   data: np.ndarray
@@ -78,6 +82,8 @@ class Dataset:
   split: str
   noise: np.ndarray | None = None
   class_names: tuple[str, ...] = ()
+  scaling: Scaling | None = None
+  conditions: Scaling | None = None
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -109,7 +115,7 @@ def from_arrays(
   Args:
     data: Samples [N, ...], already scaled; cast to float32.
     label: Classes [N], integers in [0, num_classes), or None; -1 for samples
-      without a label.
+      without a label. Or vectors [N, K] of real numbers, NaN for none.
     num_classes: Number of classes, 0 without labels.
     name: Name in errors and logs.
     split: "train" or "test".
@@ -132,9 +138,14 @@ def from_arrays(
       f"{where}: data has shape {data.shape}; give at least one sample, as an"
       " array [N, ...] of rank 2 or more"
     )
-  _check_finite(data, where)
-  if label is not None:
-    label = _checked_label(np.asarray(label), len(data), num_classes, where)
+  check_finite(data, where)
+  conditions = None
+  if label is not None and is_vector(label := np.asarray(label)):
+    label = checked_vectors(label, len(data), where).astype(np.float32)
+    size = label.shape[1]
+    conditions = Scaling.of_conditions([0.0] * size, [1.0] * size)
+  elif label is not None:
+    label = checked_label(label, len(data), num_classes, where)
   elif num_classes:
     raise UsageError(
       f"{where}: num_classes={num_classes} but there are no labels; give"
@@ -147,25 +158,36 @@ def from_arrays(
         f"{where}: noise has shape {noise.shape}; give {data.shape}, the noise"
         " of each sample"
       )
-    _check_finite(noise, where)
-  return Dataset(data, label, num_classes, name, split, noise, class_names)
+    check_finite(noise, where)
+  return Dataset(
+    *(data, label, num_classes, name, split, noise, class_names),
+    conditions=conditions,
+  )
 
 
-def _check_finite(data: np.ndarray, where: str) -> None:
+def check_finite(
+  data: np.ndarray, where: str, numbers: np.ndarray | None = None
+) -> None:
+  """Raise UsageError where a value is not finite.
+
+  `numbers` are those of the samples, [N]; None counts them from 0.
+  """
   # The sum is finite only if every value is, and needs no array of flags;
   # float64 so that large finite values cannot overflow it.
   if np.isfinite(np.sum(data, dtype=np.float64)):
     return
   index = np.argwhere(~np.isfinite(data))[0].tolist()
+  sample = index[0] if numbers is None else int(numbers[index[0]])
   raise UsageError(
-    f"{where}: the value at {index} is {data[tuple(index)]}; repair or"
-    f" remove sample {index[0]}"
+    f"{where}: the value at {[sample, *index[1:]]} is {data[tuple(index)]};"
+    f" repair or remove sample {sample}"
   )
 
 
-def _checked_label(
+def checked_label(
   label: np.ndarray, num_samples: int, num_classes: int, where: str
 ) -> np.ndarray:
+  """Return labels as a Dataset has them; raise UsageError for a wrong one."""
   if label.shape != (num_samples,) or label.dtype.kind not in "iu":
     raise UsageError(
       f"{where}: labels are {label.dtype} {label.shape}; give one integer for"
@@ -181,6 +203,51 @@ def _checked_label(
   return null_labels(label, num_classes)
 
 
+def is_vector(label: np.ndarray) -> bool:
+  """Return whether labels are numbers, and no classes."""
+  return label.dtype.kind == "f" or label.ndim > 1
+
+
+def checked_vectors(
+  label: np.ndarray, num_samples: int, where: str
+) -> np.ndarray:
+  """Return labels that are numbers as [N, K], float64, NaN for none.
+
+  Raises:
+    UsageError: They are not finite, or not one vector a sample.
+  """
+  vectors = label[:, None] if label.ndim == 1 else label
+  if len(vectors) != num_samples or vectors.ndim != 2 or not vectors.size:
+    raise UsageError(
+      f"{where}: labels are {label.dtype} {label.shape}; give one number, or "
+      f"one vector, for each of the {num_samples} samples"
+    )
+  vectors = vectors.astype(np.float64)
+  wrong = np.flatnonzero(np.isinf(vectors).any(axis=1))
+  if wrong.size:
+    raise UsageError(
+      f"{where}: the label at [{wrong[0]}] is {vectors[wrong[0]].tolist()}; "
+      "give finite numbers, or NaN for none"
+    )
+  vectors[np.isnan(vectors).any(axis=1)] = np.nan
+  return vectors
+
+
+def scales_of(vectors: np.ndarray, where: str) -> Scaling:
+  """Return scales that give each number of labels mean 0 and deviation 1.
+
+  Raises:
+    UsageError: If no sample has a label.
+  """
+  known = vectors[~np.isnan(vectors).any(axis=1)]
+  if not len(known):
+    raise UsageError(
+      f"{where}: all labels are NaN, so no sample has one; leave labels out"
+    )
+  found = Scaling.of([known], known.dtype, "standard")
+  return Scaling.of_conditions(found.offset, found.scale)
+
+
 def null_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
   """Return labels as int32, with the null label in place of -1.
 
@@ -192,13 +259,25 @@ def null_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def known_labels(label: np.ndarray, num_classes: int) -> np.ndarray:
-  """Return labels with -1 in place of the null label."""
+  """Return labels with -1 in place of the null label; vectors stay."""
+  if is_vector(label):
+    return label
   return np.where(label < num_classes, label, -1)
 
 
 def class_names(source: Source) -> tuple[str, ...]:
   """Return the names of a source's classes, () if it has none."""
   return tuple(getattr(source, "class_names", ()))
+
+
+def scaling_of(source: Source) -> Scaling | None:
+  """Return how the values of a source became its samples, None if as is."""
+  return getattr(source, "scaling", None)
+
+
+def conditions_of(source: Source) -> Scaling | None:
+  """Return how numbers became a source's labels, None if they are classes."""
+  return getattr(source, "conditions", None)
 
 
 class _Unlabelled:
@@ -209,6 +288,7 @@ class _Unlabelled:
   def __init__(self, source: Source):
     self._source = source
     self.name, self.split, self.shape = source.name, source.split, source.shape
+    self.scaling: Scaling | None = scaling_of(source)
 
   def __len__(self) -> int:
     """Return the number of samples."""
@@ -231,7 +311,7 @@ def without_labels(source: Source) -> Source:
   """
   if isinstance(source, Dataset):
     return dataclasses.replace(
-      source, label=None, num_classes=0, class_names=()
+      source, label=None, num_classes=0, class_names=(), conditions=None
     )
   return _Unlabelled(source)
 
@@ -244,6 +324,7 @@ class _Part:
     self.name, self.shape = source.name, source.shape
     self.num_classes: int = source.num_classes
     self.class_names: tuple[str, ...] = class_names(source)
+    self.conditions: Scaling | None = conditions_of(source)
 
   def __len__(self) -> int:
     """Return the number of samples."""
@@ -281,7 +362,8 @@ def rows_of_split(
   # File systems have names that are no text.
   coded = (name.encode(errors="surrogateescape") for name in names)
   digests = (hashlib.sha256(x).digest()[:8] for x in coded)
-  held = np.array([int.from_bytes(x, "big") < limit for x in digests], bool)
+  small = (int.from_bytes(x, "big") < limit for x in digests)
+  held = np.fromiter(small, bool)
   rows = np.flatnonzero(held == (split == "test"))
   if rows.size:
     return rows
@@ -296,7 +378,7 @@ def rows_of_split(
   )
 
 
-def held_out(source: Source, split: str, share: float) -> Source:
+def held_out(source: Any, split: str, share: float) -> Any:
   """Return a split of a source that has one split, by the samples' numbers.
 
   Example:
@@ -306,6 +388,8 @@ def held_out(source: Source, split: str, share: float) -> Source:
   """
   names = map(str, range(len(source)))
   rows = rows_of_split(names, split, share, f"data.name={source.name!r}")
+  if hasattr(source, "part"):
+    return source.part(rows, split)
   if not isinstance(source, Dataset):
     return _Part(source, rows, split)
   arrays = {k: getattr(source, k) for k in ("data", "label", "noise")}
@@ -332,7 +416,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
   rows, label = source.take(index), None
   if "cond" in rows:
     label = known_labels(rows["cond"], source.num_classes)
-  return from_arrays(
+  found = from_arrays(
     rows["data"],
     label,
     num_classes=source.num_classes,
@@ -340,6 +424,7 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
     split=source.split,
     class_names=class_names(source),
   )
+  return dataclasses.replace(found, conditions=conditions_of(source))
 
 
 def digest(sources: Iterable[Source], num: int = 8) -> str:

@@ -12,7 +12,7 @@ from jaxflow.evaluation.networks import make_extractor
 from jaxflow.evaluation.statistics import write_statistics
 from jaxflow.parallel import processes, sharding
 from jaxflow.runs import decoding
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
 
 

@@ -89,11 +89,10 @@ class Evaluator:
     )
     self.floor_seconds = time.perf_counter() - began
     self.labels: np.ndarray | None = None
-    if run.model.num_classes and labels is not None:
+    if labels is not None:
       # With the shares that classes have in the reference.
       generator = np.random.default_rng(plan.seed)
-      repeated = metrics.repeated_labels(generator, labels, num)
-      self.labels = repeated.astype(np.int32)
+      self.labels = metrics.repeated_labels(generator, labels, num)
     self.about = {
       "seed": plan.seed,
       "num": num,
@@ -179,9 +178,11 @@ class Evaluator:
     )
 
   def _known(self, labels: np.ndarray | None) -> np.ndarray | None:
-    """Return labels with -1 for those of samples without a class."""
+    """Return classes with -1 for none; None where labels are no classes."""
     classes = self.run.model.num_classes
-    return None if labels is None else data.known_labels(labels, classes)
+    if labels is None or not classes:
+      return None
+    return data.known_labels(labels, classes)
 
   @functools.cached_property
   def _stream(self) -> Callable[..., Any]:

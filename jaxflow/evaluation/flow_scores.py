@@ -260,7 +260,7 @@ def _trajectories(
     np.asarray(paths.start(model.path, unit)),
     times=times,
     batch_size=options.batch_size,
-    cond=None if labels is None else np.resize(labels, len(unit)),
+    cond=None if labels is None else labels[np.arange(len(unit)) % len(labels)],
   )
 
 

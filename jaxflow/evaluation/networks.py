@@ -11,7 +11,7 @@ from jaxflow.evaluation.classifiers import trained
 from jaxflow.models import Extractor
 from jaxflow.parallel import processes
 from jaxflow.plans import DataPlan, EvaluationPlan
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.opening import load_data
 
 # Images read to train a classifier, and to measure it, of sets on disk.
 _MOST_TRAIN, _MOST_TEST = 60_000, 10_000

@@ -19,7 +19,7 @@ from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.reading import DAMAGE, read_arrays
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.opening import load_data
 from jaxflow.types import Array
 
 # Samples that are read at once for their labels, or to know the data by.
@@ -223,8 +223,8 @@ def real_batches(
 
 
 def labels_of(source: data.Source, index: np.ndarray) -> np.ndarray | None:
-  """Return the classes of samples of a source, or None without classes."""
-  if not source.num_classes:
+  """Return the labels of samples of a source, or None without labels."""
+  if not source.num_classes and data.conditions_of(source) is None:
     return None
   if isinstance(source, data.Dataset) and source.label is not None:
     return source.label[index]

@@ -5,6 +5,7 @@ Functions import matplotlib themselves, because its import is slow.
 
 from jaxflow.figures.curves import read_log, save_curves
 from jaxflow.figures.images import (
+  drawable,
   optional_picture,
   save_grid,
   save_matrix,
@@ -19,6 +20,7 @@ from jaxflow.figures.planes import (
 )
 
 __all__ = [
+  "drawable",
   "optional_picture",
   "read_log",
   "save_arrows",

@@ -25,6 +25,16 @@ _CELL, _GAP, _CAPTION = 32, 2, 14
 _INCHES, _PIXELS = 8.0, 96
 
 
+def drawable(shape: Sequence[int]) -> bool:
+  """Return whether `save_samples` draws samples of a shape.
+
+  Example:
+    >>> drawable((8, 8, 3)), drawable((2,)), drawable((16, 3))
+    (True, True, False)
+  """
+  return tuple(shape) == (2,) or (len(shape) == 3 and shape[2] in (1, 3))
+
+
 def save_samples(
   samples: np.ndarray,
   path: pathlib.Path,
@@ -36,6 +46,11 @@ def save_samples(
 
   `labels` [N] are captions of images, `reference` are real points behind.
   """
+  if not drawable(samples.shape[1:]):
+    raise UsageError(
+      f"samples of shape {samples.shape[1:]} are neither images [H, W, 1 or 3] "
+      "nor points in the plane"
+    )
   if samples.ndim == 4:
     save_grid(samples, path, labels=labels)
   else:

@@ -134,7 +134,7 @@ def improved_mean_flow_loss(
     )
     # On flow rows v_y is the second head of their own forward.
     v_y = rows.merge(v_y, v_f, block)
-    labelled = expand(cond["label"] != num_classes, xt)
+    labelled = expand(guidance.is_labelled(cond["label"], num_classes), xt)
     guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
     tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)

@@ -128,7 +128,7 @@ def mean_flow_loss(
     inside = guidance.inside_interval(t, guidance_start, guidance_end)
     v_g = jnp.where(expand(inside, v), v_g, v)
   if v_g is not v and num_classes and cond is not None:
-    has_label = guidance.labels(cond) != num_classes
+    has_label = guidance.is_labelled(guidance.labels(cond), num_classes)
     v_g = jnp.where(expand(has_label, v), v_g, v)
   # The target is a constant: a gradient through it would double the cost and
   # minimise another objective.

@@ -17,7 +17,8 @@ def random_subset(
 ) -> Indices:
   """Choose min(num, size) distinct row numbers, in random order.
 
-  With labels, [size], every class keeps its share, to within one row.
+  With labels, [size], every class keeps its share, to within one row; vectors,
+  [size, K], are no classes.
 
   Example:
     >>> label = np.repeat([0, 1], 50)
@@ -27,7 +28,7 @@ def random_subset(
   """
   if num >= size:
     return generator.permutation(size)
-  if label is None:
+  if label is None or label.ndim > 1:
     return generator.choice(size, num, replace=False)
   shuffled = generator.permutation(size)
   by_class = shuffled[np.argsort(label[shuffled], kind="stable")]
@@ -38,7 +39,7 @@ def random_subset(
 def repeated_labels(
   generator: np.random.Generator, label: Labels, num: int
 ) -> Labels:
-  """Repeat labels [N] up to a number, keeping the classes' shares.
+  """Repeat labels [N] or [N, K] up to a number, keeping the classes' shares.
 
   The result, [num], is whole copies of the labels, then a random part of them.
 
@@ -50,4 +51,5 @@ def repeated_labels(
   """
   whole, rest = divmod(num, len(label))
   rows = random_subset(generator, len(label), rest, label) if rest else []
-  return np.concatenate([np.tile(label, whole), label[np.asarray(rows, int)]])
+  index = np.tile(np.arange(len(label)), whole)
+  return label[np.concatenate([index, np.asarray(rows, int)])]

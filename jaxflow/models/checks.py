@@ -1,5 +1,7 @@
 """Checks of options and inputs that several networks share."""
 
+from typing import Any
+
 from jaxflow.errors import UsageError
 from jaxflow.types import Array
 
@@ -18,13 +20,23 @@ def even(**values: int) -> None:
       raise UsageError(f"{name}={value}: give an even number, 2 or more")
 
 
-def image_network(
-  *, data_shape: tuple[int, ...], num_classes: int, heads: int, dropout: float
-) -> None:
+def image_network(*, data_shape: tuple[int, ...], **options: Any) -> None:
   """Raise UsageError if no network of images can have these options."""
-  if len(data_shape) != 3 or min(data_shape) < 1:
+  if len(data_shape) != 3:
     raise UsageError(
       f"data_shape={tuple(data_shape)}: give (height, width, channels)"
+    )
+  grid_network(data_shape=data_shape, **options)
+
+
+def grid_network(
+  *, data_shape: tuple[int, ...], num_classes: int, heads: int, dropout: float
+) -> None:
+  """Raise UsageError if no network of a grid of 1 to 3 axes can have these."""
+  if not 2 <= len(data_shape) <= 4 or min(data_shape) < 1:
+    raise UsageError(
+      f"data_shape={tuple(data_shape)}: give one to three sizes and the "
+      "channels, (height, width, channels) for instance"
     )
   at_least(0, num_classes=num_classes)
   at_least(1, heads=heads)

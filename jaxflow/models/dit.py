@@ -1,6 +1,7 @@
 """The Diffusion Transformer with adaLN-Zero, for one time or two.
 
-An image is cut into patches, each a token with a fixed sine-cosine position.
+An image, a sequence or a volume is cut into patches, each a token with a fixed
+sine-cosine position.
 The blocks are conditioned on c = embed(t) + embed'(t - s) + embed(label); the
 second term, as in MeanFlow, is there for networks of two times only. Guidance
 may add three terms. Further heads, as in improved MeanFlow, leave the network
@@ -19,6 +20,7 @@ References:
 """
 
 import functools
+import math
 from typing import Annotated, Any, Literal
 
 import jax
@@ -31,9 +33,9 @@ from jaxflow.models.context import Context
 from jaxflow.models.embeddings import (
   Embedding,
   GuidanceEmbedder,
-  LabelEmbedder,
   TimeEmbedder,
   condition,
+  label_embedder,
   position_table,
 )
 from jaxflow.models.generator_inputs import NoiseEmbedder, ScaleEmbedder
@@ -68,7 +70,7 @@ _FURTHER = Range("-1 or more", lambda x: x >= -1)
 
 
 class DiT(Output):
-  """A Diffusion Transformer over images [B, H, W, C]."""
+  """A Diffusion Transformer over images [B, H, W, C], or other grids."""
 
   def __init__(
     self,
@@ -79,6 +81,7 @@ class DiT(Output):
     depth: int,
     num_classes: int,
     sees_time: bool,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -102,15 +105,15 @@ class DiT(Output):
     width, dtype = parts.width, parts.dtype
     self.data_shape = data_shape
     self.patch_size = patch_size
-    self.grid = (data_shape[0] // patch_size, data_shape[1] // patch_size)
+    self.grid = tuple(n // patch_size for n in data_shape[:-1])
     self.width = width
     self.dtype = dtype
     self.heads = heads
     self.trunk: int = depth - head_depth
     self.positions = positions
     self.own_embeddings = own_embeddings
-    self.output_channels: int = data_shape[2] * (1 + learned_variance)
-    pixels = patch_size**2 * data_shape[2]
+    self.output_channels: int = data_shape[-1] * (1 + learned_variance)
+    pixels = patch_size ** len(self.grid) * data_shape[-1]
     xavier = nnx.initializers.xavier_uniform()
     self.patch: TokenLinear = TokenLinear(
       pixels, width, kernel_init=xavier, dtype=dtype, rngs=rngs
@@ -124,16 +127,18 @@ class DiT(Output):
       self.interval: TimeEmbedder | None = (
         TimeEmbedder(width, **times) if second_time else None
       )
-      std = width**-0.5 if context else 0.02
-      self.label = (
-        LabelEmbedder(num_classes, width, std=std, rngs=rngs)
-        if num_classes
-        else None
+      self.label = label_embedder(
+        num_classes,
+        cond_size,
+        width,
+        std=width**-0.5 if context else 0.02,
+        rngs=rngs,
       )
     make_embedding = functools.partial(
       Embedding,
       width,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       shift=time_shift,
@@ -152,7 +157,7 @@ class DiT(Output):
       remat=remat,
     )
     self.blocks = make_blocks(depth, rngs=rngs)
-    pixels = patch_size**2 * self.output_channels
+    pixels = patch_size ** len(self.grid) * self.output_channels
     super().__init__(parts, pixels, rngs=rngs)
     if not own_embeddings:
       self.guidance = (
@@ -175,7 +180,7 @@ class DiT(Output):
     )
     if positions == "learned":
       self.table: nnx.Param[Any] = nnx.Param(
-        jnp.asarray(position_table(*self.grid, width))
+        jnp.asarray(position_table(self.grid, width))
       )
 
   def __call__(
@@ -196,7 +201,7 @@ class DiT(Output):
   def hidden(
     self, xt: Array, t: Array, s: Array, cond: PyTree
   ) -> tuple[Array, ...]:
-    """Return the tokens [B, rows, columns, width] after every block."""
+    """Return the tokens [B, *grid, width] after every block."""
     x, c, _ = self._inputs(xt, t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
@@ -213,7 +218,7 @@ class DiT(Output):
     x = self.patch(patchify(xt, self.patch_size))
     if self.positions != "none":
       learned = self.positions == "learned"
-      table = position_table(*self.grid, self.width)
+      table = position_table(self.grid, self.width)
       positions = self.table[...] if learned else jnp.asarray(table)
       x = x + positions.astype(self.dtype)[None]
     if self.context is not None:
@@ -233,12 +238,13 @@ class DiT(Output):
 
   def _patches(self, tokens: Array) -> Array:
     """Return the tokens of the image, without those of the condition."""
-    return tokens[:, -self.grid[0] * self.grid[1] :]
+    return tokens[:, -math.prod(self.grid) :]
 
   def _image(self, tokens: Array) -> Array:
     tokens = self._patches(tokens)
-    shape = (*self.data_shape[:2], self.output_channels)
-    return unpatchify(tokens, self.patch_size, shape)[..., : self.data_shape[2]]
+    shape = (*self.data_shape[:-1], self.output_channels)
+    image = unpatchify(tokens, self.patch_size, shape)
+    return image[..., : self.data_shape[-1]]
 
 
 class Summary(nnx.Module):
@@ -260,12 +266,13 @@ class Summary(nnx.Module):
 
 def dit(
   *,
-  data_shape: tuple[int, int, int],
+  data_shape: tuple[int, ...],
   depth: Layers = 12,
   width: Count = 768,
   num_heads: Count = 12,
   patch_size: Count = 2,
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
@@ -297,17 +304,23 @@ def dit(
 ) -> Network:
   """Make a Diffusion Transformer for images [B, H, W, C].
 
+  Sequences [B, L, C] are cut into patches along one axis, volumes
+  [B, D, H, W, C] along three.
+
   Parameters, times, their embeddings, the statistics of layer norms and the
   output are float32 whatever `dtype` is.
 
   Args:
-    data_shape: Shape (H, W, C) of one image or latent.
+    data_shape: Shape of one sample: (H, W, C) of an image or latent, (L, C),
+      (D, H, W, C).
     depth: Number of blocks; `SIZES` has the published combinations.
     width: Features of a token; divisible by `num_heads` and by 4.
     num_heads: Number of attention heads.
-    patch_size: Side of a square patch; divides H and W.
+    patch_size: Side of a patch, along every axis; divides all of them.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -366,14 +379,15 @@ def dit(
       f"width={width}: must be divisible by num_heads={num_heads} (attention) "
       "and by 4 (positions)"
     )
-  checks.image_network(
+  checks.grid_network(
     data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
   )
-  height, breadth, _ = data_shape
-  if patch_size < 1 or height % patch_size or breadth % patch_size:
+  if width < 2 * (len(data_shape) - 1):
+    raise UsageError(f"width={width}: give 8 or more for three axes")
+  if patch_size < 1 or any(n % patch_size for n in data_shape[:-1]):
     raise UsageError(
-      f"patch_size={patch_size}: must divide the height and the width of "
-      f"data_shape={tuple(data_shape)}"
+      f"patch_size={patch_size}: must divide all sizes but the last, the "
+      f"channels, of data_shape={tuple(data_shape)}"
     )
   if not 0 <= head_depth <= (depth if heads > 1 else 0):
     raise UsageError(
@@ -399,7 +413,7 @@ def dit(
       f"rotary=True: heads of {width // num_heads} features cannot be turned; "
       "give an even number"
     )
-  if not (sees_time or second_time or num_classes):
+  if not (sees_time or second_time or num_classes or cond_size):
     raise UsageError(
       "sees_time=False: the network would see no condition; set it to True"
     )
@@ -425,6 +439,7 @@ def dit(
       depth=depth,
       num_classes=num_classes,
       sees_time=sees_time,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

@@ -5,7 +5,9 @@ bfloat16 two times closer than 1/256 would be one time.
 """
 
 import functools
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -169,6 +171,58 @@ class LabelEmbedder(nnx.Module):
     return jnp.where(known[:, None], rows, jnp.nan)
 
 
+class VectorEmbedder(nnx.Module):
+  """Embeds vectors [B, size] by a linear layer; NaN stands for none."""
+
+  def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
+    self.size = size
+    init = nnx.initializers.normal(0.02)
+    self.linear: nnx.Linear = nnx.Linear(size, width, rngs=rngs)
+    self.null: nnx.Param[Any] = nnx.Param(init(rngs.params(), (width,)))
+
+  def __call__(self, cond: PyTree, batch: int) -> Array:
+    """Return the embedding [batch, width] of the vectors in `cond`.
+
+    These are `cond` itself or its entry "label". None, or a vector with NaN in
+    it, has an embedding of its own.
+    """
+    vectors = cond.get("label") if isinstance(cond, dict) else cond
+    if vectors is None:
+      vectors = jnp.full((batch, self.size), jnp.nan)
+    if vectors.shape != (batch, self.size) or not jnp.issubdtype(
+      vectors.dtype, jnp.floating
+    ):
+      raise UsageError(
+        f"cond: {vectors.dtype} of shape {vectors.shape}; give a vector of "
+        f"numbers for each sample, shape ({batch}, {self.size})"
+      )
+    absent = jnp.isnan(vectors).any(axis=1)[:, None]
+    # Not only behind the layer: NaN times 0 is NaN in the gradient.
+    there = jnp.where(absent, 0, vectors).astype(jnp.float32)
+    return jnp.where(absent, self.null[...][None], self.linear(there))
+
+
+def label_embedder(
+  num_classes: int,
+  cond_size: int,
+  width: int,
+  *,
+  std: float = 0.02,
+  rngs: nnx.Rngs,
+) -> LabelEmbedder | VectorEmbedder | None:
+  """Return what embeds classes or vectors, or None if there are neither."""
+  if num_classes and cond_size:
+    raise UsageError(
+      f"cond_size={cond_size} with num_classes={num_classes}: labels are "
+      "vectors or classes; set one to 0"
+    )
+  if cond_size:
+    return VectorEmbedder(cond_size, width, rngs=rngs)
+  if num_classes:
+    return LabelEmbedder(num_classes, width, std=std, rngs=rngs)
+  return None
+
+
 class Embedding(nnx.Module):
   """Embeds times, labels and guidance as one vector, as `condition` sums it."""
 
@@ -177,6 +231,7 @@ class Embedding(nnx.Module):
     width: int,
     *,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     shift: float,
@@ -186,9 +241,7 @@ class Embedding(nnx.Module):
     times = {"rngs": rngs, **waves}
     self.time: TimeEmbedder = TimeEmbedder(width, shift=shift, **times)
     self.interval = TimeEmbedder(width, **times) if second_time else None
-    self.label = (
-      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
-    )
+    self.label = label_embedder(num_classes, cond_size, width, rngs=rngs)
     self.guidance = (
       GuidanceEmbedder(width, **times) if guidance_inputs else None
     )
@@ -215,15 +268,21 @@ def embedded_times(module: Any, t: Array, s: Array) -> Any:
   return functools.reduce(operator.add, parts) if parts else None
 
 
-def position_table(height: int, width: int, features: int) -> np.ndarray:
-  """Return fixed 2-D sine-cosine positions [height * width, features].
+def position_table(grid: Sequence[int], features: int) -> np.ndarray:
+  """Return fixed sine-cosine positions [prod(grid), features] in a grid.
 
-  The first half of the features, of which 4 divides the number, encodes the
-  column, the second half the row, each as sines, then cosines.
+  Each axis has an equal, even share of the features, the last axis the first:
+  in 2-D the first half encodes the column, the second half the row, each as
+  sines, then cosines. Features that are left over are 0.
+
+  Example:
+    >>> position_table((2, 2, 2), 64).shape
+    (8, 64)
   """
-  rows, columns = np.divmod(np.arange(height * width), width)
-  angles = [
-    place[:, None] * frequencies(features // 2) for place in (columns, rows)
-  ]
+  share = features // (2 * len(grid)) * 2
+  places = np.unravel_index(np.arange(math.prod(grid)), grid)
+  angles = [place[:, None] * frequencies(share) for place in places[::-1]]
   parts = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-  return np.concatenate(parts, axis=1).astype(np.float32)
+  table = np.concatenate(parts, axis=1)
+  rest = features - table.shape[1]
+  return np.pad(table, ((0, 0), (0, rest))).astype(np.float32)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
-from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
+from jaxflow.models.embeddings import guidance_of, label_embedder, sinusoidal
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.options import Count, Finite, Layers, Natural
 from jaxflow.types import Array, PyTree
@@ -27,6 +27,7 @@ class MLP(nnx.Module):
     time_features: int,
     time_scale: float,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -45,10 +46,8 @@ class MLP(nnx.Module):
     dimension = math.prod(data_shape)
     times = 1 + second_time + 3 * guidance_inputs
     features = dimension + time_features * times
-    self.label = (
-      LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
-    )
-    features += width if num_classes else 0
+    self.label = label_embedder(num_classes, cond_size, width, rngs=rngs)
+    features += width if self.label is not None else 0
     for i in range(depth):
       layer = nnx.Linear(features, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", layer)
@@ -103,6 +102,7 @@ def mlp(
   time_features: Count = 64,
   time_scale: Finite = 1.0,
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
@@ -119,6 +119,8 @@ def mlp(
     time_scale: Factor on times before the sinusoids.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -139,7 +141,7 @@ def mlp(
   if not data_shape or min(data_shape) < 1:
     raise UsageError(f"data_shape={data_shape}: give positive sizes")
   checks.at_least(1, width=width, depth=depth, heads=heads)
-  checks.at_least(0, num_classes=num_classes)
+  checks.at_least(0, num_classes=num_classes, cond_size=cond_size)
   checks.even(time_features=time_features)
   compute = compute_dtype(dtype)
   return functional(
@@ -150,6 +152,7 @@ def mlp(
       time_features=time_features,
       time_scale=time_scale,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

@@ -66,6 +66,7 @@ def check_network(
   *,
   shape: tuple[int, ...],
   num_classes: int = 0,
+  cond_size: int = 0,
   heads: int = 1,
   guidance_inputs: bool = False,
 ) -> None:
@@ -77,6 +78,7 @@ def check_network(
     network: The network.
     shape: Shape of one sample.
     num_classes: Number of classes, 0 without labels.
+    cond_size: Numbers of a label that is a vector, 0 without.
     heads: Number of predictions, in a tuple if more than one.
     guidance_inputs: Whether `cond` is a dict with `label`, `omega`, `t_start`
       and `t_end`.
@@ -96,6 +98,8 @@ def check_network(
   cond: Any = None
   if num_classes:
     cond = jax.ShapeDtypeStruct((_ROWS,), jnp.int32)
+  if cond_size:
+    cond = jax.ShapeDtypeStruct((_ROWS, cond_size), jnp.float32)
   if guidance_inputs:
     cond = {"label": cond, "omega": time, "t_start": time, "t_end": time}
   key = jax.eval_shape(jax.random.key, 0)

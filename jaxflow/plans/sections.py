@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from jaxflow.data import Source
+from jaxflow.data import Scaling, Source
 from jaxflow.sampling import Sampler
 from jaxflow.times import Grid, TimeSampler
 from jaxflow.training.adversary import Turns
@@ -28,6 +28,7 @@ class DataPlan:
   hub: str | None  # Name of a set on the Hugging Face hub.
   config: str | None  # Of a set that has several.
   image: str | None  # Column of the pictures.
+  file: str | None  # Of arrays.
   size: int | None  # Height and width of images, None for their own.
   channels: int | None  # Of pictures; None for those of the set.
   background: tuple[int, int, int]  # RGB behind transparent pictures.
@@ -35,11 +36,14 @@ class DataPlan:
   label: str | None  # Feature with the classes, "none" without.
   split: Mapping[str, str | None]  # Names of splits in the set.
   test_share: float | None  # That the training split gives, by hash.
+  normalise: str | None  # How values of arrays become samples.
   max_broken: int  # Pictures that may be left out.
   ram_gib: float  # Memory that a set may take.
   threads: int  # For reading; 0 chooses.
   download: bool  # Whether a set may be downloaded.
   class_names: tuple[str, ...] | None = None
+  scaling: Scaling | None = None  # Of arrays; None before they are read.
+  conditions: Scaling | None = None  # Of labels that are numbers.
   stored_dir: str | None = None  # The data_dir that a config.json names.
   pairs: str = ""  # Folder of noise-data pairs.
   pairs_digest: str | None = None

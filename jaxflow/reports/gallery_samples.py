@@ -10,8 +10,8 @@ from jaxflow import data, metrics
 from jaxflow.parallel import processes, sharding
 from jaxflow.reports.sampled_runs import SampledRun, teacher_of
 from jaxflow.runs.decoding import make_picture
-from jaxflow.runs.drawing import checked_labels
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.drawing import as_seen, checked_conditions
+from jaxflow.runs.opening import load_data
 
 # Values of a split that are compared with samples: 256 MB of float64.
 _MOST_VALUES = 2**25
@@ -31,7 +31,7 @@ class GallerySamples:
       (num, *plan.model.shape)
     )
     self.noise = noise.astype(np.float32)
-    self.labels = checked_labels(plan.model.num_classes, num, None)
+    self.labels = as_seen(plan, checked_conditions(plan, num, None))
     self.draw = noise_sampler(source, nfe)
     self.samples = self.draw(self.noise, self.labels)
     self.picture = make_picture(plan.data)

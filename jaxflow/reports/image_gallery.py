@@ -59,13 +59,13 @@ def _save_arcs(given: GallerySamples, file: pathlib.Path) -> str:
   arcs = slerp(noise[:count], noise[count:], num=_POINTS)
   flat = arcs.reshape(-1, *noise.shape[1:]).astype(np.float32)
   classes = [] if labels is None else labels[:count]
-  of_rows = None if labels is None else np.repeat(classes, _POINTS)
+  of_rows = None if labels is None else np.repeat(classes, _POINTS, axis=0)
   images = given.picture(given.draw(flat, of_rows))
   figures.save_matrix(
     images.reshape(count, _POINTS, *images.shape[1:]),
     file,
     columns=[f"{share:.2f}" for share in np.linspace(0, 1, _POINTS)],
-    rows=[f"class {x}" for x in classes],
+    rows=[f"class {x}" for x in classes] if np.ndim(classes) == 1 else (),
     title="share of the way along an arc between two draws of noise",
   )
   return "Each row follows an arc between two draws of noise."

@@ -22,6 +22,7 @@ from jaxflow.reports.image_gallery import IMAGE_PICTURES
 from jaxflow.reports.plane_gallery import PLANE_PICTURES
 from jaxflow.reports.quality import read_rows
 from jaxflow.reports.sampled_runs import SampledRun, open_run
+from jaxflow.runs.decoding import is_drawn
 from jaxflow.runs.drawing import check_num
 
 # Writes a picture to a file and returns its caption; raises UsageError where
@@ -79,12 +80,12 @@ def _gallery(
     )
   }
   shape = source.plan.model.shape
+  if not is_drawn(source.plan.data):
+    return {"Samples": functools.partial(_refuse, shape)}
   if len(shape) == 3:
     count, pictures = num or _IMAGES, IMAGE_PICTURES
-  elif shape == (2,):
-    count, pictures = num or _POINTS, PLANE_PICTURES
   else:
-    return found | {"Samples": functools.partial(_refuse, shape)}
+    count, pictures = num or _POINTS, PLANE_PICTURES
   samples = GallerySamples(source, nfe=nfe, num=count)
   return found | {
     title: functools.partial(save, samples) for title, save in pictures.items()

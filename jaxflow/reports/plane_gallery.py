@@ -23,7 +23,9 @@ _STEPS = 32
 def _save_density(given: GallerySamples, file: pathlib.Path) -> str:
   """Show samples over the density of held-out data."""
   _, held_out = given.real
-  figures.save_density(given.samples, held_out, file)
+  figures.save_density(
+    given.picture(given.samples), given.picture(held_out), file
+  )
   return given.memorisation()
 
 

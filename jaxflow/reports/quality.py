@@ -18,7 +18,7 @@ from jaxflow.reading import read_json, reading
 from jaxflow.reports.costs import Quality, leading_metric
 from jaxflow.reports.sampled_runs import SampledRun
 from jaxflow.runs.drawing import drawer
-from jaxflow.runs.inputs import load_data
+from jaxflow.runs.opening import load_data
 
 
 class DataDistance:

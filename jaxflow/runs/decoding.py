@@ -1,4 +1,4 @@
-"""Turn samples into images: decode latents, pass pixels through."""
+"""Turn samples into data and pictures: decode latents, undo scales."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxflow import data
 from jaxflow.errors import UsageError
+from jaxflow.figures import drawable
 from jaxflow.plans import DataPlan
 from jaxflow.pretrained import autoencoder_files
 from jaxflow.pretrained.autoencoder import Autoencoder
@@ -21,13 +22,39 @@ _AT_ONCE = 8
 
 
 def make_picture(plan: DataPlan) -> Picture:
-  """Return a function from a run's samples to images.
+  """Return a function from a run's samples to images in [-1, 1] or points.
 
-  Where the data set says that its samples are latents, they are decoded, 8 at
-  a time, to images clipped to [-1, 1]; other samples stay as they are.
+  Points are in units of the data. Where the data set says that its samples are
+  latents, they are decoded, 8 at a time, to images clipped to [-1, 1].
   """
+  scaling = plan.scaling
+  if scaling is not None:
+    return lambda samples: scaling.picture(scaling.restore(samples))
+  return make_data(plan)
+
+
+def make_data(plan: DataPlan) -> Picture:
+  """Return a function from a run's samples to data, in units of the data set.
+
+  Latents are decoded to images; the scaling of arrays is undone; other samples
+  stay as they are.
+  """
+  if plan.scaling is not None:
+    return plan.scaling.restore
   space = data.latent_space(plan.name, plan.data_dir)
   return (lambda samples: samples) if space is None else _decoder(space)
+
+
+def is_drawn(plan: DataPlan) -> bool:
+  """Return whether samples of a resolved plan are images or points."""
+  if drawable(plan.shape or ()):
+    return True
+  return data.latent_space(plan.name, plan.data_dir) is not None
+
+
+def picture_of(plan: DataPlan, values: np.ndarray) -> np.ndarray:
+  """Return what is drawn of what `make_data` returns."""
+  return values if plan.scaling is None else plan.scaling.picture(values)
 
 
 def make_latents(plan: DataPlan) -> Picture:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.parallel import memory, processes, sharding
+from jaxflow.plans import Plan
+from jaxflow.runs.opening import load_data
 from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
 from jaxflow.training.state import TrainState
@@ -70,6 +72,67 @@ def checked_labels(
       f"{num_classes - 1}"
     )
   return np.broadcast_to(given, (num,)).astype(np.int32)
+
+
+def checked_conditions(
+  plan: Plan, num: int, labels: ArrayLike | None, *, seed: int = 0
+) -> np.ndarray | None:
+  """Return the conditions of samples in units of the data, or None without.
+
+  Classes are those of `checked_labels`. Conditions that are numbers are vectors
+  `[num, K]`.
+
+  Args:
+    plan: The plan of a run.
+    num: Number of samples.
+    labels: Classes, or numbers `[num, K]`, or `[K]` for all, or as text with
+      commas between; None: the classes in turn, or vectors of the training
+      data, chosen at random.
+    seed: Of that choice.
+  """
+  model, scales = plan.model, plan.data.conditions
+  if scales is None:
+    names = plan.data.class_names
+    return checked_labels(model.num_classes, num, labels, names)
+  size = model.cond_size
+  if labels is None:
+    return _of_training_data(plan, num, seed)
+  if isinstance(labels, str):
+    labels = [x.strip() for x in labels.split(",")]
+  try:
+    given = np.asarray(labels, np.float64)
+    each = given.shape == (num,) and size == 1
+    found = np.broadcast_to(given[:, None] if each else given, (num, size))
+  except ValueError as error:
+    raise UsageError(
+      f"labels={labels}: give {size} number(s), or {num} times {size}"
+    ) from error
+  if np.isinf(found).any():
+    raise UsageError(f"labels={labels}: give finite numbers, or nan for none")
+  return np.array(found)
+
+
+def _of_training_data(plan: Plan, num: int, seed: int) -> np.ndarray:
+  """Return vectors of random training samples."""
+  assert plan.data.conditions is not None
+  try:
+    source = processes.together(lambda: load_data(plan.data, "train"))
+  except UsageError as error:
+    raise UsageError(
+      "labels=None takes those of random training data, and these are not "
+      f"there: give numbers ({error})"
+    ) from error
+  index = np.random.default_rng(seed).integers(len(source), size=num)
+  found = processes.together(lambda: source.take(index)["cond"])
+  return plan.data.conditions.restore(found)
+
+
+def as_seen(plan: Plan, conditions: np.ndarray | None) -> np.ndarray | None:
+  """Return conditions in units of the data as the network sees them."""
+  scales = plan.data.conditions
+  if scales is None or conditions is None:
+    return conditions
+  return scales.normalise(conditions)
 
 
 def _number(label: str, num_classes: int, names: Sequence[str]) -> int:

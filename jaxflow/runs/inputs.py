@@ -1,7 +1,6 @@
 """The data of a run: its data set, its pairs, and batches of them."""
 
 import dataclasses
-import inspect
 import json
 import math
 import pathlib
@@ -12,17 +11,16 @@ import numpy as np
 from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
-from jaxflow.data.loading import allowed_dir, reading_threads
+from jaxflow.data.loading import reading_threads
+from jaxflow.data.source import is_vector
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import DataPlan, Model, Plan
 from jaxflow.runs.drawing import check_num
+from jaxflow.runs.opening import load_data
 from jaxflow.types import Batch, PyTree
-
-# Of a section of data, those that open one of its splits.
-_FIELDS = set(inspect.signature(data.load).parameters) - {"name", "split"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,37 +40,10 @@ class Inputs:
   def __str__(self) -> str:
     """Say how much there is: `16,384 samples`."""
     if self.paired is None:
-      return f"{len(self.real):,} samples"
+      scaling = data.scaling_of(self.real)
+      how = f" (data.normalise={scaling.kind})" if scaling else ""
+      return f"{len(self.real):,} samples{how}"
     return f"{len(self.paired):,} pairs"
-
-
-def load_data(
-  plan: DataPlan, split: str, *, labels: bool = False
-) -> data.Source:
-  """Open a split of a data set."""
-  conditional = plan.conditional or labels
-  if plan.sources:
-    source = _given(plan, split)
-    return source if conditional else data.without_labels(source)
-  own = {
-    "data_dir": plan.data_dir or allowed_dir(plan.name, plan.stored_dir),
-    "conditional": conditional,
-    "splits": plan.split,
-  }
-  others = {k: getattr(plan, k) for k in _FIELDS if k not in own}
-  return data.load(plan.name, split, **own, **others)
-
-
-def _given(plan: DataPlan, split: str) -> data.Source:
-  """Return a split of data that the caller passes."""
-  if plan.test_share is not None and "train" in plan.sources:
-    return data.held_out(plan.sources["train"], split, plan.test_share)
-  if split not in plan.sources:
-    raise data.NoSplitError(
-      f"data.name={plan.name!r} has no {split} split, only "
-      f"{', '.join(plan.sources)}: pass data={{'train': ..., 'test': ...}}"
-    )
-  return plan.sources[split]
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
@@ -80,6 +51,7 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
   real = load_data(plan, "train")
   if "pairs" not in method.needs or plan.synthetic_share == 0:
     return Inputs(real, None, None)
+  check_classes(real)
   folder = plan.pairs
   if not folder:
     raise UsageError(
@@ -101,6 +73,15 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
       )
   with named(folder="data.pairs"):
     return Inputs(real, pairs.load(), pairs)
+
+
+def check_classes(source: data.Source) -> None:
+  """Raise UsageError if labels are numbers: pairs have classes only."""
+  if data.conditions_of(source) is not None:
+    raise UsageError(
+      f"data.name={source.name!r} has labels that are numbers, and pairs have "
+      "classes only: take a method without pairs, or set data.conditional=False"
+    )
 
 
 def check_teacher(
@@ -197,10 +178,12 @@ def make_batches(
 
 def fault(plan: Plan, batch: Batch) -> str:
   """Return what is wrong with the data of a batch, "" if nothing is."""
-  source = plan.data.data_dir or plan.data.dir
+  source = plan.data.data_dir or plan.data.dir or plan.data.file
   source = source or f"data.name={plan.data.name!r}"
   for name, x in batch.items():
     x = processes.gather(x)
+    if name == "cond" and is_vector(x):
+      continue  # NaN is no label, and others were checked.
     if not np.isfinite(x).all():
       return f"the data are not finite: look for NaN in {name!r} of {source}"
     count = plan.model.num_classes

@@ -57,6 +57,7 @@ def last_line(
   scalars: Mapping[str, float],
   *,
   finished: bool,
+  drawn: bool = True,
 ) -> str:
   """Return a line on the run's folder and the next command."""
   if not finished and workdir is None:
@@ -68,11 +69,13 @@ def last_line(
     )
   place = "" if workdir is None else f"{workdir} at "
   loss = f" (last loss {scalars['loss']:.4g})" if "loss" in scalars else ""
-  return f"done: {place}step {step:,}{loss}{next_command(workdir)}"
+  return f"done: {place}step {step:,}{loss}{next_command(workdir, drawn)}"
 
 
-def next_command(workdir: pathlib.Path | None) -> str:
+def next_command(workdir: pathlib.Path | None, drawn: bool = True) -> str:
   """Return the command that draws samples of a run, after a full stop.
+
+  The samples become a picture if they can be `drawn`.
 
   Example:
     >>> next_command(pathlib.Path("runs/x"))
@@ -81,7 +84,8 @@ def next_command(workdir: pathlib.Path | None) -> str:
   if workdir is None:
     return ""
   folder = shlex.quote(str(workdir))
-  return f". Next: jaxflow sample --workdir={folder} --out=samples.png"
+  file = "samples.png" if drawn else "samples.npz"
+  return f". Next: jaxflow sample --workdir={folder} --out={file}"
 
 
 def _size(params: PyTree) -> int:

@@ -11,7 +11,7 @@ from jaxflow.errors import named
 from jaxflow.figures import optional_picture, save_samples
 from jaxflow.parallel import processes
 from jaxflow.runs import decoding
-from jaxflow.runs.drawing import checked_labels, drawer
+from jaxflow.runs.drawing import as_seen, checked_conditions, drawer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 
@@ -33,7 +33,7 @@ def make_previews(
   """
   plan = run.plan
   num = _POINTS if len(shape) == 1 else _IMAGES
-  labels = checked_labels(run.model.num_classes, num, None)
+  labels = as_seen(plan, checked_conditions(plan, num, None))
   with named(nfe="sample.nfe", grid="sample.grid"):
     draw = drawer(run, plan.sample.nfe, mesh)
   picture = decoding.make_picture(plan.data)
@@ -76,6 +76,9 @@ class SamplePictures:
     if len(source.shape) == 1:
       first = np.arange(min(_POINTS, len(source)))
       self._reference = source.take(first)["data"]
+      scaling = data.scaling_of(source)
+      if scaling is not None:
+        self._reference = scaling.restore(self._reference)
 
   def on_samples(self, step: int, samples: np.ndarray) -> None:
     """Write the picture of a step."""

@@ -23,7 +23,8 @@ from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.reading import read_json, reading
 from jaxflow.runs.initial_weights import check_same_network
-from jaxflow.runs.inputs import check_mesh, load_data
+from jaxflow.runs.inputs import check_classes, check_mesh
+from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
 from jaxflow.runs.pair_generation import PairOptions, make_draw, make_pairs
 from jaxflow.runs.run import Run
@@ -141,6 +142,7 @@ def _check(
     )
   data_plan = config_lib.data_plan(config)
   real = processes.together(lambda: load_data(data_plan, "train"))
+  check_classes(real)
   plan = config_lib.make_plan(
     config_lib.resolve(
       config, shape=real.shape, num_classes=real.num_classes, teacher=None

@@ -200,8 +200,8 @@ class Run:
       return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
 
     batch = {"data": shape(model.shape, jnp.float32)}
-    if model.num_classes:
-      batch["cond"] = shape((), jnp.int32)
+    if model.cond_type is not None:
+      batch["cond"] = shape(*model.cond_type)
     if "pairs" in model.method.needs:
       batch["noise"] = batch["data"]
     return batch

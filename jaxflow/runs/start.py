@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxflow import config as config_lib
-from jaxflow.data import class_names
+from jaxflow.data import class_names, conditions_of, scaling_of
 from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan, SourcePlan
@@ -62,6 +62,8 @@ def resolve(
     shape=inputs.real.shape,
     num_classes=inputs.real.num_classes,
     class_names=class_names(inputs.real),
+    scaling=scaling_of(inputs.real),
+    conditions=conditions_of(inputs.real),
     pairs=inputs.pairs.digest if inputs.pairs else None,
     init_step=step,
     schedule_steps=config_lib.schedule_steps(resumed) if resumed else None,

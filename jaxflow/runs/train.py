@@ -18,8 +18,9 @@ from jaxflow.errors import UsageError, named, option_of
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.models import Network
 from jaxflow.parallel import folders, memory, processes, sharding
-from jaxflow.plans import Plan
+from jaxflow.plans import DataPlan, Plan
 from jaxflow.runs import inputs, start
+from jaxflow.runs.decoding import is_drawn
 from jaxflow.runs.initial_weights import difference, initial_parameters
 from jaxflow.runs.latent_notes import latent_notes
 from jaxflow.runs.messages import (
@@ -216,7 +217,7 @@ def _run(
 ) -> Trained:
   """Train from a state and a position in the data, None at the beginning."""
   run, mesh, plan = prepared.run, prepared.mesh, prepared.run.plan
-  begin = int(state.step)
+  begin, drawn = int(state.step), is_drawn(plan.data)
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
   log(first_line(plan, state, prepared.inputs, mesh, chunk))
@@ -227,7 +228,7 @@ def _run(
   )
   if begin >= plan.train.steps:
     place = f"{workdir} is trained to step {begin:,}"
-    log(f"nothing to do: {place}{next_command(workdir)}")
+    log(f"nothing to do: {place}{next_command(workdir, drawn)}")
     if workdir is not None and missing_last(run, workdir):
       with contextlib.closing(watch(state)) as on_steps:
         on_steps(state, begin, position)
@@ -237,7 +238,7 @@ def _run(
     host.set_state(position)
   on_steps = watch(state)
   told, seconds = _callbacks(
-    callbacks, workdir, begin, prepared.inputs.real, log
+    callbacks, workdir, begin, plan.data, prepared.inputs.real, log
   )
   batches = data.Prefetch(host, sharding.batch_sharding(mesh))
   with contextlib.ExitStack() as stack:
@@ -283,7 +284,8 @@ def _run(
   sample = plan.sample
   for line in run.remarks(sample.ema, int(state.updates), sample.guidance):
     log(line)
-  log(last_line(workdir, int(state.step), told.scalars, finished=finished))
+  done = {"finished": finished, "drawn": drawn}
+  log(last_line(workdir, int(state.step), told.scalars, **done))
   processes.together(told.check)
   return Trained(run=run, state=state, finished=finished)
 
@@ -292,6 +294,7 @@ def _callbacks(
   given: Iterable[Any],
   workdir: pathlib.Path | None,
   begin: int,
+  plan: DataPlan,
   source: data.Source,
   log: Callable[[str], None],
 ) -> tuple[Callbacks, float]:
@@ -311,7 +314,8 @@ def _callbacks(
       )
     seconds = table.seconds
     own += [table, TensorBoardLog(workdir, start=begin)]
-    own.append(SamplePictures(workdir, source, log))
+    if is_drawn(plan):
+      own.append(SamplePictures(workdir, source, log))
   callbacks = [*own, ProgressLines(log), *given]
   return Callbacks(callbacks, on_error=_ask_to_stop), seconds
 

@@ -73,7 +73,10 @@ class WandbLog:
 
   def on_samples(self, step: int, samples: np.ndarray) -> None:
     """Send a picture of samples."""
-    from jaxflow.figures import optional_picture, save_samples
+    from jaxflow.figures import drawable, optional_picture, save_samples
+
+    if not drawable(samples.shape[1:]):
+      return
 
     with (
       optional_picture(f"step {step}", _LOGGER.warning),

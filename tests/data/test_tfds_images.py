@@ -254,10 +254,6 @@ def test_labels_are_chosen_or_left_out(odd):
     assert source.num_classes == 0
     assert list(source.take(np.arange(2))) == ["data"]
   for label, words in (
-    (
-      "age",
-      "'age' of data.name='odd_pictures' is Scalar, which has no classes",
-    ),
     ("lable", "did you mean 'label'?"),
     ("about/x", "data.label='about/x'"),
   ):
@@ -266,13 +262,39 @@ def test_labels_are_chosen_or_left_out(odd):
     assert words in message(error)
 
 
+@pytest.mark.parametrize("ram_gib", [0, 1])
+def test_labels_that_are_numbers_are_a_condition(odd, ram_gib):
+  """The ages are 0 to 9: mean 4.5, variance 99 / 12."""
+  source = jdata.load(
+    "odd_pictures", "train", label="age", ram_gib=ram_gib, **odd
+  )
+  assert (source.num_classes, source.shape) == (0, (6, 6, 3))
+  expected = (np.arange(10.0)[:, None] - 4.5) / np.sqrt(99 / 12)
+  found = source.take(np.arange(10))["cond"]
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  assert source.conditions.offset == (4.5,)
+  held = jdata.load(
+    "odd_pictures", "test", label="age", ram_gib=ram_gib, test_share=0.4, **odd
+  )
+  train = jdata.load(
+    "odd_pictures", "train", label="age", test_share=0.4, **odd
+  )
+  assert held.conditions == train.conditions
+  parts = [
+    x.conditions.restore(x.take(np.arange(len(x)))["cond"])
+    for x in (held, train)
+  ]
+  ages = np.sort(np.concatenate(parts).ravel())
+  np.testing.assert_allclose(ages, np.arange(10), atol=1e-5)
+
+
 def test_labels_that_are_no_classes_are_never_dropped_in_silence(
   odd, monkeypatch
 ):
   builder = tfds_builders.find("odd_pictures", odd["data_dir"])
   features = builder.info.features
-  scalar = tfds.features.Scalar(np.float32)
-  monkeypatch.setitem(features._feature_dict, "label", scalar)
+  text = tfds.features.Text()
+  monkeypatch.setitem(features._feature_dict, "label", text)
   monkeypatch.setattr(tfds_builders, "find", lambda *_: builder)
   with pytest.raises(UsageError) as error:
     jdata.load("odd_pictures", "train", **odd)

@@ -18,7 +18,11 @@ from jaxflow.models import (
   stack_blocks,
   unstack_blocks,
 )
-from jaxflow.models.embeddings import sinusoidal
+from jaxflow.models.embeddings import (
+  VectorEmbedder,
+  position_table,
+  sinusoidal,
+)
 from jaxflow.models.network import functional
 from jaxflow.models.patches import patchify, unpatchify
 
@@ -410,6 +414,89 @@ def test_patches_hold_the_pixels_of_their_square():
   np.testing.assert_array_equal(unpatchify(tokens, 2, (4, 6, 3)), images)
 
 
+@pytest.mark.parametrize("sizes", [(6,), (4, 6), (4, 2, 6)])
+def test_patches_of_every_dimension_hold_their_part(sizes):
+  data = np.arange(2.0 * np.prod(sizes) * 3).reshape(2, *sizes, 3)
+  tokens = patchify(jnp.asarray(data), 2)
+  grid = [n // 2 for n in sizes]
+  assert tokens.shape == (2, np.prod(grid), 2 ** len(sizes) * 3)
+  for number, place in enumerate(np.ndindex(*grid)):
+    part = tuple(slice(2 * i, 2 * i + 2) for i in place)
+    expected = data[(slice(None), *part)].reshape(2, -1)
+    np.testing.assert_array_equal(tokens[:, number], expected)
+  np.testing.assert_array_equal(unpatchify(tokens, 2, (*sizes, 3)), data)
+
+
+def test_positions_have_a_share_of_the_features_for_every_axis():
+  """Of 16 features, three axes have four each, and four are 0."""
+  table = position_table((2, 3, 2), 16)
+  for number, place in enumerate(np.ndindex(2, 3, 2)):
+    angles = [x * f for x in place[::-1] for f in (1.0, 0.01)]
+    waves = np.reshape(angles, (3, 1, 2))
+    expected = np.concatenate([np.sin(waves), np.cos(waves)], axis=1).ravel()
+    np.testing.assert_allclose(table[number, :12], expected, atol=1e-6)
+  assert not table[:, 12:].any()
+  line = position_table((5,), 4)
+  np.testing.assert_allclose(line[:, 0], np.sin(np.arange(5)), atol=1e-6)
+  np.testing.assert_allclose(line[:, 3], np.cos(0.01 * np.arange(5)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("shape", "bad"), [((8, 3), (7, 3)), ((4, 2, 4, 1), (4, 3, 4, 1))]
+)
+def test_dit_of_sequences_and_volumes(shape, bad):
+  """Where a token lies is seen: swapped patches are no swapped output."""
+  options = {"depth": 1, "width": 24, "num_heads": 2, "patch_size": 2}
+  network = dit(**options, data_shape=shape)
+  params = randomised(network)
+  xt = jax.random.normal(jax.random.key(0), (3, *shape))
+  time = jnp.linspace(0.1, 0.9, 3)
+  out = jit(network.apply)(params, xt, time, 0 * time, None)
+  assert out.shape == xt.shape
+  rolled = jit(network.apply)(
+    params, jnp.roll(xt, 2, axis=1), time, 0 * time, None
+  )
+  assert np.abs(np.roll(out, 2, axis=1) - rolled).max() > 1e-2
+  with pytest.raises(UsageError, match=r"^patch_size=2: must divide"):
+    dit(**options, data_shape=bad)
+  with pytest.raises(UsageError, match=r"^data_shape=\(8,\): give one to"):
+    dit(**options, data_shape=(8,))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_vectors_are_embedded_by_a_linear_layer(own):
+  """The label enters as W y + b; NaN has a vector of its own, and gradients."""
+  options = {"depth": 1, "width": 16, "num_heads": 2, "cond_size": 2}
+  networks = {
+    "dit": dit(data_shape=SHAPE, own_embeddings=own, **options),
+    "mlp": mlp(data_shape=SHAPE, width=8, depth=1, cond_size=2),
+  }
+  xt, t, s, _ = arguments()
+  vectors = jnp.array([[1.0, 2.0], [-1.0, 0.5], [jnp.nan, jnp.nan]])
+  for network in networks.values():
+    params = randomised(network)
+    out = network.apply(params, xt, t, s, vectors)
+    none = network.apply(params, xt, t, s, None)
+    assert np.isfinite(out).all()
+    np.testing.assert_allclose(out[2], none[2], rtol=1e-5)
+    assert np.abs(out[:2] - none[:2]).max() > 1e-3
+    grads = jax.grad(lambda p, apply: apply(p, xt, t, s, vectors).sum())(
+      params, network.apply
+    )
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+    for wrong in (vectors[:, :1], jnp.arange(3)):
+      with pytest.raises(UsageError, match=r"shape \(3, 2\)"):
+        network.apply(params, xt, t, s, wrong)
+  with pytest.raises(UsageError, match=r"^cond_size=2 with num_classes=3"):
+    mlp(cond_size=2, num_classes=3).init(jax.random.key(0))
+  embedder = VectorEmbedder(2, 4, rngs=nnx.Rngs(0))
+  kernel, bias = (
+    np.asarray(x[...]) for x in (embedder.linear.kernel, embedder.linear.bias)
+  )
+  expected = np.asarray(vectors[:2]) @ kernel + bias
+  np.testing.assert_allclose(embedder(vectors, 3)[:2], expected, rtol=1e-5)
+
+
 def test_sinusoids_keep_float32_times_apart():
   features = sinusoidal(jnp.array([1.0, 1.0 - 1e-6], jnp.float32), 64)
   assert features.dtype == jnp.float32
@@ -465,7 +552,7 @@ def test_a_scanned_program_does_not_grow_with_depth():
     ("depth", {"depth": 0}),
     ("width", {"num_heads": 3}),
     ("width", {"width": 18, "num_heads": 2}),
-    ("data_shape", {"data_shape": (4, 4)}),
+    ("data_shape", {"data_shape": (4,)}),
     ("patch_size", {"patch_size": 3}),
     ("num_classes", {"num_classes": -1}),
     ("dropout", {"dropout": 1.0}),

@@ -98,7 +98,7 @@ def test_counts_are_the_published_ones(size):
   )
   shapes = jax.eval_shape(network.init, jax.random.key(0))
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-  count += position_table(16, 16, models.SIZES[size]["width"]).size
+  count += position_table((16, 16), models.SIZES[size]["width"]).size
   assert abs(count / 1e6 - PUBLISHED[size]) < 1
   assert count == EXACT.get(size, count)
 

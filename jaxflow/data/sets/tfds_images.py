@@ -5,6 +5,8 @@ is installed and otherwise reads palettes as indices.
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +15,15 @@ import tensorflow_datasets as tfds
 
 from jaxflow.data.images import Images, pixels_of
 from jaxflow.data.pictures import CHANNELS, WHITE, Colour
+from jaxflow.data.scaling import Scaling
 from jaxflow.data.sets import tfds_builders
-from jaxflow.data.source import NoSplitError, Source, rows_of_split
+from jaxflow.data.source import (
+  NoSplitError,
+  Source,
+  checked_vectors,
+  rows_of_split,
+  scales_of,
+)
 from jaxflow.errors import UsageError, did_you_mean
 
 # Split for "test", where the images of TFDS' "test" have no labels.
@@ -33,6 +42,7 @@ def load(
   crop: str = "centre",
   label: str | None = None,
   conditional: bool = True,
+  conditions: Scaling | None = None,
   splits: Mapping[str, str | None] = {},
   test_share: float | None = None,
   ram_gib: float = 4.0,
@@ -49,7 +59,7 @@ def load(
     return None
   features: Any = builder.info.features
   shape = _shape(features, name, size, channels)
-  classes = _classes(features, name, label) if conditional else None
+  chosen = _label(features, name, label) if conditional else None
   if not tfds_builders.is_prepared(builder):
     tfds_builders.prepare(builder, download=download)
     # A builder looks at the disk only when it is made.
@@ -63,19 +73,37 @@ def load(
   if held_out:
     numbers = map(str, range(len(records)))
     rows = rows_of_split(numbers, split, test_share, f"data.name={name!r}")
-  names, path = (), ()
-  if classes is not None:
-    path, feature = classes
-    names = tuple(feature.names or ())
+  names, path, classes, vectors = (), (), 0, None
+  if chosen is not None:
+    path, feature = chosen
+    classes = getattr(feature, "num_classes", None) or 0
+    names = tuple(getattr(feature, "names", None) or ())
     # Names that are the numbers say nothing.
     names = () if names == tuple(map(str, range(len(names)))) else names
+  if chosen is not None and not classes:
+    where = f"data.name={name!r}"
+    vectors = _vectors(records, path, f"{where} ({split})")
+    if conditions is None:
+      train = vectors
+      if not held_out and split != "train":
+        others = _records(builder, _split(builder, name, "train", splits))
+        train = _vectors(others, path, f"{where} (train)")
+      elif held_out:
+        numbers = map(str, range(len(records)))
+        train = train[rows_of_split(numbers, "train", test_share or 0, where)]
+      conditions = scales_of(train, where)
+    if rows is not None:
+      vectors = vectors[rows]
+    path = ()  # They are read already.
   images = Images(
     records=_Decoded(records, rows, shape[2], background, path),
     name=name,
     split=split,
     shape=shape,
-    num_classes=(classes[1].num_classes or 0) if classes else 0,
+    num_classes=classes,
     class_names=names,
+    vectors=vectors,
+    conditions=None if vectors is None else conditions,
     remedy=f"{builder.data_path} is damaged; prepare it again",
   )
   return images.fitting(ram_gib, threads, crop)
@@ -140,10 +168,20 @@ def _shape(
   return height, width, found
 
 
-def _classes(
+def _vectors(records: Any, path: tuple[str, ...], where: str) -> np.ndarray:
+  """Return the labels of all records that are numbers, [N, K]."""
+  found = (functools.reduce(operator.getitem, path, x) for x in records)
+  label = np.array([np.ravel(x) for x in found])
+  return checked_vectors(label, len(records), where)
+
+
+def _label(
   features: Any, name: str, label: str | None
-) -> tuple[tuple[str, ...], tfds.features.ClassLabel] | None:
-  """Return the path to the feature with the classes, and the feature itself."""
+) -> tuple[tuple[str, ...], Any] | None:
+  """Return the path to the feature with the labels, and the feature itself.
+
+  It has classes, or numbers.
+  """
   if label == _NO_LABEL or (label is None and "label" not in features):
     return None
   path = (label or "label").split("/")
@@ -158,13 +196,18 @@ def _classes(
         f"{name!r} has {', '.join(there) or 'images alone'}; choose one, or"
         f" {_NO_LABEL!r}"
       ) from error
-  if not isinstance(feature, tfds.features.ClassLabel) or not (
-    feature.num_classes
-  ):
+  if isinstance(feature, tfds.features.ClassLabel):
+    known = bool(feature.num_classes)
+  else:
+    shape = getattr(feature, "shape", None)
+    # An image has numbers, and is no label.
+    known = shape is not None and len(shape) < 2 and None not in shape
+    known = known and np.dtype(feature.np_dtype).kind in "biuf"
+  if not known:
     raise UsageError(
       f"data.label={label!r}: the feature {'/'.join(path)!r} of data.name="
-      f"{name!r} is {type(feature).__name__}, which has no classes; choose a"
-      f" ClassLabel, or {_NO_LABEL!r} to leave labels out"
+      f"{name!r} is {type(feature).__name__}, which has no classes and no"
+      f" numbers; choose another, or {_NO_LABEL!r} to leave labels out"
     )
   return tuple(path), feature
 

@@ -106,7 +106,7 @@ def write(
     params = {**params, "blocks": unstack_blocks(params["blocks"])}
   tree = _tree(params, model, sign)
   side = model["data_shape"][0] // model["patch_size"]
-  table = position_table(side, side, model["width"])
+  table = position_table((side, side), model["width"])
   return {_POSITIONS: table[None], **layouts.write(params, tree)}
 
 
@@ -137,7 +137,7 @@ def _structure(
   numbers = {re.match(r"blocks\.(\d+)\.", name) for name in tensors}
   depth = len({match[1] for match in numbers if match})
   side = math.isqrt(tokens)
-  table = position_table(side, side, width)
+  table = position_table((side, side), width)
   if side**2 != tokens or not np.allclose(
     tensors[_POSITIONS][0], table, atol=1e-5
   ):

@@ -1,0 +1,149 @@
+"""Arrays in files of NumPy: tables, sequences, images, volumes."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
+from jaxflow.data.scaling import Scaling, check_kind
+from jaxflow.data.source import NoSplitError, Source, held_out, is_vector
+from jaxflow.errors import UsageError, did_you_mean
+from jaxflow.files import expanded
+from jaxflow.reading import read_arrays, reading
+
+# Share of the samples that are held out, where nothing else is said.
+TEST_SHARE = 0.1
+# Names of samples and labels in .npz files: those of `jaxflow.train`, and those
+# that `jaxflow sample` writes.
+_SAMPLES = ("data", "samples")
+_LABELS = ("labels", "label")
+_NO_LABEL = "none"
+
+
+def load(
+  split: str,
+  *,
+  file: str | None,
+  label: str | None = None,
+  conditional: bool = True,
+  splits: Mapping[str, str | None] = {},
+  test_share: float | None = None,
+  normalise: str | None = None,
+  scaling: Scaling | None = None,
+  conditions: Scaling | None = None,
+  ram_gib: float = 4.0,
+) -> Source:
+  """Open one split of the arrays in `file`.
+
+  The arguments are those of `jaxflow.data.load`.
+  """
+  check_kind(normalise)
+  if not file:
+    raise UsageError(
+      "data.file=None: data.name='arrays' needs an .npy or .npz file; set "
+      "data.file to it"
+    )
+  label = label if conditional else _NO_LABEL
+  other = splits.get("test")
+  train = _open(splits.get("train") or file, "train", label)
+  test = None
+  if other:
+    test = _open(other, "test", label, train.num_classes)
+    if test.shape != train.shape or (test.label is None) != (
+      train.label is None
+    ):
+      raise UsageError(
+        f"data.split.test={other!r}: its samples have shape {test.shape} and "
+        f"{'no ' * (test.label is None)}labels, those of data.file={file!r} "
+        f"{train.shape} and {'no ' * (train.label is None)}labels: they must "
+        "agree"
+      )
+  else:
+    share = TEST_SHARE if test_share is None else test_share
+    part = functools.partial(held_out, train, share=share)
+    try:
+      test = part(split="test")
+    except NoSplitError:
+      if split == "test":
+        raise
+    train = part(split="train")
+  if scaling is None:
+    scaling = train.scaling_of(normalise)
+  if conditions is None:
+    conditions = train.conditions_found()
+  chosen: Any = {"train": train, "test": test}[split]
+  return chosen.scaled(scaling, ram_gib, conditions)
+
+
+def _open(
+  file: str, split: str, label: str | None, num_classes: int | None = None
+) -> Arrays:
+  """Return the samples in a file, and their labels."""
+  field = "data.file" if split == "train" else f"data.split.{split}"
+  path = pathlib.Path(expanded(field, file) or "")
+  where = f"{field}={file!r}"
+  if not path.is_file():
+    raise UsageError(f"{where} is no file: give an .npy or .npz file")
+  if path.suffix == ".npy":
+    values: Any = ArrayFile(path)
+    labels = _label_file(label, split)
+  elif path.suffix == ".npz":
+    values, labels = _arrays(path, where, label)
+  else:
+    raise UsageError(f"{where}: give a file that ends in .npy or .npz")
+  if labels is not None and labels.dtype.kind not in "iuf":
+    raise UsageError(
+      f"{where}: labels are of type {labels.dtype}; give whole numbers for "
+      f"classes, -1 for none, or real ones, or data.label={_NO_LABEL!r}"
+    )
+  if labels is not None and not num_classes and not is_vector(labels):
+    num_classes = int(labels.max(initial=-1)) + 1
+    # No sample has a class.
+    labels = labels if num_classes else None
+  return arrays_of(
+    values, labels, num_classes=num_classes or 0, name="arrays", split=split
+  )
+
+
+def _label_file(label: str | None, split: str) -> np.ndarray | None:
+  """Return the labels beside an .npy file, in a file of their own."""
+  if label in (None, _NO_LABEL):
+    return None
+  if split == "test":
+    raise UsageError(
+      f"data.label={label!r} is the file of the training labels: name .npz "
+      "files, which hold labels, or set data.test_share, not data.split.test"
+    )
+  path = pathlib.Path(expanded("data.label", label) or "")
+  if path.suffix != ".npy" or not path.is_file():
+    raise UsageError(
+      f"data.label={label!r}: with data.file an .npy file, give the .npy file "
+      f"of the labels, or {_NO_LABEL!r}"
+    )
+  return ArrayFile(path)[:]
+
+
+def _arrays(
+  path: pathlib.Path, where: str, label: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Return samples and labels of an .npz file."""
+  with reading(where, "give a file as numpy.savez writes it"):
+    arrays = read_arrays(path)
+  if label is None:
+    label = next((x for x in _LABELS if x in arrays), _NO_LABEL)
+  elif label != _NO_LABEL and label not in arrays:
+    raise UsageError(
+      f"data.label={label!r}: {did_you_mean(label, arrays)}{where} holds "
+      f"{', '.join(arrays) or 'nothing'}; choose one, or {_NO_LABEL!r}"
+    )
+  others = [x for x in arrays if x not in (label, *_LABELS)]
+  names = [x for x in _SAMPLES if x in arrays] or others
+  if not names or (len(names) > 1 and names[0] not in _SAMPLES):
+    raise UsageError(
+      f"{where} holds {', '.join(arrays) or 'nothing'}: call the samples "
+      f"{_SAMPLES[0]!r}"
+    )
+  return arrays[names[0]], arrays.get(label)
