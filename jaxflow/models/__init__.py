@@ -9,11 +9,11 @@ from jaxflow.models.discriminators import (
 from jaxflow.models.dit import SIZES, dit
 from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
+from jaxflow.models.fitting import Fitted, fitted
 from jaxflow.models.log_weights import LogWeight, log_weight
 from jaxflow.models.mlp import mlp
 from jaxflow.models.mp_unet import mp_unet
 from jaxflow.models.network import Network, check_network, functional
-from jaxflow.models.second_time import with_second_time
 from jaxflow.models.transformer import stack_blocks, unstack_blocks
 from jaxflow.models.unet import unet
 from jaxflow.models.unet2d import unet2d
@@ -24,6 +24,7 @@ __all__ = [
   "Discriminator",
   "Extractor",
   "Features",
+  "Fitted",
   "LogWeight",
   "Network",
   "check_network",
@@ -31,6 +32,7 @@ __all__ = [
   "conv_discriminator",
   "conv_features",
   "dit",
+  "fitted",
   "functional",
   "hidden_features",
   "log_weight",
@@ -41,5 +43,4 @@ __all__ = [
   "unet",
   "unet2d",
   "unstack_blocks",
-  "with_second_time",
 ]

@@ -20,7 +20,7 @@ from jaxflow.models import Network
 from jaxflow.parallel import folders, memory, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.runs import inputs, start
-from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.initial_weights import Beginning, beginning
 from jaxflow.runs.messages import (
   first_line,
   last_line,
@@ -178,13 +178,12 @@ def _prepare(
       f"evaluation.during.every={plan.evaluation.during.every} writes files: "
       "give a workdir, or set it to 0"
     )
-  frozen, init_params = {}, None
+  frozen, begins = {}, Beginning()
   if not start.begun(workdir):
-    frozen = start.frozen_parameters(run, template, others)
+    frozen = start.frozen_parameters(plan, others)
     inputs.check_teacher(given.pairs, plan, frozen.get("teacher"))
-    init_params = initial_parameters(run, template, others.get("init"))
-  warm = _warm_start(plan, others)
-  notes += [warm] if warm else []
+    begins = beginning(run, others)
+  notes += begins.notes
   notes += schedule_note(plan, run.learning_rate)
   return _Prepared(
     run=run,
@@ -194,7 +193,7 @@ def _prepare(
     inputs=given,
     previews=make_previews(run, mesh, real.shape, log),
     first_state=functools.partial(
-      start.first_state, run, template, frozen, init_params
+      start.first_state, run, template, frozen, begins
     ),
     notes=notes,
   )
@@ -315,19 +314,6 @@ def _callbacks(
 def _ask_to_stop() -> None:
   """Let all processes save and stop, as a signal from outside does."""
   os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _warm_start(plan: Plan, others: start.Others) -> str | None:
-  """Return a line if the first weights come from another function."""
-  for name, source, wanted in (
-    ("init", plan.init, True),
-    ("teacher", plan.teacher, plan.init_student),
-  ):
-    if name in others:
-      field = f"{name}.workdir={source.workdir!r}"
-      other = others[name][0].model
-      return difference(plan.model, other, field) if wanted else None
-  return None
 
 
 def _check_turns(plan: Plan, begin: int = 0) -> None:
