@@ -11,6 +11,7 @@ from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
 from jaxflow.models.fitting import Fitted, fitted
 from jaxflow.models.log_weights import LogWeight, log_weight
+from jaxflow.models.lora import Adapter, lora
 from jaxflow.models.mlp import mlp
 from jaxflow.models.mp_unet import mp_unet
 from jaxflow.models.network import Network, check_network, functional
@@ -20,6 +21,7 @@ from jaxflow.models.unet2d import unet2d
 
 __all__ = [
   "SIZES",
+  "Adapter",
   "Classifier",
   "Discriminator",
   "Extractor",
@@ -36,6 +38,7 @@ __all__ = [
   "functional",
   "hidden_features",
   "log_weight",
+  "lora",
   "mlp",
   "mp_unet",
   "projected_discriminator",

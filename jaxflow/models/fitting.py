@@ -37,6 +37,8 @@ class Fitted:
     silent: Inputs that start without effect, by path.
     anew: Other modules that start with initial values of their own.
     left: Modules of the source that have no place.
+    new: Arrays in which something is new, but for embeddings that have no
+      effect because of the layer behind them.
   """
 
   params: PyTree
@@ -44,6 +46,7 @@ class Fitted:
   silent: tuple[str, ...]
   anew: tuple[str, ...]
   left: tuple[str, ...]
+  new: tuple[str, ...]
 
 
 def fitted(
@@ -82,7 +85,7 @@ def fitted(
   silent = _silent_inputs(own, fresh_rows or {})
   used: set[str] = set()
   modules: dict[str, set[str]] = {"silent": set(), "anew": set()}
-  kept, made = 0, []
+  kept, made, new = 0, [], []
   for name in names:
     parts = []
     for piece, x in _pieces({name: own[name]}, fresh_rows or {}):
@@ -97,9 +100,11 @@ def fitted(
         modules["silent"].add(match[1])
         last = _LAST.match(piece) or piece == match[1]
         parts.append(jnp.zeros_like(x) if last else x)
+        new += [name] if last else []
         continue
       modules["anew"].add(piece if piece != name else _module(name))
       parts.append(x)
+      new.append(name)
     made.append(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
   left = {_module(k) if k in source else k for k in pieces.keys() - used}
   return Fitted(
@@ -108,6 +113,7 @@ def fitted(
     silent=tuple(sorted(modules["silent"])),
     anew=tuple(sorted(modules["anew"])),
     left=tuple(sorted(left - modules["anew"])),
+    new=tuple(dict.fromkeys(new)),
   )
 
 

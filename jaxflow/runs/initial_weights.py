@@ -7,6 +7,7 @@ import jax
 
 from jaxflow.errors import UsageError
 from jaxflow.models import Fitted, fitted
+from jaxflow.models.fitting import path_name
 from jaxflow.plans import Model
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
@@ -39,12 +40,18 @@ class Beginning:
 def beginning(run: Run, others: dict[str, tuple[Run, TrainState]]) -> Beginning:
   """Return how a run starts from another, `init` or its teacher.
 
-  Raises UsageError if less than half of the smaller network would be kept.
+  Raises UsageError if less than half of the smaller network would be kept, or
+  if an adapter has nothing to change, or leaves new arrays as they are.
   """
   plan, remedy = run.plan, "leave init.workdir out"
   name, section = "init", plan.init
   if name not in others:
     if "teacher" not in others or not plan.init_student or plan.init.workdir:
+      if plan.adapter is not None:
+        raise UsageError(
+          "adapter.name: it changes the weights of another run: give its "
+          "folder, init.workdir, or begin from a teacher; or set it to 'none'"
+        )
       return Beginning()
     name, section = "teacher", plan.teacher
     remedy = "set teacher.init_student=False"
@@ -53,6 +60,7 @@ def beginning(run: Run, others: dict[str, tuple[Run, TrainState]]) -> Beginning:
   model, its = run.model, other.model
   source = f"{name}.workdir={section.workdir!r}"
   found = check_fits(model, its, given, source, remedy)
+  _check_learn(run, found)
   notes = [*_fit_notes(source, found, run, other)]
   if warm := difference(model, its, source):
     notes.append(warm)
@@ -64,6 +72,19 @@ def beginning(run: Run, others: dict[str, tuple[Run, TrainState]]) -> Beginning:
     fit=None if whole else lambda its, own: fitted(its, own, **rows).params,
     notes=tuple(notes),
   )
+
+
+def _check_learn(run: Run, found: Fitted) -> None:
+  """Raise UsageError if an adapter leaves new arrays as they are."""
+  if run.plan.adapter is None:
+    return
+  learned = jax.tree_util.tree_leaves_with_path(run.learned)
+  names = {path_name(path).rpartition("/")[0] for path, _ in learned}
+  if stay := [name for name in found.new if name not in names]:
+    raise UsageError(
+      f"adapter.whole: {_listed(stay)} would stay as they begin, and they are "
+      "new: give a regular expression that is found in them, so that they learn"
+    )
 
 
 def difference(model: Model, source: Model, name: str) -> str | None:

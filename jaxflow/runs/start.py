@@ -141,7 +141,7 @@ def first_state(
   begins = begins or Beginning()
   given = frozen["teacher"] if begins.teacher else begins.params
 
-  def first(key, frozen, given):
+  def fresh(key, frozen, given):
     params = given
     if given is None or begins.fit is not None:
       params = run.model.network.init(key)
@@ -151,4 +151,4 @@ def first_state(
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
   key = jax.random.key(run.plan.seed)
-  return jax.jit(first, out_shardings=shardings)(key, frozen, given)
+  return jax.jit(fresh, out_shardings=shardings)(key, frozen, given)

@@ -34,7 +34,7 @@ from jaxflow.training.callbacks import Callbacks, Start
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
 from jaxflow.training.csv_log import CsvLog
 from jaxflow.training.progress import ProgressLines
-from jaxflow.training.state import TrainState
+from jaxflow.training.state import BASE, TrainState
 from jaxflow.training.tensorboard_log import TensorBoardLog
 from jaxflow.types import LossOutput
 
@@ -124,6 +124,8 @@ def train(
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(prepared.template)
     state, position = restored or (prepared.first_state(), None)
+    if restored is None:
+      checkpoints.begin(state)
     # `first_state` holds parameters of other runs: free them before training.
     prepared = dataclasses.replace(prepared, first_state=lambda: state)
     del restored
@@ -215,7 +217,8 @@ def _run(
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
   log(first_line(plan, state, prepared.inputs, mesh, chunk))
-  for parameter in sharding.undivided(state.params, mesh):
+  network = state.frozen.get(BASE, state.params)
+  for parameter in sharding.undivided(network, mesh):
     log(f"mesh does not divide {parameter}: replicated along it")
   watch = functools.partial(
     watcher, run, mesh, workdir, interrupted=interrupted, log=log
