@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import PositiveShare
 from jaxflow.types import Array, Batch
 
 
@@ -66,7 +67,7 @@ class Annealed:
   """
 
   schedule: Schedule = "linear"
-  end: float = 0.25
+  end: PositiveShare = 0.25
 
   def __post_init__(self) -> None:
     """Raise ValueError unless end > 0."""

@@ -120,7 +120,11 @@ def _renamed(pattern: str, rename: Callable[[str], str]) -> Iterator[None]:
 def check_range(limit: Any, **values: Any) -> None:
   """Raise UsageError if a value is outside of an `options.Range`."""
   for name, value in values.items():
-    if not limit.allows(value):
+    try:
+      allowed = limit.allows(value)
+    except TypeError:  # It is no number.
+      allowed = False
+    if not allowed:
       raise UsageError(f"{name}={value}: give {limit.text}")
 
 

@@ -1,8 +1,9 @@
-"""Files that are whole or not there, and lists of their SHA-256."""
+"""Paths of users, files that are whole or not there, and their SHA-256."""
 
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -31,9 +32,11 @@ SUMS = "SHA256SUMS"
 def local_path(path: str | os.PathLike[str]) -> Path:
   """Return a path as a shell expands it; raise UsageError for a URL."""
   full = os.path.expandvars(os.path.expanduser(path))
-  unset = re.search(r"\$(\w+|{\w+})", full)
-  if unset or URL.match(full):
-    remedy = f"set {unset[0]}, or write the path out" if unset else NO_URL
+  unset = re.search(r"\$([A-Za-z_]\w*|{\w+})", full)
+  remedy = f"set {unset[0]}" if unset else NO_URL
+  if stranger := re.match(r"~[^/]*", full):
+    remedy = f"there is no user {stranger[0][1:]}; ./{full} is that folder"
+  if unset or stranger or URL.match(full):
     raise UsageError(f"path={os.fspath(path)!r}: {remedy}")
   return Path(full)
 
@@ -81,7 +84,12 @@ def replace_file(
 @contextlib.contextmanager
 def _draft(target: Path) -> Iterator[Path]:
   """Make an empty file beside a target; remove it if it is left."""
-  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+  except FileExistsError as error:  # A file stands where a folder should.
+    raise NotADirectoryError(
+      errno.ENOTDIR, os.strerror(errno.ENOTDIR)
+    ) from error
   draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
   draft.touch(exist_ok=False)  # Follows no link.
   try:
@@ -113,8 +121,9 @@ def changed_file(
 ) -> str | None:
   """Return the first of some files, or of all, that is not as it was listed.
 
-  A file without an entry passes, as earlier versions wrote it; one that was
-  written twice has two.
+  One of some without an entry passes, as earlier versions wrote it, and of
+  those that were written twice either is right. A list of all lacks none, but
+  where there is no list, nothing is compared.
   """
   sums, text = folder / SUMS, ""
   if sums.exists():
@@ -122,7 +131,12 @@ def changed_file(
       text = sums.read_text(errors="replace")
   entries = set(re.findall("^([0-9a-f]{64})  (.+)$", text, re.MULTILINE))
   listed = {name for _, name in entries}
-  wanted = sorted(listed if names is None else listed & {*names})
+  if names is None:
+    files = (x for x in folder.glob("*/**/*") if sums.exists() and x.is_file())
+    there = {str(x.relative_to(folder)) for x in files if x.name[0] != "."}
+    wanted = sorted(listed | there)
+  else:
+    wanted = sorted(listed & {*names})
 
   def sum_of(name: str) -> str:
     try:
@@ -152,6 +166,14 @@ def save_arrays(
       np.savez(file, **arrays)
 
   replace_file(path, save, remedy)
+
+
+def set_aside(path: Path) -> Path:
+  """Rename what is damaged to a free name, and return that."""
+  numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(1)))
+  names = (f"damaged-{path.stem}{n}{path.suffix}" for n in numbers)
+  free = (x for x in map(path.with_name, names) if not os.path.lexists(x))
+  return path.rename(next(free))
 
 
 def probe(path: AnyPath) -> None:

@@ -48,6 +48,16 @@ SEED = Range(
   lambda x: isinstance(x, numbers.Integral) and 0 <= int(x) < 2**32,
 )
 AT_LEAST_ONE = Range("a finite number, 1 or more", lambda x: 1 <= x <= _MOST)
+POSITIVE_SHARE = Range("a number above 0, at most 1", lambda x: 0 < x <= 1)
+# Infinity is no limit.
+LIMIT = Range("0 or more", lambda x: x >= 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+  """An option that must exceed another one of the same function."""
+
+  other: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,14 +141,18 @@ class GuidanceInput(Sampling):
 
 Count = Annotated[int, COUNT]
 Amount = Annotated[float, AMOUNT]
+Limit = Annotated[float, LIMIT]
 AtLeastOne = Annotated[float, AT_LEAST_ONE]
 BelowOne = Annotated[float, BELOW_ONE]
 Finite = Annotated[float, FINITE]
 Layers = Annotated[int, LAYERS]
 Natural = Annotated[int, AMOUNT]
 Positive = Annotated[float, POSITIVE]
+PositiveShare = Annotated[float, POSITIVE_SHARE]
 Seed = Annotated[int, SEED]
 Share = Annotated[float, SHARE]
+# The last time of an interval that begins at `t_min`.
+End = Annotated[Positive, Above("t_min")]
 LabelDropout = Annotated[Share, DropsLabels()]
 DataScale = Annotated[Positive, DataStd(), SharedWithFlowMap()]
 

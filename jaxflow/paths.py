@@ -18,13 +18,13 @@ References:
 import dataclasses
 import functools
 import math
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.options import Amount, Count, Positive
+from jaxflow.options import Above, Amount, Count, End, Positive, PositiveShare
 from jaxflow.types import Array
 
 __all__ = [
@@ -80,7 +80,7 @@ class Linear:
   """
 
   t_min: Amount = 0.0
-  t_max: Positive = 1.0
+  t_max: Annotated[PositiveShare, Above("t_min")] = 1.0
   noise_std: Positive = 1.0
 
   def alpha(self, t: Array) -> Array:
@@ -101,7 +101,7 @@ class Trigonometric:
   data: there `noise_std` is the data's standard deviation.
   """
 
-  t_max: Positive = 1.0
+  t_max: End = 1.0
   t_min: Amount = 0.0
   noise_std: Positive = 1.0
 
@@ -122,10 +122,10 @@ class VariancePreserving:
   The derivative of `sigma` is infinite at t = 0: sample t > 0.
   """
 
-  beta_min: float = 0.1
-  beta_max: float = 20.0
+  beta_min: Amount = 0.1
+  beta_max: Positive = 20.0
   t_min: Amount = 0.0
-  t_max: Positive = 1.0
+  t_max: End = 1.0
 
   def _log_alpha(self, t: Array) -> Array:
     slope = self.beta_max - self.beta_min
@@ -244,7 +244,7 @@ class VarianceExploding:
   """The EDM path: `alpha = 1`, `sigma = t`; t is the noise level."""
 
   t_min: Amount = 0.002
-  t_max: Positive = 80.0
+  t_max: End = 80.0
 
   def alpha(self, t: Array) -> Array:
     """Return 1."""

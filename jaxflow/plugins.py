@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -42,11 +43,13 @@ def allow(names: str) -> None:
 def is_dotted(name: str) -> bool:
   """Say whether a name is that of an object of a module.
 
+  A set of TFDS may have a version behind a colon.
+
   Example:
-    >>> is_dotted("my_package.my_file:my_row"), is_dotted("mean_flow")
+    >>> is_dotted("my_package.my_file:my_row"), is_dotted("mnist:3.0.1")
     (True, False)
   """
-  return ":" in name
+  return re.fullmatch(r"\S*:(?!\d)\S*", name) is not None
 
 
 def find(kind: str, name: str) -> Any | None:

@@ -138,14 +138,19 @@ def read_table(path: Path) -> tuple[list[dict[str, str]], int]:
   """
   text = path.read_bytes().decode(errors="replace")
   try:
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    # Logs quote nothing: a quote is damage of one row.
+    lines = io.StringIO(text, newline="")
+    rows = list(csv.DictReader(lines, quoting=csv.QUOTE_NONE))
   except csv.Error:  # No table at all.
     rows, text = [{}], "\n"
   whole = [row for row in rows if _is_whole(row)]
   torn = rows[-1:] != whole[-1:] and not text.endswith("\n")
   damaged = len(rows) - len(whole) - torn
   if damaged:
-    _LOGGER.warning("%s: %d damaged rows are left out", path, damaged)
+    count = (
+      "1 damaged row is" if damaged == 1 else f"{damaged} damaged rows are"
+    )
+    _LOGGER.warning("%s: %s left out", path, count)
   return whole, damaged
 
 

@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.options import RowBlock
+from jaxflow.options import Range, RowBlock
 
 Tree = TypeVar("Tree")
-Block = Annotated[tuple[int, int], RowBlock()]
+_BLOCK = Range(
+  "two whole numbers (m, k) with 1 <= k <= m",
+  lambda x: len(x) == 2 and 1 <= x[1] <= x[0],
+)
+Block = Annotated[tuple[int, int], _BLOCK, RowBlock()]
 
 
 def check_block(block: Block, batch_size: int) -> None:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import Amount, Positive
 from jaxflow.paths import Path
 from jaxflow.types import Array
 
@@ -126,7 +127,7 @@ def l2_sum(a: Array, b: Array) -> Array:
   return sample_sum((a - b) ** 2)
 
 
-def huber(c: float) -> Distance:
+def huber(c: Amount) -> Distance:
   """Make the pseudo-Huber distance `sqrt(||a - b||^2 + c^2) - c`.
 
   Args:
@@ -148,7 +149,7 @@ def huber(c: float) -> Distance:
   return distance
 
 
-def scaled_huber(scale: float = 0.00054) -> Distance:
+def scaled_huber(scale: Positive = 0.00054) -> Distance:
   """Make the pseudo-Huber distance with `c = scale sqrt(d)`, in data units.
 
   d is the number of elements of a sample: c keeps its place relative to
@@ -259,7 +260,7 @@ def truncated_snr(path: Path, t: Array, s: Array) -> Array:
   return jnp.maximum(snr(path, t, s), 1)
 
 
-def karras(sigma_data: float = 0.5) -> Weight:
+def karras(sigma_data: Positive = 0.5) -> Weight:
   """Make the weight `SNR + sigma_data^-2` of the EDM denoiser.
 
   Example:

@@ -16,7 +16,7 @@ import jaxflow
 ROOT = pathlib.Path(jaxflow.__file__).parents[1]
 NAMES = {
   *("METHODS", "Network", "TrainedRun", "__version__"),
-  *("load", "preset", "register", "train"),
+  *("import_run", "load", "preset", "register", "train"),
   *("figures", "flow_maps", "guidance", "losses", "metrics", "models"),
   *("paths", "predictions", "sampling", "solvers", "times", "weights"),
 }

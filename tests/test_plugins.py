@@ -328,7 +328,7 @@ def test_what_an_allowed_package_may_be_asked_for(probe):
   assert "Network" in refused(model={"name": "probe:positional"})
   with pytest.raises(UsageError, match="returns NoneType"):
     data.load("probe:positional", "test")
-  with pytest.raises(UsageError, match=r"^data\.raw_dir='x'.* reads no raw"):
+  with pytest.raises(UsageError, match=r"^data\.raw_dir='x'.*not read it"):
     data.load("probe:positional", "test", raw_dir="x")
   assert sys.modules["probe"].called == ["x", "test"]
 

@@ -26,7 +26,9 @@ _PAUSE = 0.01
 
 def listen() -> None:
   """Let Ctrl-C end the process at once, and further signals in any case."""
-  signal.signal(signal.SIGINT, _leave)
+  # A shell lets jobs in the background ignore the Ctrl-C of others.
+  if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, _leave)
   read, write = os.pipe()
   os.set_blocking(write, False)
   signal.set_wakeup_fd(write, warn_on_full_buffer=False)

@@ -1,10 +1,12 @@
 """Runs the command line: `jaxflow train | pairs | encode | sample | ...`."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 
 import jaxflow
 from jaxflow import plugins
@@ -76,9 +78,10 @@ def run(argv: Sequence[str]) -> int:
     commands = {name: command_of(name) for name in COMMANDS}
     log(overview(commands, common))
     return 0 if arguments else 2
-  # Users can do nothing about warnings of libraries; our warnings do not
-  # pass through absl.
-  logging.set_verbosity(logging.ERROR)
+  # Users can do nothing about warnings of libraries, which pass through absl.
+  # Ours are one plain line, also where a library has set up logging.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.basicConfig(format="%(message)s")
   resumable = False
   try:
     with named(plugins="--plugins"):

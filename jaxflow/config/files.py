@@ -98,9 +98,11 @@ def _warn_once(line: str) -> None:
 def _distrusted(section: dict[str, Any]) -> dict[str, Any]:
   """Take from a section of data what only the user may say; keep the rest."""
   latents = section.get("name") == "latents"  # Ours: nothing in them runs.
-  if latents or section.keys().isdisjoint(("data_dir", "download")):
+  own = section.get("data_dir")
+  damaged = not isinstance(own, str | None)  # Its name stays, to be said.
+  if latents or damaged or section.keys().isdisjoint(("data_dir", "download")):
     return section
-  folder = section.get("data_dir") or section.get("stored_dir")
+  folder = own or section.get("stored_dir")
   return section | {"data_dir": None, "stored_dir": folder, "download": False}
 
 
@@ -116,10 +118,15 @@ def check_same_run(
   own = ["flow_map"] if sampled else [f"flow_map.{x}" for x in flow_map]
   # Fields, and sections with all of their fields.
   mutable = tuple(f"{x.rstrip('.')}." for x in (*MUTABLE, *_RHYTHM, *own))
+  fields = sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
+  other = [k for k in fields if old.get(k) != new.get(k)]
+  # Another component has other options.
+  names = [k for k in other if k.endswith(".name")]
+  inside = tuple(k.removesuffix("name") for k in names)
   changed = [
     k
-    for k in sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))
-    if old.get(k) != new.get(k)
+    for k in other
+    if (k in names or not k.startswith(inside))
     and not f"{k}.".startswith(mutable)
     and not (k in _NEWER and old.get(k) is None)
   ]

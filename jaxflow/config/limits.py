@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxflow import options
 from jaxflow.config import registry, schema, versions
-from jaxflow.config.components import Config, at, makers
+from jaxflow.config.components import Config, at, components, makers
 from jaxflow.config.versions import flatten
 from jaxflow.errors import UsageError, check_range, inside
 from jaxflow.files import NO_URL, URL
@@ -27,7 +27,6 @@ _CALLS = Range(
   f"one or more of them, each {options.CALLS.text}",
   lambda x: len(x) > 0 and all(map(options.CALLS.allows, x)),
 )
-_NUMBER = Range("a number", lambda x: x == x)  # NaN is none.
 _DEVICES = Range("-1, or 1 or more", lambda x: x == -1 or x >= 1)
 _SEVERAL = Range("0, or 2 or more", lambda x: x == 0 or x > 1)
 
@@ -59,6 +58,9 @@ LIMITS = {
   "data.shape": Range(
     "whole numbers, each 1 or more",
     lambda x: x and all(isinstance(n, int) and n >= 1 for n in x),
+  ),
+  "data.class_names": Range(
+    "texts", lambda x: all(isinstance(name, str) for name in x)
   ),
   **dict.fromkeys(_COUNTS, COUNT),
   **dict.fromkeys(_AMOUNTS, AMOUNT),
@@ -96,12 +98,15 @@ def check_limits(config: Config) -> None:
       if config.get(role, {}).get("config", None) is not None:
         check_limits(config[role].config)
   values, limits = flatten(config.to_dict()), dict(LIMITS)
-  _check_known(config)
+  above: dict[str, str] = {}
+  default = _check_known(config)
   made = makers(config)
   for field, maker in made.items():
     _check_options(at(config, field).to_dict(), maker, field)
     for name, limit in options.marked(maker, Range).items():
       limits[f"{field}.{name}"] = limit
+    for name, mark in options.marked(maker, options.Above).items():
+      above[f"{field}.{name}"] = f"{field}.{mark.other}"
   for field, value in values.items():
     # JAX takes the options of components as words of 32 bits.
     bits = 32 if field.rpartition(".")[0] in made else 64
@@ -111,6 +116,15 @@ def check_limits(config: Config) -> None:
   for field, limit in limits.items():
     if (value := values.get(field)) is not None:
       check_range(limit, **{field: value})
+  for field, other in above.items():
+    # The other has a value where it may not.
+    low, high = values.get(other), values.get(field)
+    if low is not None and high is not None and high <= low:
+      raise UsageError(f"{field}={high}: give more than {other}={low}")
+  try:
+    versions.check_types(default, config.to_dict())
+  except ValueError as error:
+    raise UsageError(str(error)) from error
   for section in ("optimizer", "discriminator.optimizer"):
     if f"{section}.name" in values:
       with inside(section):
@@ -120,9 +134,11 @@ def check_limits(config: Config) -> None:
     place = isinstance(value, str) and field != "data.stored_dir"
     if place and URL.match(value):
       raise UsageError(f"{field}={value!r}: {NO_URL}")
-    for x in value if isinstance(value, list) else [value]:
-      if isinstance(x, float) and math.isnan(x):
-        raise UsageError(f"{field}={value}: give a number")
+    # A number alone may be infinite where its range says so.
+    several = isinstance(value, list)
+    for x in value if several else [value]:
+      if isinstance(x, float) and (x != x or (several and math.isinf(x))):
+        raise UsageError(f"{field}={value}: give finite numbers")
 
 
 def _check_options(section: Any, maker: Callable, where: str) -> None:
@@ -137,14 +153,21 @@ def _check_options(section: Any, maker: Callable, where: str) -> None:
         raise UsageError(str(error)) from error
 
 
-def _check_known(config: Config) -> None:
-  """Raise UsageError if a field is absent, or misspelt: nothing reads it."""
+def _check_known(config: Config) -> Config:
+  """Raise UsageError if a field is absent, or misspelt; return the defaults."""
+  given = flatten(config.to_dict())
+  for field in ("method", "data.name", "model.name"):
+    if not isinstance(given.get(field), str):
+      raise UsageError(f"{field}={given.get(field)}: give a name")
   default = schema.default_config(
     config.method, data=config.data.name, model=config.model.name
   )
   fields = flatten(default.to_dict())
+  # Components have the options of their names.
+  named = tuple(f"{k}." for k in components(default) if k != "loss")
   absent = [k for k in default if k not in config]
-  absent += [f"loss.{k}" for k in default.loss if k not in config.loss]
+  there = given.keys() | {k[:i] for k in given for i in _dots(k)}
+  absent += [k for k in fields if k not in there and not k.startswith(named)]
   if absent:
     raise UsageError(
       f"method={config.method!r} lacks {absent[0]}: begin with its own preset"
@@ -156,13 +179,20 @@ def _check_known(config: Config) -> None:
     raise UsageError(
       f"{field}={value!r} is no field of the config: {hint(field, fields)}"
     )
+  return default
+
+
+def _dots(field: str) -> list[int]:
+  return [i for i, letter in enumerate(field) if letter == "."]
 
 
 def hint(field: str, fields: Collection[str], *, start: str = "") -> str:
   """Say which field may be meant, or which there are; `start` precedes it."""
+  if f"{field}.name" in fields:
+    return f"did you mean {start}{field}.name?"
   section, _, last = field.rpartition(".")
   inside = [k for k in fields if k.startswith(f"{section}.")]
-  sections = {k.rpartition(".")[0] for k in fields}
+  sections = {k[:i] for k in fields for i in _dots(k)}
   if section and not difflib.get_close_matches(section, sections, n=1):
     return f"this method, data set or network has no section {section}"
   names = {k: k.rpartition(".")[2] for k in inside or fields}

@@ -27,7 +27,15 @@ from jaxflow import (
 )
 from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.losses import adversarial
-from jaxflow.options import Layer, Layout, marked, parameters, unmarked
+from jaxflow.options import (
+  Count,
+  Layer,
+  Layout,
+  Positive,
+  marked,
+  parameters,
+  unmarked,
+)
 from jaxflow.times import curricula, dyadic, grids
 from jaxflow.training import ema
 
@@ -45,7 +53,7 @@ def _values(module: types.ModuleType, *names: str) -> dict[str, Maker]:
 
 
 def _given_network(
-  *, second_time: bool = False, heads: int = 1, guidance_inputs: bool = False
+  *, second_time: bool = False, heads: Count = 1, guidance_inputs: bool = False
 ) -> models.Network:
   """Stand for a network that the caller passes; a method sets the options."""
   del second_time, heads, guidance_inputs
@@ -56,7 +64,7 @@ def _given_network(
   )
 
 
-def _at_the_end(*, t_max: float) -> times.Constant:
+def _at_the_end(*, t_max: Positive) -> times.Constant:
   """Make the law of generators that start from noise alone."""
   return times.Constant(t=t_max)
 

@@ -118,7 +118,7 @@ def upgraded(values: Any, place: str = "") -> components.Config:
   )
   _name_heights(stored)
   default = set(flatten(config.to_dict()))
-  _check_types(config, stored, f"{place}." if place else "")
+  check_types(config, stored, f"{place}." if place else "")
   for field, value in FIRST_DEFAULTS.items():
     section, _, option = field.rpartition(".")
     outer = components.at(config, section) if section else config
@@ -140,7 +140,9 @@ def upgraded(values: Any, place: str = "") -> components.Config:
   return config
 
 
-def _check_types(config: components.Config, stored: Any, start: str) -> None:
+def check_types(
+  config: components.Config, stored: Any, start: str = ""
+) -> None:
   """Raise ValueError if a field has another type; the maker checks options."""
   for name, value in checked(stored, dict, start[:-1]).items():
     default, field = config.get(name, None), f"{start}{name}"
@@ -148,7 +150,7 @@ def _check_types(config: components.Config, stored: Any, start: str) -> None:
       if "name" in default and name not in ("data", "optimizer"):
         checked(value, dict, field)  # The options are those of its name.
       else:
-        _check_types(default, value, f"{field}.")
+        check_types(default, value, f"{field}.")
     elif isinstance(default, tuple) and default:
       checked(value, [type(default[0])], field)
     elif name in config and (value, default) != (None, None):
@@ -175,8 +177,9 @@ def _drop_gone(
   for field, value in unknown(config, default).items():
     if field not in GONE or GONE[field] != value:
       raise UsageError(
-        f"{field}={value!r} of version {version} is unknown to version "
-        f"{jaxflow.__version__}: open the run with the version that wrote it"
+        f"{field}={value!r} of version {version} is no field of this code, "
+        f"version {jaxflow.__version__}: open the run with the code that wrote "
+        "it, or take out what was added"
       )
     _LOGGER.warning("config.json: %s=%r is dropped: it is gone", field, value)
     section, _, option = field.rpartition(".")

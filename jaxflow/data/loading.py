@@ -28,7 +28,7 @@ FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 
 _RING_SAMPLES = 16_384
 # What a set may pass over without a word: it is the same without.
-_HARMLESS = ("data_dir", "ram_gib", "threads", "download", "conditional")
+_HARMLESS = ("ram_gib", "threads", "download", "conditional")
 
 
 def load(

@@ -15,7 +15,7 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from jaxflow import predictions
-from jaxflow.options import DataScale, Predicts
+from jaxflow.options import DataScale, Positive, Predicts
 from jaxflow.paths import expand
 from jaxflow.types import FlowMap, ModelFn
 
@@ -91,7 +91,7 @@ def trajectory(model_fn: ModelFn, *, sigma_data: DataScale = 0.5) -> FlowMap:
   return flow_map
 
 
-def linear_skip(model_fn: ModelFn, *, t_max: float) -> FlowMap:
+def linear_skip(model_fn: ModelFn, *, t_max: Positive) -> FlowMap:
   """Blend identity and network: `(1 - c) x + c F`, `c = (t - s) / (t_max - s)`.
 
   Example:

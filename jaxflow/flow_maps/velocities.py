@@ -14,14 +14,21 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from jaxflow import guidance, paths, predictions, solvers
-from jaxflow.options import Amount, GuidanceInput, Predicts, Sampling
+from jaxflow.options import (
+  Above,
+  Amount,
+  Count,
+  GuidanceInput,
+  Predicts,
+  Sampling,
+)
 from jaxflow.paths import Path, expand
 from jaxflow.times import dyadic
 from jaxflow.types import Array, FlowMap, ModelFn
 
 Velocity = Annotated[ModelFn, Predicts("velocity")]
 Scale = Annotated[Amount, GuidanceInput()]
-Time = Annotated[float, Sampling()]
+Time = Annotated[Amount, Sampling()]
 
 
 def average_velocity(model_fn: Velocity) -> FlowMap:
@@ -43,7 +50,7 @@ def average_velocity(model_fn: Velocity) -> FlowMap:
   return flow_map
 
 
-def dyadic_velocity(model_fn: Velocity, *, num_steps: int = 128) -> FlowMap:
+def dyadic_velocity(model_fn: Velocity, *, num_steps: Count = 128) -> FlowMap:
   """Jump along an average velocity that was trained on halved steps.
 
   Steps of at most `1 / num_steps` use the velocity at s = t. Sample with equal
@@ -64,7 +71,7 @@ def guided_velocity(
   *,
   omega: Scale = 1.0,
   t_start: Time = 0.0,
-  t_end: Time = 1.0,
+  t_end: Annotated[Time, Above("t_start")] = 1.0,
 ) -> FlowMap:
   """Jump along the first head of a network that has guidance as an input.
 

@@ -21,7 +21,7 @@ from typing import Annotated
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, times, weights
-from jaxflow.options import DataScale, LabelDropout, Predicts
+from jaxflow.options import DataScale, LabelDropout, Natural, Predicts
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 
@@ -36,7 +36,7 @@ def denoising_loss(
   sigma_data: DataScale = 0.5,
   distance: weights.Distance = weights.l2_sum,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
 ) -> LossOutput:
   """Compute the denoising loss of each sample, eq. (3).
 

@@ -22,7 +22,7 @@ from typing import Annotated, Literal, get_args
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, times, weights
-from jaxflow.options import LabelDropout, Predicts
+from jaxflow.options import LabelDropout, Natural, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
 from jaxflow.types import Array, Batch, LossOutput, ModelFn
@@ -42,7 +42,7 @@ def flow_matching_loss(
   reduction: Reduction = "mean",
   weight: weights.Weight = weights.uniform,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   coupling: couplings.Coupling | couplings.Annealed | None = None,
   progress: Array | None = None,
 ) -> LossOutput:

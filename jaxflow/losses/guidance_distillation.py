@@ -17,7 +17,7 @@ from typing import Annotated
 import jax
 
 from jaxflow import couplings, guidance, paths, times, weights
-from jaxflow.options import AtLeastOne, GuidesTeacher
+from jaxflow.options import AtLeastOne, Finite, GuidesTeacher, Natural
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
 
@@ -29,9 +29,9 @@ def guidance_distillation_loss(
   path: paths.Path,
   sample_times: times.TimeSampler,
   teacher: Teacher,
-  num_classes: int,
+  num_classes: Natural,
   omega_max: Annotated[AtLeastOne, GuidesTeacher(off=1)] = 4.0,
-  omega_power: float = 0.0,
+  omega_power: Finite = 0.0,
 ) -> LossOutput:
   """Compute the guidance distillation loss of each sample, eq. (2).
 

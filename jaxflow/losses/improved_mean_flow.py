@@ -34,7 +34,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
-from jaxflow.options import Amount, AtLeastOne, Guides, LabelDropout
+from jaxflow.options import (
+  Amount,
+  AtLeastOne,
+  Finite,
+  Guides,
+  LabelDropout,
+  Natural,
+)
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, PyTree
 
@@ -50,13 +57,13 @@ def improved_mean_flow_loss(
   path: Path,
   sample_times: times.PairSampler,
   block: rows.Block = (2, 1),
-  norm_power: float = 1.0,
+  norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
   tangent_clip: Amount = 0.0,
   omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
-  omega_power: float = 1.0,
+  omega_power: Finite = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
 

@@ -31,7 +31,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
-from jaxflow.options import Amount, BelowOne, Guides, LabelDropout
+from jaxflow.options import (
+  Above,
+  Amount,
+  BelowOne,
+  Guides,
+  LabelDropout,
+  Natural,
+)
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
@@ -44,15 +51,15 @@ def mean_flow_loss(
   path: Path,
   sample_times: times.PairSampler,
   block: rows.Block = (4, 1),
-  norm_power: float = 1.0,
+  norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
   tangent_clip: Amount = 0.0,
   omega: Annotated[Amount, Guides(off=1)] = 1.0,
   kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
-  guidance_start: float = 0.0,
-  guidance_end: float = 1.0,
+  guidance_start: Amount = 0.0,
+  guidance_end: Annotated[Amount, Above("guidance_start")] = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   teacher: Teacher | None = None,
 ) -> LossOutput:
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).

@@ -38,7 +38,7 @@ def mid_training_loss(
   flow_map: Callable[[ModelFn], FlowMap],
   grid: Grid,
   num_steps: Count = 16,
-  order: int = 3,
+  order: Count = 3,
   distance: weights.Distance = weights.l2_sum,
   data_plus_noise: bool = False,
 ) -> LossOutput:

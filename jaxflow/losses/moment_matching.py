@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times
-from jaxflow.options import Amount, Count, LabelDropout
+from jaxflow.options import Amount, Count, Finite, LabelDropout, Natural
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
 
 
@@ -45,10 +45,10 @@ def moment_matching_loss(
   halvings: Count = 12,
   gap: Amount = 0.0,
   middle_times: Callable[[Array, Array], Array] | None = None,
-  weight_power: float = 2.0,
-  weight_shift: float = 4.0,
+  weight_power: Finite = 2.0,
+  weight_shift: Finite = 4.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
 ) -> LossOutput:
   """Compute the moment matching loss of each row's group, eq. (4).
 

@@ -28,7 +28,7 @@ from jaxflow import (
   times,
   weights,
 )
-from jaxflow.options import DataScale, LabelDropout, Predicts
+from jaxflow.options import DataScale, LabelDropout, Natural, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
@@ -45,7 +45,7 @@ def progressive_distillation_loss(
   sigma_data: DataScale = 0.5,
   weight: weights.Weight = weights.truncated_snr,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
 ) -> LossOutput:
   """Compute the progressive distillation loss of each sample, eq. (3).
 

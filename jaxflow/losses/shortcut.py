@@ -31,9 +31,11 @@ import jax.numpy as jnp
 from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.options import (
   Amount,
+  Count,
   Guides,
   LabelDropout,
   Layout,
+  Natural,
   SharedWithFlowMap,
 )
 from jaxflow.paths import Path, expand
@@ -48,13 +50,13 @@ def shortcut_loss(
   *,
   path: Path,
   sample_times: PairSampler,
-  num_steps: Annotated[int, Layout(), SharedWithFlowMap()] = 128,
+  num_steps: Annotated[Count, Layout(), SharedWithFlowMap()] = 128,
   block: rows.Block = (8, 1),
   target_fn: ModelFn | None = None,
   clip: Amount = 0.0,
   omega: Annotated[Amount, Guides(off=1)] = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: int = 0,
+  num_classes: Natural = 0,
 ) -> LossOutput:
   """Compute the shortcut loss of each sample, eq. (5).
 

@@ -20,7 +20,7 @@ from jaxflow.models.features import Trunk
 from jaxflow.models.layers import rectify
 from jaxflow.models.network import init_and_module
 from jaxflow.models.preprocessing import PROTOCOLS, prepare
-from jaxflow.options import SEED, Seed
+from jaxflow.options import SEED, Count, Natural, Seed
 from jaxflow.types import Array, PyTree
 
 _FEATURES = 64
@@ -94,10 +94,10 @@ class ConvClassifier(nnx.Module):
 def classifier(
   *,
   data_shape: tuple[int, ...],
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   file: str | None = None,
-  width: int = 16,
-  train_steps: int = 1600,
+  width: Count = 16,
+  train_steps: Count = 1600,
   seed: Seed = 0,
 ) -> Classifier:
   """Make a classifier, not trained yet, of the data that a run is evaluated on.

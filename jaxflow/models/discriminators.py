@@ -32,6 +32,7 @@ from jaxflow.models.embeddings import LabelEmbedder
 from jaxflow.models.features import Features, Trunk
 from jaxflow.models.layers import TokenLinear, layer_norm, rectify
 from jaxflow.models.network import compute_dtype, init_and_module
+from jaxflow.options import Count, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 
@@ -115,10 +116,10 @@ class FeatureHeads(nnx.Module):
 def conv_discriminator(
   *,
   data_shape: tuple[int, ...],
-  width: int = 64,
-  depth: int = 3,
+  width: Count = 64,
+  depth: Layers = 3,
   norm: str = "group",
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   dtype: str = "float32",
 ) -> Discriminator:
   """Make a small convolutional discriminator, of points an MLP: logits [B].
@@ -163,8 +164,8 @@ def projected_discriminator(
   *,
   data_shape: tuple[int, ...],
   features: Features,
-  width: int = 64,
-  num_classes: int = 0,
+  width: Count = 64,
+  num_classes: Natural = 0,
   dtype: str = "float32",
 ) -> Discriminator:
   """Make heads on the layers of a frozen feature network: logits [B, layers].

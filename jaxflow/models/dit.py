@@ -33,7 +33,7 @@ from jaxflow.models.layers import TokenLinear
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.patches import patchify, unpatchify
 from jaxflow.models.transformer import Block, Blocks, Head, Output
-from jaxflow.options import Layers
+from jaxflow.options import BelowOne, Count, Finite, Layers, Natural, Positive
 from jaxflow.types import Array, PyTree
 
 SIZES = {
@@ -183,21 +183,21 @@ def dit(
   *,
   data_shape: tuple[int, int, int],
   depth: Layers = 12,
-  width: int = 768,
-  num_heads: int = 12,
-  patch_size: int = 2,
-  num_classes: int = 0,
+  width: Count = 768,
+  num_heads: Count = 12,
+  patch_size: Count = 2,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
-  head_depth: int = 0,
-  time_scale: float = 1.0,
-  time_shift: float = 0.0,
-  max_period: float = 1e4,
+  head_depth: Natural = 0,
+  time_scale: Finite = 1.0,
+  time_shift: Finite = 0.0,
+  max_period: Positive = 1e4,
   own_embeddings: bool = False,
-  mlp_epsilon: float = 1e-6,
+  mlp_epsilon: Positive = 1e-6,
   learned_variance: bool = False,
-  dropout: float = 0.0,
+  dropout: BelowOne = 0.0,
   dtype: str = "float32",
   scan_layers: bool = False,
   remat: bool = False,

@@ -18,6 +18,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.layers import group_norm, rectify
 from jaxflow.models.network import Network, compute_dtype, init_and_module
+from jaxflow.options import Count, Finite, Layers
 from jaxflow.types import Array, PyTree
 
 
@@ -45,8 +46,8 @@ class Features:
 def conv_features(
   *,
   data_shape: tuple[int, ...],
-  width: int = 32,
-  depth: int = 3,
+  width: Count = 32,
+  depth: Layers = 3,
   norm: str = "group",
   dtype: str = "float32",
 ) -> Features:
@@ -88,7 +89,7 @@ def conv_features(
 def hidden_features(
   network: Network,
   *,
-  t: float = 0.0,
+  t: Finite = 0.0,
   layers: tuple[int, ...] | None = None,
   cond: PyTree = None,
 ) -> Features:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from jaxflow.models import checks
 from jaxflow.models.embeddings import sinusoidal
+from jaxflow.options import Count
 from jaxflow.types import Array, PyTree
 
 
@@ -35,7 +36,7 @@ class LogWeight:
   apply: Callable[[PyTree, Array], Array]
 
 
-def log_weight(*, channels: int = 128) -> LogWeight:
+def log_weight(*, channels: Count = 128) -> LogWeight:
   """Make the log-weight of eq. (1); it is 0 at its initial parameters.
 
   Args:

@@ -12,7 +12,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import LabelEmbedder, guidance_of, sinusoidal
 from jaxflow.models.network import Network, compute_dtype, functional
-from jaxflow.options import Layers
+from jaxflow.options import Count, Finite, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 
@@ -98,11 +98,11 @@ class MLP(nnx.Module):
 def mlp(
   *,
   data_shape: tuple[int, ...] = (2,),
-  width: int = 64,
+  width: Count = 64,
   depth: Layers = 2,
-  time_features: int = 64,
-  time_scale: float = 1.0,
-  num_classes: int = 0,
+  time_features: Count = 64,
+  time_scale: Finite = 1.0,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,

@@ -34,6 +34,7 @@ from jaxflow.models.embeddings import GuidanceEmbedder, LabelEmbedder
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import double, halve
 from jaxflow.models.unet_layout import Layer, check_levels, layers
+from jaxflow.options import BelowOne, Count, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 _BALANCE = 0.3
@@ -311,15 +312,15 @@ class MPUNet(nnx.Module):
 def mp_unet(
   *,
   data_shape: tuple[int, int, int],
-  channels: int = 128,
+  channels: Count = 128,
   multipliers: tuple[int, ...] = (1, 2, 3, 4),
-  num_blocks: int = 3,
+  num_blocks: Layers = 3,
   attention_resolutions: tuple[int, ...] = (16, 8),
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
-  heads: int = 1,
-  dropout: float = 0.0,
+  heads: Count = 1,
+  dropout: BelowOne = 0.0,
   dtype: str = "float32",
 ) -> Network:
   """Make EDM2's U-Net for images [B, H, W, C]; by default its size XS.

@@ -46,7 +46,7 @@ from jaxflow.models.unet_blocks import (
 )
 from jaxflow.models.unet_layout import check_levels, layers
 from jaxflow.models.unet_parts import Parts, parts_of
-from jaxflow.options import Layers
+from jaxflow.options import BelowOne, Count, Finite, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 
@@ -239,17 +239,17 @@ def unet(
   *,
   data_shape: tuple[int, int, int],
   architecture: Literal["ddpm++", "ncsn++", "adm"] = "ddpm++",
-  channels: int = 128,
+  channels: Count = 128,
   multipliers: tuple[int, ...] = (2, 2, 2),
   num_blocks: Layers = 4,
   attention_resolutions: tuple[int, ...] = (16,),
-  num_classes: int = 0,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
-  time_scale: float = 1.0,
+  time_scale: Finite = 1.0,
   log_time: bool = False,
-  dropout: float = 0.0,
+  dropout: BelowOne = 0.0,
   dtype: str = "float32",
   remat: bool = False,
 ) -> Network:

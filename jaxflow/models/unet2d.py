@@ -35,6 +35,7 @@ from jaxflow.models.embeddings import (
 from jaxflow.models.layers import TokenLinear, group_norm
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import Embedder, double
+from jaxflow.options import BelowOne, Count, Finite, Layers, Natural, Positive
 from jaxflow.types import Array, PyTree
 
 Options = dict[str, Any]
@@ -307,24 +308,24 @@ def unet2d(
   *,
   data_shape: tuple[int, int, int],
   widths: tuple[int, ...] = (128, 256, 256, 256),
-  layers: int = 2,
+  layers: Layers = 2,
   attention: tuple[int, ...] = (1,),
   middle_attention: bool = True,
-  head_features: int = 0,
-  groups: int = 32,
-  epsilon: float = 1e-5,
+  head_features: Natural = 0,
+  groups: Count = 32,
+  epsilon: Positive = 1e-5,
   scale_shift: bool = False,
-  padding: int = 1,
-  num_classes: int = 0,
+  padding: Natural = 1,
+  num_classes: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
-  heads: int = 1,
+  heads: Count = 1,
   learned_variance: bool = False,
-  time_scale: float = 1.0,
-  time_shift: float = 0.0,
-  max_period: float = 1e4,
+  time_scale: Finite = 1.0,
+  time_shift: Finite = 0.0,
+  max_period: Positive = 1e4,
   sines_first: bool = False,
-  dropout: float = 0.0,
+  dropout: BelowOne = 0.0,
   dtype: str = "float32",
 ) -> Network:
   """Make the U-Net of the diffusers library for images [B, H, W, C].

@@ -22,6 +22,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models.features import Features
 from jaxflow.models.network import compute_dtype, init_and_module
 from jaxflow.models.preprocessing import rgb
+from jaxflow.options import Count
 from jaxflow.pretrained import torch_files
 from jaxflow.pretrained.torch_parameters import (
   dotted,
@@ -99,7 +100,7 @@ def vgg16(
   *,
   file: str | None = None,
   sha256: str = VGG16_SHA256,
-  resize: int | None = None,
+  resize: Count | None = None,
   dtype: str = "float32",
   stages: Stages = VGG16_STAGES,
 ) -> Features:

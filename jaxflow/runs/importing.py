@@ -37,7 +37,7 @@ class ImportOptions:
   format: str = option("", f"how it was published: {', '.join(FORMATS)}")
   file: str = option("", "the file, or the folder, that holds the network")
   sha256: str = option(
-    "", "the hash that the file must have; of a folder, the one that is shown"
+    "", "SHA-256 that the file must have; of a folder, the one that is shown"
   )
   null_label: bool = option(
     False, "whether the last label of a diffusers U-Net stands for no label"

@@ -21,6 +21,9 @@ from jaxflow.plans import DataPlan, Model, Plan
 from jaxflow.runs.drawing import check_num
 from jaxflow.types import Batch, PyTree
 
+# Of a section of data, those that open one of its splits.
+_FIELDS = set(inspect.signature(data.load).parameters) - {"name", "split"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -56,8 +59,7 @@ def load_data(
     "conditional": conditional,
     "splits": plan.split,
   }
-  fields = [k for k in inspect.signature(data.load).parameters if k not in own]
-  others = {k: getattr(plan, k) for k in fields if k not in ("name", "split")}
+  others = {k: getattr(plan, k) for k in _FIELDS if k not in own}
   return data.load(plan.name, split, **own, **others)
 
 

@@ -297,7 +297,7 @@ class Run:
     share = share_of_start(law, updates) if law else 0
     if share > _LARGEST_SHARE:
       yield (
-        f"the average {ema!r} is to {share:.0%} the weights with which "
+        f"{share:.0%} of the average {ema!r} are still the weights with which "
         f"training began ({updates:,} updates): take 'online', or train with "
         f"ema.{ema}.name=power, which suits any length"
       )

@@ -23,6 +23,7 @@ import math
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import Amount, Limit, Share
 from jaxflow.paths import Path
 from jaxflow.sampling.steps import Steps, scan, step_noise_of
 
@@ -53,7 +54,7 @@ class DDIM(Denoising):
     [[0.5]]
   """
 
-  eta: float = 0.0
+  eta: Share = 0.0
 
   def __post_init__(self) -> None:
     if not 0 <= self.eta <= 1:
@@ -101,10 +102,10 @@ class EDMHeun(Denoising):
     [[0.0]]
   """
 
-  churn: float = 0.0
-  s_min: float = 0.0
-  s_max: float = math.inf
-  s_noise: float = 1.0
+  churn: Amount = 0.0
+  s_min: Amount = 0.0
+  s_max: Limit = math.inf
+  s_noise: Amount = 1.0
 
   def num_steps(self, nfe: int) -> int:
     """Return n of the `2 n - 1` calls."""

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import Positive, Share
 from jaxflow.paths import Path, expand
 from jaxflow.sampling.steps import (
   Call,
@@ -81,7 +82,7 @@ class Consistency(Steps):
     [[0.0]]
   """
 
-  clip: float | None = None
+  clip: Positive | None = None
   ends_on_data: bool = False
 
   def _steps(self, jump, x, times, path, key, step_noise):
@@ -124,7 +125,7 @@ class Gamma(Steps):
     [[0.25]]
   """
 
-  gamma: float = 0.0
+  gamma: Share = 0.0
 
   def __post_init__(self) -> None:
     if not 0 <= self.gamma <= 1:

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import Count
 from jaxflow.paths import Path
 from jaxflow.sampling.denoising import Denoising
 from jaxflow.sampling.steps import Call, bind, scan
@@ -54,7 +55,7 @@ class DPMSolver(Denoising):
     [[0.25]]
   """
 
-  order: int = 2
+  order: Count = 2
   lower_order_final: bool = True
   published: bool = False
 

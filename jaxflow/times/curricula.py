@@ -32,6 +32,15 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxflow.options import (
+  Amount,
+  AtLeastOne,
+  Count,
+  End,
+  Finite,
+  Natural,
+  Positive,
+)
 from jaxflow.times.laws import Karras, Law, LogNormal
 from jaxflow.times.pairs import PairSampler
 from jaxflow.types import Array
@@ -101,11 +110,11 @@ class AdaptivePair:
     2.0
   """
 
-  start: int = 2
-  end: int = 150
-  t_min: float = 0.002
-  t_max: float = 80.0
-  rho: float = 7.0
+  start: Count = 2
+  end: Count = 150
+  t_min: Amount = 0.002
+  t_max: End = 80.0
+  rho: Positive = 7.0
 
   def at(self, progress: Array) -> PairSampler:
     """Return the sampler of pairs at a share of training."""
@@ -126,14 +135,14 @@ class DoublingPair:
     21.0
   """
 
-  start: int = 10
-  end: int = 1280
-  mean: float = -1.1
-  std: float = 2.0
-  t_min: float = 0.002
-  t_max: float = 80.0
-  rho: float = 7.0
-  steps: int = 0
+  start: Count = 10
+  end: Count = 1280
+  mean: Finite = -1.1
+  std: Positive = 2.0
+  t_min: Amount = 0.002
+  t_max: End = 80.0
+  rho: Positive = 7.0
+  steps: Natural = 0
 
   def __post_init__(self) -> None:
     if self.t_min <= 0:
@@ -197,10 +206,10 @@ class ShrinkingPair:
   law: Law = dataclasses.field(
     default_factory=lambda: LogNormal(mean=-1.1, std=2.0)
   )
-  q: float = 2.0
-  num_stages: int = 8
-  scale: float = 8.0
-  slope: float = 1.0
+  q: AtLeastOne = 2.0
+  num_stages: Count = 8
+  scale: Amount = 8.0
+  slope: Amount = 1.0
 
   def at(self, progress: Array) -> PairSampler:
     """Return the sampler of pairs at a share of training."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import rows
-from jaxflow.options import Layout
+from jaxflow.options import Count, Layout
 from jaxflow.times.laws import uniform_draws
 from jaxflow.types import Array, ModelFn
 
@@ -59,7 +59,7 @@ class DyadicPair:
     ([0.5, 0.25, 1.0, 0.25], [0.0, 0.25, 0.0, 0.25])
   """
 
-  num_steps: Annotated[int, Layout()] = 128
+  num_steps: Annotated[Count, Layout()] = 128
   block: rows.Block = (8, 1)
 
   def transform(self, draws: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxflow.options import Amount, End, Positive
 from jaxflow.paths import Path
 from jaxflow.types import Array
 
@@ -29,7 +30,7 @@ _ZERO = 1e-6
 
 
 def uniform_grid(
-  num_points: int, *, t_min: float = 0.0, t_max: float = 1.0
+  num_points: int, *, t_min: Amount = 0.0, t_max: End = 1.0
 ) -> Array:
   """Return equally spaced times.
 
@@ -43,9 +44,9 @@ def uniform_grid(
 def karras_grid(
   num_points: int,
   *,
-  t_min: float = 0.002,
-  t_max: float = 80.0,
-  rho: float = 7.0,
+  t_min: Amount = 0.002,
+  t_max: End = 80.0,
+  rho: Positive = 7.0,
 ) -> Array:
   """Return times whose roots of order `rho` are equally spaced.
 
@@ -57,7 +58,7 @@ def karras_grid(
   return jnp.linspace(*ends, num_points) ** rho
 
 
-def log_grid(num_points: int, *, t_min: float, t_max: float) -> Array:
+def log_grid(num_points: int, *, t_min: Amount, t_max: End) -> Array:
   """Return times equally spaced in `ln t`: in log-SNR on the EDM path.
 
   Example:
@@ -72,7 +73,11 @@ def log_grid(num_points: int, *, t_min: float, t_max: float) -> Array:
 
 
 def shifted_grid(
-  num_points: int, *, t_min: float = 0.0, t_max: float = 1.0, shift: float = 3.0
+  num_points: int,
+  *,
+  t_min: Amount = 0.0,
+  t_max: End = 1.0,
+  shift: Positive = 3.0,
 ) -> Array:
   """Return `k u / (1 + (k - 1) u)` of a uniform grid u, scaled to the path.
 
@@ -103,7 +108,7 @@ def given_grid(num_points: int, *, values: Sequence[float]) -> Array:
   return jnp.asarray(values, float)
 
 
-def extended_grid(num_points: int, *, grid: Grid, last: float = 0.0) -> Array:
+def extended_grid(num_points: int, *, grid: Grid, last: Amount = 0.0) -> Array:
   """Return a grid and one more time below, for instance Karras' grid and 0.
 
   Example:
@@ -115,7 +120,7 @@ def extended_grid(num_points: int, *, grid: Grid, last: float = 0.0) -> Array:
 
 
 def log_snr_grid(
-  num_points: int, *, path: Path, t_min: float, t_max: float
+  num_points: int, *, path: Path, t_min: Amount, t_max: End
 ) -> Array:
   """Return times equally spaced in the log-SNR of a path, finite at both ends.
 
@@ -131,7 +136,7 @@ def log_snr_grid(
 
 
 def karras_ratio_grid(
-  num_points: int, *, path: Path, t_min: float, t_max: float, rho: float = 7.0
+  num_points: int, *, path: Path, t_min: Amount, t_max: End, rho: Positive = 7.0
 ) -> Array:
   """Return Karras' grid of noise levels, finite ones, as times of a path.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import rows
-from jaxflow.options import Count
+from jaxflow.options import Amount, Count, End, Finite, Positive, PositiveShare
 from jaxflow.paths import standard_normal
 from jaxflow.types import Array
 
@@ -55,8 +55,8 @@ class Uniform(Law):
     [1.0]
   """
 
-  t_min: float = 0.0
-  t_max: float = 1.0
+  t_min: Amount = 0.0
+  t_max: End = 1.0
 
   def transform(self, draws: Array) -> Array:
     """Scale draws to `[t_min, t_max]`."""
@@ -81,8 +81,8 @@ class UniformSteps(Law):
   """
 
   num_steps: Count = 1
-  t_min: float = 0.0
-  t_max: float = 1.0
+  t_min: Amount = 0.0
+  t_max: End = 1.0
 
   def transform(self, draws: Array) -> Array:
     """Return `t_max - j (t_max - t_min) / num_steps`, j from 0."""
@@ -94,8 +94,8 @@ class UniformSteps(Law):
 class _Normal(Law):
   """A law that maps standard normal draws, with `mean` and `std` before it."""
 
-  mean: float = 0.0
-  std: float = 1.0
+  mean: Finite = 0.0
+  std: Positive = 1.0
 
   def draw(self, key: Array, n: int) -> Array:
     """Draw standard normal numbers `[n]`."""
@@ -150,7 +150,7 @@ class ArctanLogNormal(_Normal):
     0.7854
   """
 
-  sigma_data: float = 0.5
+  sigma_data: Positive = 0.5
 
   def transform(self, draws: Array) -> Array:
     """Return the angles of the log-normal noise levels."""
@@ -168,10 +168,10 @@ class Karras(Law):
     2.515
   """
 
-  t_min: float = 0.002
-  t_max: float = 80.0
-  rho: float = 7.0
-  last: float = 1.0
+  t_min: Amount = 0.002
+  t_max: End = 80.0
+  rho: Positive = 7.0
+  last: PositiveShare = 1.0
 
   def transform(self, draws: Array) -> Array:
     """Map draws in [0, 1] to times from `t_max` down."""
@@ -193,7 +193,7 @@ class Constant:
     [1.0, 1.0]
   """
 
-  t: float
+  t: Amount
 
   def __call__(self, key: Array, n: int) -> Array:
     """Sample n times `[n]`."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxflow.options import Amount, Count, End, Share
 from jaxflow.paths import as_times
 from jaxflow.times import grids, laws
 from jaxflow.types import Array
@@ -33,7 +34,7 @@ class SortedPair:
   """
 
   law: laws.Law
-  equal: float = 0.0
+  equal: Share = 0.0
 
   def __post_init__(self) -> None:
     if not 0 <= self.equal <= 1:
@@ -103,8 +104,8 @@ class TruncatedPair:
   """
 
   law: Quantiles
-  t_min: float
-  t_max: float
+  t_min: Amount
+  t_max: End
 
   def __post_init__(self) -> None:
     if not hasattr(self.law, "quantile"):
@@ -179,7 +180,7 @@ class AdjacentPair:
   """
 
   grid: grids.Grid
-  num_points: int
+  num_points: Count
 
   def __post_init__(self) -> None:
     if self.num_points < 2:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxflow.options import Count
 from jaxflow.times import grids
 from jaxflow.times.laws import uniform_draws
 from jaxflow.types import Array
@@ -34,7 +35,7 @@ class AdjacentTriple:
   """
 
   grid: grids.Grid
-  num_steps: int
+  num_steps: Count
 
   def __post_init__(self) -> None:
     if self.num_steps < 1:
@@ -63,8 +64,8 @@ class TrajectoryTimes:
   """
 
   grid: grids.Grid
-  num_points: int
-  solver_steps: int | None = None
+  num_points: Count
+  solver_steps: Count | None = None
 
   def __post_init__(self) -> None:
     h = self.solver_steps

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import itertools
 import logging
 import os
 import pathlib
@@ -28,7 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxflow.errors import RunError, UsageError
-from jaxflow.files import SUMS, changed_file, list_sums, part_of
+from jaxflow.files import SUMS, changed_file, list_sums, part_of, set_aside
 from jaxflow.parallel import processes
 from jaxflow.training.state import BASE, TrainState
 from jaxflow.types import PyTree
@@ -275,12 +274,7 @@ class Checkpoints:
 
     def rename():
       for step in damaged:
-        path = self.folder / str(step)
-        names = (
-          f"damaged-{step}{f'-{n}' if n else ''}" for n in itertools.count()
-        )
-        aside = (path.with_name(name) for name in names)
-        path.rename(next(place for place in aside if not place.exists()))
+        set_aside(self.folder / str(step))
 
     processes.once(rename)
     self._manager.reload()

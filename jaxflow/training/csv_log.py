@@ -1,11 +1,14 @@
 """A table of scalars, `metrics.csv`."""
 
 import csv
+import logging
 import pathlib
 from collections.abc import Mapping
 
-from jaxflow.files import appending, replace_file
+from jaxflow.files import appending, replace_file, set_aside
 from jaxflow.reading import read_table
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class CsvLog:
@@ -59,7 +62,7 @@ def _rows_until(
     return [], 0
   rows, damaged = read_table(path)
   if damaged:  # Nothing of it is lost.
-    path.replace(path.with_name(f"damaged-{path.name}"))
+    _LOGGER.warning("%s: the log as it was", set_aside(path))
   columns = list(rows[0]) if rows else []
   last = max((int(row["step"]) for row in rows), default=0)
   rows = [row for row in rows if int(row["step"]) <= start]

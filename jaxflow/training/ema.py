@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxflow.options import BelowOne, Count, Positive
 from jaxflow.times import curricula
 from jaxflow.types import Array, PyTree
 
@@ -53,7 +54,7 @@ class Law(abc.ABC):
 class Constant(Law):
   """`beta_k = decay`."""
 
-  decay: float = 0.9999
+  decay: BelowOne = 0.9999
 
   def __post_init__(self) -> None:
     _check_decay(self.decay)
@@ -67,7 +68,7 @@ class Constant(Law):
 class CountRamp(Law):
   """`beta_k = min(decay, (1 + k) / (10 + k))`."""
 
-  decay: float = 0.9999
+  decay: BelowOne = 0.9999
 
   def __post_init__(self) -> None:
     _check_decay(self.decay)
@@ -81,9 +82,9 @@ class CountRamp(Law):
 class HalfLife(Law):
   """Half-life in images, growing with the images seen, as in EDM."""
 
-  images: float = 500_000
-  batch_size: int = 128
-  ramp: float = 0.05
+  images: Positive = 500_000
+  batch_size: Count = 128
+  ramp: Positive = 0.05
 
   def gain(self, k: Array) -> Array:
     """Return 1 - beta_k."""
@@ -105,7 +106,7 @@ class Power(Law):
     6.94
   """
 
-  width: float = 0.1
+  width: Positive = 0.1
 
   def __post_init__(self) -> None:
     # A uniform average (gamma 0) has the largest width, 12^-1/2.
@@ -143,10 +144,10 @@ class Adaptive(Law):
     0.81
   """
 
-  decay: float = 0.9
-  start: int = 2
-  end: int = 150
-  steps: int
+  decay: BelowOne = 0.9
+  start: Count = 2
+  end: Count = 150
+  steps: Count
 
   def gain(self, k: Array) -> Array:
     """Return 1 - beta_k."""

@@ -102,7 +102,7 @@ def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:
   if warmup_steps and warmup_steps >= steps:
     raise UsageError(
       f"warmup_steps={warmup_steps} leaves nothing of {steps} updates: warm up "
-      "for fewer, or raise train.steps"
+      "for fewer, or raise train.schedule_steps, or train.steps where it is 0"
     )
   rest = max(steps - warmup_steps, 1)
   known = {

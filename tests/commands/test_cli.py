@@ -91,7 +91,7 @@ def test_overview_has_the_summary_of_every_command():
   result = tiny.run("--help")
   assert result.code == 0
   lines = result.out.splitlines()
-  assert len(lines) <= 24
+  assert len(lines) <= 27
   assert max(map(len, lines)) <= 80
   for name in main.COMMANDS:
     summary = main.command_of(name).summary
@@ -306,7 +306,7 @@ def test_wrong_command_line(refused, arguments, words):
     ("flow_matching", ["mesh.fsdp=9"], ["mesh.fsdp=9", "at most 8"]),
     ("flow_matching", ["data.name=rings"], ["data.name='rings'", "'ring'?"]),
     ("flow_matching", ["path.name=line"], ["path.name='line'", "'linear'?"]),
-    ("flow_matching", ["model.width=0"], ["model: width=0", "1 or more"]),
+    ("flow_matching", ["model.width=0"], ["model.width=0", "1 or more"]),
     ("flow_matching", ["sample.ema=slow"], ["sample.ema='slow'", "sampling"]),
     ("flow_matching", ["sample.nfe=0"], ["sample.nfe=0"]),
     (
@@ -630,3 +630,15 @@ def test_evaluation_that_cannot_be_written(folder, monkeypatch):
   assert result.code == 1
   assert result.err.count("\n") == 1
   assert "evaluation.json cannot be written (No space left" in result.err
+
+
+def test_warning_is_one_plain_line_after_a_library_has_logged():
+  code = (
+    "import logging, sys; from jaxflow.commands.main import run;"
+    " run(['jaxflow', 'methods']); logging.warning('of a library');"
+    " logging.getLogger('jaxflow.runs').warning('of ours')"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  assert result.stderr.splitlines() == ["of a library", "of ours"]

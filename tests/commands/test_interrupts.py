@@ -36,6 +36,15 @@ except KeyboardInterrupt:
   time.sleep(8)  # One signal is one signal: nothing ends the process.
   print("alive", flush=True)
 """
+_BACKGROUND = """
+import time
+from jaxflow.commands import interrupts
+interrupts.listen()
+interrupts.begin()
+print("ready", flush=True)
+time.sleep(2)
+print("done", flush=True)
+"""
 _NOTED = "import signal; signal.signal(signal.SIGTERM, lambda *x: None)"
 
 
@@ -98,6 +107,17 @@ def test_an_interrupt_that_python_would_forget_is_raised_once_more():
   out, err = process.communicate(timeout=60)
   assert (process.returncode, err) == (0, "")
   assert out.split() == ["lost", "raised", "alive"]
+
+
+def test_a_signal_that_a_shell_ignores_for_the_job_is_ignored():
+  code = "import signal, sys, os; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+  run = "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
+  process = start("-c", f"{code}; {run}", _BACKGROUND)
+  assert process.stdout is not None
+  assert process.stdout.readline() == "ready\n"
+  process.send_signal(signal.SIGINT)
+  out, err = process.communicate(timeout=60)
+  assert (process.returncode, out, err) == (0, "done\n", "")
 
 
 def test_one_signal_is_not_enough():

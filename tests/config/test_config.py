@@ -232,6 +232,16 @@ def test_fields_that_may_change_between_runs(field, value, refused):
   assert f"not {value!r}" in message(error)
 
 
+def test_another_component_is_named_without_its_options():
+  old, new = default("flow_matching"), default("flow_matching")
+  configs.update(old, {"ema": {"sampling": {"name": "constant"}}})
+  with pytest.raises(UsageError) as error:
+    files.check_same_run(old, new, "w")
+  assert "with ema.sampling.name='constant', not 'power': give" in message(
+    error
+  )
+
+
 def test_another_method_is_what_a_workdir_differs_in_first():
   with pytest.raises(UsageError) as error:
     files.check_same_run(default("mean_flow"), default("flow_matching"), "w")

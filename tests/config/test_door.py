@@ -17,6 +17,7 @@ from jaxflow.commands import main
 from jaxflow.config import data_plan, make_plan, resolve, sources
 from jaxflow.config.limits import check_limits, hint
 from jaxflow.errors import UsageError
+from jaxflow.files import local_path
 from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.rounds import Rounds, rectify
 
@@ -172,7 +173,7 @@ def test_infinity_may_be_a_bound_and_nan_is_none():
   jaxflow.config.update(config, {"sample": {"sampler": sampler}})
   check_limits(config)
   config.sample.sampler.s_max = np.nan
-  with pytest.raises(UsageError, match="s_max=nan: give a number"):
+  with pytest.raises(UsageError, match="s_max=nan: give 0 or more"):
     check_limits(config)
 
 
@@ -401,7 +402,7 @@ def test_paths_are_expanded(folder, tmp_path, monkeypatch):
 def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.delenv("NOWHERE", raising=False)
-  text = "set $NOWHERE, or write the path out"
+  text = "set $NOWHERE"
   with pytest.raises(UsageError) as caught:
     jaxflow.train(small(), "$NOWHERE/x")
   assert str(caught.value) == f"workdir='$NOWHERE/x': {text}"
@@ -411,6 +412,18 @@ def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_user_that_is_not_there(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  text = "there is no user nobody-here; ./~nobody-here/x is that folder"
+  with pytest.raises(UsageError) as caught:
+    jaxflow.train(small(), "~nobody-here/x")
+  assert str(caught.value) == f"workdir='~nobody-here/x': {text}"
+  assert not list(tmp_path.iterdir())
+  # The shell leaves these alone as well.
+  for path in ("./~nobody-here/x", "cost$5", "x~"):
+    assert local_path(path) == pathlib.Path(path)
+
+
 @pytest.mark.parametrize(
   ("field", "meant"),
   [
@@ -418,6 +431,8 @@ def test_a_variable_that_is_not_set(tmp_path, monkeypatch):
     ("sampel.nfe", "did you mean sample.nfe?"),
     ("guidance", "did you mean sample.guidance?"),
     ("flow_map.solver.steps", "there are flow_map.solver.name"),
+    ("ema.sampling", "did you mean ema.sampling.name?"),
+    ("ema.a", "there are ema.sampling.name, ema.sampling."),
     ("sample.sampler.eta", "there are sample.sampler.name"),
     ("z", "there are loss.p, sample.guidance, "),
     ("teacher.workdir", "this method, data set or network has no section tea"),
@@ -427,5 +442,6 @@ def test_a_misspelt_field(field, meant):
   fields = (
     *("loss.p", "sample.guidance", "sample.nfe", "sample.sampler.name"),
     *("sample.ema", "train.steps", "flow_map.solver.name"),
+    *("ema.sampling.name", "ema.sampling.width"),
   )
   assert hint(field, fields).startswith(meant)

@@ -147,8 +147,9 @@ def test_gone_field_in_use_is_refused():
   with pytest.raises(UsageError) as caught:
     versions.upgraded(values)
   assert str(caught.value) == (
-    "evaluation.draws=8 of version 0.1.0 is unknown to version "
-    f"{jaxflow.__version__}: open the run with the version that wrote it"
+    "evaluation.draws=8 of version 0.1.0 is no field of this code, version "
+    f"{jaxflow.__version__}: open the run with the code that wrote it, or take "
+    "out what was added"
   )
 
 

@@ -505,7 +505,7 @@ def test_builder_that_fails_is_one_line(tmp_path, monkeypatch):
   ("name", "words"),
   [
     ("cifar11", "did you mean 'cifar10"),
-    ("huggingface:mnist", "choose one of ring, digits"),
+    ("huggingface:mnist", "the code of 'huggingface' is not allowed to run"),
     ("mnist:9.9.9", "only: 3."),
     ("ag_news_subset", "no feature 'image'"),
   ],

@@ -14,6 +14,10 @@ NETWORKS = {
   "dit": (models.dit, DIT),
   "dit, scanned": (models.dit, {**DIT, "scan_layers": True}),
   "dit, own embeddings": (models.dit, {**DIT, "own_embeddings": True}),
+  "dit, scanned, own embeddings": (
+    models.dit,
+    {**DIT, "scan_layers": True, "own_embeddings": True},
+  ),
   "mlp": (models.mlp, {**IMAGE, "width": 8, "time_features": 4}),
   "mp_unet": (
     models.mp_unet,

@@ -38,8 +38,12 @@ def folder(tmp_path_factory):
     "evaluation.during.share=0.9",
     "evaluation.during.metrics=sliced_wasserstein,recall",
     f"teacher.workdir={path / 'teacher'}",
-    f"data.data_dir={SCRIPT}",
   )
+  # A config of a stranger may hold any text.
+  file = path / "student" / "config.json"
+  values = json.loads(file.read_text())
+  values["data"]["data_dir"] = SCRIPT
+  file.write_text(json.dumps(values))
   return path
 
 

@@ -215,7 +215,7 @@ def test_share_of_the_first_weights(law, share):
 def test_an_average_of_first_weights_is_said(tmp_path, caplog):
   flags = ["ema.sampling.name=constant", "ema.sampling.decay=0.9999"]
   lines = lines_of(tmp_path, "a", "train.steps=20", *flags)
-  text = "the average 'sampling' is to 100% the weights with which"
+  text = "100% of the average 'sampling' are still the weights with which"
   assert sum(text in line for line in lines) == 1
   with caplog.at_level(logging.WARNING, logger="jaxflow"):
     jaxflow.load(tmp_path / "a")
