@@ -65,7 +65,7 @@ def beginning(run: Run, others: dict[str, tuple[Run, TrainState]]) -> Beginning:
   if warm := difference(model, its, source):
     notes.append(warm)
   rows = {"rows": its.network.rows, "fresh_rows": model.network.rows}
-  whole = shapes(given) == shapes(found.params)
+  whole = shapes(given) == shapes(found.params) and not found.new
   return Beginning(
     params=given if name == "init" else None,
     teacher=name == "teacher",

@@ -182,6 +182,11 @@ def test_a_student_of_two_times_starts_as_its_teacher(folder, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def state_with(params):
+  ema = {"sampling": params}
+  return types.SimpleNamespace(params=params, ema=ema, frozen={})
+
+
 def transformer(side, classes, **model):
   """Return a run, not trained, on images of `side` pixels."""
   config = default_config("flow_matching", data="digits", model="dit")
@@ -212,7 +217,7 @@ def test_other_classes_and_shapes_keep_what_fits(
 ):
   source, run = transformer(4, 3), transformer(side, classes, **model)
   params = source.model.network.init(jax.random.key(1))
-  state = types.SimpleNamespace(params=params, ema={"sampling": params})
+  state = state_with(params)
   begins = beginning(run, {"init": (source, state)})
   fresh = run.model.network.init(jax.random.key(2))
   made = begins.params if begins.fit is None else begins.fit(params, fresh)
@@ -245,7 +250,7 @@ def test_classes_of_other_names_are_told():
     object.__setattr__(run, "plan", dataclasses.replace(run.plan, data=data))
   source, run = runs
   params = source.model.network.init(jax.random.key(1))
-  state = types.SimpleNamespace(params=params, ema={"sampling": params})
+  state = state_with(params)
   (line,) = beginning(run, {"init": (source, state)}).notes
   assert "1 is 'dog' there, 'eel' here" in line
 
