@@ -221,7 +221,7 @@ class Checkpoints:
       restored = self._try(template, candidate, partial)
       # A process may read only what its devices hold, and the damage may be
       # elsewhere: all must go on from one step.
-      if processes.everywhere(restored is not None):
+      if processes.everywhere(restored is not None) and restored:
         self._set_aside(damaged)
         if damaged:
           _LOGGER.warning("step %d of %s is taken", candidate, self.folder)
