@@ -69,12 +69,12 @@ def test_product_is_added_by_arithmetic():
     shapes,
     is_leaf=lambda x: isinstance(x, tuple),
   )
-  adapter = lora(rank=1, alpha=3.0, on="kernel|bias", whole="table")
+  adapter = lora(rank=2, alpha=6.0, on="kernel|bias", whole="table")
   learned = adapter.init(jax.random.key(0), params)
   assert jax.tree.map(jnp.shape, learned) == {
-    "kernel": {"in": (6, 1), "out": (1, 5)},
-    "blocks": {"stacked": {"kernel": {"in": (3, 6, 1), "out": (3, 1, 5)}}},
-    "conv": {"kernel": {"in": (2, 2, 4, 1), "out": (1, 5)}},
+    "kernel": {"in": (6, 2), "out": (2, 5)},
+    "blocks": {"stacked": {"kernel": {"in": (3, 6, 2), "out": (3, 2, 5)}}},
+    "conv": {"kernel": {"in": (2, 2, 4, 2), "out": (2, 5)}},
     "table": {"change": (7, 5)},
   }
   tiny.assert_same_bits(adapter.merge(params, learned), params)
@@ -85,7 +85,7 @@ def test_product_is_added_by_arithmetic():
   base = numpy_of(params)
 
   def near(found, before, a, b):
-    expected = before + 3.0 * np.einsum("...ir,...ro->...io", a, b)
+    expected = before + 6 / 2 * np.einsum("...ir,...ro->...io", a, b)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
   near(merged["kernel"], base["kernel"], *own["kernel"].values())
