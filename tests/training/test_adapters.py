@@ -1,13 +1,15 @@
 """Low-rank adapters: small matrices learn, the base stays bit for bit."""
 
-import json
+import math
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
+from etils import epath
 from safetensors.numpy import load_file
 
 import jaxflow
@@ -159,15 +161,16 @@ def test_base_stays_and_the_adapter_is_stored_alone(folder, adapted):
   size = sum(x.size for x in jax.tree.leaves(base))
   assert sum(x.size for x in jax.tree.leaves(state.params)) == learned
   assert f"{size:,} parameters ({learned:,} learn)" in result.out
-  # Parameters, one average, two moments; and counters.
   stored = Checkpoints(workdir / "checkpoints", read_only=True)
   assert stored.steps() == [10, 20]
   stored.close()
-  metadata = json.loads(
-    (workdir / "checkpoints/20/state/_METADATA").read_text()
-  )
-  names = "".join(metadata["tree_metadata"])
-  assert "base" not in names and "frozen" not in names
+  # Parameters, one average, two moments; and single numbers that count.
+  place = epath.Path(workdir / "checkpoints/20/state")
+  found = ocp.PyTreeCheckpointHandler().metadata(place)
+  arrays = jax.tree.leaves(getattr(found, "tree", found))
+  sizes = [math.prod(x.shape) for x in arrays]
+  assert sum(n for n in sizes if n > 1) == 4 * learned
+  assert sizes.count(1) < 10
 
   def bytes_of(path):
     return sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
@@ -175,10 +178,8 @@ def test_base_stays_and_the_adapter_is_stored_alone(folder, adapted):
   small, large = (
     bytes_of(path / "checkpoints/20") for path in (workdir, folder / "plain")
   )
-  # 16 bytes for each number that learns, and some 40 kB on the arrays, in
-  # place of 16 bytes for each number of the network.
-  assert small < 4 * 4 * learned + 45_000
-  assert large > 4 * 4 * size > 4 * small
+  # Of the small one, the most are the files around the numbers.
+  assert large > 4 * 4 * size > 2 * small
   moved = np.abs(np.asarray(state.params["hidden_1"]["kernel"]["out"]))
   assert moved.max() > 1e-3
 
