@@ -39,6 +39,7 @@ OPTION_USERS = ("jaxflow.losses", "jaxflow.flow_maps")
 # The sections of a config.
 SECTIONS = {
   *("method", "seed", "data", "path", "model", "parameterization", "loss"),
+  "adapter",
   *("flow_map", "optimizer", "ema", "teacher", "init", "features"),
   *("discriminator", "train", "checkpoint", "mesh", "sample", "evaluation"),
   "times",

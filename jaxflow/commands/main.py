@@ -20,7 +20,8 @@ from jaxflow.errors import RunError, UsageError, did_you_mean, named
 # Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
   *("train", "sample", "evaluate", "stats", "bench", "report", "pairs"),
-  *("rectify", "encode", "import", "export", "compile", "methods", "presets"),
+  *("rectify", "encode", "import", "export", "merge", "compile", "methods"),
+  "presets",
 )
 
 # Flags that all commands take.

@@ -16,6 +16,7 @@ from jaxflow.models import Extractor
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
 from jaxflow.runs.run import Run
+from jaxflow.training.state import BASE
 from jaxflow.types import Array, PyTree
 
 # Weights, or their shapes, and `(weights, samples) -> images`.
@@ -202,7 +203,9 @@ def _fewest_calls(run: Run) -> int:
 def _sampling_params(run: Run, mesh: Mesh) -> PyTree:
   """Return the shapes of the parameters that samples are drawn with."""
   ema = run.plan.sample.ema
-  return run.select(run.sampling_template(mesh, ema), ema)
+  template = run.sampling_template(mesh, ema)
+  # An adapter is merged with its base.
+  return template.frozen.get(BASE) or run.select(template, ema)
 
 
 def _sampler_inputs(

@@ -19,6 +19,7 @@ Config = Any
 # those inside of a loss, or of a component, are options of it.
 _KINDS = {
   **{k: k for k in ("path", "model", "parameterization", "flow_map", "times")},
+  "adapter": "adapter",
   "sample.grid": "grid",
   "sample.sampler": "sampler",
   "discriminator.network": "discriminator",

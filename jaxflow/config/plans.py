@@ -64,6 +64,7 @@ def make_plan(
     teacher_plan = None if saved is None else make_plan(saved)
   return Plan(
     model=model,
+    adapter=registry.make("adapter", config.adapter, field="adapter"),
     roles=roles,
     seed=config.seed,
     data=data_plan(config, data),

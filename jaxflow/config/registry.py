@@ -202,6 +202,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "unet": models.unet,
     "unet2d": models.unet2d,
   },
+  "adapter": {**_NONE, "lora": models.lora},
   "discriminator": {
     **_NONE,
     "conv": models.conv_discriminator,
@@ -253,6 +254,7 @@ def kinds_of(function: Callable) -> dict[str, str]:
 
 # What the makers of plug-ins must return, where there is a class for it.
 _MADE: Mapping[str, type] = {
+  "adapter": models.Adapter,
   "criterion": adversarial.Criterion,
   "discriminator": models.Discriminator,
   "extractor": models.Extractor,

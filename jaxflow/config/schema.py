@@ -104,6 +104,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       "path": {"name": "linear"},
       "model": {"name": model, **network},
       "parameterization": {"name": "raw"},
+      # What learns in place of the network's parameters.
+      "adapter": {"name": "none"},
       "loss": loss,
       "flow_map": {
         "name": registry.name_of_function("flow_map", row.flow_map),

@@ -9,21 +9,24 @@ from jaxflow.models.discriminators import (
 from jaxflow.models.dit import SIZES, dit
 from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
+from jaxflow.models.fitting import Fitted, fitted
 from jaxflow.models.log_weights import LogWeight, log_weight
+from jaxflow.models.lora import Adapter, lora
 from jaxflow.models.mlp import mlp
 from jaxflow.models.mp_unet import mp_unet
 from jaxflow.models.network import Network, check_network, functional
-from jaxflow.models.second_time import with_second_time
 from jaxflow.models.transformer import stack_blocks, unstack_blocks
 from jaxflow.models.unet import unet
 from jaxflow.models.unet2d import unet2d
 
 __all__ = [
   "SIZES",
+  "Adapter",
   "Classifier",
   "Discriminator",
   "Extractor",
   "Features",
+  "Fitted",
   "LogWeight",
   "Network",
   "check_network",
@@ -31,9 +34,11 @@ __all__ = [
   "conv_discriminator",
   "conv_features",
   "dit",
+  "fitted",
   "functional",
   "hidden_features",
   "log_weight",
+  "lora",
   "mlp",
   "mp_unet",
   "projected_discriminator",
@@ -41,5 +46,4 @@ __all__ = [
   "unet",
   "unet2d",
   "unstack_blocks",
-  "with_second_time",
 ]

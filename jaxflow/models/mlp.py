@@ -1,5 +1,6 @@
 """A multilayer perceptron for points and small flattened images."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -22,6 +23,7 @@ class MLP(nnx.Module):
     self,
     *,
     data_shape: tuple[int, ...],
+    inputs: int,
     width: int,
     depth: int,
     time_features: int,
@@ -44,10 +46,8 @@ class MLP(nnx.Module):
     self.heads = heads
     self.dtype = dtype
     dimension = math.prod(data_shape)
-    times = 1 + second_time + 3 * guidance_inputs
-    features = dimension + time_features * times
     self.label = label_embedder(num_classes, cond_size, width, rngs=rngs)
-    features += width if self.label is not None else 0
+    features = inputs
     for i in range(depth):
       layer = nnx.Linear(features, width, dtype=dtype, rngs=rngs)
       setattr(self, f"hidden_{i}", layer)
@@ -144,9 +144,19 @@ def mlp(
   checks.at_least(0, num_classes=num_classes, cond_size=cond_size)
   checks.even(time_features=time_features)
   compute = compute_dtype(dtype)
-  return functional(
+  # As they are concatenated.
+  inputs = {
+    "data": math.prod(data_shape),
+    "time": time_features,
+    "interval": time_features * second_time,
+    "guidance": 3 * time_features * guidance_inputs,
+    "label": width if num_classes or cond_size else 0,
+  }
+  inputs = {name: count for name, count in inputs.items() if count}
+  network = functional(
     lambda rngs: MLP(
       data_shape=tuple(data_shape),
+      inputs=sum(inputs.values()),
       width=width,
       depth=depth,
       time_features=time_features,
@@ -161,3 +171,4 @@ def mlp(
       rngs=rngs,
     )
   )
+  return dataclasses.replace(network, rows={"hidden_0/kernel": inputs})

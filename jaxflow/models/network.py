@@ -8,8 +8,8 @@ arrays, its `apply` is an ordinary function of them, so `jax.jit`, `jax.vmap`,
 import contextlib
 import itertools
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import jax
@@ -54,11 +54,14 @@ class Network:
     apply: `apply(params, xt, t, s, cond, key=None) -> prediction`.
     hidden: `hidden(params, xt, t, s, cond) -> activations`, a tuple with one
       array [B, ..., width] a layer; None where a network shows none.
+    rows: Of arrays whose rows belong to several inputs: how many rows each
+      input has, in their order, by the path of the array.
   """
 
   init: Callable[[Array], PyTree]
   apply: Apply
   hidden: Callable[..., tuple[Array, ...]] | None = None
+  rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def check_network(

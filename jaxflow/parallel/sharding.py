@@ -33,10 +33,18 @@ ROWS = ("data", "fsdp")
 # its last dimensions. The first linear map of a pair is split by its outputs,
 # the second by its inputs: heads and hidden units stay on their device, and one
 # sum a pair is all that moves.
+# What an adapter multiplies is split as the kernel that it changes.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-  (r"blocks/.*(qkv|expand|swish)/kernel$", ("fsdp", "tensor")),
-  (r"blocks/.*(qkv|expand|swish)/bias$", ("tensor",)),
-  (r"blocks/.*(attention/output|contract)/kernel$", ("tensor", "fsdp")),
+  (r"blocks/.*(qkv|expand|swish)/kernel(/change)?$", ("fsdp", "tensor")),
+  (r"blocks/.*(qkv|expand|swish)/kernel/in$", ("fsdp", None)),
+  (r"blocks/.*(qkv|expand|swish)/kernel/out$", (None, "tensor")),
+  (r"blocks/.*(qkv|expand|swish)/bias(/change)?$", ("tensor",)),
+  (
+    r"blocks/.*(attention/output|contract)/kernel(/change)?$",
+    ("tensor", "fsdp"),
+  ),
+  (r"blocks/.*(attention/output|contract)/kernel/in$", ("tensor", None)),
+  (r"blocks/.*(attention/output|contract)/kernel/out$", (None, "fsdp")),
 )
 
 # Others are split over fsdp along their largest dimension that it divides,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxflow.models import Adapter
 from jaxflow.plans.model import Model
 from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
@@ -24,6 +25,7 @@ class Plan:
   """All that a config asks for."""
 
   model: Model
+  adapter: Adapter | None  # What learns in place of the network's parameters.
   roles: Roles
   seed: int
   data: DataPlan

@@ -82,8 +82,7 @@ def import_network(
       )
     log(f"{path}: sha256 {digest}")
     imported = source.read(path, **_given(options, source))
-  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-    raise UsageError(f"out={out} is there already: give a new folder")
+  check_new(out)
   run = Run(config_lib.make_plan(_config(imported, options)))
   for note in imported.notes:
     log(note)
@@ -95,15 +94,12 @@ def import_network(
     "notes": list(imported.notes),
     "latents": imported.latents and dataclasses.asdict(imported.latents),
   }
-  draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
-  try:
-    _write(draft, run, imported)
-    write_text(draft / RECORD, json.dumps(record, indent=2) + "\n")
-    config_lib.save_config(run.plan.config, draft / "config.json")
-    with writing(out):
-      os.replace(draft, out)
-  finally:
-    shutil.rmtree(draft, ignore_errors=True)
+  averages = {
+    name: imported.averages.get(name, imported.params) for name in run.plan.emas
+  }
+  template = jax.eval_shape(run.model.network.init, jax.random.key(0))
+  _check(imported.params, template)
+  write_run(out, run, imported.params, averages, record=(RECORD, record))
   count = sum(x.size for x in jax.tree.leaves(imported.params))
   log(
     f"{run.model.name} on {run.model.path}: {count:,} parameters, samples "
@@ -188,24 +184,56 @@ def _config(imported: Imported, options: ImportOptions) -> Any:
   )
 
 
-def _write(folder: pathlib.Path, run: Run, imported: Imported) -> None:
-  """Write the first checkpoint of a run."""
-  mesh = sharding.make_mesh(**run.plan.mesh)
-  template = run.template(mesh)
-  memory.check(template, "parameters, averages and optimizer")
-  averages = {
-    name: imported.averages.get(name, imported.params) for name in run.plan.emas
-  }
-  _check(imported.params, template.params)
+def check_new(out: pathlib.Path) -> None:
+  """Raise UsageError unless a folder is new, or empty."""
+  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    raise UsageError(f"out={out} is there already: give a new folder")
 
-  def first(params: PyTree, averages: dict[str, PyTree]) -> Any:
-    state = run.init(params, {}, jax.random.key(0))
+
+def write_run(
+  out: pathlib.Path,
+  run: Run,
+  params: PyTree,
+  averages: dict[str, PyTree],
+  frozen: dict[str, PyTree] | None = None,
+  record: tuple[str, Any] | None = None,
+) -> None:
+  """Write the folder of a run at step 0, whole or not at all.
+
+  `record` are the name and the content of one more file.
+  """
+  draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
+  try:
+    _write_checkpoint(draft, run, params, averages, frozen or {})
+    if record is not None:
+      text = json.dumps(record[1], indent=2) + "\n"
+      write_text(draft / record[0], text)
+    config_lib.save_config(run.plan.config, draft / "config.json")
+    with writing(out):
+      os.replace(draft, out)
+  finally:
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_checkpoint(
+  folder: pathlib.Path,
+  run: Run,
+  params: PyTree,
+  averages: dict[str, PyTree],
+  frozen: dict[str, PyTree],
+) -> None:
+  """Write the first checkpoint of a run."""
+  template = run.template(sharding.make_mesh(**run.plan.mesh))
+  memory.check(template, "parameters, averages and optimizer")
+
+  def first(params, averages, frozen):
+    state = run.init(params, frozen, jax.random.key(0))
     return dataclasses.replace(state, ema=averages)
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
-  state = jax.jit(first, out_shardings=shardings)(imported.params, averages)
+  make = jax.jit(first, out_shardings=shardings)
   checkpoints = Checkpoints(folder / "checkpoints")
-  checkpoints.save(0, state, None)
+  checkpoints.save(0, make(params, averages, frozen), None)
   checkpoints.close()
 
 

@@ -11,7 +11,7 @@ from jaxflow.parallel import processes
 from jaxflow.plans import Plan
 from jaxflow.runs.inputs import Inputs
 from jaxflow.training.layers import matching
-from jaxflow.training.state import TrainState
+from jaxflow.training.state import BASE, TrainState
 from jaxflow.types import PyTree
 
 
@@ -23,12 +23,15 @@ def first_line(
   chunk: int,
 ) -> str:
   """Return a line on network, data, devices and first step."""
-  count = f"{_size(state.params):,} parameters"
-  if only := plan.train.only:
+  learns, only = state.params, plan.train.only
+  if only:
     learns = jax.tree.map(
       lambda learns, x: x if learns else (),
       *(matching(state.params, only), state.params),
     )
+  network = state.frozen.get(BASE, state.params)
+  count = f"{_size(network):,} parameters"
+  if learns is not network:
     count += f" ({_size(learns):,} learn)"
   begin = int(state.step)
   return (

@@ -95,6 +95,7 @@ def restore(
   if ema is not None:
     if of_width:
       state = widths.make(ema, run, workdir / "checkpoints", template, state)
+    state = run.merged(state, ema)
     for line in run.remarks(ema, int(state.updates), guidance):
       _LOGGER.warning(line)
   return state

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import jax
 
@@ -22,7 +22,7 @@ from jaxflow.files import part_of, write_text
 from jaxflow.parallel import folders, processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.reading import read_json, reading
-from jaxflow.runs.initial_weights import check_same_network
+from jaxflow.runs.initial_weights import check_fits
 from jaxflow.runs.inputs import check_classes, check_mesh
 from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
@@ -152,16 +152,16 @@ def _check(
   check_mesh(plan, mesh)
   make_draw(plan, options)
   # Of a wrong optimizer, the state tells.
-  params = Run(plan).template(mesh).params
+  Run(plan).template(mesh)
   if rounds.teacher:
     with named(workdir="teacher"):
       saved = config_lib.load_config(pathlib.Path(rounds.teacher))
       teacher = config_lib.make_plan(saved)
       make_draw(teacher, options)
-    _check_teacher(f"teacher={rounds.teacher}", teacher, plan, params)
+    _check_teacher(f"teacher={rounds.teacher}", teacher, plan)
 
 
-def _check_teacher(name: str, teacher: Plan, plan: Plan, params: Any) -> None:
+def _check_teacher(name: str, teacher: Plan, plan: Plan) -> None:
   """Raise UsageError if the first round cannot follow on a teacher."""
   for field in ("name", "shape", "num_classes"):
     mine, its = getattr(plan.data, field), getattr(teacher.data, field)
@@ -170,10 +170,10 @@ def _check_teacher(name: str, teacher: Plan, plan: Plan, params: Any) -> None:
         f"{name}: its data.{field} is {its!r}, this run's is {mine!r}; they "
         "must agree"
       )
-  check_same_network(
-    params,
+  check_fits(
+    plan.model,
+    teacher.model,
     jax.eval_shape(teacher.model.network.init, jax.random.key(0)),
-    (plan.model, teacher.model),
     name,
     "go round by round, with `jaxflow pairs` and `jaxflow train`",
   )

@@ -23,12 +23,14 @@ from jaxflow.training.adversary import (
 from jaxflow.training.ema import Power, share_of_start
 from jaxflow.training.gradients import LossFn
 from jaxflow.training.layers import matching
-from jaxflow.training.state import TrainState, init_state
+from jaxflow.training.state import BASE, TrainState, init_state
 from jaxflow.training.step import TrainStep, make_loss_fn, make_train_step
 from jaxflow.types import Array, Batch, PyTree
 
 # Share of the first weights beyond which an average is no use.
 _LARGEST_SHARE = 0.05
+# The number of the random stream of an adapter's first parameters.
+_ADAPTER = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +76,21 @@ class Run:
     only, key = self.plan.train.only, jax.random.key(0)
     if not only:
       return True
-    params = jax.eval_shape(self.model.network.init, key)
     with named(pattern="train.only"):
-      found = matching(params, only)
+      found = matching(self.learned, only)
     # The parameters of the loss learn too.
     own = jax.eval_shape(self.plan.roles.loss_params, key)
     return (found, True) if own else found
+
+  @functools.cached_property
+  def learned(self) -> PyTree:
+    """The shapes of what learns: the network's parameters, or an adapter's."""
+    key = jax.random.key(0)
+    params = jax.eval_shape(self.model.network.init, key)
+    if self.plan.adapter is None:
+      return params
+    with inside("adapter"):
+      return jax.eval_shape(self.plan.adapter.init, key, params)
 
   @property
   def learning_rate(self) -> optax.Schedule:
@@ -107,7 +118,7 @@ class Run:
       _, optimizer = optimizers.make_optimizer(section.optimizer, steps=steps)
     loss_fn = discriminator_loss_fn(
       plan.roles.discriminator_fn,
-      lambda params: model.flow_map(model.network_fn(params)),
+      lambda state: model.flow_map(model.network_fn(self._whole(state))),
       path=model.path,
       sample_times=section.sample_times,
       criterion=model.loss_options["criterion"],
@@ -130,6 +141,7 @@ class Run:
       last_layer=self.plan.last_layer,
       only=self.plan.train.only,
       steps=self.plan.train.schedule_steps,
+      merge=self.plan.adapter and self.plan.adapter.merge,
     )
     return named(last_layer="loss.last_layer")(loss_fn)
 
@@ -146,8 +158,13 @@ class Run:
   def init(
     self, params: PyTree, frozen: dict[str, PyTree], key: Array
   ) -> TrainState:
-    """Return the first state."""
+    """Return the first state of a network's parameters."""
     roles, adversary = self.plan.roles, None
+    if self.plan.adapter is not None:
+      frozen = {**frozen, BASE: params}
+      key_of_adapter = jax.random.fold_in(key, _ADAPTER)
+      with inside("adapter"):
+        params = self.plan.adapter.init(key_of_adapter, params)
     if roles.discriminator is not None and self.opponent is not None:
       adversary = self.opponent.init(roles.discriminator.init(key))
     return init_state(
@@ -172,7 +189,11 @@ class Run:
     """Return the shapes of one average and its step; no optimizer is built."""
     self.check_average(ema)
     frozen = self.plan.roles.frozen_shapes()
-    params = jax.eval_shape(self.model.network.init, jax.random.key(0))
+    params, roles = self.learned, {*roles}
+    if self.plan.adapter is not None:
+      network = self.model.network
+      frozen[BASE] = jax.eval_shape(network.init, jax.random.key(0))
+      roles.add(BASE)
     none: Any = jax.ShapeDtypeStruct((), jnp.int32)
     online = ema == "online"
     state = TrainState(
@@ -282,9 +303,35 @@ class Run:
       )
 
   def select(self, state: TrainState, ema: str) -> PyTree:
-    """Return the average of a name, or the parameters for "online"."""
+    """Return the average of a name, or the parameters for "online".
+
+    They are the network's, an adapter's merged with its base.
+    """
     self.check_average(ema)
-    return state.params if ema == "online" else state.ema[ema]
+    found = state.params if ema == "online" else state.ema[ema]
+    if BASE not in state.frozen:
+      return found
+    assert self.plan.adapter is not None
+    base = state.frozen[BASE]
+    shardings = jax.tree.map(lambda x: x.sharding, base)
+    merge = jax.jit(self.plan.adapter.merge, out_shardings=shardings)
+    return merge(base, found)
+
+  def merged(self, state: TrainState, ema: str) -> TrainState:
+    """Return the state with one average, and without the base of an adapter."""
+    if BASE not in state.frozen:
+      return state
+    params = self.select(state, ema)
+    frozen = {k: v for k, v in state.frozen.items() if k != BASE}
+    if ema == "online":
+      return dataclasses.replace(state, params=params, frozen=frozen)
+    return dataclasses.replace(state, ema={ema: params}, frozen=frozen)
+
+  def _whole(self, state: TrainState) -> PyTree:
+    """Return the network's parameters in a traced state."""
+    if self.plan.adapter is None:
+      return state.params
+    return self.plan.adapter.merge(state.frozen[BASE], state.params)
 
 
 def _sharded(state: Any, mesh: Mesh) -> Any:

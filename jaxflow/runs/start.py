@@ -10,7 +10,7 @@ from jaxflow.data import class_names, conditions_of, scaling_of
 from jaxflow.errors import UsageError, named
 from jaxflow.parallel import processes
 from jaxflow.plans import Plan, SourcePlan
-from jaxflow.runs.initial_weights import check_same_network
+from jaxflow.runs.initial_weights import Beginning
 from jaxflow.runs.inputs import Inputs
 from jaxflow.runs.restoring import load
 from jaxflow.runs.run import Run
@@ -121,25 +121,14 @@ def _earlier_config(workdir: pathlib.Path) -> config_lib.Config | None:
   return None
 
 
-def frozen_parameters(
-  run: Run, template: TrainState, others: Others
-) -> dict[str, PyTree]:
+def frozen_parameters(plan: Plan, others: Others) -> dict[str, PyTree]:
   """Return the parameters that never change, by role."""
-  plan = run.plan
   sources = {"teacher": plan.teacher, "features": plan.features}
   given = {
     name: others[name][0].select(others[name][1], sources[name].ema)
     for name in _STORED
     if name in others
   }
-  if "teacher" in given and _from_teacher(plan):
-    check_same_network(
-      template.params,
-      given["teacher"],
-      (run.model, others["teacher"][0].model),
-      f"teacher.workdir={plan.teacher.workdir!r}",
-      "set teacher.init_student=False",
-    )
   key = jax.random.fold_in(jax.random.key(plan.seed), _FEATURES)
   return plan.roles.frozen(key, given)
 
@@ -148,21 +137,20 @@ def first_state(
   run: Run,
   template: TrainState,
   frozen: dict[str, PyTree],
-  init_params: PyTree | None = None,
+  begins: Beginning | None = None,
 ) -> TrainState:
-  """Initialise from given weights, the teacher's, or freshly."""
-  if init_params is None and "teacher" in frozen and _from_teacher(run.plan):
-    init_params = frozen["teacher"]
+  """Initialise from the weights of another run, or freshly."""
+  begins = begins or Beginning()
+  given = frozen["teacher"] if begins.teacher else begins.params
 
-  def fresh(key, frozen, params):
-    if params is None:
+  def fresh(key, frozen, given):
+    params = given
+    if given is None or begins.fit is not None:
       params = run.model.network.init(key)
+    if begins.fit is not None:
+      params = begins.fit(given, params)
     return run.init(params, frozen, jax.random.fold_in(key, _DISCRIMINATOR))
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
   key = jax.random.key(run.plan.seed)
-  return jax.jit(fresh, out_shardings=shardings)(key, frozen, init_params)
-
-
-def _from_teacher(plan: Plan) -> bool:
-  return plan.init_student and not plan.init.workdir
+  return jax.jit(fresh, out_shardings=shardings)(key, frozen, given)

@@ -21,7 +21,7 @@ from jaxflow.parallel import folders, memory, processes, sharding
 from jaxflow.plans import DataPlan, Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.decoding import is_drawn
-from jaxflow.runs.initial_weights import difference, initial_parameters
+from jaxflow.runs.initial_weights import Beginning, beginning
 from jaxflow.runs.latent_notes import latent_notes
 from jaxflow.runs.messages import (
   first_line,
@@ -36,7 +36,7 @@ from jaxflow.training.callbacks import Callbacks, Start
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
 from jaxflow.training.csv_log import CsvLog
 from jaxflow.training.progress import ProgressLines
-from jaxflow.training.state import TrainState
+from jaxflow.training.state import BASE, TrainState
 from jaxflow.training.tensorboard_log import TensorBoardLog
 from jaxflow.types import LossOutput
 
@@ -126,6 +126,8 @@ def train(
     stack.callback(checkpoints.close)
     restored = checkpoints.restore(prepared.template)
     state, position = restored or (prepared.first_state(), None)
+    if restored is None:
+      checkpoints.begin(state)
     # `first_state` holds parameters of other runs: free them before training.
     prepared = dataclasses.replace(prepared, first_state=lambda: state)
     del restored
@@ -180,13 +182,12 @@ def _prepare(
       f"evaluation.during.every={plan.evaluation.during.every} writes files: "
       "give a workdir, or set it to 0"
     )
-  frozen, init_params = {}, None
+  frozen, begins = {}, Beginning()
   if not start.begun(workdir):
-    frozen = start.frozen_parameters(run, template, others)
+    frozen = start.frozen_parameters(plan, others)
     inputs.check_teacher(given.pairs, plan, frozen.get("teacher"))
-    init_params = initial_parameters(run, template, others.get("init"))
-  warm = _warm_start(plan, others)
-  notes += [warm] if warm else []
+    begins = beginning(run, others)
+  notes += begins.notes
   for other in (plan.teacher, plan.init):
     if other.workdir:
       notes += latent_notes(other.workdir, plan.data)
@@ -199,7 +200,7 @@ def _prepare(
     inputs=given,
     previews=make_previews(run, mesh, real.shape, log),
     first_state=functools.partial(
-      start.first_state, run, template, frozen, init_params
+      start.first_state, run, template, frozen, begins
     ),
     notes=notes,
   )
@@ -221,7 +222,8 @@ def _run(
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
   log(first_line(plan, state, prepared.inputs, mesh, chunk))
-  for parameter in sharding.undivided(state.params, mesh):
+  network = state.frozen.get(BASE, state.params)
+  for parameter in sharding.undivided(network, mesh):
     log(f"mesh does not divide {parameter}: replicated along it")
   watch = functools.partial(
     watcher, run, mesh, workdir, interrupted=interrupted, log=log
@@ -323,19 +325,6 @@ def _callbacks(
 def _ask_to_stop() -> None:
   """Let all processes save and stop, as a signal from outside does."""
   os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _warm_start(plan: Plan, others: start.Others) -> str | None:
-  """Return a line if the first weights come from another function."""
-  for name, source, wanted in (
-    ("init", plan.init, True),
-    ("teacher", plan.teacher, plan.init_student),
-  ):
-    if name in others:
-      field = f"{name}.workdir={source.workdir!r}"
-      other = others[name][0].model
-      return difference(plan.model, other, field) if wanted else None
-  return None
 
 
 def _check_turns(plan: Plan, begin: int = 0) -> None:

@@ -79,7 +79,7 @@ class Opponent:
 
 def discriminator_loss_fn(
   discriminator_fn: DiscriminatorFn,
-  generator_fn: Callable[[PyTree], FlowMap],
+  generator_fn: Callable[[TrainState], FlowMap],
   *,
   path: Path,
   sample_times: TimeSampler,
@@ -98,7 +98,7 @@ def discriminator_loss_fn(
       batch,
       path=path,
       sample_times=sample_times,
-      generator=generator_fn(state.params),
+      generator=generator_fn(state),
       criterion=criterion,
     )
 

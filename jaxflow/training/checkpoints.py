@@ -1,6 +1,8 @@
 """Checkpoints of the whole train state and the data position, with Orbax.
 
-A folder holds one sub-folder a step, `<step>/state` and `<step>/data`. Orbax
+A folder holds one sub-folder a step, `<step>/state` and `<step>/data`. What
+never changes is in each, but for runs with an adapter: they keep it once, in a
+folder `frozen` beside. Orbax
 writes to a temporary name, all arrays are opened there, `SHA256SUMS` is added,
 and then it renames. So a half-written step never counts, and older ones stay
 until it does. A step that has changed since is skipped with a warning and the
@@ -14,6 +16,7 @@ import functools
 import logging
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +29,7 @@ from etils import epath
 from jaxflow.errors import RunError, UsageError
 from jaxflow.files import SUMS, changed_file, list_sums, part_of, set_aside
 from jaxflow.parallel import processes
-from jaxflow.training.state import TrainState
+from jaxflow.training.state import BASE, TrainState
 from jaxflow.types import PyTree
 
 # Arrays that a message names, of those that differ.
@@ -118,6 +121,40 @@ class Checkpoints:
         ),
       )
 
+  def begin(self, state: TrainState) -> None:
+    """Store what no checkpoint of a run will hold, before its first one.
+
+    What is there is of a run that never came to a checkpoint.
+
+    Raises:
+      RunError: If it cannot be written.
+    """
+    if BASE not in state.frozen:
+      return
+    place = self._frozen_place
+    processes.once(lambda: shutil.rmtree(place, ignore_errors=True))
+    with contextlib.closing(Checkpoints(place)) as checkpoints:
+      checkpoints.save(0, _frozen_alone(state), None)
+
+  @property
+  def _frozen_place(self) -> pathlib.Path:
+    return self.folder.parent / "frozen"
+
+  def _with_frozen(self, state: TrainState, template: TrainState) -> TrainState:
+    """Add what `begin` has stored."""
+    if BASE not in template.frozen:
+      return state
+    place, found = self._frozen_place, None
+    if place.is_dir():
+      with contextlib.closing(Checkpoints(place, read_only=True)) as stored:
+        found = stored.restore(_frozen_alone(template), partial=True)
+    if found is None:
+      raise RunError(
+        f"{place} is gone, which holds the weights that the adapter in "
+        f"{self.folder} changes: restore it from a copy"
+      )
+    return dataclasses.replace(state, frozen=found[0].params)
+
   def _look_at_draft(self) -> None:
     """Open all arrays of the step that has been written; list its sums."""
     drafts = self._place.glob("*.orbax-checkpoint-tmp*")
@@ -184,11 +221,12 @@ class Checkpoints:
       restored = self._try(template, candidate, partial)
       # A process may read only what its devices hold, and the damage may be
       # elsewhere: all must go on from one step.
-      if processes.everywhere(restored is not None):
+      if processes.everywhere(restored is not None) and restored:
         self._set_aside(damaged)
         if damaged:
           _LOGGER.warning("step %d of %s is taken", candidate, self.folder)
-        return restored
+        state, position = restored
+        return self._with_frozen(state, template), position
       damaged.append(candidate)
       del restored
     if step is not None:
@@ -295,6 +333,9 @@ class NoCheckpoints:
   def restore(self, template: TrainState) -> None:
     """Find nothing."""
 
+  def begin(self, state: TrainState) -> None:
+    """Save nothing."""
+
   def wait(self) -> None:
     """Do nothing."""
 
@@ -358,7 +399,22 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
   fields = {
     f.name: getattr(state, f.name) for f in dataclasses.fields(TrainState)
   }
+  if BASE in state.frozen:
+    del fields["frozen"]
   return {k: v for k, v in fields.items() if jax.tree.leaves(v)}
+
+
+def _frozen_alone(state: TrainState) -> TrainState:
+  """Return a state that has the frozen parameters, and none of its own."""
+  return dataclasses.replace(
+    state,
+    params=state.frozen,
+    opt_state=(),
+    ema={},
+    loss_params={},
+    adversary=None,
+    frozen={},
+  )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

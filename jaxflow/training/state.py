@@ -10,6 +10,9 @@ import optax
 
 from jaxflow.types import Array, PyTree
 
+# The role of the weights that an adapter changes.
+BASE = "base"
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +37,17 @@ class TrainState:
     step: Steps taken; int32 scalar. It counts batches: skipped steps, and those
       in which only the discriminator learned, are among them.
     updates: Steps that changed the parameters.
-    params: The student's parameters, float32.
+    params: The student's parameters, float32; of a run with an adapter, the
+      adapter's.
     opt_state: The optimizer's state.
     ema: Named averages of the parameters; "target" is a loss's target network.
     loss_params: Parameters of the loss itself, by its argument: of a learned
       weight, for one. The optimizer moves them with `params`; samples do not
       depend on them, so no average is kept.
     adversary: The discriminator, or None.
-    frozen: Parameters of other networks by role, "teacher" for one. They never
-      change, but travel along so that a workdir is complete.
+    frozen: Parameters of other networks by role, "teacher" for one; "base" are
+      the weights that an adapter changes. They never change, but travel along
+      so that a workdir is complete.
     skipped: Steps skipped because loss or gradient was not finite.
     skipped_in_row: Those since the last good step.
   """

@@ -27,7 +27,7 @@ from jaxflow.training.adversary import (
   take_turns,
 )
 from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
-from jaxflow.training.state import TrainState
+from jaxflow.training.state import BASE, TrainState
 from jaxflow.types import Array, Batch, PyTree
 
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
@@ -48,6 +48,7 @@ def make_loss_fn(
   last_layer: str = "",
   only: str = "",
   steps: int = 1,
+  merge: Callable[[PyTree, PyTree], PyTree] | None = None,
 ) -> LossFn:
   """Bind a method's loss to a network.
 
@@ -56,7 +57,8 @@ def make_loss_fn(
   `frozen_fns` make arguments of the loss from the state's frozen parameters,
   `learned_fns` from its own. `last_layer` is a regular expression of one
   parameter's path, `only` one that is found in the paths of all that learn;
-  `steps` is the unit of `progress`.
+  `steps` is the unit of `progress`; `merge` makes the network's parameters of
+  the state's base and of those that learn.
   """
   frozen_fns, learned_fns = frozen_fns or {}, learned_fns or {}
 
@@ -80,13 +82,18 @@ def make_loss_fn(
     if only:
       params = layers.stopped_but(params, only)
 
+    def whole(params):
+      return merge(state.frozen[BASE], params) if merge else params
+
     def network(params):
       return functools.partial(apply_fn, params, key=dropout_key)
+
+    params = whole(params)
 
     roles = {name: make(state.frozen) for name, make in frozen_fns.items()}
     roles |= {k: make(state.loss_params) for k, make in learned_fns.items()}
     if "target" in method.needs:
-      roles["target_fn"] = network(state.ema["target"])
+      roles["target_fn"] = network(whole(state.ema["target"]))
     if "progress" in method.needs:
       roles["progress"] = jnp.minimum(state.step / steps, 1.0)
     if last_layer:

@@ -24,6 +24,7 @@ CONFIGS = sorted(STORED.glob("*/*.json"))
 GONE = {"evaluation.draws", "evaluation.frechet_num"}
 # What db7c611 did not have, with the defaults of the commits that added it.
 ABSENT = {
+  "adapter.name": "none",
   "data.background": [255, 255, 255],
   "data.channels": None,
   "data.class_names": None,

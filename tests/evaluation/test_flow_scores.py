@@ -104,7 +104,7 @@ def test_a_picture_that_its_grid_cannot_give_is_left_out(params, tmp_path):
 )
 def test_a_grid_that_does_not_fit_the_ode_is_one_line(grid, words, params):
   run = run_of(grid=grid)
-  state = types.SimpleNamespace(params=params, ema={})
+  state = types.SimpleNamespace(params=params, ema={}, frozen={})
   with pytest.raises(UsageError) as caught:
     flow_scores.flow_scores(run, state)
   line = str(caught.value)

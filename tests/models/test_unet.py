@@ -2,7 +2,6 @@
 
 import functools
 import math
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,9 @@ import numpy as np
 import plain_networks
 import pytest
 from plain_networks import conv, group_norm, linear, randomised
-from tiny import run_of
 
-from jaxflow.config import default_config, resolve
 from jaxflow.errors import UsageError
-from jaxflow.models import unet, with_second_time
-from jaxflow.parallel import sharding
-from jaxflow.runs.initial_weights import initial_parameters
+from jaxflow.models import unet
 
 SHAPE = (4, 8, 2)
 BATCH = 2
@@ -268,42 +263,16 @@ def test_initial_values():
   assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes)} == {"float32"}
 
 
-def test_second_time_false_ignores_s_and_grows_to_true(tiny_input, tiny_apply):
+def test_second_time_false_ignores_s(tiny_input, tiny_apply):
   plain, network = tiny(second_time=False), tiny()
   params = randomised(plain.init)
   assert "interval" not in params
-  fresh = randomised(network.init, seed=8)
-  grown = with_second_time(params, fresh, data_shape=TINY)
   xt, t, s = tiny_input
   apply = jax.jit(plain.apply)
   value = apply(params, xt, t, s, None)
   np.testing.assert_array_equal(value, apply(params, xt, t, s - 0.3, None))
-  same = tiny_apply(grown, xt, t, s, None)
-  np.testing.assert_allclose(same, value, atol=1e-5)
-  other = tiny_apply(fresh, xt, t, s, None)
+  other = tiny_apply(randomised(network.init, seed=8), xt, t, s, None)
   assert not jnp.allclose(other, value, atol=1e-2)
-
-
-def test_a_run_takes_the_weights_of_one_with_one_time():
-  runs = []
-  for method in ("flow_matching", "mean_flow"):
-    config = default_config(method, data="digits", model="unet")
-    config.model.update(
-      channels=8, multipliers=(1,), num_blocks=1, attention_resolutions=()
-    )
-    config = resolve(config, shape=TINY, num_classes=0, teacher=None)
-    runs.append(run_of(config))
-  plain, run = runs
-  params = randomised(plain.model.network.init)
-  state = types.SimpleNamespace(params=params, ema={"sampling": params})
-  template = run.template(sharding.make_mesh())
-  grown = initial_parameters(run, template, (plain, state))
-  assert grown is not None
-  assert not grown["interval"]["output"]["kernel"].any()
-  np.testing.assert_array_equal(
-    grown["encoder_0"]["conv_1"]["kernel"],
-    params["encoder_0"]["conv_1"]["kernel"],
-  )
 
 
 def test_a_key_drops_the_same_units_whether_recomputed_or_not(tiny_input):

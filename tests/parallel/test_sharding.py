@@ -41,6 +41,18 @@ RULED = {
     (28, XL, 6 * XL),
     (None, None, "fsdp"),
   ),
+  # An adapter's factors share an axis each with the kernel.
+  "blocks/stacked/attention/qkv/kernel/in": (
+    (28, XL, 16),
+    (None, "fsdp", None),
+  ),
+  "blocks/block_0/expand/kernel/out": ((16, 4 * XL), (None, "tensor")),
+  "blocks/block_0/contract/kernel/in": ((4 * XL, 16), ("tensor", None)),
+  "blocks/block_0/contract/kernel/out": ((16, XL), (None, "fsdp")),
+  "blocks/block_0/contract/kernel/change": (
+    (4 * XL, XL),
+    ("tensor", "fsdp"),
+  ),
   # The layers of a stack are never split, were there ever so many.
   "blocks/stacked/modulation/linear/bias": ((4096, 8), (None, "fsdp")),
   "input/kernel": ((3, 3, 64, 128), (None, None, None, "fsdp")),

@@ -80,8 +80,8 @@ def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
   opponent = Opponent(
     loss_fn=discriminator_loss_fn(
       judge,
-      lambda params: flow_maps.average_velocity(
-        functools.partial(apply_fn, params)
+      lambda state: flow_maps.average_velocity(
+        functools.partial(apply_fn, state.params)
       ),
       path=PATH,
       sample_times=times.Constant(t=1.0),
@@ -289,8 +289,8 @@ def two_dimensional(*, frozen=None, features=None, **changes):
   opponent = Opponent(
     loss_fn=discriminator_loss_fn(
       discriminator_fn,
-      lambda params: flow_maps.average_velocity(
-        functools.partial(POINTS.apply, params)
+      lambda state: flow_maps.average_velocity(
+        functools.partial(POINTS.apply, state.params)
       ),
       path=PATH,
       sample_times=times.Constant(t=1.0),

@@ -1,0 +1,169 @@
+"""The parameters of one network as the first ones of another.
+
+Arrays of the same path and shape are taken over; blocks may be stacked in one
+network and not in the other. What has no array in the source starts anew, with
+the initial values of its own.
+
+Two inputs, t - s and the guidance, start without effect where the source does
+not have them. Their embeddings end in a layer "output", which starts at zero;
+in an array whose rows belong to several inputs (`Network.rows`), theirs do. So
+the network computes the source's function whatever these inputs are, and
+gradients reach the new parameters.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxflow.types import Array, PyTree
+
+Rows = Mapping[str, Mapping[str, int]]
+
+_SILENT = re.compile(r"((?:.*/)?(?:interval|guidance))(?:/|$)")
+_LAST = re.compile(r".*/output/")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+  """What one network takes of another.
+
+  Attributes:
+    params: The parameters.
+    kept: How many numbers of them are the source's.
+    silent: Inputs that start without effect, by path.
+    anew: Other modules that start with initial values of their own.
+    left: Modules of the source that have no place.
+    new: Arrays in which something is new, but for embeddings that have no
+      effect because of the layer behind them.
+  """
+
+  params: PyTree
+  kept: int
+  silent: tuple[str, ...]
+  anew: tuple[str, ...]
+  left: tuple[str, ...]
+  new: tuple[str, ...]
+
+
+def fitted(
+  params: PyTree,
+  fresh: PyTree,
+  *,
+  rows: Rows | None = None,
+  fresh_rows: Rows | None = None,
+) -> Fitted:
+  """Take all of a network's parameters that fit another network.
+
+  Args:
+    params: Parameters of the source.
+    fresh: Initial parameters of the other network.
+    rows: `Network.rows` of the source.
+    fresh_rows: `Network.rows` of the other network.
+
+  Example:
+    >>> from jaxflow.models import mlp
+    >>> one, two = mlp(width=8, second_time=False), mlp(width=8)
+    >>> params = one.init(jax.random.key(0))
+    >>> found = fitted(params, two.init(jax.random.key(1)),
+    ...                rows=one.rows, fresh_rows=two.rows)
+    >>> found.silent, found.anew
+    (('hidden_0/kernel/interval',), ())
+    >>> x, t = jnp.ones((1, 2)), jnp.ones(1)
+    >>> same = two.apply(found.params, x, t, 0 * t, None)
+    >>> bool(jnp.allclose(same, one.apply(params, x, t, t, None)))
+    True
+  """
+  source = _by_path(params)
+  pieces = dict(_pieces(source, rows or {}))
+  leaves, structure = jax.tree_util.tree_flatten_with_path(fresh)
+  names = [path_name(path) for path, _ in leaves]
+  own = dict(zip(names, (x for _, x in leaves), strict=True))
+  silent = _silent_inputs(own, fresh_rows or {})
+  used: set[str] = set()
+  modules: dict[str, set[str]] = {"silent": set(), "anew": set()}
+  kept, made, new = 0, [], []
+  for name in names:
+    parts = []
+    for piece, x in _pieces({name: own[name]}, fresh_rows or {}):
+      found, places = _in_source(piece, pieces, len(x) if x.ndim else 0)
+      if found is not None and found.shape == x.shape:
+        used |= places
+        kept += x.size
+        parts.append(found)
+        continue
+      match = _SILENT.match(piece)
+      if found is None and match and match[1] in silent:
+        modules["silent"].add(match[1])
+        last = _LAST.match(piece) or piece == match[1]
+        parts.append(jnp.zeros_like(x) if last else x)
+        new += [name] if last else []
+        continue
+      modules["anew"].add(piece if piece != name else _module(name))
+      parts.append(x)
+      new.append(name)
+    made.append(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
+  left = {_module(k) if k in source else k for k in pieces.keys() - used}
+  return Fitted(
+    params=structure.unflatten(made),
+    kept=kept,
+    silent=tuple(sorted(modules["silent"])),
+    anew=tuple(sorted(modules["anew"])),
+    left=tuple(sorted(left - modules["anew"])),
+    new=tuple(dict.fromkeys(new)),
+  )
+
+
+def path_name(path: tuple) -> str:
+  """Return the path of an array in a tree, `blocks/block_0/kernel`."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(tree: PyTree) -> dict[str, Array]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {path_name(path): x for path, x in leaves}
+
+
+def _pieces(arrays: Mapping[str, Array], rows: Rows) -> Iterator:
+  """Yield arrays by path; those of several inputs in parts, `path/input`."""
+  for name, x in arrays.items():
+    ends = np.cumsum(list(rows.get(name, {}).values()))
+    if not len(ends):
+      yield name, x
+      continue
+    for part, end in zip(rows[name], ends, strict=True):
+      yield f"{name}/{part}", x[end - rows[name][part] : end]
+
+
+def _in_source(
+  name: str, source: Mapping[str, Array], depth: int
+) -> tuple[Array | None, set[str]]:
+  """Return the source's array of a name, and the names under which it lies."""
+  if name in source:
+    return source[name], {name}
+  if match := re.fullmatch(r"(.*/|)block_(\d+)/(.*)", name):
+    stacked = f"{match[1]}stacked/{match[3]}"
+    if stacked in source and int(match[2]) < len(source[stacked]):
+      return source[stacked][int(match[2])], {stacked}
+  if match := re.fullmatch(r"(.*/|)stacked/(.*)", name):
+    layers = [f"{match[1]}block_{i}/{match[2]}" for i in range(depth)]
+    if layers and all(x in source for x in layers):
+      arrays = [source[x] for x in layers]
+      if len({x.shape for x in arrays}) == 1:
+        return jnp.stack(arrays), set(layers)
+  return None, set()
+
+
+def _silent_inputs(arrays: Mapping[str, Array], rows: Rows) -> set[str]:
+  """Return the paths of inputs that can start without effect."""
+  last = [name for name in arrays if _LAST.match(name)]
+  parts = [f"{name}/{part}" for name, own in rows.items() for part in own]
+  return {m[1] for name in last + parts if (m := _SILENT.match(name))}
+
+
+def _module(name: str) -> str:
+  """Return the module that an array belongs to, the array where it has none."""
+  return name.rpartition("/")[0] or name
