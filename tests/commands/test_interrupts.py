@@ -54,6 +54,8 @@ def start(*arguments):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    # Tests that a script runs in the background ignore it, and so would these.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
