@@ -140,7 +140,8 @@ def from_arrays(
     )
   check_finite(data, where)
   conditions = None
-  if label is not None and is_vector(label := np.asarray(label)):
+  label = None if label is None else np.asarray(label)
+  if label is not None and is_vector(label) and not num_classes:
     label = checked_vectors(label, len(data), where).astype(np.float32)
     size = label.shape[1]
     conditions = Scaling.of_conditions([0.0] * size, [1.0] * size)

@@ -48,8 +48,8 @@ class ImportOptions:
   )
   side: int = option(
     0,
-    "height and width of the samples of a network whose file does not say "
-    "them: 32, the default, are latents of 256 pixels",
+    "height and width of samples, where they are not told by what is read: "
+    "32, the default, are latents of 256 pixels",
   )
   data: str = option(
     "given",

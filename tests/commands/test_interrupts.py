@@ -49,14 +49,17 @@ _NOTED = "import signal; signal.signal(signal.SIGTERM, lambda *x: None)"
 
 
 def start(*arguments):
-  return subprocess.Popen(
-    [sys.executable, *arguments],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    # Tests that a script runs in the background ignore it, and so would these.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-  )
+  # Tests that a script runs in the background ignore it, and so would these.
+  own = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    return subprocess.Popen(
+      [sys.executable, *arguments],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+  finally:
+    signal.signal(signal.SIGINT, own)
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.8, 1.6])

@@ -389,11 +389,11 @@ def test_a_teacher_comes_with_its_own_pairs(folder, tmp_path):
   ],
 )
 def test_pairs_that_do_not_fit(
-  folder, tmp_path, tmp_path_factory, pairs, flags, words
+  folder, tmp_path, monkeypatch, tmp_path_factory, pairs, flags, words
 ):
   pairs = pairs and folder / pairs
   prepared = tmp_path_factory.getbasetemp() / "prepared"
-  flags = *flags, f"data.data_dir={prepared}"
+  monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
   refused(*train_command(tmp_path, pairs, *flags), words=words)
   assert not (tmp_path / "new").exists()
 

@@ -47,8 +47,7 @@ def train(shape, workdir, **options):
 @pytest.mark.parametrize("shape", [(4, 4, 4), (4, 4, 2), (3,), (4, 4), (1,)])
 def test_samples_that_no_picture_shows(shape, tmp_path):
   run, lines = train(shape, tmp_path)
-  assert len(lines) == 2
-  assert lines[0].startswith("step 2: samples are not drawn (")
+  assert not lines and not (tmp_path / "samples").exists()
   assert run.sample(2).shape == (2, *shape)
   assert jaxflow.load(tmp_path, network=network()).step == 4
 
