@@ -12,6 +12,7 @@ from jaxflow.data.scaling import Scaling
 from jaxflow.data.source import (
   Dataset,
   Source,
+  as_labels,
   check_finite,
   checked_label,
   checked_vectors,
@@ -138,9 +139,8 @@ class Arrays:
       size = self.label.shape[1]
       if conditions is None or len(conditions.offset) != size:
         raise UsageError(
-          f"data.name={self.name!r} ({self.split}): labels have {size} numbers "
-          "each, those that the run was trained with have not; give data as "
-          "those"
+          f"data.name={self.name!r} ({self.split}): its labels are vectors of "
+          f"{size} numbers, those of the training data are not; they must agree"
         )
     else:
       conditions = None
@@ -240,7 +240,7 @@ def arrays_of(
       f"{where}: data has shape {tuple(values.shape)}; give at least one "
       "sample, as an array [N, ...] of rank 2 or more"
     )
-  if label is not None and is_vector(label := np.asarray(label)):
+  if label is not None and is_vector(label := as_labels(label)):
     label = checked_vectors(label, values.shape[0], where)
   elif label is not None:
     label = checked_label(label, values.shape[0], num_classes, where)

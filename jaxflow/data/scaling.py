@@ -61,16 +61,25 @@ class Scaling:
     _, mean, squares, low, high = found
     kind = kind or ("bytes" if pictures else "standard")
     ends = float(low.min()), float(high.max())
+    constant = low == high
     if kind == "standard":
-      scale = np.sqrt(squares / found[0])
+      mean = np.where(constant, low, mean)
+      scale = np.where(constant, 1.0, np.sqrt(squares / found[0]))
     elif kind == "range":
-      mean, scale = (high + low) / 2, (high - low) / 2
+      mean = low / 2 + high / 2
+      scale = np.where(constant, 1.0, high / 2 - low / 2)
     elif kind == "bytes":
       ends = 0.0, 255.0
       mean = scale = np.full(1, 127.5)
     else:
       mean, scale = np.zeros(1), np.ones(1)
-    scale = np.where(scale > 0, scale, 1.0)
+    lost = np.flatnonzero(~((scale > 0) & (scale < np.inf)))
+    if lost.size:
+      raise UsageError(
+        f"data.normalise={kind!r}: channel {lost[0]} has values from "
+        f"{low[lost[0]]:g} to {high[lost[0]]:g}, whose spread no number of 64 "
+        "bits holds; scale the data first"
+      )
     # Of a mean near 0 the digits behind those of the scale are rounding.
     offset = tuple(
       round(float(x), _DIGITS - math.floor(math.log10(s)))
@@ -144,6 +153,11 @@ _Sums = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _joined(known: _Sums | None, rows: np.ndarray) -> _Sums:
   """Add rows [n, C] to sums, as Chan, Golub, LeVeque 1983 join two parts."""
+  with np.errstate(over="ignore", invalid="ignore"):
+    return _joined_sums(known, rows)
+
+
+def _joined_sums(known: _Sums | None, rows: np.ndarray) -> _Sums:
   mean = rows.mean(axis=0)
   squares = ((rows - mean) ** 2).sum(axis=0)
   part = len(rows), mean, squares, rows.min(axis=0), rows.max(axis=0)

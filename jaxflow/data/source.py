@@ -140,7 +140,7 @@ def from_arrays(
     )
   check_finite(data, where)
   conditions = None
-  label = None if label is None else np.asarray(label)
+  label = None if label is None else as_labels(label)
   if label is not None and is_vector(label) and not num_classes:
     label = checked_vectors(label, len(data), where).astype(np.float32)
     size = label.shape[1]
@@ -202,6 +202,17 @@ def checked_label(
       f" num_classes={num_classes}"
     )
   return null_labels(label, num_classes)
+
+
+# More would be numbers of something else.
+MOST_CLASSES = 1_000_000
+
+
+def as_labels(label: Any) -> np.ndarray:
+  """Return labels as an array; a column of whole numbers [N, 1] are classes."""
+  label = np.asarray(label)
+  column = label.ndim == 2 and label.shape[1] == 1 and label.dtype.kind in "iu"
+  return label[:, 0] if column else label
 
 
 def is_vector(label: np.ndarray) -> bool:

@@ -37,12 +37,20 @@ class Inputs:
   pairs: data.Pairs | None
 
   def __str__(self) -> str:
-    """Say how much there is: `16,384 samples`."""
+    """Say how much there is: `16,384 samples of 2, 8 classes`."""
     if self.paired is None:
       scaling = data.scaling_of(self.real)
       how = f" (data.normalise={scaling.kind})" if scaling else ""
-      return f"{len(self.real):,} samples{how}"
+      shape = "x".join(map(str, self.real.shape))
+      return f"{len(self.real):,} samples of {shape}{how}{_labels(self.real)}"
     return f"{len(self.paired):,} pairs"
+
+
+def _labels(source: data.Source) -> str:
+  """Return in words what labels samples have, "" for none."""
+  if conditions := data.conditions_of(source):
+    return f", labels of {len(conditions.offset)} real numbers"
+  return f", {source.num_classes} classes" if source.num_classes else ""
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:

@@ -77,12 +77,51 @@ def test_seconds_since_1970_keep_their_seconds(tmp_path):
   np.testing.assert_array_equal(restored, values[~held()])
 
 
-def test_a_channel_that_is_constant_stays_so():
-  values = np.column_stack([np.full(9, 3.5), np.arange(9.0)])
-  scaling = arrays_of(values).scaling_of("standard")
-  assert scaling.offset[0] == 3.5
+@pytest.mark.parametrize("kind", ["standard", "range"])
+@pytest.mark.parametrize("value", [3.5, 0.1])  # Sums of 0.1 are not exact.
+def test_a_channel_that_is_constant_stays_so(kind, value):
+  values = np.column_stack([np.full(1000, value), np.arange(1000.0)])
+  scaling = arrays_of(values).scaling_of(kind)
+  assert scaling.offset[0] == value
   assert scaling.scale[0] == 1.0
   assert not scaling.normalise(values)[:, 0].any()
+
+
+@pytest.mark.parametrize("value", [1e300, 1e-300])
+def test_a_spread_that_no_number_holds(value):
+  values = np.array([[0.0], [value]])
+  with pytest.raises(
+    UsageError, match=r"^data\.normalise='standard': channel 0"
+  ):
+    arrays_of(values).scaling_of("standard")
+  # Half of the range is a number.
+  assert arrays_of(values).scaling_of("range").scale == (value / 2,)
+
+
+def test_a_column_of_whole_numbers_has_classes(tmp_path):
+  file = tmp_path / "a.npz"
+  np.savez(file, data=np.zeros((20, 2)), labels=np.arange(20)[:, None] % 3)
+  source = open_arrays("train", file=file)
+  assert source.num_classes == 3
+  assert whole(source)["cond"].shape == (len(source),)
+
+
+def test_labels_that_cannot_be_classes(tmp_path):
+  file = tmp_path / "a.npz"
+  np.savez(file, data=np.zeros((20, 2)), labels=np.full(20, 10**7))
+  with pytest.raises(UsageError, match=r"a label is 10000000; give classes"):
+    open_arrays("train", file=file)
+
+
+def test_a_test_split_of_another_kind(tmp_path):
+  real, classes = tmp_path / "real.npz", tmp_path / "classes.npz"
+  np.savez(real, data=np.ones((20, 2)), labels=np.linspace(0, 1, 20))
+  np.savez(classes, data=np.ones((20, 2)), labels=np.arange(20) % 5)
+  for train, test in ((real, classes), (classes, real)):
+    with pytest.raises(UsageError, match="they must agree"):
+      open_arrays("test", file=train, splits={"test": str(test)})
+  with pytest.raises(UsageError, match=r"is data\.file: give other samples"):
+    open_arrays("test", file=real, splits={"test": str(real)})
 
 
 @pytest.mark.parametrize(

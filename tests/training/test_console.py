@@ -26,7 +26,7 @@ def assert_tells_a_run(lines, workdir):
   """Each line is there once, in order."""
   assert lines[0].startswith("mean_flow on ring: ")
   assert (
-    "16,384 samples, 8 device(s), 5 steps per dispatch, from step 0"
+    "16,384 samples of 2, 8 device(s), 5 steps per dispatch, from step 0"
     in (lines[0])
   )
   assert lines[1] == "compiling the training step ..."

@@ -9,7 +9,14 @@ import numpy as np
 
 from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
 from jaxflow.data.scaling import Scaling, check_kind
-from jaxflow.data.source import NoSplitError, Source, held_out, is_vector
+from jaxflow.data.source import (
+  MOST_CLASSES,
+  NoSplitError,
+  Source,
+  as_labels,
+  held_out,
+  is_vector,
+)
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.files import expanded
 from jaxflow.reading import read_arrays, reading
@@ -52,14 +59,17 @@ def load(
   test = None
   if other:
     test = _open(other, "test", label, train.num_classes)
-    if test.shape != train.shape or (test.label is None) != (
-      train.label is None
-    ):
+    if pathlib.Path(other).resolve() == pathlib.Path(file).resolve():
+      raise UsageError(
+        f"data.split.test={other!r} is data.file: give other samples, or set "
+        "data.test_share"
+      )
+    kinds = [_kind_of(x) for x in (test, train)]
+    if test.shape != train.shape or kinds[0] != kinds[1]:
       raise UsageError(
         f"data.split.test={other!r}: its samples have shape {test.shape} and "
-        f"{'no ' * (test.label is None)}labels, those of data.file={file!r} "
-        f"{train.shape} and {'no ' * (train.label is None)}labels: they must "
-        "agree"
+        f"{kinds[0]}, those of data.file={file!r} have {train.shape} and "
+        f"{kinds[1]}: they must agree"
       )
   else:
     share = TEST_SHARE if test_share is None else test_share
@@ -94,6 +104,7 @@ def _open(
     values, labels = _arrays(path, where, label)
   else:
     raise UsageError(f"{where}: give a file that ends in .npy or .npz")
+  labels = None if labels is None else as_labels(labels)
   if labels is not None and labels.dtype.kind not in "iuf":
     raise UsageError(
       f"{where}: labels are of type {labels.dtype}; give whole numbers for "
@@ -103,9 +114,21 @@ def _open(
     num_classes = int(labels.max(initial=-1)) + 1
     # No sample has a class.
     labels = labels if num_classes else None
+    if num_classes > MOST_CLASSES:
+      raise UsageError(
+        f"{where}: a label is {num_classes - 1}; give classes from 0 to "
+        f"{MOST_CLASSES - 1}, or real numbers"
+      )
   return arrays_of(
     values, labels, num_classes=num_classes or 0, name="arrays", split=split
   )
+
+
+def _kind_of(source: Arrays) -> str:
+  """Return in words what labels samples have."""
+  if source.label is None:
+    return "no labels"
+  return "labels of real numbers" if is_vector(source.label) else "classes"
 
 
 def _label_file(label: str | None, split: str) -> np.ndarray | None:
