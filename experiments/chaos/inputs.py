@@ -334,7 +334,8 @@ def _field(job: Job, folder: pathlib.Path, rng: random.Random) -> Case:
     value, wrong = _value(kind, name, rng)
     given = f"--config.{name}={value}"
   # `compile` takes a teacher that is not there to be like the student.
-  wrong &= job.argv[0] != "compile" or not name.endswith("workdir")
+  absent = name.endswith("workdir") or name == "teacher.ema"
+  wrong &= job.argv[0] != "compile" or not absent
   # Only evaluations read it.
   wrong &= job.argv[0] == "evaluate" or name != "evaluation.reference"
   names = last, section, f"{section.rpartition('.')[2]}="  # solver='euler'
