@@ -23,6 +23,8 @@ from jaxflow.pretrained.torch_files import Tensors
 # The files that make a folder one of Orbax.
 _ORBAX = ("_METADATA", "manifest.ocdbt")
 _MSGPACK = ".msgpack"
+# With which an .npy file starts.
+_NPY = b"\x93NUMPY"
 _FLAT = (tensor_files.SUFFIX, ".npz")
 # Names under which Flax keeps parameters, whatever they are.
 _WRAPPERS = ("params",)
@@ -92,7 +94,10 @@ def _is_orbax(path: pathlib.Path) -> bool:
 
 def _restored(path: pathlib.Path) -> Any:
   """Return the tree of a file of `flax.serialization`."""
-  return serialization.msgpack_restore(path.read_bytes())
+  content = path.read_bytes()
+  if content.startswith(_NPY):
+    raise ValueError("it is no file of weights: give .msgpack or .safetensors")
+  return serialization.msgpack_restore(content)
 
 
 def _read_orbax(path: pathlib.Path, entries: Sequence[str]) -> Any:

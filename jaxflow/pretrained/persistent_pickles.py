@@ -91,6 +91,7 @@ def read(path: pathlib.Path, part: str, source: str) -> Module:
   """
   try:
     with path.open("rb") as stream:
+      torch_files.check_start(stream, ".pkl")
       loaded = _Unpickler(stream).load()
   except torch_files.DAMAGE as error:
     reason = " ".join(str(error).split()) or type(error).__name__

@@ -29,6 +29,8 @@ Tensors = dict[str, np.ndarray]
 # The tensors to read; None for all.
 Names = Collection[str] | None
 
+# With which a pickle and a zip archive start.
+_STARTS = (b"\x80", b"PK")
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TYPES = {
@@ -120,6 +122,7 @@ def _read(
   """Read tensors of a file of any form."""
   if not zipfile.is_zipfile(path):
     with path.open("rb") as stream:
+      check_start(stream, ".safetensors, .pt, .pth, .bin or .npz")
       return _read_stream(stream, names, parts)
   with zipfile.ZipFile(path) as archive:
     pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
@@ -128,6 +131,14 @@ def _read(
   with np.load(path, allow_pickle=False) as arrays:
     wanted = arrays if names is None else names
     return {name: arrays[_present(name, arrays)] for name in wanted}
+
+
+def check_start(stream: BinaryIO, kinds: str) -> None:
+  """Raise UnpicklingError unless a file starts as one of weights does."""
+  start = stream.read(2)
+  stream.seek(0)
+  if start and not start.startswith(_STARTS):
+    raise pickle.UnpicklingError(f"it is no file of weights: give {kinds}")
 
 
 def _read_archive(

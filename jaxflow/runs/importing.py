@@ -31,6 +31,7 @@ from jaxflow.types import PyTree
 _OF_FORMATS = {
   "null_label": "knows which label stands for none",
   "side": "knows how large samples are",
+  "heads": "knows how many heads there are",
 }
 
 
@@ -50,6 +51,11 @@ class ImportOptions:
     0,
     "height and width of samples, where they are not told by what is read: "
     "32, the default, are latents of 256 pixels",
+  )
+  heads: int = option(
+    0,
+    "heads of attention of a dit, sit or meanflow that is of no published "
+    "size; 0: of 64 features each",
   )
   data: str = option(
     "given",
@@ -161,8 +167,9 @@ def _given(options: ImportOptions, source: Format) -> dict[str, Any]:
         f"{name}={value}: format={options.format!r} {answer}; leave it out"
       )
     given[name] = value
-  if options.side < 0:
-    raise UsageError(f"side={options.side}: give 1 or more")
+  for name in ("side", "heads"):
+    if getattr(options, name) < 0:
+      raise UsageError(f"{name}={getattr(options, name)}: give 1 or more")
   return given
 
 

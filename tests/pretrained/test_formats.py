@@ -253,3 +253,39 @@ def test_imports_are_refused_in_one_line_and_leave_nothing(tmp_path):
   (out / "a").touch()
   with pytest.raises(UsageError, match=r"^workdir=.* is there already"):
     jaxflow.import_run("dit", path, out, log=lambda line: None)
+
+
+def test_heads_of_no_published_size_are_assumed_or_given(tmp_path):
+  path = saved(tmp_path, made := tensors())
+  read = formats.format_of("dit").read
+  assumed = [x for x in read(path).notes if "heads of" in x]
+  assert len(assumed) == 1 and "2 heads of 64 features" in assumed[0]
+  assert "no published size: heads of 64 features are assumed" in assumed[0]
+  imported = read(path, heads=4)
+  assert any("4 heads of 32 features: as given" in x for x in imported.notes)
+  x = np.random.default_rng(1).normal(size=(1, 4, 8, 8)).astype(np.float32)
+  t, label = np.array([417.0]), np.array([4])
+  expected = published_dits.forward(made, x, t, label, heads=4)[:, :4]
+  time = jnp.asarray(t, jnp.float32)
+  found = network_of(imported)(
+    jnp.asarray(x.transpose(0, 2, 3, 1)), time, time, jnp.asarray(label)
+  )
+  found = np.asarray(found).transpose(0, 3, 1, 2)
+  assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+  with pytest.raises(UsageError, match=r"^heads=3: give a divisor .* 128$"):
+    read(path, heads=3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+  made = tensors()
+  made["blocks.1.mlp.fc1.bias"][3] = value
+  with pytest.raises(UsageError, match=r"blocks\.1\.mlp\.fc1\.bias .* finite"):
+    formats.format_of("dit").read(saved(tmp_path, made))
+
+
+@pytest.mark.parametrize("name", ["dit", "edm", "meanflow"])
+def test_a_file_of_one_array_is_no_file_of_weights(tmp_path, name):
+  np.save(tmp_path / "tab.npy", np.ones(3))
+  with pytest.raises(UsageError, match=r"it is no file of weights: give .*;"):
+    formats.format_of(name).read(tmp_path / "tab.npy")

@@ -78,7 +78,7 @@ class Format:
     read: `read(path) -> Imported`; raises UsageError, with `path=...` first,
       where the file is not of this format. A keyword argument of it is an
       option of `jaxflow import` that not every format has: `null_label`,
-      `side`.
+      `side`, `heads`.
     write: `write(model, params) -> tensors` by their published names; `model`
       has the options of the network and its `data_shape` and `num_classes`.
       Raises UsageError where the format has no place for a parameter. None

@@ -60,10 +60,12 @@ def read(
   sections: Callable[[], dict[str, Any]],
   sign: int = 1,
   options: Mapping[str, Any] | None = None,
+  heads: int = 0,
 ) -> Imported:
   """Read a network of this architecture.
 
-  `sign` is that of its prediction in ours, `options` are further ones of `dit`.
+  `heads` is their number, 0 for that of its size, `sign` is that of its
+  prediction in ours, `options` are further ones of `dit`.
   """
   where = f"path={path}"
   parts = {
@@ -72,7 +74,7 @@ def read(
   }
   if parts["sampling"].keys() != parts[""].keys() or _same(parts):
     parts.pop("sampling")
-  model, shape, num_classes = _structure(parts[""], where)
+  model, shape, num_classes = _structure(parts[""], where, heads)
   model |= options or {}
   made = {
     name: _params(path, tensors, model, shape, num_classes, sign)
@@ -81,8 +83,7 @@ def read(
   notes = [
     f"{len(parts[''])} tensors, {sum(x.size for x in parts[''].values()):,} "
     "numbers",
-    f"{model['num_heads']} heads of {model['width'] // model['num_heads']} "
-    "features: the file does not say it, the published size has them",
+    heads_note(model, heads),
   ]
   if model["learned_variance"]:
     notes.append("its learned variance is kept, and nothing reads it")
@@ -117,7 +118,7 @@ def _same(parts: Mapping[str, Tensors]) -> bool:
 
 
 def _structure(
-  tensors: Tensors, where: str
+  tensors: Tensors, where: str, heads: int
 ) -> tuple[dict[str, Any], tuple[int, int, int], int]:
   """Read options, shape of a sample and number of labels from the shapes."""
 
@@ -153,7 +154,7 @@ def _structure(
   model = {
     "width": width,
     "depth": depth,
-    "num_heads": num_heads(width, depth, where),
+    "num_heads": num_heads(width, depth, where, heads),
     "patch_size": patch,
     "second_time": False,
     "learned_variance": outputs == each[1],
@@ -161,20 +162,44 @@ def _structure(
   return model, (side * patch, side * patch, channels), rows - 1
 
 
-def num_heads(width: int, depth: int, where: str) -> int:
-  """Return the number of heads of a published size; others have 64 features.
+def num_heads(width: int, depth: int, where: str, given: int = 0) -> int:
+  """Return the number of heads: as given, of a published size, or of 64.
 
-  Raises UsageError, `where` first, if 64 does not divide the width.
+  Raises UsageError if the number that is given does not divide the width, or,
+  `where` first, if 64 does not.
   """
-  for size in SIZES.values():
-    if (size["width"], size["depth"]) == (width, depth):
-      return size["num_heads"]
+  if given:
+    if given < 0 or width % given:
+      raise UsageError(f"heads={given}: give a divisor of the width, {width}")
+    return given
+  if size := _published(width, depth):
+    return size["num_heads"]
   if width % 64:
     raise UsageError(
       f"{where}: width {width} and depth {depth} are no published size, and "
-      "heads of 64 features do not divide the width"
+      "heads of 64 features do not divide the width; give heads"
     )
   return width // 64
+
+
+def heads_note(model: Mapping[str, Any], given: int) -> str:
+  """Return how many heads there are, and who says it."""
+  number, width = model["num_heads"], model["width"]
+  reason = "as given"
+  if not given:
+    reason = "the file does not say it, " + (
+      "the published size has them"
+      if _published(width, model["depth"])
+      else "no published size: heads of 64 features are assumed, heads gives "
+      "another number"
+    )
+  return f"{number} heads of {width // number} features: {reason}"
+
+
+def _published(width: int, depth: int) -> Mapping[str, int] | None:
+  """Return the size of this width and depth."""
+  sizes = (x for x in SIZES.values() if x["width"] == width)
+  return next((x for x in sizes if x["depth"] == depth), None)
 
 
 def _params(

@@ -145,7 +145,7 @@ def read(
   """Return the parameters that tensors hold, float32.
 
   Raises UsageError that says what differs, unless the tensors are those of the
-  tree and the `ignored` ones.
+  tree and the `ignored` ones, and finite.
   """
   wanted = {
     name: shape
@@ -174,6 +174,11 @@ def read(
       f"{where} holds another network: {'; '.join(differing)}; give the format "
       "that it has"
     )
+  for name in wanted:
+    if not np.isfinite(tensors[name]).all():
+      raise UsageError(
+        f"{where}: {name} has values that are not finite; get the file again"
+      )
 
   def made(leaf: Leaf) -> np.ndarray:
     array = leaf.read([tensors[name] for name in leaf.names])

@@ -18,7 +18,7 @@ from jaxflow.pretrained.formats import (
   flax_layouts,
   layouts,
 )
-from jaxflow.pretrained.formats.dit import num_heads
+from jaxflow.pretrained.formats.dit import heads_note, num_heads
 from jaxflow.pretrained.formats.flax_networks import (
   FILES,
   checkpoint,
@@ -52,8 +52,8 @@ _BLOCK_NAMES = {
 }
 
 
-def read(path: pathlib.Path, side: int = 32) -> Imported:
-  """Read a network; the file says all but the `side` of its samples."""
+def read(path: pathlib.Path, side: int = 32, heads: int = 0) -> Imported:
+  """Read a network; the file says all but `side` and the number of heads."""
   found = checkpoint(path, SOURCE, start=_START)
   patch, _, channels, width = found.shape("x_embedder/proj/kernel", 4)
   rows, _ = found.shape(_LABELS, 2)
@@ -62,7 +62,7 @@ def read(path: pathlib.Path, side: int = 32) -> Imported:
   model = {
     "width": width,
     "depth": depth,
-    "num_heads": num_heads(width, depth, f"path={path}"),
+    "num_heads": num_heads(width, depth, f"path={path}", heads),
     "patch_size": patch,
     "second_time": True,
   }
@@ -83,9 +83,8 @@ def read(path: pathlib.Path, side: int = 32) -> Imported:
     latents=TIMES_CONSTANT if channels == 4 else None,
     notes=[
       *found.notes(),
-      f"{model['num_heads']} heads of {width // model['num_heads']} features, "
-      f"samples of {side} x {side}: the file does not say it, those of the "
-      "published sizes",
+      heads_note(model, heads),
+      f"samples of {side} x {side}: the file does not say it",
     ],
   )
 
