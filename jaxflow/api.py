@@ -191,6 +191,7 @@ def import_run(
   data_dir: Folder | None = None,
   null_label: bool = False,
   side: int = 0,
+  heads: int = 0,
   log: Callable[[str], None] = print,
 ) -> "TrainedRun":
   """Write a published network as a run's folder, and open it.
@@ -208,6 +209,8 @@ def import_run(
     data_dir: The folder of that data set: of latents, the one that decodes.
     null_label: Whether the last label of a diffusers U-Net stands for none.
     side: Height and width of samples where the file does not say them; 0: 32.
+    heads: Attention heads of a transformer whose file does not say them; 0:
+      those of the published size, else of 64 features each.
     log: Takes each line on what was read and assumed.
 
   Returns:
@@ -227,6 +230,7 @@ def import_run(
     data_dir=None if data_dir is None else str(_path(data_dir)),
     null_label=null_label,
     side=side,
+    heads=heads,
   )
   with named(out="workdir"):
     import_network(_path(workdir), options, log=log)
