@@ -1,6 +1,8 @@
 """Splits, classes and images of pictures that were looked at."""
 
+import collections
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +12,9 @@ from jaxflow.data.pictures import WHITE, Colour, PictureError, decode
 from jaxflow.data.source import NoSplitError, Source, rows_of_split
 from jaxflow.errors import UsageError, did_you_mean
 
-# Names by which splits are known, the first that is there.
-TRAIN, TEST = ("train",), ("test", "val", "valid", "validation")
+# Names by which splits are known in any case, the first that is there.
+TRAIN = "train", "training"
+TEST = "test", "testing", "val", "valid", "validation"
 # Share of the pictures that are held out, where nothing else is said.
 TEST_SHARE = 0.1
 NO_LABEL = "none"
@@ -22,6 +25,9 @@ Labelled = tuple[Picture, Label]
 
 # More classes than this are no classes.
 _MOST = 1_000_000
+# Words that seem to say a split, known or not.
+_SAYING = re.compile(r"(train|test|val)(ing|id|idation)?(set|data|val|test)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=e[-+]))(e[-+]?\d+)?", re.I)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +36,18 @@ class Classes:
 
   num: int
   names: tuple[str, ...] = ()
+
+
+def splits_said(name: str) -> set[str]:
+  """Return the splits that words in a name seem to say.
+
+  Example:
+    >>> splits_said("Train2017"), splits_said("valley"), splits_said("a-valset")
+    ({'train'}, set(), {'test'})
+  """
+  words = map(_SAYING.fullmatch, re.split("[^a-z]+", name.lower()))
+  said = {x for found in words if found for x in (found[1], found[3])}
+  return {"train"} & said | {"test" for x in ("test", "val") if x in said}
 
 
 def choose_splits(
@@ -57,7 +75,8 @@ def choose_splits(
       unused.
 
   Raises:
-    UsageError: A part is not there, or the training split is not named.
+    UsageError: A part is not there or is named twice, or the training split
+      is not named.
   """
   chosen = {k: v for k, v in given.items() if v}
   for name, part in chosen.items():
@@ -66,8 +85,14 @@ def choose_splits(
         f"data.split.{name}={part!r}: {did_you_mean(part, there)}{where} has "
         f"no {what} of this name, only {some(sorted(there))}"
       )
+  if len(chosen) > len({*chosen.values()}):
+    raise UsageError(
+      f"data.split.test={given['test']!r}: this is data.split.train too, and "
+      f"tests need pictures of their own; name another {what}"
+    )
   for name, words in (("train", train), ("test", TEST)):
-    free = [x for x in words if x in known and x not in chosen.values()]
+    unnamed = sorted({*known} - {*chosen.values()})
+    free = [x for word in words for x in unnamed if x.lower() == word]
     if free and name not in chosen:
       chosen[name] = free[0]
   if "train" not in chosen:
@@ -154,18 +179,19 @@ def classes_of(labels: Iterable[Label], where: str) -> Classes:
   A name alone is no class. -1 and None are no label.
 
   Raises:
-    UsageError: A label is neither, or some are names and others numbers.
+    UsageError: A label is neither, some are names and others numbers, or most
+      names are of one sample only.
 
   Example:
-    >>> classes_of(["cat", "dog", None], "x"), classes_of([4, -1], "x").num
-    (Classes(num=2, names=('cat', 'dog')), 5)
+    >>> classes_of([*"aab"], "x"), classes_of([4, -1], "x").num
+    (Classes(num=2, names=('a', 'b')), 5)
   """
-  found: set[Any] = {x for x in labels if x is not None}
+  found: Any = collections.Counter(x for x in labels if x is not None)
   if not found:
     return Classes(0)
-  names = sorted(x for x in found if isinstance(x, str))
-  if len(names) == len(found):
-    return Classes(len(names), tuple(names)) if len(names) > 1 else Classes(0)
+  if all(isinstance(x, str) for x in found):
+    _check_names(found, where)
+    return named_classes(found)
   wrong = [x for x in found if type(x) is not int or not -1 <= x < _MOST]
   if wrong:
     raise UsageError(
@@ -174,6 +200,29 @@ def classes_of(labels: Iterable[Label], where: str) -> Classes:
       f"{NO_LABEL!r} leaves them out"
     )
   return Classes(max(found) + 1)
+
+
+def named_classes(labels: Iterable[Any]) -> Classes:
+  """Return the classes of names, none if there is one name only."""
+  names = sorted({x for x in labels if x is not None})
+  return Classes(len(names), tuple(names)) if len(names) > 1 else Classes(0)
+
+
+def _check_names(found: Mapping[str, int], where: str) -> None:
+  """Raise UsageError for texts, with their counts, that name no classes."""
+  leave = f"data.label chooses others, {NO_LABEL!r} leaves them out"
+  for text in sorted(found):
+    if _NUMBER.fullmatch(text) and float(text) % 1:
+      raise UsageError(
+        f"{where}: a label is {text!r}: numbers of classes are whole; {leave}"
+      )
+  alone = sorted(x for x, count in found.items() if count == 1)
+  if 1 < len(found) < 2 * len(alone):
+    raise UsageError(
+      f"{where}: of {len(found)} labels {len(alone)} have one sample only "
+      f"({alone[0][:40]!r}), so they are texts and no classes; set "
+      f"data.label={NO_LABEL}, or choose others"
+    )
 
 
 def source_of(

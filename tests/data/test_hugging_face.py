@@ -190,6 +190,30 @@ def test_labels_that_are_none(tmp_path):
     assert load(folder, **options).num_classes == 0
 
 
+def test_texts_that_are_no_classes(tmp_path):
+  columns = {
+    "caption": ["a cat", "a dog", "an ape", "a cat"],
+    "age": ["1.5", "2", "1.5", "2"],
+    "empty": pa.array([None] * 4, pa.string()).to_pylist(),
+  }
+  table = rows(4, **columns).cast_column("empty", datasets.Value("string"))
+  folder = write(tmp_path, train=table)
+  text = refused(folder, label="caption")
+  assert "of 3 labels 2 have one sample only ('a dog')" in text
+  assert "set data.label=none" in text
+  assert "a label is '1.5': numbers of classes" in refused(folder, label="age")
+  text = refused(folder, label="empty")
+  assert "data.label='empty': no row of" in text
+
+
+def test_splits_in_any_case(tmp_path):
+  parts = datasets.DatasetDict(Training=rows(4), Testing=rows(3))
+  parts.save_to_disk(tmp_path)
+  assert [len(load(tmp_path, x)) for x in ("train", "test")] == [4, 3]
+  text = refused(tmp_path, splits={"train": "Testing", "test": "Testing"})
+  assert "data.split.test='Testing': this is data.split.train too" in text
+
+
 def test_labels_and_pictures_in_several_columns(tmp_path):
   table = rows(4, fine=[0] * 4, coarse=[1] * 4)
   table = table.add_column("icon", table.with_format("arrow")["image"])

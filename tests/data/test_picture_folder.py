@@ -175,11 +175,17 @@ def test_pictures_in_no_class_folder_have_the_null_label(tmp_path, caplog):
   assert load(tmp_path, test_share=0, conditional=False).num_classes == 0
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_folders_of_splits(tmp_path, test):
+@pytest.mark.parametrize(
+  ("train", "test"),
+  [
+    *(("train", "test"), ("train", "val"), ("Train", "Test")),
+    *(("training", "testing"), ("TRAIN", "Validation")),
+  ],
+)
+def test_folders_of_splits(tmp_path, train, test):
   names = [
-    "train/x/0.png",
-    "train/y/1.png",
+    f"{train}/x/0.png",
+    f"{train}/y/1.png",
     f"{test}/y/2.png",
     f"{test}/x/3.png",
   ]
@@ -189,10 +195,47 @@ def test_folders_of_splits(tmp_path, test):
     assert source.class_names == ("x", "y")
     assert source.take(np.arange(2))["cond"].tolist() == [0, 1]
     assert len(source) == 2
-  # A class may be called train.
-  write(tmp_path, ["car/4.png"])
+
+
+@pytest.mark.parametrize(
+  ("folders", "other", "words"),
+  [
+    (("train", "test"), "stray.png", "splits, test, train beside stray.png: "),
+    (("Train", "Test"), "car/4.png", "splits, Test, Train beside car: "),
+    (("train2017", "val2017"), "", "splits, train2017, val2017: "),
+    (("trainval", "test"), "", "data.split.train='trainval' and "),
+  ],
+)
+def test_folders_that_seem_to_be_splits(
+  tmp_path, folders, other, words, caplog
+):
+  write(tmp_path, [f"{x}/{i}.png" for x in folders for i in range(2)])
+  write(tmp_path, [other] if other else [])
+  with pytest.raises(UsageError) as error:
+    load(tmp_path)
+  assert words in message(error)
+  splits = dict(zip(("train", "test"), folders, strict=True))
+  assert f"data.split.test={folders[1]!r}" in message(error)
+  for split in splits:
+    assert len(load(tmp_path, split, splits=splits)) == 2
+  if other == "stray.png":
+    assert "in no split: 1 (stray.png)" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["valley", "test"])
+def test_classes_may_be_called_like_splits(tmp_path, other):
+  """A station and a valley; a folder of tests among classes alone."""
+  first = "train_station" if other == "valley" else "car"
+  write(tmp_path, [f"{first}/0.png", f"{other}/1.png", "ape/2.png"])
   found = load(tmp_path, test_share=0).class_names
-  assert list(found) == sorted(("car", test, "train"))
+  assert list(found) == sorted(["ape", first, other])
+
+
+def test_splits_that_are_one(tmp_path):
+  write(tmp_path, ["fit/x/0.png", "fit/y/1.png", "held/x/2.png"])
+  with pytest.raises(UsageError) as error:
+    load(tmp_path, splits={"train": "fit", "test": "fit"})
+  assert "data.split.test='fit': this is data.split.train too" in message(error)
 
 
 def test_splits_by_name(tmp_path, caplog):

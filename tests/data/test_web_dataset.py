@@ -1,9 +1,11 @@
 """Pictures in tar files: their index, labels, splits, bad files."""
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import tarfile
 
@@ -140,6 +142,11 @@ def test_labels_in_json_and_under_other_names(tmp_path):
   assert "ends so, only with fine.txt, jpg, json, png" in refused(
     tmp_path, label="cls"
   )
+  for label in ("json/about/knid", "json/knid"):
+    text = refused(tmp_path, label=label)
+    assert f"data.label={label!r}: no sample of " in text
+    assert "choose another, or 'none'" in text
+    assert load(tmp_path, label=label, conditional=False).num_classes == 0
   text = refused(tmp_path, label="json/about")
   assert "a.tar: the label '0.JSON' is" in text and "give the number" in text
   text = refused(tmp_path, label="json/about/kind/x")
@@ -155,6 +162,10 @@ def test_labels_in_json_and_under_other_names(tmp_path):
     (["0", b"\xff", "1", "1"], "0001.cls' cannot be read"),
     (["0", "-2", "1", "1"], "a label is -2"),
     (["0", "9" * 9, "1", "1"], "a label is 999999999"),
+    (["0.5", "0.5", "1.5", "1.5"], "a label is '0.5': numbers of classes are"),
+    ("abcd", "of 4 labels 4 have one sample only ('a')"),
+    (["a b", "c d", "e", "e"], "of 3 labels 2 have one sample only ('a b')"),
+    ("abcd", "texts and no classes; set data.label=none"),
   ],
 )
 def test_labels_that_are_no_number(tmp_path, texts, words):
@@ -181,6 +192,13 @@ def test_several_pictures_a_sample(tmp_path):
   np.testing.assert_array_equal(left[2:], right[:2])
   text = refused(tmp_path, image="png")
   assert "data.image='png'" in text and "left.png, right.png" in text
+
+
+def test_names_with_dots(tmp_path):
+  write(tmp_path / "a.tar", [(f"x/p.{i}.png", file(1)[1]) for i in range(3)])
+  text = refused(tmp_path)
+  assert "a name may have one dot only, before its ending" in text
+  assert "write 'p_0.png'" in text and "data.image" not in text
 
 
 def test_what_is_of_no_sample_is_named(tmp_path, caplog):
@@ -218,6 +236,41 @@ def test_splits_by_words_in_names(tmp_path, caplog):
   assert "set-train-0.tar" in text
   text = refused(tmp_path / "train", splits={"train": None, "test": "1.tar"})
   assert "data.split.test='1.tar'" in text
+
+
+def test_names_of_splits_are_known_in_any_case(tmp_path):
+  for name, numbers in (
+    *(("Training-0.TAR", range(4)), ("a/TESTING-0.tar", range(4, 6))),
+    ("train/validation.Tar", range(6, 9)),
+  ):
+    write(tmp_path / name, samples(numbers))
+  assert [len(load(tmp_path, x)) for x in ("train", "test")] == [4, 2]
+
+
+@pytest.mark.parametrize(
+  ("names", "odd"),
+  [
+    (("trainval-0", "val-0"), "trainval-0.tar"),
+    (("0", "testset"), "testset.tar"),
+    (("trainset", "0", "valset"), "trainset.tar, valset.tar"),
+  ],
+)
+def test_files_that_seem_to_be_splits(tmp_path, names, odd):
+  for name in names:
+    write(tmp_path / f"{name}.tar", samples(range(2)))
+  text = refused(tmp_path)
+  assert f": {odd} would be trained on" in text and "data.split.train" in text
+  splits = {"train": f"{names[0]}.tar", "test": f"{names[-1]}.tar"}
+  assert [len(load(tmp_path, x, splits=splits)) for x in splits] == [2, 2]
+
+
+def test_splits_that_share_a_file(tmp_path):
+  for name in ("0.tar", "1.tar", "2.tar"):
+    write(tmp_path / name, samples(range(2)))
+  for train, test in (("[01].tar", "[12].tar"), ("1.tar", "1.tar")):
+    text = refused(tmp_path, splits={"train": train, "test": test})
+    assert f"data.split.test={test!r}: 1.tar of " in text
+    assert "would be in data.split.train too" in text
 
 
 def test_files_without_words_are_the_training_split(tmp_path):
@@ -341,6 +394,13 @@ def test_files_that_are_damaged_or_joined(tmp_path):
   assert "a.tar is cut short or no tar file (empty file" in refused(tmp_path)
   os.truncate(path, 10240)
   assert "holds 0 pictures" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("packer", [gzip, bz2, lzma])
+def test_a_packed_file_of_another_name(tmp_path, packer):
+  path = write(tmp_path / "a.tar", samples(range(4)))
+  path.write_bytes(packer.compress(path.read_bytes()))
+  assert refused(tmp_path).endswith("a.tar is packed: unpack it")
 
 
 def test_headers_that_lie_about_sizes(tmp_path):

@@ -96,6 +96,11 @@ def load(
     part: _labels(table, kind.column) if kind else [None] * len(table)
     for part, table in parts.items()
   }
+  if kind and label and not any(x is not None for x in _all(labels)):
+    raise UsageError(
+      f"data.label={label!r}: no row of {where} has this label; choose "
+      f"another, or {NO_LABEL!r}"
+    )
   found: dict[str, list[Labelled]] = {part: [] for part in parts}
   for picture in pictures:
     part, _, number = picture.name.rpartition("/")

@@ -9,11 +9,21 @@ from jaxflow.data.collected import (
   TRAIN,
   Labelled,
   choose_splits,
-  classes_of,
+  named_classes,
   source_of,
   split_parts,
+  splits_said,
 )
-from jaxflow.data.looking import INDEX, Picture, Seen, look, seen_in, state_of
+from jaxflow.data.looking import (
+  INDEX,
+  Picture,
+  Seen,
+  look,
+  seen_in,
+  some,
+  state_of,
+  warn_once,
+)
 from jaxflow.data.pictures import SUFFIXES, WHITE, Colour
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
@@ -58,7 +68,7 @@ def load(
     parts,
     split,
     lambda name: folder / name,
-    classes_of(labels, where) if conditional else None,
+    named_classes(labels) if conditional else None,
     name="folder",
     root=dir,
     where=where,
@@ -115,18 +125,45 @@ def _splits(
 ) -> dict[str, Sequence[Labelled]]:
   """Return the pictures of each split, with the names of their classes."""
   tops = {x.name.partition("/")[0] if "/" in x.name else "" for x in pictures}
-  own = "" not in tops and tops <= {*TRAIN, *TEST}
+  own = "" not in tops and {x.lower() for x in tops} <= {*TRAIN, *TEST}
+  named = any(given.values())
+  beside = [x.name for x in pictures if "/" not in x.name]
+  if not own and not named:
+    _check_no_splits(tops - {""}, beside, where)
   chosen = choose_splits(
     given,
     tops - {""},
-    tops if own and not any(given.values()) else (),
+    tops if own and not named else (),
     where=where,
     what="folder",
     test_share=test_share,
   )
+  if chosen and beside:
+    warn_once(f"{where}: in no split: {len(beside)} ({some(beside)})")
   chosen = chosen or {"train": ""}
   found = {x: _classed(pictures, f"{x}/" if x else "") for x in chosen.values()}
   return split_parts(found, chosen, lambda x: x.name, test_share, where)
+
+
+def _check_no_splits(
+  folders: Iterable[str], beside: Sequence[str], where: str
+) -> None:
+  """Raise UsageError if folders that are to be classes seem to be splits."""
+  said = {x: splits_said(x) for x in sorted(folders)}
+  seeming = [x for x in said if said[x]]
+  if len(seeming) < 2 or len(set().union(*said.values())) < 2:
+    return
+  others = [*(x for x in said if not said[x]), *beside]
+  around = f" beside {some(others)}" if others else ""
+  train, test = (
+    next(x for x in sorted(seeming, key=lambda x: len(said[x])) if y in said[x])
+    for y in ("train", "test")
+  )
+  raise UsageError(
+    f"{where} has folders that seem to be splits, {some(seeming)}{around}: "
+    f"name them, data.split.train={train!r} and data.split.test={test!r} for "
+    "instance; classes need other names"
+  )
 
 
 def _classed(pictures: Iterable[Picture], start: str) -> list[Labelled]:

@@ -34,6 +34,8 @@ _HIDDEN = re.compile(r"(.*/)?(\.|__[^/]*__(/|$))", re.DOTALL)
 # Bytes: of a piece of a header, of a label, of a picture.
 _HEADER, _LABEL, _PICTURE = 2**16, 2**20, 2**28
 _BLOCK = tarfile.BLOCKSIZE
+# How files begin that gzip, bzip2, xz and zstd have packed.
+_PACKED = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 # Shards that take long enough to say so.
 _MANY = 2**30
 _LOGGER = logging.getLogger(__name__)
@@ -184,9 +186,17 @@ def _scanned(
     ends |= parts.keys()
     pictures = [x for x in parts if _is_picture(x, image)]
     if len(pictures) > 1:
+      remedy = f"choose one, data.image={pictures[0]!r} for instance"
+      # Numbers are of names with dots: images.0.png, images.1.png.
+      if all(x[0].isdigit() for x in pictures):
+        instead = f"{key.rpartition('/')[2]}_{pictures[0]}"
+        remedy = (
+          "a name may have one dot only, before its ending: write "
+          f"{instead!r} for instance"
+        )
       raise UsageError(
         f"{start}: sample {key!r}, up to the first dot, has pictures "
-        f"{some(pictures)}; choose one, data.image={pictures[0]!r} for instance"
+        f"{some(pictures)}; {remedy}"
       )
     if not pictures:
       left += [member.name for member in parts.values()][:1]
@@ -228,6 +238,9 @@ def _members(
   except (tarfile.TarError, OSError, ValueError) as error:
     if isinstance(error, UsageError):
       raise
+    file.seek(0)
+    if file.read(8).startswith(_PACKED):
+      raise UsageError(f"{start} is packed: unpack it") from error
     raise UsageError(
       f"{start} is cut short or no tar file ({error}; it has {size} bytes): "
       "copy it again"
@@ -337,6 +350,16 @@ def _say_what_is_left(
         f"data.{option}={value!r}: no name in {where} ends so, only with "
         f"{some(ends) or 'nothing'}; choose one"
       )
+  values = [x[3] for part in found.values() for x in part["samples"]]
+  if (
+    label not in (None, NO_LABEL)
+    and values
+    and not any(x is not None for x in values)
+  ):
+    raise UsageError(
+      f"data.label={label!r}: no sample of {where} has this label; choose "
+      f"another, or {NO_LABEL!r}"
+    )
   if left:
     count = f"{len(left)} ({some(left)})"
     warn_once(f"{where}: of no sample with a picture, left out: {count}")

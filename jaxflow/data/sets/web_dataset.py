@@ -18,6 +18,7 @@ from jaxflow.data.collected import (
   named_splits,
   source_of,
   split_parts,
+  splits_said,
 )
 from jaxflow.data.looking import INDEX, Seen, look, seen_in, some, warn_once
 from jaxflow.data.pictures import WHITE, Colour, PictureError
@@ -69,6 +70,8 @@ def load(
     train=(*TRAIN, _OTHERS),
     test_share=test_share,
   )
+  if chosen["train"] == _OTHERS:
+    _check_no_splits(groups, where)
   used = {x: shards[x] for part in chosen.values() for x in groups[part]}
   places = places_in(
     folder,
@@ -121,8 +124,8 @@ def _see(place: Place) -> Seen:
 def _shards(folder: pathlib.Path, where: str) -> dict[str, list[int]]:
   """Return the tar files of a folder, by name, with size and time."""
   files = states_in(folder, where)
-  shards = {k: x for k, x in files.items() if k.endswith(_SUFFIX)}
-  packed = [k for k in files if k.endswith(_PACKED)]
+  shards = {k: x for k, x in files.items() if k.lower().endswith(_SUFFIX)}
+  packed = [k for k in files if k.lower().endswith(_PACKED)]
   if not shards:
     reason = f"{some(packed)}: unpack these" if packed else "give such a folder"
     raise UsageError(f"{where} holds no files *{_SUFFIX}, {reason}")
@@ -143,18 +146,42 @@ def _groups(
     if not pattern:
       continue
     patterns = _spelt_out(pattern)
-    found[pattern] = [x for x in rest if _matches(x, patterns)]
-    if not found[pattern]:
+    part = [x for x in shards if _matches(x, patterns)]
+    twice = [x for x in part if x not in rest]
+    if twice:
+      raise UsageError(
+        f"data.split.{name}={pattern!r}: {some(twice)} of {where} would be in "
+        "data.split.train too; name other files"
+      )
+    found[pattern] = part
+    if not part:
       raise UsageError(
         f"data.split.{name}={pattern!r}: no tar file of {where} is named so, "
         f"but {some([*rest]) or 'none'}"
       )
-    rest = [x for x in rest if x not in found[pattern]]
+    rest = [x for x in rest if x not in part]
   for name in rest:
-    words = re.split("[^a-z]+", name.lower())
+    words = re.split("[^a-z]+", _saying(name).lower())
     known = [x for x in (*TRAIN, *TEST) if x in words]
-    found.setdefault(known[0] if known else _OTHERS, []).append(name)
+    plain = known and len(splits_said(_saying(name))) == 1
+    found.setdefault(known[0] if plain else _OTHERS, []).append(name)
   return found
+
+
+def _saying(name: str) -> str:
+  """Return the name of a file, or of the nearest folder, that says a split."""
+  return next((x for x in reversed(name.split("/")) if splits_said(x)), "")
+
+
+def _check_no_splits(groups: Mapping[str, Sequence[str]], where: str) -> None:
+  """Raise UsageError if files that say no known split seem to say one."""
+  said = {x: splits_said(_saying(x)) for x in groups[_OTHERS]}
+  seeming = [x for x in said if said[x]]
+  if seeming and (len(groups) > 1 or {"test"} in said.values()):
+    raise UsageError(
+      f"{where}: {some(seeming)} would be trained on, but may hold test "
+      "pictures: name the splits, data.split.train and data.split.test"
+    )
 
 
 def _spelt_out(pattern: str) -> list[str]:
