@@ -93,8 +93,8 @@ def look(
   ]
   if len(pictures) < 2:
     raise UsageError(
-      f"{where} holds {len(pictures)} pictures, of {len(states)} looked at: "
-      "give two or more"
+      f"{where} holds {'one picture' if pictures else 'no pictures'}, of "
+      f"{len(states)} looked at: give two or more"
     )
   return pictures
 

@@ -344,10 +344,10 @@ def test_folders_in_which_nothing_can_be_trained(tmp_path):
     data.load("folder", "train", size=8)
   with pytest.raises(UsageError, match="cannot be read"):
     load(tmp_path / "absent")
-  with pytest.raises(UsageError, match="holds 0 pictures, of 0"):
+  with pytest.raises(UsageError, match="holds no pictures, of 0"):
     load(tmp_path)
   write(tmp_path, ["only.png"])
-  with pytest.raises(UsageError, match="holds 1 pictures, of 1"):
+  with pytest.raises(UsageError, match="holds one picture, of 1"):
     load(tmp_path)
   write(tmp_path, ["0.png", "1.png"])
   with pytest.raises(UsageError) as error:

@@ -215,7 +215,7 @@ def refused(name, path):
 
 def test_foreign_classes_are_refused(tmp_path):
   path = tmp_path / "net.pkl"
-  path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+  path.write_bytes(b"\x80\x02cos\nsystem\n(S'true'\ntR.")
   for name in ("edm", "edm2"):
     assert "asks for os.system" in refused(name, path)
 
