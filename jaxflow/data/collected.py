@@ -9,22 +9,24 @@ from typing import Any
 from jaxflow.data.images import Images
 from jaxflow.data.looking import Picture, some, warn_once
 from jaxflow.data.pictures import WHITE, Colour, PictureError, decode
-from jaxflow.data.source import NoSplitError, Source, rows_of_split
+from jaxflow.data.source import (
+  MOST_CLASSES,
+  NO_LABEL,
+  TEST_SHARE,
+  NoSplitError,
+  Source,
+  rows_of_split,
+)
 from jaxflow.errors import UsageError, did_you_mean
 
 # Names by which splits are known in any case, the first that is there.
 TRAIN = "train", "training"
 TEST = "test", "testing", "val", "valid", "validation"
-# Share of the pictures that are held out, where nothing else is said.
-TEST_SHARE = 0.1
-NO_LABEL = "none"
 
 # The name of a class, its number, or None for no label.
 Label = str | int | None
 Labelled = tuple[Picture, Label]
 
-# More classes than this are no classes.
-_MOST = 1_000_000
 # Words that seem to say a split, known or not.
 _SAYING = re.compile(r"(train|test|val)(ing|id|idation)?(set|data|val|test)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=e[-+]))(e[-+]?\d+)?", re.I)
@@ -192,7 +194,7 @@ def classes_of(labels: Iterable[Label], where: str) -> Classes:
   if all(isinstance(x, str) for x in found):
     _check_names(found, where)
     return named_classes(found)
-  wrong = [x for x in found if type(x) is not int or not -1 <= x < _MOST]
+  wrong = [x for x in found if type(x) is not int or not -1 <= x < MOST_CLASSES]
   if wrong:
     raise UsageError(
       f"{where}: a label is {min(map(repr, wrong))}: labels are whole numbers "

@@ -151,13 +151,9 @@ def check_kind(kind: str | None) -> None:
 _Sums = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _joined(known: _Sums | None, rows: np.ndarray) -> _Sums:
   """Add rows [n, C] to sums, as Chan, Golub, LeVeque 1983 join two parts."""
-  with np.errstate(over="ignore", invalid="ignore"):
-    return _joined_sums(known, rows)
-
-
-def _joined_sums(known: _Sums | None, rows: np.ndarray) -> _Sums:
   mean = rows.mean(axis=0)
   squares = ((rows - mean) ** 2).sum(axis=0)
   part = len(rows), mean, squares, rows.min(axis=0), rows.max(axis=0)

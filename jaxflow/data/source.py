@@ -206,6 +206,10 @@ def checked_label(
 
 # More would be numbers of something else.
 MOST_CLASSES = 1_000_000
+# The value of `data.label` that leaves labels out.
+NO_LABEL = "none"
+# Share of the samples that are held out, where nothing else is said.
+TEST_SHARE = 0.1
 
 
 def as_labels(label: Any) -> np.ndarray:

@@ -11,6 +11,8 @@ from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
 from jaxflow.data.scaling import Scaling, check_kind
 from jaxflow.data.source import (
   MOST_CLASSES,
+  NO_LABEL,
+  TEST_SHARE,
   NoSplitError,
   Source,
   as_labels,
@@ -21,13 +23,10 @@ from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.files import expanded
 from jaxflow.reading import read_arrays, reading
 
-# Share of the samples that are held out, where nothing else is said.
-TEST_SHARE = 0.1
 # Names of samples and labels in .npz files: those of `jaxflow.train`, and those
 # that `jaxflow sample` writes.
 _SAMPLES = ("data", "samples")
 _LABELS = ("labels", "label")
-_NO_LABEL = "none"
 
 
 def load(
@@ -53,7 +52,7 @@ def load(
       "data.file=None: data.name='arrays' needs an .npy or .npz file; set "
       "data.file to it"
     )
-  label = label if conditional else _NO_LABEL
+  label = label if conditional else NO_LABEL
   other = splits.get("test")
   train = _open(splits.get("train") or file, "train", label)
   test = None
@@ -108,7 +107,7 @@ def _open(
   if labels is not None and labels.dtype.kind not in "iuf":
     raise UsageError(
       f"{where}: labels are of type {labels.dtype}; give whole numbers for "
-      f"classes, -1 for none, or real ones, or data.label={_NO_LABEL!r}"
+      f"classes, -1 for none, or real ones, or data.label={NO_LABEL!r}"
     )
   if labels is not None and not num_classes and not is_vector(labels):
     num_classes = int(labels.max(initial=-1)) + 1
@@ -133,7 +132,7 @@ def _kind_of(source: Arrays) -> str:
 
 def _label_file(label: str | None, split: str) -> np.ndarray | None:
   """Return the labels beside an .npy file, in a file of their own."""
-  if label in (None, _NO_LABEL):
+  if label in (None, NO_LABEL):
     return None
   if split == "test":
     raise UsageError(
@@ -144,7 +143,7 @@ def _label_file(label: str | None, split: str) -> np.ndarray | None:
   if path.suffix != ".npy" or not path.is_file():
     raise UsageError(
       f"data.label={label!r}: with data.file an .npy file, give the .npy file "
-      f"of the labels, or {_NO_LABEL!r}"
+      f"of the labels, or {NO_LABEL!r}"
     )
   return ArrayFile(path)[:]
 
@@ -156,11 +155,11 @@ def _arrays(
   with reading(where, "give a file as numpy.savez writes it"):
     arrays = read_arrays(path)
   if label is None:
-    label = next((x for x in _LABELS if x in arrays), _NO_LABEL)
-  elif label != _NO_LABEL and label not in arrays:
+    label = next((x for x in _LABELS if x in arrays), NO_LABEL)
+  elif label != NO_LABEL and label not in arrays:
     raise UsageError(
       f"data.label={label!r}: {did_you_mean(label, arrays)}{where} holds "
-      f"{', '.join(arrays) or 'nothing'}; choose one, or {_NO_LABEL!r}"
+      f"{', '.join(arrays) or 'nothing'}; choose one, or {NO_LABEL!r}"
     )
   others = [x for x in arrays if x not in (label, *_LABELS)]
   names = [x for x in _SAMPLES if x in arrays] or others

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxflow.data.collected import (
-  NO_LABEL,
   Classes,
   Label,
   Labelled,
@@ -29,7 +28,7 @@ from jaxflow.data.sets.hugging_face_files import (
   package,
   tables_in,
 )
-from jaxflow.data.source import Source
+from jaxflow.data.source import NO_LABEL, Source
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.reading import DAMAGE
 

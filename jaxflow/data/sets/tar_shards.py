@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, BinaryIO
 
-from jaxflow.data.collected import NO_LABEL, Label
+from jaxflow.data.collected import Label
 from jaxflow.data.looking import read_index, some, warn_once, write_index
 from jaxflow.data.pictures import SUFFIXES, PictureError
+from jaxflow.data.source import NO_LABEL
 from jaxflow.errors import UsageError
 
 INDEX = "jaxflow_shards.json"

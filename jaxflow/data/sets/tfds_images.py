@@ -18,6 +18,7 @@ from jaxflow.data.pictures import CHANNELS, WHITE, Colour
 from jaxflow.data.scaling import Scaling
 from jaxflow.data.sets import tfds_builders
 from jaxflow.data.source import (
+  NO_LABEL,
   NoSplitError,
   Source,
   checked_vectors,
@@ -28,7 +29,6 @@ from jaxflow.errors import UsageError, did_you_mean
 
 # Split for "test", where the images of TFDS' "test" have no labels.
 _HELD_OUT = {"imagenet2012": "validation"}
-_NO_LABEL = "none"
 
 
 def load(
@@ -182,7 +182,7 @@ def _label(
 
   It has classes, or numbers.
   """
-  if label == _NO_LABEL or (label is None and "label" not in features):
+  if label == NO_LABEL or (label is None and "label" not in features):
     return None
   path = (label or "label").split("/")
   feature = features
@@ -194,7 +194,7 @@ def _label(
       raise UsageError(
         f"data.label={label!r}: {did_you_mean(label or '', there)}data.name="
         f"{name!r} has {', '.join(there) or 'images alone'}; choose one, or"
-        f" {_NO_LABEL!r}"
+        f" {NO_LABEL!r}"
       ) from error
   if isinstance(feature, tfds.features.ClassLabel):
     known = bool(feature.num_classes)
@@ -207,7 +207,7 @@ def _label(
     raise UsageError(
       f"data.label={label!r}: the feature {'/'.join(path)!r} of data.name="
       f"{name!r} is {type(feature).__name__}, which has no classes and no"
-      f" numbers; choose another, or {_NO_LABEL!r} to leave labels out"
+      f" numbers; choose another, or {NO_LABEL!r} to leave labels out"
     )
   return tuple(path), feature
 

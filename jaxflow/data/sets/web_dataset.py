@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from jaxflow.data.collected import (
-  NO_LABEL,
   TEST,
   TRAIN,
   Labelled,
@@ -24,7 +23,7 @@ from jaxflow.data.looking import INDEX, Seen, look, seen_in, some, warn_once
 from jaxflow.data.pictures import WHITE, Colour, PictureError
 from jaxflow.data.sets.picture_folder import states_in
 from jaxflow.data.sets.tar_shards import Place, places_in
-from jaxflow.data.source import Source
+from jaxflow.data.source import NO_LABEL, Source
 from jaxflow.errors import UsageError
 
 _SUFFIX = ".tar"
