@@ -55,7 +55,7 @@ class Context(nnx.Module):
     """Return the tokens [B, count, width] of a condition."""
     embedded: dict[str, Any] = {"time": embedded_times(module, t, s)}
     if module.label is not None:
-      embedded["label"] = module.label(cond, len(t))
+      embedded["label"] = module.label(cond, t.shape[0])
     if module.guidance is not None:
       names = ("scale", "start", "end")
       parts = module.guidance.parts(cond)

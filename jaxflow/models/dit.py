@@ -229,7 +229,7 @@ class DiT(Output):
       return x, inputs, condition(self.blocks.first().embedding, *inputs)
     c = condition(self, t, s, cond)
     if self.scale is not None:
-      c = c + self.scale(cond, len(t))
+      c = c + self.scale(cond, t.shape[0])
     if self.noise is not None:
       c = c + self.noise(xt, cond)
     if self.summary is not None:

@@ -70,7 +70,7 @@ def noise_labels(noise: Array, count: int, labels: int) -> Array:
     >>> noise_labels(jnp.zeros((1, 2, 4)), 2, 64).tolist()
     [[0, 0]]
   """
-  flat = noise.reshape(len(noise), -1).astype(jnp.float32)
+  flat = noise.reshape(noise.shape[0], -1).astype(jnp.float32)
   if flat.shape[1] < count * _VALUES:
     raise UsageError(
       f"noise_labels={count}: {flat.shape[1]} values of noise are too few; "

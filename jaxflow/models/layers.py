@@ -29,7 +29,7 @@ def by_rows(x: Array, rows: int | None = None) -> Array:
   axes = tuple(axis for axis in _ROWS if axis in mesh.axis_names)
   count = math.prod(mesh.shape[axis] for axis in axes)
   # A device holds whole samples, else their tokens would move.
-  if not axes or (len(x) if rows is None else rows) % count:
+  if not axes or (x.shape[0] if rows is None else rows) % count:
     return x
   rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
@@ -44,7 +44,7 @@ class TokenLinear(nnx.Linear):
 
   def __call__(self, inputs: Array, out_sharding: Any = None) -> Array:
     """Return [B, T, features]."""
-    rows = len(inputs)
+    rows = inputs.shape[0]
     flat = by_rows(inputs.reshape(-1, inputs.shape[-1]), rows)
     output = by_rows(super().__call__(flat, out_sharding), rows)
     return output.reshape(*inputs.shape[:-1], output.shape[-1])
