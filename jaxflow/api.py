@@ -376,6 +376,37 @@ class TrainedRun:
     with tempfile.TemporaryDirectory() as folder:
       return of_run.evaluate_state(*sampled, pathlib.Path(folder), **given)
 
+  def export(
+    self,
+    format: str,
+    out: Folder,
+    *,
+    log: Callable[[str], None] = lambda line: None,
+    **options: Any,
+  ) -> None:
+    """Write the run, or its sampler, as files for other programs.
+
+    Args:
+      format: One of `jaxflow.exports.FORMATS`: "onnx", "stablehlo",
+        "safetensors", or the name of a published format.
+      out: A new folder; of a published format, a .safetensors file.
+      log: Takes a line that says what was written.
+      **options: Options of the format, as docs/exporting.md lists them: `nfe`,
+        `noise`, `dtype`, `licence`.
+
+    Raises:
+      UsageError: If the format is unknown, has no such option, cannot hold the
+        run, or needs a package that is absent.
+    """
+    from jaxflow import exports
+
+    trained = exports.Trained(
+      run=self.run, params=self.params, step=self.step, workdir=self.workdir
+    )
+    with named(path="out"):
+      folder = local_path(out)
+    log(exports.export(trained, format, folder, options))
+
   @functools.cached_property
   def _finish(self) -> Callable[[bool], decoding.Picture]:
     """Reads a decoder once; every process makes the images of all samples."""

@@ -1,39 +1,67 @@
-"""`jaxflow export`: write the network of a run under published names."""
+"""`jaxflow export`: write a run as files for other programs."""
 
 import pathlib
 from typing import Any
 
-from jaxflow.commands.command import STEP, WORKDIR, Command, Flag, Values
+from jaxflow.commands.command import (
+  SAMPLING,
+  STEP,
+  WORKDIR,
+  Command,
+  Flag,
+  Values,
+)
 from jaxflow.commands.console import log
 from jaxflow.commands.flags import check_writable
 
+_OPTIONS = (
+  Flag("nfe", "network calls per sample (default: sample.nfe)", kind=int),
+  Flag(
+    "noise",
+    "input: the sampler takes noise; seed: it draws that of a seed (default: "
+    "input)",
+  ),
+  Flag(
+    "dtype",
+    "type in which weights are stored: float32, float16 or int8 (default: "
+    "float32)",
+  ),
+  Flag("licence", "the licence that the model card states (default: none)"),
+)
+
 
 def _run(values: Values, config: Any) -> None:
-  from jaxflow.runs.importing import export_network
+  from jaxflow import api
+  from jaxflow.exports import format_of
+  from jaxflow.parallel import processes
 
   out = pathlib.Path(values.out)
-  check_writable(out)
-  export_network(
-    pathlib.Path(values.workdir),
-    values.format,
-    out,
-    step=values.step,
-    ema=values.ema,
-    log=log,
+  if not format_of(values.format).folder:
+    processes.once(lambda: check_writable(out))
+  run = api.load(
+    values.workdir, step=values.step, average=values.ema, config=config
   )
+  options = {flag.name: values[flag.name].value for flag in _OPTIONS}
+  run.export(values.format, out, log=log, **options)
 
 
 COMMAND = Command(
-  summary="write the network of a run under published names",
+  summary="write a run, or its sampler, as files for other programs",
+  changes=SAMPLING,
   flags=(
     WORKDIR,
     STEP,
-    Flag("ema", "the average that is written (default: sampling), or online"),
-    Flag("format", "the format whose names it gets, as of jaxflow import"),
-    Flag("out", "a .safetensors file"),
+    Flag("ema", "the average that is written (default: sample.ema), or online"),
+    Flag(
+      "format",
+      "onnx or stablehlo: the sampler, noise in and samples out; safetensors: "
+      "weights, config and model card, as on a model hub; dit, sit or another "
+      "format of jaxflow import: the network under its names",
+    ),
+    Flag("out", "a new folder; under published names a .safetensors file"),
+    *_OPTIONS,
   ),
-  required={"workdir": "FOLDER", "format": "FORMAT", "out": "FILE"},
+  required={"workdir": "FOLDER", "format": "FORMAT", "out": "PATH"},
   run=_run,
-  example="""\
-jaxflow export --workdir=runs/student --format=dit --out=student.safetensors""",
+  example="jaxflow export --workdir=runs/digits --format=onnx --out=model",
 )

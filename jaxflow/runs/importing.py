@@ -1,4 +1,4 @@
-"""Published networks as runs, and networks of runs as published files."""
+"""Published networks as runs."""
 
 import dataclasses
 import hashlib
@@ -12,17 +12,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxflow import config as config_lib
 from jaxflow.errors import RunError, UsageError, named
-from jaxflow.files import replace_file, write_text, writing
+from jaxflow.files import write_text, writing
 from jaxflow.methods import METHODS
 from jaxflow.parallel import memory, sharding
 from jaxflow.pretrained.formats import FORMATS, Format, Imported, format_of
 from jaxflow.runs.latent_notes import RECORD, latent_notes
 from jaxflow.runs.options import option
-from jaxflow.runs.restoring import load
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.types import PyTree
@@ -115,44 +113,6 @@ def import_network(
     log(note)
   log(f"done: --config.teacher.workdir={out}, --config.init.workdir={out}")
   return run
-
-
-def export_network(
-  workdir: pathlib.Path,
-  format_name: str,
-  out: pathlib.Path,
-  *,
-  step: int | str | None = None,
-  ema: str | None = None,
-  log: Callable[[str], None] = print,
-) -> None:
-  """Write the network of a run as .safetensors, under published names."""
-  target = format_of(format_name)
-  if target.write is None:
-    able = [name for name in FORMATS if format_of(name).write]
-    raise UsageError(
-      f"format={format_name!r} can be read only: give one of {', '.join(able)}"
-    )
-  try:
-    from safetensors.numpy import save_file
-  except ImportError as error:
-    raise UsageError(
-      f"out={out}: .safetensors files need the package safetensors; "
-      "pip install 'jaxflow-generative[latents]'"
-    ) from error
-  average = ema or "sampling"
-  mesh = sharding.make_mesh()
-  run, state = load(workdir, mesh=mesh, step=step, ema=average)
-  params = jax.tree.map(np.asarray, run.select(state, average))
-  model = {
-    **run.model.options,
-    "data_shape": run.model.shape,
-    "num_classes": run.model.num_classes,
-  }
-  tensors = target.write(model, params)
-  replace_file(out, lambda draft: save_file(tensors, draft))
-  count = sum(x.size for x in tensors.values())
-  log(f"{out}: {len(tensors)} tensors, {count:,} numbers, {_sha256(out)}")
 
 
 def _given(options: ImportOptions, source: Format) -> dict[str, Any]:
