@@ -128,7 +128,9 @@ def load(
   """Open a trained run.
 
   Args:
-    workdir: The folder of a run.
+    workdir: The folder of a run, or one that `export` wrote as safetensors;
+      "hf://OWNER/NAME" or "hf://OWNER/NAME@REVISION" downloads such a folder
+      from the Hugging Face hub.
     step: The checkpoint; None for the latest, "best" for the one that was best
       while training.
     average: Name of the average of the parameters, or "online" for the
@@ -149,7 +151,7 @@ def load(
   Raises:
     UsageError: If the folder holds no run, or no such checkpoint or average.
   """
-  folder = _path(workdir)
+  folder = _downloaded(workdir) or _path(workdir)
   saved = config_lib.load_config(folder)
   if config is not None:
     _check_config(config)
@@ -430,6 +432,13 @@ def _check_config(config: Any) -> None:
       f"config={config!r}: give a ConfigDict, "
       'jaxflow.preset("digits:mean_flow") for instance'
     )
+
+
+def _downloaded(workdir: Folder) -> pathlib.Path | None:
+  """Return the folder that a name of a hub stands for, None for a path."""
+  from jaxflow.exports import hub
+
+  return hub.download(str(workdir)) if hub.is_name(str(workdir)) else None
 
 
 def _path(workdir: Folder) -> pathlib.Path:

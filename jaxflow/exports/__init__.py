@@ -18,7 +18,7 @@ from jaxflow.pretrained import formats as published_formats
 from jaxflow.runs.run import Run
 from jaxflow.types import PyTree
 
-_OWN = ("onnx", "stablehlo")
+_OWN = ("onnx", "safetensors", "stablehlo")
 FORMATS = (*_OWN, *published_formats.FORMATS)
 
 

@@ -12,7 +12,7 @@ import jax
 from jaxflow import config as config_lib
 from jaxflow.errors import UsageError
 from jaxflow.parallel import memory
-from jaxflow.runs import widths
+from jaxflow.runs import weight_files, widths
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
 from jaxflow.training.state import TrainState
@@ -66,6 +66,8 @@ def restore(
   else:
     template = run.sampling_template(mesh, ema, roles)
   memory.check(template, "the networks of the run")
+  if (workdir / weight_files.WEIGHTS).is_file():
+    return weight_files.read_state(workdir, template, step=step)
   number = None
   if step not in (None, "best"):
     try:
