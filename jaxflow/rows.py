@@ -76,7 +76,8 @@ def merge(interval: Tree, flow: Tree, block: Block) -> Tree:
   m, k = block
 
   def leaf(first, rest):
-    blocks, shape = (len(first) + len(rest)) // m, first.shape[1:]
+    blocks = (first.shape[0] + rest.shape[0]) // m
+    shape = first.shape[1:]
     first = first.reshape(blocks, k, *shape)
     rest = rest.reshape(blocks, m - k, *shape)
     both = jnp.concatenate([first, rest], axis=1)

@@ -21,12 +21,11 @@ from exported import (
 
 import jaxflow
 from jaxflow.errors import UsageError
+from jaxflow.exports.onnx import make_model
 from jaxflow.exports.onnx_graph import round_to_int8
 
 pytest.importorskip("onnx", reason="the extra [onnx]")
 runtime = pytest.importorskip("onnxruntime", reason="the extra [test]")
-
-from jaxflow.exports.onnx import make_model  # noqa: E402
 
 SESSION = runtime.SessionOptions()
 SESSION.intra_op_num_threads = 1

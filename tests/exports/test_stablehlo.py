@@ -18,10 +18,9 @@ from exported import (
 )
 
 import jaxflow
+from jaxflow.exports.stablehlo import LOADER, make_program
 
 pytest.importorskip("flatbuffers", reason="the extra [stablehlo]")
-
-from jaxflow.exports.stablehlo import LOADER, make_program
 
 
 @pytest.mark.parametrize("shape", SHAPES)
