@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxflow.commands import sweeps
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.errors import UsageError
 
@@ -108,9 +109,10 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   if command.takes_config:
     from jaxflow.config.flags import parse
 
-    config = parse(changes)
     _finish(command, values)
-    return config
+    if "sweep" in values and values.sweep is not None:
+      return sweeps.configs(changes, values.sweep)
+    return parse(changes)
   _finish(command, values)
   if not changes:
     return None

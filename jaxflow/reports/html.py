@@ -4,9 +4,12 @@ Functions return HTML; their arguments are text and are escaped.
 """
 
 import base64
+import datetime
 import html
 import pathlib
 from collections.abc import Iterable, Sequence
+
+import jaxflow
 
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -17,7 +20,14 @@ table { border-collapse: collapse; font-size: 13px; margin: 1rem 0; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; }
 th { border-bottom: 1px solid #999; vertical-align: bottom; }
 td { border-bottom: 1px solid #eee; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.wide { overflow-x: auto; }
+details table { overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  body { margin: 1rem auto; padding: 0 0.7rem; }
+  table { font-size: 12px; }
+  th, td { padding: 0.2rem 0.35rem; }
+}
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
 figcaption, .note { color: #555; font-size: 13px; }
@@ -35,6 +45,12 @@ def page(title: str, parts: Iterable[str]) -> str:
     f"<title>{name}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
     f"<h1>{name}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
   )
+
+
+def made_by() -> str:
+  """Return a sentence that says when, and by which version, a page was made."""
+  now = datetime.datetime.now(datetime.UTC)
+  return f"Made on {now:%Y-%m-%d %H:%M} UTC by jaxflow {jaxflow.__version__}."
 
 
 def heading(text: str) -> str:
@@ -60,7 +76,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     for row in rows
   )
   thead = f"<thead><tr>{head}</tr></thead>\n" if head else ""
-  return f"<table>\n{thead}<tbody>\n{body}\n</tbody>\n</table>"
+  inner = f"<table>\n{thead}<tbody>\n{body}\n</tbody>\n</table>"
+  # One that is wider than the page is moved within its own frame.
+  return f'<div class="wide" tabindex="0">{inner}</div>'
 
 
 def picture(file: pathlib.Path, title: str, caption: str = "") -> str:

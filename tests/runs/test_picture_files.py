@@ -223,7 +223,7 @@ def test_classes_by_name(tmp_path):
     (
       "points",
       ["--out={}/a.npz", "--uint8"],
-      "samples of shape (2,) are no pi",
+      "samples of shape (2,) are no p",
     ),
     ("points", ["--out={}/a"], "--out={}/a: samples of shape (2,) are no pi"),
     ("digits", ["--out={}/a.png", "--uint8"], "ends in .npz with --uint8, or"),
