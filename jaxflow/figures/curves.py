@@ -43,16 +43,18 @@ def save_curves(
   path: str | os.PathLike[str],
   *,
   evaluations: Mapping[str, NDArray[np.float64]] | None = None,
+  columns: int = 2,
 ) -> None:
   """Draw loss, raw losses, gradient norm, speed and evaluations over steps.
 
   Both are columns by name, "step" among them. The column "AVERAGE/nfeN/METRIC"
-  of evaluations is a line in the panel of its metric.
+  of evaluations is a line in the panel of its metric. Panels stand in so many
+  columns, at most.
   """
   panels = _panels(log)
   if not panels or not len(log.get("step", ())):
     raise UsageError("the log has no row with a loss; train for longer")
-  _draw([*panels, *_evaluation_panels(evaluations or {})], path)
+  _draw([*panels, *_evaluation_panels(evaluations or {})], path, columns)
 
 
 def save_overlaid_curves(
@@ -60,6 +62,7 @@ def save_overlaid_curves(
   path: str | os.PathLike[str],
   *,
   evaluations: Mapping[str, Mapping[str, NDArray[np.float64]]] | None = None,
+  columns: int = 2,
 ) -> None:
   """Draw the curves of several runs, by name, in the same panels.
 
@@ -67,8 +70,8 @@ def save_overlaid_curves(
   """
   panels: dict[str, _Panel] = {}
   for make, given in ((_panels, logs), (_evaluation_panels, evaluations or {})):
-    for run, columns in given.items():
-      for panel in make(columns):
+    for run, log in given.items():
+      for panel in make(log):
         alone = len(panel.lines) == 1
         lines = {
           run if alone else f"{run}: {name}": line
@@ -78,13 +81,15 @@ def save_overlaid_curves(
         mine.lines.update(lines)
   if not any(len(log.get("step", ())) for log in logs.values()):
     raise UsageError("no log has a row with a loss; train for longer")
-  _draw([*panels.values()], path)
+  _draw([*panels.values()], path, columns)
 
 
-def _draw(panels: Sequence["_Panel"], path: str | os.PathLike[str]) -> None:
+def _draw(
+  panels: Sequence["_Panel"], path: str | os.PathLike[str], columns: int
+) -> None:
   from matplotlib.figure import Figure
 
-  columns = min(2, len(panels))
+  columns = min(columns, len(panels))
   lines = math.ceil(len(panels) / columns)
   figure = Figure(figsize=(4.6 * columns, 2.7 * lines), layout="constrained")
   grid = figure.subplots(lines, columns, squeeze=False).ravel()

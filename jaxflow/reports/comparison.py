@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +21,9 @@ from jaxflow.reports import html
 from jaxflow.reports.costs import Cost, read_costs
 from jaxflow.reports.quality import read_rows
 
-_COLUMNS = ("", "", "run", "NFE", "N", "value", "real data")
+_COLUMNS = ("", "run", "NFE", "value", "real data", "N")
 # Fields of a config that differ between runs of any two folders.
 _PLACES = ("workdir", "stored_dir", "pairs_digest")
-# Fields of a row of the table that name it, and that are not repeated.
-_NAMING = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,36 +126,35 @@ def _lines(runs: Mapping[str, Compared]) -> list[tuple[str, ...]]:
         counts = dict.fromkeys(n for n in (score.num, score.real_num) if n)
         scores.append(
           (
-            metric,
-            ARROWS[direction(metric)],
+            f"{metric} {ARROWS[direction(metric)]}",
             run,
             _nfe(row["nfe"]),
-            "/".join(map(str, counts)),
             with_error(score.value, score.error),
             with_error(score.real, score.real_error),
+            "/".join(map(str, counts)),
           )
         )
       if row["nfe"] and row.get("samples_per_second"):
         speed = f"{row['samples_per_second']:,.0f}"
-        costs.append(("samples/s", "↑", run, _nfe(row["nfe"]), "", speed, ""))
+        costs.append(("samples/s ↑", run, _nfe(row["nfe"]), speed, "", ""))
     for cost in found.costs:
       if cost.model == "run":
         costs += _of_cost(run, cost)
     costs += _of_training(run, found)
-  places = {line[0]: place(line[0]) for line in scores}
-  order = {line[0]: i for i, line in enumerate(reversed(costs))}
-  scores.sort(key=lambda line: places[line[0]])
-  costs.sort(key=lambda line: -order[line[0]])
+  scores.sort(key=lambda line: place(line[0].split()[0]))
+  costs = list(dict.fromkeys(costs))  # FLOPs of a sample are of any batch.
+  order = list(dict.fromkeys(line[0] for line in costs))
+  costs.sort(key=lambda line: order.index(line[0]))
   return [*scores, *costs]
 
 
 def _of_cost(run: str, cost: Cost) -> list[tuple[str, ...]]:
-  latency = f"latency, ms, batch {cost.batch}"
+  latency = f"latency, ms, batch {cost.batch} ↓"
   median, p95 = (1e3 * x for x in (cost.latency.median, cost.latency.p95))
   nfe, text = str(cost.nfe), f"{median:.3g} (p95 {p95:.3g})"
   return [
-    (latency, "↓", run, nfe, str(cost.latency.num), text, ""),
-    ("MFLOP/sample", "↓", run, nfe, "", f"{cost.flops / 1e6:.4g}", ""),
+    (latency, run, nfe, text, "", str(cost.latency.num)),
+    ("MFLOP/sample ↓", run, nfe, f"{cost.flops / 1e6:.4g}", "", ""),
   ]
 
 
@@ -166,10 +164,10 @@ def _of_training(run: str, found: Compared) -> list[tuple[str, ...]]:
   if not len(steps):
     return []
   samples = int(steps[-1]) * found.config["train.batch_size"]
-  lines = [("training, samples", "↓", run, "", "", f"{samples:,}", "")]
+  lines = [("training, samples ↓", run, "", f"{samples:,}", "", "")]
   if "seconds" in found.log:
     time = f"{found.log['seconds'][-1]:,.0f}"
-    lines.append(("training, s", "↓", run, "", "", time, ""))
+    lines.append(("training, s ↓", run, "", time, "", ""))
   return lines
 
 
@@ -221,7 +219,7 @@ def _grouped(lines: Sequence[Sequence[str]]) -> list[tuple[Any, bool, bool]]:
 
 def _once(line: Sequence[str], first: bool) -> list[str]:
   """Return the cells of a line; what names its kind stands in the first."""
-  return [*(line[:_NAMING] if first else [""] * _NAMING), *line[_NAMING:]]
+  return [line[0] if first else "", *line[1:]]
 
 
 def _differences(runs: Mapping[str, Compared]) -> list[list[str]]:
@@ -252,7 +250,11 @@ def _page(
     logs = {run: found.log for run, found in runs.items() if found.log}
     during = {run: found.during for run, found in runs.items() if found.during}
     figures.save_overlaid_curves(logs, picture, evaluations=during)
-    curves = html.picture(picture, "training curves of all runs")
+    with tempfile.TemporaryDirectory() as name:
+      narrow = pathlib.Path(name) / "narrow.png"
+      figures.save_overlaid_curves(logs, narrow, evaluations=during, columns=1)
+      title = "training curves of all runs"
+      curves = html.picture(picture, title, narrow=narrow)
   except UsageError as error:
     curves = html.note(f"left out: {error}")
   parts += [html.heading("Training"), curves]
