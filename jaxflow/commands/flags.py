@@ -109,10 +109,13 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   if command.takes_config:
     from jaxflow.config.flags import parse
 
+    sweep = values.sweep if "sweep" in values else None
+    if sweep is None:
+      config = parse(changes)
+    else:
+      config = sweeps.configs(changes, sweep)
     _finish(command, values)
-    if "sweep" in values and values.sweep is not None:
-      return sweeps.configs(changes, values.sweep)
-    return parse(changes)
+    return config
   _finish(command, values)
   if not changes:
     return None
