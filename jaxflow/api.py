@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxflow import config as config_lib
 from jaxflow import data as data_lib
 from jaxflow.config.presets import preset
-from jaxflow.errors import RunError, UsageError, check_range, named
+from jaxflow.errors import UsageError, check_range, named
 from jaxflow.files import local_path
 from jaxflow.models import Network
 from jaxflow.options import SEED
@@ -38,6 +38,12 @@ from jaxflow.runs.drawing import (
   drawer,
 )
 from jaxflow.runs.latent_notes import latent_notes
+from jaxflow.runs.picture_files import (
+  check_finite,
+  check_pictures,
+  pictures_of_run,
+  write_pictures,
+)
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train as train_config
@@ -336,16 +342,56 @@ class TrainedRun:
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)
-    if not np.isfinite(samples).all():
-      raise RunError(
-        f"samples of step {self.step} are not finite: training diverged; take "
-        "an earlier step, or train again"
-      )
+    check_finite(samples, self.step)
     samples = finish(samples)
     if not clip or samples.ndim != 4 or latents:
       return samples
     scaling = plan.data.scaling
     return np.clip(samples, *((-1, 1) if scaling is None else scaling.range))
+
+  def save_pictures(
+    self,
+    out: Folder,
+    num: int,
+    *,
+    labels: ArrayLike | None = None,
+    nfe: int | None = None,
+    seed: int = 0,
+    log: Callable[[str], None] = lambda line: None,
+  ) -> None:
+    """Write samples as pictures, as evaluators of others read them.
+
+    They are those of `sample`, each value x as the byte floor(127.5 x + 128),
+    gray ones as RGB. They are drawn and written batch by batch.
+
+    Args:
+      out: A file that ends in ".npz", which gets `arr_0`, uint8
+        `[num, H, W, 3]`, and the labels `arr_1`; or a folder, which gets a PNG
+        file for each. A folder that the same call has begun is gone on with.
+      num: Number of samples.
+      labels: As of `sample`.
+      nfe: As of `sample`.
+      seed: As of `sample`.
+      log: Takes a line if a folder is gone on with.
+
+    Raises:
+      UsageError: If an argument is out of range, samples are no pictures, or
+        the folder holds other files or samples.
+      RunError: If samples are not finite, or cannot be written.
+    """
+    check_range(SEED, seed=seed)
+    plan, path = self.run.plan, local_path(out)
+    check_pictures(plan.data, path)
+    if not 1 <= num <= 2**32:  # Each has noise of its own.
+      raise UsageError(f"num={num}: give 1 to {2**32}")
+    pictures = pictures_of_run(
+      *(self.run, self.state, self.mesh),
+      num=num,
+      conditions=checked_conditions(plan, num, labels, seed=seed),
+      nfe=plan.sample.nfe if nfe is None else nfe,
+      seed=seed,
+    )
+    write_pictures(path, pictures, log)
 
   def evaluate(
     self,

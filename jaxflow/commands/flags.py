@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxflow.commands import sweeps
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.errors import UsageError
 
@@ -28,7 +29,7 @@ _CONFIG = (
 
 # Flags that take a folder or a file.
 PATHS = {
-  *("workdir", "out", "teacher", "autoencoder", "file"),
+  *("workdir", "out", "teacher", "autoencoder", "file", "labels_file"),
   *("raw_dir", "data_dir", "dir"),
 }
 
@@ -108,7 +109,11 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   if command.takes_config:
     from jaxflow.config.flags import parse
 
-    config = parse(changes)
+    sweep = values.sweep if "sweep" in values else None
+    if sweep is None:
+      config = parse(changes)
+    else:
+      config = sweeps.configs(changes, sweep)
     _finish(command, values)
     return config
   _finish(command, values)
@@ -120,10 +125,13 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
 
 
 def _with_values(arguments: Sequence[str], values: Values) -> list[str]:
-  """Return arguments in which `--name value` has become `--name=value`."""
+  """Return arguments in which `--a-name value` has become `--a_name=value`."""
   joined, rest = [], list(arguments)
   while rest:
     argument = rest.pop(0)
+    if argument.startswith("--") and not argument.startswith("--config"):
+      flag, *value = argument.split("=", 1)
+      argument = "=".join(["--" + flag[2:].replace("-", "_"), *value])
     name = argument.removeprefix("--")
     takes = name.partition(".")[0] == "config" or _takes_value(name, values)
     if name != argument and takes and rest and not rest[0].startswith("--"):
@@ -196,3 +204,23 @@ def check_writable(out: pathlib.Path) -> None:
       f"--out={out} cannot be written ({error.strerror}): give another file, "
       "make room, or make its folder writable"
     ) from error
+
+
+def picture_target(
+  out: pathlib.Path, uint8: bool, files: Sequence[str]
+) -> bool:
+  """Return whether pictures are wanted, by --uint8 or a folder as --out.
+
+  A name without a suffix is a folder. `files` are the suffixes that there may
+  be without that.
+  """
+  folder = not out.suffix or (out.is_dir() and out.suffix not in files)
+  allowed = (".npz",) if uint8 else files
+  if not folder and out.suffix not in allowed:
+    what = " or ".join(allowed)
+    extra = " with --uint8" if uint8 else ""
+    raise UsageError(
+      f"--out={out}: give a file that ends in {what}{extra}, or a folder, a "
+      "name without a dot"
+    )
+  return folder or uint8

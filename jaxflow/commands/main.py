@@ -19,8 +19,17 @@ from jaxflow.errors import RunError, UsageError, did_you_mean, named
 
 # Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
-  *("train", "sample", "evaluate", "stats", "bench", "report", "pairs"),
-  *("rectify", "encode", "import", "export", "merge", "compile", "methods"),
+  *("train", "sample", "evaluate", "stats", "bench", "report", "compare"),
+  *(
+    "pairs",
+    "rectify",
+    "encode",
+    "import",
+    "export",
+    "merge",
+    "compile",
+    "methods",
+  ),
   "presets",
 )
 

@@ -1,4 +1,4 @@
-"""`jaxflow sample`: draw samples from a run into a file."""
+"""`jaxflow sample`: draw samples from a run into a file, or a folder."""
 
 import pathlib
 from typing import Any
@@ -12,23 +12,31 @@ from jaxflow.commands.command import (
   Values,
 )
 from jaxflow.commands.console import log
-from jaxflow.commands.flags import check_writable
+from jaxflow.commands.flags import check_writable, picture_target
 from jaxflow.errors import UsageError, named
+
+_NUM = 64
+_FILES = (".png", ".npz")
 
 
 def _run(values: Values, config: Any) -> None:
   out = pathlib.Path(values.out)
-  if out.suffix not in (".png", ".npz"):
-    raise UsageError(f"--out={out}: give a file that ends in .png or .npz")
-  if values.latents and out.suffix != ".npz":
-    raise UsageError(f"--out={out}: --latents needs a file that ends in .npz")
+  pictures = picture_target(out, values.uint8, _FILES)
+  if values.latents and (pictures or out.suffix != ".npz"):
+    raise UsageError(
+      f"--out={out}: --latents needs a file that ends in .npz, and no --uint8"
+    )
+  if values.label and values.labels_file:
+    raise UsageError(
+      f"--labels_file={values.labels_file}: --label is given as well; give one"
+    )
 
   from jaxflow import api
   from jaxflow.parallel import processes
   from jaxflow.runs.decoding import is_drawn
-  from jaxflow.runs.drawing import check_num, checked_conditions
 
-  processes.once(lambda: check_writable(out))
+  if out.suffix in _FILES:
+    processes.once(lambda: check_writable(out))
   run = api.load(values.workdir, step=values.step, config=config)
   plan = run.run.plan
   if out.suffix == ".png" and not is_drawn(plan.data):
@@ -36,48 +44,72 @@ def _run(values: Values, config: Any) -> None:
       f"--out={out}: samples of shape {plan.model.shape} are neither images nor"
       " points in the plane; give a file that ends in .npz"
     )
-  with named(labels="--label"):
-    check_num(values.num, plan.model.shape)
-    labels = checked_conditions(
-      plan, values.num, values.label, seed=values.seed
-    )
-    samples = run.sample(
-      values.num,
-      labels=labels,
-      nfe=values.nfe,
-      seed=values.seed,
-      clip=False,
-      latents=values.latents,
-    )
-  processes.once(lambda: _write(out, plan.data, samples, labels))
+  with named(labels="--label", labels_file="--labels_file"):
+    num, labels = _labels(values, plan)
+    how = {"nfe": values.nfe, "seed": values.seed}
+    if pictures:
+      run.save_pictures(out, num, labels=labels, **how, log=log)
+    else:
+      _save(out, run, num, labels, values.latents, how)
   nfe = plan.sample.nfe if values.nfe is None else values.nfe
-  log(f"{len(samples)} samples, {nfe} network call(s) each: {out}")
+  log(f"{num} samples, {nfe} network call(s) each: {out}")
 
 
-def _write(out: pathlib.Path, plan: Any, samples: Any, labels: Any) -> None:
-  """Write samples as a picture or as arrays."""
+def _labels(values: Values, plan: Any) -> tuple[int, Any]:
+  """Return the number of samples and their labels, None if none are given."""
+  from jaxflow.runs.drawing import in_turn, labels_in_file, labels_in_text
+
+  if values.labels_file:
+    given = labels_in_file(plan, pathlib.Path(values.labels_file))
+    num = len(given) if values.num is None else values.num
+    return num, in_turn(given, num)
+  num = _NUM if values.num is None else values.num
+  if values.label is None:
+    return num, None
+  given = labels_in_text(plan, values.label)
+  return num, values.label if len(given) == 1 else in_turn(given, num)
+
+
+def _save(
+  out: pathlib.Path, run: Any, num: int, labels: Any, latents: bool, how: Any
+) -> None:
+  """Write samples as a grid or as arrays."""
   from jaxflow import figures
   from jaxflow.files import save_arrays
+  from jaxflow.parallel import processes
   from jaxflow.runs.decoding import picture_of
+  from jaxflow.runs.drawing import check_num, checked_conditions
 
-  if out.suffix == ".png":
-    figures.save_samples(picture_of(plan, samples), out)
-  else:
-    arrays = {"samples": samples}
-    save_arrays(out, arrays if labels is None else arrays | {"label": labels})
+  plan = run.run.plan
+  check_num(num, plan.model.shape)
+  labels = checked_conditions(plan, num, labels, seed=how["seed"])
+  samples = run.sample(num, labels=labels, **how, clip=False, latents=latents)
+
+  def write() -> None:
+    if out.suffix == ".png":
+      figures.save_samples(picture_of(plan.data, samples), out)
+    else:
+      arrays = {"samples": samples}
+      save_arrays(out, arrays if labels is None else arrays | {"label": labels})
+
+  processes.once(write)
 
 
 COMMAND = Command(
-  summary="draw samples from a workdir into a picture or an .npz file",
+  summary="draw samples from a workdir into a picture, an .npz file or PNGs",
   changes=SAMPLING,
   flags=(
     WORKDIR,
     Flag(
       "out",
       "a .png or .npz file: a grid of images or a scatter of points, or the "
-      "arrays `samples` and `label`",
+      "arrays `samples` and `label`; a folder: a PNG file for each image",
     ),
-    Flag("num", "how many samples", 64),
+    Flag(
+      "num",
+      "how many samples (default: 64, or as many as --labels_file has)",
+      kind=int,
+    ),
     Flag(
       "nfe",
       "network calls per sample; with guidance each takes a doubled batch "
@@ -86,10 +118,20 @@ COMMAND = Command(
     ),
     Flag(
       "label",
-      "the class of all samples, its number or its name (default: the classes "
-      "in turn), or numbers with commas between, where labels are numbers "
-      "(default: those of random training data)",
+      "classes, numbers or names with commas between, which samples have in "
+      "turn (default: all classes), or numbers with commas between, where "
+      "labels are numbers (default: those of random training data)",
       kind=str,
+    ),
+    Flag(
+      "labels_file",
+      "a text file with a label in each line, which samples have in turn",
+    ),
+    Flag(
+      "uint8",
+      "write images to the .npz file as other evaluators read them: `arr_0`, "
+      "bytes [N, H, W, 3], and the labels `arr_1`",
+      False,
     ),
     Flag("seed", "seed of the noise", 0),
     STEP,
@@ -102,5 +144,9 @@ COMMAND = Command(
   ),
   required={"workdir": "FOLDER", "out": "FILE"},
   run=_run,
+  notes="""\
+A value x of an image from -1 to 1 becomes the byte floor(127.5 x + 128), and
+gray becomes RGB, in folders and with --uint8. These are written batch by batch.
+A folder that was interrupted goes on with the same command.""",
   example="jaxflow sample --workdir=runs/digits --label=3 --out=grid.png",
 )

@@ -5,8 +5,7 @@ from typing import Any
 
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
-from jaxflow.commands.flags import check_writable, options_of
-from jaxflow.errors import UsageError
+from jaxflow.commands.flags import check_writable, options_of, picture_target
 
 
 def _options() -> tuple[type[Any], ...]:
@@ -17,20 +16,36 @@ def _options() -> tuple[type[Any], ...]:
 
 def _run(values: Values, config: Any) -> None:
   out = pathlib.Path(values.out)
-  if out.suffix != ".npz":
-    raise UsageError(f"--out={out}: give a file that ends in .npz")
+  pictures = picture_target(out, values.uint8, (".npz",))
 
-  from jaxflow.evaluation.data_statistics import StatsOptions, write_stats
+  from jaxflow.evaluation import data_statistics
   from jaxflow.parallel import processes
 
-  processes.once(lambda: check_writable(out))
-  write_stats(config, out, options_of(StatsOptions, values), log=log)
+  if out.suffix == ".npz":
+    processes.once(lambda: check_writable(out))
+  options = options_of(data_statistics.StatsOptions, values)
+  if pictures:
+    data_statistics.write_real_pictures(config, out, options, log=log)
+  else:
+    data_statistics.write_stats(config, out, options, log=log)
 
 
 COMMAND = Command(
-  summary="write reference statistics of a data set, for evaluations",
+  summary="write reference statistics of a data set, or its pictures",
   takes_config=True,
-  flags=(Flag("out", "an .npz file, for --config.evaluation.reference"),),
+  flags=(
+    Flag(
+      "out",
+      "an .npz file, for --config.evaluation.reference; or a folder, which "
+      "gets the pictures themselves, a PNG file each",
+    ),
+    Flag(
+      "uint8",
+      "write the pictures to the .npz file, for other evaluators: `arr_0`, "
+      "bytes [N, H, W, 3], and the labels `arr_1`",
+      False,
+    ),
+  ),
   options=_options,
   required={"out": "FILE.npz"},
   run=_run,
@@ -38,7 +53,9 @@ COMMAND = Command(
 Of the config, data and evaluation.network count.
 
 Writes mean and covariance of a network's features of real data, with its name,
-protocol and hash, and the features of the first evaluation.kept samples.""",
+protocol and hash, and the features of the first evaluation.kept samples.
+
+Pictures are written as `jaxflow sample` writes samples, without a network.""",
   example="""\
 jaxflow stats --config=digits:mean_flow --out=digits.npz \\
     --config.evaluation.network.name=classifier""",

@@ -5,15 +5,24 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jaxflow import config as config_lib
+from jaxflow import data
 from jaxflow.errors import UsageError
 from jaxflow.evaluation import streams
 from jaxflow.evaluation.networks import make_extractor
 from jaxflow.evaluation.statistics import write_statistics
 from jaxflow.parallel import processes, sharding
+from jaxflow.plans import DataPlan
 from jaxflow.runs import decoding
 from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
+from jaxflow.runs.picture_files import (
+  Pictures,
+  check_pictures,
+  write_pictures,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,18 +45,9 @@ def write_stats(
   The file is one for `evaluation.reference`; a classifier that is trained goes
   beside it. Return the description in the file.
   """
-  config_lib.check_limits(config)
-  if options.split not in ("train", "test"):
-    raise UsageError(f"split={options.split}: give train or test")
-  if options.num < 0 or options.num == 1:
-    raise UsageError(f"num={options.num}: give 0, for all, or 2 or more")
+  data_plan, source, num = _opened(config, options)
   plan = config_lib.evaluation_plan(config)
-  data_plan = config_lib.data_plan(config)
   seed = config_lib.seed_of(config)
-  source = processes.together(lambda: load_data(data_plan, options.split))
-  seen = {"shape": source.shape, "num_classes": source.num_classes}
-  config_lib.resolve(config, **seen, teacher=None)  # It refuses others.
-  data_plan = dataclasses.replace(data_plan, **seen)
   network = make_extractor(plan, data_plan, out.parent, log=log)
   if network is None:
     raise UsageError(
@@ -55,11 +55,6 @@ def write_stats(
       "name one, --config.evaluation.network.name=classifier for instance"
     )
   mesh = sharding.fitting_mesh(config_lib.mesh_axes(config))
-  num = options.num or len(source)
-  if num > len(source):
-    raise UsageError(
-      f"num={num}: the {options.split} split has {len(source)} samples"
-    )
   about = {
     "network": network.name,
     "protocol": network.protocol,
@@ -88,3 +83,71 @@ def write_stats(
     f"protocol {network.protocol}"
   )
   return {**about, "num": num}
+
+
+def _opened(
+  config: config_lib.Config, options: StatsOptions
+) -> tuple[DataPlan, data.Source, int]:
+  """Return the resolved data of a config, a split, and how many samples."""
+  config_lib.check_limits(config)
+  if options.split not in ("train", "test"):
+    raise UsageError(f"split={options.split}: give train or test")
+  if options.num < 0 or options.num == 1:
+    raise UsageError(f"num={options.num}: give 0, for all, or 2 or more")
+  plan = config_lib.data_plan(config)
+  source = processes.together(lambda: load_data(plan, options.split))
+  seen = {"shape": source.shape, "num_classes": source.num_classes}
+  config_lib.resolve(config, **seen, teacher=None)  # It refuses others.
+  num = options.num or len(source)
+  if num > len(source):
+    raise UsageError(
+      f"num={num}: the {options.split} split has {len(source)} samples"
+    )
+  scaling = data.scaling_of(source)
+  return dataclasses.replace(plan, **seen, scaling=scaling), source, num
+
+
+def write_real_pictures(
+  config: config_lib.Config,
+  out: pathlib.Path,
+  options: StatsOptions,
+  *,
+  log: Callable[[str], None] = print,
+) -> None:
+  """Write the pictures of a split, as `write_pictures` writes samples.
+
+  They stand in the order of the split.
+  """
+  plan, source, num = _opened(config, options)
+  check_pictures(plan, out)
+  seed = config_lib.seed_of(config)
+  index = np.arange(len(source))
+  if num < len(source):
+    index = np.sort(streams.choose(streams.whole(source), num, seed))
+  label = streams.labels_of(source, index)
+  conditions = data.conditions_of(source)
+  if label is not None and conditions is not None:
+    label = conditions.restore(label)
+  elif label is not None:
+    label = data.known_labels(label, source.num_classes)
+  picture = processes.together(lambda: decoding.make_picture(plan))
+
+  def draw(first: int, size: int) -> np.ndarray:
+    rows = index[np.arange(first, first + size) % num]
+    return picture(source.take(rows)["data"])
+
+  pictures = Pictures(
+    num=num,
+    size=config_lib.evaluation_plan(config).batch_size,
+    draw=draw,
+    label=label,
+    about={
+      "data": plan.name,
+      "split": options.split,
+      "seed": seed,
+      "identity": processes.together(lambda: list(streams.identity(source))),
+    },
+    origin={"data": plan.name},
+  )
+  write_pictures(out, pictures, log)
+  log(f"{out}: {num:,} pictures of {plan.name} ({options.split})")

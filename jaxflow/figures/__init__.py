@@ -3,7 +3,7 @@
 Functions import matplotlib themselves, because its import is slow.
 """
 
-from jaxflow.figures.curves import read_log, save_curves
+from jaxflow.figures.curves import read_log, save_curves, save_overlaid_curves
 from jaxflow.figures.images import (
   drawable,
   optional_picture,
@@ -28,6 +28,7 @@ __all__ = [
   "save_density",
   "save_grid",
   "save_matrix",
+  "save_overlaid_curves",
   "save_points",
   "save_samples",
   "save_strip",

@@ -25,7 +25,7 @@ from jaxflow.metrics.text_tables import render
 from jaxflow.options import Count
 
 _LONGEST = 28  # Longer names of metrics are folded.
-_ARROWS = {"lower": "↓", "higher": "↑"}
+ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,12 +185,12 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
   grid.add_column("run", overflow="fold")
   for name in ("N", "value", "real data"):
     grid.add_column(name, justify="right", no_wrap=True)
-  for metric in sorted(names, key=_place):
+  for metric in sorted(names, key=place):
     lines = [(run, row[metric]) for run, row in rows.items() if metric in row]
     for number, (run, score) in enumerate(lines):
       grid.add_row(
         metric if number == 0 else "",
-        _ARROWS[direction(metric)] if number == 0 else "",
+        ARROWS[direction(metric)] if number == 0 else "",
         run,
         _counts(score),
         _number(score.value, score.error),
@@ -200,8 +200,8 @@ def table(rows: Mapping[str, Mapping[str, Score]]) -> str:
   return render(grid)
 
 
-def _place(name: str) -> int:
-  """Return where a number stands in the table."""
+def place(name: str) -> int:
+  """Return where a number stands in a table."""
   return place_of(name if of_velocity(name) else known_row(name))
 
 

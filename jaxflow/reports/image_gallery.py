@@ -14,6 +14,7 @@ from jaxflow.errors import UsageError
 from jaxflow.reports.gallery_samples import GallerySamples, noise_sampler
 
 _COLUMNS = 10
+_CLASSES, _LETTERS = 20, 16
 _ARCS = 6
 _POINTS = 9
 # Calls of a teacher beside its student, the first that its solver can make.
@@ -50,6 +51,29 @@ def slerp(a: ArrayLike, b: ArrayLike, *, num: int) -> NDArray[np.float64]:
   of_x = np.where(straight, 1 - share, np.sin((1 - share) * angle) / scale)
   of_y = np.where(straight, share, np.sin(share * angle) / scale)
   return (of_x * x + of_y * y).reshape(len(first), num, *first.shape[1:])
+
+
+def _save_classes(given: GallerySamples, file: pathlib.Path) -> str:
+  """Set samples of the first classes in rows."""
+  labels, plan = given.labels, given.source.plan
+  if labels is None or labels.ndim != 1:
+    raise UsageError("the run has no classes")
+  there = range(min(plan.model.num_classes, _CLASSES))
+  found = [np.flatnonzero(labels == x)[:_COLUMNS] for x in there]
+  count = min(map(len, found))
+  if not count:
+    raise UsageError(f"there are {len(labels)} samples, not one a class")
+  names = plan.data.class_names or [f"class {x}" for x in there]
+  rows = np.stack([given.samples[x[:count]] for x in found])
+  images = given.picture(rows.reshape(-1, *rows.shape[2:]))
+  figures.save_matrix(
+    images.reshape(len(found), count, *images.shape[1:]),
+    file,
+    rows=[str(x)[:_LETTERS] for x in names[: len(found)]],
+  )
+  more = plan.model.num_classes - len(found)
+  rest = f" {more} more classes are not shown." if more else ""
+  return f"A class a row, {given.nfe} network call(s) a sample.{rest}"
 
 
 def _save_arcs(given: GallerySamples, file: pathlib.Path) -> str:
@@ -124,6 +148,7 @@ def _save_neighbours(given: GallerySamples, file: pathlib.Path) -> str:
 
 
 IMAGE_PICTURES = {
+  "Samples by class": _save_classes,
   "Interpolation in noise": _save_arcs,
   "Student and teacher, from the same noise": _save_teacher,
   "Nearest training samples": _save_neighbours,

@@ -2,17 +2,20 @@
 
 import functools
 import pathlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-import jaxflow
 from jaxflow import figures
 from jaxflow.config import flatten
 from jaxflow.errors import UsageError, named
 from jaxflow.files import check_workdir, part_of, write_text
+from jaxflow.metrics.scores import ARROWS
+from jaxflow.metrics.table import direction
+from jaxflow.metrics.text_tables import with_error
 from jaxflow.parallel import processes
 from jaxflow.plans import SamplePlan
 from jaxflow.reports import html
@@ -29,6 +32,11 @@ from jaxflow.runs.drawing import check_num
 # the picture must be left out.
 SavePicture = Callable[[pathlib.Path], str]
 
+# Files of a run to which the page links.
+_FILES = (
+  *("config.json", "metrics.csv", "evaluations.csv", "evaluation.json"),
+  *("bench.json", "bench.png"),
+)
 # Numbers of samples that are compared with data.
 _IMAGES = 300
 _POINTS = 5000
@@ -54,17 +62,17 @@ def report(
     source.run.make_sampler(calls)
   file = workdir / "report.html"
   processes.once(lambda: check_workdir(workdir, file.name))
-  curves = functools.partial(_save_curves, workdir)
   with tempfile.TemporaryDirectory() as name:
     drawing = pathlib.Path(name) / "drawing.png"
     parts = [
-      *_facts(source),
-      *_picture("Training", curves, drawing),
+      *_facts(workdir, source),
+      *_training(workdir, drawing),
       *_scores(workdir, plan.sample, int(source.state.step)),
       *_costs(workdir),
     ]
     for title, save in _gallery(workdir, source, nfe=calls, num=num).items():
       parts += _picture(title, save, drawing)
+  parts.insert(1, html.contents(parts))
   text = html.page(f"{plan.model.name} on {plan.data.name}", parts)
   processes.once(lambda: write_text(file, text))
   return file
@@ -110,18 +118,25 @@ def _refuse(shape: tuple[int, ...], file: pathlib.Path) -> str:
   )
 
 
-def _facts(source: SampledRun) -> list[str]:
+def _facts(workdir: pathlib.Path, source: SampledRun) -> list[str]:
   plan = source.plan
   count = sum(x.size for x in jax.tree.leaves(source.params))
   line = (
     f"Step {int(source.state.step)} of {plan.train.steps}; {count:,} "
-    f"parameters; average {plan.sample.ema!r}; jaxflow "
-    f"{jaxflow.__version__}, jax {jax.__version__}."
+    f"parameters; average {plan.sample.ema!r}. {html.made_by()} With jax "
+    f"{jax.__version__}."
   )
+  # Beside the page, where it stands in the run's folder.
+  beside = {x: x for x in _FILES if (workdir / x).is_file()}
+  paper = plan.model.method.paper
+  number = re.search(r"arXiv:(\d+\.\d+)", paper)
+  if number:
+    beside[paper] = f"https://arxiv.org/abs/{number[1]}"
   fields = sorted(flatten(plan.config.to_dict()).items())
   rows = [(name, "" if value is None else str(value)) for name, value in fields]
   return [
     html.paragraph(line),
+    html.links("Files of the run, and the method:", beside),
     html.folded(f"Config: {len(rows)} fields", html.table((), rows)),
   ]
 
@@ -139,15 +154,28 @@ def _left_out(title: str, reason: str) -> list[str]:
   return [html.heading(title), html.note(f"left out: {reason}")]
 
 
-def _save_curves(workdir: pathlib.Path, file: pathlib.Path) -> str:
+def _training(workdir: pathlib.Path, file: pathlib.Path) -> list[str]:
+  """Return the curves in two columns, and in one for a narrow page."""
+  title, narrow = "Training", file.with_name("narrow.png")
+  try:
+    _save_curves(workdir, file)
+    _save_curves(workdir, narrow, columns=1)
+  except UsageError as error:
+    return _left_out(title, str(error))
+  return [html.heading(title), html.picture(file, title, narrow=narrow)]
+
+
+def _save_curves(
+  workdir: pathlib.Path, file: pathlib.Path, columns: int = 2
+) -> None:
   """Draw the logs of training, and of evaluations while it ran."""
   during = part_of(workdir, "evaluations.csv")
   figures.save_curves(
     figures.read_log(part_of(workdir, "metrics.csv")),
     file,
     evaluations=figures.read_log(during) if during.is_file() else None,
+    columns=columns,
   )
-  return ""
 
 
 def _scores(workdir: pathlib.Path, sample: SamplePlan, step: int) -> list[str]:
@@ -155,14 +183,17 @@ def _scores(workdir: pathlib.Path, sample: SamplePlan, step: int) -> list[str]:
   if not rows:
     reason = "there is no evaluation.json; run jaxflow evaluate"
     return _left_out("Evaluation", reason)
-  columns = ("metric", "NFE", "step", "value", "real data", "samples")
+  columns = ("metric", "NFE", "value", "real data", "samples", "step")
   tables: dict[str, list[dict[str, Any]]] = {}
   for row in rows:
     tables.setdefault(_title(row, sample, step), []).append(row)
   parts = []
   for title, alike in tables.items():
     parts += [html.heading(title), html.table(columns, _score_cells(alike))]
-  note = html.note("Real data: the same number with fresh real samples.")
+  note = html.note(
+    "Real data: the same number with fresh real samples. ↓ lower is better, ↑ "
+    "higher."
+  )
   return [*parts, note]
 
 
@@ -190,12 +221,12 @@ def _score_cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
       score = row["scores"].get(name)
       if score is not None:
         yield (
-          name,
+          f"{name} {_arrow(name)}",
           "" if row["nfe"] is None else str(row["nfe"]),
-          str(row["step"]),
-          _number(score.value, score.error),
-          _number(score.real, score.real_error),
+          with_error(score.value, score.error),
+          with_error(score.real, score.real_error),
           "" if score.num is None else str(score.num),
+          str(row["step"]),
         )
 
 
@@ -221,7 +252,9 @@ def _costs(workdir: pathlib.Path) -> list[str]:
   return parts
 
 
-def _number(value: float | None, error: float | None) -> str:
-  if value is None:
+def _arrow(name: str) -> str:
+  """Return which direction is better; a file may name what is no metric."""
+  try:
+    return ARROWS[direction(name)]
+  except UsageError:
     return ""
-  return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"

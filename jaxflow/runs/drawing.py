@@ -1,6 +1,7 @@
 """Draw samples from a trained run, batch by batch."""
 
 import math
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,9 +10,10 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxflow.errors import UsageError, did_you_mean
+from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.parallel import memory, processes, sharding
 from jaxflow.plans import Plan
+from jaxflow.reading import reading
 from jaxflow.runs.opening import load_data
 from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
@@ -86,8 +88,8 @@ def checked_conditions(
     plan: The plan of a run.
     num: Number of samples.
     labels: Classes, or numbers `[num, K]`, or `[K]` for all, or as text with
-      commas between; None: the classes in turn, or vectors of the training
-      data, chosen at random.
+      commas between, one for all or `[num]`; None: the classes in turn, or
+      vectors of the training data, chosen at random.
     seed: Of that choice.
   """
   model, scales = plan.model, plan.data.conditions
@@ -97,9 +99,11 @@ def checked_conditions(
   size = model.cond_size
   if labels is None:
     return _of_training_data(plan, num, seed)
-  if isinstance(labels, str):
-    labels = [x.strip() for x in labels.split(",")]
   try:
+    given = np.asarray(labels)
+    if given.dtype.kind == "U":
+      numbers = [[y.strip() for y in str(x).split(",")] for x in given.flat]
+      labels = numbers if given.shape else numbers[0]
     given = np.asarray(labels, np.float64)
     each = given.shape == (num,) and size == 1
     found = np.broadcast_to(given[:, None] if each else given, (num, size))
@@ -110,6 +114,51 @@ def checked_conditions(
   if np.isinf(found).any():
     raise UsageError(f"labels={labels}: give finite numbers, or nan for none")
   return np.array(found)
+
+
+def labels_in_text(plan: Plan, text: str) -> list[str]:
+  """Return the labels of a text with commas between.
+
+  It is one where labels are vectors, or where a class has this name.
+  """
+  if plan.data.conditions is not None or text in (plan.data.class_names or ()):
+    return [text]
+  return [label.strip() for label in text.split(",")]
+
+
+def labels_in_file(plan: Plan, file: pathlib.Path) -> list[str]:
+  """Return the labels in a text file, one a line.
+
+  Raises:
+    UsageError: A line is no label, or there is none.
+  """
+  where = f"labels_file={str(file)!r}"
+  try:
+    with reading(where, "give a text file with a label in each line"):
+      lines = [line.strip() for line in file.read_text().splitlines()]
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise UsageError(f"{where} is not there: give a text file") from error
+  for line in dict.fromkeys(lines):
+    with named(labels=f"{where}, line {lines.index(line) + 1}"):
+      checked_conditions(plan, 1, [line])
+  if not lines:
+    raise UsageError(f"{where} is empty: give a label in each line")
+  return lines
+
+
+def in_turn(labels: Sequence[str], num: int) -> np.ndarray:
+  """Return labels [num]: those given, in turn; none is left out.
+
+  Example:
+    >>> in_turn(["0", "3"], 5).tolist()
+    ['0', '3', '0', '3', '0']
+  """
+  if num < len(labels):
+    raise UsageError(
+      f"num={num}: {len(labels)} labels are given; give at least as many "
+      "samples"
+    )
+  return np.resize(np.array(labels), num)
 
 
 def _of_training_data(plan: Plan, num: int, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import datetime
 import json
 import re
 
@@ -182,13 +183,20 @@ def test_report_is_one_page_that_needs_nothing_else(folder, benched):
   page = (workdir / "report.html").read_text()
   assert "<script" not in page
   assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-  assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-  assert not re.findall(r'(?:src|href)="(?!data:)', page)
+  assert not re.findall(r'src="(?!data:)', page)
+  # It links to its own headings, to files beside it and to the paper.
+  others = re.findall(r'href="(?!#)([^"]*)"', page)
+  assert others.pop() == "https://arxiv.org/abs/2303.01469"
+  assert all((workdir / name).is_file() for name in others)
+  assert {"config.json", "metrics.csv", "bench.json"} <= {*others}
+  headings = re.findall(r'<h2 id="(.*?)"', page)
+  assert re.findall(r'href="#(.*?)"', page) == headings
   # Curves, costs, samples during training, density, map, trajectories.
   assert page.count('src="data:image/png;base64,') == 6
   assert "left out" not in page
-  assert f"jaxflow {jaxflow.__version__}, jax {jax.__version__}." in page
-  for words in ("0.5 ± 0.1", "velocity of the teacher", "Of 50 samples"):
+  made = f"UTC by jaxflow {jaxflow.__version__}. With jax {jax.__version__}."
+  assert made in page and f"{datetime.datetime.now(datetime.UTC):%Y-}" in page
+  for words in ("0.50 ± 0.10", "velocity of the teacher", "Of 50 samples"):
     assert words in page
   assert re.search(r"<td>train\.steps</td><td>20</td>", page)
 
@@ -250,7 +258,7 @@ def test_report_says_of_which_samples_a_row_is(folder, tmp_path):
   ]
   (tmp_path / "evaluation.json").write_text(json.dumps({"rows": rows}))
   parts = page._scores(tmp_path, sample, 20)
-  titles = re.findall("<h2>(.*?)</h2>", "".join(parts))
+  titles = re.findall("<h2.*?>(.*?)</h2>", "".join(parts))
   assert titles == [
     "Evaluation",
     "Evaluation with step 10, average &#x27;online&#x27;",
@@ -293,12 +301,15 @@ def test_report_of_images(tmp_path):
     *("data.name=digits", "data.conditional=True", "train.steps=10"),
   )
   text = report(workdir, nfe=2, num=20).read_text()
-  titles = re.findall("<h2>(.*?)</h2>", text)
-  for title in ("Interpolation in noise", "Nearest training samples"):
+  titles = re.findall("<h2.*?>(.*?)</h2>", text)
+  for title in (
+    *("Samples by class", "Interpolation in noise"),
+    "Nearest training samples",
+  ):
     assert title in titles
   assert "left out: the run has no teacher" in text
-  # Curves, the last step's samples, interpolation, neighbours.
-  assert text.count('src="data:image/png;base64,') == 4
+  # Curves, the last step's samples, classes, interpolation, neighbours.
+  assert text.count('src="data:image/png;base64,') == 5
 
 
 @pytest.mark.parametrize(
