@@ -295,12 +295,13 @@ class TrainedRun:
     num: int,
     *,
     labels: ArrayLike | None = None,
+    cond: PyTree = None,
     nfe: int | None = None,
     seed: int = 0,
     clip: bool = True,
     latents: bool = False,
   ) -> NDArray[Any]:
-    """Draw samples; sample i depends on the seed, i and its label alone.
+    """Draw samples; sample i depends on the seed, i and its condition.
 
     The sampler is compiled once for each batch size and `nfe`.
 
@@ -310,6 +311,9 @@ class TrainedRun:
         the data; default: the classes in turn. Of data whose labels are numbers
         these, `[num, K]` or `[K]`, NaN for none; default: those of random
         training data.
+      cond: Where the network declares its condition, such a pytree: of arrays
+        `[N, ...]`, whose rows are taken in turn, or of the condition of all
+        samples; default: those of the test split in turn.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
       seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1], or to the range of the
@@ -328,9 +332,9 @@ class TrainedRun:
     """
     check_range(SEED, seed=seed)
     plan = self.run.plan
-    check_num(num, plan.model.shape)
-    conditions = checked_conditions(plan, num, labels, seed=seed)
-    seen = as_seen(plan, conditions)
+    check_num(num, plan.model.shape, plan.model.null_cond)
+    given = checked_conditions(plan, num, labels, cond, seed=seed)
+    seen = as_seen(plan, given)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)

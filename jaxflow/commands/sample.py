@@ -15,6 +15,9 @@ from jaxflow.commands.console import log
 from jaxflow.commands.flags import check_writable
 from jaxflow.errors import UsageError, named
 
+# Samples where nothing says how many.
+_NUM = 64
+
 
 def _run(values: Values, config: Any) -> None:
   out = pathlib.Path(values.out)
@@ -23,7 +26,9 @@ def _run(values: Values, config: Any) -> None:
   if values.latents and out.suffix != ".npz":
     raise UsageError(f"--out={out}: --latents needs a file that ends in .npz")
 
-  from jaxflow import api
+  import numpy as np
+
+  from jaxflow import api, conditions
   from jaxflow.parallel import processes
   from jaxflow.runs.decoding import is_drawn
   from jaxflow.runs.drawing import check_num, checked_conditions
@@ -36,25 +41,51 @@ def _run(values: Values, config: Any) -> None:
       f"--out={out}: samples of shape {plan.model.shape} are neither images nor"
       " points in the plane; give a file that ends in .npz"
     )
-  with named(labels="--label"):
-    check_num(values.num, plan.model.shape)
-    labels = checked_conditions(
-      plan, values.num, values.label, seed=values.seed
-    )
+  with named(labels="--label", cond="--cond-file"):
+    file, null_cond = values["cond-file"].value, plan.model.null_cond
+    cond = None if file is None else _read(pathlib.Path(file), plan)
+    num = values.num
+    if num is None:
+      rows = (np.shape(x)[:1] for x in conditions.leaves(cond).values())
+      num = next((x[0] for x in rows if x), _NUM)
+    check_num(num, plan.model.shape, null_cond)
+    found = checked_conditions(plan, num, values.label, cond, seed=values.seed)
+    declared = plan.declares_condition
     samples = run.sample(
-      values.num,
-      labels=labels,
+      num,
+      **{"cond" if declared else "labels": found},
       nfe=values.nfe,
       seed=values.seed,
       clip=False,
       latents=values.latents,
     )
-  processes.once(lambda: _write(out, plan.data, samples, labels))
+  beside = conditions.leaves(found) if declared else {"label": found}
+  processes.once(lambda: _write(out, plan.data, samples, beside))
   nfe = plan.sample.nfe if values.nfe is None else values.nfe
   log(f"{len(samples)} samples, {nfe} network call(s) each: {out}")
 
 
-def _write(out: pathlib.Path, plan: Any, samples: Any, labels: Any) -> None:
+def _read(file: pathlib.Path, plan: Any) -> Any:
+  """Return the conditions in a file."""
+  from jaxflow import conditions
+  from jaxflow.reading import read_arrays, reading
+
+  if not plan.declares_condition:
+    raise UsageError(
+      f"--cond-file={file}: the network of this run declares no condition: "
+      "leave it out, and give --label where there are classes"
+    )
+  try:
+    with reading(file, "give an .npz file"):
+      arrays = read_arrays(file)
+    return conditions.from_leaves(arrays, plan.model.null_cond)
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise UsageError(f"--cond-file={file}: no such file") from error
+  except ValueError as error:
+    raise UsageError(f"--cond-file={file}: {error}") from error
+
+
+def _write(out: pathlib.Path, plan: Any, samples: Any, beside: Any) -> None:
   """Write samples as a picture or as arrays."""
   from jaxflow import figures
   from jaxflow.files import save_arrays
@@ -63,8 +94,8 @@ def _write(out: pathlib.Path, plan: Any, samples: Any, labels: Any) -> None:
   if out.suffix == ".png":
     figures.save_samples(picture_of(plan, samples), out)
   else:
-    arrays = {"samples": samples}
-    save_arrays(out, arrays if labels is None else arrays | {"label": labels})
+    there = {k: x for k, x in beside.items() if x is not None}
+    save_arrays(out, {"samples": samples, **there})
 
 
 COMMAND = Command(
@@ -75,9 +106,13 @@ COMMAND = Command(
     Flag(
       "out",
       "a .png or .npz file: a grid of images or a scatter of points, or the "
-      "arrays `samples` and `label`",
+      "arrays `samples` and `label`, or the condition",
     ),
-    Flag("num", "how many samples", 64),
+    Flag(
+      "num",
+      f"how many samples (default: {_NUM}, or the rows of --cond-file)",
+      kind=int,
+    ),
     Flag(
       "nfe",
       "network calls per sample; with guidance each takes a doubled batch "
@@ -89,6 +124,12 @@ COMMAND = Command(
       "the class of all samples, its number or its name (default: the classes "
       "in turn), or numbers with commas between, where labels are numbers "
       "(default: those of random training data)",
+      kind=str,
+    ),
+    Flag(
+      "cond-file",
+      "an .npz file of conditions, where the network declares its own: an "
+      "entry for each array, a row a sample (default: those of the test split)",
       kind=str,
     ),
     Flag("seed", "seed of the noise", 0),
