@@ -442,11 +442,20 @@ def _source(part: Any, split: str, num_classes: int) -> data_lib.Source:
         "{'data': ..., 'labels': ...}, or a jaxflow.data.Source"
       )
     return part
-  wrong = part.keys() - {"data", "labels"}
+  wrong = part.keys() - {"data", "labels", "cond"}
   if wrong or "data" not in part:
     raise UsageError(
       f"data has the keys {sorted(part)}: give 'data' and, with classes, "
-      "'labels'"
+      "'labels', or 'cond', the condition that the network declares"
+    )
+  if part.get("cond") is not None:
+    return data_lib.from_arrays(
+      part["data"],
+      part.get("labels"),
+      cond=part["cond"],
+      num_classes=num_classes,
+      name="given",
+      split=split,
     )
   labels = part.get("labels")
   return data_lib.arrays_of(

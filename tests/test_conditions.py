@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxflow import conditions, guidance
+import jaxflow
+from jaxflow import conditions, guidance, plugins
 from jaxflow.config import default_config, make_plan, resolve
 from jaxflow.data import Batches, from_arrays, held_out, without_labels
 from jaxflow.errors import UsageError
 from jaxflow.models import Network
 from jaxflow.paths import expand
-from jaxflow.runs.inputs import check_condition
+from jaxflow.runs import encoding
+from jaxflow.runs.inputs import check_condition, fault
 
 NULL = {
   "tokens": np.zeros(3, np.int32),
@@ -106,7 +108,7 @@ def test_data_with_trees_are_batched_split_and_mirrored():
     from_arrays(images, np.zeros(64, int), num_classes=1, cond=some(64))
 
 
-def model_of(null_cond, num_classes=0, **data):
+def plan_of(null_cond, num_classes=0, **data):
   made = Network(
     lambda key: {"w": jnp.ones(())},
     lambda params, xt, t, s, cond, key=None: params["w"] * xt,
@@ -117,7 +119,7 @@ def model_of(null_cond, num_classes=0, **data):
   if not num_classes:
     config.loss.label_dropout = 0.0
   config = resolve(config, shape=(2,), num_classes=num_classes, teacher=None)
-  return make_plan(config, network=made).model
+  return make_plan(config, network=made)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def model_of(null_cond, num_classes=0, **data):
   ],
 )
 def test_data_that_differ_from_the_declaration(change, words):
-  model = model_of(NULL)
+  model = plan_of(NULL).model
   points = np.ones((4, 2))
   check_condition(model, from_arrays(points, cond=some(4)))
   with pytest.raises(UsageError) as caught:
@@ -150,10 +152,10 @@ def test_data_that_differ_from_the_declaration(change, words):
 def test_data_or_network_without_conditions():
   points = np.ones((4, 2))
   with pytest.raises(UsageError, match="no conditions, and the network decl"):
-    check_condition(model_of(NULL), from_arrays(points))
+    check_condition(plan_of(NULL).model, from_arrays(points))
   with pytest.raises(UsageError, match="the network declares none: take one"):
-    check_condition(model_of(None), from_arrays(points, cond=some(4)))
-  assert model_of(NULL, conditional=False).null_cond is None
+    check_condition(plan_of(None).model, from_arrays(points, cond=some(4)))
+  assert plan_of(NULL, conditional=False).model.null_cond is None
 
 
 @pytest.mark.parametrize(
@@ -167,15 +169,15 @@ def test_data_or_network_without_conditions():
 )
 def test_wrong_declarations(null_cond, words):
   with pytest.raises(UsageError, match=f"^network: null_cond: .*{words}"):
-    model_of(null_cond)
+    plan_of(null_cond)
 
 
 def test_labels_are_the_simplest_condition():
   """Classes of the data are the null condition, declared or not."""
-  assert model_of(None, num_classes=8).null_cond == 8
-  assert model_of(np.int32(8), num_classes=8).null_cond == 8
+  assert plan_of(None, num_classes=8).model.null_cond == 8
+  assert plan_of(np.int32(8), num_classes=8).model.null_cond == 8
   with pytest.raises(UsageError, match="they must agree"):
-    model_of(np.int32(7), num_classes=8)
+    plan_of(np.int32(7), num_classes=8)
 
 
 def test_rows_of_samples():
@@ -193,6 +195,57 @@ def test_rows_of_samples():
     conditions.of_samples(some(2) | {"mask": np.ones((1, 3), bool)}, NULL, 4)
   with pytest.raises(ValueError, match="mask is empty"):
     conditions.of_samples(some(0), NULL, 4)
+
+
+def test_fault_of_a_batch():
+  """Steps that are not finite are blamed on the array that is to blame."""
+  null_cond = {"embedding": np.zeros(2, np.float32)}
+  plan = plan_of(null_cond, file="captions.npz")
+  batch = {"data": np.ones((3, 2)), "cond": {"embedding": np.ones((3, 2))}}
+  assert fault(plan, batch) == ""
+  batch["cond"]["embedding"][1] = np.inf
+  assert fault(plan, batch).startswith(
+    "conditions of captions.npz: embedding has values that are not finite"
+  )
+
+
+def test_latents_have_classes_only(monkeypatch):
+  monkeypatch.setattr(plugins, "_REGISTERED", {})
+  images = np.zeros((4, 8, 8, 3))
+  jaxflow.register(
+    "data", "captioned", lambda split: from_arrays(images, cond=some(4))
+  )
+  options = encoding.EncodeOptions(data="captioned", autoencoder="x", size=8)
+  with pytest.raises(UsageError, match="latents keep classes only"):
+    encoding._images(options, "train")
+
+
+def test_arrays_with_conditions_train_and_sample():
+  """Points with token 0 lie below 0, those with token 1 above."""
+  tokens = np.arange(400) % 2
+  points = 4.0 * tokens[:, None] - 2 + 0.1 * np.ones((400, 1))
+  config = default_config("flow_matching", data="ring", model="mlp")
+  config.loss.label_dropout = 0.1
+  config.optimizer.learning_rate = 1e-2
+  config.train.update(steps=200, batch_size=32, log_every=200)
+
+  def init(key):
+    return {"scale": jnp.zeros(()), "shift": jnp.zeros((3, 1))}
+
+  def apply(params, xt, t, s, cond, key=None):
+    return xt * params["scale"] + params["shift"][cond["token"]]
+
+  run = jaxflow.train(
+    config,
+    network=Network(init, apply, null_cond={"token": np.int32(2)}),
+    data={"data": points, "cond": {"token": tokens}},
+    log=lambda line: None,
+  )
+  sampled = run.sample(200, cond={"token": np.array([0, 1])}, nfe=1)
+  low, high = sampled[::2].mean(), sampled[1::2].mean()
+  assert low < -1 < 1 < high
+  with pytest.raises(UsageError, match="'labels', or 'cond'"):
+    jaxflow.train(config, data={"data": points, "conds": {}})
 
 
 def test_values_that_are_not_finite():

@@ -128,7 +128,8 @@ def checked_conditions(
     ) from error
   if np.isinf(found).any():
     raise UsageError(f"labels={labels}: give finite numbers, or nan for none")
-  return np.array(found)
+  # A vector has all of its numbers, or is none.
+  return np.where(np.isnan(found).any(axis=1, keepdims=True), np.nan, found)
 
 
 def _of_training_data(plan: Plan, num: int, seed: int) -> np.ndarray:
