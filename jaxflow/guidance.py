@@ -114,7 +114,9 @@ def _of_rows(null_cond: PyTree, label: PyTree) -> PyTree:
       f"{conditions.describe(label)}"
     )
   return jax.tree.map(
-    lambda x, none: jnp.broadcast_to(jnp.asarray(none, x.dtype), x.shape),
+    lambda x, none: jnp.broadcast_to(
+      jnp.asarray(none, jnp.result_type(x)), x.shape
+    ),
     *(label, null_cond),
   )
 
