@@ -54,7 +54,6 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   if "second_time" in options.parameters(maker):
     network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
-  loss.pop("num_classes", None)
   drawn = "sample_times" in options.parameters(row.loss)
   config = ConfigDict(
     {

@@ -165,6 +165,11 @@ def _images(options: EncodeOptions, split: str) -> data.Source:
       f"data={options.data}: its samples have shape {source.shape}; give a "
       "set of images, (height, width, 1 or 3)"
     )
+  if not source.num_classes and "cond" in source.take(np.arange(1)):
+    raise UsageError(
+      f"data={options.data}: its conditions are no classes, and latents keep "
+      "classes only: give a set with classes, or without conditions"
+    )
   return source
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxflow import options
+from jaxflow import conditions, options
 from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
@@ -220,9 +220,11 @@ class Run:
     def shape(dims, dtype):
       return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
 
-    batch = {"data": shape(model.shape, jnp.float32)}
-    if model.cond_type is not None:
-      batch["cond"] = shape(*model.cond_type)
+    batch: dict[str, Any] = {"data": shape(model.shape, jnp.float32)}
+    if model.null_cond is not None:
+      batch["cond"] = conditions.shapes(
+        model.null_cond, *leading, sharding=where
+      )
     if "pairs" in model.method.needs:
       batch["noise"] = batch["data"]
     return batch
