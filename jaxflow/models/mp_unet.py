@@ -33,7 +33,8 @@ from jaxflow.models import checks
 from jaxflow.models.embeddings import GuidanceEmbedder, LabelEmbedder
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import double, halve
-from jaxflow.models.unet_layout import Layer, check_levels, layers
+from jaxflow.models.unet_layout import Layer, check_levels, layers, steps
+from jaxflow.models.unet_walk import ImageUNet
 from jaxflow.options import BelowOne, Count, Layers, Natural
 from jaxflow.types import Array, PyTree
 
@@ -202,7 +203,7 @@ class MPBlock(nnx.Module):
     return jnp.clip(x, -_CLIP, _CLIP)
 
 
-class MPUNet(nnx.Module):
+class MPUNet(ImageUNet):
   """A U-Net over images [B, H, W, C]."""
 
   def __init__(
@@ -221,9 +222,7 @@ class MPUNet(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = data_shape
-    self.heads = heads
-    self.dtype = dtype
+    super().__init__(data_shape, heads, dtype)
     embedding = channels * max(multipliers)
     self.waves: Waves = Waves(channels, rngs)
     self.time: MPLinear = MPLinear((channels, embedding), rngs)
@@ -254,48 +253,21 @@ class MPUNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth: int = len(encoder)
-    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
+    self.walks(*steps(encoder, decoder))
     self.output: MPLinear = MPLinear(
       (3, 3, decoder[-1].width, heads * data_shape[2]), rngs
     )
     self.gain: nnx.Param[Any] = nnx.Param(jnp.zeros(()))
 
-  def __call__(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array | tuple[Array, ...]:
-    """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    output = self.output(x, self.gain[...])
-    predictions = tuple(jnp.split(output, self.heads, axis=-1))
-    return predictions if self.heads > 1 else output
+  def _first(self, image: Array) -> Array:
+    ones = jnp.ones_like(image[..., :1])
+    return self.input(jnp.concatenate([image, ones], axis=-1))
 
-  def hidden(
-    self, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    """Return the images [B, h, w, c] after every block."""
-    return tuple(self._activations(xt, t, s, cond, None))
+  def _last(self, x: Array) -> Array:
+    return self.output(x, self.gain[...])
 
-  def _activations(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> list[Array]:
-    checks.shape(xt, self.data_shape)
-    e = self._embedding(t, s, cond).astype(self.dtype)
-    count = self.depth + len(self.joins)
-    keys = [None] * count if key is None else list(jax.random.split(key, count))
-    x = xt.astype(self.dtype)
-    x = self.input(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1))
-    skips, outputs = [x], []
-    for i in range(self.depth):
-      x = getattr(self, f"encoder_{i}")(x, e, keys[i])
-      skips.append(x)
-      outputs.append(x)
-    for i, joins in enumerate(self.joins):
-      if joins:
-        x = mp_concatenate(x, skips.pop())
-      x = getattr(self, f"decoder_{i}")(x, e, keys[self.depth + i])
-      outputs.append(x)
-    return outputs
+  def _join(self, x: Array, skip: Array) -> Array:
+    return mp_concatenate(x, skip)
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)

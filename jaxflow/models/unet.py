@@ -44,13 +44,14 @@ from jaxflow.models.unet_blocks import (
   group_norm,
   smooth_halve,
 )
-from jaxflow.models.unet_layout import check_levels, layers
+from jaxflow.models.unet_layout import check_levels, layers, steps
 from jaxflow.models.unet_parts import Parts, parts_of
+from jaxflow.models.unet_walk import ImageUNet, Keys, Step
 from jaxflow.options import BelowOne, Count, Finite, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 
-class UNet(nnx.Module):
+class UNet(ImageUNet):
   """A U-Net over images [B, H, W, C]."""
 
   def __init__(
@@ -73,12 +74,11 @@ class UNet(nnx.Module):
     remat: bool,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = data_shape
+    super().__init__(data_shape, heads, dtype)
     self.parts = parts
     self.features: int = channels * parts.wave_factor
     self.time_scale = time_scale
     self.log_time = log_time
-    self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
     features = self.features
@@ -133,80 +133,53 @@ class UNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth: int = len(encoder)
-    self.sees: tuple[bool, ...] = tuple(
-      parts.residual_input and layer.resample == "halve" for layer in encoder
+    self.walks(*steps(encoder, decoder))
+    self.sees: tuple[str, ...] = tuple(
+      f"input_{i}"
+      for i, layer in enumerate(encoder)
+      if parts.residual_input and layer.resample == "halve"
     )
     before = data_shape[2]
     for i, layer in enumerate(encoder):
-      if self.sees[i]:
+      if f"input_{i}" in self.sees:
         # With so wide a border the filter behind needs none.
         seen = convolution(
           before, layer.width, dtype, rngs, init=parts.init, padding=2
         )
         setattr(self, f"input_{i}", seen)
         before = layer.width
-    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
     self.norm: nnx.GroupNorm = group_norm(
       width, jnp.float32, rngs, epsilon=parts.epsilon
     )
-    self.heads = heads
     self.output: nnx.Conv = convolution(
       width, heads * data_shape[2], jnp.float32, rngs
     )
 
-  def __call__(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array | tuple[Array, ...]:
-    """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    output = self.output(jax.nn.silu(self.norm(x)))
-    predictions = tuple(jnp.split(output, self.heads, axis=-1))
-    return predictions if self.heads > 1 else output
+  def _first(self, image: Array) -> Array:
+    return self.input(image)
 
-  def hidden(
-    self, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    """Return the images [B, h, w, c] after every block."""
-    return tuple(self._activations(xt, t, s, cond, None))
+  def _last(self, x: Array) -> Array:
+    return self.output(jax.nn.silu(self.norm(x)))
 
-  def _activations(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> list[Array]:
-    checks.shape(xt, self.data_shape)
-    embedding = self._embedding(t, s, cond).astype(self.dtype)
-    count = self.depth + len(self.joins)
-    keys = [None] * count if key is None else list(jax.random.split(key, count))
-    image = xt.astype(self.dtype)
-    x = self.input(image)
-    skips, outputs = [x], []
-    for i in range(self.depth):
-      x = self._block(f"encoder_{i}", x, embedding, keys[i])
-      if self.sees[i]:
-        seen = smooth_halve(getattr(self, f"input_{i}")(image), around=0)
-        x = image = (x + seen) / math.sqrt(2)
-      skips.append(x)
-      outputs.append(x)
-    for i, joins in enumerate(self.joins):
-      if joins:
-        x = jnp.concatenate([x, skips.pop()], axis=-1)
-      x = self._block(f"decoder_{i}", x, embedding, keys[self.depth + i])
-      outputs.append(x)
-    return outputs
+  def _see(self, step: Step, x: Array, image: Array) -> tuple[Array, Array]:
+    name = step.module.replace("encoder", "input")
+    if name not in self.sees:
+      return x, image
+    seen = smooth_halve(getattr(self, name)(image), around=0)
+    x = (x + seen) / math.sqrt(2)
+    return x, x
 
-  def _block(
-    self, name: str, x: Array, embedding: Array, key: Array | None
-  ) -> Array:
+  def _run(self, step: Step, x: Array, e: Array, keys: Keys) -> Array:
     if not self.remat:
-      return getattr(self, name)(x, embedding, key)
-    graph, state = nnx.split(getattr(self, name))
+      return super()._run(step, x, e, keys)
+    graph, state = nnx.split(getattr(self, step.module))
 
     @jax.checkpoint
-    def run(params, x, embedding, key):
-      return nnx.merge(graph, params, copy=True)(x, embedding, key)
+    def run(params, x, e, key):
+      return nnx.merge(graph, params, copy=True)(x, e, key)
 
-    return run(nnx.to_pure_dict(state), x, embedding, key)
+    return run(nnx.to_pure_dict(state), x, e, next(keys))
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
