@@ -30,7 +30,12 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
-from jaxflow.models.embeddings import GuidanceEmbedder, LabelEmbedder
+from jaxflow.models.embeddings import (
+  GuidanceEmbedder,
+  LabelEmbedder,
+  VectorEmbedder,
+  label_embedder,
+)
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import double, halve
 from jaxflow.models.unet_layout import Layer, check_levels, layers, steps
@@ -113,7 +118,7 @@ class Waves(nnx.Module):
 class Labels(LabelEmbedder):
   """Embeds labels by a table of n(w); the null label is the zero vector."""
 
-  def __init__(self, num_classes: int, width: int, rngs: nnx.Rngs):
+  def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
     self.num_classes = num_classes
     self.table: nnx.Param[Any] = nnx.Param(
       jax.random.normal(rngs.params(), (num_classes, width))
@@ -122,6 +127,22 @@ class Labels(LabelEmbedder):
   def rows(self) -> Array:
     """Return the vectors of all labels."""
     return jnp.pad(normalize(self.table[...], 0), ((0, 1), (0, 0)))
+
+
+class Vectors(VectorEmbedder):
+  """Embeds vectors by a map of n(w); none has the zero vector.
+
+  Vectors of unit variance, as data have them, keep their magnitude.
+  """
+
+  def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
+    self.size = size
+    self.width = width
+    self.linear: Any = MPLinear((size, width), rngs)
+
+  def nothing(self) -> Array:
+    """Return the embedding [width] of no vector."""
+    return jnp.zeros(self.width)
 
 
 class Gain(nnx.Module):
@@ -215,6 +236,7 @@ class MPUNet(ImageUNet):
     num_blocks: int,
     attention_resolutions: tuple[int, ...],
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -227,7 +249,14 @@ class MPUNet(ImageUNet):
     self.waves: Waves = Waves(channels, rngs)
     self.time: MPLinear = MPLinear((channels, embedding), rngs)
     self.interval = Interval(channels, embedding, rngs) if second_time else None
-    self.label = Labels(num_classes, embedding, rngs) if num_classes else None
+    self.label = label_embedder(
+      num_classes,
+      cond_size,
+      embedding,
+      classes=Labels,
+      vectors=Vectors,
+      rngs=rngs,
+    )
     self.guidance = (
       GuidanceEmbedder(embedding, scale=1.0, rngs=rngs)
       if guidance_inputs
@@ -289,6 +318,7 @@ def mp_unet(
   num_blocks: Layers = 3,
   attention_resolutions: tuple[int, ...] = (16, 8),
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Count = 1,
@@ -311,6 +341,8 @@ def mp_unet(
       are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -332,7 +364,11 @@ def mp_unet(
   """
   checks.at_least(1, num_blocks=num_blocks)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    heads=heads,
+    dropout=dropout,
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
   if any(channels * factor % _HEAD for factor in multipliers):
@@ -349,6 +385,7 @@ def mp_unet(
       num_blocks=num_blocks,
       attention_resolutions=tuple(attention_resolutions),
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

@@ -8,7 +8,7 @@ first of which attends, join the two. The blocks are conditioned on
   e = silu(embed(waves(t) + label) + embed'(waves(t - s)))
 
 whose second term, as in MeanFlow, is there for networks of two times only.
-Guidance may add three terms. The published augmentation labels are left out.
+Guidance may add three terms, and how a picture was augmented one to the waves.
 
 This is DDPM++. NCSN++ has random waves of t and smooth resampling, and its
 encoder sees the image at every level: behind each block that halves the sides,
@@ -33,7 +33,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
-  LabelEmbedder,
+  label_embedder,
   sinusoidal,
 )
 from jaxflow.models.network import Network, compute_dtype, functional
@@ -64,6 +64,8 @@ class UNet(ImageUNet):
     num_blocks: int,
     attention_resolutions: tuple[int, ...],
     num_classes: int,
+    cond_size: int,
+    augment_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -96,14 +98,22 @@ class UNet(ImageUNet):
     # map with Xavier's initial values, as published; behind the embedding it is
     # 1, as published.
     std = math.sqrt(2 * num_classes / (num_classes + features))
-    self.label = (
-      LabelEmbedder(
-        num_classes,
-        embedding if parts.late_label else features,
-        std=1.0 if parts.late_label else std,
+    self.label = label_embedder(
+      num_classes,
+      cond_size,
+      embedding if parts.late_label else features,
+      std=1.0 if parts.late_label else std,
+      rngs=rngs,
+    )
+    self.augment = (
+      nnx.Linear(
+        augment_size,
+        features,
+        use_bias=False,
+        kernel_init=parts.init,
         rngs=rngs,
       )
-      if num_classes
+      if augment_size
       else None
     )
     self.guidance = (
@@ -184,6 +194,10 @@ class UNet(ImageUNet):
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
     features = self._waves(jnp.log(self.time_scale * t) if self.log_time else t)
+    augmented = isinstance(cond, dict) and "augment" in cond
+    if self.augment is not None and augmented:
+      numbers = _augmentation(cond, self.augment.in_features)
+      features = features + self.augment(numbers)
     late = self.parts.late_label
     label = 0 if self.label is None else self.label(cond, t.shape[0])
     embedding = self.time(features if late else features + label)
@@ -208,6 +222,17 @@ class UNet(ImageUNet):
     return sinusoidal(t, self.features, max_period=period, scale=scale)
 
 
+def _augmentation(cond: dict[str, Any], size: int) -> Array:
+  """Return how pictures were augmented, [B, size]."""
+  numbers = cond["augment"]
+  if numbers.ndim != 2 or numbers.shape[1] != size:
+    raise UsageError(
+      f"cond: augment of shape {numbers.shape}; give augment_size={size} "
+      "numbers for each sample"
+    )
+  return numbers.astype(jnp.float32)
+
+
 def unet(
   *,
   data_shape: tuple[int, int, int],
@@ -217,6 +242,8 @@ def unet(
   num_blocks: Layers = 4,
   attention_resolutions: tuple[int, ...] = (16,),
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
+  augment_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
@@ -242,6 +269,11 @@ def unet(
       are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
+    augment_size: Numbers that say how a picture was augmented, 0 without:
+      `cond` may be a dict with them, "augment" [B, augment_size], beside
+      "label". Zeros, for none, stand for what is absent.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -267,7 +299,12 @@ def unet(
   """
   checks.at_least(1, num_blocks=num_blocks)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    augment_size=augment_size,
+    heads=heads,
+    dropout=dropout,
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
   parts = parts_of(architecture)
@@ -287,6 +324,8 @@ def unet(
       num_blocks=num_blocks,
       attention_resolutions=tuple(attention_resolutions),
       num_classes=num_classes,
+      cond_size=cond_size,
+      augment_size=augment_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

@@ -28,7 +28,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
-  LabelEmbedder,
+  label_embedder,
   sinusoidal,
 )
 from jaxflow.models.layers import TokenLinear, group_norm
@@ -171,6 +171,7 @@ class UNet2D(ImageUNet):
     attention: tuple[int, ...],
     middle_attention: bool,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -194,8 +195,8 @@ class UNet2D(ImageUNet):
     self.interval = (
       Embedder(widths[0], embedding, rngs=rngs) if second_time else None
     )
-    self.class_embedding = (
-      LabelEmbedder(num_classes, embedding, rngs=rngs) if num_classes else None
+    self.class_embedding = label_embedder(
+      num_classes, cond_size, embedding, rngs=rngs
     )
     self.guidance = (
       GuidanceEmbedder(embedding, scale=waves["scale"], rngs=rngs)
@@ -277,6 +278,7 @@ def unet2d(
   scale_shift: bool = False,
   padding: Natural = 1,
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Count = 1,
@@ -306,6 +308,8 @@ def unet2d(
     padding: Zeros in front of an image that is halved, 0 or 1; one is behind.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -333,7 +337,11 @@ def unet2d(
   """
   checks.at_least(1, layers=layers, groups=groups)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    heads=heads,
+    dropout=dropout,
   )
   halvings = len(widths) - 1
   if not widths or any(width < 2 or width % groups for width in widths):
@@ -365,6 +373,7 @@ def unet2d(
       attention=tuple(attention),
       middle_attention=middle_attention,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

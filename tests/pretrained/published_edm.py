@@ -93,8 +93,8 @@ def names(side, mult, blocks):
       yield "dec", f"dec.{at}_block{i}", "keep", level, i
 
 
-def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
-  """The raw network of EDM at images [B, C, H, W]; onehot may be None."""
+def edm(p, x, noise, onehot, augment, *, kind, channels, mult, blocks, attn):
+  """The raw network of EDM at images [B, C, H, W]; its labels may be None."""
   adm, ncsn = kind == "adm", kind == "ncsn++"
   eps, taps = (1e-5, (1, 1)) if adm else (1e-6, (1, 1))
   taps = (1, 3, 3, 1) if ncsn else taps
@@ -154,6 +154,9 @@ def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
   if onehot is not None and not adm:
     count = onehot.shape[1]
     e = e + linear("map_label", onehot * np.sqrt(count), features)
+  if augment is not None:
+    w = p.get("map_augment.weight", features, augment.shape[1])
+    e = e + augment @ w.T
   e = silu(linear("map_layer0", e, 4 * channels))
   e = linear("map_layer1", e, 4 * channels)
   if onehot is not None and adm:

@@ -100,26 +100,30 @@ def ve_denoiser(raw, x, sigma):
 
 
 CASES = {
-  "ddpm++": ("EDMPrecond", "ddpm++", CLASSES, edm_denoiser),
-  "ddpm++ vp": ("VPPrecond", "ddpm++", 0, vp_denoiser),
-  "ncsn++ ve": ("VEPrecond", "ncsn++", CLASSES, ve_denoiser),
-  "adm": ("EDMPrecond", "adm", CLASSES, edm_denoiser),
+  "ddpm++": ("EDMPrecond", "ddpm++", CLASSES, 9, edm_denoiser),
+  "ddpm++ vp": ("VPPrecond", "ddpm++", 0, 0, vp_denoiser),
+  "ncsn++ ve": ("VEPrecond", "ncsn++", CLASSES, 0, ve_denoiser),
+  "adm": ("EDMPrecond", "adm", CLASSES, 9, edm_denoiser),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_edm_is_the_published_network(tmp_path, monkeypatch, case):
-  precond, kind, labels, denoiser = CASES[case]
+  precond, kind, labels, augments, denoiser = CASES[case]
   size = {**SMALL, "channels": 64} if kind == "adm" else SMALL
   x, sigma, label, onehot = inputs(3, labels)
   tensors = published_edm.Tensors()
+  augment = np.random.default_rng(4).standard_normal((3, 9))
 
-  def raw(x, noise):
-    return published_edm.edm(tensors, x, noise, onehot, kind=kind, **size)
+  def raw(x, noise, augment=augment if augments else None):
+    return published_edm.edm(
+      tensors, x, noise, onehot, augment, kind=kind, **size
+    )
 
   expected = denoiser(raw, x, sigma)
-  tensors["map_augment.weight"] = np.zeros((4, 9), np.float32)
+  none = denoiser(lambda x, noise: raw(x, noise, None), x, sigma)
   options = arguments(size, 8, labels, in_channels=3, out_channels=3)
+  options |= {"augment_dim": augments} if augments else {}
   options |= NCSN if kind == "ncsn++" else {}
   path = file_of(
     *(tmp_path, monkeypatch),
@@ -131,6 +135,11 @@ def test_edm_is_the_published_network(tmp_path, monkeypatch, case):
   with jax.default_matmul_precision("highest"):
     cond = jnp.asarray(label) if labels else None
     found = denoised(imported, x, sigma, cond)
+    assert np.abs(found - none).max() < 1e-5 * np.abs(none).max()
+    if augments:
+      cond = {"label": cond, "augment": jnp.asarray(augment, jnp.float32)}
+      found = denoised(imported, x, sigma, cond)
+      assert np.abs(none - expected).max() > 1e-2 * np.abs(none).max()
   assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 

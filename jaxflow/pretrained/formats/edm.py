@@ -11,8 +11,7 @@ variance_preserving, `time_scale` M - 1 |
 variance_exploding, `time_scale` 1/2 and `log_time`; its signs are turned |
 
 Networks over there have sines before cosines in DDPM++ and NCSN++; here it is
-the other way round. Augmentation labels are left out: they are zero where
-samples are drawn.
+the other way round. Augmentation labels are zero where samples are drawn.
 
 References:
   Karras et al., 2022, arXiv:2206.00364, tables 1 and 7.
@@ -44,6 +43,7 @@ _SHARED = {
   "in_channels": 0,
   "out_channels": 0,
   "label_dim": 0,
+  "augment_dim": 0,
   "channel_mult_emb": 4,
   "num_blocks": 4,
   "dropout": 0.1,
@@ -113,6 +113,8 @@ def read(path: pathlib.Path) -> Imported:
     "second_time": False,
     "dropout": float(found["dropout"]),
   }
+  if found["augment_dim"]:
+    options["augment_size"] = found["augment_dim"]
   network = unet(**options, data_shape=shape, num_classes=found["label_dim"])
   tree = _tree(
     jax.eval_shape(network.init, jax.random.key(0)),
@@ -120,15 +122,17 @@ def read(path: pathlib.Path) -> Imported:
     shape[0],
     -1 if net.name == "VEPrecond" else 1,
   )
-  kept = {"map_augment.weight"}
-  ignored = {x for x in tensors if x in kept or x.endswith(".resample_filter")}
+  ignored = {x for x in tensors if x.endswith(".resample_filter")}
   params = layouts.read(tensors, tree, f"path={path}", ignored=ignored)
   notes = [
     f"{net.name} of {inner.name} ({architecture}), "
     f"{sum(x.size for x in tensors.values()):,} numbers"
   ]
-  if kept & tensors.keys():
-    notes.append("its augmentation labels are left out")
+  if found["augment_dim"]:
+    notes.append(
+      f"trained with {found['augment_dim']} numbers that say how a picture was "
+      "augmented; without them in cond they are zero, for none"
+    )
   if found["label_dim"] and not found["label_dropout"]:
     notes.append(
       "trained without null labels: the null label is a label of zeros, and "
@@ -221,6 +225,7 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
     "output": "out_conv" if late else f"dec.{first}_aux_conv",
     "time.hidden": "map_layer0",
     "time.output": "map_layer1",
+    "augment": "map_augment",
   }
   for part, names in (("encoder", encoder), ("decoder", decoder)):
     for i, name in enumerate(names):
@@ -238,7 +243,9 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
     module = ".".join(path)
     name = f"{modules[module]}.{'bias' if last == 'bias' else 'weight'}"
     if module == "time.hidden" and last == "kernel" and not late:
-      return _swapped(layouts.linear(name, shape))
+      return _swapped(layouts.linear(name, shape), 0)
+    if module == "augment" and not late:
+      return _swapped(layouts.linear(name, shape), 1)
     if path[-1] == "qkv":
       features = 64 if late else shape[-1] // 3
       return edm_pickles.attention(name, shape, features)
@@ -253,13 +260,17 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
   return layouts.leaves(shapes, leaf_of)
 
 
-def _swapped(leaf: Leaf) -> Leaf:
-  """Return the leaf of a map [in, out] whose halves of inputs are swapped."""
+def _swapped(leaf: Leaf, axis: int) -> Leaf:
+  """Return the leaf of a map [in, out] with the halves of an axis swapped."""
+
+  def swapped(x: np.ndarray) -> np.ndarray:
+    return np.roll(x, x.shape[axis] // 2, axis)
+
   return Leaf(
     leaf.names,
     leaf.shapes,
-    lambda x: np.roll(leaf.read(x), leaf.shapes[0][-1] // 2, axis=0),
-    lambda x: leaf.write(np.roll(x, len(x) // 2, axis=0)),
+    lambda x: swapped(leaf.read(x)),
+    lambda x: leaf.write(swapped(x)),
   )
 
 
