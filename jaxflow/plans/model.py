@@ -42,6 +42,7 @@ class Model:
   # The function of the raw network, by name of the aspect: networks that agree
   # in all aspects are the same function of the same weights.
   identity: Mapping[str, Any]
+  source: Path  # The raw network's.
   options: Mapping[str, Any]  # Of the network.
 
   def network_fn(
@@ -80,6 +81,11 @@ class Model:
     return guidance.classifier_free(
       model_fn, scale=scale, num_classes=self.null_label, interval=interval
     )
+
+  @property
+  def label_dropout(self) -> float:
+    """The share of null labels that training shows to the network."""
+    return float(self.loss_options.get(self.dropout_option, 0.0))
 
   @property
   def null_label(self) -> int:

@@ -128,11 +128,6 @@ def export_network(
 ) -> None:
   """Write the network of a run as .safetensors, under published names."""
   target = format_of(format_name)
-  if target.write is None:
-    able = [name for name in FORMATS if format_of(name).write]
-    raise UsageError(
-      f"format={format_name!r} can be read only: give one of {', '.join(able)}"
-    )
   try:
     from safetensors.numpy import save_file
   except ImportError as error:
@@ -148,9 +143,14 @@ def export_network(
     **run.model.options,
     "data_shape": run.model.shape,
     "num_classes": run.model.num_classes,
+    "path": run.model.source,
+    "prediction": run.model.identity["prediction"],
+    "sigma_data": run.model.identity.get("sigma_data", run.model.sigma_data),
+    "label_dropout": run.model.label_dropout,
   }
   tensors = target.write(model, params)
-  replace_file(out, lambda draft: save_file(tensors, draft))
+  header = target.describe(model) if target.describe else None
+  replace_file(out, lambda draft: save_file(tensors, draft, header))
   count = sum(x.size for x in tensors.values())
   log(f"{out}: {len(tensors)} tensors, {count:,} numbers, {_sha256(out)}")
 
