@@ -14,13 +14,15 @@ output over the root of its number of inputs, and no bias. A block computes
   z  = mp_sum(x', y, 0.3), in the decoder with skip(x') in place of x'    (5)
 
 and, where it attends, mp_sum(z, linear(attention of n(q), n(k), n(v)), 0.3).
-Gains start at zero. The published training also puts n(w) in place of w before
-each step (eq. 66): the output does not depend on it, the step size does.
+Gains start at zero. Training puts n(w) in place of w behind each update, the
+published forced weight normalisation (section 2.3, eq. 66). The output does not
+depend on it, but the effective step size does: it would fall while w grows.
 
 References:
   Karras et al., 2024, arXiv:2312.02696, eq. 47, 66, 75, 81, 88, 103, figure 21.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -73,6 +75,21 @@ def mp_concatenate(a: Array, b: Array) -> Array:
   total = math.sqrt((a.shape[-1] + b.shape[-1]) / 2)
   parts = (x * (total / math.sqrt(x.shape[-1])) for x in (a, b))
   return jnp.concatenate(list(parts), axis=-1)
+
+
+def forced(params: PyTree) -> PyTree:
+  """Return a network's parameters with n(w) for the weights of linear maps.
+
+  Layers of the guidance, which are no such maps, stay, and so do gains and
+  waves.
+  """
+
+  def unit(path: tuple, x: Array) -> Array:
+    if path[0].key == "guidance" or path[-1].key not in ("kernel", "table"):
+      return x
+    return normalize(x, tuple(range(x.ndim - 1)))
+
+  return jax.tree_util.tree_map_with_path(unit, params)
 
 
 class MPLinear(nnx.Module):
@@ -377,7 +394,7 @@ def mp_unet(
       f"that {_HEAD} divides, the features of a head"
     )
   compute = compute_dtype(dtype)
-  return functional(
+  network = functional(
     lambda rngs: MPUNet(
       data_shape=tuple(data_shape),
       channels=channels,
@@ -394,3 +411,4 @@ def mp_unet(
       rngs=rngs,
     )
   )
+  return dataclasses.replace(network, project=forced)

@@ -56,12 +56,16 @@ class Network:
       array [B, ..., width] a layer; None where a network shows none.
     rows: Of arrays whose rows belong to several inputs: how many rows each
       input has, in their order, by the path of the array.
+    project: `project(params) -> params`, which training applies behind every
+      update, so that parameters stay in a set of the network's choice; None
+      where they may take any value.
   """
 
   init: Callable[[Array], PyTree]
   apply: Apply
   hidden: Callable[..., tuple[Array, ...]] | None = None
   rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+  project: Callable[[PyTree], PyTree] | None = None
 
 
 def check_network(
