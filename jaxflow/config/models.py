@@ -78,6 +78,7 @@ def make_model(
     block=options.value(own, options.RowBlock, config.loss),
     parameterization=wrapped["name"],
     identity=_identity(config, method, path),
+    source=_source(config, path),
     options=config.model.to_dict(),
   )
   model = dataclasses.replace(
@@ -231,6 +232,22 @@ def _loss_options(
   return {k: v for k, v in values.items() if k in accepted}
 
 
+def _source(config: Config, path: Path) -> Path:
+  """Return the path of the raw network."""
+  match config.get("parameterization", {}).get("name", "raw"):
+    case "trigonometric_from_linear":
+      return paths.Linear()
+    case "trigonometric_from_edm":
+      return paths.VarianceExploding()
+    case "from_path":
+      return registry.make(
+        "path",
+        config.parameterization.source,
+        field="parameterization.source",
+      )
+  return path
+
+
 def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
   """Return prediction and path of the raw network."""
   unit = paths.noise_std(path)
@@ -241,11 +258,8 @@ def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
     exploding = ("VarianceExploding", 1.0)
     return {"path": exploding, "prediction": "edm", "sigma_data": unit}
   if wrapped == "from_path":
-    section = config.parameterization
-    source = registry.make(
-      "path", section.source, field="parameterization.source"
-    )
-    return {"path": _named(source), "prediction": section.prediction}
+    source = _named(_source(config, path))
+    return {"path": source, "prediction": config.parameterization.prediction}
   loss, flow_map = method.loss, _flow_map_function(config)
   kind = options.predicts(loss, flow_map, config.loss)
   identity = {"path": _named(path), "prediction": kind}

@@ -60,6 +60,9 @@ class Network:
     null_cond: The condition of one sample that stands for none, a pytree of
       arrays without batch axis. It declares the structure, shapes and types of
       the conditions that the network takes; None: labels as the data have them.
+    project: `project(params) -> params`, which training applies behind every
+      update, so that parameters stay in a set of the network's choice; None
+      where they may take any value.
   """
 
   init: Callable[[Array], PyTree]
@@ -67,6 +70,7 @@ class Network:
   hidden: Callable[..., tuple[Array, ...]] | None = None
   rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
   null_cond: PyTree = field(default=None, compare=False)
+  project: Callable[[PyTree], PyTree] | None = None
 
 
 def check_network(

@@ -42,6 +42,7 @@ class Model:
   # The function of the raw network, by name of the aspect: networks that agree
   # in all aspects are the same function of the same weights.
   identity: Mapping[str, Any]
+  source: Path  # The raw network's.
   options: Mapping[str, Any]  # Of the network.
 
   def network_fn(
@@ -80,6 +81,11 @@ class Model:
     return guidance.classifier_free(
       model_fn, scale=scale, null_cond=self.null_cond, interval=interval
     )
+
+  @property
+  def label_dropout(self) -> float:
+    """The share of null labels that training shows to the network."""
+    return float(self.loss_options.get(self.dropout_option, 0.0))
 
   def check_guidance(self, off: float = 1, **scale: float) -> None:
     """Raise UsageError unless the network can be guided.

@@ -153,7 +153,26 @@ class Run:
       self.plan.emas,
       seed=self.plan.seed,
       opponent=self.opponent,
+      project=self.projection,
     )
+
+  @property
+  def projection(self) -> Callable[[PyTree], PyTree] | None:
+    """The network's projection, of what learns; None without."""
+    project, only = self.model.network.project, self.plan.train.only
+    # Behind an adapter the network's own parameters stay.
+    if project is None or self.plan.adapter is not None:
+      return None
+    if not only:
+      return project
+
+    def of_learning(params: PyTree) -> PyTree:
+      return jax.tree.map(
+        lambda learns, new, old: new if learns else old,
+        *(matching(params, only), project(params), params),
+      )
+
+    return of_learning
 
   def init(
     self, params: PyTree, frozen: dict[str, PyTree], key: Array
