@@ -12,6 +12,7 @@ from jaxflow import data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
+from jaxflow.data.looking import some
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
@@ -50,7 +51,12 @@ def _labels(source: data.Source) -> str:
   """Return in words what labels samples have, "" for none."""
   if conditions := data.conditions_of(source):
     return f", labels of {len(conditions.offset)} real numbers"
-  return f", {source.num_classes} classes" if source.num_classes else ""
+  if not source.num_classes:
+    return ""
+  names = data.class_names(source) or range(source.num_classes)
+  missing = [str(names[x]) for x in data.classes_without_samples(source)]
+  without = f" (no sample of {some(missing)})" if missing else ""
+  return f", {source.num_classes} classes{without}"
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
