@@ -292,11 +292,22 @@ def resolve(
     ):
       if found is not None:
         _set_found(config, field, found)
+    _check_class_names(config)
     config.init.step = init_step
     config.train.schedule_steps = (
       config.train.schedule_steps or schedule_steps or config.train.steps
     )
   return config.lock()
+
+
+def _check_class_names(config: Config) -> None:
+  """Raise UsageError unless each class has a name, or none has."""
+  names, number = config.data.class_names, config.data.num_classes
+  if names is not None and not len({*names}) == len(names) == number:
+    raise UsageError(
+      f"data.class_names={tuple(names)}: this run has {number} classes; give "
+      f"{number} different names, or None"
+    )
 
 
 def _set_found(config: Config, field: str, found: Any) -> None:

@@ -317,6 +317,23 @@ def class_names(source: Source) -> tuple[str, ...]:
   return tuple(getattr(source, "class_names", ()))
 
 
+def classes_without_samples(source: Source) -> list[int]:
+  """Return the classes of no sample; [] too if labels are not in memory.
+
+  Example:
+    >>> label = np.array([2, 0])
+    >>> source = from_arrays(np.zeros((2, 1)), label, num_classes=3)
+    >>> classes_without_samples(source)
+    [1]
+  """
+  label, rows = (getattr(source, x, None) for x in ("label", "rows"))
+  if label is None or not source.num_classes:
+    return []
+  label = label if rows is None else label[rows]
+  counts = np.bincount(label, minlength=source.num_classes + 1)
+  return np.flatnonzero(counts[: source.num_classes] == 0).tolist()
+
+
 def scaling_of(source: Source) -> Scaling | None:
   """Return how the values of a source became its samples, None if as is."""
   return getattr(source, "scaling", None)

@@ -12,6 +12,7 @@ from jaxflow import conditions, data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
+from jaxflow.data.looking import some
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
@@ -51,7 +52,10 @@ def _labels(source: data.Source) -> str:
   if scales := data.conditions_of(source):
     return f", labels of {len(scales.offset)} real numbers"
   if source.num_classes:
-    return f", {source.num_classes} classes"
+    names = data.class_names(source) or range(source.num_classes)
+    missing = [str(names[x]) for x in data.classes_without_samples(source)]
+    without = f" (no sample of {some(missing)})" if missing else ""
+    return f", {source.num_classes} classes{without}"
   cond = conditions.rows(source.take(np.arange(1)).get("cond"), 0)
   return "" if cond is None else f", condition {conditions.describe(cond)}"
 
