@@ -139,6 +139,13 @@ def _inputs(plan: Plan, noise: Noise) -> tuple[Input, ...]:
     found.append(Input(name, (BATCH, *np.shape(x)), np.asarray(x).dtype.name))
   if _guidance(model):
     found.append(Input("guidance", (), "float32"))
+  names = [x.name for x in found]
+  twice = [x for x in names if names.count(x) > 1]
+  if twice:
+    raise UsageError(
+      f"cond: its name {twice[0]!r} is that of another input of the sampler; "
+      "call it otherwise in the network's null_cond"
+    )
   return tuple(found)
 
 
