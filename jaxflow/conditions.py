@@ -20,6 +20,8 @@ from jaxflow.types import PyTree
 
 # Of the dict that `guidance.inputs` makes, and of files of samples.
 _TAKEN = ("label", "samples")
+# How many differences a message lists.
+_LISTED = 4
 
 
 def leaves(cond: PyTree) -> dict[str, Any]:
@@ -109,7 +111,8 @@ def difference(found: PyTree, null_cond: PyTree) -> str:
     parts = [
       f"{jax.tree.structure(found)}, not {jax.tree.structure(null_cond)}"
     ]
-  return "; ".join(parts)
+  more = f"; {len(parts) - _LISTED} more" * (len(parts) > _LISTED)
+  return "; ".join(parts[:_LISTED]) + more
 
 
 def same(cond: PyTree, other: PyTree) -> bool:
@@ -135,16 +138,19 @@ def declared(null_cond: PyTree) -> PyTree:
   for key in _TAKEN if isinstance(null_cond, dict) else ():
     if key in null_cond:
       raise ValueError(f"the name {key!r} is taken: call it otherwise")
-
-  def array(x: Any) -> np.ndarray:
-    x = np.asarray(x)
-    if not (x.dtype == bool or jnp.issubdtype(x.dtype, jnp.number)):
-      raise ValueError(f"{x.dtype} is no type of numbers: give arrays of them")
-    return x.astype(_type(x))
-
-  found = jax.tree.map(array, null_cond)
-  if not jax.tree.leaves(found):
+  try:
+    count = len(jax.tree.leaves(null_cond))
+    names = leaves(null_cond)
+  except ValueError as error:  # Its keys cannot be sorted.
+    raise ValueError("its keys are of several types: give texts") from error
+  if not count:
     raise ValueError("it has no array: leave it out, or give one")
+  if len(names) < count:
+    raise ValueError("two of its arrays have one name: leave '/' out of keys")
+  found = narrowed(jax.tree.map(np.asarray, null_cond))
+  empty = [name for name, x in leaves(found).items() if not x.size]
+  if empty:
+    raise ValueError(f"its array {empty[0]} is empty: leave it out")
   return found
 
 
@@ -178,19 +184,24 @@ def of_samples(cond: PyTree, null_cond: PyTree, num: int) -> PyTree:
     >>> of_samples(np.int32([3, 4]), np.int32(9), 3).tolist()
     [3, 4, 3]
   """
-  cond = jax.tree.map(np.asarray, cond)
-  if difference(cond, null_cond):
-    single = [k for k, x in leaves(cond).items() if not np.size(x)]
-    if single:
-      raise ValueError(f"{single[0]} is empty: give {describe(null_cond)}")
-    first = jax.tree.map(lambda x: x[0] if x.ndim else x, cond)
-    if text := difference(first, null_cond):
-      raise ValueError(
-        f"{text}; a sample has {describe(null_cond)}: give these, a row a "
-        "sample"
-      )
-  else:
+  cond = _arrays(cond, null_cond)
+  own = leaves(null_cond)
+  # Those without an axis of rows are one for all samples.
+  single = [k for k, x in leaves(cond).items() if x.ndim == np.ndim(own[k])]
+  if len(single) == len(own):
     cond = jax.tree.map(lambda x: x[None], cond)
+  elif single and not difference(_first(cond, single), null_cond):
+    rest = [k for k in own if k not in single]
+    raise ValueError(
+      f"{single[0]} is of one sample and {rest[0]} has rows: give rows of all"
+    )
+  empty = [k for k, x in leaves(cond).items() if x.ndim and not len(x)]
+  if empty:
+    raise ValueError(f"{empty[0]} is empty: give {describe(null_cond)}")
+  if text := difference(_first(cond), null_cond):
+    raise ValueError(
+      f"{text}; a sample has {describe(null_cond)}: give these, a row a sample"
+    )
   counts = {k: len(x) for k, x in leaves(cond).items()}
   count = max(counts.values())
   if len({*counts.values()}) > 1 or count > num:
@@ -198,12 +209,79 @@ def of_samples(cond: PyTree, null_cond: PyTree, num: int) -> PyTree:
       f"rows of {counts}: give the same number of each, at most {num}, the "
       "number of samples"
     )
-  found = rows(cond, np.arange(num) % count)
-  return jax.tree.map(lambda x, own: x.astype(own.dtype), found, null_cond)
+  return narrowed(rows(cond, np.arange(num) % count))
+
+
+def narrowed(cond: PyTree) -> PyTree:
+  """Return arrays of the types that JAX makes of them: 32 bits for 64.
+
+  Raises:
+    ValueError: A number is too large for that, or an array holds no numbers.
+
+  Example:
+    >>> narrowed(np.int64([3])).dtype.name
+    'int32'
+    >>> narrowed({"size": np.int64([2**40])})
+    Traceback (most recent call last):
+    ...
+    ValueError: size has 1099511627776, which int32 does not hold
+  """
+  names = iter(leaves(cond))
+  return jax.tree.map(lambda x: _narrowed(x, next(names)), cond)
+
+
+def _narrowed(x: Any, name: str) -> np.ndarray:
+  x = np.asarray(x)
+  _check_numbers(x, name)
+  with np.errstate(over="ignore"):
+    made = x.astype(_type(x))
+  kept = (
+    made == x if x.dtype.kind in "iu" else np.isfinite(made) | ~np.isfinite(x)
+  )
+  if not kept.all():
+    raise ValueError(
+      f"{name} has {x[~kept].flat[0]}, which {made.dtype} does not hold"
+    )
+  return made
+
+
+def _check_numbers(x: np.ndarray, name: str) -> None:
+  """Raise ValueError unless an array holds whole or real numbers, or flags."""
+  kinds = jnp.integer, jnp.floating
+  if not (x.dtype == bool or any(jnp.issubdtype(x.dtype, k) for k in kinds)):
+    raise ValueError(f"{name} is of type {x.dtype}: give whole or real numbers")
+
+
+def _arrays(cond: PyTree, null_cond: PyTree) -> PyTree:
+  """Return what is given as arrays where the null condition has them."""
+  tree, names = jax.tree.structure(null_cond), leaves(null_cond)
+  try:
+    found = tree.flatten_up_to(cond)
+  except (ValueError, TypeError):
+    raise ValueError(
+      f"{difference(cond, null_cond)}; a sample has {describe(null_cond)}: "
+      "give these, a row a sample"
+    ) from None
+  arrays = []
+  for name, x in zip(names, found, strict=True):
+    try:
+      arrays.append(np.asarray(x))
+    except ValueError as error:
+      raise ValueError(f"{name} has rows of several lengths") from error
+    _check_numbers(arrays[-1], name)
+  return tree.unflatten(arrays)
+
+
+def _first(cond: PyTree, single: Sequence[str] = ()) -> PyTree:
+  """Return the first row of each array, but of those that have none."""
+  names = iter(leaves(cond))
+  return jax.tree.map(
+    lambda x: x[0] if next(names) not in single and x.ndim else x, cond
+  )
 
 
 def check_values(cond: PyTree, null_cond: PyTree) -> None:
-  """Raise ValueError where a value is not finite, and in the null one all are.
+  """Raise ValueError where a value is not finite; NaN may stand for none.
 
   Example:
     >>> check_values(np.float32([np.nan]), np.float32(0))
@@ -212,8 +290,8 @@ def check_values(cond: PyTree, null_cond: PyTree) -> None:
     ValueError: cond has values that are not finite
   """
   for name, x in leaves(cond).items():
-    finite = np.isfinite(leaves(null_cond)[name]).all()
-    if finite and not np.isfinite(x).all():
+    may_be_nan = np.isnan(leaves(null_cond)[name]).any()
+    if np.isinf(x).any() or (np.isnan(x).any() and not may_be_nan):
       raise ValueError(f"{name} has values that are not finite")
 
 

@@ -170,8 +170,8 @@ COMMAND = Command(
     ),
     Flag(
       "uint8",
-      "write images to the .npz file as other evaluators read them: `arr_0`, "
-      "bytes [N, H, W, 3], and the labels `arr_1`",
+      "keep images as other evaluators read them: `arr_0`, bytes [N, H, W, 3], "
+      "and the labels `arr_1`",
       False,
     ),
     Flag("seed", "seed of the noise", 0),

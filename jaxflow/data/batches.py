@@ -54,7 +54,7 @@ class Batches:
     >>> from jaxflow.data import load
     >>> batches = Batches(load("ring", "train"), batch_size=32, seed=0)
     >>> {name: array.shape for name, array in next(batches).items()}
-    {'data': (32, 2), 'cond': (32,)}
+    {'cond': (32,), 'data': (32, 2)}
     >>> batches.get_state()
     {'position': 1}
   """

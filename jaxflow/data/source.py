@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxflow.conditions import leaves, rows
+from jaxflow.conditions import leaves, narrowed, rows
 from jaxflow.data.scaling import Scaling
 from jaxflow.errors import UsageError
 from jaxflow.types import PyTree
@@ -151,6 +151,8 @@ def from_arrays(
       " array [N, ...] of rank 2 or more"
     )
   check_finite(data, where)
+  if label is not None and cond is not None:
+    raise UsageError(f"{where}: give labels or cond, not both")
   conditions = None
   label = None if label is None else as_labels(label)
   if label is not None and is_vector(label) and not num_classes:
@@ -173,7 +175,7 @@ def from_arrays(
       )
     check_finite(noise, where)
   if cond is not None:
-    cond = _checked_cond(cond, len(data), label, where)
+    cond = _checked_cond(cond, len(data), where)
   return Dataset(
     *(data, label, num_classes, name, split, noise, class_names),
     conditions=conditions,
@@ -181,13 +183,12 @@ def from_arrays(
   )
 
 
-def _checked_cond(
-  cond: PyTree, num_samples: int, label: np.ndarray | None, where: str
-) -> PyTree:
+def _checked_cond(cond: PyTree, num_samples: int, where: str) -> PyTree:
   """Return conditions as arrays; raise UsageError unless they fit samples."""
-  if label is not None:
-    raise UsageError(f"{where}: give labels or cond, not both")
-  cond = jax.tree.map(np.asarray, cond)
+  try:
+    cond = narrowed(jax.tree.map(np.asarray, cond))
+  except ValueError as error:
+    raise UsageError(f"{where}: of cond, {error}") from error
   for name, x in leaves(cond).items():
     if x.shape[:1] != (num_samples,):
       raise UsageError(

@@ -145,6 +145,8 @@ def _config(imported: Imported, options: ImportOptions) -> Any:
   config_lib.update(config, imported.sections)
   if options.data_dir is not None:
     config_lib.update(config, {"data": {"data_dir": options.data_dir}})
+  if not imported.num_classes:
+    config_lib.update(config, {"data": {"conditional": False}})
   return config_lib.resolve(
     config,
     shape=imported.shape,
@@ -156,7 +158,7 @@ def _config(imported: Imported, options: ImportOptions) -> Any:
 def _check_data(plan: DataPlan) -> list[str]:
   """Raise UsageError if a set that is there is of other samples or classes.
 
-  Return a line where a set cannot be opened.
+  Return a line where a set cannot be opened, for any reason.
   """
   if plan.name == ImportOptions.data:
     return []

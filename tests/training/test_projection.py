@@ -68,7 +68,7 @@ def test_weights_have_magnitude_one_behind_every_step():
   options = {
     "path": paths.Linear(),
     "sample_times": times.Uniform(),
-    "num_classes": 3,
+    "null_cond": 3,
   }
   loss_fn = make_loss_fn(METHODS["flow_matching"], net.apply, options)
   adam, laws = optax.adam(0.1), {}
