@@ -442,11 +442,11 @@ class TrainedRun:
 
     Args:
       format: One of `jaxflow.exports.FORMATS`: "onnx", "stablehlo",
-        "safetensors", or the name of a published format.
+        "web", "safetensors", or the name of a published format.
       out: A new folder; of a published format, a .safetensors file.
       log: Takes a line that says what was written.
       **options: Options of the format, as docs/exporting.md lists them: `nfe`,
-        `noise`, `dtype`, `licence`.
+        `noise`, `dtype`, `onnxruntime_web`, `licence`.
 
     Raises:
       UsageError: If the format is unknown, has no such option, cannot hold the
