@@ -17,7 +17,9 @@ function grid(canvas, samples, [height, width, channels], [low, high]) {
   canvas.width = columns * stepX - GAP;
   canvas.height = Math.ceil(count / columns) * stepY - GAP;
   const target = canvas.getContext("2d");
-  target.imageSmoothingEnabled = false;
+  // Enlarged, small pictures are read more easily without the edges of pixels.
+  target.imageSmoothingEnabled = zoom > 1;
+  target.imageSmoothingQuality = "high";
   const one = new OffscreenCanvas(width, height);
   const pen = one.getContext("2d");
   const image = pen.createImageData(width, height);
