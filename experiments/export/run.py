@@ -27,8 +27,8 @@ from jaxflow import metrics
 from jaxflow.config import default_config, make_plan, update
 from jaxflow.config.stand_ins import resolve_alone
 from jaxflow.errors import RunError
-from jaxflow.exports.onnx import DTYPES, make_model
-from jaxflow.exports.sampler import Exported, exported_sampler
+from jaxflow.exports.onnx import make_model
+from jaxflow.exports.sampler import DTYPES, Exported, exported_sampler
 from jaxflow.runs.opening import load_data
 from jaxflow.runs.run import Run
 

@@ -8,7 +8,7 @@ where they are kept and in which type.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
 Noise = Literal["input", "seed"]
+Dtype = Literal["float32", "float16", "int8"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 BATCH = "batch"
 
 
@@ -121,6 +123,12 @@ def exported_sampler(
     inputs=inputs,
     note=_note(plan, inputs, step, nfe, function, weights),
   )
+
+
+def check_dtype(dtype: str) -> None:
+  """Raise UsageError unless weights can be stored in a type."""
+  if dtype not in DTYPES:
+    raise UsageError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
 
 
 def _draws(sampler: Any) -> bool:

@@ -6,7 +6,7 @@ import shutil
 
 from jaxflow.errors import UsageError
 from jaxflow.exports import ExportFormat, Trained, onnx
-from jaxflow.exports.onnx import Dtype
+from jaxflow.exports.sampler import Dtype
 from jaxflow.exports.writing import needed, new_folder, size_of
 from jaxflow.files import writing
 
