@@ -149,6 +149,8 @@ def flipped_bit(path: pathlib.Path, draw: np.random.Generator):
 
 
 TIMED = {"samples_per_second", "data_wait", "seconds"}
+# Steps of the rows of a run of CONFIG.
+LOGGED = ["1", "10", "20", "30", "40"]
 
 
 def rows(

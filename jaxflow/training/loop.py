@@ -12,6 +12,7 @@ from jaxflow.training.callbacks import Callbacks
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
 from jaxflow.training.clock import Clock
 from jaxflow.training.state import TrainState
+from jaxflow.training.step import FIRST
 from jaxflow.types import Array, Batch
 
 # Seconds between looks at batches and devices.
@@ -102,7 +103,7 @@ def train(
     batches: Batches on the devices.
     steps: Step at which training ends.
     batch_size: Samples a step.
-    log_every: Steps between reports of scalars.
+    log_every: Steps between reports of scalars; the first step has one too.
     checkpoint_every: Steps between checkpoints.
     sample_every: Steps between calls of `on_sample`; 0: only at the end.
     max_skipped: Steps skipped in a row after which training stops.
@@ -139,19 +140,22 @@ def train(
       state, metrics = _compile_step(train_step, state, batch, log)
       clock.skip(time.perf_counter() - began, count)
       compiled.add(count)
+    alone = {k: v for k, v in metrics.items() if k.startswith(FIRST)}
+    metrics = {k: v for k, v in metrics.items() if k not in alone}
+    if not step and min(log_every, steps) > 1:
+      # The curves begin with the weights as they were made.
+      begun = _scalars({k.removeprefix(FIRST): v for k, v in alone.items()})
+      if begun:
+        begun |= {"skipped": 0, "learning_rate": float(learning_rate(0))}
+        callbacks.on_log(1, begun | {"seconds": clock.seconds()})
     step += count
     if step % log_every == 0 or step >= steps or first:
       _check_skipped(state, step, max_skipped, checkpoints, fault, batch)
     if step % log_every == 0 or step >= steps:
       speed, data_wait = clock.lap(step, batches.waited)
-      values = {"loss": metrics["loss"], **metrics}
-      values = {k: float(v) for k, v in values.items()}
-      # A metric that no step of this dispatch measured has no value: the loss,
-      # where all were turns of a discriminator.
-      shown = {"loss"} if values.get("skipped", 1) else set()
-      scalars = {
-        k: v for k, v in values.items() if k in shown or not math.isnan(v)
-      }
+      scalars = _scalars(metrics)
+      if metrics.get("skipped", 1):
+        scalars = {"loss": float(metrics["loss"])} | scalars
       scalars["skipped"] = int(state.skipped)
       updates = int(state.updates)
       scalars["learning_rate"] = float(learning_rate(updates - 1))
@@ -184,6 +188,16 @@ def train(
     on_sample(state, step)
     on_steps(state, step, batches.get_state())
   return state, step >= steps and not interrupted()
+
+
+def _scalars(metrics: Mapping[str, Array]) -> dict[str, float]:
+  """Return the metrics that a step measured, the loss first.
+
+  Nothing measured the loss where all steps were a discriminator's.
+  """
+  values = {"loss": metrics["loss"], **metrics}
+  values = {k: float(v) for k, v in values.items()}
+  return {k: v for k, v in values.items() if not math.isnan(v)}
 
 
 def _compile_step(

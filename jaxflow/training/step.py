@@ -34,6 +34,8 @@ from jaxflow.types import Array, Batch, PyTree
 ApplyFn = Callable[..., Array]
 # Functions that make arguments of a loss from parameters in the state.
 ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
+# Begins the names of the metrics of a dispatch's first step.
+FIRST = "first "
 TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
@@ -125,7 +127,7 @@ def make_train_step(
     `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
     `[steps, micro-batches, rows, ...]`. A metric is the mean over the good
     steps that measured it, NaN where there is none; `skipped` counts the steps
-    that were not good.
+    that were not good. Those of the first step alone begin with FIRST.
   """
 
   def loss_of_trained(trained, state, key, batch):
@@ -184,6 +186,7 @@ def make_train_step(
     carry = state, jnp.asarray(seed, jnp.uint32)
     (state, _), (metrics, bad) = jax.lax.scan(one_step, carry, batch)
     means = {k: jnp.nanmean(v) for k, v in metrics.items()}
-    return state, means | {"skipped": bad.sum()}
+    first = {f"{FIRST}{k}": v[0] for k, v in metrics.items()}
+    return state, means | first | {"skipped": bad.sum()}
 
   return train_step

@@ -79,12 +79,25 @@ def test_metrics_have_a_row_for_each_log_line(folder):
     *("samples_per_second", "seconds"),
   } <= set(columns)
   table = tiny.rows(folder / "plain")
-  assert [row["step"] for row in table] == ["10", "20", "30", "40"]
+  assert [row["step"] for row in table] == tiny.LOGGED
+  # The first step has no speed yet.
+  assert not table[0].pop("samples_per_second", "")
   for row in table:
     assert row["loss"] == row["raw"]
     assert row["learning_rate"] == "0.01"
     assert row["skipped"] == "0"
     assert all(math.isfinite(float(value)) for value in row.values())
+
+
+def test_first_row_is_the_first_step(folder, tmp_path):
+  """A run that logs every step says the same of it."""
+  flags = "train.steps=2", "train.log_every=1"
+  every = tiny.train(tmp_path, "run", "flow_matching", *flags)
+  first, second = tiny.rows(every)
+  logged = tiny.rows(folder / "plain")[0]
+  for name in ("loss", "raw", "gradient_norm"):
+    assert float(first[name]) == pytest.approx(float(logged[name]), rel=1e-4)
+  assert first["loss"] != second["loss"]
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(folder, tmp_path):
@@ -95,9 +108,9 @@ def test_rows_beyond_the_checkpoint_are_dropped(folder, tmp_path):
     # What a killed process leaves: rows after its last checkpoint, half a row.
     file.write(",".join(["30"] + ["7"] * (len(full[0]) - 1)) + "\n40,7")
   tiny.train(tmp_path, "run", "flow_matching")
-  assert tiny.rows(workdir)[:2] == kept
+  assert tiny.rows(workdir)[:3] == kept
   seconds = [float(row["seconds"]) for row in tiny.rows(workdir, without=())]
-  assert seconds[:2] == [float(row["seconds"]) for row in full]
+  assert seconds[:3] == [float(row["seconds"]) for row in full]
   assert seconds == sorted(seconds) and 0 < seconds[0] < seconds[-1]
   assert tiny.rows(workdir) == tiny.rows(folder / "plain")
 
@@ -302,7 +315,7 @@ def test_resume_takes_what_may_change(tmp_path):
   assert result.code == 0, result.err
   assert "20 steps per dispatch, resumed at step 15" in result.out
   steps = [row["step"] for row in tiny.rows(tmp_path / "run")]
-  assert steps == ["5", "10", "15", "20", "40"]
+  assert steps == ["1", "5", "10", "15", "20", "40"]
   assert int(tiny.state_of(tmp_path / "run").step) == 40
 
 

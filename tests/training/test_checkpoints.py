@@ -46,7 +46,7 @@ def assert_same_run(workdir, other, steps=(20, 40)):
       tiny.state_of(workdir, step), tiny.state_of(other, step)
     )
   assert tiny.rows(workdir) == tiny.rows(other)
-  assert [row["step"] for row in tiny.rows(workdir)] == ["10", "20", "30", "40"]
+  assert [row["step"] for row in tiny.rows(workdir)] == tiny.LOGGED
 
 
 def test_resumed_run_equals_an_uninterrupted_one(folder, tmp_path):

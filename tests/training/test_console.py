@@ -31,19 +31,20 @@ def assert_tells_a_run(lines, workdir):
   )
   assert lines[1] == "compiling the training step ..."
   assert re.fullmatch(r"compiled in \d+\.\d s", lines[2])
-  for number, line in enumerate(lines[3:7], 1):
-    numbers = "".join(rf"  {name} \d\S*" for name in NAMES)
+  numbers = "".join(rf"  {name} \d\S*" for name in NAMES)
+  assert re.fullmatch(rf"step  1/40{numbers}", lines[3]), lines[3]
+  for number, line in enumerate(lines[4:8], 1):
     speed = r"  [\d,]+(\.\d)? samples/s"
     assert re.fullmatch(
       rf"step {10 * number}/40{numbers}{speed}  ETA \d+:\d\d", line
     ), line
-  assert lines[6].endswith("ETA 0:00")
+  assert lines[7].endswith("ETA 0:00")
   assert re.fullmatch(
     rf"done: {workdir} at step 40 \(last loss 0\.\d+\)\. Next: jaxflow sample "
     rf"--workdir={workdir} --out=samples\.png",
-    lines[7],
+    lines[8],
   )
-  assert len(lines) == 8
+  assert len(lines) == 9
 
 
 def test_lines_in_a_pipe(tmp_path):
