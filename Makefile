@@ -4,10 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = $(BIN)/python
 
-.PHONY: help install demo test lint format links lowest experiments-quick clean
+# What exported pages draw with, which tests open in a browser.
+RUNTIME = onnxruntime-web@1.30.0
+
+.PHONY: help install web demo test lint format links lowest experiments-quick clean
 
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
+	@echo "make web       get onnxruntime-web for exported pages, from npm"
 	@echo "make demo      train three one-step generators on real digits (5 min)"
 	@echo "make test      run all tests"
 	@echo "make lint      check style, names and types"
@@ -26,12 +30,21 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  --editable ".[test,lint]"
 	@touch $@
 
+web: node_modules/.$(RUNTIME)
+
+node_modules/.$(RUNTIME):
+	@if ! command -v npm > /dev/null; then \
+	  echo "npm is absent: no page is exported, and its tests are skipped"; \
+	elif npm install --silent --prefix . --no-save --no-package-lock \
+	  --ignore-scripts $(RUNTIME); then touch $@; \
+	else echo "npm brought no $(RUNTIME): tests of the page are skipped"; fi
+
 demo: install
 	$(RUN) experiments/demo/run.py --workdir=runs/demo
 
 # Two workers fill two cores; the compilation cache spares the second worker,
 # and the next run, what the first has compiled.
-test: install
+test: install web
 	JAXFLOW_TEST_CACHE=.cache/xla $(RUN) -m pytest -n 2 --dist worksteal
 
 lint: install

@@ -1,13 +1,15 @@
 """What the exported page draws in a browser, and how long it takes.
 
 A run of digits is exported as a page. Chromium opens it from a local server,
-each class is clicked, and the recogniser of the demo reads 64 samples of each.
+each class is clicked, and the recogniser of the demo reads 64 samples of each,
+at the guidance scale of the run.
 
-  python -m experiments.export.browser --workdir=runs/demo/mean_flow  # writes
+  jaxflow train --config=digits:improved_mean_flow --workdir=runs/guided
+  python -m experiments.export.browser --workdir=runs/guided  # writes
   python -m experiments.export.browser --quick   # under 60 s, prints only
 
-It needs chromium, chromedriver, `pip install selenium`, and onnxruntime-web
-(`npm install onnxruntime-web`, or $JAXFLOW_ONNXRUNTIME_WEB names its folder).
+It needs chromium, chromedriver, selenium (extra [test]), and onnxruntime-web
+(`make web`, or $JAXFLOW_ONNXRUNTIME_WEB names its folder).
 """
 
 import argparse
@@ -70,7 +72,8 @@ LAST = """
 const done = arguments[0];
 import("./page.js").then(({last}) => done({
   samples: [...last.samples], noise: [...last.noise],
-  labels: last.labels && [...last.labels]}));
+  labels: [...last.labels ?? []], guidance: [last.guidance ?? []].flat(),
+  stepNoise: [...last.stepNoise ?? []]}));
 """
 
 
@@ -79,9 +82,9 @@ def lacking() -> str:
   if not (BROWSER and DRIVER):
     return "chromium and chromedriver"
   if importlib.util.find_spec("selenium") is None:
-    return "pip install selenium"
+    return "selenium: pip install 'jaxflow-generative[test]'"
   if not all((PACKAGE / "dist" / name).is_file() for name in RUNTIME):
-    return f"npm install onnxruntime-web, or {PACKAGE}"
+    return f"onnxruntime-web in {PACKAGE}: make web"
   return ""
 
 
@@ -95,36 +98,43 @@ class Page:
   def __init__(self, driver: Any, address: str):
     self.driver, self._address = driver, address
 
-  def show(self, width: int = 1280, height: int = 900) -> None:
-    """Load the page and wait until it has drawn."""
+  def show(
+    self, width: int = 1280, height: int = 900, folder: str = ""
+  ) -> None:
+    """Load the page of a folder and wait until it has drawn."""
     size = {"width": width, "height": height}
     size |= {"deviceScaleFactor": 1, "mobile": width < 600}
     self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    self.driver.get(self._address)
+    self.driver.get(f"{self._address}{folder}")
     self._wait(0)
 
   def choose(self, label: int) -> None:
     """Choose one class by clicks, and wait until it is drawn."""
     self.driver.find_element("id", "none").click()
-    before = self._drawn()
-    self.driver.execute_script(
-      f"document.querySelector('#chips input[value=\"{label}\"]').click()"
-    )
-    self._wait(before)
+    with self.drawing():
+      self.driver.execute_script(
+        f"document.querySelector('#chips input[value=\"{label}\"]').click()"
+      )
 
-  def fill(self, name: str, value: Any) -> None:
+  def fill(self, name: str, value: Any, draws: bool = True) -> None:
     """Set a control, and wait until what it asks for is drawn."""
+    with self.drawing() if draws else contextlib.nullcontext():
+      self.driver.execute_script(
+        "const x = document.getElementById(arguments[0]);"
+        "x.value = arguments[1];"
+        "x.dispatchEvent(new Event('input', {bubbles: true}))",
+        *(name, str(value)),
+      )
+
+  @contextlib.contextmanager
+  def drawing(self) -> Iterator[None]:
+    """Do what draws, and wait until it is drawn."""
     before = self._drawn()
-    self.driver.execute_script(
-      "const x = document.getElementById(arguments[0]);"
-      "x.value = arguments[1];"
-      "x.dispatchEvent(new Event('input', {bubbles: true}))",
-      *(name, str(value)),
-    )
+    yield
     self._wait(before)
 
   def last(self) -> dict[str, np.ndarray]:
-    """Return labels, noise and samples that were drawn last, flat."""
+    """Return what was drawn last and of what, flat; empty what is none."""
     found = self.driver.execute_async_script(LAST)
     return {
       name: np.asarray(x, np.int32 if name == "labels" else np.float32)
@@ -172,9 +182,7 @@ def opened(folder: pathlib.Path) -> Iterator[Page]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.set_script_timeout(120)
     try:
-      page = Page(driver, f"http://127.0.0.1:{server.server_port}/index.html")
-      page.show()
-      yield page
+      yield Page(driver, f"http://127.0.0.1:{server.server_port}/")
     finally:
       driver.quit()
       server.shutdown()
@@ -272,13 +280,14 @@ def study(
     out = pathlib.Path(folder) / "page"
     run.export("web", out, onnxruntime_web=str(PACKAGE))
     with opened(out) as page:
+      page.show()
       return measured(run, page, times, screenshot)
 
 
 def main() -> int:
   """Run the study."""
   parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-  parser.add_argument("--workdir", default="runs/demo/mean_flow")
+  parser.add_argument("--workdir", default="runs/guided")
   parser.add_argument("--screenshot", default="", help="a PNG file to write")
   parser.add_argument("--quick", action="store_true", help="write nothing")
   given = parser.parse_args()

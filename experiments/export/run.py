@@ -55,16 +55,19 @@ def session_of(model: Any) -> Any:
 
 
 def arguments(sampler: Exported, rows: int, seed: int = 0) -> dict[str, Any]:
-  """Return noise, and the classes in turn."""
+  """Return noise, the classes in turn, and the guidance of the run."""
   given: dict[str, Any] = {}
   for x in sampler.inputs:
     shape = x.abstract(rows).shape
     draw = np.random.default_rng(seed).standard_normal
-    given[x.name] = (
-      np.arange(rows, dtype=np.int32) % sampler.note["num_classes"]
-      if x.name == "label"
-      else draw(shape, np.float32)
-    )
+    if x.name == "label":
+      count = sampler.note["num_classes"]
+      given[x.name] = np.arange(rows, dtype=np.int32) % count
+    elif x.name == "guidance":
+      scale = sampler.note["guidance"]["default"]
+      given[x.name] = np.asarray(scale, np.float32)
+    else:
+      given[x.name] = draw(shape, np.float32)
   return given
 
 

@@ -94,10 +94,15 @@ def _folded(equation: Any, values: list[Value]) -> np.ndarray | None:
   arrays = [x for x in values if isinstance(x, np.ndarray)]
   if len(arrays) < len(values):
     return None
-  if equation.primitive.name in _DIRECT:
+  most = sum(x.size for x in arrays) + _SLACK
+  if equation.primitive.name in _WHOLE:
+    shapes = [x.aval.shape for x in equation.invars]
+    if not all(isinstance(n, int) for shape in shapes for n in shape):
+      return None
+    arrays = [np.broadcast_to(*x) for x in zip(arrays, shapes, strict=True)]
+  else:
     arrays = list(np.broadcast_arrays(*arrays))
   made = np.asarray(equation.primitive.bind(*arrays, **equation.params))
-  most = sum(x.size for x in arrays) + _SLACK
   return made if made.size <= most else None
 
 
@@ -624,11 +629,16 @@ RULES: dict[str, Rule] = {
   **dict.fromkeys(("random_seed", "random_wrap"), lambda *_: _KEY),
 }
 
-# Beside those of `_DIRECT`, what is computed now where all of it is known.
+# What is computed now where all of it is known, beside those of `_DIRECT`: of
+# all sizes, or number by number.
+_WHOLE = {
+  *(*_REDUCED, "reduce_and", "reduce_or", "argmax", "dot_general"),
+  *("scatter", "stack"),
+}
 _FOLDED = {
   *("square", "integer_pow", "rsqrt", "round", "log1p", "expm1", "erfc"),
-  *("erf_inv", "is_finite", "convert_element_type", "dot_general"),
-  *("shift_left", "shift_right_logical", *_REDUCED),
+  *("erf_inv", "is_finite", "convert_element_type", "ne", "rem", "clamp"),
+  *("shift_left", "shift_right_logical", "select_n", *_WHOLE),
 }
 
 

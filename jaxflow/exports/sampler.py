@@ -89,33 +89,29 @@ def exported_sampler(
     params: The parameters that are sampled.
     step: Of the checkpoint, for the note.
     nfe: Network calls a sample; None for the config's `sample.nfe`.
-    noise: "input" takes unit noise; "seed" takes a seed and the numbers of the
-      samples, and draws the noise that `jaxflow sample` draws.
+    noise: "input" takes unit noise, that of the start and that of the steps;
+      "seed" takes a seed and the numbers of the samples, and draws the noise
+      that `jaxflow sample` draws.
 
   Raises:
-    UsageError: If an option is wrong, or the sampler draws noise between its
-      steps and `noise` is "input".
+    UsageError: If an option is wrong, or a sampler of others may draw noise
+      between its steps.
   """
-  plan, model = run.plan, run.model
+  plan = run.plan
   nfe = plan.sample.nfe if nfe is None else nfe
   if noise not in ("input", "seed"):
     raise UsageError(f"noise={noise!r}: give input or seed")
-  steps = model.num_steps(plan.sample, nfe)
-  if noise == "input" and steps > 1 and _draws(plan.sample.sampler):
-    raise UsageError(
-      f"nfe={nfe}: this sampler draws noise between its steps; export one "
-      "step, or take noise='seed'"
-    )
+  count = _noises(plan, nfe)
   decoder = make_decoder(plan.data)
   weights = {"network": params}
   if decoder is not None:
     weights["decoder"] = decoder[0]
   finish = _finish(plan, None if decoder is None else decoder[1])
-  inputs = _inputs(plan, noise)
+  inputs = _inputs(plan, noise, count)
 
   def function(weights: PyTree, *values: Array) -> Array:
     given = dict(zip((x.name for x in inputs), values, strict=True))
-    return finish(weights, _drawn(run, nfe, weights["network"], given))
+    return finish(weights, _drawn(run, nfe, count, weights["network"], given))
 
   return Exported(
     function=function,
@@ -131,18 +127,31 @@ def check_dtype(dtype: str) -> None:
     raise UsageError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
 
 
-def _draws(sampler: Any) -> bool:
-  """Return whether a sampler may draw noise between its steps."""
-  return not isinstance(sampler, sampling.Jumps | sampling.DPMSolver)
+def _noises(plan: Plan, nfe: int) -> int:
+  """Return how many arrays of noise the steps of a run's sampler draw."""
+  steps = plan.model.num_steps(plan.sample, nfe)
+  sampler = plan.sample.sampler
+  if isinstance(sampler, sampling.Steps):
+    return sampler.noises(steps)
+  if steps > 1:
+    raise UsageError(
+      f"nfe={nfe}: sample.sampler={plan.sample.solver!r} may draw noise "
+      "between its steps; export one step, or derive it from "
+      "jaxflow.sampling.Steps"
+    )
+  return 0
 
 
-def _inputs(plan: Plan, noise: Noise) -> tuple[Input, ...]:
-  """Return what the sampler of a run takes."""
+def _inputs(plan: Plan, noise: Noise, count: int) -> tuple[Input, ...]:
+  """Return what the sampler of a run takes, with `count` noises of steps."""
   model = plan.model
   if noise == "seed":
     found = [Input("seed", (), "uint32"), Input("index", (BATCH,), "int32")]
   else:
     found = [Input("noise", (BATCH, *model.shape), "float32")]
+    if count:
+      shape = (BATCH, count, *model.shape)
+      found.append(Input("step_noise", shape, "float32"))
   for name, x in _null_conditions(plan).items():
     found.append(Input(name, (BATCH, *np.shape(x)), np.asarray(x).dtype.name))
   if _guidance(model):
@@ -183,7 +192,7 @@ def _guidance(model: Model) -> str:
 
 
 def _drawn(
-  run: Run, nfe: int, params: PyTree, given: Mapping[str, Array]
+  run: Run, nfe: int, count: int, params: PyTree, given: Mapping[str, Array]
 ) -> Array:
   """Return samples of the network, in its own units."""
   model, plan = run.model, run.plan
@@ -191,17 +200,20 @@ def _drawn(
     scale = {_guidance(model): given["guidance"]}
     flow_map = functools.partial(model.flow_map, **scale)
     model = dataclasses.replace(model, flow_map=flow_map)
-  key: Any = jax.random.key(0)
   if "seed" in given:
-    noise, key = seeds.noise_and_keys(
-      given["seed"], given["index"], model.shape
+    noise, step_noise = seeds.unit_noise(
+      given["seed"], given["index"], model.shape, count
     )
   else:
-    noise = given["noise"]
+    noise, step_noise = given["noise"], given.get("step_noise")
+  if step_noise is not None:
+    step_noise = jnp.moveaxis(step_noise, 1, 0)
   # The grid is checked, so its times must be numbers while this is traced.
   with jax.ensure_compile_time_eval():
     sampler = model.make_sampler(plan.sample, nfe)
-  return sampler(params, noise, key, _condition(plan, given))
+  # Its noise is given, so that nothing is drawn of the key.
+  key = jax.random.key(0)
+  return sampler(params, noise, key, _condition(plan, given), step_noise)
 
 
 def _finish(

@@ -14,7 +14,6 @@ References:
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,31 +27,38 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
-def noise_and_keys(
-  seed: Array, index: Array, shape: tuple[int, ...]
-) -> tuple[Array, Any]:
-  """Return the unit noise of samples, and the keys of noise between steps.
+def unit_noise(
+  seed: Array, index: Array, shape: tuple[int, ...], steps: int = 0
+) -> tuple[Array, Array | None]:
+  """Return the unit noise at which samples start, and that of their steps.
 
   Args:
     seed: The seed, a scalar of 32 bits.
     index: The numbers of the samples `[B]`.
     shape: Shape of one sample.
+    steps: How many arrays of noise the steps draw.
 
   Returns:
-    Noise `[B, *shape]`, as `jaxflow sample` draws it for these numbers of the
-    seed, and a key for each row, `[B]`.
+    Noise `[B, *shape]`, and `[B, steps, *shape]` or None without steps, as
+    `jaxflow sample` draws them for these numbers of the seed.
   """
   zero = jnp.zeros((), jnp.uint32)
   key = zero, seed.astype(jnp.uint32)
   rows = threefry(key, zero, index.astype(jnp.uint32))
-  first = threefry(rows, zero, zero)
-  second = threefry(rows, zero, zero + 1)
+  noise = _drawn(threefry(rows, zero, zero), shape)
+  if not steps:
+    return noise, None
+  key = threefry(rows, zero, zero + 1)
+  parts = [_drawn(threefry(key, zero, zero + i), shape) for i in range(steps)]
+  return noise, jnp.stack(parts, axis=1)
+
+
+def _drawn(keys: Key, shape: tuple[int, ...]) -> Array:
+  """Return an array of unit noise for each key, `[B, *shape]`."""
   count = jnp.arange(math.prod(shape), dtype=jnp.uint32)[None]
-  ends = first[0][:, None], first[1][:, None]
-  high, low = threefry(ends, jnp.zeros_like(count), count)
-  noise = normal(high ^ low).reshape(index.shape[0], *shape)
-  keys = jnp.stack([*second], axis=-1)
-  return noise, jax.random.wrap_key_data(keys)
+  words = keys[0][:, None], keys[1][:, None]
+  high, low = threefry(words, jnp.zeros_like(count), count)
+  return normal(high ^ low).reshape(keys[0].shape[0], *shape)
 
 
 def threefry(key: Key, high: Array, low: Array) -> Key:

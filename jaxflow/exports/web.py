@@ -70,7 +70,7 @@ def _runtime(given: str | None) -> pathlib.Path:
   """Return the folder of the files of onnxruntime-web."""
   package = pathlib.Path(given or pathlib.Path("node_modules") / _PACKAGE)
   advice = (
-    f"npm install {_PACKAGE}@{VERSION}, or --onnxruntime-web=FOLDER of the "
+    f"npm install {_PACKAGE}@{VERSION}, or --onnxruntime_web=FOLDER of the "
     "npm package"
   )
   lacking = [x for x in RUNTIME if not (package / "dist" / x).is_file()]

@@ -26,7 +26,7 @@ from jaxflow.sampling.jumps import (
   sample,
 )
 from jaxflow.sampling.multistep import DPMSolver
-from jaxflow.sampling.steps import Sampler, check_grid, make_sampler
+from jaxflow.sampling.steps import Sampler, Steps, check_grid, make_sampler
 
 __all__ = [
   "DDIM",
@@ -37,6 +37,7 @@ __all__ = [
   "Gamma",
   "Jumps",
   "Sampler",
+  "Steps",
   "check_grid",
   "make_sampler",
   "renoise",

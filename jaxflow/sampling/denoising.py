@@ -60,6 +60,10 @@ class DDIM(Denoising):
     if not 0 <= self.eta <= 1:
       raise ValueError(f"eta {self.eta} is not in [0, 1]")
 
+  def noises(self, steps: int) -> int:
+    """Return how many arrays of unit noise so many steps draw."""
+    return steps if self.eta > 0 else 0
+
   def _steps(self, denoise, x, times, path, key, step_noise):
     unit = step_noise_of(key, step_noise, x)
 
@@ -112,6 +116,10 @@ class EDMHeun(Denoising):
     if nfe % 2 == 0:
       raise ValueError("n steps make 2 n - 1 calls: give an odd number")
     return (nfe + 1) // 2
+
+  def noises(self, steps: int) -> int:
+    """Return how many arrays of unit noise so many steps draw."""
+    return steps if self.churn > 0 else 0
 
   def check_path(self, path: Path) -> None:
     """Raise ValueError unless t is the noise level."""

@@ -85,6 +85,10 @@ class Consistency(Steps):
   clip: Positive | None = None
   ends_on_data: bool = False
 
+  def noises(self, steps: int) -> int:
+    """Return how many arrays of unit noise so many steps draw."""
+    return steps - 1
+
   def _steps(self, jump, x, times, path, key, step_noise):
     clip = self.clip
 
@@ -130,6 +134,10 @@ class Gamma(Steps):
   def __post_init__(self) -> None:
     if not 0 <= self.gamma <= 1:
       raise ValueError(f"gamma {self.gamma} is not in [0, 1]")
+
+  def noises(self, steps: int) -> int:
+    """Return how many arrays of unit noise so many steps draw."""
+    return steps if self.gamma > 0 and steps > 1 else 0
 
   def _steps(self, jump, x, times, path, key, step_noise):
     if self.gamma == 0 or len(times) == 2:

@@ -37,6 +37,10 @@ class Steps:
   def check_path(self, path: Path) -> None:
     """Raise ValueError unless the sampler is made for the path."""
 
+  def noises(self, steps: int) -> int:
+    """Return how many arrays of unit noise so many steps draw."""
+    return 0
+
   def __call__(
     self,
     function: FlowMap | ModelFn,
@@ -74,11 +78,12 @@ def make_sampler(
   sampler: Sampler,
   path: Path,
   times: Array,
-) -> Callable[[PyTree, Array, Array, PyTree], Array]:
+) -> Callable[..., Array]:
   """Make a jitted sampler; with two times it is one network call.
 
   `flow_map_of` makes the flow map of the network's parameters. The result is
-  called as `(params, noise, key, cond)`, with noise of unit variance.
+  called as `(params, noise, key, cond)`, with noise of unit variance, and with
+  `step_noise` where that is not to be drawn from the key.
 
   Example:
     >>> from jaxflow import paths, sampling
@@ -91,10 +96,11 @@ def make_sampler(
   check_grid(times)
 
   @jax.jit
-  def draw(params, noise, key, cond):
+  def draw(params, noise, key, cond, step_noise=None):
     x = start(path, noise)
     given = flow_map_of(params), x, as_times(times, x), cond
-    return sampler(*given, path=path, key=key)
+    drawn = {} if step_noise is None else {"step_noise": step_noise}
+    return sampler(*given, path=path, key=key, **drawn)
 
   return draw
 

@@ -20,7 +20,6 @@ from exported import (
 )
 
 import jaxflow
-from jaxflow.errors import UsageError
 from jaxflow.exports.onnx import make_model
 from jaxflow.exports.onnx_graph import round_to_int8
 
@@ -67,11 +66,6 @@ def test_several_calls_are_unrolled(nfe):
   (samples,) = outputs(model, sampler, [given])
   expected = drawn(sampler, given)
   np.testing.assert_allclose(samples, expected, rtol=0, atol=1e-5)
-
-
-def test_noise_between_steps_is_no_input():
-  with pytest.raises(UsageError, match=r"^nfe=2: this sampler"):
-    exported("consistency_distillation", SHAPES[0], nfe=2)
 
 
 def test_a_seed_draws_what_jaxflow_sample_draws():

@@ -11,7 +11,6 @@ import tiny
 from exported import (
   SHAPES,
   arguments,
-  drawn,
   exported,
   one_call,
   one_call_methods,
@@ -34,16 +33,6 @@ def test_one_call_of_every_method(method, shape):
     given = arguments(sampler, rows)
     found = again.call(weights, *given)
     np.testing.assert_allclose(found, expected[:rows], rtol=0, atol=1e-5)
-
-
-def test_noise_between_steps_is_drawn_of_a_seed():
-  sampler = exported("consistency_distillation", SHAPES[0], nfe=2, noise="seed")
-  weights, program = make_program(sampler)
-  index = np.arange(3, dtype=np.int32)
-  given = [np.uint32(5), index, index]
-  expected = drawn(sampler, given)
-  found = program.call(weights, *given)
-  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

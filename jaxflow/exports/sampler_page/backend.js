@@ -2,9 +2,15 @@
 //
 // A backend has one function, `open() -> {note, device, draw}`. `note` is
 // sampler.json, `device` says in words what computes, and
-//   draw({labels, guidance, noise}) -> samples
-// takes an Int32Array [n] or null, a number or null, and a Float32Array
-// [n * numbers of one sample's noise]; it returns a promise of a Float32Array.
+//   draw({labels, guidance, noise, stepNoise}) -> samples
+// returns a promise of a Float32Array, of
+//   labels     an Int32Array [n], or null
+//   guidance   a number, or null
+//   noise      a Float32Array [n * numbers of one sample's noise]
+//   stepNoise  noise that is drawn between steps, a Float32Array
+//              [n * steps * numbers of one sample's noise], or null
+// What is null is no input in note.inputs: labels are `label` there, stepNoise
+// is `step_noise`.
 
 const FOLDER = new URL("onnxruntime-web/", import.meta.url).href;
 const read = (file) => fetch(file).then((answer) => {
@@ -36,15 +42,16 @@ async function session(file) {
 export async function open() {
   const note = await (await read("sampler.json")).json();
   const { ort, session: made, device } = await session(note.file);
-  async function draw({ labels, guidance, noise }) {
+  async function draw({ labels, guidance, noise, stepNoise }) {
     const size = note.noise_shape.reduce((a, b) => a * b, 1);
-    const shape = [noise.length / size, ...note.noise_shape];
+    const rows = noise.length / size;
     const values = {
-      noise: () => new ort.Tensor("float32", noise, shape),
-      label: () => new ort.Tensor("int32", labels, [labels.length]),
-      guidance: () => new ort.Tensor("float32", [guidance], []),
+      noise, step_noise: stepNoise, label: labels, guidance: [guidance],
     };
-    const given = note.inputs.map(({ name }) => [name, values[name]()]);
+    const given = note.inputs.map(({ name, shape, dtype }) => {
+      const sizes = shape.map((n) => n === "batch" ? rows : n);
+      return [name, new ort.Tensor(dtype, values[name], sizes)];
+    });
     const { samples } = await made.run(Object.fromEntries(given));
     const data = Float32Array.from(await samples.getData());
     samples.dispose();

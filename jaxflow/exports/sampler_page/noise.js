@@ -40,17 +40,31 @@ function normal(bits) {
   return Math.SQRT2 * u * table.reduce((sum, c) => sum * z + c, 0);
 }
 
-// Returns noise of samples 0 to count - 1, each of `size` numbers.
-export function unitNoise(seed, count, size) {
-  const noise = new Float32Array(count * size);
-  for (let row = 0; row < count; row++) {
-    const key = threefry(threefry([0, seed | 0], 0, row), 0, 0);
+// Returns `size` numbers of each key, one behind the other.
+function drawn(keys, size) {
+  const noise = new Float32Array(keys.length * size);
+  keys.forEach((key, row) => {
     for (let n = 0; n < size; n++) {
       const [high, low] = threefry(key, 0, n);
       noise[row * size + n] = normal(high ^ low);
     }
-  }
+  });
   return noise;
+}
+
+// Returns one of the two keys of samples 0 to count - 1.
+const keys = (seed, count, which) => Array.from({ length: count }, (_, row) =>
+  threefry(threefry([0, seed | 0], 0, row), 0, which));
+
+// Returns noise of samples 0 to count - 1, each of `size` numbers.
+export const unitNoise = (seed, count, size) => drawn(keys(seed, count, 0), size);
+
+// Returns the noise that is drawn between steps, `steps` times for each sample.
+export function stepNoise(seed, count, steps, size) {
+  const each = Array.from({ length: steps }, (_, i) => i);
+  const all = keys(seed, count, 1).flatMap(
+    (key) => each.map((i) => threefry(key, 0, i)));
+  return drawn(all, size);
 }
 
 // Goes from a to b along a quarter of a circle: cos and sin keep the sum of two

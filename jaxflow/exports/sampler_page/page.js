@@ -1,7 +1,7 @@
 // The page: reads what is chosen, asks the backend, paints, says how long.
 
 import { open } from "./backend.js";
-import { between, unitNoise } from "./noise.js";
+import { between, stepNoise, unitNoise } from "./noise.js";
 import { paint } from "./picture.js";
 
 const at = (id) => document.getElementById(id);
@@ -46,13 +46,15 @@ function request() {
   const count = Number(at("count").value);
   const size = note.noise_shape.reduce((a, b) => a * b, 1);
   const share = Number(at("between").value);
-  const takes = (name) => note.inputs.some((x) => x.name === name);
+  const takes = (name) => note.inputs.find((x) => x.name === name);
+  const steps = takes("step_noise")?.shape[1];
   const [a, b] = ["first", "second"].map(
     (id, i) => i && !share ? null : unitNoise(seed(id), count, size));
   return {
     labels: takes("label") ? chosen(count) : null,
     guidance: takes("guidance") ? Number(at("guidance").value) : null,
     noise: between(a, b, share),
+    stepNoise: steps ? stepNoise(seed("first"), count, steps, size) : null,
   };
 }
 
