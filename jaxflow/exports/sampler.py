@@ -137,12 +137,12 @@ def _inputs(model: Model, noise: Noise) -> tuple[Input, ...]:
   if model.cond_type is not None:
     shape, dtype = model.cond_type
     found.append(Input("label", (BATCH, *shape), np.dtype(dtype).name))
-  if _guidance(model):
+  if guidance_option(model):
     found.append(Input("guidance", (), "float32"))
   return tuple(found)
 
 
-def _guidance(model: Model) -> str:
+def guidance_option(model: Model) -> str:
   """Return the flow map's option that is the guidance scale, "" without."""
   maker = model.method.flow_map
   return next(iter(options.marked(maker, options.GuidanceInput)), "")
@@ -154,7 +154,7 @@ def _drawn(
   """Return samples of the network, in its own units."""
   model, plan = run.model, run.plan
   if "guidance" in given:
-    scale = {_guidance(model): given["guidance"]}
+    scale = {guidance_option(model): given["guidance"]}
     flow_map = functools.partial(model.flow_map, **scale)
     model = dataclasses.replace(model, flow_map=flow_map)
   label, scales = given.get("label"), plan.data.conditions
@@ -214,7 +214,7 @@ def _note(
 ) -> dict[str, Any]:
   """Return what a user of the file must know."""
   model, scaling = plan.model, plan.data.scaling
-  guidance = _guidance(model)
+  guidance = guidance_option(model)
   bound = getattr(model.flow_map, "keywords", {})
   made = jax.eval_shape(function, weights, *(x.abstract(1) for x in inputs))
   names = plan.data.class_names
