@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import uvicorn
 
+from jaxflow import conditions
 from jaxflow.errors import RunError, UsageError
 from jaxflow.figures import drawable
 from jaxflow.runs.decoding import is_drawn
@@ -122,12 +123,9 @@ def _warm(run: Run, draws, sizes, scale) -> tuple[int, ...]:
   shape: tuple[int, ...] = ()
   for size in sizes:
     zeros = np.zeros(size, np.uint32)
-    labels = None
-    if run.model.cond_type is not None:
-      tail, dtype = run.model.cond_type
-      labels = np.zeros((size, *tail), dtype)
+    null = conditions.repeated(run.model.null_cond, size)
     for draw in draws.values():
-      shape = draw(zeros, zeros, labels, scale).shape[1:]
+      shape = draw(zeros, zeros, null, scale).shape[1:]
   return shape
 
 
