@@ -35,11 +35,13 @@ def _run(values: Values, config: Any) -> None:
 
   from jaxflow import api
 
-  given = {flag.name: values[flag.name].value for flag in _OPTIONS}
+  given: dict[str, Any] = {
+    flag.name: values[flag.name].value for flag in _OPTIONS
+  }
   with named(**{flag.name: f"--{flag.name}" for flag in _OPTIONS}):
     options = server.ServeOptions(**given)
     run = api.load(values.workdir, step=values.step, config=config)
-    server.serve(run.run, run.params, run.mesh, options, log)
+    server.serve(run.run, run.params, run.mesh, options, run.step, log)
 
 
 COMMAND = Command(

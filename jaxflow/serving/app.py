@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,29 +12,35 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as Call
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from jaxflow.errors import UsageError
+from jaxflow.exports import web
 from jaxflow.figures import grid_of
 from jaxflow.plans import Plan
 from jaxflow.runs.decoding import picture_of
 from jaxflow.serving.batching import Batcher, Closed, Full
 from jaxflow.serving.requests import Reader, Request
 
-_PAGE = pathlib.Path(__file__).with_name("page.html")
-# Bytes of a body, and seconds in which it must have come.
-MAX_BODY, _SECONDS = 1 << 16, 10.0
+_BACKEND = pathlib.Path(__file__).with_name("backend.js")
+# Seconds in which a body must have come.
+_SECONDS = 10.0
 # Characters of a message.
 _LONGEST = 500
 
 
-def make_app(reader: Reader, batcher: Batcher) -> Starlette:
-  """Return the application that answers requests to one run."""
-  page, about = _PAGE.read_text(), _about(reader)
+def make_app(
+  reader: Reader, batcher: Batcher, note: Mapping[str, Any] | str
+) -> Starlette:
+  """Return the application that answers requests to one run.
 
-  async def home(call: Call) -> Response:
-    return HTMLResponse(page)
+  Args:
+    reader: Reads requests.
+    batcher: Draws samples.
+    note: What the page must know, or why there is no page.
+  """
+  about = _about(reader)
 
   async def health(call: Call) -> Response:
     state = "stopping" if batcher.closed else "ok"
@@ -46,9 +52,9 @@ def make_app(reader: Reader, batcher: Batcher) -> Starlette:
     kind = call.headers.get("content-type", "").partition(";")[0].strip()
     if kind.lower() != "application/json":
       raise HTTPException(415, "give Content-Type: application/json")
-    body = await _body(call)
+    body = await _body(call, reader.max_body)
     try:
-      request = reader.read(body)
+      request = await asyncio.to_thread(reader.read, body)
       future = batcher.submit(request)
     except UsageError as error:
       raise HTTPException(422, str(error)) from error
@@ -59,7 +65,9 @@ def make_app(reader: Reader, batcher: Batcher) -> Starlette:
       raise HTTPException(503, "the server stops") from error
     samples = await asyncio.wrap_future(future)
     if not np.isfinite(samples).all():
-      raise HTTPException(422, "samples are not finite: change the guidance")
+      raise HTTPException(
+        422, "samples are not finite: change guidance or noise"
+      )
     return await asyncio.to_thread(_answer, reader.plan, request, samples)
 
   async def refused(call: Call, error: Exception) -> Response:
@@ -71,7 +79,7 @@ def make_app(reader: Reader, batcher: Batcher) -> Starlette:
 
   return Starlette(
     routes=[
-      Route("/", home),
+      *_page(note),
       Route("/health", health),
       Route("/sample", sample, methods=["POST"]),
     ],
@@ -104,21 +112,44 @@ def _json(value: Any, error: HTTPException | None = None) -> Response:
   )
 
 
-async def _body(call: Call) -> bytes:
+def _page(note: Mapping[str, Any] | str) -> list[Route]:
+  """Return the exported page, with this server as what draws."""
+
+  async def absent(call: Call) -> Response:
+    raise HTTPException(404, f"no page: {note}; POST /sample has the samples")
+
+  async def said(call: Call) -> Response:
+    return _json(note)
+
+  def sent(file: pathlib.Path) -> Any:
+    async def send(call: Call) -> Response:
+      return FileResponse(file, headers={"Cache-Control": "no-cache"})
+
+    return send
+
+  if isinstance(note, str):
+    return [Route("/", absent)]
+  files = {x.name: x for x in web.PAGE.iterdir() if x.is_file()}
+  files |= {"": files["index.html"], _BACKEND.name: _BACKEND}
+  routes = [Route(f"/{name}", sent(file)) for name, file in files.items()]
+  return [*routes, Route("/sampler.json", said)]
+
+
+async def _body(call: Call, most: int) -> bytes:
   """Return a body; refuse one that is too long or too slow."""
-  found = b""
+  found = bytearray()
   chunks: AsyncIterator[bytes] = call.stream()
   try:
     async with asyncio.timeout(_SECONDS):
       async for chunk in chunks:
         found += chunk
-        if len(found) > MAX_BODY:
-          raise HTTPException(413, f"the body has over {MAX_BODY} bytes")
+        if len(found) > most:
+          raise HTTPException(413, f"the body has over {most} bytes")
   except TimeoutError as error:
     raise HTTPException(408, "the body did not come in time") from error
   except ClientDisconnect as error:
     raise HTTPException(400, "the body is not whole") from error
-  return found
+  return bytes(found)
 
 
 def _answer(plan: Plan, request: Request, samples: np.ndarray) -> Response:
@@ -132,11 +163,13 @@ def _answer(plan: Plan, request: Request, samples: np.ndarray) -> Response:
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, samples=samples, **labels)
     return Response(file.getvalue(), media_type="application/octet-stream")
-  listed = {
-    name: np.where(np.isnan(x), None, x).tolist()
-    if x.dtype.kind == "f"
-    else x.tolist()
-    for name, x in labels.items()
-  }
+  if request.format == "raw":
+    found = samples.astype("<f4").tobytes()
+    return Response(found, media_type="application/octet-stream")
   said = {"seed": request.seed, "nfe": request.nfe}
-  return _json({"samples": samples.tolist(), **listed, **said})
+  for name, x in labels.items():
+    # A vector of NaN, none, has no number in JSON.
+    told = x.astype(object)
+    told[np.isnan(x)] = None
+    said[name] = told.tolist()
+  return _json({"samples": samples.tolist(), **said})

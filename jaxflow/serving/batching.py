@@ -12,12 +12,14 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import jax
 import numpy as np
 
+from jaxflow import conditions
 from jaxflow.serving.requests import Request
 from jaxflow.serving.sampler import Draw
+from jaxflow.types import PyTree
 
 
 class Full(Exception):
@@ -133,23 +135,13 @@ class Batcher:
 
   def _draw(self, taken: list[tuple[_Job, int, int]]) -> np.ndarray:
     """Return the rows of a batch, without those that pad it."""
-    seeds = np.concatenate(
-      [np.full(n, job.request.seed, np.uint32) for job, _, n in taken]
-    )
-    numbers = np.concatenate(
-      [np.arange(i, i + n, dtype=np.uint32) for _, i, n in taken]
-    )
-    labels = None
-    if taken[0][0].request.seen is not None:
-      seen: list[Any] = [job.request.seen[i : i + n] for job, i, n in taken]
-      labels = np.concatenate(seen)
-    num = len(seeds)
+    num = sum(count for _, _, count in taken)
     size = next(size for size in self._sizes if size >= num)
     nfe, scale = taken[0][0].kind
-    padded = [
-      None if x is None else np.concatenate([x, x[-1:].repeat(size - num, 0)])
-      for x in (seeds, numbers, labels)
-    ]
+    rows = conditions.joined([_rows(*part) for part in taken])
+    padded = jax.tree.map(
+      lambda x: np.concatenate([x, x[-1:].repeat(size - num, axis=0)]), rows
+    )
     return self._draws[nfe](*padded, scale)[:num]
 
   def _fail(self, taken: list[tuple[_Job, int, int]], error: Exception) -> None:
@@ -164,3 +156,10 @@ class Batcher:
   def _release(self, num: int) -> None:
     with self._lock:
       self._rows -= num
+
+
+def _rows(job: _Job, first: int, count: int) -> tuple[PyTree, ...]:
+  """Return seeds, numbers, noise and conditions of some rows of a job."""
+  asked, index = job.request, np.arange(first, first + count, dtype=np.uint32)
+  seeds = np.full(count, asked.seed, np.uint32)
+  return seeds, index, *conditions.rows((asked.noise, asked.seen), index)

@@ -1,18 +1,29 @@
 """What a request asks for, read from JSON that anyone may have written."""
 
+import base64
+import binascii
 import dataclasses
 import json
 import math
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxflow import conditions
 from jaxflow.errors import UsageError, check_range, did_you_mean
 from jaxflow.options import SEED
 from jaxflow.plans import Plan
 from jaxflow.runs.drawing import as_seen, checked_conditions
+from jaxflow.types import PyTree
 
-FORMATS = ("json", "png", "npz")
+FORMATS = ("json", "png", "npz", "raw")
+_FIELDS = (
+  *("num", "labels", "cond", "noise", "seed", "guidance", "nfe", "format"),
+)
+# Bytes of a body beside its numbers, and of a number, as text and in base 64.
+_BODY, _TEXT, _BASE64 = 1 << 16, 32, 6
 # Characters of a class's name, and the largest scale of guidance.
 _LONGEST, _GUIDANCE = 200, 100.0
 
@@ -24,7 +35,8 @@ class Request:
   Attributes:
     num: How many.
     labels: Their classes `[num]` or vectors, as asked for; None without.
-    seen: The same as the network sees them.
+    seen: What the network sees: these, or the condition that it declares.
+    noise: Unit noise `[num, ...]`; NaN where it is that of the seed.
     seed: Seed of the noise.
     guidance: The scale, or None where the network takes none.
     nfe: Network calls a sample.
@@ -33,7 +45,8 @@ class Request:
 
   num: int
   labels: np.ndarray | None
-  seen: np.ndarray | None
+  seen: PyTree
+  noise: np.ndarray
   seed: int
   guidance: float | None
   nfe: int
@@ -59,6 +72,14 @@ class Reader:
   max_num: int
   drawn: bool
 
+  @property
+  def max_body(self) -> int:
+    """The most bytes of a body: those of `max_num` samples with their noise."""
+    model = self.plan.model
+    numbers = sum(np.size(x) for x in jax.tree.leaves(model.null_cond))
+    one = _BASE64 * math.prod(model.shape) + _TEXT * numbers
+    return _BODY + self.max_num * one
+
   def read(self, body: bytes) -> Request:
     """Return what a body asks for.
 
@@ -66,13 +87,11 @@ class Reader:
       UsageError: If it is no JSON object, or a field is unknown or wrong.
     """
     given = _object(body)
-    known = [field.name for field in dataclasses.fields(Request)]
-    known.remove("seen")
     for name in given:
-      if name not in known:
-        hint = did_you_mean(name[:_LONGEST], known)
+      if name not in _FIELDS:
+        hint = did_you_mean(name[:_LONGEST], _FIELDS)
         raise UsageError(
-          f"{name[:_LONGEST]!r} is no field: {hint}give {', '.join(known)}"
+          f"{name[:_LONGEST]!r} is no field: {hint}give {', '.join(_FIELDS)}"
         )
     given = {name: x for name, x in given.items() if x is not None}
     labels = given.get("labels")
@@ -91,11 +110,18 @@ class Reader:
       raise UsageError(f"format={format!r}: give {', '.join(FORMATS)}")
     if format == "png" and not self.drawn:
       raise UsageError("format='png': samples are no images; give json or npz")
-    found = self._labels(labels, num)
+    if self.plan.declares_condition:
+      seen, labels = self._cond(given, num), None
+    else:
+      if "cond" in given:
+        raise UsageError("cond: the network declares none; leave it out")
+      labels = self._labels(labels, num)
+      seen = as_seen(self.plan, labels)
     return Request(
       num=num,
-      labels=found,
-      seen=as_seen(self.plan, found),
+      labels=labels,
+      seen=seen,
+      noise=self._noise(given.get("noise"), num),
       seed=seed,
       guidance=self._scale(given),
       nfe=nfe,
@@ -116,6 +142,44 @@ class Reader:
     if not 0 <= scale <= _GUIDANCE:
       raise UsageError(f"guidance={scale}: give 0 to {_GUIDANCE:g}")
     return scale
+
+  def _noise(self, given: Any, num: int) -> np.ndarray:
+    """Return noise of base 64, NaN without."""
+    shape = num, *self.plan.model.shape
+    if given is None:
+      return np.full(shape, np.nan, np.float32)
+    try:
+      if not isinstance(given, str):
+        raise ValueError
+      found = base64.b64decode(given, validate=True)
+      noise = np.frombuffer(found, "<f4").astype(np.float32).reshape(shape)
+    except (ValueError, binascii.Error) as error:
+      raise UsageError(
+        f"noise: give float32 of the shape {list(shape)}, little-endian, in "
+        "base 64"
+      ) from error
+    if not np.isfinite(noise).all():
+      raise UsageError("noise: give finite numbers")
+    return noise
+
+  def _cond(self, given: dict[str, Any], num: int) -> PyTree:
+    """Return what the network declares, given by the names of its arrays."""
+    null_cond = self.plan.model.null_cond
+    told = conditions.describe(null_cond)
+    if "labels" in given:
+      raise UsageError(f"labels: give cond in their place, {told}")
+    if not isinstance(given.get("cond"), dict):
+      raise UsageError(f"cond: give an object of {told}")
+    own = conditions.leaves(null_cond)
+    try:
+      arrays = {
+        k: _array(x, own[k]) if k in own else x
+        for k, x in given["cond"].items()
+      }
+      tree = conditions.from_leaves(arrays, null_cond)
+    except ValueError as error:
+      raise UsageError(f"cond: {error}") from error
+    return checked_conditions(self.plan, num, cond=tree)
 
   def _labels(self, labels: Any, num: int) -> np.ndarray | None:
     """Return labels in units of the data."""
@@ -189,3 +253,12 @@ def _vectors(labels: Any) -> Any:
   if any(isinstance(x, list) for x in labels):
     return rows
   return [row[0] for row in rows]
+
+
+def _array(value: Any, null: Any) -> np.ndarray:
+  """Return nested lists as an array, of the type of reals where one is."""
+  found, dtype = np.asarray(value), np.asarray(null).dtype
+  if found.dtype.kind not in "iuf" or not jnp.issubdtype(dtype, jnp.floating):
+    return found
+  with np.errstate(over="ignore"):
+    return found.astype(dtype)

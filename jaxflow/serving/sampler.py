@@ -1,7 +1,8 @@
 """Draws rows of many requests in one call; a row does not feel the others.
 
-Sample i is a function of its seed, i and its label, as `jaxflow sample` draws
-it: the noise of each row has the key of its own request and number.
+Sample i is a function of its seed, i and its condition, as `jaxflow sample`
+draws it: the noise of each row has the key of its own request and number. Noise
+may be given in its place.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxflow.exports.sampler import guidance_option
@@ -18,7 +20,8 @@ from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
 from jaxflow.types import PyTree
 
-# (seeds [B], numbers [B], labels [B, ...] or None, scale or None) -> data.
+# (seeds [B], numbers [B], noise [B, ...] with NaN where it is that of the seed,
+# conditions of B rows or None, scale or None) -> data [B, ...].
 Draw = Callable[..., np.ndarray]
 
 
@@ -39,7 +42,10 @@ def make_draw(
   name, finish = guidance_option(model), decoding.make_data(plan.data)
 
   @jax.jit
-  def draw_batch(params, seeds, numbers, labels, scale):
+  def draw_batch(params, seeds, numbers, noise, cond, scale):
+    if len(seeds) % sharding.row_shards(mesh) == 0:
+      rows = sharding.row_sharding(mesh)
+      seeds = jax.lax.with_sharding_constraint(seeds, rows)
     used = model
     if name:
       flow_map = functools.partial(model.flow_map, **{name: scale})
@@ -52,13 +58,14 @@ def make_draw(
       return jax.random.split(key)
 
     noise_keys, step_keys = jax.vmap(keys)(seeds, numbers).T
-    noise = unit_noise(noise_keys, (len(seeds), *model.shape))
-    return sharding.with_mesh(mesh, sampler)(params, noise, step_keys, labels)
+    own = unit_noise(noise_keys, noise.shape)
+    noise = jnp.where(jnp.isnan(noise), own, noise)
+    return sharding.with_mesh(mesh, sampler)(params, noise, step_keys, cond)
 
-  def draw(seeds, numbers, labels, scale):
+  def draw(seeds, numbers, noise, cond, scale):
     if scale is not None:
       scale = np.float32(scale)
-    found = draw_batch(params, seeds, numbers, labels, scale)
+    found = draw_batch(params, seeds, numbers, noise, cond, scale)
     return decoding.clipped(plan.data, finish(np.asarray(found)))
 
   return draw

@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import types
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import uvicorn
 
 from jaxflow import conditions
 from jaxflow.errors import RunError, UsageError
+from jaxflow.exports import web
+from jaxflow.exports.sampler import exported_sampler
 from jaxflow.figures import drawable
 from jaxflow.runs.decoding import is_drawn
 from jaxflow.runs.run import Run
@@ -79,9 +82,18 @@ def serve(
   params: PyTree,
   mesh: jax.sharding.Mesh,
   options: ServeOptions,
+  step: int,
   log: Callable[[str], None],
 ) -> None:
   """Answer requests until SIGTERM or SIGINT.
+
+  Args:
+    run: The run.
+    params: The parameters that are sampled.
+    mesh: The devices.
+    options: How it is served.
+    step: Of the checkpoint.
+    log: Takes a line at a time.
 
   Raises:
     UsageError: If an option is wrong.
@@ -107,15 +119,34 @@ def serve(
     log(f"--host={options.host}: other machines can ask for samples as well")
   address = f"[{host}]" if ":" in host else host
   config = uvicorn.Config(
-    make_app(reader, batcher),
+    make_app(reader, batcher, page_note(run, params, step, reader)),
     log_level="error",
     access_log=False,
     lifespan="off",
     timeout_graceful_shutdown=_GRACE,
   )
   log(f"http://{address}:{port} (Ctrl-C stops)")
-  _Server(config, batcher).run(sockets=[listening])
+  with listening:
+    _Server(config, batcher).run(sockets=[listening])
   log("stopped")
+
+
+def page_note(
+  run: Run, params: PyTree, step: int, reader: Reader
+) -> dict[str, Any] | str:
+  """Return what the page must know, or why it cannot draw this run."""
+  if run.plan.declares_condition:
+    return "its network declares a condition of its own"
+  nfe = reader.nfes[0]
+  # With noise of a seed, which samplers of every number of calls take.
+  sampler = exported_sampler(run, params, step=step, nfe=nfe, noise="seed")
+  note = dict(sampler.note)
+  try:
+    web.check_drawn(note)
+  except UsageError as error:
+    return str(error)
+  device = jax.devices()[0].device_kind
+  return note | {"max_num": reader.max_num, "device": device}
 
 
 def _warm(run: Run, draws, sizes, scale) -> tuple[int, ...]:
@@ -123,14 +154,16 @@ def _warm(run: Run, draws, sizes, scale) -> tuple[int, ...]:
   shape: tuple[int, ...] = ()
   for size in sizes:
     zeros = np.zeros(size, np.uint32)
+    noise = np.zeros((size, *run.model.shape), np.float32)
     null = conditions.repeated(run.model.null_cond, size)
     for draw in draws.values():
-      shape = draw(zeros, zeros, null, scale).shape[1:]
+      shape = draw(zeros, zeros, noise, null, scale).shape[1:]
   return shape
 
 
 def _listen(options: ServeOptions) -> socket.socket:
   """Take the address."""
+  listening = None
   try:
     found = socket.getaddrinfo(
       options.host, options.port, type=socket.SOCK_STREAM
@@ -140,6 +173,8 @@ def _listen(options: ServeOptions) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(address)
   except OSError as error:
+    if listening is not None:
+      listening.close()
     raise RunError(
       f"--host={options.host} --port={options.port} cannot be taken "
       f"({error.strerror}): give another port, or 0"
