@@ -348,10 +348,9 @@ class TrainedRun:
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)
     check_finite(samples, self.step)
     samples = finish(samples)
-    if not clip or samples.ndim != 4 or latents:
+    if not clip or latents:
       return samples
-    scaling = plan.data.scaling
-    return np.clip(samples, *((-1, 1) if scaling is None else scaling.range))
+    return decoding.clipped(plan.data, samples)
 
   def save_pictures(
     self,

@@ -310,6 +310,16 @@ def rows(cond: PyTree, index: Any) -> PyTree:
   return jax.tree.map(lambda x: x[index], cond)
 
 
+def repeated(cond: PyTree, num: int) -> PyTree:
+  """Return the condition of one sample for several; None stays None.
+
+  Example:
+    >>> repeated({"size": 3}, 2)["size"].tolist()
+    [3, 3]
+  """
+  return jax.tree.map(lambda x: np.stack([np.asarray(x)] * num), cond)
+
+
 def joined(parts: Sequence[PyTree]) -> PyTree:
   """Join rows of conditions.
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "encode",
     "import",
     "export",
+    "serve",
     "merge",
     "compile",
     "methods",

@@ -154,7 +154,7 @@ def _inputs(plan: Plan, noise: Noise, count: int) -> tuple[Input, ...]:
       found.append(Input("step_noise", shape, "float32"))
   for name, x in _null_conditions(plan).items():
     found.append(Input(name, (BATCH, *np.shape(x)), np.asarray(x).dtype.name))
-  if _guidance(model):
+  if guidance_option(model):
     found.append(Input("guidance", (), "float32"))
   names = [x.name for x in found]
   twice = [x for x in names if names.count(x) > 1]
@@ -185,7 +185,7 @@ def _condition(plan: Plan, given: Mapping[str, Array]) -> PyTree:
   return (label - _last(scales.offset, label)) / _last(scales.scale, label)
 
 
-def _guidance(model: Model) -> str:
+def guidance_option(model: Model) -> str:
   """Return the flow map's option that is the guidance scale, "" without."""
   maker = model.method.flow_map
   return next(iter(options.marked(maker, options.GuidanceInput)), "")
@@ -197,7 +197,7 @@ def _drawn(
   """Return samples of the network, in its own units."""
   model, plan = run.model, run.plan
   if "guidance" in given:
-    scale = {_guidance(model): given["guidance"]}
+    scale = {guidance_option(model): given["guidance"]}
     flow_map = functools.partial(model.flow_map, **scale)
     model = dataclasses.replace(model, flow_map=flow_map)
   if "seed" in given:
@@ -256,7 +256,7 @@ def _note(
 ) -> dict[str, Any]:
   """Return what a user of the file must know."""
   model, scaling = plan.model, plan.data.scaling
-  guidance = _guidance(model)
+  guidance = guidance_option(model)
   bound = getattr(model.flow_map, "keywords", {})
   made = jax.eval_shape(function, weights, *(x.abstract(1) for x in inputs))
   names = plan.data.class_names

@@ -6,6 +6,7 @@ Functions import matplotlib themselves, because its import is slow.
 from jaxflow.figures.curves import read_log, save_curves, save_overlaid_curves
 from jaxflow.figures.images import (
   drawable,
+  grid_of,
   optional_picture,
   save_grid,
   save_matrix,
@@ -21,6 +22,7 @@ from jaxflow.figures.planes import (
 
 __all__ = [
   "drawable",
+  "grid_of",
   "optional_picture",
   "read_log",
   "save_arrows",

@@ -78,6 +78,17 @@ def save_grid(
   They are enlarged by a whole factor to at least 32 x 32 pixels, clipped, and
   may have short captions above, [N]. By default the grid is square.
   """
+  sheet = grid_of(images, columns=columns, labels=labels)
+  replace_file(path, lambda file: sheet.save(file, format="PNG"))
+
+
+def grid_of(
+  images: ArrayLike,
+  *,
+  columns: int | None = None,
+  labels: Sequence[object] | np.ndarray | None = None,
+) -> Image.Image:
+  """Return the picture that `save_grid` writes."""
   pixels = _bytes(images, "N")
   factor = math.ceil(_CELL / min(_CELL, *pixels.shape[1:3]))
   pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
@@ -99,7 +110,7 @@ def save_grid(
     sheet.paste(Image.fromarray(image), (left, top + caption))
     if labels is not None:
       pen.text((left, top), str(labels[index]), fill="black")
-  replace_file(path, lambda file: sheet.save(file, format="PNG"))
+  return sheet
 
 
 def save_matrix(

@@ -57,6 +57,14 @@ def picture_of(plan: DataPlan, values: np.ndarray) -> np.ndarray:
   return values if plan.scaling is None else plan.scaling.picture(values)
 
 
+def clipped(plan: DataPlan, values: np.ndarray) -> np.ndarray:
+  """Return images, of what `make_data` returns, clipped to their range."""
+  if values.ndim != 4:
+    return values
+  low, high = (-1, 1) if plan.scaling is None else plan.scaling.range
+  return np.clip(values, low, high)
+
+
 def make_latents(plan: DataPlan) -> Picture:
   """Return a function from samples to latents in the autoencoder's units."""
   space = data.latent_space(plan.name, plan.data_dir)

@@ -124,6 +124,8 @@ def checked_conditions(
       numbers = [[y.strip() for y in str(x).split(",")] for x in given.flat]
       labels = numbers if given.shape else numbers[0]
     given = np.asarray(labels, np.float64)
+    if size > 1 and given.shape[-1:] != (size,):
+      raise ValueError
     each = given.shape == (num,) and size == 1
     found = np.broadcast_to(given[:, None] if each else given, (num, size))
   except ValueError as error:
