@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUN = $(BIN)/python
 
-.PHONY: help install demo test lint format links lowest experiments-quick clean
+.PHONY: help install demo test lint format links docs lowest experiments-quick clean
 
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint      check style, names and types"
 	@echo "make format    format the code"
 	@echo "make links     renumber the links from docs to code, and check all links"
+	@echo "make docs      run the tutorials and build the site, build/site/index.html"
 	@echo "make lowest    run tests with the lowest versions that pyproject.toml allows"
 	@echo "make experiments-quick   run every experiment in its short form"
 
@@ -45,6 +46,17 @@ format: install
 
 links: install
 	$(RUN) docs/check_links.py --write
+
+# Warnings are errors. The tutorials run while it is built; 5 minutes on 2 cores
+# are theirs, and what hangs is ended after 15.
+docs: $(VENV)/installed-docs
+	timeout 900 $(BIN)/mkdocs build
+	$(RUN) docs/check_site.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  --editable ".[docs]"
+	@touch $@
 
 lowest:
 	.ci/lowest
