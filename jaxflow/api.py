@@ -303,12 +303,13 @@ class TrainedRun:
     num: int,
     *,
     labels: ArrayLike | None = None,
+    cond: PyTree = None,
     nfe: int | None = None,
     seed: int = 0,
     clip: bool = True,
     latents: bool = False,
   ) -> NDArray[Any]:
-    """Draw samples; sample i depends on the seed, i and its label alone.
+    """Draw samples; sample i depends on the seed, i and its condition.
 
     The sampler is compiled once for each batch size and `nfe`.
 
@@ -318,6 +319,9 @@ class TrainedRun:
         the data; default: the classes in turn. Of data whose labels are numbers
         these, `[num, K]` or `[K]`, NaN for none; default: those of random
         training data.
+      cond: Where the network declares its condition, such a pytree: of arrays
+        `[N, ...]`, whose rows are taken in turn, or of the condition of all
+        samples; default: those of the test split in turn.
       nfe: Network calls per sample; default: the config's `sample.nfe`.
       seed: Seed of the noise, 0 to 4294967295.
       clip: Whether images are clipped to [-1, 1], or to the range of the
@@ -336,9 +340,9 @@ class TrainedRun:
     """
     check_range(SEED, seed=seed)
     plan = self.run.plan
-    check_num(num, plan.model.shape)
-    conditions = checked_conditions(plan, num, labels, seed=seed)
-    seen = as_seen(plan, conditions)
+    check_num(num, plan.model.shape, plan.model.null_cond)
+    given = checked_conditions(plan, num, labels, cond, seed=seed)
+    seen = as_seen(plan, given)
     nfe = plan.sample.nfe if nfe is None else nfe
     finish = self._finish(latents)
     samples = self._drawer(nfe)(self.state, jax.random.key(seed), num, seen)
@@ -355,6 +359,7 @@ class TrainedRun:
     num: int,
     *,
     labels: ArrayLike | None = None,
+    cond: PyTree = None,
     nfe: int | None = None,
     seed: int = 0,
     log: Callable[[str], None] = lambda line: None,
@@ -370,6 +375,7 @@ class TrainedRun:
         file for each. A folder that the same call has begun is gone on with.
       num: Number of samples.
       labels: As of `sample`.
+      cond: As of `sample`.
       nfe: As of `sample`.
       seed: As of `sample`.
       log: Takes a line if a folder is gone on with.
@@ -387,7 +393,7 @@ class TrainedRun:
     pictures = pictures_of_run(
       *(self.run, self.state, self.mesh),
       num=num,
-      conditions=checked_conditions(plan, num, labels, seed=seed),
+      conditions=checked_conditions(plan, num, labels, cond, seed=seed),
       nfe=plan.sample.nfe if nfe is None else nfe,
       seed=seed,
     )
@@ -436,11 +442,11 @@ class TrainedRun:
 
     Args:
       format: One of `jaxflow.exports.FORMATS`: "onnx", "stablehlo",
-        "safetensors", or the name of a published format.
+        "web", "safetensors", or the name of a published format.
       out: A new folder; of a published format, a .safetensors file.
       log: Takes a line that says what was written.
       **options: Options of the format, as docs/exporting.md lists them: `nfe`,
-        `noise`, `dtype`, `licence`.
+        `noise`, `dtype`, `onnxruntime_web`, `licence`.
 
     Raises:
       UsageError: If the format is unknown, has no such option, cannot hold the
@@ -524,11 +530,20 @@ def _source(part: Any, split: str, num_classes: int) -> data_lib.Source:
         "{'data': ..., 'labels': ...}, or a jaxflow.data.Source"
       )
     return part
-  wrong = part.keys() - {"data", "labels"}
+  wrong = part.keys() - {"data", "labels", "cond"}
   if wrong or "data" not in part:
     raise UsageError(
       f"data has the keys {sorted(part)}: give 'data' and, with classes, "
-      "'labels'"
+      "'labels', or 'cond', the condition that the network declares"
+    )
+  if part.get("cond") is not None:
+    return data_lib.from_arrays(
+      part["data"],
+      part.get("labels"),
+      cond=part["cond"],
+      num_classes=num_classes,
+      name="given",
+      split=split,
     )
   labels = part.get("labels")
   return data_lib.arrays_of(

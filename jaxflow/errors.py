@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
   "PlugInError",
   "RunError",
   "UsageError",
+  "arguments_for",
   "check_range",
   "did_you_mean",
   "inside",
@@ -69,6 +70,34 @@ def named(**names: str) -> Iterator[None]:
   # A name with dots is a field of a config already.
   with _renamed(r"\w+(?![\w.])", lambda name: names.get(name, name)):
     yield
+
+
+@contextlib.contextmanager
+def arguments_for(fields: Mapping[str, str]) -> Iterator[None]:
+  """Name arguments for config fields, anywhere in usage errors raised inside.
+
+  Args:
+    fields: Arguments by field.
+
+  Raises:
+    UsageError: The error raised inside, with the arguments' names.
+
+  Example:
+    >>> with arguments_for({"data.config": "subset"}):
+    ...   raise UsageError("data.config='x' is not read; remove data.config")
+    Traceback (most recent call last):
+    ...
+    jaxflow.errors.UsageError: subset='x' is not read; remove subset
+  """
+  try:
+    yield
+  except UsageError as error:
+    # A field is no part of another, such as data.dir of data.dir.x.
+    pattern = r"\b[a-z_]+(\.[a-z_]+)+\b"
+    text = re.sub(pattern, lambda x: fields.get(x[0], x[0]), str(error))
+    if text == str(error):
+      raise
+    raise type(error)(text) from error
 
 
 @contextlib.contextmanager

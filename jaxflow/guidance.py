@@ -1,18 +1,22 @@
-"""Classifier-free guidance and the null label.
+"""Classifier-free guidance and the null condition.
 
   guided = F_null + scale (F_label - F_null)                              (1)
 
 scale = 1 is the conditional network, 0 the unconditional one; papers that write
 `1 + w` mean scale = 1 + w. (1) holds for data, noise, velocity, v and score
-alike, because the weights sum to one. The null label is `num_classes`. A label
-may also be a vector of numbers, `[B, K]`; then NaN stands for none, and
-`num_classes` is any number above 0.
+alike, because the weights sum to one. A condition is a pytree of arrays
+`[B, ...]`; labels `[B]` are the simplest one. The null condition, `null_cond`,
+is that of one sample, without the batch axis, and stands for none: the number
+of classes for labels, NaN for vectors `[B, K]`, a tree for a tree. Each of its
+arrays may be one number for all of an array. A sample whose condition equals
+the null condition, NaN being equal to NaN, has none.
 
 References:
   Ho, Salimans 2022 (arXiv:2207.12598), eq. 6; Kynkaanniemi et al. 2024
   (arXiv:2404.07724) for the interval.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow import rows
+from jaxflow import conditions, rows
 from jaxflow.paths import expand
 from jaxflow.types import Array, ModelFn, PyTree
 
@@ -30,6 +34,7 @@ __all__ = [
   "fix_guidance",
   "inputs",
   "inside_interval",
+  "is_inputs",
   "is_labelled",
   "labels",
   "null",
@@ -38,55 +43,82 @@ __all__ = [
 ]
 
 
-def labels(cond: PyTree) -> Array:
-  """Return the labels `[B]` of a condition: an array, or a dict's "label".
+def is_inputs(cond: PyTree) -> bool:
+  """Return whether a condition is a dict as `inputs` makes it.
+
+  Example:
+    >>> is_inputs({"label": jnp.array([3])}), is_inputs({"tokens": 0})
+    (True, False)
+  """
+  return isinstance(cond, dict) and "label" in cond
+
+
+def labels(cond: PyTree) -> PyTree:
+  """Return a condition without the guidance of `inputs`: its "label".
 
   Example:
     >>> labels({"label": jnp.array([3])}).tolist()
     [3]
   """
-  return cond["label"] if isinstance(cond, dict) else cond
+  return cond["label"] if is_inputs(cond) else cond
 
 
-def replace_labels(cond: PyTree, label: Array) -> PyTree:
-  """Return the condition with other labels `[B]`.
+def replace_labels(cond: PyTree, label: PyTree) -> PyTree:
+  """Return the condition with other labels, or another tree in their place.
 
   Example:
     >>> replace_labels({"label": jnp.array([3])}, jnp.array([5]))
     {'label': Array([5], dtype=int32)}
   """
-  return {**cond, "label": label} if isinstance(cond, dict) else label
+  return {**cond, "label": label} if is_inputs(cond) else label
 
 
-def null(cond: PyTree, num_classes: int) -> PyTree:
-  """Return the condition with every label replaced by the null label.
+def null(cond: PyTree, null_cond: PyTree) -> PyTree:
+  """Return the condition with the null condition in every row.
 
   Example:
     >>> null(jnp.array([3, 1]), 10).tolist()
     [10, 10]
+    >>> cond = {"tokens": jnp.array([[4, 5]])}
+    >>> null(cond, {"tokens": 0})["tokens"].tolist()
+    [[0, 0]]
   """
   label = labels(cond)
-  return replace_labels(cond, jnp.full_like(label, _none(label, num_classes)))
+  return replace_labels(cond, _of_rows(null_cond, label))
 
 
-def is_labelled(label: Array, num_classes: int) -> Array:
-  """Return which rows `[B]` have a label.
+def is_labelled(label: PyTree, null_cond: PyTree) -> Array:
+  """Return which rows `[B]` have a condition.
 
   Example:
     >>> is_labelled(jnp.array([3, 10]), 10).tolist()
     [True, False]
-    >>> is_labelled(jnp.array([[0.5, 2.0], [jnp.nan, jnp.nan]]), 2).tolist()
+    >>> vectors = jnp.array([[0.5, 2.0], [jnp.nan, jnp.nan]])
+    >>> is_labelled(vectors, jnp.nan).tolist()
     [True, False]
   """
-  if jnp.issubdtype(label.dtype, jnp.floating):
-    return ~jnp.isnan(label).any(axis=1)
-  return label != num_classes
+
+  def differs(x, none):
+    both_nan = (x != x) & (none != none)
+    return ((x != none) & ~both_nan).any(axis=tuple(range(1, x.ndim)))
+
+  found = jax.tree.map(differs, label, _of_rows(null_cond, label))
+  return functools.reduce(jnp.logical_or, jax.tree.leaves(found))
 
 
-def _none(label: Array, num_classes: int) -> float | int:
-  """Return what stands for no label."""
-  floating = jnp.issubdtype(label.dtype, jnp.floating)
-  return jnp.nan if floating else num_classes
+def _of_rows(null_cond: PyTree, label: PyTree) -> PyTree:
+  """Return the null condition with the shapes and types of a condition."""
+  if jax.tree.structure(label) != jax.tree.structure(null_cond):
+    raise ValueError(
+      f"null_cond={null_cond!r}: it must have the structure of cond, "
+      f"{conditions.describe(label)}"
+    )
+  return jax.tree.map(
+    lambda x, none: jnp.broadcast_to(
+      jnp.asarray(none, jnp.result_type(x)), x.shape
+    ),
+    *(label, null_cond),
+  )
 
 
 def drop_labels(
@@ -94,31 +126,34 @@ def drop_labels(
   cond: PyTree,
   *,
   rate: float,
-  num_classes: int,
+  null_cond: PyTree,
   among: np.ndarray | None = None,
 ) -> PyTree:
-  """Replace labels by the null label at random, for guidance at sampling.
+  """Replace conditions by the null one at random, to guide when sampling.
 
   Args:
     key: Random key.
-    cond: The condition with labels `[B]`, or vectors `[B, K]`, or None
-      (returned as it is).
-    rate: Share of all rows whose label is dropped, in [0, 1].
-    num_classes: The null label.
+    cond: The condition of arrays `[B, ...]`, or None (returned as it is).
+    rate: Share of all rows whose condition is dropped, in [0, 1].
+    null_cond: The null condition.
     among: Mask `[B]` of the rows whose label may be dropped. Their rate is
       raised, so that `rate` remains the share of all rows.
 
   Raises:
-    ValueError: If `among` has too few rows for the rate.
+    ValueError: If `among` has too few rows for the rate, or `null_cond` is not
+      that of `cond`.
 
   Example:
     >>> cond = jnp.array([1, 2, 3])
-    >>> drop_labels(jax.random.key(0), cond, rate=1.0, num_classes=5).tolist()
+    >>> drop_labels(jax.random.key(0), cond, rate=1.0, null_cond=5).tolist()
     [5, 5, 5]
   """
   if cond is None or rate == 0:
     return cond
   label = labels(cond)
+  if label is None:
+    return cond
+  size = len(jax.tree.leaves(label)[0])
   share = 1.0 if among is None else float(among.mean())
   if rate > share:
     raise ValueError(
@@ -126,34 +161,37 @@ def drop_labels(
       "that may lose their label"
     )
   # Of float32, so that the draws are the same ones under x64.
-  drop = jax.random.bernoulli(key, jnp.float32(rate / share), label.shape[:1])
+  drop = jax.random.bernoulli(key, jnp.float32(rate / share), (size,))
   if among is not None:
     drop = drop & among
-  none = _none(label, num_classes)
-  return replace_labels(cond, jnp.where(expand(drop, label), none, label))
+  kept = jax.tree.map(
+    lambda x, none: jnp.where(expand(drop, x), none, x),
+    *(label, _of_rows(null_cond, label)),
+  )
+  return replace_labels(cond, kept)
 
 
 def classifier_free(
   model_fn: ModelFn,
   *,
   scale: float | Array,
-  num_classes: int,
+  null_cond: PyTree,
   interval: tuple[float, float] | None = None,
 ) -> ModelFn:
   """Guide a network, eq. (1); its two forwards run as one doubled batch.
 
   Args:
-    model_fn: A network that was also trained on the null label.
+    model_fn: A network that was also trained on the null condition.
     scale: Guidance scale, or one for each row `[B]`; the number 1 returns
       `model_fn` itself.
-    num_classes: The null label.
+    null_cond: The null condition.
     interval: Times `(low, high)`, both included, outside of which the scale
       is 1. A batch that lies outside costs one forward, decided at run time.
 
   Example:
     >>> net = lambda xt, t, s, cond: expand(1.0 * (cond < 5), xt) * xt
     >>> t = jnp.array([1.0])
-    >>> guided = classifier_free(net, scale=3.0, num_classes=5)
+    >>> guided = classifier_free(net, scale=3.0, null_cond=5)
     >>> guided(jnp.array([[1.0]]), t, t, jnp.array([2])).tolist()
     [[3.0]]
   """
@@ -162,7 +200,7 @@ def classifier_free(
 
   def guide(weight, xt, t, s, cond):
     with_label, without = rows.side_by_side(
-      model_fn, (xt, t, s, cond), (xt, t, s, null(cond, num_classes)), (2, 1)
+      model_fn, (xt, t, s, cond), (xt, t, s, null(cond, null_cond)), (2, 1)
     )
     return without + expand(weight, xt) * (with_label - without)
 
@@ -197,17 +235,17 @@ def inside_interval(t: Array, low: float, high: float) -> Array:
 
 
 def inputs(
-  label: Array | None,
+  label: PyTree,
   t: Array,
   *,
   omega: Array | float = 1.0,
   t_start: Array | float = 0.0,
   t_end: Array | float = 1.0,
-) -> dict[str, Array | None]:
+) -> dict[str, PyTree]:
   """Return the condition, `[B]` each, of a network with guidance as an input.
 
   Args:
-    label: Labels `[B]`, or None.
+    label: Labels `[B]`, or another condition, or None.
     t: Times `[B]`, for shape and type.
     omega: Guidance scale, a number or `[B]`.
     t_start: Start of the guidance interval, likewise.
@@ -235,7 +273,7 @@ def fix_guidance(
 ) -> Callable[..., Any]:
   """Fix the guidance of a network whose condition is that of `inputs`.
 
-  The condition of the result is labels or None.
+  The condition of the result is one without guidance, or None.
 
   Args:
     model_fn: The network.

@@ -15,7 +15,7 @@ FOLDER = pathlib.Path(jaxflow.__file__).parent
 CORE = {
   *("types", "paths", "predictions", "times", "weights", "rows"),
   *("couplings", "solvers", "flow_maps", "guidance", "sampling", "losses"),
-  *("methods", "options"),
+  *("methods", "options", "conditions"),
 }
 
 

@@ -90,6 +90,8 @@ def source_files(folder):
 def test_wheel_holds_the_package_and_the_configs(wheel):
   expected = source_files("jaxflow") | {"jaxflow/py.typed"}
   expected |= {f"jaxflow/{x}" for x in source_files("configs")}
+  pages = (ROOT / "jaxflow/exports/sampler_page").iterdir()
+  expected |= {str(x.relative_to(ROOT)) for x in pages}
   inside = {x for x in wheel.namelist() if ".dist-info/" not in x}
   assert inside == expected
   digits = (ROOT / "configs/digits.py").read_bytes()

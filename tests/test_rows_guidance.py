@@ -60,7 +60,7 @@ def share(mask):
 def test_dropped_share(rate):
   label = jnp.arange(ROWS) % 7
   dropped = guidance.drop_labels(
-    jax.random.key(0), label, rate=rate, num_classes=7
+    jax.random.key(0), label, rate=rate, null_cond=7
   )
   mask = np.asarray(dropped == 7)
   part, error = share(mask)
@@ -74,7 +74,7 @@ def test_dropped_among(block):
   among = ~rows.is_interval(block, ROWS)
   cond = {"label": jnp.zeros(ROWS, jnp.int32), "omega": jnp.ones(ROWS)}
   dropped = guidance.drop_labels(
-    jax.random.key(1), cond, rate=0.3, num_classes=7, among=among
+    jax.random.key(1), cond, rate=0.3, null_cond=7, among=among
   )
   mask = np.asarray(dropped["label"] == 7)
   assert not mask[~among].any()
@@ -85,14 +85,14 @@ def test_dropped_among(block):
 
 def test_nothing_is_dropped_without_rate_or_labels():
   key, label = jax.random.key(0), jnp.arange(3)
-  assert guidance.drop_labels(key, None, rate=0.5, num_classes=3) is None
-  kept = guidance.drop_labels(key, label, rate=0.0, num_classes=3)
+  assert guidance.drop_labels(key, None, rate=0.5, null_cond=3) is None
+  kept = guidance.drop_labels(key, label, rate=0.0, null_cond=3)
   assert kept is label
 
 
 def test_everything_is_dropped_at_rate_one():
   dropped = guidance.drop_labels(
-    jax.random.key(0), jnp.arange(9), rate=1.0, num_classes=9
+    jax.random.key(0), jnp.arange(9), rate=1.0, null_cond=9
   )
   assert (dropped == 9).all()
 
@@ -103,7 +103,7 @@ def test_too_high_a_rate():
       jax.random.key(0),
       jnp.arange(4),
       rate=0.6,
-      num_classes=4,
+      null_cond=4,
       among=~rows.is_interval((2, 1), 4),
     )
 
@@ -129,7 +129,7 @@ def points(size, seed=0):
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 4.0])
 def test_guidance_equals_two_calls(scale, x64):
   x, t, s, label = points(12)
-  guided = guidance.classifier_free(network, scale=scale, num_classes=5)
+  guided = guidance.classifier_free(network, scale=scale, null_cond=5)
   with_label = network(x, t, s, label)
   without = network(x, t, s, jnp.full(12, 5))
   expected = without + scale * (with_label - without)
@@ -166,7 +166,7 @@ def test_guidance_interval_includes_both_ends(x64):
   inside = np.array([False, False, True, True, True, False, False])
   x, _, _, label = points(len(t))
   guided = guidance.classifier_free(
-    network, scale=3.0, num_classes=5, interval=(low, high)
+    network, scale=3.0, null_cond=5, interval=(low, high)
   )
   with_label = network(x, t, t, label)
   without = network(x, t, t, jnp.full(len(t), 5))
@@ -211,7 +211,7 @@ def test_mean_flow_equals_the_unsplit_formula(block, omega, kappa, x64):
     block=block,
     omega=omega,
     kappa=kappa,
-    num_classes=5,
+    null_cond=5,
   )
   expected = plain_mean_flow(data, noise, (t, s), label, block, omega, kappa)
   assert (label == 5).any()
@@ -227,12 +227,12 @@ def test_guidance_beside_a_teacher():
       path=paths.Linear(),
       sample_times=lambda key, n: (jnp.ones(n), jnp.zeros(n)),
       omega=2.0,
-      num_classes=5,
+      null_cond=5,
       teacher=network,
     )
 
 
-@pytest.mark.parametrize("given", [{"num_classes": 5}, {"cond": True}])
+@pytest.mark.parametrize("given", [{"null_cond": 5}, {"cond": True}])
 def test_guidance_without_labels(given):
   given = dict(given)
   batch = {"data": jnp.ones((4, 4))}

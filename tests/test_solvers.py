@@ -119,7 +119,7 @@ def test_ode_samplers(name, solver, guided, limited, x64):
     network = guidance.classifier_free(
       network,
       scale=case.hyper["guidance"],
-      num_classes=case.hyper["num_classes"],
+      null_cond=case.hyper["num_classes"],
       interval=tuple(case.hyper["guidance_interval"]) if limited else None,
     )
   value = sampling.sample(

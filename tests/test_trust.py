@@ -272,6 +272,13 @@ def test_a_received_run_downloads_nothing(tmp_path, monkeypatch):
   assert not asked
 
 
+def test_a_download_that_is_no_bool(tmp_path):
+  stored(tmp_path, NAME, download=True)
+  change(tmp_path / "config.json", lambda x: x["data"].update(download="x"))
+  with pytest.raises(UsageError, match=r"data\.download='x'"):
+    load_config(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["a\0b", "~no_such_user/x", "s3://b/x", "/"])
 def test_places_that_are_none(tmp_path, place):
   plan = stored(tmp_path, NAME, data_dir=place)

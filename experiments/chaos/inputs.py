@@ -219,6 +219,8 @@ KINDS = {"bool": bool, "float": float, "int": int, "numbers": list}
 # Any text may be right there, or decides nothing.
 FREE = ("raw_dir", "data_dir", "out", "pairs_digest", "config", "init.ema")
 FREE += ("features.ema", "features.workdir", "s_max")
+# Texts that are right there: 7 is a class.
+RIGHT = {"label": ("7",)}
 # Numbers for options of components, whose ranges are in their signatures.
 NUMBERS = ("-3", "0", "1", "7", "-inf", "inf")
 # They reach outside this machine, or ask for long work that is right.
@@ -355,4 +357,5 @@ def _value(kind: Any, name: str, rng: random.Random) -> tuple[str, bool]:
   """Return a value for a flag or field, and whether it is wrong for sure."""
   never = rng.random() < 0.6
   value = rng.choice((NEVER if never else PERHAPS)[kind])
-  return value, never and not name.endswith(FREE)
+  right = name.endswith(FREE) or value in RIGHT.get(name, ())
+  return value, never and not right

@@ -9,12 +9,13 @@ DiT-S/2 on latents is exported with random weights and compared with JAX.
 """
 
 import argparse
+import contextlib
 import csv
 import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,8 +27,8 @@ from jaxflow import metrics
 from jaxflow.config import default_config, make_plan, update
 from jaxflow.config.stand_ins import resolve_alone
 from jaxflow.errors import RunError
-from jaxflow.exports.onnx import DTYPES, make_model
-from jaxflow.exports.sampler import Exported, exported_sampler
+from jaxflow.exports.onnx import make_model
+from jaxflow.exports.sampler import DTYPES, Exported, exported_sampler
 from jaxflow.runs.opening import load_data
 from jaxflow.runs.run import Run
 
@@ -194,14 +195,20 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
     writer.writerows(rows)
 
 
-def quick() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-  """Do both for a moment."""
+@contextlib.contextmanager
+def small_run() -> Iterator[jaxflow.api.TrainedRun]:
+  """Yield a run of digits that was trained for a moment."""
   config = jaxflow.preset("digits:mean_flow")
   config.model.depth = 1
   config.optimizer.warmup_steps = 0
   config.train.update(steps=5, sample_every=0)
   with tempfile.TemporaryDirectory() as folder:
-    run = jaxflow.train(config, folder, log=lambda line: None)
+    yield jaxflow.train(config, folder, log=lambda line: None)
+
+
+def quick() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+  """Do both for a moment."""
+  with small_run() as run:
     rows = measured(run, 100, 1)
   return rows, [{"batch": n, "apart": x} for n, x in latents(TINY, [3]).items()]
 

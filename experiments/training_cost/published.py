@@ -46,7 +46,7 @@ def published_mean_flow(
   xt = paths.interpolate(LINEAR, data, noise, t)
   v = v_g = paths.velocity(LINEAR, data, noise, t)
   cond = guidance.drop_labels(
-    label_key, batch["cond"], rate=LABEL_DROPOUT, num_classes=num_classes
+    label_key, batch["cond"], rate=LABEL_DROPOUT, null_cond=num_classes
   )
   if (omega, kappa) != (1.0, 0.0):
     null = model_fn(xt, t, t, guidance.null(cond, num_classes))

@@ -33,7 +33,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     Functions `(model_fn, key, batch, **roles) -> (loss [B], metrics)`, which
     take the frozen networks that their rows need.
   """
-  labels = {"num_classes": num_classes, "label_dropout": LABEL_DROPOUT}
+  labels = {"null_cond": num_classes, "label_dropout": LABEL_DROPOUT}
   mean_flow = functools.partial(
     losses.mean_flow_loss, path=LINEAR, sample_times=PAIRS, **labels
   )
@@ -77,7 +77,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
       solver=solvers.heun,
       target_fn=target_fn,
       teacher=guidance.classifier_free(
-        teacher, scale=1.5, num_classes=num_classes
+        teacher, scale=1.5, null_cond=num_classes
       ),
     )
 
@@ -102,7 +102,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
       path=LINEAR,
       sample_times=times.Uniform(),
       teacher=guidance.fix_guidance(teacher, omega=1.0),
-      num_classes=num_classes,
+      null_cond=num_classes,
     )
 
   def slim_flow(model_fn, key, batch, *, teacher):

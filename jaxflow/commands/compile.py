@@ -16,9 +16,10 @@ def _run(values: Values, config: Any) -> int:
   from jaxflow.compilation.of_config import compile_config
 
   if not compile_config(config, topology, hbm=values.hbm, log=log):
+    limit = "" if values.hbm is None else f", --hbm={values.hbm:g} GiB"
     raise RunError(
-      f"a program does not fit the memory of {values.topology}: see above; "
-      "take a smaller model or batch, or a larger mesh.fsdp"
+      f"a program does not fit the memory of {values.topology}{limit}: "
+      "see above; take a smaller model or batch, or a larger mesh.fsdp"
     )
   return 0
 

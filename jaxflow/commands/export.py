@@ -26,6 +26,11 @@ _OPTIONS = (
     "type in which weights are stored: float32, float16 or int8 (default: "
     "float32)",
   ),
+  Flag(
+    "onnxruntime_web",
+    "of web: the folder of the npm package onnxruntime-web (default: "
+    "node_modules/onnxruntime-web)",
+  ),
   Flag("licence", "the licence that the model card states (default: none)"),
 )
 
@@ -54,7 +59,8 @@ COMMAND = Command(
     Flag("ema", "the average that is written (default: sample.ema), or online"),
     Flag(
       "format",
-      "onnx or stablehlo: the sampler, noise in and samples out; safetensors: "
+      "onnx or stablehlo: the sampler, noise in and samples out; web: a page "
+      "that draws in the browser; safetensors: "
       "weights, config and model card, as on a model hub; dit, sit or another "
       "format of jaxflow import: the network under its names",
     ),

@@ -30,7 +30,7 @@ _CONFIG = (
 # Flags that take a folder or a file.
 PATHS = {
   *("workdir", "out", "teacher", "autoencoder", "file", "labels_file"),
-  *("raw_dir", "data_dir", "dir"),
+  *("raw_dir", "data_dir", "dir", "cond_file"),
 }
 
 # Expected values of a flag, by the name of its kind.

@@ -41,7 +41,7 @@ COMMAND = Command(
     ),
     Flag(
       "uint8",
-      "write the pictures to the .npz file, for other evaluators: `arr_0`, "
+      "keep pictures as other evaluators read them: `arr_0`, "
       "bytes [N, H, W, 3], and the labels `arr_1`",
       False,
     ),

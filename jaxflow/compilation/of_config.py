@@ -16,6 +16,9 @@ from jaxflow.runs import decoding, inputs
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import steps_per_dispatch
 
+# Of the memory of a device that --hbm gives: more is none that exists.
+_MOST_GIB = 1_000_000
+
 
 def compile_config(
   config: config_lib.Config,
@@ -30,8 +33,11 @@ def compile_config(
   config needs no data.
   """
   config_lib.check_limits(config)
-  if hbm is not None and not hbm > 0:
-    raise UsageError(f"hbm={hbm}: give the memory of a device in GiB")
+  if hbm is not None and not 0 < hbm <= _MOST_GIB:
+    raise UsageError(
+      f"hbm={hbm}: give the memory of a device in GiB, above 0 and at most "
+      f"{_MOST_GIB:,}"
+    )
   plan, notes = assumed_plan(config)
   devices = topology.devices()
   mesh = sharding.make_mesh(**plan.mesh, devices=devices)

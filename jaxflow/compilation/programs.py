@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from jaxflow import paths
+from jaxflow import conditions, paths
 from jaxflow.compilation.report import Program
 from jaxflow.errors import UsageError, named
 from jaxflow.evaluation.collecting import extraction
@@ -216,10 +216,7 @@ def _sampler_inputs(
   shape = (rows, *model.shape)
   noise = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
   key = jax.eval_shape(jax.random.key, 0)
-  labels = None
-  if model.cond_type is not None:
-    dims, dtype = model.cond_type
-    labels = jax.ShapeDtypeStruct((rows, *dims), dtype, sharding=where)
+  labels = conditions.shapes(model.null_cond, rows, sharding=where)
   return noise, _shapes(key, sharding.replicated(mesh)), labels
 
 

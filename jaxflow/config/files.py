@@ -101,7 +101,9 @@ def _distrusted(section: dict[str, Any]) -> dict[str, Any]:
   """Take from a section of data what only the user may say; keep the rest."""
   latents = section.get("name") == "latents"  # Ours: nothing in them runs.
   own = section.get("data_dir")
-  damaged = not isinstance(own, str | None)  # Its name stays, to be said.
+  download = section.get("download", False)
+  # Its name stays, to be said.
+  damaged = not isinstance(own, str | None) or type(download) is not bool
   if latents or damaged or section.keys().isdisjoint(("data_dir", "download")):
     return section
   folder = own or section.get("stored_dir")

@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_args
 
-from jaxflow import options, paths
+import numpy as np
+
+from jaxflow import conditions, options, paths
 from jaxflow.config import registry
 from jaxflow.config.components import Config, method_of, schedule_steps
 from jaxflow.errors import UsageError, inside, option_of
@@ -15,7 +17,7 @@ from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
 from jaxflow.plans import Model
 from jaxflow.predictions import Prediction
-from jaxflow.types import LossOutput, ModelFn
+from jaxflow.types import LossOutput, ModelFn, PyTree
 
 
 def context_of(config: Config, method: Method, path: Path) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def make_model(
     network=_wrapped(raw, wrap, wrapped["name"]),
     shape=tuple(config.data.shape),
     num_classes=config.data.num_classes,
-    cond_size=_cond_size(config),
+    null_cond=_null_cond(config, raw),
     loss_options={},
     flow_map=registry.make(
       "flow_map", config.flow_map, field="flow_map", **context
@@ -76,6 +78,7 @@ def make_model(
     block=options.value(own, options.RowBlock, config.loss),
     parameterization=wrapped["name"],
     identity=_identity(config, method, path),
+    source=_source(config, path),
     options=config.model.to_dict(),
   )
   model = dataclasses.replace(
@@ -84,10 +87,8 @@ def make_model(
   _check(config, model)
   if network is not None or config.model.name not in registry.KINDS["model"]:
     check_network(
-      raw,
+      dataclasses.replace(raw, null_cond=model.null_cond),
       shape=model.shape,
-      num_classes=model.num_classes,
-      cond_size=model.cond_size,
       heads=config.model.get("heads", 1),
       guidance_inputs=model.guidance_input,
     )
@@ -145,11 +146,34 @@ def _cond_size(config: Config) -> int:
   return len(config.data.cond_offset or ())
 
 
+def _null_cond(config: Config, network: Network) -> PyTree:
+  """Return the null condition, that of the data or what a network declares."""
+  size, found = _cond_size(config), None
+  if size:
+    found = np.full(size, np.nan, np.float32)
+  elif config.data.num_classes:
+    found = np.int32(config.data.num_classes)
+  if network.null_cond is None or not config.data.conditional:
+    return found
+  try:
+    own = conditions.declared(network.null_cond)
+  except ValueError as error:
+    raise UsageError(f"network: null_cond: {error}") from error
+  if found is None or conditions.same(own, found):
+    return own
+  raise UsageError(
+    f"data.name={config.data.name!r} has labels with the null condition "
+    f"{found}, and the network declares null_cond with "
+    f"{conditions.describe(own)}: they must agree; declare that of the data, "
+    "or take data with such conditions"
+  )
+
+
 def _network(config: Config) -> Network:
   """Return the network that a config names.
 
-  A network declares by its arguments `num_classes` and `cond_size` what
-  conditions it takes.
+  A network declares by its arguments `num_classes` and `cond_size` what labels
+  it takes, and by `null_cond` other conditions.
   """
   if config.model.name == "given":
     with inside("model"):
@@ -203,9 +227,25 @@ def _loss_options(
     values["sample_times"] = registry.make(
       "times", config.times, field="times", **context
     )
-  values["num_classes"] = model.null_label
+  values["null_cond"] = model.null_cond
   values["flow_map"] = model.flow_map
   return {k: v for k, v in values.items() if k in accepted}
+
+
+def _source(config: Config, path: Path) -> Path:
+  """Return the path of the raw network."""
+  match config.get("parameterization", {}).get("name", "raw"):
+    case "trigonometric_from_linear":
+      return paths.Linear()
+    case "trigonometric_from_edm":
+      return paths.VarianceExploding()
+    case "from_path":
+      return registry.make(
+        "path",
+        config.parameterization.source,
+        field="parameterization.source",
+      )
+  return path
 
 
 def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
@@ -218,11 +258,8 @@ def _identity(config: Config, method: Method, path: Path) -> dict[str, Any]:
     exploding = ("VarianceExploding", 1.0)
     return {"path": exploding, "prediction": "edm", "sigma_data": unit}
   if wrapped == "from_path":
-    section = config.parameterization
-    source = registry.make(
-      "path", section.source, field="parameterization.source"
-    )
-    return {"path": _named(source), "prediction": section.prediction}
+    source = _named(_source(config, path))
+    return {"path": source, "prediction": config.parameterization.prediction}
   loss, flow_map = method.loss, _flow_map_function(config)
   kind = options.predicts(loss, flow_map, config.loss)
   identity = {"path": _named(path), "prediction": kind}
@@ -245,13 +282,14 @@ def _named(path: Path) -> Any:
 
 def _check(config: Config, model: Model) -> None:
   """Raise UsageError if fields do not fit one another."""
-  if "labels" in model.method.needs and not model.null_label:
+  if "labels" in model.method.needs and model.null_cond is None:
     raise UsageError(
       f"method={config.method!r} needs labels, and the data have none: take "
-      "labelled data with data.conditional=True, or another method"
+      "labelled data with data.conditional=True, a network that declares "
+      "null_cond, or another method"
     )
   loss = model.method.loss
-  if model.drops_labels and not model.null_label:
+  if model.drops_labels and model.null_cond is None:
     name = model.dropout_option
     raise UsageError(
       f"loss.{name}={config.loss[name]}: the data have no labels; set it to 0"
@@ -278,5 +316,5 @@ def _check(config: Config, model: Model) -> None:
   for name, value in options.switched_on(
     loss, options.Guides, config.loss
   ).items():
-    if model.null_label or not guides[name].optional:
+    if model.null_cond is not None or not guides[name].optional:
       model.check_guidance(guides[name].off, **{f"loss.{name}": value})

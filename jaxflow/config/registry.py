@@ -103,7 +103,7 @@ _SURROUNDINGS = {
 # Those and others that they decide, unless the component says so.
 _CONTEXT = {
   *_SURROUNDINGS,
-  *("t_min", "t_max", "num_classes", "cond_size", "t"),
+  *("t_min", "t_max", "num_classes", "cond_size", "null_cond", "t"),
 }
 _NONE: dict[str, Maker] = {"none": _value(None)}
 

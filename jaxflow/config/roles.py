@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jaxflow import models, options, pretrained
+from jaxflow import conditions, models, options, pretrained
 from jaxflow.config import registry
 from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
@@ -140,7 +140,13 @@ def _teacher(config: Config, model: Model) -> Model | None:
       )
   check_equal(field, "data.shape", model.shape, teacher.shape)
   check_equal(field, "data.num_classes", model.num_classes, teacher.num_classes)
-  check_equal(field, "number of conditions", model.cond_size, teacher.cond_size)
+  if not conditions.same(model.null_cond, teacher.null_cond):
+    both = model.null_cond, teacher.null_cond
+    check_equal(field, "condition", *map(conditions.describe, both))
+    raise UsageError(
+      f"{field}: its network has another null condition than this run's; they "
+      "must agree"
+    )
   for name in ("offset", "scale", "cond_offset", "cond_scale"):
     mine, its = config.data[name], saved.data[name]
     if None not in (mine, its):

@@ -54,7 +54,6 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   if "second_time" in options.parameters(maker):
     network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
-  loss.pop("num_classes", None)
   drawn = "sample_times" in options.parameters(row.loss)
   config = ConfigDict(
     {
@@ -293,11 +292,22 @@ def resolve(
     ):
       if found is not None:
         _set_found(config, field, found)
+    _check_class_names(config)
     config.init.step = init_step
     config.train.schedule_steps = (
       config.train.schedule_steps or schedule_steps or config.train.steps
     )
   return config.lock()
+
+
+def _check_class_names(config: Config) -> None:
+  """Raise UsageError unless each class has a name, or none has."""
+  names, number = config.data.class_names, config.data.num_classes
+  if names is not None and not len({*names}) == len(names) == number:
+    raise UsageError(
+      f"data.class_names={tuple(names)}: this run has {number} classes; give "
+      f"{number} different names, or None"
+    )
 
 
 def _set_found(config: Config, field: str, found: Any) -> None:

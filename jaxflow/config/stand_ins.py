@@ -4,6 +4,7 @@ import pathlib
 
 from jaxflow.config.components import Config, method_of, methods
 from jaxflow.config.files import load_config
+from jaxflow.config.plans import sources
 from jaxflow.config.schema import default_config, resolve
 from jaxflow.errors import named
 
@@ -21,6 +22,7 @@ def resolve_alone(
 
   Returns the resolved config, and a line for each run that was not there.
   """
+  sources(config)  # Says what decides nothing.
   found: dict[str, Config] = {"teacher": None}
   notes = []
   seen = config.get("features", None)

@@ -9,8 +9,10 @@ number of threads nor their speed changes a batch.
 from collections.abc import Mapping
 from typing import Any, Self
 
+import jax
 import numpy as np
 
+from jaxflow.conditions import joined
 from jaxflow.data.order import Order
 from jaxflow.data.source import Source
 from jaxflow.errors import UsageError
@@ -52,7 +54,7 @@ class Batches:
     >>> from jaxflow.data import load
     >>> batches = Batches(load("ring", "train"), batch_size=32, seed=0)
     >>> {name: array.shape for name, array in next(batches).items()}
-    {'data': (32, 2), 'cond': (32,)}
+    {'cond': (32,), 'data': (32, 2)}
     >>> batches.get_state()
     {'position': 1}
   """
@@ -121,8 +123,8 @@ class Batches:
     """Return itself: there is one position, not one per loop."""
     return self
 
-  def __next__(self) -> dict[str, np.ndarray]:
-    """Return "data", and "cond" (labels) and "noise" where there are any."""
+  def __next__(self) -> dict[str, Any]:
+    """Return "data", and "cond" and "noise" where there are any."""
     count = self._stack - self._position % self._stack
     if self._end is not None:
       count = min(count, self._end - self._position)
@@ -134,10 +136,9 @@ class Batches:
       batch = self._read(self._position, count)
     self._position += count
     self.taken = count
-    return {
-      name: array.reshape(*self._local_shape, *array.shape[1:])
-      for name, array in batch.items()
-    }
+    return jax.tree.map(
+      lambda x: x.reshape(*self._local_shape, *x.shape[1:]), batch
+    )
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -172,7 +173,7 @@ class Batches:
       self._reader.close()
     self._reader = None
 
-  def _read_in_threads(self, batches: int) -> dict[str, np.ndarray]:
+  def _read_in_threads(self, batches: int) -> dict[str, Any]:
     """Return this process's rows of the next batches, from the threads."""
     if self._reader is None:
       # Half a second to import, which data in memory need not wait for.
@@ -193,16 +194,16 @@ class Batches:
       # Half a batch is lost: threads that start anew begin with it.
       self.close()
       raise
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    return joined(parts)
 
-  def _read_piece(self, number: int) -> dict[str, np.ndarray]:
+  def _read_piece(self, number: int) -> dict[str, Any]:
     batch, piece = divmod(number, self._pieces)
     start = piece * self._piece
     return self._read(batch, 1, slice(start, start + self._piece))
 
   def _read(
     self, first: int, count: int, part: slice = slice(None)
-  ) -> dict[str, np.ndarray]:
+  ) -> dict[str, Any]:
     """Read a part of this process's rows of consecutive batches."""
     index = self._own(self._order.samples(first, count))[part]
     if self._cut:
@@ -217,10 +218,8 @@ class Batches:
           " set it to False, and encode with --flip"
         )
       mirrored = self._own(self._order.mirrored(first, count))[part]
-      for array in rows.values():
-        # Labels have no sides.
-        if array.ndim > 1:
-          array[mirrored] = array[mirrored, :, ::-1]
+      for name in rows.keys() - {"cond"}:  # Conditions have no sides.
+        rows[name][mirrored] = rows[name][mirrored, :, ::-1]
     return rows
 
   def _own(self, rows: np.ndarray) -> np.ndarray:

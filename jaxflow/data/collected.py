@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxflow.data.images import Images
 from jaxflow.data.looking import Picture, some, warn_once
 from jaxflow.data.pictures import WHITE, Colour, PictureError, decode
@@ -205,8 +207,18 @@ def classes_of(labels: Iterable[Label], where: str) -> Classes:
 
 
 def named_classes(labels: Iterable[Any]) -> Classes:
-  """Return the classes of names, none if there is one name only."""
+  """Return the classes of names, none if there is one name only.
+
+  Names that are whole numbers are in the order of these, others in that of
+  texts.
+
+  Example:
+    >>> named_classes(["10", "9"]).names, named_classes(["b10", "b9"]).names
+    (('9', '10'), ('b10', 'b9'))
+  """
   names = sorted({x for x in labels if x is not None})
+  if all(x.isdecimal() for x in names):
+    names.sort(key=int)
   return Classes(len(names), tuple(names)) if len(names) > 1 else Classes(0)
 
 
@@ -286,7 +298,7 @@ def source_of(
       read,
       root,
       [picture.name for picture, _ in parts[split]],
-      numbers,
+      np.asarray(numbers),
       channels or 3,
       background,
     ),
@@ -307,7 +319,7 @@ class _Records:
   read: Callable[[str], Any]
   root: str
   names: Sequence[str]
-  labels: Sequence[int]
+  labels: np.ndarray
   channels: int
   background: Colour
 
@@ -320,7 +332,7 @@ class _Records:
       image = decode(self.read(name), self.channels, background=self.background)
     except PictureError as error:
       raise PictureError(f"{self.root}/{name}: {error}") from error
-    return {"image": image, "label": self.labels[number]}
+    return {"image": image, "label": int(self.labels[number])}
 
 
 def _size(

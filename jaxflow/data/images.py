@@ -83,6 +83,12 @@ class Images:
   vectors: np.ndarray | None = None
   conditions: Scaling | None = None
 
+  @property
+  def label(self) -> np.ndarray | None:
+    """Labels [N] of the records, or None where they would have to be read."""
+    labels = getattr(self.records, "labels", None)
+    return None if labels is None else null_labels(labels, self.num_classes)
+
   def __len__(self) -> int:
     """Return the number of images."""
     return len(self.records)

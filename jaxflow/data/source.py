@@ -5,10 +5,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
+from jaxflow.conditions import leaves, narrowed, rows
 from jaxflow.data.scaling import Scaling
 from jaxflow.errors import UsageError
+from jaxflow.types import PyTree
 
 
 class NoSplitError(UsageError):
@@ -42,7 +45,7 @@ class Source(Protocol):
     """Return the number of samples N."""
     ...
 
-  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+  def take(self, index: np.ndarray) -> dict[str, Any]:
     """Read samples; several threads may call it at once.
 
     Args:
@@ -51,8 +54,9 @@ class Source(Protocol):
     Returns:
       New arrays whose row i is sample `index[i]`: "data" [n, ...], float32;
       with labels "cond" [n], int32 in [0, num_classes], where num_classes says
-      that a sample has none, or vectors [n, K], float32, where NaN does; for
-      pairs "noise" [n, ...], float32.
+      that a sample has none, or vectors [n, K], float32, where NaN does, or a
+      pytree of arrays [n, ...], as the network declares it; for pairs "noise"
+      [n, ...], float32.
     """
     ...
 
@@ -73,6 +77,7 @@ class Dataset:
     class_names: Names of the classes, or ().
     scaling: How values became samples, or None.
     conditions: How numbers became labels that are vectors, or None.
+    cond: Other conditions, a pytree of arrays [N, ...]; None with labels.
   """
 
   data: np.ndarray
@@ -84,6 +89,7 @@ class Dataset:
   class_names: tuple[str, ...] = ()
   scaling: Scaling | None = None
   conditions: Scaling | None = None
+  cond: PyTree = None
 
   def __len__(self) -> int:
     """Return the number of samples N."""
@@ -94,10 +100,12 @@ class Dataset:
     """Shape of one sample."""
     return self.data.shape[1:]
 
-  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+  def take(self, index: np.ndarray) -> dict[str, Any]:
     """Copy samples by their index, as `Source.take` describes."""
-    arrays = {"data": self.data, "noise": self.noise, "cond": self.label}
-    return {k: v[index] for k, v in arrays.items() if v is not None}
+    cond = self.label if self.cond is None else self.cond
+    arrays = {"data": self.data, "noise": self.noise, "cond": cond}
+    there = {k: v for k, v in arrays.items() if v is not None}
+    return rows(there, index)
 
 
 def from_arrays(
@@ -109,6 +117,7 @@ def from_arrays(
   split: str = "train",
   noise: np.ndarray | None = None,
   class_names: tuple[str, ...] = (),
+  cond: PyTree = None,
 ) -> Dataset:
   """Check arrays and return them as a data set.
 
@@ -121,10 +130,13 @@ def from_arrays(
     split: "train" or "test".
     noise: Unit noise of the shape of `data`, for pairs; cast to float32.
     class_names: Names of the classes, or ().
+    cond: In place of labels, a pytree of arrays [N, ...] of the types that the
+      network declares: {"tokens": ..., "mask": ...} for instance.
 
   Raises:
     UsageError: The data set is empty, a value is not finite, or the labels
-      do not fit the samples or `num_classes`, or the noise the samples.
+      do not fit the samples or `num_classes`, or noise or conditions do not fit
+      the samples.
 
   Example:
     >>> dataset = from_arrays(np.zeros((5, 2)), np.arange(5), num_classes=5)
@@ -139,6 +151,8 @@ def from_arrays(
       " array [N, ...] of rank 2 or more"
     )
   check_finite(data, where)
+  if label is not None and cond is not None:
+    raise UsageError(f"{where}: give labels or cond, not both")
   conditions = None
   label = None if label is None else as_labels(label)
   if label is not None and is_vector(label) and not num_classes:
@@ -160,10 +174,28 @@ def from_arrays(
         " of each sample"
       )
     check_finite(noise, where)
+  if cond is not None:
+    cond = _checked_cond(cond, len(data), where)
   return Dataset(
     *(data, label, num_classes, name, split, noise, class_names),
     conditions=conditions,
+    cond=cond,
   )
+
+
+def _checked_cond(cond: PyTree, num_samples: int, where: str) -> PyTree:
+  """Return conditions as arrays; raise UsageError unless they fit samples."""
+  try:
+    cond = narrowed(jax.tree.map(np.asarray, cond))
+  except ValueError as error:
+    raise UsageError(f"{where}: of cond, {error}") from error
+  for name, x in leaves(cond).items():
+    if x.shape[:1] != (num_samples,):
+      raise UsageError(
+        f"{where}: {name} of cond has shape {x.shape}; give a row for each of "
+        f"the {num_samples} samples"
+      )
+  return cond
 
 
 def check_finite(
@@ -286,6 +318,23 @@ def class_names(source: Source) -> tuple[str, ...]:
   return tuple(getattr(source, "class_names", ()))
 
 
+def classes_without_samples(source: Source) -> list[int]:
+  """Return the classes of no sample; [] too if labels are not in memory.
+
+  Example:
+    >>> label = np.array([2, 0])
+    >>> source = from_arrays(np.zeros((2, 1)), label, num_classes=3)
+    >>> classes_without_samples(source)
+    [1]
+  """
+  label, rows = (getattr(source, x, None) for x in ("label", "rows"))
+  if label is None or not source.num_classes:
+    return []
+  label = label if rows is None else label[rows]
+  counts = np.bincount(label, minlength=source.num_classes + 1)
+  return np.flatnonzero(counts[: source.num_classes] == 0).tolist()
+
+
 def scaling_of(source: Source) -> Scaling | None:
   """Return how the values of a source became its samples, None if as is."""
   return getattr(source, "scaling", None)
@@ -294,6 +343,11 @@ def scaling_of(source: Source) -> Scaling | None:
 def conditions_of(source: Source) -> Scaling | None:
   """Return how numbers became a source's labels, None if they are classes."""
   return getattr(source, "conditions", None)
+
+
+def has_labels(source: Source) -> bool:
+  """Return whether a source's conditions are classes, or numbers."""
+  return bool(source.num_classes) or conditions_of(source) is not None
 
 
 class _Unlabelled:
@@ -310,7 +364,7 @@ class _Unlabelled:
     """Return the number of samples."""
     return len(self._source)
 
-  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+  def take(self, index: np.ndarray) -> dict[str, Any]:
     """Read samples without "cond"."""
     rows = self._source.take(index)
     rows.pop("cond", None)
@@ -327,7 +381,9 @@ def without_labels(source: Source) -> Source:
   """
   if isinstance(source, Dataset):
     return dataclasses.replace(
-      source, label=None, num_classes=0, class_names=(), conditions=None
+      source,
+      **{"label": None, "cond": None, "conditions": None},
+      **{"num_classes": 0, "class_names": ()},
     )
   return _Unlabelled(source)
 
@@ -346,7 +402,7 @@ class _Part:
     """Return the number of samples."""
     return len(self._rows)
 
-  def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
+  def take(self, index: np.ndarray) -> dict[str, Any]:
     """Read samples."""
     return self._source.take(self._rows[index])
 
@@ -403,14 +459,13 @@ def held_out(source: Any, split: str, share: float) -> Any:
     [894, 106]
   """
   names = map(str, range(len(source)))
-  rows = rows_of_split(names, split, share, f"data.name={source.name!r}")
+  numbers = rows_of_split(names, split, share, f"data.name={source.name!r}")
   if hasattr(source, "part"):
-    return source.part(rows, split)
+    return source.part(numbers, split)
   if not isinstance(source, Dataset):
-    return _Part(source, rows, split)
-  arrays = {k: getattr(source, k) for k in ("data", "label", "noise")}
-  chosen = {k: x[rows] for k, x in arrays.items() if x is not None}
-  return dataclasses.replace(source, split=split, **chosen)
+    return _Part(source, numbers, split)
+  parts = {k: getattr(source, k) for k in ("data", "label", "noise", "cond")}
+  return dataclasses.replace(source, split=split, **rows(parts, numbers))
 
 
 def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
@@ -429,18 +484,21 @@ def in_memory(source: Source, num: int, *, seed: int = 0) -> Dataset:
   if num < len(index):
     generator = np.random.default_rng(seed)
     index = np.sort(generator.choice(index, num, replace=False))
-  rows, label = source.take(index), None
-  if "cond" in rows:
-    label = known_labels(rows["cond"], source.num_classes)
-  found = from_arrays(
-    rows["data"],
+  found, label, cond = source.take(index), None, None
+  if has_labels(source):
+    label = known_labels(found["cond"], source.num_classes)
+  else:
+    cond = found.get("cond")
+  made = from_arrays(
+    found["data"],
     label,
     num_classes=source.num_classes,
     name=source.name,
     split=source.split,
     class_names=class_names(source),
+    cond=cond,
   )
-  return dataclasses.replace(found, conditions=conditions_of(source))
+  return dataclasses.replace(made, conditions=conditions_of(source))
 
 
 def digest(sources: Iterable[Source], num: int = 8) -> str:
@@ -454,7 +512,7 @@ def digest(sources: Iterable[Source], num: int = 8) -> str:
   state = hashlib.sha256()
   for source in sources:
     index = np.linspace(0, len(source) - 1, num).astype(int)
-    for name, rows in sorted(source.take(index).items()):
-      state.update(f"{name} {rows.dtype} {rows.shape} ".encode())
-      state.update(rows.tobytes())
+    for name, x in sorted(leaves(source.take(index)).items()):
+      state.update(f"{name} {x.dtype} {x.shape} ".encode())
+      state.update(x.tobytes())
   return state.hexdigest()[:16]

@@ -7,8 +7,9 @@ process draws the blocks in which it has rows.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
+import jax
 import numpy as np
 
 from jaxflow.data.batches import Batches
@@ -67,7 +68,7 @@ class SampledBatches(_Stream):
     """Batches that the last `next` took."""
     return self._batches.taken
 
-  def __next__(self) -> dict[str, np.ndarray]:
+  def __next__(self) -> dict[str, Any]:
     """Return the next batch, drawn."""
     batch = next(self._batches)
     std = batch.pop("std", None)
@@ -90,7 +91,7 @@ class FreshNoise(_Stream):
     (8, 2)
   """
 
-  def __next__(self) -> dict[str, np.ndarray]:
+  def __next__(self) -> dict[str, Any]:
     """Return the next batch and its "noise"."""
     batch = next(self._batches)
     return batch | {"noise": _draw_normal(self._batches, NOISE)}
@@ -127,7 +128,7 @@ class Mixed(_Stream):
     self._real = FreshNoise(real)
     self._share = share
 
-  def __next__(self) -> dict[str, np.ndarray]:
+  def __next__(self) -> dict[str, Any]:
     """Return the next mixed batch: "data", "noise" and "cond" if any."""
     pairs, real = next(self._batches), next(self._real)
     draws = _draw(self._batches, lambda g, n: g.random(n), MASK)
@@ -136,7 +137,8 @@ class Mixed(_Stream):
       shape = (*draws.shape, *(1,) * (pair.ndim - draws.ndim))
       return np.where(draws.reshape(shape) < self._share, pair, other)
 
-    return {name: choose(pairs[name], real[name]) for name in pairs}
+    real = {name: real[name] for name in pairs}
+    return jax.tree.map(choose, pairs, real)
 
   def set_state(self, state: Mapping[str, int]) -> None:
     """Continue both streams after as many batches as `state` says."""

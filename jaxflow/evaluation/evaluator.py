@@ -20,6 +20,7 @@ from jaxflow.runs import decoding
 from jaxflow.runs.drawing import streamer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
+from jaxflow.types import PyTree
 
 
 class Evaluator:
@@ -30,7 +31,7 @@ class Evaluator:
   apply.
 
   `judge` compares samples with real data; fresh real ones took `floor_seconds`.
-  `labels` [num] are those of generated samples, or None. `about` holds seed,
+  `labels` are the conditions of generated samples, or None. `about` holds seed,
   sizes, reference and networks, for JSON; `left_out` says why numbers are
   missing that nobody named.
   """
@@ -88,7 +89,7 @@ class Evaluator:
       left_out=self.leave_out,
     )
     self.floor_seconds = time.perf_counter() - began
-    self.labels: np.ndarray | None = None
+    self.labels: PyTree = None
     if labels is not None:
       # With the shares that classes have in the reference.
       generator = np.random.default_rng(plan.seed)
@@ -177,7 +178,7 @@ class Evaluator:
       interrupted=interrupted,
     )
 
-  def _known(self, labels: np.ndarray | None) -> np.ndarray | None:
+  def _known(self, labels: PyTree) -> np.ndarray | None:
     """Return classes with -1 for none; None where labels are no classes."""
     classes = self.run.model.num_classes
     if labels is None or not classes:
@@ -191,8 +192,8 @@ class Evaluator:
 
   def _see(
     self, part: streams.Part, num: int | None, weights: Sequence[str]
-  ) -> tuple[SampleSummary, np.ndarray | None]:
-    """Return a summary of samples of a part, and their labels.
+  ) -> tuple[SampleSummary, PyTree]:
+    """Return a summary of samples of a part, and their conditions.
 
     `weights` are hashes of the networks' weights.
     """

@@ -29,7 +29,7 @@ _EXACT = 8
 _TOLERANCE, _DOUBLINGS = 0.05, 3
 
 # Samples [N, ...] and their labels [N] or None.
-Samples = tuple[np.ndarray, np.ndarray | None]
+Samples = tuple[np.ndarray, PyTree]
 
 
 def flow_scores(
@@ -235,9 +235,7 @@ def _likelihood(
   )
 
 
-def _path_scores(
-  run: Run, params: Any, labels: np.ndarray | None
-) -> dict[str, Score]:
+def _path_scores(run: Run, params: Any, labels: PyTree) -> dict[str, Score]:
   """Compute the scores of trajectories."""
   found = _trajectories(run, params, labels, _times(run.plan))
   num = run.plan.evaluation.flow.num
@@ -248,7 +246,7 @@ def _path_scores(
 
 
 def _trajectories(
-  run: Run, params: Any, labels: np.ndarray | None, times: np.ndarray
+  run: Run, params: Any, labels: PyTree, times: np.ndarray
 ) -> metrics.Trajectories:
   """Follow trajectories as the run is sampled."""
   model, options = run.model, run.plan.evaluation
@@ -260,7 +258,8 @@ def _trajectories(
     np.asarray(paths.start(model.path, unit)),
     times=times,
     batch_size=options.batch_size,
-    cond=None if labels is None else labels[np.arange(len(unit)) % len(labels)],
+    # There may be fewer real samples than trajectories.
+    cond=jax.tree.map(lambda x: x[np.arange(len(unit)) % len(x)], labels),
   )
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import jaxflow
-from jaxflow import metrics
+from jaxflow import conditions, metrics
 from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores, wanted_numbers
@@ -24,6 +24,7 @@ from jaxflow.plans import Plan
 from jaxflow.runs.drawing import drawer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
+from jaxflow.types import PyTree
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
@@ -125,7 +126,7 @@ def evaluate_state(
     **about,
     "config": plan.config.to_dict(),
     "parameters": parameters_hash(run.select(state, plan.sample.ema)),
-    "labels": None if labels is None else labels.tolist(),
+    "labels": parameters_hash(labels),
   }
   for count, draw in draws.items():
     partial = Partial(folder, {**inputs, "nfe": count})
@@ -144,7 +145,8 @@ def evaluate_state(
         f"step {int(state.step)}, nfe={count}: the samples allow no metric "
         f"({evaluator.reason}): train longer, or again"
       )
-    speed = _speed(draw, state, num, None if labels is None else labels[:num])
+    first = conditions.rows(labels, slice(num))
+    speed = _speed(draw, state, num, first)
     add(count, scores, samples_per_second=speed)
   return rows
 
@@ -171,7 +173,7 @@ def _speed(
   draw: Callable[..., np.ndarray],
   state: TrainState,
   num: int,
-  labels: np.ndarray | None,
+  labels: PyTree,
 ) -> float:
   """Measure samples per second, the median of half a second of draws."""
   draw(state, jax.random.key(0), num, labels)  # Compiles.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxflow import data, metrics
+from jaxflow import conditions, data, metrics
 from jaxflow.errors import UsageError
 from jaxflow.evaluation.collecting import Collector, extraction
 from jaxflow.files import save_arrays
@@ -19,8 +19,9 @@ from jaxflow.models import Extractor
 from jaxflow.parallel import processes, sharding
 from jaxflow.plans import Plan
 from jaxflow.reading import DAMAGE, read_arrays
+from jaxflow.runs.inputs import check_condition
 from jaxflow.runs.opening import load_data
-from jaxflow.types import Array
+from jaxflow.types import Array, PyTree
 
 # Samples that are read at once for their labels, or to know the data by.
 _AT_ONCE = 256
@@ -179,6 +180,8 @@ def real_parts(plan: Plan) -> tuple[Part, Part]:
     order = np.random.default_rng(seed).permutation(len(reference))
     first, second = map(np.sort, np.array_split(order, 2))
     return Part(reference, first), Part(reference, second)
+  for source in (reference, fresh) if plan.declares_condition else ():
+    check_condition(plan.model, source)
   return whole(reference), whole(fresh)
 
 
@@ -222,11 +225,12 @@ def real_batches(
   return stream
 
 
-def labels_of(source: data.Source, index: np.ndarray) -> np.ndarray | None:
-  """Return the labels of samples of a source, or None without labels."""
-  if not source.num_classes and data.conditions_of(source) is None:
-    return None
-  if isinstance(source, data.Dataset) and source.label is not None:
-    return source.label[index]
+def labels_of(source: data.Source, index: np.ndarray) -> PyTree:
+  """Return the conditions of samples of a source, or None without."""
+  if isinstance(source, data.Dataset):
+    cond = source.label if source.cond is None else source.cond
+    return conditions.rows(cond, index)
   parts = np.array_split(index, max(1, len(index) // _AT_ONCE))
-  return np.concatenate([source.take(part)["cond"] for part in parts])
+  if "cond" not in source.take(parts[0][:1]):
+    return None
+  return conditions.joined([source.take(part)["cond"] for part in parts])

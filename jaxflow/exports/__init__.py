@@ -1,9 +1,9 @@
 """Ways out of the library: one file a format, one table of all.
 
 A format writes a trained run as files that other programs read. `onnx`,
-`stablehlo` and `safetensors` each have a file here with a `FORMAT`; published
-formats, which write the network's weights under the names of others, are those
-of `pretrained.formats` that can be written.
+`stablehlo`, `safetensors` and `web` each have a file here with a `FORMAT`;
+published formats, which write the network's weights under the names of others,
+are those of `pretrained.formats` that can be written.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxflow.pretrained import formats as published_formats
 from jaxflow.runs.run import Run
 from jaxflow.types import PyTree
 
-_OWN = ("onnx", "safetensors", "stablehlo")
+_OWN = ("onnx", "safetensors", "stablehlo", "web")
 FORMATS = (*_OWN, *published_formats.FORMATS)
 
 

@@ -1,18 +1,21 @@
 """The sampler as one ONNX graph, weights inside."""
 
 import pathlib
-from typing import Literal
 
 import jax
 
 from jaxflow.errors import UsageError
 from jaxflow.exports import ExportFormat, Trained, onnx_rules
 from jaxflow.exports.onnx_graph import OPSET, Graph
-from jaxflow.exports.sampler import Exported, Noise, exported_sampler
+from jaxflow.exports.sampler import (
+  Dtype,
+  Exported,
+  Noise,
+  check_dtype,
+  exported_sampler,
+)
 from jaxflow.exports.writing import needed, new_folder, size_of, write_json
 
-Dtype = Literal["float32", "float16", "int8"]
-DTYPES = ("float32", "float16", "int8")
 # A message of protobuf is smaller than this.
 _MOST = 2**31
 
@@ -59,8 +62,7 @@ def make_model(exported: Exported, dtype: Dtype = "float32"):
   float16 and int8 concern what is stored: the graph computes in float32. int8
   has a scale for each output channel of a matrix or a kernel.
   """
-  if dtype not in DTYPES:
-    raise UsageError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
+  check_dtype(dtype)
   abstract = exported.abstract()
   traced = onnx_rules.lowered(exported.function, exported.weights, abstract)
   graph = Graph(dtype)

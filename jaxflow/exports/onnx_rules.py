@@ -537,7 +537,11 @@ def _cond(graph, equation, which, *values):
 
 def _scan(graph, equation, *values):
   p = equation.params
-  fixed, carried = p["num_consts"], p["num_carry"]
+  body = getattr(p["jaxpr"], "jaxpr", p["jaxpr"])
+  # Versions of jax count what is carried in other ways: it keeps its rank,
+  # while rows have one less than what they are rows of.
+  carried = _of_one_rank(equation.outvars, body.outvars)
+  fixed = _of_one_rank(equation.invars, body.invars) - carried
   atoms = equation.invars[fixed + carried :]
   constants, carry = values[:fixed], list(values[fixed : fixed + carried])
   rows = [
@@ -560,6 +564,12 @@ def _scan(graph, equation, *values):
     whole = [_unsqueezed(graph, graph.full(x, sizes[1:]), [0]) for x in parts]
     ends.append(graph.op("Concat", *whole, shape=sizes, axis=0))
   return [*carry, *ends]
+
+
+def _of_one_rank(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+  """Return how many variables of a loop have the rank of those in its body."""
+  pairs = zip(outer, inner, strict=True)
+  return sum(x.aval.ndim == y.aval.ndim for x, y in pairs)
 
 
 def _row(graph: Graph, x: Value, i: int) -> Value:

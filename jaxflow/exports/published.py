@@ -8,32 +8,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxflow.errors import UsageError
 from jaxflow.exports import ExportFormat, Trained
 from jaxflow.exports.writing import needed
 from jaxflow.files import replace_file
-from jaxflow.pretrained.formats import FORMATS, format_of
+from jaxflow.pretrained.formats import format_of
 
 
 def published(name: str) -> ExportFormat:
-  """Return a published format as one in which a run leaves.
-
-  Raises:
-    UsageError: If it can be read only.
-  """
+  """Return a published format as one in which a run leaves."""
   target = format_of(name)
-  write_tensors = target.write
-  if write_tensors is None:
-    able = [other for other in FORMATS if format_of(other).write]
-    raise UsageError(
-      f"format={name!r} can be read only: give one of {', '.join(able)}"
-    )
 
   def write(trained: Trained, out: pathlib.Path) -> str:
     save_file = needed(name, "safetensors.numpy", "latents").save_file
     params = jax.tree.map(np.asarray, trained.params)
-    tensors = write_tensors(described(trained), params)
-    replace_file(out, lambda draft: save_file(tensors, draft))
+    model = described(trained)
+    tensors = target.write(model, params)
+    header = target.describe(model) if target.describe else None
+    replace_file(out, lambda draft: save_file(tensors, draft, header))
     count = sum(x.size for x in tensors.values())
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     return f"{out}: {len(tensors)} tensors, {count:,} numbers, {digest}"
@@ -42,10 +33,14 @@ def published(name: str) -> ExportFormat:
 
 
 def described(trained: Trained) -> Mapping[str, Any]:
-  """Return the options of a network, its shape and its classes."""
+  """Return a network's options, and of which data and training it is."""
   model = trained.run.model
   return {
     **model.options,
     "data_shape": model.shape,
     "num_classes": model.num_classes,
+    "path": model.source,
+    "prediction": model.identity["prediction"],
+    "sigma_data": model.identity.get("sigma_data", model.sigma_data),
+    "label_dropout": model.label_dropout,
   }

@@ -8,14 +8,14 @@ where they are kept and in which type.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxflow
-from jaxflow import options, sampling
+from jaxflow import conditions, options, sampling
 from jaxflow.data import Scaling
 from jaxflow.errors import UsageError
 from jaxflow.exports import seeds
@@ -25,6 +25,8 @@ from jaxflow.runs.run import Run
 from jaxflow.types import Array, PyTree
 
 Noise = Literal["input", "seed"]
+Dtype = Literal["float32", "float16", "int8"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 BATCH = "batch"
 
 
@@ -109,7 +111,7 @@ def exported_sampler(
   if decoder is not None:
     weights["decoder"] = decoder[0]
   finish = _finish(plan, None if decoder is None else decoder[1])
-  inputs = _inputs(model, noise)
+  inputs = _inputs(plan, noise)
 
   def function(weights: PyTree, *values: Array) -> Array:
     given = dict(zip((x.name for x in inputs), values, strict=True))
@@ -123,23 +125,55 @@ def exported_sampler(
   )
 
 
+def check_dtype(dtype: str) -> None:
+  """Raise UsageError unless weights can be stored in a type."""
+  if dtype not in DTYPES:
+    raise UsageError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
+
+
 def _draws(sampler: Any) -> bool:
   """Return whether a sampler may draw noise between its steps."""
   return not isinstance(sampler, sampling.Jumps | sampling.DPMSolver)
 
 
-def _inputs(model: Model, noise: Noise) -> tuple[Input, ...]:
-  """Return what the sampler of a model takes."""
+def _inputs(plan: Plan, noise: Noise) -> tuple[Input, ...]:
+  """Return what the sampler of a run takes."""
+  model = plan.model
   if noise == "seed":
     found = [Input("seed", (), "uint32"), Input("index", (BATCH,), "int32")]
   else:
     found = [Input("noise", (BATCH, *model.shape), "float32")]
-  if model.cond_type is not None:
-    shape, dtype = model.cond_type
-    found.append(Input("label", (BATCH, *shape), np.dtype(dtype).name))
+  for name, x in _null_conditions(plan).items():
+    found.append(Input(name, (BATCH, *np.shape(x)), np.asarray(x).dtype.name))
   if _guidance(model):
     found.append(Input("guidance", (), "float32"))
+  names = [x.name for x in found]
+  twice = [x for x in names if names.count(x) > 1]
+  if twice:
+    raise UsageError(
+      f"cond: its name {twice[0]!r} is that of another input of the sampler; "
+      "call it otherwise in the network's null_cond"
+    )
   return tuple(found)
+
+
+def _null_conditions(plan: Plan) -> dict[str, Any]:
+  """Return the null condition by the names of inputs."""
+  null_cond = plan.model.null_cond
+  if null_cond is None or plan.declares_condition:
+    return conditions.leaves(null_cond)
+  return {"label": null_cond}
+
+
+def _condition(plan: Plan, given: Mapping[str, Array]) -> PyTree:
+  """Return the condition of inputs, in the network's units; None without."""
+  arrays = {name: given[name] for name in _null_conditions(plan)}
+  if plan.declares_condition:
+    return conditions.from_leaves(arrays, plan.model.null_cond)
+  label, scales = arrays.get("label"), plan.data.conditions
+  if label is None or scales is None:
+    return label
+  return (label - _last(scales.offset, label)) / _last(scales.scale, label)
 
 
 def _guidance(model: Model) -> str:
@@ -157,10 +191,6 @@ def _drawn(
     scale = {_guidance(model): given["guidance"]}
     flow_map = functools.partial(model.flow_map, **scale)
     model = dataclasses.replace(model, flow_map=flow_map)
-  label, scales = given.get("label"), plan.data.conditions
-  if label is not None and scales is not None:
-    offset, scale = _last(scales.offset, label), _last(scales.scale, label)
-    label = (label - offset) / scale
   key: Any = jax.random.key(0)
   if "seed" in given:
     noise, key = seeds.noise_and_keys(
@@ -171,7 +201,7 @@ def _drawn(
   # The grid is checked, so its times must be numbers while this is traced.
   with jax.ensure_compile_time_eval():
     sampler = model.make_sampler(plan.sample, nfe)
-  return sampler(params, noise, key, label)
+  return sampler(params, noise, key, _condition(plan, given))
 
 
 def _finish(

@@ -1,22 +1,24 @@
 """The sampler as StableHLO, which JAX alone reads, weights beside it."""
 
 import pathlib
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.errors import UsageError
 from jaxflow.exports import ExportFormat, Trained
 from jaxflow.exports.onnx_graph import round_to_int8
-from jaxflow.exports.sampler import Exported, Noise, exported_sampler
+from jaxflow.exports.sampler import (
+  Dtype,
+  Exported,
+  Noise,
+  check_dtype,
+  exported_sampler,
+)
 from jaxflow.exports.writing import needed, new_folder, size_of, write_json
 from jaxflow.files import write_text
 from jaxflow.types import Array
 
-Dtype = Literal["float32", "float16", "int8"]
-DTYPES = ("float32", "float16", "int8")
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Numbers from which an array is rounded.
 _LARGE = 256
@@ -96,8 +98,7 @@ def make_program(
   """
   from jax import export
 
-  if dtype not in DTYPES:
-    raise UsageError(f"dtype={dtype!r}: give one of {', '.join(DTYPES)}")
+  check_dtype(dtype)
   paths, tree = jax.tree_util.tree_flatten_with_path(sampler.weights)
   names = [".".join(str(key.key) for key in path) for path, _ in paths]
   stored: dict[str, np.ndarray] = {}

@@ -12,13 +12,13 @@ from typing import Any
 
 from jaxflow.errors import UsageError
 from jaxflow.files import write_text, writing
+from jaxflow.runs.importing import check_new
 
 
 @contextlib.contextmanager
 def new_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yield a folder that takes its name when all of it is written."""
-  if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-    raise UsageError(f"out={out} is there already: give a new folder")
+  check_new(out)
   draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
   try:
     with writing(out):

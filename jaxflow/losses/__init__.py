@@ -26,8 +26,9 @@ its own options among them; t is a time of its path, B the size of the batch.
   norm_eps       added to the summed squared error in that weight, in its units
   tangent_clip   largest Euclidean norm of a sample's derivative from the JVP; 0
                  does not clip
-  label_dropout  share of the labels that become the null label
-  num_classes    the null label; needed with label dropout and guidance
+  label_dropout  share of the conditions that become the null condition
+  null_cond      the null condition, of labels their number; needed with label
+                 dropout and guidance; see `guidance`
   progress       share of training that is done, scalar in [0, 1]
 
 Drawn times have the type of the data, float32 at least. A loss returns the loss

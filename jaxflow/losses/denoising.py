@@ -21,8 +21,8 @@ from typing import Annotated
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, times, weights
-from jaxflow.options import DataScale, LabelDropout, Natural, Predicts
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.options import DataScale, LabelDropout, Predicts
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
 
 
 def denoising_loss(
@@ -36,7 +36,7 @@ def denoising_loss(
   sigma_data: DataScale = 0.5,
   distance: weights.Distance = weights.l2_sum,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
 ) -> LossOutput:
   """Compute the denoising loss of each sample, eq. (3).
 
@@ -66,7 +66,7 @@ def denoising_loss(
   data = batch["data"]
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
+    label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
   t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)

@@ -22,10 +22,10 @@ from typing import Annotated, Literal, get_args
 import jax
 
 from jaxflow import couplings, guidance, paths, predictions, times, weights
-from jaxflow.options import LabelDropout, Natural, Predicts
+from jaxflow.options import LabelDropout, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
 
 Reduction = Literal["mean", "sum"]
 
@@ -42,7 +42,7 @@ def flow_matching_loss(
   reduction: Reduction = "mean",
   weight: weights.Weight = weights.uniform,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
   coupling: couplings.Coupling | couplings.Annealed | None = None,
   progress: Array | None = None,
 ) -> LossOutput:
@@ -78,7 +78,7 @@ def flow_matching_loss(
   data = batch["data"]
   noise = times.at(coupling or couplings.noise_of, progress)(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
+    label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
   t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)

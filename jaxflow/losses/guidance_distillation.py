@@ -17,8 +17,8 @@ from typing import Annotated
 import jax
 
 from jaxflow import couplings, guidance, paths, times, weights
-from jaxflow.options import AtLeastOne, Finite, GuidesTeacher, Natural
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
+from jaxflow.options import AtLeastOne, Finite, GuidesTeacher
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 
 
 def guidance_distillation_loss(
@@ -29,7 +29,7 @@ def guidance_distillation_loss(
   path: paths.Path,
   sample_times: times.TimeSampler,
   teacher: Teacher,
-  num_classes: Natural,
+  null_cond: PyTree,
   omega_max: Annotated[AtLeastOne, GuidesTeacher(off=1)] = 4.0,
   omega_power: Finite = 0.0,
 ) -> LossOutput:
@@ -51,7 +51,7 @@ def guidance_distillation_loss(
     >>> batch = {"data": jnp.zeros((2, 3)), "cond": jnp.array([0, 4])}
     >>> loss, _ = guidance_distillation_loss(
     ...     student, jax.random.key(0), batch, path=paths.Linear(),
-    ...     sample_times=times.Uniform(), teacher=teacher, num_classes=5)
+    ...     sample_times=times.Uniform(), teacher=teacher, null_cond=5)
     >>> loss.tolist()
     [0.0, 0.0]
   """
@@ -65,16 +65,14 @@ def guidance_distillation_loss(
   t = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
   label = guidance.labels(cond)
-  if isinstance(cond, dict) and "omega" in cond:
+  if guidance.is_inputs(cond) and "omega" in cond:
     omega = cond["omega"]
   else:
     draws = times.uniform_draws(scale_key, len(t)).astype(t.dtype)
     omega = guidance.scale_law(draws, high=omega_max, power=omega_power)
     cond = guidance.inputs(label, t, omega=omega)
 
-  guided = guidance.classifier_free(
-    teacher, scale=omega, num_classes=num_classes
-  )
+  guided = guidance.classifier_free(teacher, scale=omega, null_cond=null_cond)
   target = jax.lax.stop_gradient(guided(xt, t, t, label))
   raw = weights.l2(model_fn(xt, t, t, cond), target)
   return raw, {"raw": raw.mean()}

@@ -27,7 +27,7 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,6 @@ from jaxflow.options import (
   Finite,
   Guides,
   LabelDropout,
-  Natural,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, PyTree
@@ -63,7 +62,7 @@ def improved_mean_flow_loss(
   omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: Finite = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
 ) -> LossOutput:
   """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
 
@@ -78,7 +77,7 @@ def improved_mean_flow_loss(
     omega_max: Largest omega.
     omega_power: Power of its law `guidance.scale_law`. On interval rows
       t_start is uniform in [0, 1/2], t_end in [1/2, 1].
-    num_classes: The null label; 0 trains without labels.
+    null_cond: None trains without labels.
 
   Example:
     >>> net = lambda xt, t, s, cond: (0 * xt, xt)
@@ -91,7 +90,8 @@ def improved_mean_flow_loss(
     [3.0, 3.0]
   """
   time_key, noise_key, label_key, guidance_key = jax.random.split(key, 4)
-  data, given = batch["data"], batch.get("cond")
+  data = batch["data"]
+  given: Any = batch.get("cond")
   size = data.shape[0]
   rows.check_block(block, size)
   if path.t_min < 0 or path.t_max > 1:
@@ -101,7 +101,7 @@ def improved_mean_flow_loss(
   noise = couplings.noise_of(batch, noise_key)
   t, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
-  if not (isinstance(given, dict) and "omega" in given):
+  if not (guidance.is_inputs(given) and "omega" in given):
     u = times.uniform_draws(guidance_key, 3, size).astype(t.dtype)
     given = {
       "label": guidance.labels(given),
@@ -109,11 +109,11 @@ def improved_mean_flow_loss(
       "t_start": u[1] / 2,
       "t_end": (1 + u[2]) / 2,
     }
-  has_labels = given["label"] is not None and num_classes > 0
+  has_labels = given["label"] is not None and null_cond is not None
   cond = _everywhere(given, ~rows.is_interval(block, size))
   if has_labels:
     cond = guidance.drop_labels(
-      label_key, cond, rate=label_dropout, num_classes=num_classes
+      label_key, cond, rate=label_dropout, null_cond=null_cond
     )
   (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
 
@@ -127,14 +127,14 @@ def improved_mean_flow_loss(
     w = jnp.where(inside, cond["omega"], 1)
     told = _everywhere({**cond, "omega": w})
     points, _ = rows.split((xt, t, t, told), block)
-    unlabelled = xt, t, t, _unguided(guidance.null(cond, num_classes))
+    unlabelled = xt, t, t, _unguided(guidance.null(cond, null_cond))
     m, k = block
     (_, v_y), (_, v_0) = rows.side_by_side(
       model_fn, points, unlabelled, (m + k, k)
     )
     # On flow rows v_y is the second head of their own forward.
     v_y = rows.merge(v_y, v_f, block)
-    labelled = expand(guidance.is_labelled(cond["label"], num_classes), xt)
+    labelled = expand(guidance.is_labelled(cond["label"], null_cond), xt)
     guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
     v_g = jnp.where(labelled, guided, v_g)
     tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)

@@ -37,10 +37,9 @@ from jaxflow.options import (
   BelowOne,
   Guides,
   LabelDropout,
-  Natural,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 
 
 def mean_flow_loss(
@@ -59,7 +58,7 @@ def mean_flow_loss(
   guidance_start: Amount = 0.0,
   guidance_end: Annotated[Amount, Above("guidance_start")] = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
   teacher: Teacher | None = None,
 ) -> LossOutput:
   """Compute the MeanFlow loss of each sample, eq. (1)-(4).
@@ -88,10 +87,10 @@ def mean_flow_loss(
   size = data.shape[0]
   rows.check_block(block, size)
   guided = (omega, kappa) != (1.0, 0.0)
-  if guided and (cond is None or num_classes < 1):
+  if guided and (cond is None or null_cond is None):
     raise ValueError(
       f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
-      "and num_classes, or set omega=1, kappa=0"
+      "and null_cond, or set omega=1, kappa=0"
     )
   if guided and teacher is not None:
     raise ValueError(
@@ -100,7 +99,7 @@ def mean_flow_loss(
     )
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key, cond, rate=label_dropout, num_classes=num_classes
+    label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   t, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)
@@ -115,7 +114,7 @@ def mean_flow_loss(
   if teacher is not None:
     v_g = teacher(xt, t, t, cond)
   elif guided:
-    unlabelled = xt, t, t, guidance.null(cond, num_classes)
+    unlabelled = xt, t, t, guidance.null(cond, null_cond)
     if kappa == 0:
       labelled, null = 0, model_fn(*unlabelled)
     else:
@@ -128,8 +127,8 @@ def mean_flow_loss(
     v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
     inside = guidance.inside_interval(t, guidance_start, guidance_end)
     v_g = jnp.where(expand(inside, v), v_g, v)
-  if v_g is not v and num_classes and cond is not None:
-    has_label = guidance.is_labelled(guidance.labels(cond), num_classes)
+  if v_g is not v and null_cond is not None and cond is not None:
+    has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
     v_g = jnp.where(expand(has_label, v), v_g, v)
   # The target is a constant: a gradient through it would double the cost and
   # minimise another objective.

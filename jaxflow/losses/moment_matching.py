@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times
-from jaxflow.options import Amount, Count, Finite, LabelDropout, Natural
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn
+from jaxflow.options import Amount, Count, Finite, LabelDropout
+from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
 
 
 def moment_matching_loss(
@@ -48,7 +48,7 @@ def moment_matching_loss(
   weight_power: Finite = 2.0,
   weight_shift: Finite = 4.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
 ) -> LossOutput:
   """Compute the moment matching loss of each row's group, eq. (4).
 
@@ -86,7 +86,7 @@ def moment_matching_loss(
   time_key, noise_key, label_key = jax.random.split(key, 3)
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
+    label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
 
   def shared(x):

@@ -28,9 +28,9 @@ from jaxflow import (
   times,
   weights,
 )
-from jaxflow.options import DataScale, LabelDropout, Natural, Predicts
+from jaxflow.options import DataScale, LabelDropout, Predicts
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
 
 
 def progressive_distillation_loss(
@@ -45,7 +45,7 @@ def progressive_distillation_loss(
   sigma_data: DataScale = 0.5,
   weight: weights.Weight = weights.truncated_snr,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
 ) -> LossOutput:
   """Compute the progressive distillation loss of each sample, eq. (3).
 
@@ -70,7 +70,7 @@ def progressive_distillation_loss(
   data = batch["data"]
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
-    label_key, batch.get("cond"), rate=label_dropout, num_classes=num_classes
+    label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
   t, m, s = times.draw(sample_times, time_key, data)
   xt = paths.interpolate(path, data, noise, t)

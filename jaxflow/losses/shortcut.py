@@ -35,12 +35,11 @@ from jaxflow.options import (
   Guides,
   LabelDropout,
   Layout,
-  Natural,
   SharedWithFlowMap,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler, dyadic
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
 
 
 def shortcut_loss(
@@ -56,7 +55,7 @@ def shortcut_loss(
   clip: Amount = 0.0,
   omega: Annotated[Amount, Guides(off=1)] = 1.0,
   label_dropout: LabelDropout = 0.0,
-  num_classes: Natural = 0,
+  null_cond: PyTree = None,
 ) -> LossOutput:
   """Compute the shortcut loss of each sample, eq. (5).
 
@@ -89,9 +88,9 @@ def shortcut_loss(
       f"path={path}: halved steps divide [0, 1]; give a path with t_min=0 and "
       "t_max=1"
     )
-  if omega != 1 and (cond is None or num_classes < 1):
+  if omega != 1 and (cond is None or null_cond is None):
     raise ValueError(
-      f"omega={omega} guides by labels: give labels in `cond` and num_classes, "
+      f"omega={omega} guides by labels: give labels in `cond` and null_cond, "
       "or set omega=1"
     )
   time_key, noise_key, label_key = jax.random.split(key, 3)
@@ -101,7 +100,7 @@ def shortcut_loss(
     label_key,
     cond,
     rate=label_dropout,
-    num_classes=num_classes,
+    null_cond=null_cond,
     among=~interval,
   )
   t, s = times.draw(sample_times, time_key, data)
@@ -114,7 +113,7 @@ def shortcut_loss(
     # the finest: then all interval rows take both forwards.
     count, cycle = int(interval.sum()), int(level.max())
     every = cycle if count % cycle == 0 else 1
-    q = _guided(q, omega, num_classes, num_steps, every)
+    q = _guided(q, omega, null_cond, num_steps, every)
   points, _ = rows.split((xt, t, s, cond), block)
   bootstrapped = jax.lax.stop_gradient(_two_steps(q, *points, clip=clip))
   _, velocity = rows.split(paths.velocity(path, data, noise, t), block)
@@ -143,14 +142,14 @@ def _two_steps(
 
 
 def _guided(
-  q: ModelFn, omega: float, num_classes: int, num_steps: int, every: int
+  q: ModelFn, omega: float, null_cond: PyTree, num_steps: int, every: int
 ) -> ModelFn:
   """Guide q where the gap is 1/T, eq. (6), on the first of `every` rows."""
 
   def guided(xt, t, s, cond):
     first, others = rows.split((xt, t, s, cond), (every, 1))
     x, time, to, label = first
-    null = x, time, to, guidance.null(label, num_classes)
+    null = x, time, to, guidance.null(label, null_cond)
     twins = rows.merge(first, null, (2, 1))
     of_twins, of_others = rows.side_by_side(q, twins, others, (every + 1, 2))
     labelled, unlabelled = rows.split(of_twins, (2, 1))

@@ -1,9 +1,11 @@
 """Random subsets of labelled data that keep the class frequencies."""
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxflow.metrics.points import evenly
+from jaxflow.types import PyTree
 
 Labels = NDArray[np.integer]
 Indices = NDArray[np.intp]
@@ -37,11 +39,11 @@ def random_subset(
 
 
 def repeated_labels(
-  generator: np.random.Generator, label: Labels, num: int
-) -> Labels:
-  """Repeat labels [N] or [N, K] up to a number, keeping the classes' shares.
+  generator: np.random.Generator, label: PyTree, num: int
+) -> PyTree:
+  """Repeat conditions [N, ...] up to a number, keeping the classes' shares.
 
-  The result, [num], is whole copies of the labels, then a random part of them.
+  The result, [num, ...], is whole copies of them, then a random part.
 
   Example:
     >>> label = np.repeat([0, 1], 50)
@@ -49,7 +51,10 @@ def repeated_labels(
     >>> np.bincount(found).tolist()
     [65, 65]
   """
-  whole, rest = divmod(num, len(label))
-  rows = random_subset(generator, len(label), rest, label) if rest else []
-  index = np.tile(np.arange(len(label)), whole)
-  return label[np.concatenate([index, np.asarray(rows, int)])]
+  classes = label if isinstance(label, np.ndarray) else None
+  size = len(jax.tree.leaves(label)[0])
+  whole, rest = divmod(num, size)
+  rows = random_subset(generator, size, rest, classes) if rest else []
+  index = np.tile(np.arange(size), whole)
+  index = np.concatenate([index, np.asarray(rows, int)])
+  return jax.tree.map(lambda x: x[index], label)

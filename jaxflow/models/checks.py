@@ -30,7 +30,12 @@ def image_network(*, data_shape: tuple[int, ...], **options: Any) -> None:
 
 
 def grid_network(
-  *, data_shape: tuple[int, ...], num_classes: int, heads: int, dropout: float
+  *,
+  data_shape: tuple[int, ...],
+  num_classes: int,
+  heads: int,
+  dropout: float,
+  **counts: int,
 ) -> None:
   """Raise UsageError if no network of a grid of 1 to 3 axes can have these."""
   if not 2 <= len(data_shape) <= 4 or min(data_shape) < 1:
@@ -38,7 +43,7 @@ def grid_network(
       f"data_shape={tuple(data_shape)}: give one to three sizes and the "
       "channels, (height, width, channels) for instance"
     )
-  at_least(0, num_classes=num_classes)
+  at_least(0, num_classes=num_classes, **counts)
   at_least(1, heads=heads)
   if not 0 <= dropout < 1:
     raise UsageError(f"dropout={dropout}: give a share in [0, 1)")

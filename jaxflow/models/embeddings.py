@@ -7,7 +7,7 @@ bfloat16 two times closer than 1/256 would be one time.
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -177,7 +177,7 @@ class VectorEmbedder(nnx.Module):
   def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
     self.size = size
     init = nnx.initializers.normal(0.02)
-    self.linear: nnx.Linear = nnx.Linear(size, width, rngs=rngs)
+    self.linear: Any = nnx.Linear(size, width, rngs=rngs)
     self.null: nnx.Param[Any] = nnx.Param(init(rngs.params(), (width,)))
 
   def __call__(self, cond: PyTree, batch: int) -> Array:
@@ -199,7 +199,11 @@ class VectorEmbedder(nnx.Module):
     absent = jnp.isnan(vectors).any(axis=1)[:, None]
     # Not only behind the layer: NaN times 0 is NaN in the gradient.
     there = jnp.where(absent, 0, vectors).astype(jnp.float32)
-    return jnp.where(absent, self.null[...][None], self.linear(there))
+    return jnp.where(absent, self.nothing()[None], self.linear(there))
+
+  def nothing(self) -> Array:
+    """Return the embedding [width] of no vector."""
+    return self.null[...]
 
 
 def label_embedder(
@@ -207,19 +211,24 @@ def label_embedder(
   cond_size: int,
   width: int,
   *,
-  std: float = 0.02,
   rngs: nnx.Rngs,
+  classes: Callable[..., LabelEmbedder] = LabelEmbedder,
+  vectors: Callable[..., VectorEmbedder] = VectorEmbedder,
+  **options: Any,
 ) -> LabelEmbedder | VectorEmbedder | None:
-  """Return what embeds classes or vectors, or None if there are neither."""
+  """Return what embeds classes or vectors, or None if there are neither.
+
+  `classes` and `vectors` make it, the first of them with further options.
+  """
   if num_classes and cond_size:
     raise UsageError(
       f"cond_size={cond_size} with num_classes={num_classes}: labels are "
       "vectors or classes; set one to 0"
     )
   if cond_size:
-    return VectorEmbedder(cond_size, width, rngs=rngs)
+    return vectors(cond_size, width, rngs=rngs)
   if num_classes:
-    return LabelEmbedder(num_classes, width, std=std, rngs=rngs)
+    return classes(num_classes, width, rngs=rngs, **options)
   return None
 
 

@@ -14,13 +14,15 @@ output over the root of its number of inputs, and no bias. A block computes
   z  = mp_sum(x', y, 0.3), in the decoder with skip(x') in place of x'    (5)
 
 and, where it attends, mp_sum(z, linear(attention of n(q), n(k), n(v)), 0.3).
-Gains start at zero. The published training also puts n(w) in place of w before
-each step (eq. 66): the output does not depend on it, the step size does.
+Gains start at zero. Training puts n(w) in place of w behind each update, the
+published forced weight normalisation (section 2.3, eq. 66). The output does not
+depend on it, but the effective step size does: it would fall while w grows.
 
 References:
   Karras et al., 2024, arXiv:2312.02696, eq. 47, 66, 75, 81, 88, 103, figure 21.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -30,10 +32,16 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
-from jaxflow.models.embeddings import GuidanceEmbedder, LabelEmbedder
+from jaxflow.models.embeddings import (
+  GuidanceEmbedder,
+  LabelEmbedder,
+  VectorEmbedder,
+  label_embedder,
+)
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import double, halve
-from jaxflow.models.unet_layout import Layer, check_levels, layers
+from jaxflow.models.unet_layout import Layer, check_levels, layers, steps
+from jaxflow.models.unet_walk import ImageUNet
 from jaxflow.options import BelowOne, Count, Layers, Natural
 from jaxflow.types import Array, PyTree
 
@@ -67,6 +75,21 @@ def mp_concatenate(a: Array, b: Array) -> Array:
   total = math.sqrt((a.shape[-1] + b.shape[-1]) / 2)
   parts = (x * (total / math.sqrt(x.shape[-1])) for x in (a, b))
   return jnp.concatenate(list(parts), axis=-1)
+
+
+def forced(params: PyTree) -> PyTree:
+  """Return a network's parameters with n(w) for the weights of linear maps.
+
+  Layers of the guidance, which are no such maps, stay, and so do gains and
+  waves.
+  """
+
+  def unit(path: tuple, x: Array) -> Array:
+    if path[0].key == "guidance" or path[-1].key not in ("kernel", "table"):
+      return x
+    return normalize(x, tuple(range(x.ndim - 1)))
+
+  return jax.tree_util.tree_map_with_path(unit, params)
 
 
 class MPLinear(nnx.Module):
@@ -112,7 +135,7 @@ class Waves(nnx.Module):
 class Labels(LabelEmbedder):
   """Embeds labels by a table of n(w); the null label is the zero vector."""
 
-  def __init__(self, num_classes: int, width: int, rngs: nnx.Rngs):
+  def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
     self.num_classes = num_classes
     self.table: nnx.Param[Any] = nnx.Param(
       jax.random.normal(rngs.params(), (num_classes, width))
@@ -121,6 +144,22 @@ class Labels(LabelEmbedder):
   def rows(self) -> Array:
     """Return the vectors of all labels."""
     return jnp.pad(normalize(self.table[...], 0), ((0, 1), (0, 0)))
+
+
+class Vectors(VectorEmbedder):
+  """Embeds vectors by a map of n(w); none has the zero vector.
+
+  Vectors of unit variance, as data have them, keep their magnitude.
+  """
+
+  def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
+    self.size = size
+    self.width = width
+    self.linear: Any = MPLinear((size, width), rngs)
+
+  def nothing(self) -> Array:
+    """Return the embedding [width] of no vector."""
+    return jnp.zeros(self.width)
 
 
 class Gain(nnx.Module):
@@ -202,7 +241,7 @@ class MPBlock(nnx.Module):
     return jnp.clip(x, -_CLIP, _CLIP)
 
 
-class MPUNet(nnx.Module):
+class MPUNet(ImageUNet):
   """A U-Net over images [B, H, W, C]."""
 
   def __init__(
@@ -214,6 +253,7 @@ class MPUNet(nnx.Module):
     num_blocks: int,
     attention_resolutions: tuple[int, ...],
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -221,14 +261,19 @@ class MPUNet(nnx.Module):
     dtype: Any,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = data_shape
-    self.heads = heads
-    self.dtype = dtype
+    super().__init__(data_shape, heads, dtype)
     embedding = channels * max(multipliers)
     self.waves: Waves = Waves(channels, rngs)
     self.time: MPLinear = MPLinear((channels, embedding), rngs)
     self.interval = Interval(channels, embedding, rngs) if second_time else None
-    self.label = Labels(num_classes, embedding, rngs) if num_classes else None
+    self.label = label_embedder(
+      num_classes,
+      cond_size,
+      embedding,
+      classes=Labels,
+      vectors=Vectors,
+      rngs=rngs,
+    )
     self.guidance = (
       GuidanceEmbedder(embedding, scale=1.0, rngs=rngs)
       if guidance_inputs
@@ -254,48 +299,21 @@ class MPUNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth: int = len(encoder)
-    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
+    self.walks(*steps(encoder, decoder))
     self.output: MPLinear = MPLinear(
       (3, 3, decoder[-1].width, heads * data_shape[2]), rngs
     )
     self.gain: nnx.Param[Any] = nnx.Param(jnp.zeros(()))
 
-  def __call__(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array | tuple[Array, ...]:
-    """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    output = self.output(x, self.gain[...])
-    predictions = tuple(jnp.split(output, self.heads, axis=-1))
-    return predictions if self.heads > 1 else output
+  def _first(self, image: Array) -> Array:
+    ones = jnp.ones_like(image[..., :1])
+    return self.input(jnp.concatenate([image, ones], axis=-1))
 
-  def hidden(
-    self, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    """Return the images [B, h, w, c] after every block."""
-    return tuple(self._activations(xt, t, s, cond, None))
+  def _last(self, x: Array) -> Array:
+    return self.output(x, self.gain[...])
 
-  def _activations(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> list[Array]:
-    checks.shape(xt, self.data_shape)
-    e = self._embedding(t, s, cond).astype(self.dtype)
-    count = self.depth + len(self.joins)
-    keys = [None] * count if key is None else list(jax.random.split(key, count))
-    x = xt.astype(self.dtype)
-    x = self.input(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1))
-    skips, outputs = [x], []
-    for i in range(self.depth):
-      x = getattr(self, f"encoder_{i}")(x, e, keys[i])
-      skips.append(x)
-      outputs.append(x)
-    for i, joins in enumerate(self.joins):
-      if joins:
-        x = mp_concatenate(x, skips.pop())
-      x = getattr(self, f"decoder_{i}")(x, e, keys[self.depth + i])
-      outputs.append(x)
-    return outputs
+  def _join(self, x: Array, skip: Array) -> Array:
+    return mp_concatenate(x, skip)
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
@@ -317,6 +335,7 @@ def mp_unet(
   num_blocks: Layers = 3,
   attention_resolutions: tuple[int, ...] = (16, 8),
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Count = 1,
@@ -339,6 +358,8 @@ def mp_unet(
       are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -360,7 +381,11 @@ def mp_unet(
   """
   checks.at_least(1, num_blocks=num_blocks)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    heads=heads,
+    dropout=dropout,
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
   if any(channels * factor % _HEAD for factor in multipliers):
@@ -369,7 +394,7 @@ def mp_unet(
       f"that {_HEAD} divides, the features of a head"
     )
   compute = compute_dtype(dtype)
-  return functional(
+  network = functional(
     lambda rngs: MPUNet(
       data_shape=tuple(data_shape),
       channels=channels,
@@ -377,6 +402,7 @@ def mp_unet(
       num_blocks=num_blocks,
       attention_resolutions=tuple(attention_resolutions),
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,
@@ -385,3 +411,4 @@ def mp_unet(
       rngs=rngs,
     )
   )
+  return dataclasses.replace(network, project=forced)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxflow import conditions
 from jaxflow.errors import UsageError
 from jaxflow.types import Array, PyTree
 
@@ -56,20 +57,26 @@ class Network:
       array [B, ..., width] a layer; None where a network shows none.
     rows: Of arrays whose rows belong to several inputs: how many rows each
       input has, in their order, by the path of the array.
+    null_cond: The condition of one sample that stands for none, a pytree of
+      arrays without batch axis. It declares the structure, shapes and types of
+      the conditions that the network takes; None: labels as the data have them.
+    project: `project(params) -> params`, which training applies behind every
+      update, so that parameters stay in a set of the network's choice; None
+      where they may take any value.
   """
 
   init: Callable[[Array], PyTree]
   apply: Apply
   hidden: Callable[..., tuple[Array, ...]] | None = None
   rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+  null_cond: PyTree = field(default=None, compare=False)
+  project: Callable[[PyTree], PyTree] | None = None
 
 
 def check_network(
   network: Network,
   *,
   shape: tuple[int, ...],
-  num_classes: int = 0,
-  cond_size: int = 0,
   heads: int = 1,
   guidance_inputs: bool = False,
 ) -> None:
@@ -78,13 +85,11 @@ def check_network(
   Nothing is computed.
 
   Args:
-    network: The network.
+    network: The network, with the null condition of the data if it is called
+      with conditions: for labels, their number.
     shape: Shape of one sample.
-    num_classes: Number of classes, 0 without labels.
-    cond_size: Numbers of a label that is a vector, 0 without.
     heads: Number of predictions, in a tuple if more than one.
-    guidance_inputs: Whether `cond` is a dict with `label`, `omega`, `t_start`
-      and `t_end`.
+    guidance_inputs: Whether `cond` is that of `guidance.inputs`.
 
   Raises:
     UsageError: If a call fails, or a prediction has another shape.
@@ -98,11 +103,7 @@ def check_network(
   params = _abstract_parameters(network)
   time = jax.ShapeDtypeStruct((_ROWS,), jnp.float32)
   xt = jax.ShapeDtypeStruct((_ROWS, *shape), jnp.float32)
-  cond: Any = None
-  if num_classes:
-    cond = jax.ShapeDtypeStruct((_ROWS,), jnp.int32)
-  if cond_size:
-    cond = jax.ShapeDtypeStruct((_ROWS, cond_size), jnp.float32)
+  cond = conditions.shapes(network.null_cond, _ROWS)
   if guidance_inputs:
     cond = {"label": cond, "omega": time, "t_start": time, "t_end": time}
   key = jax.eval_shape(jax.random.key, 0)

@@ -8,7 +8,7 @@ first of which attends, join the two. The blocks are conditioned on
   e = silu(embed(waves(t) + label) + embed'(waves(t - s)))
 
 whose second term, as in MeanFlow, is there for networks of two times only.
-Guidance may add three terms. The published augmentation labels are left out.
+Guidance may add three terms, and how a picture was augmented one to the waves.
 
 This is DDPM++. NCSN++ has random waves of t and smooth resampling, and its
 encoder sees the image at every level: behind each block that halves the sides,
@@ -33,7 +33,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
-  LabelEmbedder,
+  label_embedder,
   sinusoidal,
 )
 from jaxflow.models.network import Network, compute_dtype, functional
@@ -44,13 +44,14 @@ from jaxflow.models.unet_blocks import (
   group_norm,
   smooth_halve,
 )
-from jaxflow.models.unet_layout import check_levels, layers
+from jaxflow.models.unet_layout import check_levels, layers, steps
 from jaxflow.models.unet_parts import Parts, parts_of
+from jaxflow.models.unet_walk import ImageUNet, Keys, Step
 from jaxflow.options import BelowOne, Count, Finite, Layers, Natural
 from jaxflow.types import Array, PyTree
 
 
-class UNet(nnx.Module):
+class UNet(ImageUNet):
   """A U-Net over images [B, H, W, C]."""
 
   def __init__(
@@ -63,6 +64,8 @@ class UNet(nnx.Module):
     num_blocks: int,
     attention_resolutions: tuple[int, ...],
     num_classes: int,
+    cond_size: int,
+    augment_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -73,12 +76,11 @@ class UNet(nnx.Module):
     remat: bool,
     rngs: nnx.Rngs,
   ):
-    self.data_shape = data_shape
+    super().__init__(data_shape, heads, dtype)
     self.parts = parts
     self.features: int = channels * parts.wave_factor
     self.time_scale = time_scale
     self.log_time = log_time
-    self.dtype = dtype
     self.remat = remat
     embedding = 4 * channels
     features = self.features
@@ -96,14 +98,22 @@ class UNet(nnx.Module):
     # map with Xavier's initial values, as published; behind the embedding it is
     # 1, as published.
     std = math.sqrt(2 * num_classes / (num_classes + features))
-    self.label = (
-      LabelEmbedder(
-        num_classes,
-        embedding if parts.late_label else features,
-        std=1.0 if parts.late_label else std,
+    self.label = label_embedder(
+      num_classes,
+      cond_size,
+      embedding if parts.late_label else features,
+      std=1.0 if parts.late_label else std,
+      rngs=rngs,
+    )
+    self.augment = (
+      nnx.Linear(
+        augment_size,
+        features,
+        use_bias=False,
+        kernel_init=parts.init,
         rngs=rngs,
       )
-      if num_classes
+      if augment_size
       else None
     )
     self.guidance = (
@@ -133,84 +143,61 @@ class UNet(nnx.Module):
           rngs=rngs,
         )
         setattr(self, f"{name}_{i}", block)
-    self.depth: int = len(encoder)
-    self.sees: tuple[bool, ...] = tuple(
-      parts.residual_input and layer.resample == "halve" for layer in encoder
+    self.walks(*steps(encoder, decoder))
+    self.sees: tuple[str, ...] = tuple(
+      f"input_{i}"
+      for i, layer in enumerate(encoder)
+      if parts.residual_input and layer.resample == "halve"
     )
     before = data_shape[2]
     for i, layer in enumerate(encoder):
-      if self.sees[i]:
+      if f"input_{i}" in self.sees:
         # With so wide a border the filter behind needs none.
         seen = convolution(
           before, layer.width, dtype, rngs, init=parts.init, padding=2
         )
         setattr(self, f"input_{i}", seen)
         before = layer.width
-    self.joins: tuple[bool, ...] = tuple(layer.joins for layer in decoder)
     width = decoder[-1].width
     self.norm: nnx.GroupNorm = group_norm(
       width, jnp.float32, rngs, epsilon=parts.epsilon
     )
-    self.heads = heads
     self.output: nnx.Conv = convolution(
       width, heads * data_shape[2], jnp.float32, rngs
     )
 
-  def __call__(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array | tuple[Array, ...]:
-    """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    output = self.output(jax.nn.silu(self.norm(x)))
-    predictions = tuple(jnp.split(output, self.heads, axis=-1))
-    return predictions if self.heads > 1 else output
+  def _first(self, image: Array) -> Array:
+    return self.input(image)
 
-  def hidden(
-    self, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    """Return the images [B, h, w, c] after every block."""
-    return tuple(self._activations(xt, t, s, cond, None))
+  def _last(self, x: Array) -> Array:
+    return self.output(jax.nn.silu(self.norm(x)))
 
-  def _activations(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> list[Array]:
-    checks.shape(xt, self.data_shape)
-    embedding = self._embedding(t, s, cond).astype(self.dtype)
-    count = self.depth + len(self.joins)
-    keys = [None] * count if key is None else list(jax.random.split(key, count))
-    image = xt.astype(self.dtype)
-    x = self.input(image)
-    skips, outputs = [x], []
-    for i in range(self.depth):
-      x = self._block(f"encoder_{i}", x, embedding, keys[i])
-      if self.sees[i]:
-        seen = smooth_halve(getattr(self, f"input_{i}")(image), around=0)
-        x = image = (x + seen) / math.sqrt(2)
-      skips.append(x)
-      outputs.append(x)
-    for i, joins in enumerate(self.joins):
-      if joins:
-        x = jnp.concatenate([x, skips.pop()], axis=-1)
-      x = self._block(f"decoder_{i}", x, embedding, keys[self.depth + i])
-      outputs.append(x)
-    return outputs
+  def _see(self, step: Step, x: Array, image: Array) -> tuple[Array, Array]:
+    name = step.module.replace("encoder", "input")
+    if name not in self.sees:
+      return x, image
+    seen = smooth_halve(getattr(self, name)(image), around=0)
+    x = (x + seen) / math.sqrt(2)
+    return x, x
 
-  def _block(
-    self, name: str, x: Array, embedding: Array, key: Array | None
-  ) -> Array:
+  def _run(self, step: Step, x: Array, e: Array, keys: Keys) -> Array:
     if not self.remat:
-      return getattr(self, name)(x, embedding, key)
-    graph, state = nnx.split(getattr(self, name))
+      return super()._run(step, x, e, keys)
+    graph, state = nnx.split(getattr(self, step.module))
 
     @jax.checkpoint
-    def run(params, x, embedding, key):
-      return nnx.merge(graph, params, copy=True)(x, embedding, key)
+    def run(params, x, e, key):
+      return nnx.merge(graph, params, copy=True)(x, e, key)
 
-    return run(nnx.to_pure_dict(state), x, embedding, key)
+    return run(nnx.to_pure_dict(state), x, e, next(keys))
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
     features = self._waves(jnp.log(self.time_scale * t) if self.log_time else t)
+    augmented = isinstance(cond, dict) and "augment" in cond
+    if self.augment is not None and augmented:
+      numbers = _augmentation(cond, self.augment.in_features)
+      features = features + self.augment(numbers)
     late = self.parts.late_label
     label = 0 if self.label is None else self.label(cond, t.shape[0])
     embedding = self.time(features if late else features + label)
@@ -235,6 +222,17 @@ class UNet(nnx.Module):
     return sinusoidal(t, self.features, max_period=period, scale=scale)
 
 
+def _augmentation(cond: dict[str, Any], size: int) -> Array:
+  """Return how pictures were augmented, [B, size]."""
+  numbers = cond["augment"]
+  if numbers.ndim != 2 or numbers.shape[1] != size:
+    raise UsageError(
+      f"cond: augment of shape {numbers.shape}; give augment_size={size} "
+      "numbers for each sample"
+    )
+  return numbers.astype(jnp.float32)
+
+
 def unet(
   *,
   data_shape: tuple[int, int, int],
@@ -244,6 +242,8 @@ def unet(
   num_blocks: Layers = 4,
   attention_resolutions: tuple[int, ...] = (16,),
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
+  augment_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Layers = 1,
@@ -269,6 +269,11 @@ def unet(
       are; whatever they are, one block between encoder and decoder does.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
+    augment_size: Numbers that say how a picture was augmented, 0 without:
+      `cond` may be a dict with them, "augment" [B, augment_size], beside
+      "label". Zeros, for none, stand for what is absent.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -294,7 +299,12 @@ def unet(
   """
   checks.at_least(1, num_blocks=num_blocks)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    augment_size=augment_size,
+    heads=heads,
+    dropout=dropout,
   )
   check_levels(data_shape, channels, multipliers, attention_resolutions)
   parts = parts_of(architecture)
@@ -314,6 +324,8 @@ def unet(
       num_blocks=num_blocks,
       attention_resolutions=tuple(attention_resolutions),
       num_classes=num_classes,
+      cond_size=cond_size,
+      augment_size=augment_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

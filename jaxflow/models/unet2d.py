@@ -18,7 +18,6 @@ References:
   Geng et al. 2025 (arXiv:2505.13447): the second time embedding.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,12 +28,13 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
-  LabelEmbedder,
+  label_embedder,
   sinusoidal,
 )
 from jaxflow.models.layers import TokenLinear, group_norm
 from jaxflow.models.network import Network, compute_dtype, functional
 from jaxflow.models.unet_blocks import Embedder, double
+from jaxflow.models.unet_walk import ImageUNet, Keys, Step
 from jaxflow.options import BelowOne, Count, Finite, Layers, Natural, Positive
 from jaxflow.types import Array, PyTree
 
@@ -125,7 +125,6 @@ class Level(nnx.Module):
     resampling: str,
     options: Options,
   ):
-    self.blocks: int = len(befores)
     self.attention = attention
     self.resampling = resampling
     for i, before in enumerate(befores):
@@ -136,14 +135,12 @@ class Level(nnx.Module):
       halves = resampling == "downsamplers_0"
       setattr(self, resampling, Resampling(width, halves, options))
 
-  def block(self, i: int, x: Array, e: Array, key: Array | None) -> Array:
-    """Return the images behind block i."""
-    x = getattr(self, f"resnets_{i}")(x, e, key)
+  def __call__(self, i: int | None, x: Array, e: Array, keys: Keys) -> Array:
+    """Return the images behind block i, or those of the next level."""
+    if i is None:
+      return getattr(self, self.resampling)(x)
+    x = getattr(self, f"resnets_{i}")(x, e, next(keys))
     return getattr(self, f"attentions_{i}")(x) if self.attention else x
-
-  def resample(self, x: Array) -> Array:
-    """Return the images of the next level."""
-    return getattr(self, self.resampling)(x) if self.resampling else x
 
 
 class Middle(nnx.Module):
@@ -154,14 +151,15 @@ class Middle(nnx.Module):
     self.attentions_0 = PixelAttention(width, options) if attention else None
     self.resnets_1: Residual = Residual(width, width, options)
 
-  def __call__(self, x: Array, e: Array, keys: Iterator[Array | None]) -> Array:
+  def __call__(self, i: int | None, x: Array, e: Array, keys: Keys) -> Array:
     """Return [B, H, W, width]."""
+    del i
     x = self.resnets_0(x, e, next(keys))
     x = x if self.attentions_0 is None else self.attentions_0(x)
     return self.resnets_1(x, e, next(keys))
 
 
-class UNet2D(nnx.Module):
+class UNet2D(ImageUNet):
   """A U-Net over images [B, H, W, C]."""
 
   def __init__(
@@ -173,6 +171,7 @@ class UNet2D(nnx.Module):
     attention: tuple[int, ...],
     middle_attention: bool,
     num_classes: int,
+    cond_size: int,
     second_time: bool,
     guidance_inputs: bool,
     heads: int,
@@ -183,16 +182,11 @@ class UNet2D(nnx.Module):
     options: Options,
   ):
     rngs, dtype = options["rngs"], options["dtype"]
-    self.data_shape = data_shape
+    super().__init__(data_shape, heads, dtype)
     self.features: int = widths[0]
     self.waves = tuple(waves.items())
     self.time_shift = time_shift
     self.sines_first = sines_first
-    self.layers = layers
-    self.levels: int = len(widths)
-    self.heads = heads
-    self.learned_variance = learned_variance
-    self.dtype = dtype
     embedding = options["embedding"]
     self.conv_in: nnx.Conv = nnx.Conv(
       data_shape[2], widths[0], (3, 3), dtype=dtype, rngs=rngs
@@ -201,8 +195,8 @@ class UNet2D(nnx.Module):
     self.interval = (
       Embedder(widths[0], embedding, rngs=rngs) if second_time else None
     )
-    self.class_embedding = (
-      LabelEmbedder(num_classes, embedding, rngs=rngs) if num_classes else None
+    self.class_embedding = label_embedder(
+      num_classes, cond_size, embedding, rngs=rngs
     )
     self.guidance = (
       GuidanceEmbedder(embedding, scale=waves["scale"], rngs=rngs)
@@ -210,23 +204,30 @@ class UNet2D(nnx.Module):
       else None
     )
     width, skips = widths[0], [widths[0]]
+    encoder, decoder = [], [Step("mid_block")]
     for i, after in enumerate(widths):
-      last = i == self.levels - 1
+      last = i == len(widths) - 1
       befores = [width, *[after] * (layers - 1)]
       name = "" if last else "downsamplers_0"
-      level = Level(befores, after, i in attention, name, options)
-      setattr(self, f"down_blocks_{i}", level)
+      level = f"down_blocks_{i}"
+      setattr(self, level, Level(befores, after, i in attention, name, options))
+      encoder += [Step(level, j) for j in range(layers)]
+      encoder += [] if last else [Step(level, shown=False)]
       skips += [after] * (layers + (not last))
       width = after
     self.mid_block: Middle = Middle(width, middle_attention, options)
     for i, after in enumerate(reversed(widths)):
       befores = [width + skips.pop()]
       befores += [after + skips.pop() for _ in range(layers)]
-      name = "" if i == self.levels - 1 else "upsamplers_0"
-      attends = self.levels - 1 - i in attention
-      level = Level(befores, after, attends, name, options)
-      setattr(self, f"up_blocks_{i}", level)
+      last = i == len(widths) - 1
+      name = "" if last else "upsamplers_0"
+      attends = len(widths) - 1 - i in attention
+      level = f"up_blocks_{i}"
+      setattr(self, level, Level(befores, after, attends, name, options))
+      decoder += [Step(level, j, joins=True) for j in range(layers + 1)]
+      decoder += [] if last else [Step(level, shown=False)]
       width = after
+    self.walks(encoder, decoder, keys=len(widths) * (2 * layers + 1) + 2)
     wide = {**options, "dtype": jnp.float32}
     self.conv_norm_out: nnx.GroupNorm = _norm(width, wide)
     self.conv_out: nnx.Conv = nnx.Conv(
@@ -237,54 +238,14 @@ class UNet2D(nnx.Module):
       rngs=rngs,
     )
 
-  def __call__(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> Array | tuple[Array, ...]:
-    """Return the prediction at `xt`, of its shape, float32; one a head."""
-    x = self._activations(xt, t, s, cond, key)[-1].astype(jnp.float32)
-    output = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
-    predictions = tuple(
-      head[..., : self.data_shape[2]]
-      for head in jnp.split(output, self.heads, axis=-1)
-    )
-    return predictions if self.heads > 1 else predictions[0]
+  def _first(self, image: Array) -> Array:
+    return self.conv_in(image)
 
-  def hidden(
-    self, xt: Array, t: Array, s: Array, cond: PyTree
-  ) -> tuple[Array, ...]:
-    """Return the images [B, h, w, c] after every block."""
-    return tuple(self._activations(xt, t, s, cond, None))
+  def _last(self, x: Array) -> Array:
+    return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
-  def _activations(
-    self, xt: Array, t: Array, s: Array, cond: PyTree, key: Array | None
-  ) -> list[Array]:
-    checks.shape(xt, self.data_shape)
-    e = jax.nn.silu(self._embedding(t, s, cond)).astype(self.dtype)
-    count = self.levels * (2 * self.layers + 1) + 2
-    keys: Iterator[Array | None] = iter(
-      [None] * count if key is None else list(jax.random.split(key, count))
-    )
-    x = self.conv_in(xt.astype(self.dtype))
-    skips, outputs = [x], []
-    for i in range(self.levels):
-      level = getattr(self, f"down_blocks_{i}")
-      for j in range(self.layers):
-        x = level.block(j, x, e, next(keys))
-        skips.append(x)
-        outputs.append(x)
-      if level.resampling:
-        x = level.resample(x)
-        skips.append(x)
-    x = self.mid_block(x, e, keys)
-    outputs.append(x)
-    for i in range(self.levels):
-      level = getattr(self, f"up_blocks_{i}")
-      for j in range(self.layers + 1):
-        joined = jnp.concatenate([x, skips.pop()], axis=-1)
-        x = level.block(j, joined, e, next(keys))
-        outputs.append(x)
-      x = level.resample(x)
-    return outputs
+  def _run(self, step: Step, x: Array, e: Array, keys: Keys) -> Array:
+    return getattr(self, step.module)(step.block, x, e, keys)
 
   def _embedding(self, t: Array, s: Array, cond: PyTree) -> Array:
     t = t.astype(jnp.float32)
@@ -295,7 +256,7 @@ class UNet2D(nnx.Module):
       e = e + self.class_embedding(cond, t.shape[0])
     if self.guidance is not None:
       e = e + self.guidance(cond)
-    return e
+    return jax.nn.silu(e)
 
   def _features(self, t: Array, shift: float) -> Array:
     waves = sinusoidal(t, self.features, shift=shift, **dict(self.waves))
@@ -317,6 +278,7 @@ def unet2d(
   scale_shift: bool = False,
   padding: Natural = 1,
   num_classes: Natural = 0,
+  cond_size: Natural = 0,
   second_time: bool = True,
   guidance_inputs: bool = False,
   heads: Count = 1,
@@ -346,6 +308,8 @@ def unet2d(
     padding: Zeros in front of an image that is halved, 0 or 1; one is behind.
     num_classes: Number of labels; 0 makes the network ignore `cond`. The null
       label is `num_classes`; cond None stands for it.
+    cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
+      [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
@@ -373,7 +337,11 @@ def unet2d(
   """
   checks.at_least(1, layers=layers, groups=groups)
   checks.image_network(
-    data_shape=data_shape, num_classes=num_classes, heads=heads, dropout=dropout
+    data_shape=data_shape,
+    num_classes=num_classes,
+    cond_size=cond_size,
+    heads=heads,
+    dropout=dropout,
   )
   halvings = len(widths) - 1
   if not widths or any(width < 2 or width % groups for width in widths):
@@ -405,6 +373,7 @@ def unet2d(
       attention=tuple(attention),
       middle_attention=middle_attention,
       num_classes=num_classes,
+      cond_size=cond_size,
       second_time=second_time,
       guidance_inputs=guidance_inputs,
       heads=heads,

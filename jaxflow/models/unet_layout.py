@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxflow.errors import UsageError
+from jaxflow.models.unet_walk import Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,16 @@ def layers(
         Layer(before=before, width=width, attention=attends, joins=True)
       )
   return encoder, decoder
+
+
+def steps(
+  encoder: list[Layer], decoder: list[Layer]
+) -> tuple[list[Step], list[Step]]:
+  """Return the steps over modules `encoder_<i>` and `decoder_<i>`."""
+  return (
+    [Step(f"encoder_{i}") for i in range(len(encoder))],
+    [Step(f"decoder_{i}", joins=x.joins) for i, x in enumerate(decoder)],
+  )
 
 
 def check_levels(

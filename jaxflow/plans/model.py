@@ -27,7 +27,7 @@ class Model:
   network: Network  # Behind its parameterization.
   shape: tuple[int, ...]  # Of one sample.
   num_classes: int  # 0 without classes.
-  cond_size: int  # Numbers of a label that is a vector, 0 without.
+  null_cond: PyTree  # Of one sample, see `conditions`; None: unconditional.
   loss_options: Mapping[str, Any]
   flow_map: Callable[[ModelFn], FlowMap]
   solver: str  # Name of the flow map's ODE solver, "" without one.
@@ -42,6 +42,7 @@ class Model:
   # The function of the raw network, by name of the aspect: networks that agree
   # in all aspects are the same function of the same weights.
   identity: Mapping[str, Any]
+  source: Path  # The raw network's.
   options: Mapping[str, Any]  # Of the network.
 
   def network_fn(
@@ -78,20 +79,13 @@ class Model:
     if scale != 1:
       self.check_guidance(scale=scale)
     return guidance.classifier_free(
-      model_fn, scale=scale, num_classes=self.null_label, interval=interval
+      model_fn, scale=scale, null_cond=self.null_cond, interval=interval
     )
 
   @property
-  def null_label(self) -> int:
-    """The null label, as `guidance` takes it; 0 for an unconditional model."""
-    return self.num_classes or self.cond_size
-
-  @property
-  def cond_type(self) -> tuple[tuple[int, ...], Any] | None:
-    """Shape and type of one sample's condition, or None without."""
-    if self.cond_size:
-      return (self.cond_size,), jnp.float32
-    return ((), jnp.int32) if self.num_classes else None
+  def label_dropout(self) -> float:
+    """The share of null labels that training shows to the network."""
+    return float(self.loss_options.get(self.dropout_option, 0.0))
 
   def check_guidance(self, off: float = 1, **scale: float) -> None:
     """Raise UsageError unless the network can be guided.
@@ -100,7 +94,7 @@ class Model:
     not guide.
     """
     ((name, value),) = scale.items()
-    if not self.null_label:
+    if self.null_cond is None:
       raise UsageError(
         f"{name}={value}: the model is unconditional; set it to {off}"
       )
@@ -108,7 +102,7 @@ class Model:
       option = self.dropout_option
       train = f"train it with loss.{option}=0.1, or " if option else ""
       raise UsageError(
-        f"{name}={value}: the network never saw the null label; {train}set "
+        f"{name}={value}: the network never saw the null condition; {train}set "
         f"{name} to {off}"
       )
 

@@ -48,3 +48,9 @@ class Plan:
   # The config that the plan was made from, for `config.json` and messages;
   # `jaxflow.config` alone reads it.
   config: Any
+
+  @property
+  def declares_condition(self) -> bool:
+    """Whether the condition is what the network declares, and no label."""
+    given = self.model.num_classes or self.data.conditions is not None
+    return self.model.null_cond is not None and not given

@@ -1,7 +1,7 @@
 """Named tensors of any file: safetensors, PyTorch's, or .npz."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,15 @@ def read(
   if path.suffix == SUFFIX:
     return _read_safetensors(path, source)
   return torch_files.read_any(path, None, f"path={path}", source, parts)
+
+
+def header(path: pathlib.Path, source: str) -> Mapping[str, str]:
+  """Return what the header of a .safetensors file says beside the tensors."""
+  _read_safetensors(path, source)
+  from safetensors import safe_open
+
+  with safe_open(path, framework="numpy") as file:
+    return file.metadata() or {}
 
 
 def as_float32(

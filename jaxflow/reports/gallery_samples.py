@@ -6,12 +6,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxflow import data, metrics
+from jaxflow import conditions, data, metrics
 from jaxflow.parallel import processes, sharding
 from jaxflow.reports.sampled_runs import SampledRun, teacher_of
 from jaxflow.runs.decoding import make_picture
 from jaxflow.runs.drawing import as_seen, checked_conditions
 from jaxflow.runs.opening import load_data
+from jaxflow.types import PyTree
 
 # Values of a split that are compared with samples: 256 MB of float64.
 _MOST_VALUES = 2**25
@@ -21,7 +22,8 @@ class GallerySamples:
   """Samples of a run, with their noise and sampler.
 
   `draw` maps unit noise and labels to samples; `samples` are those of `noise`
-  and of `labels`, the classes in turn. `picture` turns samples into images.
+  and of `labels`, the classes in turn or other conditions. `picture` turns
+  samples into images.
   """
 
   def __init__(self, source: SampledRun, *, nfe: int, num: int):
@@ -31,14 +33,14 @@ class GallerySamples:
       (num, *plan.model.shape)
     )
     self.noise = noise.astype(np.float32)
-    self.labels = as_seen(plan, checked_conditions(plan, num, None))
+    self.labels = as_seen(plan, checked_conditions(plan, num))
     self.draw = noise_sampler(source, nfe)
     self.samples = self.draw(self.noise, self.labels)
     self.picture = make_picture(plan.data)
 
-  def inputs(self, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+  def inputs(self, num: int) -> tuple[np.ndarray, PyTree]:
     """Return noise and labels of the first samples."""
-    return self.noise[:num], None if self.labels is None else self.labels[:num]
+    return self.noise[:num], conditions.rows(self.labels, slice(num))
 
   @functools.cached_property
   def real(self) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +69,7 @@ class GallerySamples:
 
 def noise_sampler(
   source: SampledRun, nfe: int
-) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+) -> Callable[[np.ndarray, PyTree], np.ndarray]:
   """Return `(noise, labels) -> samples`, which draws a batch at a time."""
   plan, params = source.plan, source.params
   sampler = plan.model.make_sampler(plan.sample, nfe)
@@ -79,7 +81,7 @@ def noise_sampler(
     for first in range(0, len(noise), size):
       # The last batch is as long as the others: one program draws all.
       index = np.arange(first, first + size) % len(noise)
-      given = None if labels is None else labels[index]
+      given = conditions.rows(labels, index)
       part = sampler(params, noise[index], jax.random.key(0), given)
       parts.append(processes.gather(part)[: len(noise) - first])
     return np.concatenate(parts)

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxflow import figures, metrics
+from jaxflow import conditions, figures, metrics
 from jaxflow.errors import UsageError
 from jaxflow.reports.gallery_samples import GallerySamples, noise_sampler
 
@@ -82,14 +82,15 @@ def _save_arcs(given: GallerySamples, file: pathlib.Path) -> str:
   noise, labels = given.inputs(2 * count)
   arcs = slerp(noise[:count], noise[count:], num=_POINTS)
   flat = arcs.reshape(-1, *noise.shape[1:]).astype(np.float32)
-  classes = [] if labels is None else labels[:count]
-  of_rows = None if labels is None else np.repeat(classes, _POINTS, axis=0)
+  of_arcs = conditions.rows(labels, slice(count))
+  of_rows = conditions.rows(of_arcs, np.repeat(np.arange(count), _POINTS))
   images = given.picture(given.draw(flat, of_rows))
+  classes = given.source.plan.model.num_classes
   figures.save_matrix(
     images.reshape(count, _POINTS, *images.shape[1:]),
     file,
     columns=[f"{share:.2f}" for share in np.linspace(0, 1, _POINTS)],
-    rows=[f"class {x}" for x in classes] if np.ndim(classes) == 1 else (),
+    rows=[f"class {x}" for x in of_arcs] if classes else (),
     title="share of the way along an arc between two draws of noise",
   )
   return "Each row follows an arc between two draws of noise."

@@ -15,6 +15,7 @@ from jaxflow.errors import UsageError
 from jaxflow.parallel import processes
 from jaxflow.reports.gallery_samples import GallerySamples
 from jaxflow.reports.sampled_runs import SampledRun
+from jaxflow.types import PyTree
 
 _ARROWS = 150
 _STEPS = 32
@@ -48,7 +49,7 @@ def _save_trajectories(given: GallerySamples, file: pathlib.Path) -> str:
 
 
 def _trajectories(
-  source: SampledRun, noise: np.ndarray, labels: np.ndarray | None
+  source: SampledRun, noise: np.ndarray, labels: PyTree
 ) -> tuple[np.ndarray, np.ndarray]:
   """Return points `[T, N, 2]` along the ODE and their times `[T]`."""
   model, sample = source.plan.model, source.plan.sample

@@ -38,8 +38,8 @@ class DataDistance:
       found = data.in_memory(source, num, seed=plan.seed)
       # What is in memory already may have more.
       rows = np.random.default_rng(0).permutation(len(found))[:num]
-      label = None if found.label is None else found.label[rows]
-      return found.data[rows], label
+      taken = found.take(rows)
+      return taken["data"], taken.get("cond")
 
     def both():
       held_out = read("test", num)

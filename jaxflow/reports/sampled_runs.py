@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import jax
 
-from jaxflow import sampling, solvers
+from jaxflow import conditions, sampling, solvers
 from jaxflow.config import load_config, make_plan
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
@@ -139,4 +139,10 @@ def other_run(workdir: pathlib.Path, beside: SampledRun) -> SampledRun:
         f"workdir={str(workdir)!r}: its data.{name} is {its}, this run's is "
         f"{mine}; they must agree"
       )
+  its = found.plan.model.null_cond
+  if text := conditions.difference(its, beside.plan.model.null_cond):
+    raise UsageError(
+      f"workdir={str(workdir)!r}: its condition is another than this run's: "
+      f"{text}; they must agree"
+    )
   return found

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxflow import conditions, data
 from jaxflow.errors import UsageError, did_you_mean, named
 from jaxflow.parallel import memory, processes, sharding
 from jaxflow.plans import Plan
@@ -18,7 +19,7 @@ from jaxflow.runs.opening import load_data
 from jaxflow.runs.run import Run
 from jaxflow.sampling.steps import unit_noise
 from jaxflow.training.state import TrainState
-from jaxflow.types import Array
+from jaxflow.types import Array, PyTree
 
 # Bytes of a value of a sample: it is drawn, gathered, and joined to others.
 _BYTES = 16
@@ -26,10 +27,13 @@ _BYTES = 16
 _LISTED = 20
 
 
-def check_num(num: int, shape: tuple[int, ...]) -> None:
+def check_num(
+  num: int, shape: tuple[int, ...], null_cond: PyTree = None
+) -> None:
   """Raise UsageError unless the host's memory can hold so many samples."""
+  one = _BYTES * math.prod(shape) + conditions.num_bytes(null_cond)
   # A sample's number is a word of 32 bits.
-  most = min(memory.of_host() // (_BYTES * math.prod(shape)), 2**32)
+  most = min(memory.of_host() // one, 2**32)
   if not 1 <= num <= most:
     need = "at least 1" if num < 1 else f"at most {most}: more exceed memory"
     raise UsageError(f"num={num}: give {need}")
@@ -77,12 +81,17 @@ def checked_labels(
 
 
 def checked_conditions(
-  plan: Plan, num: int, labels: ArrayLike | None, *, seed: int = 0
-) -> np.ndarray | None:
+  plan: Plan,
+  num: int,
+  labels: ArrayLike | None = None,
+  cond: PyTree = None,
+  *,
+  seed: int = 0,
+) -> PyTree:
   """Return the conditions of samples in units of the data, or None without.
 
   Classes are those of `checked_labels`. Conditions that are numbers are vectors
-  `[num, K]`.
+  `[num, K]`. Those that a network declares are pytrees of arrays `[num, ...]`.
 
   Args:
     plan: The plan of a run.
@@ -90,13 +99,23 @@ def checked_conditions(
     labels: Classes, or numbers `[num, K]`, or `[K]` for all, or as text with
       commas between, one for all or `[num]`; None: the classes in turn, or
       vectors of the training data, chosen at random.
+    cond: What a network declares, as `conditions.of_samples` takes it; None:
+      the conditions of the test split in turn, of the training split if there
+      is no other.
     seed: Of that choice.
   """
   model, scales = plan.model, plan.data.conditions
+  if plan.declares_condition:
+    return _declared_conditions(plan, num, labels, cond)
+  if cond is not None:
+    raise UsageError(
+      "cond: the network of this run declares no condition: leave it out, and "
+      "give labels where there are any"
+    )
   if scales is None:
     names = plan.data.class_names
     return checked_labels(model.num_classes, num, labels, names)
-  size = model.cond_size
+  size = len(scales.offset)
   if labels is None:
     return _of_training_data(plan, num, seed)
   try:
@@ -113,7 +132,8 @@ def checked_conditions(
     ) from error
   if np.isinf(found).any():
     raise UsageError(f"labels={labels}: give finite numbers, or nan for none")
-  return np.array(found)
+  # A vector has all of its numbers, or is none.
+  return np.where(np.isnan(found).any(axis=1, keepdims=True), np.nan, found)
 
 
 def labels_in_text(plan: Plan, text: str) -> list[str]:
@@ -176,12 +196,54 @@ def _of_training_data(plan: Plan, num: int, seed: int) -> np.ndarray:
   return plan.data.conditions.restore(found)
 
 
-def as_seen(plan: Plan, conditions: np.ndarray | None) -> np.ndarray | None:
+def _declared_conditions(
+  plan: Plan, num: int, labels: ArrayLike | None, cond: PyTree
+) -> PyTree:
+  """Return given conditions, or those of held-out data."""
+  null_cond = plan.model.null_cond
+  if labels is not None:
+    raise UsageError(
+      f"labels={labels}: the condition of this run is "
+      f"{conditions.describe(null_cond)}: give it as cond"
+    )
+  of_data = cond is None
+  if of_data:
+    cond = processes.together(lambda: _of_test_data(plan, num))
+  try:
+    found = conditions.of_samples(cond, null_cond, num)
+    conditions.check_values(found, null_cond)
+  except ValueError as error:
+    where = f"data.name={plan.data.name!r}: cond" if of_data else "cond"
+    raise UsageError(f"{where}: {error}") from error
+  return found
+
+
+def _of_test_data(plan: Plan, num: int) -> PyTree:
+  """Return the conditions of at most `num` held-out samples."""
+  try:
+    source = _held_out(plan)
+  except UsageError as error:
+    raise UsageError(
+      "cond=None takes conditions of the data, and these are not there: give "
+      f"cond ({error})"
+    ) from error
+  return source.take(np.arange(min(num, len(source)))).get("cond")
+
+
+def _held_out(plan: Plan) -> data.Source:
+  """Return the test split, the training split if there is no other."""
+  try:
+    return load_data(plan.data, "test")
+  except data.NoSplitError:
+    return load_data(plan.data, "train")
+
+
+def as_seen(plan: Plan, cond: PyTree) -> PyTree:
   """Return conditions in units of the data as the network sees them."""
   scales = plan.data.conditions
-  if scales is None or conditions is None:
-    return conditions
-  return scales.normalise(conditions)
+  if scales is None or cond is None:
+    return cond
+  return scales.normalise(cond)
 
 
 def _number(label: str, num_classes: int, names: Sequence[str]) -> int:
@@ -206,8 +268,8 @@ def streamer(
 ) -> Callable[..., Iterator[Batch]]:
   """Return a stream of batches of samples that stay on the devices.
 
-  Sample i is a function of the seed, i and its label: the size of the batch in
-  which it is drawn, and the devices, change it by rounding only.
+  Sample i is a function of the seed, i and its condition: the size of the batch
+  in which it is drawn, and the devices, change it by rounding only.
 
   Returns:
     `(state, key, num, labels, first=0, size=None, ema=None) -> batches`:
@@ -231,12 +293,13 @@ def streamer(
 
   def stream(state, key, num, labels, first=0, size=None, ema=None):
     params = run.select(state, ema or options.ema)
+    labels = jax.tree.map(np.asarray, labels)
     size = min(num, size or options.batch_size)
     key_data = np.asarray(jax.random.key_data(key))
     for start in range(first, num, size):
       # The last batch is as long as the others: one program draws all.
       index = np.arange(start, start + size, dtype=np.uint32)
-      given = None if labels is None else np.asarray(labels)[index % num]
+      given = conditions.rows(labels, index % num)
       batch = draw_batch(params, key_data, index, given)
       yield start, min(size, num - start), batch
 

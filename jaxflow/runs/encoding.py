@@ -17,12 +17,18 @@ from jaxflow.data.folders.writing import (
 )
 from jaxflow.data.images import square
 from jaxflow.data.loading import SPLITS, reading_threads, reads
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import UsageError, arguments_for, named
 from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.pretrained import Autoencoder, autoencoder_files
 from jaxflow.runs.options import option
 from jaxflow.types import PyTree
+
+# Options by the field of `data.load` that they are.
+_FIELDS = {
+  **{x: x for x in ("raw_dir", "data_dir", "dir", "hub", "image", "label")},
+  **{"config": "subset", "download": "download"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,25 +151,26 @@ def _sources(options: EncodeOptions) -> dict[str, data.Source]:
 
 def _images(options: EncodeOptions, split: str) -> data.Source:
   """Load a split of the image set."""
-  source = data.load(
-    options.data,
-    split,
-    raw_dir=options.raw_dir,
-    data_dir=options.data_dir,
-    dir=options.dir,
-    hub=options.hub,
-    config=options.subset,
-    image=options.image,
-    label=options.label,
-    download=options.download,
-    # Each image is read once; those of other sizes are cut where they are read.
-    size=options.size if reads(options.data, "size") else None,
-    ram_gib=0.0,
-  )
+  given = {field: getattr(options, name) for field, name in _FIELDS.items()}
+  shown = {f"data.{field}": name for field, name in _FIELDS.items()}
+  with arguments_for({"data.name": "data", "data.size": "size", **shown}):
+    source = data.load(
+      options.data,
+      split,
+      **given,
+      # Images are read once; those of other sizes are cut where they are read.
+      size=options.size if reads(options.data, "size") else None,
+      ram_gib=0.0,
+    )
   if len(source.shape) != 3 or source.shape[2] not in (1, 3):
     raise UsageError(
       f"data={options.data}: its samples have shape {source.shape}; give a "
       "set of images, (height, width, 1 or 3)"
+    )
+  if not source.num_classes and "cond" in source.take(np.arange(1)):
+    raise UsageError(
+      f"data={options.data}: its conditions are no classes, and latents keep "
+      "classes only: give a set with classes, or without conditions"
     )
   return source
 

@@ -18,8 +18,10 @@ from jaxflow.errors import RunError, UsageError, named
 from jaxflow.files import write_text, writing
 from jaxflow.methods import METHODS
 from jaxflow.parallel import memory, sharding
+from jaxflow.plans import DataPlan
 from jaxflow.pretrained.formats import FORMATS, Format, Imported, format_of
 from jaxflow.runs.latent_notes import RECORD, latent_notes
+from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
 from jaxflow.runs.run import Run
 from jaxflow.training.checkpoints import Checkpoints
@@ -88,7 +90,7 @@ def import_network(
     imported = source.read(path, **_given(options, source))
   check_new(out)
   run = Run(config_lib.make_plan(_config(imported, options)))
-  for note in imported.notes:
+  for note in (*imported.notes, *_check_data(run.plan.data)):
     log(note)
   record = {
     "schema": 1,
@@ -143,12 +145,39 @@ def _config(imported: Imported, options: ImportOptions) -> Any:
   config_lib.update(config, imported.sections)
   if options.data_dir is not None:
     config_lib.update(config, {"data": {"data_dir": options.data_dir}})
+  if not imported.num_classes:
+    config_lib.update(config, {"data": {"conditional": False}})
   return config_lib.resolve(
     config,
     shape=imported.shape,
     num_classes=imported.num_classes,
     teacher=None,
   )
+
+
+def _check_data(plan: DataPlan) -> list[str]:
+  """Raise UsageError if a set that is there is of other samples or classes.
+
+  Return a line where a set cannot be opened, for any reason.
+  """
+  if plan.name == ImportOptions.data:
+    return []
+  try:
+    # Pictures stay on disk.
+    source = load_data(dataclasses.replace(plan, ram_gib=0.0), "train")
+  except UsageError as error:
+    return [f"the network is not compared with its data: {error}"]
+  seen = (source.shape, source.num_classes)
+  known = (plan.shape, plan.num_classes)
+  for (mine, its), text in zip(
+    zip(seen, known, strict=True), ("samples {}", "{} classes"), strict=True
+  ):
+    if mine != its:
+      raise UsageError(
+        f"data.name={plan.name!r} has {text.format(mine)}, the network {its}: "
+        "give the set that it was trained on"
+      )
+  return []
 
 
 def check_new(out: pathlib.Path) -> None:

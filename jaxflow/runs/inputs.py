@@ -8,10 +8,11 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxflow import data, paths, rows
+from jaxflow import conditions, data, paths, rows
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
+from jaxflow.data.looking import some
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
@@ -48,9 +49,15 @@ class Inputs:
 
 def _labels(source: data.Source) -> str:
   """Return in words what labels samples have, "" for none."""
-  if conditions := data.conditions_of(source):
-    return f", labels of {len(conditions.offset)} real numbers"
-  return f", {source.num_classes} classes" if source.num_classes else ""
+  if scales := data.conditions_of(source):
+    return f", labels of {len(scales.offset)} real numbers"
+  if source.num_classes:
+    names = data.class_names(source) or range(source.num_classes)
+    missing = [str(names[x]) for x in data.classes_without_samples(source)]
+    without = f" (no sample of {some(missing)})" if missing else ""
+    return f", {source.num_classes} classes{without}"
+  cond = conditions.rows(source.take(np.arange(1)).get("cond"), 0)
+  return "" if cond is None else f", condition {conditions.describe(cond)}"
 
 
 def read_inputs(method: Method, plan: DataPlan) -> Inputs:
@@ -67,11 +74,14 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
     )
   with named(folder="data.pairs"):
     pairs = data.Pairs.open(pathlib.Path(folder))
-  description = pairs.description
+  description, cond = pairs.description, None
+  if not data.has_labels(real):
+    cond = conditions.rows(real.take(np.arange(1)).get("cond"), 0)
   for field, mine, its in (
     ("data.name", plan.name, description["config"]["data"]["name"]),
     ("data.shape", list(real.shape), description["shape"]),
     ("data.num_classes", real.num_classes, description["num_classes"]),
+    ("condition", conditions.layout(cond), description.get("cond", {})),
   ):
     if mine != its:
       raise UsageError(
@@ -79,7 +89,7 @@ def read_inputs(method: Method, plan: DataPlan) -> Inputs:
         f"{mine!r}; they must agree"
       )
   with named(folder="data.pairs"):
-    return Inputs(real, pairs.load(), pairs)
+    return Inputs(real, pairs.load(cond), pairs)
 
 
 def check_classes(source: data.Source) -> None:
@@ -187,16 +197,44 @@ def fault(plan: Plan, batch: Batch) -> str:
   """Return what is wrong with the data of a batch, "" if nothing is."""
   source = plan.data.data_dir or plan.data.dir or plan.data.file
   source = source or f"data.name={plan.data.name!r}"
-  for name, x in batch.items():
-    x = processes.gather(x)
-    if name == "cond" and x.dtype.kind == "f":
-      continue  # NaN is no label, and others were checked.
+  for name, x in processes.gather(dict(batch)).items():
+    if name == "cond":
+      continue
     if not np.isfinite(x).all():
       return f"the data are not finite: look for NaN in {name!r} of {source}"
-    count = plan.model.num_classes
-    if name == "cond" and not ((x >= 0) & (x <= count)).all():
-      return f"labels of {source} are not in 0 to {count - 1}: mend the data"
+  cond, count = processes.gather(batch.get("cond")), plan.model.num_classes
+  if count and not ((cond >= 0) & (cond <= count)).all():
+    return f"labels of {source} are not in 0 to {count - 1}: mend the data"
+  try:
+    conditions.check_values(cond, plan.model.null_cond)
+  except ValueError as error:
+    return f"conditions of {source}: {error}: mend the data"
   return ""
+
+
+def check_condition(model: Model, source: data.Source) -> None:
+  """Raise UsageError unless a source has the conditions of the network."""
+  cond = conditions.rows(source.take(np.arange(1)).get("cond"), 0)
+  text = conditions.difference(cond, model.null_cond)
+  if not text:
+    return
+  where = f"data.name={source.name!r} ({source.split})"
+  if model.null_cond is None:
+    raise UsageError(
+      f"{where} has conditions, and the network declares none: take one that "
+      f"declares null_cond, {conditions.describe(cond)}, or set "
+      "data.conditional=False"
+    )
+  if cond is None:
+    raise UsageError(
+      f"{where} has no conditions, and the network declares "
+      f"{conditions.describe(model.null_cond)}: take data with them, or set "
+      "data.conditional=False"
+    )
+  raise UsageError(
+    f"{where} has other conditions than the network declares: {text}; correct "
+    "the data, or null_cond"
+  )
 
 
 def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
@@ -210,7 +248,7 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
     )
   batch_size, accumulate = plan.train.batch_size, plan.train.accumulate
   with named(num="train.batch_size"):
-    check_num(batch_size, model.shape)
+    check_num(batch_size, model.shape, model.null_cond)
   shards = sharding.row_shards(mesh)
   m, _ = block = model.block or (1, 1)
   try:

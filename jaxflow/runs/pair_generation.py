@@ -1,8 +1,9 @@
 """Make pairs of noise and data with the ODE of a trained run.
 
 Noise i depends on (seed, i) only, and its label is i modulo the number of
-classes: neither devices, batches nor interruptions decide what is drawn. The
-data are the same to rounding on any of them, and to the bit on the same.
+classes, or its condition that of training sample i modulo their number: neither
+devices, batches nor interruptions decide what is drawn. The data are the same
+to rounding on any of them, and to the bit on the same.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxflow import conditions, data, flow_maps, paths, sampling
 from jaxflow import config as config_lib
-from jaxflow import data, flow_maps, paths, sampling
 from jaxflow.config import registry
 from jaxflow.config.roles import teachers
 from jaxflow.data.folders.writing import (
@@ -28,6 +29,8 @@ from jaxflow.parallel import processes, sharding
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Model, Plan
 from jaxflow.runs.drawing import check_num
+from jaxflow.runs.inputs import check_condition
+from jaxflow.runs.opening import load_data
 from jaxflow.runs.options import option
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
@@ -83,7 +86,9 @@ def make_pairs(
   """
   plan = config_lib.make_plan(config_lib.load_config(workdir))
   with named(num="shard_size"):  # A shard is written as a whole.
-    check_num(min(options.shard_size, options.num), plan.model.shape)
+    at_once = min(options.shard_size, options.num)
+    check_num(at_once, plan.model.shape, plan.model.null_cond)
+  source = processes.together(lambda: _conditions(plan))
   mesh = sharding.fitting_mesh(plan.mesh)
   draw = sharding.with_mesh(mesh, make_draw(plan, options))
   run = Run(plan)
@@ -97,6 +102,7 @@ def make_pairs(
     "step": int(state.step),
     "parameters": parameters_hash(params),
     **_describe(plan, options),
+    **(_describe_conditions(plan, source) if source is not None else {}),
   }
   del state
   create = functools.partial(data.Pairs.create, out, description)
@@ -104,7 +110,9 @@ def make_pairs(
     pairs = data.Pairs.open(out)
     return write_missing_shards(
       pairs.files,
-      functools.partial(_batch, pairs, functools.partial(draw, params), mesh),
+      functools.partial(
+        _batch, pairs, functools.partial(draw, params), mesh, source
+      ),
       functools.partial(_write, pairs),
       batch_size=options.batch_size,
       devices=sharding.row_shards(mesh),
@@ -127,6 +135,21 @@ def _describe(plan: Plan, options: PairOptions) -> dict[str, Any]:
     "num_classes": plan.model.num_classes,
     "config": plan.config.to_dict(),
   }
+
+
+def _conditions(plan: Plan) -> data.Source | None:
+  """Return the data whose conditions pairs have; None where classes do."""
+  if not plan.declares_condition:
+    return None
+  source = load_data(plan.data, "train")
+  check_condition(plan.model, source)
+  return source
+
+
+def _describe_conditions(plan: Plan, source: data.Source) -> dict[str, Any]:
+  """Return what decides the conditions of pairs."""
+  cond = conditions.layout(plan.model.null_cond)
+  return {"cond": cond, "conditions": data.digest([source])}
 
 
 def solving(plan: Plan, options: PairOptions) -> Plan:
@@ -187,20 +210,26 @@ def make_draw(plan: Plan, options: PairOptions) -> Draw:
 
 
 def _batch(
-  pairs: data.Pairs, draw: Callable, mesh: Any, first: int, size: int
+  pairs: data.Pairs,
+  draw: Callable,
+  mesh: Any,
+  source: data.Source | None,
+  first: int,
+  size: int,
 ) -> list[np.ndarray]:
-  """Return noise, data and, where there are classes, labels from a number on.
+  """Return noise, data and the arrays of the condition from a number on.
 
   Always of one size, whatever is asked for: one program serves all batches.
   """
   index = np.arange(first, first + size, dtype=np.uint32)
   classes = pairs.description["num_classes"]
-  label = (index % classes).astype(np.int32) if classes else None
+  label: PyTree = (index % classes).astype(np.int32) if classes else None
+  if source is not None:
+    label = source.take(index % len(source))["cond"]
   mine = sharding.local_rows(mesh, size)
   given = jax.tree.map(lambda x: x[mine], (index, label))
   drawn = draw(*data.to_devices(given, sharding.row_sharding(mesh)))
-  batch = list(processes.gather(drawn))
-  return batch if label is None else [*batch, label]
+  return [*processes.gather(drawn), *jax.tree.leaves(label)]
 
 
 def _write(pairs: data.Pairs, shard: int, arrays: list[np.ndarray]) -> None:

@@ -35,6 +35,7 @@ from jaxflow.runs.decoding import make_picture
 from jaxflow.runs.drawing import as_seen, streamer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
+from jaxflow.types import PyTree
 
 # Files that are written at once: each waits for the disk.
 _WRITERS = 8
@@ -196,7 +197,7 @@ def pictures_of_run(
   mesh: jax.sharding.Mesh,
   *,
   num: int,
-  conditions: np.ndarray | None,
+  conditions: PyTree,
   nfe: int,
   seed: int,
 ) -> Pictures:
@@ -205,6 +206,9 @@ def pictures_of_run(
   stream = streamer(run, nfe, mesh)
   seen, key = as_seen(plan, conditions), jax.random.key(seed)
   picture = processes.together(lambda: make_picture(plan.data))
+  own = {}
+  if plan.declares_condition:
+    own["cond"] = parameters_hash(conditions)
 
   def draw(first: int, size: int) -> np.ndarray:
     _, _, batch = next(stream(state, key, num, seen, first, size))
@@ -216,13 +220,14 @@ def pictures_of_run(
     num=num,
     size=min(plan.sample.batch_size, num),
     draw=draw,
-    label=conditions,
+    label=None if plan.declares_condition else conditions,
     about={
       "seed": seed,
       "nfe": nfe,
       "step": int(state.step),
       "ema": plan.sample.ema,
       "sampling": plan.sample.record,
+      **own,
       "parameters": parameters_hash(run.select(state, plan.sample.ema)),
     },
     origin={"method": plan.model.name, "data": plan.data.name},

@@ -33,7 +33,7 @@ def make_previews(
   """
   plan = run.plan
   num = _POINTS if len(shape) == 1 else _IMAGES
-  labels = as_seen(plan, checked_conditions(plan, num, None))
+  labels = as_seen(plan, checked_conditions(plan, num))
   with named(nfe="sample.nfe", grid="sample.grid"):
     draw = drawer(run, plan.sample.nfe, mesh)
   picture = decoding.make_picture(plan.data)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxflow import options
+from jaxflow import conditions, options
 from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
@@ -153,7 +153,26 @@ class Run:
       self.plan.emas,
       seed=self.plan.seed,
       opponent=self.opponent,
+      project=self.projection,
     )
+
+  @property
+  def projection(self) -> Callable[[PyTree], PyTree] | None:
+    """The network's projection, of what learns; None without."""
+    project, only = self.model.network.project, self.plan.train.only
+    # Behind an adapter the network's own parameters stay.
+    if project is None or self.plan.adapter is not None:
+      return None
+    if not only:
+      return project
+
+    def of_learning(params: PyTree) -> PyTree:
+      return jax.tree.map(
+        lambda learns, new, old: new if learns else old,
+        *(matching(params, only), project(params), params),
+      )
+
+    return of_learning
 
   def init(
     self, params: PyTree, frozen: dict[str, PyTree], key: Array
@@ -220,9 +239,11 @@ class Run:
     def shape(dims, dtype):
       return jax.ShapeDtypeStruct((*leading, *dims), dtype, sharding=where)
 
-    batch = {"data": shape(model.shape, jnp.float32)}
-    if model.cond_type is not None:
-      batch["cond"] = shape(*model.cond_type)
+    batch: dict[str, Any] = {"data": shape(model.shape, jnp.float32)}
+    if model.null_cond is not None:
+      batch["cond"] = conditions.shapes(
+        model.null_cond, *leading, sharding=where
+      )
     if "pairs" in model.method.needs:
       batch["noise"] = batch["data"]
     return batch

@@ -169,6 +169,9 @@ def _prepare(
   config, others, notes = start.resolve(config, given, workdir, mesh)
   plan = config_lib.make_plan(config, network=network, loss=loss, data=sources)
   run = Run(plan)
+  for source in (given.real, given.paired):
+    if source is not None:
+      processes.together(lambda x=source: inputs.check_condition(plan.model, x))
   inputs.check_mesh(plan, mesh)
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)

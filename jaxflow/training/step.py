@@ -113,10 +113,13 @@ def make_train_step(
   *,
   seed: int,
   opponent: Opponent | None = None,
+  project: Callable[[PyTree], PyTree] | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
 
   A step whose loss or gradient is not finite changes nothing but the counters.
+  `project` is applied to the parameters behind every update; averages are of
+  what it returns.
 
   Returns:
     `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
@@ -139,6 +142,8 @@ def make_train_step(
       optimizer, gradient, state.opt_state, state.trained
     )
     moved = state.with_trained(trained)
+    if project is not None:
+      moved = dataclasses.replace(moved, params=project(moved.params))
     updates = state.updates + 1
     averages = {
       name: ema_lib.update(state.ema[name], moved.params, law, updates)

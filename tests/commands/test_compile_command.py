@@ -78,7 +78,8 @@ def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
   streams = capsys.readouterr()
   assert "does not fit" in streams.out
   assert streams.err.startswith(
-    "jaxflow compile: a program does not fit the memory of host:8: see above"
+    "jaxflow compile: a program does not fit the memory of host:8, "
+    "--hbm=1e-06 GiB: see above"
   )
   assert main.run([*arguments, "--hbm=1"]) == 0
   assert "of 1.00 GiB: fits" in capsys.readouterr().out
@@ -90,6 +91,9 @@ def test_exit_code_says_whether_it_fits(file, monkeypatch, capsys):
     ([], "--topology is missing"),
     (["--topology=v9:2x2"], "none of v4"),
     (["--topology=host:8", "--hbm=-1"], "--hbm=-1.0: give the memory"),
+    (["--topology=host:8", "--hbm=inf"], "--hbm=inf: give the memory"),
+    (["--topology=host:8", "--config.init.step=3"], "init.step=3 needs init."),
+    (["--topology=host:8", "--config.init.step=-3"], "init.step=-3: give"),
     (["--topology=host:8", "--config.train.batch_size=12"], "no multiple of 8"),
     (["--topology=host:8", "--config.mesh.fsdp=9"], "mesh.fsdp=9"),
   ],

@@ -242,6 +242,7 @@ def test_a_config_that_is_none(folder):
   [
     ("data.shape", (3,), "data.shape=(3,): this run sees (2,); "),
     ("data.num_classes", 3, "data.num_classes=3: this run sees 0; "),
+    ("data.class_names", ("a",), "data.class_names=('a',): this run has 0 "),
     ("init.step", 3, "init.step=3 needs init.workdir: "),
     ("init.ema", "online", "init.ema='online' needs init.workdir: "),
     ("flow_map.name", "trajectory", "flow_map.name='trajectory': "),
@@ -291,6 +292,18 @@ def test_what_agrees_with_the_data_is_kept(run):
   labelled.data.num_classes = 8
   made = jaxflow.train(labelled, log=lambda line: None)
   assert made.config.data.num_classes == 8
+
+
+def test_every_class_has_a_name():
+  config = changed(small(), "data.conditional", True)
+  given = {"shape": (2,), "num_classes": 3, "teacher": None}
+  for names in (("a", "b"), ("a", "b", "a")):
+    wrong = changed(config, "data.class_names", names)
+    text = "this run has 3 classes; give 3 different names, or None"
+    with pytest.raises(UsageError, match=text):
+      resolve(wrong, **given)
+  named = changed(config, "data.class_names", ("a", "b", "c"))
+  assert resolve(named, **given).data.class_names == ("a", "b", "c")
 
 
 def test_the_config_of_another_teacher(folder):

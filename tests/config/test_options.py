@@ -181,7 +181,7 @@ def test_marks_of_a_loss_belong_together(name):
   if options.marked(loss, options.Guides):
     # Nothing else shows the network the null label.
     assert len(options.marked(loss, options.DropsLabels)) == 1
-    assert "num_classes" in accepted
+    assert "null_cond" in accepted
   if options.marked(loss, options.GuidesTeacher):
     roles = options.marked(loss, options.Role).values()
     assert "teacher" in {role.section for role in roles}

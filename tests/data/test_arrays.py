@@ -1,5 +1,6 @@
 """Arrays in files and of the caller: scales, splits, reading, wrong inputs."""
 
+import contextlib
 import functools
 import hashlib
 
@@ -17,6 +18,7 @@ from jaxflow.data import (
   load,
 )
 from jaxflow.errors import RunError, UsageError
+from jaxflow.runs.inputs import Inputs
 
 NUM = 200
 
@@ -104,6 +106,39 @@ def test_a_column_of_whole_numbers_has_classes(tmp_path):
   source = open_arrays("train", file=file)
   assert source.num_classes == 3
   assert whole(source)["cond"].shape == (len(source),)
+
+
+@pytest.mark.parametrize(
+  ("labels", "told"),
+  [
+    *((np.arange(20.0), True), (np.arange(20) / 2, False)),
+    *((np.full(20, np.nan), False), (np.zeros((20, 2)), False)),
+  ],
+)
+def test_classes_that_are_stored_as_real_numbers(
+  tmp_path, caplog, labels, told
+):
+  file = tmp_path / "a.npz"
+  np.savez(file, data=np.zeros((20, 2)), labels=labels)
+  with contextlib.suppress(UsageError):  # No label at all.
+    assert open_arrays("train", file=file).num_classes == 0
+  line = "labels are whole, but of type float64, so they are vectors"
+  assert (line in caplog.text) is told
+
+
+@pytest.mark.parametrize("ram_gib", [1.0, 0.0])
+def test_classes_without_a_sample_are_named(tmp_path, ram_gib):
+  file = tmp_path / "a.npz"
+  np.savez(file, data=np.ones((20, 2)), labels=np.arange(20) % 2 * 2 + 1)
+  source = open_arrays("train", file=file, ram_gib=ram_gib)
+  text = str(Inputs(source, None, None))
+  assert text.endswith(", 4 classes (no sample of 0, 2)")
+  whole = arrays_of(np.ones((20, 2)), np.arange(20) % 3, num_classes=3)
+  assert jdata.classes_without_samples(whole) == []
+  # The rows of a part alone count.
+  assert jdata.classes_without_samples(
+    whole.part(np.array([3, 5]), "train")
+  ) == [1]
 
 
 def test_labels_that_cannot_be_classes(tmp_path):

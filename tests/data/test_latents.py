@@ -260,6 +260,7 @@ def test_what_is_missing_is_made_again_and_no_more(world, copy):
     ({"data": "ring"}, ["--data=ring", "(2,)", "set of images"]),
     ({"data": "grey"}, ["did you mean 'gray'?"]),
     ({"data": ""}, ["--data is missing"]),
+    ({"subset": "x"}, ["--subset='x': data='gray' does not read", "; remove"]),
     ({"autoencoder": ""}, ["--autoencoder is missing", "sd-vae-ft-mse"]),
     ({"autoencoder": "none.bin"}, ["--autoencoder=none.bin", "no such file"]),
     ({"out": ""}, ["--out is missing"]),

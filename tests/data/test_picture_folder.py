@@ -16,6 +16,7 @@ from jaxflow.data.sets import picture_folder
 from jaxflow.errors import RunError, UsageError
 from jaxflow.reading import read_arrays
 from jaxflow.runs import encoding
+from jaxflow.runs.inputs import Inputs
 
 PHOTOS = [datasets.load_sample_image(f"{x}.jpg") for x in ("china", "flower")]
 KINDS = (
@@ -164,6 +165,34 @@ def test_flat_folders_and_single_folders_have_no_classes(tmp_path):
     assert "cond" not in source.take(np.arange(4))
   with pytest.raises(data.NoSplitError, match=r"has no test split, only train"):
     load(tmp_path / "flat", "test", test_share=0)
+
+
+def test_class_folders_that_are_numbers_are_in_their_order(tmp_path):
+  write(tmp_path, [f"{x}/0.png" for x in ("10", "9", "11")])
+  source = load(tmp_path, test_share=0)
+  assert source.class_names == ("9", "10", "11")
+  # Pictures are in the order of their names: 10, 11, 9.
+  assert source.take(np.arange(3))["cond"].tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("crop", ["centre", "random"])
+def test_a_class_whose_pictures_are_all_tests_is_named(tmp_path, crop):
+  write(tmp_path, ["train/a/0.png", "train/b/1.png", "test/c/2.png"])
+  source = load(tmp_path, crop=crop)
+  text = str(Inputs(source, None, None))
+  assert text.endswith(", 3 classes (no sample of c)")
+
+
+def test_a_folder_around_class_folders_is_named(tmp_path, caplog):
+  write(tmp_path / "a", ["all/cat/0.png", "all/dog/0.png"])
+  write(tmp_path / "b", ["all/cat/0.png", "all/cat/1.png"])
+  assert load(tmp_path / "a", test_share=0).num_classes == 0
+  line = "holds one folder, 'all', so there are no classes; name that folder"
+  assert line in caplog.text
+  assert "(cat, dog)" in caplog.text
+  caplog.clear()
+  assert load(tmp_path / "b", test_share=0).num_classes == 0
+  assert line not in caplog.text
 
 
 def test_pictures_in_no_class_folder_have_the_null_label(tmp_path, caplog):

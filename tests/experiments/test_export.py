@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from experiments.export import run
+from experiments.export import browser, run
 from experiments.runner import pages
 
 
@@ -41,3 +41,27 @@ def test_the_short_form():
     f"ONNX Runtime, {dtype}" for dtype in run.DTYPES
   ]
   assert float(rows[1]["apart"]) < 1e-5 and latents[0]["apart"] < 1e-5
+
+
+def test_the_browser_page_says_what_the_files_say():
+  shares, times = kept("browser"), kept("browser_latency")
+  text = (run.HERE / "README.md").read_text()
+  tables = {
+    "browser": browser.shares_markdown(shares),
+    "browser_latency": browser.latency_markdown(times),
+  }
+  assert pages.filled(text, tables) == text
+  guide = run.HERE.parents[1] / "docs" / "exporting.md"
+  assert tables["browser_latency"] in guide.read_text()
+  assert float(shares[-1]["recognised"]) >= 0.95
+
+
+@pytest.mark.skipif(
+  bool(browser.lacking()), reason=f"needs {browser.lacking()}"
+)
+def test_the_short_form_of_the_browser():
+  pytest.importorskip("onnxruntime", reason="the extra [test]")
+  with run.small_run() as trained:
+    shares, times = browser.study(trained, 1)
+  assert [x["class"] for x in shares] == [*map(str, range(10)), "all"]
+  assert len(times) == 3

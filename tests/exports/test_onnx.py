@@ -155,7 +155,7 @@ def test_the_command_writes_a_folder_that_needs_no_jaxflow(tmp_path):
   ("flags", "line"),
   [
     (["--format=onx"], "format='onx' is unknown: did you mean 'onnx'?"),
-    (["--format=edm"], "format='edm' can be read only"),
+    (["--format=edm"], "it is 'mlp' with 1 head(s); the format has the net"),
     (["--format=onnx", "--dtype=int4"], "dtype='int4': give one of float32"),
     (["--format=onnx", "--noise=x"], "noise='x': give input or seed"),
     (["--format=dit", "--dtype=int8"], "dtype=int8: format='dit' takes no"),

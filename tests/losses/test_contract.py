@@ -22,6 +22,7 @@ from jaxflow import (
   config,
   data,
   flow_maps,
+  guidance,
   models,
   paths,
   sampling,
@@ -98,8 +99,8 @@ def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
     options["sample_times"] = sample_times_of(method, size)
   if "flow_map" in accepted(method):
     options["flow_map"] = method.flow_map
-  if "num_classes" in accepted(method):
-    options["num_classes"] = num_classes
+  if "null_cond" in accepted(method):
+    options["null_cond"] = num_classes or None
   if "grid" in accepted(method):
     options["num_steps"] = 4  # Fewer points of a trajectory, to save time.
   if "label_dropout" in accepted(method) and num_classes:
@@ -132,9 +133,17 @@ def exact_velocity(path):
   return oracle.Mixture(path, ring.weights, ring.means, ring.stds).velocity
 
 
-def loss_of(method, **network_options):
-  """Return a loss of (params, key, batch), and parameters for it."""
-  network = network_of(method, **network_options)
+def loss_of(method, unwrap=lambda cond: cond, **network_options):
+  """Return a loss of (params, key, batch), and parameters for it.
+
+  Its networks see `unwrap(cond)`.
+  """
+  raw = network_of(method, **network_options)
+
+  def apply(params, xt, t, s, cond, key=None):
+    return raw.apply(params, xt, t, s, unwrap(cond), key)
+
+  network = models.Network(raw.init, apply)
   options = options_of(method)
   keys = jax.random.split(jax.random.key(0))
   params, target = map(jax.jit(network.init), keys)
@@ -153,6 +162,37 @@ def loss_of(method, **network_options):
     return method.loss(model_fn, key, batch, **options | roles | changes)
 
   return loss, params
+
+
+@every_method
+def test_condition_may_be_a_tree(method):
+  """A tree that holds the labels twice trains as the labels themselves do."""
+
+  def wrapped(label):
+    words = jnp.stack([0 * label, label], axis=1)
+    return {"words": words, "text": (1.0 * label,)}
+
+  def unwrap(cond):
+    tree = guidance.labels(cond)
+    label, other = tree["words"][:, 1], tree["text"][0]
+    # An unknown label makes the result NaN: both are dropped, or none is.
+    label = jnp.where(label == other, label, -1)
+    label = jnp.where(jnp.isin(label, jnp.arange(NUM_CLASSES + 1)), label, -1)
+    return guidance.replace_labels(cond, label)
+
+  null_cond = {"words": [0, NUM_CLASSES], "text": (float(NUM_CLASSES),)}
+  null_cond["words"] = jnp.array(null_cond["words"])
+  changes = {"null_cond": null_cond} if "null_cond" in accepted(method) else {}
+  batch, key = batch_of(method), jax.random.key(3)
+  if "omega" in accepted(method):
+    changes["omega"] = 1.5
+  loss, params = loss_of(method)
+  kept = {k: x for k, x in changes.items() if k != "null_cond"}
+  expected, _ = loss(params, key, batch, **kept)
+  loss, params = loss_of(method, unwrap)
+  batch["cond"] = wrapped(batch["cond"])
+  found, _ = loss(params, key, batch, **changes)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @functools.cache

@@ -98,7 +98,7 @@ def test_residual_vanishes_with_guidance(x64):
       batch,
       path=LINEAR,
       sample_times=INSIDE,
-      num_classes=5,
+      null_cond=5,
     )[1]
 
   exact = metrics(False)
@@ -151,7 +151,7 @@ def test_equals_the_unsplit_formula(block, x64):
     path=LINEAR,
     sample_times=lambda key, n: (t, s),
     block=block,
-    num_classes=5,
+    null_cond=5,
   )
   # Interval rows without label, which the reference cases do not have.
   assert (batch["cond"][:: block[0]] == 5).any()
@@ -186,7 +186,7 @@ def watch(batch, **options):
 def test_passes_and_their_rows():
   # Forward of the flow rows; null forward of all rows and conditional forward
   # of the interval rows; derivative on the interval rows.
-  flow, both, derivative = watch(points(32), num_classes=5)
+  flow, both, derivative = watch(points(32), null_cond=5)
   assert (len(flow[0]), len(both[0]), derivative) == (16, 48, 16)
   flow, tangent, derivative = watch(points(32))
   assert (len(flow[0]), len(tangent[0]), derivative) == (16, 16, 16)
@@ -194,7 +194,7 @@ def test_passes_and_their_rows():
 
 def test_drawn_guidance():
   size = 4000
-  flow, both, _ = watch(points(size), num_classes=5, label_dropout=0.25)
+  flow, both, _ = watch(points(size), null_cond=5, label_dropout=0.25)
   t, s, cond = flow
   assert (t == s).all()
   assert (cond["t_start"] == 0).all() and (cond["t_end"] == 1).all()
@@ -246,7 +246,7 @@ def flops(loss, **options):
       jax.random.key(0),
       batch,
       path=LINEAR,
-      num_classes=10,
+      null_cond=10,
       label_dropout=0.1,
     )[0].mean()
 

@@ -327,7 +327,7 @@ def test_guidance_of_two_gaussians(scale, x64):
   x = batch_of(32)["noise"]
   t = jnp.linspace(0.0, 1.0, 32)
   label = jnp.arange(32) % 2
-  guided = guidance.classifier_free(network, scale=scale, num_classes=2)
+  guided = guidance.classifier_free(network, scale=scale, null_cond=2)
   v = [c.velocity(x, t) for c in classes]
   labelled = jnp.where((label == 0)[:, None], v[0], v[1])
   expected = scale * labelled + (1 - scale) * both.velocity(x, t)

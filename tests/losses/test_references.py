@@ -62,7 +62,7 @@ def mean_flow(case, networks):
       "teacher": guidance.classifier_free(
         networks["teacher"],
         scale=hyper["omega"],
-        num_classes=hyper["num_classes"],
+        null_cond=hyper["num_classes"],
       )
     }
   elif hyper["guidance"] == "cfg":
@@ -81,7 +81,7 @@ def mean_flow(case, networks):
     block=tuple(hyper["block"]),
     norm_power=hyper["norm_power"],
     norm_eps=hyper["norm_eps"],
-    num_classes=hyper["num_classes"],
+    null_cond=hyper["num_classes"],
     **teacher,
     **guided,
   )
@@ -109,7 +109,7 @@ def consistency(case, networks):
   teacher = guidance.classifier_free(
     velocity,
     scale=hyper["teacher"]["guidance"],
-    num_classes=hyper.get("num_classes", 0),
+    null_cond=hyper.get("num_classes"),
   )
   weight = hyper.get("weight", "uniform")
   batch = references.batch_of(case)

@@ -38,7 +38,7 @@ def adapter(case, networks):
     teacher = guidance.classifier_free(
       predictions.normalized(networks["teacher"], path=path),
       scale=hyper["teacher"]["guidance"],
-      num_classes=hyper["num_classes"],
+      null_cond=hyper["num_classes"],
     )
   return losses.continuous_consistency_loss(
     net,

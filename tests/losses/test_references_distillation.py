@@ -168,7 +168,7 @@ def guidance_distillation(case, networks):
     path=paths.Linear(),
     sample_times=lambda key, n: case.given["t"],
     teacher=networks["teacher"],
-    num_classes=case.hyper["num_classes"],
+    null_cond=case.hyper["num_classes"],
   )
 
 

@@ -26,7 +26,7 @@ def improved_mean_flow(case, networks):
     block=tuple(hyper["block"]),
     norm_power=hyper["norm_power"],
     norm_eps=hyper["norm_eps"],
-    num_classes=hyper["num_classes"],
+    null_cond=hyper["num_classes"],
   )
 
 

@@ -174,7 +174,7 @@ def test_sampler(name, x64):
   if grid == "uniform":
     make = flow_maps.average_velocity
     net = guidance.classifier_free(
-      net, scale=hyper["guidance"], num_classes=hyper["num_classes"]
+      net, scale=hyper["guidance"], null_cond=hyper["num_classes"]
     )
   points = given[f"times_{'edm' if grid == 'edm' else 'uniform'}"]
   if grid == "mid":

@@ -24,7 +24,7 @@ def shortcut(case, networks):
     target_fn=networks["target"],
     clip=hyper.get("clip", 0.0),
     omega=hyper["guidance"],
-    num_classes=hyper["num_classes"],
+    null_cond=hyper["num_classes"],
   )
 
 

@@ -156,7 +156,7 @@ def test_guided_rows_equal_the_unsplit_formula(size, x64):
     block=block,
     clip=1.0,
     omega=omega,
-    num_classes=5,
+    null_cond=5,
   )
   expected = plain(
     batch["data"], batch["noise"], (t, s), batch["cond"], block, omega, 8
@@ -179,7 +179,7 @@ def test_only_the_finest_rows_are_doubled():
     sample_times=dyadic.DyadicPair(),
     target_fn=counted,
     omega=1.5,
-    num_classes=5,
+    null_cond=5,
   )
   # 7 interval rows and one twin, for each half step.
   assert rows == [8, 8]
@@ -202,7 +202,7 @@ def test_labels_drop_on_flow_rows_only():
     block=(4, 1),
     target_fn=network,
     label_dropout=0.5,
-    num_classes=5,
+    null_cond=5,
   )
   dropped = np.asarray(seen["cond"] == 5).reshape(16, 4)
   assert not dropped[:, 0].any()

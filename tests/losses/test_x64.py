@@ -121,7 +121,7 @@ EXTRA = {
     "teacher": {"teacher": fixed(2)},
   },
   "shortcut": {"guided": {"omega": 2.0}},
-  "improved_mean_flow": {"unlabelled": {"num_classes": 0}},
+  "improved_mean_flow": {"unlabelled": {"null_cond": None}},
   "knowledge_distillation": {
     "terms": {
       "discriminator": critic,
@@ -403,11 +403,11 @@ def test_guidance_and_couplings():
     t = jnp.full(SIZE, 0.5, dtype)
     x = points(dtype)
     guided = guidance.classifier_free(
-      follow, scale=2.0, num_classes=8, interval=(0.2, 0.6)
+      follow, scale=2.0, null_cond=8, interval=(0.2, 0.6)
     )
     pairs = {"data": x, "noise": points(dtype, seed=1), "fresh_noise": x}
     annealed = couplings.Annealed().at(jnp.full((), 0.1, float))
-    dropped = guidance.drop_labels(KEY, cond, rate=0.3, num_classes=8)
+    dropped = guidance.drop_labels(KEY, cond, rate=0.3, null_cond=8)
     found = {
       "guided": guided(x, t, t, cond),
       "scale": guidance.scale_law(t, high=4.0),

@@ -153,7 +153,7 @@ def test_the_first_head_samples_with_the_configured_guidance():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"loss__label_dropout": 0.0}, "loss.omega_max=8.0: .* null label"),
+    ({"loss__label_dropout": 0.0}, "loss.omega_max=8.0: .* null condition"),
     ({"num_classes": 0}, r"label_dropout=0\.1: the data have no labels"),
   ],
 )

@@ -15,7 +15,10 @@ from jaxflow.models import (
   dit,
   hidden_features,
   mlp,
+  mp_unet,
   stack_blocks,
+  unet,
+  unet2d,
   unstack_blocks,
 )
 from jaxflow.models.embeddings import (
@@ -23,6 +26,7 @@ from jaxflow.models.embeddings import (
   position_table,
   sinusoidal,
 )
+from jaxflow.models.mp_unet import Vectors
 from jaxflow.models.network import functional
 from jaxflow.models.patches import patchify, unpatchify
 
@@ -471,30 +475,71 @@ def test_vectors_are_embedded_by_a_linear_layer(own):
     "dit": dit(data_shape=SHAPE, own_embeddings=own, **options),
     "mlp": mlp(data_shape=SHAPE, width=8, depth=1, cond_size=2),
   }
-  xt, t, s, _ = arguments()
-  vectors = jnp.array([[1.0, 2.0], [-1.0, 0.5], [jnp.nan, jnp.nan]])
   for network in networks.values():
-    params = randomised(network)
-    out = network.apply(params, xt, t, s, vectors)
-    none = network.apply(params, xt, t, s, None)
-    assert np.isfinite(out).all()
-    np.testing.assert_allclose(out[2], none[2], rtol=1e-5)
-    assert np.abs(out[:2] - none[:2]).max() > 1e-3
-    grads = jax.grad(lambda p, apply: apply(p, xt, t, s, vectors).sum())(
-      params, network.apply
-    )
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
-    for wrong in (vectors[:, :1], jnp.arange(3)):
-      with pytest.raises(UsageError, match=r"shape \(3, 2\)"):
-        network.apply(params, xt, t, s, wrong)
+    check_vectors(network)
   with pytest.raises(UsageError, match=r"^cond_size=2 with num_classes=3"):
     mlp(cond_size=2, num_classes=3).init(jax.random.key(0))
   embedder = VectorEmbedder(2, 4, rngs=nnx.Rngs(0))
   kernel, bias = (
     np.asarray(x[...]) for x in (embedder.linear.kernel, embedder.linear.bias)
   )
-  expected = np.asarray(vectors[:2]) @ kernel + bias
-  np.testing.assert_allclose(embedder(vectors, 3)[:2], expected, rtol=1e-5)
+  vectors = jnp.array([[1.0, 2.0], [-1.0, 0.5]])
+  expected = np.asarray(vectors) @ kernel + bias
+  np.testing.assert_allclose(embedder(vectors, 2), expected, rtol=1e-5)
+
+
+U_NETS = {
+  "ddpm++": (unet, {"channels": 8, "attention_resolutions": ()}),
+  "adm": (
+    unet,
+    {"architecture": "adm", "channels": 64, "attention_resolutions": ()},
+  ),
+  "unet2d": (unet2d, {"widths": (8,), "layers": 1, "groups": 4}),
+  "mp_unet": (mp_unet, {"channels": 64, "attention_resolutions": ()}),
+}
+
+
+@pytest.mark.parametrize("name", U_NETS)
+def test_u_nets_embed_vectors(name):
+  make, options = U_NETS[name]
+  if name != "unet2d":
+    options = {**options, "multipliers": (1,), "num_blocks": 1}
+  else:
+    options = {**options, "attention": ()}
+  check_vectors(make(data_shape=SHAPE, cond_size=2, **options))
+  with pytest.raises(UsageError, match=r"^cond_size=2 with num_classes=3"):
+    make(data_shape=SHAPE, cond_size=2, num_classes=3, **options)
+  with pytest.raises(UsageError, match=r"^cond_size=-1: give 0"):
+    make(data_shape=SHAPE, cond_size=-1, **options)
+
+
+def test_vectors_keep_their_magnitude():
+  embedder = Vectors(64, 256, rngs=nnx.Rngs(0))
+  vectors = jax.random.normal(jax.random.key(1), (500, 64))
+  out = embedder(vectors, 500)
+  assert np.sqrt(np.mean(np.square(out))) == pytest.approx(1, abs=0.02)
+  kernel = np.asarray(embedder.linear.kernel[...], np.float64)
+  unit = kernel / np.linalg.norm(kernel, axis=0)
+  # 1e-4 is added to magnitudes near 1.
+  np.testing.assert_allclose(out, vectors @ unit, atol=2e-3)
+  assert not embedder(jnp.full((2, 64), jnp.nan), 2).any()
+
+
+def check_vectors(network):
+  """NaN is no vector; others matter; gradients are finite."""
+  xt, t, s, _ = arguments()
+  vectors = jnp.array([[1.0, 2.0], [-1.0, 0.5], [jnp.nan, jnp.nan]])
+  params = randomised(network)
+  apply = jax.jit(network.apply)
+  out, none = apply(params, xt, t, s, vectors), apply(params, xt, t, s, None)
+  assert np.isfinite(out).all()
+  np.testing.assert_allclose(out[2], none[2], rtol=1e-4, atol=1e-5)
+  assert np.abs(out[:2] - none[:2]).max() > 1e-3
+  grads = jax.jit(jax.grad(lambda p: apply(p, xt, t, s, vectors).sum()))(params)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+  for wrong in (vectors[:, :1], jnp.arange(3)):
+    with pytest.raises(UsageError, match=r"shape \(3, 2\)"):
+      network.apply(params, xt, t, s, wrong)
 
 
 def test_sinusoids_keep_float32_times_apart():

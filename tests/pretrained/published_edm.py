@@ -93,12 +93,14 @@ def names(side, mult, blocks):
       yield "dec", f"dec.{at}_block{i}", "keep", level, i
 
 
-def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
-  """The raw network of EDM at images [B, C, H, W]; onehot may be None."""
+def edm(p, x, noise, onehot, augment, *, kind, channels, mult, blocks, attn):
+  """The raw network of EDM at images [B, C, H, W]; its labels may be None."""
   adm, ncsn = kind == "adm", kind == "ncsn++"
   eps, taps = (1e-5, (1, 1)) if adm else (1e-6, (1, 1))
   taps = (1, 3, 3, 1) if ncsn else taps
   root = 1 if adm else np.sqrt(0.5)
+  # A buffer of modules that resample.
+  square = np.outer(taps, taps)[None, None].astype(np.float32) / sum(taps) ** 2
   side, colours = x.shape[2], x.shape[1]
 
   def linear(name, x, after):
@@ -133,6 +135,9 @@ def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
     h = conv(f"{name}.conv1", silu(h), after, 3)
     before = x.shape[1]
     x = change(x, mode)
+    if mode != "keep":
+      for place in ("conv0", "skip"):
+        p[f"{name}.{place}.resample_filter"] = square
     if before != after or (mode != "keep" and not adm):
       x = conv(f"{name}.skip", x, after, 1)
     x = (x + h) * root
@@ -154,6 +159,9 @@ def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
   if onehot is not None and not adm:
     count = onehot.shape[1]
     e = e + linear("map_label", onehot * np.sqrt(count), features)
+  if augment is not None:
+    w = p.get("map_augment.weight", features, augment.shape[1])
+    e = e + augment @ w.T
   e = silu(linear("map_layer0", e, 4 * channels))
   e = linear("map_layer1", e, 4 * channels)
   if onehot is not None and adm:
@@ -171,6 +179,7 @@ def edm(p, x, noise, onehot, *, kind, channels, mult, blocks, attn):
       x = block(name, x, e, after, mode, attends)
       if ncsn and mode == "down":
         aux = name.replace("_down", "_aux_residual")
+        p[f"{aux}.resample_filter"] = square
         seen = conv(aux, image, after, 3, pad=2)
         # Filtered without a border: one pixel more on each side is there.
         wide = np.pad(seen, ((0, 0), (0, 0), (1, 1), (1, 1)))

@@ -1,12 +1,17 @@
 """Pickles of EDM and EDM2 against their networks in plain NumPy."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import published_edm
 import pytest
+import tiny
+from safetensors import numpy as safetensors
 from test_formats import network_of
 
+import jaxflow
 from jaxflow import models, paths, predictions
 from jaxflow.errors import UsageError
 from jaxflow.pretrained import formats
@@ -20,6 +25,10 @@ NCSN = {
   "resample_filter": [1, 3, 3, 1],
 }
 CLASSES = 5
+PATHS = {
+  "variance_exploding": paths.VarianceExploding,
+  "variance_preserving": paths.VariancePreserving,
+}
 
 
 def arguments(size, side, labels, **rest):
@@ -58,11 +67,7 @@ def file_of(tmp_path, monkeypatch, outer, inner, tensors, options):
 def denoised(imported, x, sigma, label):
   """What the imported network makes of x = data + sigma noise."""
   section = dict(imported.sections["path"])
-  kinds = {
-    "variance_exploding": paths.VarianceExploding,
-    "variance_preserving": paths.VariancePreserving,
-  }
-  path = kinds[section.pop("name")](**section)
+  path = PATHS[section.pop("name")](**section)
   x = jnp.asarray(x.transpose(0, 2, 3, 1), jnp.float32)
   t = predictions.time_at(path, jnp.asarray(sigma, jnp.float32))
   loss = imported.sections["loss"]
@@ -100,26 +105,32 @@ def ve_denoiser(raw, x, sigma):
 
 
 CASES = {
-  "ddpm++": ("EDMPrecond", "ddpm++", CLASSES, edm_denoiser),
-  "ddpm++ vp": ("VPPrecond", "ddpm++", 0, vp_denoiser),
-  "ncsn++ ve": ("VEPrecond", "ncsn++", CLASSES, ve_denoiser),
-  "adm": ("EDMPrecond", "adm", CLASSES, edm_denoiser),
+  "ddpm++": ("EDMPrecond", "ddpm++", CLASSES, 9, edm_denoiser),
+  "ddpm++ vp": ("VPPrecond", "ddpm++", 0, 0, vp_denoiser),
+  "ncsn++ ve": ("VEPrecond", "ncsn++", CLASSES, 0, ve_denoiser),
+  "adm": ("EDMPrecond", "adm", CLASSES, 9, edm_denoiser),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_edm_is_the_published_network(tmp_path, monkeypatch, case):
-  precond, kind, labels, denoiser = CASES[case]
+def edm_file(tmp_path, monkeypatch, case):
+  """A pickle, its tensors, denoiser and inputs."""
+  precond, kind, labels, augments, denoiser = CASES[case]
   size = {**SMALL, "channels": 64} if kind == "adm" else SMALL
   x, sigma, label, onehot = inputs(3, labels)
   tensors = published_edm.Tensors()
+  augment = np.random.default_rng(4).standard_normal((3, 9))
 
-  def raw(x, noise):
-    return published_edm.edm(tensors, x, noise, onehot, kind=kind, **size)
+  def denoised(augment=augment if augments else None):
+    return denoiser(
+      lambda x, noise: published_edm.edm(
+        tensors, x, noise, onehot, augment, kind=kind, **size
+      ),
+      *(x, sigma),
+    )
 
-  expected = denoiser(raw, x, sigma)
-  tensors["map_augment.weight"] = np.zeros((4, 9), np.float32)
+  denoised()
   options = arguments(size, 8, labels, in_channels=3, out_channels=3)
+  options |= {"augment_dim": augments} if augments else {}
   options |= NCSN if kind == "ncsn++" else {}
   path = file_of(
     *(tmp_path, monkeypatch),
@@ -127,10 +138,24 @@ def test_edm_is_the_published_network(tmp_path, monkeypatch, case):
     "DhariwalUNet" if kind == "adm" else "SongUNet",
     *(tensors, options),
   )
+  return path, tensors, denoised, (x, sigma, label, augment)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_edm_is_the_published_network(tmp_path, monkeypatch, case):
+  _, _, labels, augments, _ = CASES[case]
+  path, _, published, given = edm_file(tmp_path, monkeypatch, case)
+  x, sigma, label, augment = given
+  expected, none = published(), published(None)
   imported = formats.format_of("edm").read(path)
   with jax.default_matmul_precision("highest"):
     cond = jnp.asarray(label) if labels else None
     found = denoised(imported, x, sigma, cond)
+    assert np.abs(found - none).max() < 1e-5 * np.abs(none).max()
+    if augments:
+      cond = {"label": cond, "augment": jnp.asarray(augment, jnp.float32)}
+      found = denoised(imported, x, sigma, cond)
+      assert np.abs(none - expected).max() > 1e-2 * np.abs(none).max()
   assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
@@ -148,15 +173,111 @@ def edm2_file(tmp_path, monkeypatch):
     *(tmp_path, monkeypatch),
     *(("Precond", {}, "unet"), "UNet", tensors, options),
   )
-  return path, x, sigma, label, expected
+  return path, x, sigma, label, expected, tensors
 
 
 def test_edm2_is_the_published_network(tmp_path, monkeypatch):
-  path, x, sigma, label, expected = edm2_file(tmp_path, monkeypatch)
+  path, x, sigma, label, expected, _ = edm2_file(tmp_path, monkeypatch)
   imported = formats.format_of("edm2").read(path)
   with jax.default_matmul_precision("highest"):
     found = denoised(imported, x, sigma, jnp.asarray(label))
   assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+# The others are written without a run, which is faster.
+BY_COMMAND = ("ncsn++ ve", "edm2")
+
+
+@pytest.mark.parametrize("case", [*CASES, "edm2"])
+def test_what_is_exported_is_what_was_imported(tmp_path, monkeypatch, case):
+  """Names and numbers are those of the file that was read."""
+  name = "edm2" if case == "edm2" else "edm"
+  if case == "edm2":
+    path, *_, tensors = edm2_file(tmp_path, monkeypatch)
+  else:
+    path, tensors, *_ = edm_file(tmp_path, monkeypatch, case)
+  monkeypatch.undo()
+  form = formats.format_of(name)
+  first, out = form.read(path), tmp_path / "net.safetensors"
+  if case in BY_COMMAND:
+    jaxflow.import_run(name, path, tmp_path / "a", log=lambda line: None)
+    told = tiny.run(
+      *("export", f"--workdir={tmp_path / 'a'}", f"--format={name}"),
+      f"--out={out}",
+    )
+    assert told.code == 0, told.err
+  else:
+    model = described(first)
+    safetensors.save_file(
+      form.write(model, first.params), out, form.describe(model)
+    )
+  written = safetensors.load_file(out)
+  assert written.keys() == tensors.keys()
+  for key, tensor in tensors.items():
+    assert written[key].shape == tensor.shape
+    # Labels are multiplied by a root where they are read.
+    close = 1e-6 * (key in ("map_label.weight", "map_label.bias"))
+    assert np.abs(written[key] - tensor).max() <= close, key
+  again = form.read(out)
+  assert jax.tree.all(jax.tree.map(np.array_equal, first.params, again.params))
+  assert first.sections == again.sections and first.loss is again.loss
+  assert (first.shape, first.num_classes) == (again.shape, again.num_classes)
+
+
+def test_a_learned_null_label_is_written_as_zeros(tmp_path, monkeypatch):
+  path, *_, given = edm_file(tmp_path, monkeypatch, "adm")
+  form = formats.format_of("edm")
+  imported = form.read(path)
+  x, sigma, label, _ = given
+  table = imported.params["label"]["table"]
+  table[-1] = np.linspace(-1, 1, table.shape[1])
+  expected = denoised(imported, x, sigma, jnp.asarray(label))
+  model = described(imported)
+  out = tmp_path / "net.safetensors"
+  tensors = form.write(model, imported.params)
+  safetensors.save_file(tensors, out, form.describe(model))
+  again = form.read(out)
+  assert not again.params["label"]["table"][-1].any()
+  found = denoised(again, x, sigma, jnp.asarray(label))
+  assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def described(imported):
+  """What an export knows of a network."""
+  signature = inspect.signature(models.unet)
+  section = dict(imported.sections["path"])
+  return {
+    **{name: p.default for name, p in signature.parameters.items()},
+    **imported.sections["model"],
+    "data_shape": imported.shape,
+    "num_classes": imported.num_classes,
+    "path": PATHS[section.pop("name")](**section),
+    "prediction": imported.sections["loss"]["prediction"],
+    "sigma_data": 0.5,
+    "label_dropout": 0.0,
+  }
+
+
+def test_what_has_no_published_place_is_refused(tmp_path, monkeypatch):
+  path, *_ = edm_file(tmp_path, monkeypatch, "ddpm++")
+  form = formats.format_of("edm")
+  imported = form.read(path)
+  model, params = described(imported), imported.params
+  for change, told in (
+    ({"name": "mp_unet"}, r"^network: it is 'mp_unet' with 1 head"),
+    ({"heads": 2}, r"^network: it is 'unet' with 2 head"),
+  ):
+    with pytest.raises(UsageError, match=told):
+      form.write({**model, **change}, params)
+  with pytest.raises(UsageError, match=r"^network: .* no name for .*interval"):
+    form.write(model, {**params, "interval": params["time"]})
+  for change in ({"prediction": "velocity"}, {"path": paths.Linear()}):
+    with pytest.raises(UsageError, match=r"^network: it predicts"):
+      form.describe({**model, **change})
+  out = tmp_path / "net.safetensors"
+  for header in ({}, {"networks": "[1, 2]"}, {"networks": "{"}):
+    safetensors.save_file(form.write(model, params), out, header)
+    assert "its header does not say which network" in refused("edm", out)
 
 
 # Millions of parameters, as published.

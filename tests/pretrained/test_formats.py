@@ -289,3 +289,29 @@ def test_a_file_of_one_array_is_no_file_of_weights(tmp_path, name):
   np.save(tmp_path / "tab.npy", np.ones(3))
   with pytest.raises(UsageError, match=r"it is no file of weights: give .*;"):
     formats.format_of(name).read(tmp_path / "tab.npy")
+
+
+@pytest.mark.parametrize(
+  ("changes", "told"),
+  [
+    ({"channels": 3}, r"samples \(8, 8, 1\), the network \(8, 8, 3\): give"),
+    ({"channels": 1, "classes": 5}, "10 classes, the network 5: give"),
+  ],
+)
+def test_the_data_are_those_of_the_network(tmp_path, changes, told):
+  made = tensors(width=64, depth=1, **{"classes": 10, **changes})
+  path, out = saved(tmp_path, made), tmp_path / "run"
+  with pytest.raises(UsageError, match=f"^data.name='digits' has {told}"):
+    jaxflow.import_run("dit", path, out, data="digits", log=lambda line: None)
+  assert not out.exists()
+
+
+def test_a_set_that_is_not_there_is_no_hindrance(tmp_path):
+  path = saved(tmp_path, tensors(width=64, depth=1, channels=3, classes=10))
+  said, empty = [], tmp_path / "empty"
+  empty.mkdir()
+  jaxflow.import_run(
+    *("dit", path, tmp_path / "run"),
+    **{"data": "cifar10", "data_dir": empty, "log": said.append},
+  )
+  assert any("is not compared with its data" in line for line in said)

@@ -7,7 +7,9 @@ import pytest
 import tiny
 
 import jaxflow
+from jaxflow.config import registry
 from jaxflow.errors import UsageError
+from jaxflow.models import mlp
 
 SEQUENCES = "model.name=dit", "model.width=16", "model.depth=1"
 SEQUENCES += ("model.num_heads=2",)
@@ -178,7 +180,11 @@ def test_what_is_stored_must_fit(tmp_path):
     assert words in str(error.value)
 
 
-def test_numbers_are_a_condition_of_their_own(tmp_path):
+def plain_network(*, data_shape, num_classes=0):
+  return mlp(data_shape=data_shape, num_classes=num_classes)
+
+
+def test_numbers_are_a_condition_of_their_own(tmp_path, monkeypatch):
   """Points lie where their label says, in units of the data."""
   generator = np.random.default_rng(2)
   labels = generator.uniform(280, 320, 400)
@@ -217,7 +223,9 @@ def test_numbers_are_a_condition_of_their_own(tmp_path):
     f"--config.data.pairs={tmp_path}",
   )
   assert "labels that are numbers, and pairs have classes only" in pairs.err
-  flags = [*flags[:3], "model.name=unet"]
-  unet = tiny.run(*tiny.train_command(tmp_path, "c", "flow_matching", *flags))
-  assert "model.name='unet' takes no labels that are numbers" in unet.err
-  assert "take one of dit, mlp, or set" in unet.err
+  # A network that declares no `cond_size`.
+  monkeypatch.setitem(registry.KINDS["model"], "plain", plain_network)
+  flags = [*flags[:3], "model.name=plain"]
+  plain = tiny.run(*tiny.train_command(tmp_path, "c", "flow_matching", *flags))
+  assert "model.name='plain' takes no labels that are numbers" in plain.err
+  assert "take one of dit, mlp, mp_unet, unet, unet2d, or set" in plain.err

@@ -310,7 +310,7 @@ class TestReport:
     title = "Samples during training, from the same noise"
     put_link(workdir / "samples" / "00000060.png", secret)
     page = self.page(workdir)
-    assert f'<h2>{title}</h2>\n<p class="note">left out: ' in page
+    assert f'>{title}</h2>\n<p class="note">left out: ' in page
     assert "00000060.png is a link out of" in page
 
   def test_a_folder_of_pictures(self, workdir, secret, outside):

@@ -65,7 +65,7 @@ def test_sampler_of_a_denoiser(specification, sampler):
   run = run_of(sample={"sampler": specification, "guidance": 2.0})
   value, network, *given = drawn(run, 4)
   denoiser = predictions.as_prediction(
-    guidance.classifier_free(network, scale=2.0, num_classes=CLASSES),
+    guidance.classifier_free(network, scale=2.0, null_cond=CLASSES),
     paths.Linear(),
     source="velocity",
     target="data",

@@ -284,7 +284,7 @@ def test_moment_matching(name, kind, sampler, load):
     grid = jnp.array([grid[0], 1.4 / 2.4, grid[-1]])
   if kind == "euler":
     network = guidance.classifier_free(
-      network, scale=case.hyper["guidance"], num_classes=5
+      network, scale=case.hyper["guidance"], null_cond=5
     )
   options = {}
   if not isinstance(sampler, sampling.Jumps):
@@ -514,7 +514,7 @@ def test_no_second_forward_outside_the_interval(sampler, of):
   path = paths.VarianceExploding(t_min=0.0, t_max=1.0)
   grid = jnp.linspace(1.0, 0.0, 6)
   guide = functools.partial(
-    guidance.classifier_free, scale=2.0, num_classes=5, interval=(0.3, 0.7)
+    guidance.classifier_free, scale=2.0, null_cond=5, interval=(0.3, 0.7)
   )
   assert count_rows(sampler, of, 2, guide, grid, path) == 2 * (5 + 2)
 

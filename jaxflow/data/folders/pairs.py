@@ -3,8 +3,9 @@
 `pairs.json` is written first and describes all of the pairs; two folders with
 one digest hold the same pairs. A shard is an ArrayRecord file of consecutive
 pairs, one record each: noise, data (float32) and, where there are classes, the
-label (int32). It is written to a temporary name and renamed, so a shard that
-is there is whole, and the shards that are not there are all that is missing.
+label (int32), or the arrays of the condition that a network declares. It is
+written to a temporary name and renamed, so a shard that is there is whole, and
+the shards that are not there are all that is missing.
 """
 
 import dataclasses
@@ -14,15 +15,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 from array_record.python.array_record_module import (
   ArrayRecordReader,
   ArrayRecordWriter,
 )
 
+from jaxflow.conditions import leaves
 from jaxflow.data.folders.shard_folder import ShardFiles, ShardFolder
 from jaxflow.data.source import Dataset, from_arrays
 from jaxflow.options import Count, Finite, Natural
+from jaxflow.types import PyTree
 
 # Sections of the teacher's config that decide the output of its network.
 _DECISIVE = ("method", "path", "model", "parameterization", "loss")
@@ -54,7 +58,9 @@ class Pairs(ShardFolder):
     folder: The folder.
     description: `workdir`, `step`, `ema` of the teacher, `parameters` (hash of
       its weights), `config`; `num`, `solver`, `nfe`, `guidance`, `grid`,
-      `seed`; `shape`, `num_classes`, `shard_size`.
+      `seed`; `shape`, `num_classes`, `shard_size`. Of conditions that a network
+      declares `cond`, type and shape by name, and `conditions`, a hash of the
+      data whose conditions these are.
   """
 
   FILE: ClassVar[str] = "pairs.json"
@@ -107,7 +113,8 @@ class Pairs(ShardFolder):
     Args:
       shard: Its number.
       arrays: Its noise [n, ...], the samples that the teacher makes of it, of
-        the same shape, and its classes [n] where there are any.
+        the same shape, and its classes [n], or the arrays of its conditions,
+        where there are any.
 
     Raises:
       RunError: If it cannot be written.
@@ -121,8 +128,11 @@ class Pairs(ShardFolder):
 
     self.files.write(shard, save)
 
-  def load(self) -> Dataset:
+  def load(self, cond: PyTree = None) -> Dataset:
     """Read all pairs into memory, as a data set with noise.
+
+    Args:
+      cond: A condition, for its structure, where they have others than classes.
 
     Raises:
       UsageError: If shards are missing or damaged.
@@ -137,6 +147,9 @@ class Pairs(ShardFolder):
       num_classes=classes,
       name=str(self.folder),
       noise=rows["noise"],
+      cond=jax.tree.unflatten(
+        jax.tree.structure(cond), [rows[f"cond/{k}"] for k in leaves(cond)]
+      ),
     )
 
   def _read(self, shard: int) -> np.ndarray:

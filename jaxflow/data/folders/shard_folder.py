@@ -131,12 +131,14 @@ class ShardFolder(abc.ABC):
 
   @property
   def record(self) -> np.dtype:
-    """Type of a row: `ARRAYS`, and "label" where there are classes."""
+    """Type of a row: `ARRAYS`, then "label" or the arrays of a condition."""
     shape = tuple(self.description["shape"])
     kind = np.dtype(self.description.get("dtype", "float32")).newbyteorder("<")
     fields: list[tuple] = [(name, kind, shape) for name in self.ARRAYS]
     if self.description["num_classes"]:
       fields.append(("label", "<i4"))
+    for name, (dtype, dims) in self.description.get("cond", {}).items():
+      fields.append((f"cond/{name}", np.dtype(dtype), tuple(dims)))
     return np.dtype(fields)
 
   def rows(self, arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxflow.data.arrays import ArrayFile, Arrays, arrays_of
+from jaxflow.data.looking import warn_once
 from jaxflow.data.scaling import Scaling, check_kind
 from jaxflow.data.source import (
   MOST_CLASSES,
@@ -104,6 +105,8 @@ def _open(
   else:
     raise UsageError(f"{where}: give a file that ends in .npy or .npz")
   labels = None if labels is None else as_labels(labels)
+  if labels is not None and labels.dtype.kind == "f":
+    _say_whole(labels, where)
   if labels is not None and labels.dtype.kind not in "iuf":
     raise UsageError(
       f"{where}: labels are of type {labels.dtype}; give whole numbers for "
@@ -121,6 +124,16 @@ def _open(
   return arrays_of(
     values, labels, num_classes=num_classes or 0, name="arrays", split=split
   )
+
+
+def _say_whole(labels: np.ndarray, where: str) -> None:
+  """Say it if labels are real numbers [N] that may be meant as classes."""
+  known = labels[np.isfinite(labels)]
+  if labels.shape == (labels.size,) and known.size and not (known % 1).any():
+    warn_once(
+      f"{where}: labels are whole, but of type {labels.dtype}, so they are "
+      "vectors and no classes; store classes as integers"
+    )
 
 
 def _kind_of(source: Arrays) -> str:

@@ -138,6 +138,8 @@ def _splits(
     what="folder",
     test_share=test_share,
   )
+  if not chosen and not beside:
+    _say_wrapped(where, pictures)
   if chosen and beside:
     warn_once(f"{where}: in no split: {len(beside)} ({some(beside)})")
   chosen = chosen or {"train": ""}
@@ -164,6 +166,18 @@ def _check_no_splits(
     f"name them, data.split.train={train!r} and data.split.test={test!r} for "
     "instance; classes need other names"
   )
+
+
+def _say_wrapped(where: str, pictures: Sequence[Picture]) -> None:
+  """Say it if all pictures are in one folder, and that in several."""
+  parts = [x.name.split("/") for x in pictures]
+  around = {x[0] for x in parts}
+  inside = sorted({x[1] for x in parts if len(x) > 2})
+  if len(around) == 1 and len(inside) > 1:
+    warn_once(
+      f"{where} holds one folder, {min(around)!r}, so there are no classes; "
+      f"name that folder for those inside it ({some(inside)})"
+    )
 
 
 def _classed(pictures: Iterable[Picture], start: str) -> list[Labelled]:

@@ -2,7 +2,7 @@
 
 A format reads files as others have published them and returns the network in
 our terms, `Imported`: which network, on which path, what it predicts, and its
-parameters. It may write parameters back under the published names. `FORMATS`
+parameters. It writes parameters back under the published names. `FORMATS`
 lists the files of this folder; each has a `FORMAT`.
 """
 
@@ -80,15 +80,20 @@ class Format:
       option of `jaxflow import` that not every format has: `null_label`,
       `side`, `heads`.
     write: `write(model, params) -> tensors` by their published names; `model`
-      has the options of the network and its `data_shape` and `num_classes`.
-      Raises UsageError where the format has no place for a parameter. None
-      where the format cannot be written.
+      has the options of the network, its `data_shape` and `num_classes`, and
+      how it is used: `path`, an object of `jaxflow.paths`, `prediction`,
+      `sigma_data` and `label_dropout`.
+      Raises UsageError where the format has no place for a parameter.
+    describe: `describe(model) -> strings` by name: what the names and shapes of
+      the tensors do not say, for the header of the file. None where they say
+      all.
     files: The files inside of a folder whose hashes count, by pattern.
   """
 
   summary: str
   read: Callable[..., Imported]
-  write: Callable[[Mapping[str, Any], PyTree], Tensors] | None = None
+  write: Callable[[Mapping[str, Any], PyTree], Tensors]
+  describe: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
   files: Sequence[str] = ("*.safetensors", "*.bin", "*.json")
 
 
@@ -96,8 +101,8 @@ def format_of(name: str) -> Format:
   """Return a format; raise UsageError if there is none of that name.
 
   Example:
-    >>> format_of("dit").write is None
-    False
+    >>> format_of("sit").describe is None
+    True
   """
   if name not in FORMATS:
     raise UsageError(

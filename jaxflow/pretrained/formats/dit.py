@@ -188,7 +188,7 @@ def heads_note(model: Mapping[str, Any], given: int) -> str:
   reason = "as given"
   if not given:
     reason = "the file does not say it, " + (
-      "the published size has them"
+      "models.SIZES has them for this width and depth"
       if _published(width, model["depth"])
       else "no published size: heads of 64 features are assumed, heads gives "
       "another number"

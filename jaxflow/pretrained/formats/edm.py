@@ -11,25 +11,27 @@ variance_preserving, `time_scale` M - 1 |
 variance_exploding, `time_scale` 1/2 and `log_time`; its signs are turned |
 
 Networks over there have sines before cosines in DDPM++ and NCSN++; here it is
-the other way round. Augmentation labels are left out: they are zero where
-samples are drawn.
+the other way round. Augmentation labels are zero where samples are drawn.
 
 References:
   Karras et al., 2022, arXiv:2206.00364, tables 1 and 7.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxflow import losses
+from jaxflow import losses, paths
 from jaxflow.errors import UsageError
 from jaxflow.models import unet
 from jaxflow.pretrained.formats import Format, Imported, edm_pickles, layouts
 from jaxflow.pretrained.formats.layouts import Leaf
 from jaxflow.pretrained.persistent_pickles import Module
+from jaxflow.pretrained.torch_files import Tensors
+from jaxflow.types import PyTree
 
 SOURCE = (
   "a network of EDM as released, a .pkl with EDMPrecond, VPPrecond or VEPrecond"
@@ -44,6 +46,7 @@ _SHARED = {
   "in_channels": 0,
   "out_channels": 0,
   "label_dim": 0,
+  "augment_dim": 0,
   "channel_mult_emb": 4,
   "num_blocks": 4,
   "dropout": 0.1,
@@ -76,6 +79,8 @@ _NCSN = {
   "resample_filter": (1, 3, 3, 1),
 }
 _DDPM = {name: _DEFAULTS["SongUNet"][name] for name in _NCSN}
+# How far a quotient may be from the number that it was made of, in float32.
+_STEPS = 3
 _BLOCK = {
   "norm_1": "norm0",
   "conv_1": "conv0",
@@ -113,6 +118,8 @@ def read(path: pathlib.Path) -> Imported:
     "second_time": False,
     "dropout": float(found["dropout"]),
   }
+  if found["augment_dim"]:
+    options["augment_size"] = found["augment_dim"]
   network = unet(**options, data_shape=shape, num_classes=found["label_dim"])
   tree = _tree(
     jax.eval_shape(network.init, jax.random.key(0)),
@@ -120,15 +127,17 @@ def read(path: pathlib.Path) -> Imported:
     shape[0],
     -1 if net.name == "VEPrecond" else 1,
   )
-  kept = {"map_augment.weight"}
-  ignored = {x for x in tensors if x in kept or x.endswith(".resample_filter")}
+  ignored = {x for x in tensors if x.endswith(".resample_filter")}
   params = layouts.read(tensors, tree, f"path={path}", ignored=ignored)
   notes = [
     f"{net.name} of {inner.name} ({architecture}), "
     f"{sum(x.size for x in tensors.values()):,} numbers"
   ]
-  if kept & tensors.keys():
-    notes.append("its augmentation labels are left out")
+  if found["augment_dim"]:
+    notes.append(
+      f"trained with {found['augment_dim']} numbers that say how a picture was "
+      "augmented; without them in cond they are zero, for none"
+    )
   if found["label_dim"] and not found["label_dropout"]:
     notes.append(
       "trained without null labels: the null label is a label of zeros, and "
@@ -143,6 +152,89 @@ def read(path: pathlib.Path) -> Imported:
     num_classes=found["label_dim"],
     params=params,
     notes=notes,
+  )
+
+
+def write(model: Mapping[str, Any], params: PyTree) -> Tensors:
+  """Return the tensors of a network, the filters of its resampling included."""
+  edm_pickles.check_writable(model, "unet")
+  params = _without_null(params) if model["architecture"] == "adm" else params
+  side = model["data_shape"][0]
+  tree = _tree(params, model, side, -1 if model["log_time"] else 1)
+  made = layouts.write(params, tree)
+  taps = _NCSN if model["architecture"] == "ncsn++" else _DDPM
+  weights = np.array(taps["resample_filter"], np.float32)
+  square = np.outer(weights, weights)[None, None] / weights.sum() ** 2
+  encoder, decoder = edm_pickles.blocks(
+    side, len(model["multipliers"]), model["num_blocks"]
+  )
+  for name in encoder + decoder:
+    places = [f"{name}.conv0", f"{name}.skip"]
+    if not name.endswith(("_down", "_up")):
+      continue
+    if model["architecture"] == "ncsn++" and name in encoder:
+      places.append(name.replace("_down", "_aux_residual"))
+    made |= {f"{place}.resample_filter": square.copy() for place in places}
+  return made
+
+
+def _without_null(params: PyTree) -> PyTree:
+  """Return parameters with a null label of zeros, of the same function.
+
+  Late labels are added where the embedding of the time ends.
+  """
+  if "label" not in params or "table" not in params["label"]:
+    return params
+  table, output = params["label"]["table"], params["time"]["output"]
+  output = {**output, "bias": output["bias"] + table[-1]}
+  return {
+    **params,
+    "label": {"table": table - table[-1]},
+    "time": {**params["time"], "output": output},
+  }
+
+
+def describe(model: Mapping[str, Any]) -> dict[str, str]:
+  """Return the header: preconditioning and network, with their arguments."""
+  path, prediction = model["path"], model["prediction"]
+  shared = {"img_resolution": model["data_shape"][0]}
+  match path, prediction, model["log_time"]:
+    case paths.VarianceExploding(), "edm", False:
+      outer = "EDMPrecond", {"sigma_data": model["sigma_data"]}
+    case paths.VariancePreserving(), "noise", False:
+      beta = {
+        "beta_d": path.beta_max - path.beta_min,
+        "beta_min": path.beta_min,
+        "M": round(model["time_scale"]) + 1,
+      }
+      outer = "VPPrecond", beta
+    case paths.VarianceExploding(), "noise", True:
+      ends = {"sigma_min": path.t_min, "sigma_max": path.t_max}
+      outer = "VEPrecond", ends
+    case _:
+      raise UsageError(
+        f"network: it predicts {prediction} on {path}, with "
+        f"log_time={model['log_time']}; the format has those of EDMPrecond, "
+        "VPPrecond and VEPrecond, as docs/importing.md lists them"
+      )
+  late = model["architecture"] == "adm"
+  channels = model["data_shape"][2]
+  inner = {
+    **shared,
+    "in_channels": channels,
+    "out_channels": channels,
+    "label_dim": model["num_classes"],
+    "augment_dim": model["augment_size"],
+    "model_channels": model["channels"],
+    "channel_mult": model["multipliers"],
+    "num_blocks": model["num_blocks"],
+    "attn_resolutions": model["attention_resolutions"],
+    "dropout": model["dropout"],
+    "label_dropout": model["label_dropout"],
+    **(_NCSN if model["architecture"] == "ncsn++" else {}),
+  }
+  return edm_pickles.describe(
+    outer, ("DhariwalUNet" if late else "SongUNet", inner)
   )
 
 
@@ -208,7 +300,7 @@ def _preconditioned(
   )
 
 
-def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
+def _tree(shapes: Any, options: Mapping[str, Any], side: int, sign: int) -> Any:
   """Return the leaf of every parameter, by its place and shape."""
   late = options["architecture"] == "adm"
   encoder, decoder = edm_pickles.blocks(
@@ -221,6 +313,7 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
     "output": "out_conv" if late else f"dec.{first}_aux_conv",
     "time.hidden": "map_layer0",
     "time.output": "map_layer1",
+    "augment": "map_augment",
   }
   for part, names in (("encoder", encoder), ("decoder", decoder)):
     for i, name in enumerate(names):
@@ -236,9 +329,13 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
       return _labels(shape, late)
     *path, last = place
     module = ".".join(path)
+    if module not in modules:
+      raise edm_pickles.no_name(place)
     name = f"{modules[module]}.{'bias' if last == 'bias' else 'weight'}"
     if module == "time.hidden" and last == "kernel" and not late:
-      return _swapped(layouts.linear(name, shape))
+      return _swapped(layouts.linear(name, shape), 0)
+    if module == "augment" and not late:
+      return _swapped(layouts.linear(name, shape), 1)
     if path[-1] == "qkv":
       features = 64 if late else shape[-1] // 3
       return edm_pickles.attention(name, shape, features)
@@ -253,13 +350,17 @@ def _tree(shapes: Any, options: dict[str, Any], side: int, sign: int) -> Any:
   return layouts.leaves(shapes, leaf_of)
 
 
-def _swapped(leaf: Leaf) -> Leaf:
-  """Return the leaf of a map [in, out] whose halves of inputs are swapped."""
+def _swapped(leaf: Leaf, axis: int) -> Leaf:
+  """Return the leaf of a map [in, out] with the halves of an axis swapped."""
+
+  def swapped(x: np.ndarray) -> np.ndarray:
+    return np.roll(x, x.shape[axis] // 2, axis)
+
   return Leaf(
     leaf.names,
     leaf.shapes,
-    lambda x: np.roll(leaf.read(x), leaf.shapes[0][-1] // 2, axis=0),
-    lambda x: leaf.write(np.roll(x, len(x) // 2, axis=0)),
+    lambda x: swapped(leaf.read(x)),
+    lambda x: leaf.write(swapped(x)),
   )
 
 
@@ -280,7 +381,21 @@ def _labels(shape: tuple[int, ...], late: bool) -> Leaf:
     return np.roll(table, width // 2, axis=1)
 
   def write(table: np.ndarray) -> tuple[np.ndarray, ...]:
-    raise UsageError("format='edm' is not written")
+    if late:
+      return (table[:-1].T,)
+    table = np.roll(table, -(width // 2), axis=1)
+    bias, factor = table[-1], np.float32(np.sqrt(rows - 1))
+    exact = (table[:-1].astype(np.float64) - bias) / np.sqrt(rows - 1)
+    best = exact.astype(np.float32)
+    # Of numbers next to the quotient, one that gives the sum when it is read.
+    for steps in range(-_STEPS, _STEPS + 1):
+      near = exact.astype(np.float32)
+      toward = np.float32(np.copysign(np.inf, steps))
+      for _ in range(abs(steps)):
+        near = np.nextafter(near, toward)
+      wrong = best * factor + bias != table[:-1]
+      best = np.where(wrong, near, best)
+    return best.T, bias
 
   shapes = ((width, rows - 1), (width,))[: len(names)]
   return Leaf(names, shapes, read, write)
@@ -289,4 +404,6 @@ def _labels(shape: tuple[int, ...], late: bool) -> Leaf:
 FORMAT = Format(
   summary="EDM as released in PyTorch: DDPM++, NCSN++ and ADM (.pkl)",
   read=read,
+  write=write,
+  describe=describe,
 )

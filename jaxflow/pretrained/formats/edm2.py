@@ -9,13 +9,18 @@ References:
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
+from jaxflow import paths
+from jaxflow.errors import UsageError
 from jaxflow.models import mp_unet
 from jaxflow.pretrained.formats import Format, Imported, edm_pickles, layouts
 from jaxflow.pretrained.formats.layouts import Leaf
+from jaxflow.pretrained.torch_files import Tensors
+from jaxflow.types import PyTree
 
 SOURCE = "a network of EDM2 as released, a .pkl with Precond"
 _DEFAULTS = {
@@ -92,7 +97,36 @@ def read(path: pathlib.Path) -> Imported:
   )
 
 
-def _tree(shapes: Any, options: dict[str, Any], side: int) -> Any:
+def write(model: Mapping[str, Any], params: PyTree) -> Tensors:
+  """Return the tensors of a network."""
+  edm_pickles.check_writable(model, "mp_unet")
+  return layouts.write(params, _tree(params, model, model["data_shape"][0]))
+
+
+def describe(model: Mapping[str, Any]) -> dict[str, str]:
+  """Return the header: preconditioning and network, with their arguments."""
+  path, prediction = model["path"], model["prediction"]
+  if not isinstance(path, paths.VarianceExploding) or prediction != "edm":
+    raise UsageError(
+      f"network: it predicts {prediction} on {path}; networks of the format "
+      "predict edm on variance_exploding"
+    )
+  side, _, channels = model["data_shape"]
+  inner = {
+    "img_resolution": side,
+    "img_channels": channels,
+    "label_dim": model["num_classes"],
+    "model_channels": model["channels"],
+    "channel_mult": model["multipliers"],
+    "num_blocks": model["num_blocks"],
+    "attn_resolutions": model["attention_resolutions"],
+    "dropout": model["dropout"],
+  }
+  outer = {"sigma_data": model["sigma_data"]}
+  return edm_pickles.describe(("Precond", outer), ("UNet", inner))
+
+
+def _tree(shapes: Any, options: Mapping[str, Any], side: int) -> Any:
   """Return the leaf of every parameter, by its place and shape."""
   encoder, decoder = edm_pickles.blocks(
     side, len(options["multipliers"]), options["num_blocks"]
@@ -103,6 +137,8 @@ def _tree(shapes: Any, options: dict[str, Any], side: int) -> Any:
 
   def leaf_of(place: list[str], shape: tuple[int, ...]) -> Leaf:
     if place[0] not in names:
+      if ".".join(place) not in places:
+        raise edm_pickles.no_name(place)
       name = places[".".join(place)]
       linear = len(shape) == 2
       return (
@@ -129,4 +165,6 @@ def _tree(shapes: Any, options: dict[str, Any], side: int) -> Any:
 FORMAT = Format(
   summary="EDM2 as released in PyTorch: sizes XS to XXL (.pkl)",
   read=read,
+  write=write,
+  describe=describe,
 )

@@ -1,7 +1,12 @@
-"""What EDM's and EDM2's pickles share: reading, names of blocks, sections."""
+"""What files of EDM's and EDM2's networks share: names, options, sections.
 
+Published pickles say with which arguments their networks were made. A file of
+`jaxflow export` has them in its header, class by class.
+"""
+
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,8 @@ from jaxflow.pretrained.torch_files import Tensors
 
 # The key under which a file holds the averaged network.
 _PART = "ema"
+# Where the header of a file of ours holds classes and arguments.
+_HEADER = "networks"
 
 
 def read(
@@ -25,21 +32,65 @@ def read(
 
   `classes` says for each known class which of its modules is inside.
   """
-  net = persistent_pickles.read(path, _PART, source)
+  if path.suffix == tensor_files.SUFFIX:
+    net, inner = _described(path, source)
+    tensors = tensor_files.read(path, source)
+  else:
+    net = persistent_pickles.read(path, _PART, source)
+    inner = tensors = None
   if net.name not in classes:
     raise UsageError(
       f"path={path}: its network is a {net.name or 'container'}; known are "
       f"{', '.join(classes)}"
     )
   try:
-    inner = persistent_pickles.child(net, classes[net.name])
+    inner = inner or persistent_pickles.child(net, classes[net.name])
+    if tensors is None:
+      tensors = persistent_pickles.tensors_of(inner)
     tensors = {
       name: tensor_files.as_float32(path, name, tensor, source)
-      for name, tensor in persistent_pickles.tensors_of(inner).items()
+      for name, tensor in tensors.items()
     }
   except ValueError as error:
     raise UsageError(f"path={path}: {error}; get {source}") from error
   return net, inner, tensors
+
+
+def describe(*classes: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
+  """Return the header of a network: it and what is inside, with arguments."""
+  return {_HEADER: json.dumps(classes)}
+
+
+def _described(path: pathlib.Path, source: str) -> tuple[Module, Module]:
+  """Read what `describe` wrote."""
+  header = tensor_files.header(path, source)
+  try:
+    net, inner = (
+      Module(str(name), {"_init_kwargs": dict(arguments)})
+      for name, arguments in json.loads(header[_HEADER])
+    )
+  except (KeyError, TypeError, ValueError) as error:
+    raise UsageError(
+      f"path={path}: its header does not say which network it is, under "
+      f"{_HEADER!r}; get {source}, or a file of jaxflow export"
+    ) from error
+  return net, inner
+
+
+def check_writable(model: Mapping[str, Any], name: str) -> None:
+  """Raise UsageError unless a network is of a kind that can be written."""
+  if model["name"] != name or model.get("heads", 1) > 1:
+    raise UsageError(
+      f"network: it is {model['name']!r} with {model.get('heads', 1)} head(s); "
+      f"the format has the network {name!r} with one"
+    )
+
+
+def no_name(place: Sequence[str]) -> UsageError:
+  """Return the error of a parameter that has no published name."""
+  return UsageError(
+    f"network: the format has no name for its parameter {'.'.join(place)}"
+  )
 
 
 def options(
