@@ -5,6 +5,7 @@ their blocks; tutorials run while the site is built.
 """
 
 import functools
+import json
 import pathlib
 import re
 import shlex
@@ -28,6 +29,12 @@ from jaxflow.pretrained import autoencoder_files
 # A command of a block that is indented, without lines that go on.
 COMMAND = re.compile(
   r"^ {4}((?:\w+=\S+ )*)(?:\.venv/bin/)?(jaxflow|python|make|pip) (.+)$", re.M
+)
+# A line of Python that is indented.
+INDENTED = re.compile(
+  r"^ {4,}(?:from [\w.]+ import .+|import [\w.]+"
+  r"|\(?\w+(?:, ?\w+)*,?\)? = .+|(?:def|class) \w+.*:)$",
+  re.M,
 )
 ELSEWHERE = {"networks.md", "plugins.md", "README.md"}
 
@@ -85,6 +92,7 @@ def world(monkeypatch, tmp_path):
   tensors = plain_autoencoder.tensors(widths=(32,))
   monkeypatch.setattr(autoencoder_files, "read_tensors", lambda file: tensors)
   monkeypatch.setitem(sys.modules, "wandb", unittest.mock.MagicMock())
+  monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +119,27 @@ def test_readme_computes_what_it_says(short, world):
   assert np.abs(names["gradient"]["output"]).max() > 0
 
 
+@pytest.mark.parametrize("page", pages(lambda page: True), ids=name_of)
+def test_python_stands_in_blocks_that_run(page):
+  text = BLOCK.sub("", page.read_text())
+  assert not INDENTED.findall(text), "write it as a block of python"
+
+
+def test_a_wrong_name_is_found(tmp_path, short, world, monkeypatch):
+  monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+  page = tmp_path / "page.md"
+  page.write_text("```python\nx = 1\n```\n\n```python\nx + never\n```\n")
+  with pytest.raises(NameError, match="never"):
+    test_python_runs_as_printed(page, short, world)
+
+
+def test_tutorials_are_stored_without_results():
+  for file in (ROOT / "docs/tutorials").glob("*.ipynb"):
+    for cell in json.loads(file.read_text())["cells"]:
+      kept = cell.get("outputs"), cell.get("execution_count")
+      assert not any(kept), f"{file.name}: clear the outputs of {cell['id']}"
+
+
 @pytest.mark.parametrize("page", pages(commands), ids=name_of)
 def test_commands_have_the_flags_that_there_are(page, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
@@ -126,7 +155,9 @@ def test_commands_have_the_flags_that_there_are(page, monkeypatch, tmp_path):
     elif tool == "pip":
       check_extra(rest)
     elif words[0] == "-m":
-      assert (ROOT / f"{words[1].replace('.', '/')}.py").is_file(), rest
+      ours = ROOT / f"{words[1].replace('.', '/')}.py"
+      package = words[1].partition(".")[0]
+      assert ours.is_file() or package in sys.stdlib_module_names, rest
     else:
       assert (ROOT / words[0]).is_file(), rest
 
@@ -146,7 +177,9 @@ def check_jaxflow(page, words):
   if page.name == "plugins.md":  # The configs of its package: test_plugins.py.
     for argument in arguments:
       flag = argument.removeprefix("--").partition("=")[0]
-      assert flag in (*values, "plugins"), argument
+      section = flag.removeprefix("config.").partition(".")[0]
+      known = flag in (*values, "plugins") or section in config_of_digits()
+      assert known, argument
     return
   for folder in re.findall(r"--workdirs?=(\S+)", " ".join(arguments)):
     if not command.takes_config:
