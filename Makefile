@@ -48,9 +48,9 @@ links: install
 	$(RUN) docs/check_links.py --write
 
 # Warnings are errors. The tutorials run while it is built; 5 minutes on 2 cores
-# are theirs, and what hangs is ended after 15.
+# are theirs, more where others use the cores. What hangs is ended.
 docs: $(VENV)/installed-docs
-	timeout 900 $(BIN)/mkdocs build
+	timeout 1800 $(BIN)/mkdocs build
 	$(RUN) docs/check_site.py
 
 $(VENV)/installed-docs: $(VENV)/installed
