@@ -7,7 +7,7 @@ RUN = $(BIN)/python
 # What exported pages draw with, which tests open in a browser.
 RUNTIME = onnxruntime-web@1.30.0
 
-.PHONY: help install web demo test lint format links lowest experiments-quick clean
+.PHONY: help install web demo test lint format links docs lowest experiments-quick clean
 
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      check style, names and types"
 	@echo "make format    format the code"
 	@echo "make links     renumber the links from docs to code, and check all links"
+	@echo "make docs      run the tutorials and build the site, build/site/index.html"
 	@echo "make lowest    run tests with the lowest versions that pyproject.toml allows"
 	@echo "make experiments-quick   run every experiment in its short form"
 
@@ -58,6 +59,17 @@ format: install
 
 links: install
 	$(RUN) docs/check_links.py --write
+
+# Warnings are errors. The tutorials run while it is built; 5 minutes on 2 cores
+# are theirs, more where others use the cores. What hangs is ended.
+docs: $(VENV)/installed-docs
+	timeout 1800 $(BIN)/mkdocs build
+	$(RUN) docs/check_site.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	  --editable ".[docs]"
+	@touch $@
 
 lowest:
 	.ci/lowest

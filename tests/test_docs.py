@@ -28,15 +28,16 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 every_row = pytest.mark.parametrize("name", METHODS)
 
 
-def load_checker():
-  file = ROOT / "docs/check_links.py"
-  specification = importlib.util.spec_from_file_location("check_links", file)
+def load_script(name):
+  """Import a script of docs/, which is no package."""
+  file = ROOT / f"docs/{name}.py"
+  specification = importlib.util.spec_from_file_location(name, file)
   module = importlib.util.module_from_spec(specification)
   specification.loader.exec_module(module)
   return module
 
 
-checker = load_checker()
+checker = load_script("check_links")
 
 
 def text_of(name):

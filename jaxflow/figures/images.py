@@ -124,7 +124,7 @@ def save_matrix(
 ) -> None:
   """Write a matrix of images [R, C, H, W, 1 or 3] in [-1, 1], clipped, as PNG.
 
-  Rows [R] and columns [C] may have names, and images captions below, [R][C].
+  Rows [R] and columns [C] may have names, and images captions below, `[R][C]`.
   """
   from matplotlib.figure import Figure
   from matplotlib.layout_engine import ConstrainedLayoutEngine

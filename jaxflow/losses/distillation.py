@@ -60,8 +60,9 @@ def distillation_loss(
     flow_map: `flow_maps.average_velocity` (one Euler step) or `edm_skip`.
     distance: `weights.l1` or `l2`.
     perceptual: A distance of features: `perceptual.feature_distance(features)`.
-    reconstruction_weight, perceptual_weight, adversarial_weight: w_r, w_p and
-      w_a of eq. (2); other than 0 they need the function of their term.
+    reconstruction_weight: w_r of eq. (2).
+    perceptual_weight: w_p of eq. (2); other than 0 it needs `perceptual`.
+    adversarial_weight: w_a of eq. (2); other than 0 it needs `discriminator`.
 
   Example:
     >>> import jax

@@ -74,9 +74,9 @@ def improved_mean_flow_loss(
     batch: Optional `cond`: labels, or a dict like the network's, whose guidance
       then takes the place of drawn guidance.
     path: A path with times in [0, 1].
-    omega_max, omega_power: Largest omega, and power of its law
-      `guidance.scale_law`. On interval rows t_start is uniform in [0, 1/2],
-      t_end in [1/2, 1].
+    omega_max: Largest omega.
+    omega_power: Power of its law `guidance.scale_law`. On interval rows
+      t_start is uniform in [0, 1/2], t_end in [1/2, 1].
     null_cond: None trains without labels.
 
   Example:

@@ -68,7 +68,8 @@ def mean_flow_loss(
       derivative. Others: see `jaxflow.losses`.
     omega: Guidance weight of the sample's velocity.
     kappa: Guidance weight of the network's conditional velocity.
-    guidance_start, guidance_end: Smallest and largest t that is guided.
+    guidance_start: Smallest t that is guided.
+    guidance_end: Largest t that is guided.
     teacher: Guided itself: it excludes omega and kappa.
 
   Example:

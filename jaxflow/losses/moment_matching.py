@@ -62,7 +62,8 @@ def moment_matching_loss(
     halvings: h of eq. (1): larger brings r closer to t.
     gap: The least t - r, in units of t, where s leaves room for it.
     middle_times: `(t [B], s [B]) -> r [B]` in place of eq. (1).
-    weight_power, weight_shift: p and q of eq. (5).
+    weight_power: p of eq. (5).
+    weight_shift: q of eq. (5).
     label_dropout: The same for A and C. Others: see `jaxflow.losses`.
 
   Example:
