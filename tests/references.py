@@ -193,6 +193,12 @@ def path_of(hyper: dict[str, Any]) -> paths.Path:
   return getattr(paths, PATHS[options.pop("name")])(**options)
 
 
+def derivative_of(hyper: dict[str, Any]) -> dict[str, Any]:
+  """Return how a case differentiates along the flow, if not by a JVP."""
+  names = "derivative", "difference_step"
+  return {name: hyper[name] for name in names if name in hyper}
+
+
 def batch_of(case: Case) -> dict[str, Any]:
   """Collect data, noise and labels, dropped where the case says so."""
   label = case.given.get("label")

@@ -34,12 +34,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
+from jaxflow.losses import derivatives
 from jaxflow.options import (
   Amount,
   AtLeastOne,
   Finite,
   Guides,
   LabelDropout,
+  Positive,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, PyTree
@@ -59,6 +61,8 @@ def improved_mean_flow_loss(
   norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
   tangent_clip: Amount = 0.0,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: Finite = 1.0,
   label_dropout: LabelDropout = 0.0,
@@ -69,11 +73,12 @@ def improved_mean_flow_loss(
   The metrics `raw` and `raw_v` are the means of E of the two heads.
 
   Args:
-    model_fn: A network of two heads with a forward-mode derivative; its `cond`
-      is that of `guidance.inputs`. Others: see `jaxflow.losses`.
+    model_fn: A network of two heads, with a forward-mode derivative for a JVP;
+      its `cond` is that of `guidance.inputs`. Others: see `jaxflow.losses`.
     batch: Optional `cond`: labels, or a dict like the network's, whose guidance
       then takes the place of drawn guidance.
     path: A path with times in [0, 1].
+    derivative, difference_step: How du is computed; see `derivatives`.
     omega_max, omega_power: Largest omega, and power of its law
       `guidance.scale_law`. On interval rows t_start is uniform in [0, 1/2],
       t_end in [1/2, 1].
@@ -143,10 +148,13 @@ def improved_mean_flow_loss(
   tangent = jax.lax.stop_gradient(tangent).astype(xt.dtype)
   v_g_i, v_g_f = rows.split(jax.lax.stop_gradient(v_g), block)
 
-  u_i, du, v_i = jax.jvp(
-    lambda xt, t, s: model_fn(xt, t, s, cond_i),
-    (xt_i, t_i, s_i),
-    (tangent, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+  u_i, du, v_i = derivatives.along_flow(
+    lambda xt, t: model_fn(xt, t, s_i, cond_i),
+    *(xt_i, t_i, tangent),
+    path=path,
+    s=s_i,
+    derivative=derivative,
+    step=difference_step,
     has_aux=True,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)

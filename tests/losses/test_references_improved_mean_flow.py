@@ -27,6 +27,7 @@ def improved_mean_flow(case, networks):
     norm_power=hyper["norm_power"],
     norm_eps=hyper["norm_eps"],
     null_cond=hyper["num_classes"],
+    **references.derivative_of(hyper),
   )
 
 
@@ -48,7 +49,7 @@ def test_float32(name):
 
 
 def test_every_case_is_run():
-  assert len(CASES) == 2
+  assert len(CASES) == 3
 
 
 @pytest.mark.parametrize("steps", [1, 2])
