@@ -155,6 +155,28 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "mean_flow": mean_flow,
     "mean_flow, omega 2, kappa 0": functools.partial(mean_flow, omega=2.0),
     "mean_flow, omega 1, kappa 0.5": functools.partial(mean_flow, kappa=0.5),
+    "mean_flow, central differences": functools.partial(
+      mean_flow, derivative="central"
+    ),
+    "mean_flow_distillation": mean_flow,
+    "rectified_mean_flow": mean_flow,
+    "alpha_flow": functools.partial(
+      losses.alpha_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      ratio=times.SigmoidRatio(),
+      progress=jnp.asarray(0.5),
+      **labels,
+    ),
+    "solution_flow": functools.partial(
+      losses.alpha_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      ratio=times.ExponentialRatio(),
+      weighting="solution",
+      progress=jnp.asarray(0.5),
+      **labels,
+    ),
     "consistency_distillation, euler": functools.partial(
       distillation, solver=solvers.euler
     ),

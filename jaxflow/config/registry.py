@@ -139,6 +139,8 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "adjacent_triple": times.AdjacentTriple,
     "trajectory": times.TrajectoryTimes,
     "truncated_pair": times.TruncatedPair,
+    "separate_pair": times.SeparatePair,
+    "rectified_pair": times.RectifiedPair,
     "adaptive_pair": curricula.AdaptivePair,
     "doubling_pair": curricula.DoublingPair,
     "shrinking_pair": curricula.ShrinkingPair,
@@ -150,6 +152,11 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
       *("uniform", "karras", "log", "shifted", "given", "extended"),
       *("log_snr", "karras_ratio"),
     )
+  },
+  "ratio": {
+    "constant": times.ConstantRatio,
+    "sigmoid": times.SigmoidRatio,
+    "exponential": times.ExponentialRatio,
   },
   "coupling": {
     "given": _value(couplings.noise_of),
@@ -233,6 +240,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
   times.Grid: "grid",
   times.Law: "law",
   times.Quantiles: "law",
+  times.Ratio: "ratio",
   weights.Distance: "distance",
   weights.LogWeight: "log_weight",
   weights.Perceptual: "perceptual",
