@@ -94,6 +94,11 @@ METHOD_FIELDS = {
     "loss": {"norm_power": 0.5, "omega_max": 3.0},
     "flow_map": {"omega": 1.3},
   },
+  "pixel_mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"norm_power": 0.5, "omega_max": 3.0},
+    "flow_map": {"omega": 1.3},
+  },
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

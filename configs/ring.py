@@ -72,6 +72,10 @@ METHOD_FIELDS = {
   },
   # The points have no labels here.
   "improved_mean_flow": {"loss": {"label_dropout": 0.0, "norm_power": 0.5}},
+  "pixel_mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"label_dropout": 0.0, "norm_power": 0.5},
+  },
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},
     **_FLOW_TEACHER,

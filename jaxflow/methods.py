@@ -281,6 +281,21 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "loss": {"label_dropout": 0.1},
       },
     ),
+    "pixel_mean_flow": Method(
+      summary="improved MeanFlow whose heads predict the image itself",
+      paper="2026, arXiv:2601.22158",
+      loss=losses.improved_mean_flow_loss,
+      flow_map=flow_maps.guided_velocity,
+      config={
+        "model": {"second_time": True, "heads": 2, "guidance_inputs": True},
+        "parameterization": {"name": "from_data"},
+        "times": {
+          "name": "sorted_pair",
+          "law": {"name": "logit_normal", "mean": 0.8, "std": 0.8},
+        },
+        "loss": {"label_dropout": 0.1, "time_floor": 0.05},
+      },
+    ),
     "shortcut": Method(
       summary="make one step land where two of half the size land",
       paper="Frans et al. 2024, arXiv:2410.12557",

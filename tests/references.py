@@ -127,7 +127,12 @@ def log_weight(w, t):
   return features(t) @ w["wl"]
 
 
-STUBS = {"disc": discriminator, "feat": feature_network, "weight": log_weight}
+STUBS = {
+  "disc": discriminator,
+  "feat": feature_network,
+  "feat2": feature_network,
+  "weight": log_weight,
+}
 
 # (case, networks by role) -> (loss [B], metrics).
 Adapter = Callable[[Case, dict[str, Callable]], tuple[Any, dict[str, Any]]]

@@ -13,7 +13,16 @@ from experiments.training_cost.published import (
   PAIRS,
   published_mean_flow,
 )
-from jaxflow import flow_maps, guidance, losses, paths, solvers, times, weights
+from jaxflow import (
+  flow_maps,
+  guidance,
+  losses,
+  paths,
+  predictions,
+  solvers,
+  times,
+  weights,
+)
 from jaxflow.methods import METHODS
 from jaxflow.times import curricula, dyadic
 
@@ -115,6 +124,17 @@ def variants(num_classes: int) -> dict[str, Callable]:
       teacher=teacher,
     )
 
+  improved = functools.partial(
+    losses.improved_mean_flow_loss,
+    path=LINEAR,
+    sample_times=PAIRS,
+    **labels,
+  )
+
+  def pixel_mean_flow(model_fn, key, batch):
+    model_fn = predictions.from_data(model_fn, path=LINEAR)
+    return improved(model_fn, key, batch, time_floor=0.05)
+
   published = functools.partial(published_mean_flow, num_classes=num_classes)
   return {
     "flow_matching": flow_matching,
@@ -213,12 +233,8 @@ def variants(num_classes: int) -> dict[str, Callable]:
       distance=weights.huber(0.0),
       weight=weights.inverse_gap,
     ),
-    "improved_mean_flow": functools.partial(
-      losses.improved_mean_flow_loss,
-      path=LINEAR,
-      sample_times=PAIRS,
-      **labels,
-    ),
+    "improved_mean_flow": improved,
+    "pixel_mean_flow": pixel_mean_flow,
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

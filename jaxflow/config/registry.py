@@ -122,6 +122,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
+    "from_data": _partial(predictions.from_data),
     "from_path": _partial(predictions.from_path),
     "normalized": _partial(predictions.normalized),
     "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),

@@ -146,7 +146,7 @@ def alpha_flow_loss(
     du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
     return u, v_i - expand(t_i - s_i, du) * du, norm
 
-  has_limit = alpha == 0 if isinstance(alpha, float) else not alpha.ndim
+  has_limit = alpha == 0 if isinstance(alpha, float) else jnp.ndim(alpha) == 0
   if not has_limit:
     u_i, target, norm = secant()
   elif isinstance(alpha, float):

@@ -15,14 +15,21 @@ which it applies. With y the label, 0 the null label and v the path's velocity:
 
 At the minimum v_g = v_0 + omega (v_y - v_0): the guided velocity.
 
+A network of images gives its velocities through `predictions.from_data`. With
+the same floor, v is (xt - data) / max(t, floor), and the jump to t = 0 is an
+image, x0 = xt - t u, that terms of features may judge where t is small:
+
+  L += w ad(distance(x0, data))   where t < perceptual_end                (7)
+
 Flow rows (s = t) hold omega at all times, so there v_y is v^ itself, and V is
 u. Only interval rows pay for the derivative and for v_y, whose forward shares
 one batch with that of v_0. These need the second head only; XLA leaves out what
 computes the first.
 
 References:
-  Geng et al. 2025 (arXiv:2512.02012). On rows without label its code has the
-  tangent v_y of the label that was dropped.
+  Geng et al. 2025 (arXiv:2512.02012), whose code has the tangent v_y of the
+  dropped label on rows without label; pixel MeanFlow (arXiv:2601.22158) and its
+  official code for eq. (7), with LPIPS and a classifier.
 """
 
 import functools
@@ -42,6 +49,8 @@ from jaxflow.options import (
   Guides,
   LabelDropout,
   Positive,
+  Share,
+  Term,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, PyTree
@@ -65,10 +74,16 @@ def improved_mean_flow_loss(
   difference_step: Positive = 0.005,
   omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: Finite = 1.0,
+  time_floor: Share = 0.0,
+  perceptual: weights.Perceptual | None = None,
+  perceptual_weight: Annotated[Amount, Term("perceptual")] = 0.0,
+  classifier: weights.Perceptual | None = None,
+  classifier_weight: Annotated[Amount, Term("classifier")] = 0.0,
+  perceptual_end: Amount = 0.8,
   label_dropout: LabelDropout = 0.0,
   null_cond: PyTree = None,
 ) -> LossOutput:
-  """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
+  """Compute the improved MeanFlow loss of each sample, eq. (1)-(7).
 
   The metrics `raw` and `raw_v` are the means of E of the two heads.
 
@@ -82,6 +97,10 @@ def improved_mean_flow_loss(
     omega_max, omega_power: Largest omega, and power of its law
       `guidance.scale_law`. On interval rows t_start is uniform in [0, 1/2],
       t_end in [1/2, 1].
+    time_floor: Floor of v, that of `predictions.from_data`.
+    perceptual, classifier: Distances of features, of eq. (7); other than 0
+      their weights need them.
+    perceptual_end: Time from which on eq. (7) is 0.
     null_cond: None trains without labels.
 
   Example:
@@ -127,6 +146,8 @@ def improved_mean_flow_loss(
   u_f, v_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else (xt_f, xt_f)
 
   v_g = paths.velocity(path, data, noise, t)
+  if time_floor:
+    v_g = (xt - data) / expand(jnp.clip(t, time_floor, 1), xt)
   if has_labels:
     inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
     w = jnp.where(inside, cond["omega"], 1)
@@ -174,7 +195,23 @@ def improved_mean_flow_loss(
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()
   adapt = functools.partial(weights.adaptive, power=norm_power, eps=norm_eps)
-  return adapt(error) + adapt(error_v), metrics
+  loss = adapt(error) + adapt(error_v)
+  near = t < perceptual_end
+  for name, weight, distance in (
+    ("perceptual", perceptual_weight, perceptual),
+    ("classifier", classifier_weight, classifier),
+  ):
+    if not weight:
+      continue
+    if distance is None:
+      raise ValueError(
+        f"{name}=None but its weight is {weight}: give the distance, or 0"
+      )
+    image = xt - expand(t, xt) * rows.merge(u_i, u_f, block)
+    term = jnp.where(near, distance(image, data), 0)
+    loss = loss + weight * adapt(term)
+    metrics[name] = term.mean()
+  return loss, metrics
 
 
 def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:
