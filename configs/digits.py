@@ -66,7 +66,35 @@ METHOD_FIELDS = {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"block": (2, 1), "norm_power": 0.5},
   },
+  "mean_flow_distillation": {
+    "train": {"steps": 800},
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+    "teacher": _FLOW_TEACHER,
+  },
+  "rectified_mean_flow": {
+    "train": {"steps": 1600},
+    "loss": {"block": (2, 1)},
+    **_PAIRS,
+  },
+  "alpha_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+  },
+  "solution_flow": {
+    "times": {
+      "t_law": {"name": "uniform"},
+      "s_law": {"name": "uniform"},
+      "flow_law": {"name": "uniform"},
+    },
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+  },
   "improved_mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"norm_power": 0.5, "omega_max": 3.0},
+    "flow_map": {"omega": 1.3},
+  },
+  "pixel_mean_flow": {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"norm_power": 0.5, "omega_max": 3.0},
     "flow_map": {"omega": 1.3},

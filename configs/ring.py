@@ -52,8 +52,30 @@ METHOD_FIELDS = {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"block": (2, 1), "norm_power": 0.5},
   },
+  "mean_flow_distillation": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+    **_FLOW_TEACHER,
+  },
+  "rectified_mean_flow": {"loss": {"block": (2, 1)}, **_PAIRS},
+  "alpha_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+  },
+  "solution_flow": {
+    "times": {
+      "t_law": {"name": "uniform"},
+      "s_law": {"name": "uniform"},
+      "flow_law": {"name": "uniform"},
+    },
+    "loss": {"block": (2, 1), "norm_power": 0.5},
+  },
   # The points have no labels here.
   "improved_mean_flow": {"loss": {"label_dropout": 0.0, "norm_power": 0.5}},
+  "pixel_mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"label_dropout": 0.0, "norm_power": 0.5},
+  },
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},
     **_FLOW_TEACHER,

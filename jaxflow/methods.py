@@ -209,6 +209,67 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "times": _LOGIT_NORMAL_PAIR,
       },
     ),
+    "mean_flow_distillation": Method(
+      summary="MeanFlow along a teacher's velocity",
+      paper="Geng et al. 2025, arXiv:2505.13447",
+      loss=losses.mean_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"teacher"}),
+      config={
+        "model": {"second_time": True},
+        "times": _LOGIT_NORMAL_PAIR,
+        # A flow as teacher has no second time.
+        "teacher": {"init_student": False},
+      },
+    ),
+    "rectified_mean_flow": Method(
+      summary="MeanFlow on the straight paths of a teacher's pairs",
+      paper="Zhang et al. 2025, arXiv:2511.23342",
+      loss=losses.mean_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"pairs"}),
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "rectified_pair",
+          "gap_law": {"name": "logit_normal", "mean": -0.8, "std": 1.0},
+        },
+        "loss": {"norm_power": 0.5, "reduce": "mean"},
+      },
+    ),
+    "alpha_flow": Method(
+      summary="from flow matching to MeanFlow, by secants that get shorter",
+      paper="Zhang et al. 2025, arXiv:2510.20771",
+      loss=losses.alpha_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"progress"}),
+      config={
+        "model": {"second_time": True},
+        "times": _LOGIT_NORMAL_PAIR,
+        "loss": {"ratio": {"name": "sigmoid"}},
+      },
+    ),
+    "solution_flow": Method(
+      summary="jump as a short step and the jump behind it do; no derivative",
+      paper="Luo et al. 2025, arXiv:2512.15657",
+      loss=losses.alpha_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"progress"}),
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "separate_pair",
+          "t_law": {"name": "logit_normal", "mean": 0.2, "std": 0.8},
+          "s_law": {"name": "logit_normal", "mean": -1.0, "std": 0.8},
+          "flow_law": {"name": "logit_normal", "mean": -0.2, "std": 1.0},
+        },
+        "loss": {"ratio": {"name": "exponential"}, "weighting": "solution"},
+      },
+    ),
     "improved_mean_flow": Method(
       summary="MeanFlow as velocity regression, with guidance as an input",
       paper="Geng et al. 2025, arXiv:2512.02012",
@@ -218,6 +279,21 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "model": {"second_time": True, "heads": 2, "guidance_inputs": True},
         "times": _LOGIT_NORMAL_PAIR,
         "loss": {"label_dropout": 0.1},
+      },
+    ),
+    "pixel_mean_flow": Method(
+      summary="improved MeanFlow whose heads predict the image itself",
+      paper="2026, arXiv:2601.22158",
+      loss=losses.improved_mean_flow_loss,
+      flow_map=flow_maps.guided_velocity,
+      config={
+        "model": {"second_time": True, "heads": 2, "guidance_inputs": True},
+        "parameterization": {"name": "from_data"},
+        "times": {
+          "name": "sorted_pair",
+          "law": {"name": "logit_normal", "mean": 0.8, "std": 0.8},
+        },
+        "loss": {"label_dropout": 0.1, "time_floor": 0.05},
       },
     ),
     "shortcut": Method(

@@ -181,7 +181,7 @@ def clip_norm(x: Array, *, limit: float) -> tuple[Array, Array]:
   return x * factor.reshape(-1, *(1,) * (x.ndim - 1)), norm
 
 
-def adaptive(error: Array, *, power: float, eps: float) -> Array:
+def adaptive(error: Array, *, power: float, eps: Array | float) -> Array:
   """Weight an error by its own size: `sg((error + eps)^-power) error`.
 
   At power 1 the value is always nearly 1, so log the raw error too.
@@ -189,7 +189,7 @@ def adaptive(error: Array, *, power: float, eps: float) -> Array:
   Args:
     error: Summed squared errors `[B]`, >= 0.
     power: 0 is the plain squared error, 1 the scale-free one.
-    eps: Added to the error, in its units.
+    eps: Added to the error, in its units; a number or `[B]`.
 
   Example:
     >>> adaptive(jnp.array([3.0]), power=1.0, eps=1.0).tolist()

@@ -127,7 +127,12 @@ def log_weight(w, t):
   return features(t) @ w["wl"]
 
 
-STUBS = {"disc": discriminator, "feat": feature_network, "weight": log_weight}
+STUBS = {
+  "disc": discriminator,
+  "feat": feature_network,
+  "feat2": feature_network,
+  "weight": log_weight,
+}
 
 # (case, networks by role) -> (loss [B], metrics).
 Adapter = Callable[[Case, dict[str, Callable]], tuple[Any, dict[str, Any]]]
@@ -191,6 +196,12 @@ def path_of(hyper: dict[str, Any]) -> paths.Path:
   """Make the path of a case."""
   options = dict(hyper["path"])
   return getattr(paths, PATHS[options.pop("name")])(**options)
+
+
+def derivative_of(hyper: dict[str, Any]) -> dict[str, Any]:
+  """Return how a case differentiates along the flow, if not by a JVP."""
+  names = "derivative", "difference_step"
+  return {name: hyper[name] for name in names if name in hyper}
 
 
 def batch_of(case: Case) -> dict[str, Any]:

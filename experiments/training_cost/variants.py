@@ -13,7 +13,16 @@ from experiments.training_cost.published import (
   PAIRS,
   published_mean_flow,
 )
-from jaxflow import flow_maps, guidance, losses, paths, solvers, times, weights
+from jaxflow import (
+  flow_maps,
+  guidance,
+  losses,
+  paths,
+  predictions,
+  solvers,
+  times,
+  weights,
+)
 from jaxflow.methods import METHODS
 from jaxflow.times import curricula, dyadic
 
@@ -115,6 +124,17 @@ def variants(num_classes: int) -> dict[str, Callable]:
       teacher=teacher,
     )
 
+  improved = functools.partial(
+    losses.improved_mean_flow_loss,
+    path=LINEAR,
+    sample_times=PAIRS,
+    **labels,
+  )
+
+  def pixel_mean_flow(model_fn, key, batch):
+    model_fn = predictions.from_data(model_fn, path=LINEAR)
+    return improved(model_fn, key, batch, time_floor=0.05)
+
   published = functools.partial(published_mean_flow, num_classes=num_classes)
   return {
     "flow_matching": flow_matching,
@@ -155,6 +175,28 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "mean_flow": mean_flow,
     "mean_flow, omega 2, kappa 0": functools.partial(mean_flow, omega=2.0),
     "mean_flow, omega 1, kappa 0.5": functools.partial(mean_flow, kappa=0.5),
+    "mean_flow, central differences": functools.partial(
+      mean_flow, derivative="central"
+    ),
+    "mean_flow_distillation": mean_flow,
+    "rectified_mean_flow": mean_flow,
+    "alpha_flow": functools.partial(
+      losses.alpha_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      ratio=times.SigmoidRatio(),
+      progress=jnp.asarray(0.5),
+      **labels,
+    ),
+    "solution_flow": functools.partial(
+      losses.alpha_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      ratio=times.ExponentialRatio(),
+      weighting="solution",
+      progress=jnp.asarray(0.5),
+      **labels,
+    ),
     "consistency_distillation, euler": functools.partial(
       distillation, solver=solvers.euler
     ),
@@ -191,12 +233,8 @@ def variants(num_classes: int) -> dict[str, Callable]:
       distance=weights.huber(0.0),
       weight=weights.inverse_gap,
     ),
-    "improved_mean_flow": functools.partial(
-      losses.improved_mean_flow_loss,
-      path=LINEAR,
-      sample_times=PAIRS,
-      **labels,
-    ),
+    "improved_mean_flow": improved,
+    "pixel_mean_flow": pixel_mean_flow,
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

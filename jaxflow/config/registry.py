@@ -122,6 +122,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   },
   "parameterization": {
     "raw": lambda: lambda model_fn: model_fn,
+    "from_data": _partial(predictions.from_data),
     "from_path": _partial(predictions.from_path),
     "normalized": _partial(predictions.normalized),
     "trigonometric_from_edm": _partial(predictions.trigonometric_from_edm),
@@ -139,6 +140,8 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "adjacent_triple": times.AdjacentTriple,
     "trajectory": times.TrajectoryTimes,
     "truncated_pair": times.TruncatedPair,
+    "separate_pair": times.SeparatePair,
+    "rectified_pair": times.RectifiedPair,
     "adaptive_pair": curricula.AdaptivePair,
     "doubling_pair": curricula.DoublingPair,
     "shrinking_pair": curricula.ShrinkingPair,
@@ -150,6 +153,11 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
       *("uniform", "karras", "log", "shifted", "given", "extended"),
       *("log_snr", "karras_ratio"),
     )
+  },
+  "ratio": {
+    "constant": times.ConstantRatio,
+    "sigmoid": times.SigmoidRatio,
+    "exponential": times.ExponentialRatio,
   },
   "coupling": {
     "given": _value(couplings.noise_of),
@@ -233,6 +241,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
   times.Grid: "grid",
   times.Law: "law",
   times.Quantiles: "law",
+  times.Ratio: "ratio",
   weights.Distance: "distance",
   weights.LogWeight: "log_weight",
   weights.Perceptual: "perceptual",

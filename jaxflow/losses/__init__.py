@@ -43,6 +43,7 @@ message names the argument and says what to give.
 """
 
 from jaxflow.losses.adversarial import discriminator_loss
+from jaxflow.losses.alpha_flow import alpha_flow_loss
 from jaxflow.losses.consistency import (
   consistency_loss,
   continuous_time_consistency_loss,
@@ -66,6 +67,7 @@ from jaxflow.losses.progressive_distillation import (
 from jaxflow.losses.shortcut import shortcut_loss
 
 __all__ = [
+  "alpha_flow_loss",
   "consistency_loss",
   "consistency_trajectory_loss",
   "continuous_consistency_loss",

@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, solvers, times, weights
-from jaxflow.options import Amount
+from jaxflow.losses import derivatives
+from jaxflow.options import Amount, Positive
 from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, Teacher
 
 
@@ -108,6 +109,8 @@ def continuous_time_consistency_loss(
   sample_times: times.TimeSampler,
   flow_map: Callable[[ModelFn], FlowMap],
   teacher: Teacher | None = None,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
 ) -> LossOutput:
   """Compute the pseudo-objective of each sample in continuous time.
 
@@ -120,10 +123,12 @@ def continuous_time_consistency_loss(
   0 for an exact f and the exact velocity.
 
   Args:
-    model_fn: It must have a forward-mode derivative; others: `jaxflow.losses`.
+    model_fn: A JVP needs its forward-mode derivative; others: `jaxflow.losses`.
     sample_times: `times.Karras` for instance.
     flow_map: `flow_maps.edm_skip`, `linear_skip` or `average_velocity`; it must
       be differentiable in t.
+    derivative: How df/dt is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
 
   Example:
     >>> from jaxflow import flow_maps
@@ -147,10 +152,12 @@ def continuous_time_consistency_loss(
   else:
     v = jax.lax.stop_gradient(teacher(x, t, t, cond))
 
-  f, tangent = jax.jvp(
+  f, tangent = derivatives.along_flow(
     lambda x, t: flow_map(model_fn)(x, t, t_min, cond),
-    (x, t),
-    (v.astype(x.dtype), jnp.ones_like(t)),
+    *(x, t, v),
+    path=path,
+    derivative=derivative,
+    step=difference_step,
   )
   tangent = jax.lax.stop_gradient(tangent)
   raw = weights.sample_sum(tangent**2)

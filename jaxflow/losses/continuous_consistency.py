@@ -32,7 +32,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, paths, times, weights
-from jaxflow.options import Amount, Share
+from jaxflow.losses import derivatives
+from jaxflow.options import Amount, Positive, Share
 from jaxflow.paths import expand
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, Teacher
 
@@ -48,6 +49,8 @@ def continuous_consistency_loss(
   warmup: Share = 0.025,
   normalization: Literal["l2", "rms"] = "l2",
   c: Amount = 0.1,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   log_weight: weights.LogWeight | None = None,
   progress: Array | None = None,
 ) -> LossOutput:
@@ -58,8 +61,8 @@ def continuous_consistency_loss(
 
   Args:
     model_fn: A velocity network, called with s = t_min; raw networks through
-      `predictions`. It must have a forward-mode derivative, and its
-      embedding of t a small one. Others: see `jaxflow.losses`.
+      `predictions`. A JVP needs its forward-mode derivative. Its embedding of t
+      has a small one. Others: see `jaxflow.losses`.
     path: `Trigonometric(t_max=pi / 2, noise_std=standard deviation of data)`.
     sample_times: Times t are angles.
     teacher: Without one, the velocity of the pair takes its place.
@@ -67,6 +70,8 @@ def continuous_consistency_loss(
     normalization: The norm of eq. (6) over a sample: "l2", or "rms", which is
       smaller by the root of the number of elements.
     c: Added to the norm, in its units.
+    derivative: How J is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
     log_weight: `t [B] -> w [B]` with parameters of its own; default: 0.
     progress: By default r = 1.
 
@@ -99,10 +104,13 @@ def continuous_consistency_loss(
 
   cos, sin = jnp.cos(t), jnp.sin(t)
   cos2, cos_sin = expand(cos * cos, xt), expand(cos * sin, xt)
-  u, du = jax.jvp(
+  u, du = derivatives.along_flow(
     lambda xt, t: model_fn(xt, t, t_min, cond),
-    (xt, t),
-    (cos_sin * v, jnp.cos(t) * jnp.sin(t)),
+    *(xt, t, v),
+    path=path,
+    rate=cos * sin,
+    derivative=derivative,
+    step=difference_step,
   )
   constant = jax.lax.stop_gradient(u)
   r = jnp.asarray(warmup_ratio(progress, warmup), t.dtype)

@@ -15,14 +15,21 @@ which it applies. With y the label, 0 the null label and v the path's velocity:
 
 At the minimum v_g = v_0 + omega (v_y - v_0): the guided velocity.
 
+A network of images gives its velocities through `predictions.from_data`. With
+the same floor, v is (xt - data) / max(t, floor), and the jump to t = 0 is an
+image, x0 = xt - t u, that terms of features may judge where t is small:
+
+  L += w ad(distance(x0, data))   where t < perceptual_end                (7)
+
 Flow rows (s = t) hold omega at all times, so there v_y is v^ itself, and V is
 u. Only interval rows pay for the derivative and for v_y, whose forward shares
 one batch with that of v_0. These need the second head only; XLA leaves out what
 computes the first.
 
 References:
-  Geng et al. 2025 (arXiv:2512.02012). On rows without label its code has the
-  tangent v_y of the label that was dropped.
+  Geng et al. 2025 (arXiv:2512.02012), whose code has the tangent v_y of the
+  dropped label on rows without label; pixel MeanFlow (arXiv:2601.22158) and its
+  official code for eq. (7), with LPIPS and a classifier.
 """
 
 import functools
@@ -34,12 +41,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
+from jaxflow.losses import derivatives
 from jaxflow.options import (
   Amount,
   AtLeastOne,
   Finite,
   Guides,
   LabelDropout,
+  Positive,
+  Share,
+  Term,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, PyTree
@@ -59,24 +70,40 @@ def improved_mean_flow_loss(
   norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
   tangent_clip: Amount = 0.0,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   omega_max: Annotated[AtLeastOne, Guides(off=1, optional=True)] = 8.0,
   omega_power: Finite = 1.0,
+  time_floor: Share = 0.0,
+  perceptual: weights.Perceptual | None = None,
+  perceptual_weight: Annotated[Amount, Term("perceptual")] = 0.0,
+  classifier: weights.Perceptual | None = None,
+  classifier_weight: Annotated[Amount, Term("classifier")] = 0.0,
+  perceptual_end: Amount = 0.8,
   label_dropout: LabelDropout = 0.0,
   null_cond: PyTree = None,
 ) -> LossOutput:
-  """Compute the improved MeanFlow loss of each sample, eq. (1)-(6).
+  """Compute the improved MeanFlow loss of each sample, eq. (1)-(7).
 
   The metrics `raw` and `raw_v` are the means of E of the two heads.
 
   Args:
-    model_fn: A network of two heads with a forward-mode derivative; its `cond`
-      is that of `guidance.inputs`. Others: see `jaxflow.losses`.
+    model_fn: A network of two heads, with a forward-mode derivative for a JVP;
+      its `cond` is that of `guidance.inputs`. Others: see `jaxflow.losses`.
     batch: Optional `cond`: labels, or a dict like the network's, whose guidance
       then takes the place of drawn guidance.
     path: A path with times in [0, 1].
+    derivative: How du is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
     omega_max: Largest omega.
     omega_power: Power of its law `guidance.scale_law`. On interval rows
       t_start is uniform in [0, 1/2], t_end in [1/2, 1].
+    time_floor: Floor of v, that of `predictions.from_data`.
+    perceptual: A distance of features, of eq. (7).
+    perceptual_weight: Its weight; other than 0 it needs the distance.
+    classifier: Another distance of features, of eq. (7).
+    classifier_weight: Its weight; other than 0 it needs the distance.
+    perceptual_end: Time from which on eq. (7) is 0.
     null_cond: None trains without labels.
 
   Example:
@@ -122,6 +149,8 @@ def improved_mean_flow_loss(
   u_f, v_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else (xt_f, xt_f)
 
   v_g = paths.velocity(path, data, noise, t)
+  if time_floor:
+    v_g = (xt - data) / expand(jnp.clip(t, time_floor, 1), xt)
   if has_labels:
     inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
     w = jnp.where(inside, cond["omega"], 1)
@@ -143,10 +172,13 @@ def improved_mean_flow_loss(
   tangent = jax.lax.stop_gradient(tangent).astype(xt.dtype)
   v_g_i, v_g_f = rows.split(jax.lax.stop_gradient(v_g), block)
 
-  u_i, du, v_i = jax.jvp(
-    lambda xt, t, s: model_fn(xt, t, s, cond_i),
-    (xt_i, t_i, s_i),
-    (tangent, jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+  u_i, du, v_i = derivatives.along_flow(
+    lambda xt, t: model_fn(xt, t, s_i, cond_i),
+    *(xt_i, t_i, tangent),
+    path=path,
+    s=s_i,
+    derivative=derivative,
+    step=difference_step,
     has_aux=True,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
@@ -166,7 +198,23 @@ def improved_mean_flow_loss(
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()
   adapt = functools.partial(weights.adaptive, power=norm_power, eps=norm_eps)
-  return adapt(error) + adapt(error_v), metrics
+  loss = adapt(error) + adapt(error_v)
+  near = t < perceptual_end
+  for name, weight, distance in (
+    ("perceptual", perceptual_weight, perceptual),
+    ("classifier", classifier_weight, classifier),
+  ):
+    if not weight:
+      continue
+    if distance is None:
+      raise ValueError(
+        f"{name}=None but its weight is {weight}: give the distance, or 0"
+      )
+    image = xt - expand(t, xt) * rows.merge(u_i, u_f, block)
+    term = jnp.where(near, distance(image, data), 0)
+    loss = loss + weight * adapt(term)
+    metrics[name] = term.mean()
+  return loss, metrics
 
 
 def _everywhere(cond: dict, where: np.ndarray | bool = True) -> dict:

@@ -8,35 +8,32 @@ enforces, with v the velocity (guided: v_g) as the tangent of xt:
   target = v_g - (t - s) du                                               (2)
   E = sum (u - sg target)^2,   L = sg (E + eps)^-p E                      (3)
 
-Guidance is trained in, with the online network and no gradient, where t lies in
-[guidance_start, guidance_end]; on label-dropped rows v_g = v:
+v_g is that of `velocity_targets`: the sample's, guided by the network itself,
+or a teacher's. Rows with s = t need no derivative: only the interval rows of a
+static split pay for it.
 
-  v_g = omega v + kappa F_y(xt, t, t) + (1 - omega - kappa) F_0(xt, t, t) (4)
-
-The effective scale is omega / (1 - kappa). With a teacher, v_g is the (guided)
-velocity of the teacher.
-
-Rows with s = t need no derivative, and there F_y(xt, t, t) is u itself. So only
-the interval rows of a static split pay for the JVP and for a conditional
-forward, and the null forward of all rows shares one batch with the latter.
+With a teacher this is MeanFlow distillation, on a teacher's pairs rectified
+MeanFlow.
 
 References:
-  Geng et al. 2025 (arXiv:2505.13447), eq. 6, 10, 11 and section 4.2, 4.3;
-  appendix A for kappa.
+  Geng et al. 2025 (arXiv:2505.13447), eq. 6, 10, 11 and section 4.2, 4.3. The
+  squared form is that of MF-RAE (official code); the mean over elements and
+  pairs that of Re-MeanFlow (official code).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
-import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
+from jaxflow.losses import derivatives, velocity_targets
 from jaxflow.options import (
   Above,
   Amount,
   BelowOne,
   Guides,
   LabelDropout,
+  Positive,
 )
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
@@ -52,7 +49,11 @@ def mean_flow_loss(
   block: rows.Block = (4, 1),
   norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
+  squared: bool = False,
+  reduce: Literal["sum", "mean"] = "sum",
   tangent_clip: Amount = 0.0,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   omega: Annotated[Amount, Guides(off=1)] = 1.0,
   kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
   guidance_start: Amount = 0.0,
@@ -60,17 +61,25 @@ def mean_flow_loss(
   label_dropout: LabelDropout = 0.0,
   null_cond: PyTree = None,
   teacher: Teacher | None = None,
+  dropped_rows: velocity_targets.DroppedRows = "sample",
 ) -> LossOutput:
-  """Compute the MeanFlow loss of each sample, eq. (1)-(4).
+  """Compute the MeanFlow loss of each sample, eq. (1)-(3).
 
   Args:
-    model_fn: The average velocity of [s, t]; it must have a forward-mode
+    model_fn: The average velocity of [s, t]; a JVP needs its forward-mode
       derivative. Others: see `jaxflow.losses`.
+    squared: Whether E^2 takes the place of E in L, with eps in its units; the
+      gradient is twice as large.
+    reduce: Whether E is a sum or a mean over the elements of a sample.
+    derivative: How du is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
     omega: Guidance weight of the sample's velocity.
-    kappa: Guidance weight of the network's conditional velocity.
+    kappa: Guidance weight of the network's velocity with its label.
     guidance_start: Smallest t that is guided.
     guidance_end: Largest t that is guided.
     teacher: Guided itself: it excludes omega and kappa.
+    dropped_rows: Whether v_g of a row without label is its sample's velocity,
+      or the teacher's without label.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt
@@ -86,17 +95,6 @@ def mean_flow_loss(
   data, cond = batch["data"], batch.get("cond")
   size = data.shape[0]
   rows.check_block(block, size)
-  guided = (omega, kappa) != (1.0, 0.0)
-  if guided and (cond is None or null_cond is None):
-    raise ValueError(
-      f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
-      "and null_cond, or set omega=1, kappa=0"
-    )
-  if guided and teacher is not None:
-    raise ValueError(
-      f"omega={omega}, kappa={kappa}: a teacher is guided itself; set omega=1, "
-      "kappa=0 and guide the teacher"
-    )
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond
@@ -110,38 +108,33 @@ def mean_flow_loss(
   # A block of interval rows only leaves none, and networks take no empty batch.
   u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
 
-  v = v_g = paths.velocity(path, data, noise, t)
-  if teacher is not None:
-    v_g = teacher(xt, t, t, cond)
-  elif guided:
-    unlabelled = xt, t, t, guidance.null(cond, null_cond)
-    if kappa == 0:
-      labelled, null = 0, model_fn(*unlabelled)
-    else:
-      m, k = block
-      label_i, null = rows.side_by_side(
-        model_fn, (xt_i, t_i, t_i, cond_i), unlabelled, (m + k, k)
-      )
-      # On flow rows F_y is their own forward.
-      labelled = rows.merge(label_i, u_f, block)
-    v_g = omega * v + kappa * labelled + (1 - omega - kappa) * null
-    inside = guidance.inside_interval(t, guidance_start, guidance_end)
-    v_g = jnp.where(expand(inside, v), v_g, v)
-  if v_g is not v and null_cond is not None and cond is not None:
-    has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
-    v_g = jnp.where(expand(has_label, v), v_g, v)
-  # The target is a constant: a gradient through it would double the cost and
-  # minimise another objective.
-  v_i, v_f = rows.split(jax.lax.stop_gradient(v_g), block)
+  v_g = velocity_targets.target(
+    model_fn,
+    paths.velocity(path, data, noise, t),
+    (xt, t, cond),
+    u_f,
+    block=block,
+    omega=omega,
+    kappa=kappa,
+    interval=(guidance_start, guidance_end),
+    null_cond=null_cond,
+    teacher=teacher,
+    dropped_rows=dropped_rows,
+  )
+  v_i, v_f = rows.split(v_g, block)
 
-  u_i, du = jax.jvp(
-    lambda xt, t, s: model_fn(xt, t, s, cond_i),
-    (xt_i, t_i, s_i),
-    (v_i.astype(xt_i.dtype), jnp.ones_like(t_i), jnp.zeros_like(s_i)),
+  u_i, du = derivatives.along_flow(
+    lambda xt, t: model_fn(xt, t, s_i, cond_i),
+    *(xt_i, t_i, v_i),
+    path=path,
+    s=s_i,
+    derivative=derivative,
+    step=difference_step,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
-  error_i = weights.l2_sum(u_i, v_i - expand(t_i - s_i, du) * du)
-  error_f = weights.l2_sum(u_f, v_f)
+  distance = weights.l2 if reduce == "mean" else weights.l2_sum
+  error_i = distance(u_i, v_i - expand(t_i - s_i, du) * du)
+  error_f = distance(u_f, v_f)
 
   error = rows.merge(error_i, error_f, block)
   metrics = {
@@ -151,4 +144,5 @@ def mean_flow_loss(
   }
   if error_f.size:
     metrics["raw_flow"] = error_f.mean()
-  return weights.adaptive(error, power=norm_power, eps=norm_eps), metrics
+  size = error**2 if squared else error
+  return weights.adaptive(size, power=norm_power, eps=norm_eps), metrics

@@ -83,6 +83,7 @@ class DiT(Output):
     sees_time: bool,
     cond_size: int,
     second_time: bool,
+    second_time_from: int,
     guidance_inputs: bool,
     heads: int,
     head_depth: int,
@@ -110,6 +111,7 @@ class DiT(Output):
     self.dtype = dtype
     self.heads = heads
     self.trunk: int = depth - head_depth
+    self.second_time_from = second_time_from
     self.positions = positions
     self.own_embeddings = own_embeddings
     self.output_channels: int = data_shape[-1] * (1 + learned_variance)
@@ -125,7 +127,9 @@ class DiT(Output):
         TimeEmbedder(width, shift=time_shift, **times) if sees_time else None
       )
       self.interval: TimeEmbedder | None = (
-        TimeEmbedder(width, **times) if second_time else None
+        TimeEmbedder(width, **times)
+        if second_time and not second_time_from
+        else None
       )
       self.label = label_embedder(
         num_classes,
@@ -189,7 +193,7 @@ class DiT(Output):
     """Return the prediction at `xt`, of its shape, float32; one a head."""
     x, c, last = self._inputs(xt, t, s, cond)
     if self.heads == 1:
-      return self._image(self.project(self.blocks(x, c, key), last))
+      return self._image(self.project(self._trunk(x, c, key), last))
     x = self.blocks(x, c, key, slice(self.trunk))
     first = self.blocks(x, c, key, slice(self.trunk, None))
     tokens = [self.project(first, last)]
@@ -205,10 +209,21 @@ class DiT(Output):
     x, c, _ = self._inputs(xt, t, s, cond)
     layers = []
     for i in range(self.blocks.depth):
-      x = self.blocks(x, c, None, slice(i, i + 1))
+      own = c
+      if self.second_time_from:
+        own = c[i >= self.second_time_from]
+      x = self.blocks(x, own, None, slice(i, i + 1))
       patches = self._patches(x)
       layers.append(patches.reshape(-1, *self.grid, self.width))
     return tuple(layers)
+
+  def _trunk(self, x: Array, c: Any, key: Array | None) -> Array:
+    """Return the tokens after all blocks."""
+    if not self.second_time_from:
+      return self.blocks(x, c, key)
+    first, second = c
+    x = self.blocks(x, first, key, slice(self.second_time_from))
+    return self.blocks(x, second, key, slice(self.second_time_from, None))
 
   def _inputs(
     self, xt: Array, t: Array, s: Array, cond: PyTree
@@ -227,14 +242,22 @@ class DiT(Output):
     if self.own_embeddings:
       inputs = t, s, cond
       return x, inputs, condition(self.blocks.first().embedding, *inputs)
+    c = self._condition(xt, t, s, cond)
+    if self.summary is not None:
+      x = jnp.concatenate([self.summary(c), x], axis=1)
+    if not self.second_time_from:
+      return x, c, c
+    later = self._condition(xt, s, s, cond)
+    return x, (c, later), later
+
+  def _condition(self, xt: Array, t: Array, s: Array, cond: PyTree) -> Array:
+    """Return the condition [B, width] that modulates blocks."""
     c = condition(self, t, s, cond)
     if self.scale is not None:
       c = c + self.scale(cond, t.shape[0])
     if self.noise is not None:
       c = c + self.noise(xt, cond)
-    if self.summary is not None:
-      x = jnp.concatenate([self.summary(c), x], axis=1)
-    return x, c, c
+    return c
 
   def _patches(self, tokens: Array) -> Array:
     """Return the tokens of the image, without those of the condition."""
@@ -274,6 +297,7 @@ def dit(
   num_classes: Natural = 0,
   cond_size: Natural = 0,
   second_time: bool = True,
+  second_time_from: Natural = 0,
   guidance_inputs: bool = False,
   heads: Layers = 1,
   head_depth: Natural = 0,
@@ -322,6 +346,9 @@ def dit(
     cond_size: Numbers of a label that is a vector, 0 without: `cond` is then
       [B, cond_size], and NaN stands for none.
     second_time: Whether the network sees t - s, or ignores `s`.
+    second_time_from: How many blocks see t alone; those behind them, and the
+      output, see s alone, by the same embedding. The parameters are those of a
+      network without a second time, which it is at s = t. 0: all see t - s.
     guidance_inputs: Whether the network sees `omega`, `t_start` and `t_end` of
       `cond`, a dict then.
     heads: Number of predictions; more than one make a tuple.
@@ -399,6 +426,15 @@ def dit(
       f"own_embeddings=True with heads={heads}, context={tuple(context)}, "
       f"sees_time={sees_time}: give one head, no context and True, or False"
     )
+  if second_time_from and (
+    second_time_from > depth
+    or not (second_time and sees_time)
+    or (heads > 1 or context or own_embeddings)
+  ):
+    raise UsageError(
+      f"second_time_from={second_time_from}: give at most depth={depth}, with "
+      "second_time, sees_time, one head, no context and no own_embeddings, or 0"
+    )
   if len(context) not in (0, 4) or min(context, default=1) < 1:
     raise UsageError(
       f"context={tuple(context)}: give four numbers, each 1 or more, or none"
@@ -441,6 +477,7 @@ def dit(
       sees_time=sees_time,
       cond_size=cond_size,
       second_time=second_time,
+      second_time_from=second_time_from,
       guidance_inputs=guidance_inputs,
       heads=heads,
       head_depth=head_depth,

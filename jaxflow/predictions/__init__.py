@@ -14,6 +14,7 @@ unknown or that a path does not serve.
 
 from jaxflow.predictions.conversions import (
   SourcePath,
+  from_data,
   from_path,
   noise_level,
   normalized,
@@ -40,6 +41,7 @@ __all__ = [
   "convert",
   "edm_denoiser",
   "edm_inputs",
+  "from_data",
   "from_path",
   "noise_level",
   "normalized",

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import paths
+from jaxflow.options import PositiveShare
 from jaxflow.paths import Path, expand
 from jaxflow.predictions.convert import (
   Parameterization,
@@ -180,6 +181,34 @@ def normalized(model_fn: ModelFn, *, path: Path) -> ModelFn:
   def converted(xt, t, s, cond):
     std = jnp.hypot(path.alpha(t) * unit, path.sigma(t))
     return unit * model_fn(xt / expand(std, xt), t, s, cond)
+
+  return converted
+
+
+def from_data(
+  model_fn: ModelFn, *, path: Path, floor: PositiveShare = 0.05
+) -> ModelFn:
+  """Use a network of the data as a network of the linear path's velocity.
+
+  The velocity is `(xt - data) / max(t, floor)`, of every head of the network;
+  the floor bounds its slope near the data.
+
+  References:
+    Pixel MeanFlow (arXiv:2601.22158), whose images are predictions.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: 0 * xt
+    >>> x, t = jnp.ones((1, 1)), jnp.array([0.25])
+    >>> from_data(net, path=paths.Linear())(x, t, t, None).tolist()
+    [[4.0]]
+  """
+  if not isinstance(path, paths.Linear):
+    raise ValueError(f"path {path}: from_data divides by t; use linear")
+
+  def converted(xt, t, s, cond):
+    rate = 1 / expand(jnp.clip(t, floor, 1), xt)
+    heads = model_fn(xt, t, s, cond)
+    return jax.tree.map(lambda data: rate * (xt - data), heads)
 
   return converted
 

@@ -10,6 +10,7 @@
   walk        `walk(key, n)`                         times `[H + 1, n]`, s `[n]`
   grid        `grid(num_points)`, after its options  decreasing times
               are bound                              `[num_points]`
+  ratio       `ratio(progress, t, s)`                alpha, a number or `[B]`
 
 A walk is a `TrajectoryTimes`. Continuous laws, most pairs, and what `at` of a
 curriculum returns have a method `transform`. It maps the draws that a call
@@ -50,10 +51,18 @@ from jaxflow.times.pairs import (
   LimitedPair,
   PairSampler,
   Quantiles,
+  RectifiedPair,
+  SeparatePair,
   SortedPair,
   TruncatedPair,
   at,
   draw,
+)
+from jaxflow.times.ratios import (
+  ConstantRatio,
+  ExponentialRatio,
+  Ratio,
+  SigmoidRatio,
 )
 from jaxflow.times.walks import (
   AdjacentTriple,
@@ -69,8 +78,10 @@ __all__ = [
   "AdjacentTriple",
   "ArctanLogNormal",
   "Constant",
+  "ConstantRatio",
   "DoublingPair",
   "DyadicPair",
+  "ExponentialRatio",
   "Grid",
   "Interleaved",
   "Karras",
@@ -80,7 +91,11 @@ __all__ = [
   "LogitNormal",
   "PairSampler",
   "Quantiles",
+  "Ratio",
+  "RectifiedPair",
+  "SeparatePair",
   "ShrinkingPair",
+  "SigmoidRatio",
   "SortedPair",
   "StartTimes",
   "TimeSampler",

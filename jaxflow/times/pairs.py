@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxflow.options import Amount, Count, End, Share
+from jaxflow import rows
+from jaxflow.options import Amount, BelowOne, Count, End, Positive, Share
 from jaxflow.paths import as_times
 from jaxflow.times import grids, laws
 from jaxflow.types import Array
@@ -79,6 +80,101 @@ class LimitedPair:
     """Sample n pairs `(t [n], s [n])`."""
     first, second = jax.random.split(key)
     return self.transform(self.t_law.draw(first, n), self.s_law.draw(second, n))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeparatePair:
+  """Laws of their own for t and s of interval rows, and for flow rows.
+
+  On interval rows `t >= gap` and `s <= t - gap`; on flow rows `s = t >= gap`.
+
+  Attributes:
+    t_law: Law of t on interval rows.
+    s_law: Law of s on interval rows.
+    flow_law: Law of flow rows.
+    block: Which rows are interval rows; see `rows`.
+    gap: Least t, and least t - s on interval rows.
+
+  References:
+    SoFlow (arXiv:2512.15657, official code).
+
+  Example:
+    >>> half = laws.Constant(t=0.5)
+    >>> pair = SeparatePair(
+    ...     t_law=half, s_law=half, flow_law=half, block=(2, 1), gap=0.25)
+    >>> [x.tolist() for x in pair(jax.random.key(0), 2)]
+    [[0.5, 0.5], [0.25, 0.5]]
+  """
+
+  t_law: laws.Law
+  s_law: laws.Law
+  flow_law: laws.Law
+  block: rows.Block = (4, 1)
+  gap: Positive = 1e-4
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second, third = jax.random.split(key, 3)
+    interval = rows.is_interval(self.block, n)
+    t = jnp.where(interval, self.t_law(first, n), self.flow_law(third, n))
+    t = jnp.maximum(t, self.gap)
+    s = jnp.minimum(self.s_law(second, n), t - self.gap)
+    return t, jnp.where(interval, s, t)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RectifiedPair:
+  """t near the ends of time, and s below it by a gap, often at 0.
+
+    x = margin + (1 - 2 margin) ln(1 + u (e^a - 1)) / a
+    t = x or 1 - x with probability 1/2,   s = max(t - gap, 0),
+    s = 0 also where t > late and s < early
+
+  u is uniform and t at most `t_max`. The steep part of a rectified path is at
+  its ends, and one call needs the pair (t_max, 0).
+
+  Attributes:
+    gap_law: Law of t - s.
+    sharpness: a.
+    margin: Least distance of t from 0 and 1.
+    t_max: Largest t.
+    late: Of the long jumps that go on to 0, the least t.
+    early: Of the long jumps that go on to 0, the largest s.
+
+  References:
+    Re-MeanFlow (official code, Xinxi-Zhang/Re-MeanFlow).
+
+  Example:
+    >>> pair = RectifiedPair(
+    ...     gap_law=laws.Constant(t=0.25), t_max=0.75, margin=0.0)
+    >>> t, s = pair.transform(
+    ...     jnp.zeros(2), jnp.array([0.0, 1.0]), jnp.full(2, 0.25))
+    >>> t.tolist(), s.tolist()
+    ([0.0, 0.75], [0.0, 0.5])
+  """
+
+  gap_law: laws.Law
+  sharpness: Positive = 4.0
+  margin: BelowOne = 1e-5
+  t_max: End = 80 / 81
+  late: Share = 0.8
+  early: Share = 0.4
+
+  def transform(
+    self, draws: Array, side: Array, gap: Array
+  ) -> tuple[Array, Array]:
+    """Map two arrays of uniform draws, and gaps, to `(t, s)`."""
+    x = jnp.log1p(draws * jnp.expm1(self.sharpness)) / self.sharpness
+    x = self.margin + (1 - 2 * self.margin) * x
+    t = jnp.minimum(jnp.where(side < 0.5, x, 1 - x), self.t_max)
+    s = jnp.maximum(t - gap, 0)
+    return t, jnp.where((t > self.late) & (s < self.early), 0, s)
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second, third = jax.random.split(key, 3)
+    draws, side = (laws.uniform_draws(k, n) for k in (first, second))
+    return self.transform(draws, side, self.gap_law(third, n))
 
 
 class Quantiles(Protocol):

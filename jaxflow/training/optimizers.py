@@ -4,13 +4,58 @@ import dataclasses
 import inspect
 from typing import Any
 
+import jax
 import optax
+from optax import contrib
 
 from jaxflow import plugins
 from jaxflow.errors import UsageError, named
 from jaxflow.types import PyTree
 
-OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam}
+
+def _muon(
+  learning_rate: optax.Schedule,
+  *,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+) -> optax.GradientTransformation:
+  """Make Muon for matrices, and Adam for all other arrays.
+
+  Layers that are scanned have stacked matrices (`model.scan_layers`). Adam has
+  the same learning rate, Nesterov momentum as Muon has, and no weight decay.
+  """
+  return contrib.muon(
+    learning_rate,
+    eps=eps,
+    weight_decay=weight_decay,
+    adam_b1=b1,
+    adam_b2=b2,
+    muon_weight_dimension_numbers=_matrices,
+  )
+
+
+def _matrices(params: PyTree) -> PyTree:
+  """Return the axes of the matrices among parameters, None for others."""
+
+  def axes(path, x):
+    stacked = any(getattr(key, "key", None) == "stacked" for key in path)
+    if x.ndim - stacked != 2:
+      return None
+    return contrib.MuonDimensionNumbers(
+      reduction_axis=x.ndim - 2, output_axis=x.ndim - 1
+    )
+
+  return jax.tree_util.tree_map_with_path(axes, params)
+
+
+OPTIMIZERS = {
+  "adam": optax.adam,
+  "adamw": optax.adamw,
+  "muon": _muon,
+  "radam": optax.radam,
+}
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -19,8 +64,9 @@ class OptimizerOptions:
   """Options of an optimizer and its learning rate.
 
   Attributes:
-    name: "adam", "adamw" or "radam", or a plug-in: a function of the schedule
-      that takes those of `b1`, `b2`, `eps` and `weight_decay` that it names.
+    name: "adam", "adamw", "muon" or "radam", or a plug-in: a function of the
+      schedule that takes those of `b1`, `b2`, `eps` and `weight_decay` that it
+      names.
     learning_rate: Learning rate after the warm-up.
     schedule: "constant", "cosine" or "linear", or a plug-in: a function
       `(peak, steps)` that returns the schedule after the warm-up.
@@ -28,7 +74,7 @@ class OptimizerOptions:
     b1: Decay of the first moment.
     b2: Decay of the second moment.
     eps: Added to the root of the second moment.
-    weight_decay: Decoupled weight decay; "adamw" only.
+    weight_decay: Decoupled weight decay; "adamw" and "muon" only.
     clip_norm: Largest global norm of the gradient; 0 does not clip.
   """
 

@@ -65,6 +65,7 @@ CIFAR10 = {
   ),
   "consistency_trajectory": (128, 5e4, "radam", 4e-4, 0, constant(0.999)),
   "mean_flow": (1024, 8e5, "adam", 6e-4, 0.2, constant(0.9999)),
+  "solution_flow": (1024, 8e5, "radam", 1e-4, 0.3, constant(0.9999)),
   # 128 rows of the network are 8 trajectories of 16 points.
   "mid_training": (128 / 16, 3e5, "radam", 2e-4, 0.2, constant(0.999)),
 }
@@ -185,6 +186,21 @@ CIFAR10_FIELDS = {
     "loss.norm_eps": 1e-3,
     "optimizer.warmup_steps": round(200 * 50_000 / 1024),
   },
+  "solution_flow": {
+    "times.t_law.mean": -0.9,
+    "times.t_law.std": 1.6,
+    "times.s_law.mean": -4.0,
+    "times.s_law.std": 1.6,
+    "times.gap": 1e-4,
+    # Every row has s < t.
+    "loss.block": [1, 1],
+    "loss.norm_power": 0.75,
+    "loss.norm_eps": 1e-3,
+    "loss.weighting": "solution",
+    "loss.ratio.name": "exponential",
+    "loss.ratio.start": 1.0,
+    "loss.ratio.end": 1 / 3200,
+  },
   "moment_matching": {
     "path.t_min": 0.006,
     "path.t_max": 0.994,
@@ -221,6 +237,9 @@ LATENTS = {
   "mean_flow-B/4": (256, 1.2e6, 0.95, 0.0, constant(0.9999)),
   "mean_flow-XL/2": (1024, 1.2e6 / 4, 0.95, 0.0, constant(0.9999)),
   "improved_mean_flow-B/2": (1024, 8e5, 0.95, 0.0, constant(0.9999)),
+  "alpha_flow-B/2": (256, 4e5, 0.95, 0.0, constant(0.9999)),
+  "alpha_flow-XL/2": (256, 1.2e6, 0.95, 0.0, constant(0.9999)),
+  "solution_flow-B/4": (256, 4e5, 0.99, 0.0, constant(0.9999)),
   "shortcut": (256, 8.1e5, 0.999, 0.1, None),
 }
 IMPROVED = {
@@ -256,6 +275,44 @@ LATENT_FIELDS = {
     "model.width": 1152,
     "model.num_heads": 16,
     "model.patch_size": 2,
+  },
+  "alpha_flow-B/2": {
+    "loss.omega": 1.0,
+    "loss.kappa": 0.5,
+    "loss.clip": 4.0,
+    # A quarter of the rows has s = t.
+    "loss.block": [4, 3],
+    "loss.ratio.name": "sigmoid",
+    "loss.ratio.gamma": 25.0,
+    "loss.ratio.clamp": 0.005,
+    "loss.ratio.start": 0.0,
+    "loss.ratio.end": 1.0,
+  },
+  "alpha_flow-XL/2": {
+    "loss.omega": 0.2,
+    "loss.kappa": 0.92,
+    "loss.guidance_end": 0.75,
+    "loss.block": [2, 1],
+    # Steps 600,000 to 1,000,000.
+    "loss.ratio.start": 0.6 / 1.2,
+    "loss.ratio.end": 1 / 1.2,
+  },
+  "solution_flow-B/4": {
+    # A mix ratio of 0.25, and a scale of 3.
+    "loss.omega": 0.25 * 3,
+    "loss.kappa": 1 - 0.25,
+    "loss.decay_start": 0.8,
+    "loss.block": [4, 1],
+    "loss.norm_power": 1.0,
+    "loss.norm_eps": 0.01,
+    "loss.ratio.start": 0.1,
+    "loss.ratio.end": 0.002,
+    "times.flow_law.mean": -0.2,
+    "times.flow_law.std": 1.0,
+    "times.t_law.mean": 0.2,
+    "times.t_law.std": 0.8,
+    "times.s_law.mean": -1.0,
+    "times.s_law.std": 0.8,
   },
   "mean_flow-M/2": {"model.depth": 16, "model.width": 1024},
   "mean_flow-L/2": {"model.depth": 24, "model.width": 1024},
@@ -303,7 +360,7 @@ LATENT_FIELDS = {
 }
 LATENT_ROWS = [
   *("flow_matching", "mean_flow", "improved_mean_flow", "shortcut"),
-  "moment_matching",
+  *("moment_matching", "alpha_flow", "solution_flow"),
 ]
 
 

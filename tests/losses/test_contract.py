@@ -184,7 +184,7 @@ def test_condition_may_be_a_tree(method):
   null_cond["words"] = jnp.array(null_cond["words"])
   changes = {"null_cond": null_cond} if "null_cond" in accepted(method) else {}
   batch, key = batch_of(method), jax.random.key(3)
-  if "omega" in accepted(method):
+  if "omega" in accepted(method) and "teacher" not in method.needs:
     changes["omega"] = 1.5
   loss, params = loss_of(method)
   kept = {k: x for k, x in changes.items() if k != "null_cond"}
@@ -456,9 +456,21 @@ def quality_of(name, method, network, num_classes):
   return quality
 
 
+# The law of images has hardly a pair that ends near the data: the plane has no
+# smooth images that a network extrapolates to.
+UNIFORM_TIMES = {
+  "pixel_mean_flow": {"name": "sorted_pair", "law": {"name": "uniform"}}
+}
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_learns_the_ring(name):
   method, size, dispatches, steps = METHODS[name], 256, 4, 400
+  drawn = method.config.get("times")
+  method = dataclasses.replace(
+    method,
+    config={**method.config, "times": UNIFORM_TIMES.get(name, drawn)},
+  )
   if "norm_power" in accepted(method):
     # The full adaptive weight is for many dimensions: in the plane, where the
     # error of one sample may be nearly zero, it prefers medians to means.

@@ -63,7 +63,9 @@ def mean_flow(case, networks):
         networks["teacher"],
         scale=hyper["omega"],
         null_cond=hyper["num_classes"],
-      )
+        interval=(hyper["t_start"], hyper["t_end"]),
+      ),
+      "dropped_rows": "teacher" if "teacher_label" in hyper else "sample",
     }
   elif hyper["guidance"] == "cfg":
     guided = {
@@ -81,9 +83,12 @@ def mean_flow(case, networks):
     block=tuple(hyper["block"]),
     norm_power=hyper["norm_power"],
     norm_eps=hyper["norm_eps"],
+    squared=hyper.get("squared", False),
+    reduce=hyper.get("reduce", "sum"),
     null_cond=hyper["num_classes"],
     **teacher,
     **guided,
+    **references.derivative_of(hyper),
   )
 
 
@@ -160,7 +165,7 @@ def test_float32(name):
 
 
 def test_every_case_is_run():
-  assert len(CASES) == 5 + 2 + 6 + 8
+  assert len(CASES) == 5 + 2 + 11 + 8
 
 
 @pytest.mark.parametrize("name", references.cases("fm_"))

@@ -58,6 +58,7 @@ def continuous(case, networks):
     path=references.path_of(hyper),
     sample_times=lambda key, n: case.given["t"],
     flow_map=flow_map_of(hyper),
+    **references.derivative_of(hyper),
   )
 
 
@@ -65,11 +66,11 @@ CASES = references.cases("ct_", "ict_", "ecm_")
 
 
 def adapter_of(name):
-  return continuous if name == "ct_continuous" else discrete
+  return continuous if name.startswith("ct_continuous") else discrete
 
 
 def test_every_case_is_run():
-  assert len(CASES) == 3 + 2 + 3
+  assert len(CASES) == 4 + 2 + 3
 
 
 @pytest.mark.parametrize("name", CASES)

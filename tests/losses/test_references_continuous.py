@@ -53,6 +53,7 @@ def adapter(case, networks):
     normalization=hyper["normalization"],
     c=hyper["c"],
     log_weight=networks.get("weight") if hyper["adaptive_weight"] else None,
+    **references.derivative_of(hyper),
   )
 
 
@@ -70,7 +71,7 @@ def test_float32(name):
 
 
 def test_every_case_is_run():
-  assert len(CASES) == 3
+  assert len(CASES) == 4
 
 
 def test_tangent_norm(x64):

@@ -324,6 +324,34 @@ def test_second_time_decides_whether_s_matters(make):
     assert jnp.array_equal(here, there) != second_time
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_later_blocks_may_see_the_second_time(scan_layers):
+  """At s = t it is a network of one time, with the same parameters."""
+  one = small_dit(second_time=False, scan_layers=scan_layers)
+  both = small_dit(second_time_from=1, scan_layers=scan_layers)
+  chex.assert_trees_all_equal_shapes(
+    *(jax.eval_shape(x.init, jax.random.key(0)) for x in (one, both))
+  )
+  params = randomised(one)
+  xt, t, s, label = arguments()
+  here = both.apply(params, xt, t, t, label)
+  np.testing.assert_array_equal(here, one.apply(params, xt, t, s, label))
+  there = both.apply(params, xt, t, s, label)
+  moved = jnp.abs(there - here).max((1, 2, 3)) > 1e-3
+  np.testing.assert_array_equal(moved, s < t)
+
+
+def test_each_block_sees_one_of_the_two_times():
+  """Those of the first block see t: with equal s, its tokens show t alone."""
+  network = small_dit(second_time_from=1)
+  params = randomised(network)
+  xt, t, s, label = arguments()
+  layers = network.hidden(params, xt, t, s, label)
+  first, second = network.hidden(params, xt, t, s + 0.3, label)
+  np.testing.assert_array_equal(first, layers[0])
+  assert jnp.abs(second - layers[1]).max() > 1e-3
+
+
 def test_one_key_drops_the_same_units_everywhere():
   network = small_dit(dropout=0.5)
   params = randomised(network)
@@ -602,6 +630,8 @@ def test_a_scanned_program_does_not_grow_with_depth():
     ("num_classes", {"num_classes": -1}),
     ("dropout", {"dropout": 1.0}),
     ("dtype", {"dtype": "float16"}),
+    ("second_time_from", {"second_time_from": 5}),
+    ("second_time_from", {"second_time_from": 1, "second_time": False}),
   ],
 )
 def test_an_impossible_dit_is_named(field, changes):

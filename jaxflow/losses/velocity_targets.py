@@ -1,0 +1,132 @@
+"""The velocity that a loss regresses: a sample's, a guided one or a teacher's.
+
+Guidance is trained in, with the network itself and no gradient, where t lies in
+an interval; on label-dropped rows v_g = v:
+
+  v_g = omega v + kappa F_y(xt, t, t) + (1 - omega - kappa) F_0(xt, t, t) (1)
+
+The effective scale is w = omega / (1 - kappa). It may fall to 1 where t exceeds
+a time t0:
+
+  omega(t) = (1 - kappa) (1 + q (w - 1)),
+  q = 1 - exp(-r / (40 (1 - r))),   r = (1 - t) / (1 - t0)                (2)
+
+On flow rows (s = t) F_y(xt, t, t) is the output that the loss itself needs. So
+only interval rows pay for a forward with label, which shares one batch with the
+null forward of all rows.
+
+References:
+  Geng et al. 2025 (arXiv:2505.13447), section 4.2 and appendix A for eq. (1);
+  SoFlow (arXiv:2512.15657, official code) for eq. (2), whose mix ratio is
+  1 - kappa.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import guidance, rows
+from jaxflow.paths import expand
+from jaxflow.types import Array, ModelFn, PyTree, Teacher
+
+# The velocity of a row that lost its label: the sample's, or the teacher's.
+DroppedRows = Literal["sample", "teacher"]
+
+
+def target(
+  model_fn: ModelFn,
+  v: Array,
+  points: tuple[Array, Array, PyTree],
+  u_f: Array,
+  *,
+  block: rows.Block,
+  omega: float,
+  kappa: float,
+  interval: tuple[float, float],
+  decay_start: float = 1.0,
+  null_cond: PyTree = None,
+  teacher: Teacher | None = None,
+  dropped_rows: DroppedRows = "sample",
+) -> Array:
+  """Return v_g `[B, ...]` without gradient, eq. (1) and (2).
+
+  Args:
+    model_fn: The network that guides, at s = t.
+    v: Velocities of the samples, `[B, ...]`.
+    points: xt, t and the condition of all rows.
+    u_f: The network's output on the flow rows.
+    block: Which rows are flow rows.
+    omega: Guidance weight of v.
+    kappa: Guidance weight of the network's velocity with label.
+    interval: Smallest and largest t that is guided.
+    decay_start: t0 of eq. (2); 1 is no decay.
+    null_cond: The null condition.
+    teacher: Its velocity takes the place of v_g; it excludes guidance.
+    dropped_rows: What v_g is on rows without label: v, or the teacher's.
+
+  Raises:
+    ValueError: If guidance has no labels, or a teacher besides.
+  """
+  xt, t, cond = points
+  guided = (omega, kappa) != (1.0, 0.0)
+  if guided and (cond is None or null_cond is None):
+    raise ValueError(
+      f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
+      "and null_cond, or set omega=1, kappa=0"
+    )
+  if guided and teacher is not None:
+    raise ValueError(
+      f"omega={omega}, kappa={kappa}: a teacher is guided itself; set omega=1, "
+      "kappa=0 and guide the teacher"
+    )
+  if teacher is not None:
+    v_g = teacher(xt, t, t, cond)
+  elif guided:
+    v_g = _guided(
+      *(model_fn, v, points, u_f, block, null_cond),
+      weight=_decayed(xt, t, omega, kappa, decay_start),
+      kappa=kappa,
+    )
+    inside = guidance.inside_interval(t, *interval)
+    v_g = jnp.where(expand(inside, v), v_g, v)
+  else:
+    v_g = v
+  sees_all = v_g is v or (teacher is not None and dropped_rows == "teacher")
+  if not sees_all and null_cond is not None and cond is not None:
+    has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
+    v_g = jnp.where(expand(has_label, v), v_g, v)
+  # The target is a constant: a gradient through it would double the cost and
+  # minimise another objective.
+  return jax.lax.stop_gradient(v_g)
+
+
+def _guided(
+  model_fn, v, points, u_f, block, null_cond, *, weight, kappa
+) -> Array:
+  """Return eq. (1) on all rows."""
+  xt, t, cond = points
+  unlabelled = xt, t, t, guidance.null(cond, null_cond)
+  if kappa == 0:
+    labelled, null = 0, model_fn(*unlabelled)
+  else:
+    m, k = block
+    (xt_i, t_i, cond_i), _ = rows.split(points, block)
+    label_i, null = rows.side_by_side(
+      model_fn, (xt_i, t_i, t_i, cond_i), unlabelled, (m + k, k)
+    )
+    # On flow rows F_y is their own forward.
+    labelled = rows.merge(label_i, u_f, block)
+  return weight * v + kappa * labelled + (1 - weight - kappa) * null
+
+
+def _decayed(
+  xt: Array, t: Array, omega: float, kappa: float, start: float
+) -> Array | float:
+  """Return omega of eq. (2), a number where it does not decay."""
+  if start >= 1:
+    return omega
+  r = jnp.clip((1 - t) / (1 - start), 0, 1 - 1e-6)
+  q = jnp.where(t <= start, 1, 1 - jnp.exp(-r / (40 * (1 - r))))
+  least = 1 - kappa
+  return expand(least + q * (omega - least), xt)
