@@ -48,6 +48,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     path=ANGULAR,
     sample_times=times.ArctanLogNormal(mean=-1.0, std=1.4),
   )
+  lagrangian = functools.partial(losses.lagrangian_loss, path=LINEAR, **labels)
   moments = functools.partial(
     losses.moment_matching_loss,
     path=paths.Linear(t_min=0.006, t_max=0.994),
@@ -198,6 +199,24 @@ def variants(num_classes: int) -> dict[str, Callable]:
       **labels,
     ),
     "shortcut": functools.partial(
+    "lagrangian": functools.partial(
+      lagrangian,
+      sample_times=times.SortedPair(law=times.Uniform()),
+      flow_times=times.Uniform(),
+    ),
+    "terminal_velocity": functools.partial(
+      lagrangian,
+      sample_times=times.GapPair(
+        gap_law=times.LogitNormal(mean=-0.8, std=1.0),
+        s_law=times.LogitNormal(mean=-0.4, std=1.0),
+      ),
+      flow_times=times.LogitNormal(mean=-0.4, std=1.0),
+      block=(1, 1),
+      reduction="mean",
+      omega=2.0,
+      omega_input=True,
+      scale_output=True,
+    ),
       losses.shortcut_loss,
       path=LINEAR,
       sample_times=dyadic.DyadicPair(num_steps=4),

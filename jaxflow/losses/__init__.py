@@ -60,6 +60,7 @@ from jaxflow.losses.improved_mean_flow import improved_mean_flow_loss
 from jaxflow.losses.mean_flow import mean_flow_loss
 from jaxflow.losses.mid_training import mid_training_loss
 from jaxflow.losses.moment_matching import moment_matching_loss
+from jaxflow.losses.lagrangian import lagrangian_loss
 from jaxflow.losses.progressive_distillation import (
   progressive_distillation_loss,
 )
@@ -82,4 +83,5 @@ __all__ = [
   "moment_matching_loss",
   "progressive_distillation_loss",
   "shortcut_loss",
+  "lagrangian_loss",
 ]

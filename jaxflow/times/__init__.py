@@ -47,6 +47,7 @@ from jaxflow.times.laws import (
 )
 from jaxflow.times.pairs import (
   AdjacentPair,
+  GapPair,
   LimitedPair,
   PairSampler,
   Quantiles,
@@ -71,6 +72,7 @@ __all__ = [
   "Constant",
   "DoublingPair",
   "DyadicPair",
+  "GapPair",
   "Grid",
   "Interleaved",
   "Karras",

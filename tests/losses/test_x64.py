@@ -198,6 +198,7 @@ FLOW_MAPS = {
   "ode_step": {"solver": solvers.heun},
   "rotation": {"path": LINEAR},
   "trajectory": {},
+  "scaled_velocity": {},
   "trigonometric": {},
 }
 
@@ -319,6 +320,7 @@ LAWS = {
   "limited": times.LimitedPair(t_law=UNIFORM, s_law=NORMAL),
   "truncated": times.TruncatedPair(law=NORMAL, t_min=0.1, t_max=0.9),
   "adjacent": times.AdjacentPair(grid=times.karras_grid, num_points=9),
+  "gap": times.GapPair(gap_law=NORMAL, s_law=NORMAL),
   "dyadic": times.DyadicPair(),
   "triple": times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
   "walk": WALK,
