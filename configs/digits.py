@@ -77,6 +77,7 @@ METHOD_FIELDS = {
     "loss": {"omega": 1.3},
     "flow_map": {"omega": 1.3},
   },
+  "flow_anchored_consistency": {"train": {"steps": 1000}},
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

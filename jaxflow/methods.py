@@ -327,6 +327,24 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       needs=frozenset({"teacher", "progress"}),
       config=_ANGULAR,
     ),
+    # The expanded form has no velocity at s = t: its runs are no teachers.
+    "flow_anchored_consistency": Method(
+      summary="jump to the data, beside flow matching by the same network",
+      paper="Peng et al. 2025, arXiv:2507.03738",
+      loss=losses.flow_anchored_consistency_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "arctan_log_normal",
+          "mean": -0.8,
+          "std": 1.6,
+          "sigma_data": 1.0,
+          "scale": 2 / math.pi,
+        },
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",

@@ -192,13 +192,6 @@ def variants(num_classes: int) -> dict[str, Callable]:
       distance=weights.huber(0.0),
       weight=weights.inverse_gap,
     ),
-    "improved_mean_flow": functools.partial(
-      losses.improved_mean_flow_loss,
-      path=LINEAR,
-      sample_times=PAIRS,
-      **labels,
-    ),
-    "shortcut": functools.partial(
     "lagrangian": functools.partial(
       lagrangian,
       sample_times=times.SortedPair(law=times.Uniform()),
@@ -217,6 +210,21 @@ def variants(num_classes: int) -> dict[str, Callable]:
       omega_input=True,
       scale_output=True,
     ),
+    "improved_mean_flow": functools.partial(
+      losses.improved_mean_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      **labels,
+    ),
+    "flow_anchored_consistency": functools.partial(
+      losses.flow_anchored_consistency_loss,
+      path=LINEAR,
+      sample_times=times.ArctanLogNormal(
+        mean=-0.8, std=1.6, sigma_data=1.0, scale=2 / math.pi
+      ),
+      **labels,
+    ),
+    "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,
       sample_times=dyadic.DyadicPair(num_steps=4),

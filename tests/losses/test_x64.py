@@ -121,6 +121,11 @@ EXTRA = {
     "teacher": {"teacher": fixed(2)},
   },
   "shortcut": {"guided": {"omega": 2.0}},
+  "lagrangian": {"guided": {"omega": 2.0}},
+  "flow_anchored_consistency": {
+    "guided": {"omega": 2.0, "expanded": True},
+    "teacher": {"teacher": fixed(2)},
+  },
   "improved_mean_flow": {"unlabelled": {"null_cond": None}},
   "knowledge_distillation": {
     "terms": {
@@ -197,8 +202,8 @@ FLOW_MAPS = {
   "linear_skip": {"t_max": 1.0},
   "ode_step": {"solver": solvers.heun},
   "rotation": {"path": LINEAR},
-  "trajectory": {},
   "scaled_velocity": {},
+  "trajectory": {},
   "trigonometric": {},
 }
 
@@ -319,8 +324,8 @@ LAWS = {
   "sorted": times.SortedPair(law=NORMAL, equal=0.5),
   "limited": times.LimitedPair(t_law=UNIFORM, s_law=NORMAL),
   "truncated": times.TruncatedPair(law=NORMAL, t_min=0.1, t_max=0.9),
-  "adjacent": times.AdjacentPair(grid=times.karras_grid, num_points=9),
   "gap": times.GapPair(gap_law=NORMAL, s_law=NORMAL),
+  "adjacent": times.AdjacentPair(grid=times.karras_grid, num_points=9),
   "dyadic": times.DyadicPair(),
   "triple": times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
   "walk": WALK,
