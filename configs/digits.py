@@ -78,6 +78,7 @@ METHOD_FIELDS = {
     "flow_map": {"omega": 1.3},
   },
   "flow_anchored_consistency": {"train": {"steps": 1000}},
+  "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

@@ -55,6 +55,7 @@ METHOD_FIELDS = {
   # The points have no labels here.
   "improved_mean_flow": {"loss": {"label_dropout": 0.0, "norm_power": 0.5}},
   "lagrangian": {"loss": {"block": (2, 1)}},
+  "twin_flow": {"loss": {"block": (4, 1)}},
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},

@@ -345,6 +345,21 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         },
       },
     ),
+    "twin_flow": Method(
+      summary="match the flow of its own samples, itself at negative times",
+      paper="Cheng, Sun, Li, Lin 2025, arXiv:2512.05150",
+      loss=losses.twin_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"target"}),
+      config={
+        "model": {"second_time": True},
+        "times": {"name": "truncated_pair", "law": {"name": "uniform"}},
+        # Published: decay 0.99. What a jump of h teaches reaches long jumps one
+        # by one, each time through the average: 0.9 is for a short training.
+        "ema": {"target": {"name": "count_ramp", "decay": 0.9}},
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",

@@ -70,6 +70,13 @@ def variants(num_classes: int) -> dict[str, Callable]:
     **labels,
   )
 
+  twin_flow = functools.partial(
+    losses.twin_flow_loss,
+    path=LINEAR,
+    sample_times=times.TruncatedPair(law=times.Uniform(), t_min=0.0, t_max=1.0),
+    **labels,
+  )
+
   def guided_teacher(model_fn, key, batch, *, target_fn, teacher):
     return distillation(
       model_fn,
@@ -224,6 +231,9 @@ def variants(num_classes: int) -> dict[str, Callable]:
       ),
       **labels,
     ),
+    "twin_flow": twin_flow,
+    "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
+    "twin_flow, base alone": functools.partial(twin_flow, twin=False),
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

@@ -68,6 +68,7 @@ from jaxflow.losses.progressive_distillation import (
   progressive_distillation_loss,
 )
 from jaxflow.losses.shortcut import shortcut_loss
+from jaxflow.losses.twin_flow import twin_flow_loss
 
 __all__ = [
   "consistency_loss",
@@ -88,4 +89,5 @@ __all__ = [
   "moment_matching_loss",
   "progressive_distillation_loss",
   "shortcut_loss",
+  "twin_flow_loss",
 ]

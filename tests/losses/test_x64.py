@@ -78,6 +78,7 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
+  names += ("noise_rectify",)
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -126,6 +127,7 @@ EXTRA = {
     "guided": {"omega": 2.0, "expanded": True},
     "teacher": {"teacher": fixed(2)},
   },
+  "twin_flow": {"guided": {"kappa": 0.5, "block": (4, 1)}},
   "improved_mean_flow": {"unlabelled": {"null_cond": None}},
   "knowledge_distillation": {
     "terms": {
