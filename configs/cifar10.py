@@ -38,6 +38,9 @@ Where this project differs from the authors:
 - consistency_trajectory is its first stage. The second, at least 30,000 steps,
   has a discriminator: --config.discriminator.network.name.
 - mid_training takes 8 trajectories of 16 points a step, 128 rows.
+- lagrangian has EDM2's U-Net and its learning rate, as published; the rate
+  falls as a cosine, there as the inverse root of the steps after 35,000. No FID
+  of it is public.
 
 Rows begin with runs of other rows in runs/. Pairs for reflow and
 annealed_reflow, for knowledge_distillation, and for slim_flow:
@@ -227,6 +230,20 @@ METHOD_FIELDS = {
     "train": {"steps": 800_000, "batch_size": 1024},
     "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
   },
+  "lagrangian": {
+    "model": {"dropout": 0.13},
+    "loss": {"log_weight": {"name": "sinusoidal"}},
+    "optimizer": {
+      "learning_rate": 1e-2,
+      "schedule": "cosine",
+      "clip_norm": 1.0,
+    },
+    "train": {"steps": 400_000, "batch_size": 512},
+    "ema": {
+      "sampling": {"name": "constant", "decay": 0.9999},
+      "shorter": {"name": "constant", "decay": 0.999},
+    },
+  },
   "moment_matching": {
     "model": {"dropout": 0.2},
     "path": {
@@ -262,10 +279,25 @@ METHOD_FIELDS = {
 }
 
 
+# Rows with another network than DDPM++, and what it has for these images.
+_NETWORKS = {
+  "lagrangian": (
+    "mp_unet",
+    {
+      "multipliers": (2, 2, 2),
+      "num_blocks": 4,
+      "attention_resolutions": (16,),
+    },
+  ),
+}
+
+
 def get_config(method: str) -> Config:
   """Return the published config of a method on CIFAR-10."""
   fields = choose("method", method, METHOD_FIELDS)
-  config = default_config(method, data="cifar10", model="unet")
+  network, options = _NETWORKS.get(method, ("unet", {}))
+  config = default_config(method, data="cifar10", model=network)
+  config.model.update(options)
   config.data.update(conditional=False, shape=(32, 32, 3), num_classes=0)
   config.train.update(log_every=500, sample_every=10_000)
   config.checkpoint.every = 10_000

@@ -99,6 +99,14 @@ METHOD_FIELDS = {
     "loss": {"norm_power": 0.5, "omega_max": 3.0},
     "flow_map": {"omega": 1.3},
   },
+  "lagrangian": {"loss": {"block": (2, 1)}},
+  "terminal_velocity": {
+    "train": {"steps": 800},
+    "loss": {"omega": 1.3},
+    "flow_map": {"omega": 1.3},
+  },
+  "flow_anchored_consistency": {"train": {"steps": 1000}},
+  "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

@@ -22,6 +22,7 @@ two of 8 GPUs with 80 GB. What the authors report for XL/2, FID-50k:
   improved_mean_flow   1.70 with 1 call, 1.53 with 2 (readme)
   shortcut             10.6 with 1 call, 7.8 with 4, 3.8 with 128 (readme)
   moment_matching      1.99 with 8 calls (paper)
+  terminal_velocity    3.29 with 1 call; 1.99 with 4 and omega 1.75 (readme)
 
 Values come from public code. mean_flow-XL/2 is FastGen's: batch 1024, omega
 0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper, whose
@@ -32,8 +33,9 @@ mean_flow's. solution_flow has the 80 epochs of the code; the score is of more.
 All sizes of improved_mean_flow train as
 long as its B/2; the two calls of its XL/2 are --config.flow_map.omega=4.0,
 --config.flow_map.t_start=0.36, --config.flow_map.t_end=0.64. Optimizer, batch
-and length of moment_matching are not published: they are ours. Of other methods
-no recipe for these latents is public.
+and length of moment_matching are not published: they are ours, and so is the
+length of terminal_velocity. Its omega is set twice, --config.loss.omega and
+--config.flow_map.omega. Of other methods no recipe for these latents is public.
 
 Where this project differs from the authors:
 
@@ -43,9 +45,9 @@ Where this project differs from the authors:
   measures its own. flow_matching (SiT), mean_flow and shortcut were published
   on latents times 0.18215, of about the same deviation, 0.72 to 0.97.
 Scanned and recomputed blocks (`model.scan_layers`, `model.remat`) give the same
-numbers in less memory. All compute in float32, as published;
---config.model.dtype=bfloat16 does not. Latents are those of sd-vae-ft-mse or
--ema.
+numbers in less memory. All compute in float32, as published, but
+terminal_velocity, in bfloat16; --config.model.dtype sets it. Latents are those
+of sd-vae-ft-mse or -ema.
 """
 
 from jaxflow.config import Config, default_config, update
@@ -135,6 +137,15 @@ METHOD_FIELDS = {
     "sample": {"ema": "online"},
     "evaluation": {"nfe": (1, 4, 128)},
   },
+  "terminal_velocity": {
+    # As published, but for the norm of what modulates a block.
+    "model": {"norm": "rms", "qk_norm": True, "dtype": "bfloat16"},
+    "loss": {"omega": 2.0, "label_dropout": 0.1},
+    "flow_map": {"omega": 2.0},
+    "optimizer": {**_ADAMW, "b2": 0.95},
+    "train": {"steps": 300_000, "batch_size": 2048},
+    "ema": _EMA,
+  },
   "moment_matching": {
     "data": {"data_dir": "runs/half_latents"},
     "path": {"name": "linear", "t_min": 0.0, "t_max": 0.994, "noise_std": 0.5},
@@ -155,6 +166,7 @@ METHOD_FIELDS = {
 
 # What one size of a method has for itself.
 SIZE_FIELDS = {
+  "terminal_velocity-XL": {"model": {"num_heads": 18}},
   "mean_flow-XL": {
     "loss": {
       "omega": 0.2,

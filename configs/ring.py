@@ -76,6 +76,9 @@ METHOD_FIELDS = {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"label_dropout": 0.0, "norm_power": 0.5},
   },
+  "lagrangian": {"loss": {"block": (2, 1)}},
+  "twin_flow": {"loss": {"block": (4, 1)}},
+  "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},
     **_FLOW_TEACHER,

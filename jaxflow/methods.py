@@ -296,6 +296,44 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "loss": {"label_dropout": 0.1, "time_floor": 0.05},
       },
     ),
+    "lagrangian": Method(
+      summary="the end of a jump moves, with its end time, as the flow does",
+      paper="Boffi, Albergo, Vanden-Eijnden 2025, arXiv:2505.18825",
+      loss=losses.lagrangian_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      config={
+        "model": {"second_time": True},
+        "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+        "loss": {"flow_times": {"name": "uniform"}},
+      },
+    ),
+    "terminal_velocity": Method(
+      summary="the same with a target average and guidance as an input",
+      paper="Zhou, Parger, Haque, Song 2025, arXiv:2511.19797",
+      loss=losses.lagrangian_loss,
+      flow_map=flow_maps.scaled_velocity,
+      needs=frozenset({"target"}),
+      config={
+        "model": {"second_time": True, "guidance_inputs": True},
+        "times": {
+          "name": "gap_pair",
+          "gap_law": {"name": "logit_normal", "mean": -0.8, "std": 1.0},
+          "s_law": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+        },
+        "loss": {
+          "flow_times": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+          "block": (1, 1),
+          "reduction": "mean",
+          "omega": 2.0,
+          "omega_input": True,
+          "scale_output": True,
+          "label_dropout": 0.1,
+        },
+        "flow_map": {"omega": 2.0},
+        "ema": {"target": {"name": "constant", "decay": 0.99}},
+      },
+    ),
     "shortcut": Method(
       summary="make one step land where two of half the size land",
       paper="Frans et al. 2024, arXiv:2410.12557",
@@ -364,6 +402,39 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       sampler=_JUMPS_AND_NOISE,
       needs=frozenset({"teacher", "progress"}),
       config=_ANGULAR,
+    ),
+    # The expanded form has no velocity at s = t: its runs are no teachers.
+    "flow_anchored_consistency": Method(
+      summary="jump to the data, beside flow matching by the same network",
+      paper="Peng et al. 2025, arXiv:2507.03738",
+      loss=losses.flow_anchored_consistency_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "arctan_log_normal",
+          "mean": -0.8,
+          "std": 1.6,
+          "sigma_data": 1.0,
+          "scale": 2 / math.pi,
+        },
+      },
+    ),
+    "twin_flow": Method(
+      summary="match the flow of its own samples, itself at negative times",
+      paper="Cheng, Sun, Li, Lin 2025, arXiv:2512.05150",
+      loss=losses.twin_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      needs=frozenset({"target"}),
+      config={
+        "model": {"second_time": True},
+        "times": {"name": "truncated_pair", "law": {"name": "uniform"}},
+        # Published: decay 0.99. What a jump of h teaches reaches long jumps one
+        # by one, each time through the average: 0.9 is for a short training.
+        "ema": {"target": {"name": "count_ramp", "decay": 0.9}},
+      },
     ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",

@@ -25,6 +25,7 @@ from jaxflow.types import Array
 __all__ = [
   "Distance",
   "LogWeight",
+  "PairLogWeight",
   "Perceptual",
   "Weight",
   "adaptive",
@@ -73,6 +74,14 @@ class LogWeight(Protocol):
   """How much times `[B]` count, learned; the logarithm."""
 
   def __call__(self, t: Array, /) -> Array:
+    """Return the log-weights, `[B]`."""
+    ...
+
+
+class PairLogWeight(Protocol):
+  """How much pairs of times t, s `[B]` count, learned; the logarithm."""
+
+  def __call__(self, t: Array, s: Array, /) -> Array:
     """Return the log-weights, `[B]`."""
     ...
 

@@ -122,9 +122,10 @@ def feature_network(w, x):
   return jnp.tanh(x.reshape(len(x), -1) @ w["P"])
 
 
-def log_weight(w, t):
+def log_weight(w, t, s=None):
   """Return the stub of a learned log-weight: `[B] -> [B]`."""
-  return features(t) @ w["wl"]
+  of_s = 0 if s is None else features(s) @ w["wm"]
+  return features(t) @ w["wl"] + of_s
 
 
 STUBS = {

@@ -42,6 +42,19 @@ def test_weight_is_linear_in_the_embedding():
   np.testing.assert_allclose(value, embedding(t) @ kernel + 0.5, rtol=1e-5)
 
 
+def test_weight_of_pairs_is_linear_in_both_embeddings():
+  weight = models.pair_log_weight(channels=CHANNELS)
+  params = weight.init(jax.random.key(0))
+  t, s = jnp.linspace(0, 1.57, 5), jnp.linspace(1, 0, 5)
+  assert not any(leaf.any() for leaf in jax.tree.leaves(params))
+  np.testing.assert_array_equal(weight.apply(params, t, s), np.zeros(5))
+  start = np.arange(1.0, CHANNELS + 1)
+  end = start[::-1] / 3
+  given = {"start": jnp.asarray(start), "end": jnp.asarray(end), "bias": 0.5}
+  expected = embedding(t) @ start + embedding(s) @ end + 0.5
+  np.testing.assert_allclose(weight.apply(given, t, s), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [0, 1, 7])
 def test_channels_come_in_pairs(channels):
   with pytest.raises(UsageError, match=f"channels={channels}: give an even"):
@@ -213,6 +226,14 @@ def test_starts_from_a_network_with_a_fresh_weight(
   assert bool(state.loss_params) == (method != "flow_matching")
   for leaf in jax.tree.leaves(state.loss_params):
     np.testing.assert_allclose(leaf, 0, atol=1e-6)
+
+
+def test_weight_of_pairs_is_trained(tmp_path):
+  flags = "train.steps=10", "loss.log_weight.name=sinusoidal"
+  state = tiny.state_of(tiny.train(tmp_path, "pairs", "lagrangian", *flags))
+  params = state.loss_params["log_weight"]
+  assert params["start"].shape == params["end"].shape == (128,)
+  assert all((leaf != 0).any() for leaf in jax.tree.leaves(params))
 
 
 def test_can_be_switched_off(tmp_path):

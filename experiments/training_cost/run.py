@@ -27,6 +27,7 @@ GOALS = {
   "mean_flow": 1.12,
   "mean_flow, omega 1, kappa 0.5": 1.55,
   "improved_mean_flow": 2.45,
+  "lagrangian": 1.35,
   "shortcut": 1.12,
   "easy_consistency": 1.36,
   "improved_consistency_training": 1.36,

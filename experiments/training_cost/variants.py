@@ -57,6 +57,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     path=ANGULAR,
     sample_times=times.ArctanLogNormal(mean=-1.0, std=1.4),
   )
+  lagrangian = functools.partial(losses.lagrangian_loss, path=LINEAR, **labels)
   moments = functools.partial(
     losses.moment_matching_loss,
     path=paths.Linear(t_min=0.006, t_max=0.994),
@@ -75,6 +76,13 @@ def variants(num_classes: int) -> dict[str, Callable]:
     losses.flow_matching_loss,
     path=LINEAR,
     sample_times=times.Uniform(),
+    **labels,
+  )
+
+  twin_flow = functools.partial(
+    losses.twin_flow_loss,
+    path=LINEAR,
+    sample_times=times.TruncatedPair(law=times.Uniform(), t_min=0.0, t_max=1.0),
     **labels,
   )
 
@@ -235,6 +243,35 @@ def variants(num_classes: int) -> dict[str, Callable]:
     ),
     "improved_mean_flow": improved,
     "pixel_mean_flow": pixel_mean_flow,
+    "lagrangian": functools.partial(
+      lagrangian,
+      sample_times=times.SortedPair(law=times.Uniform()),
+      flow_times=times.Uniform(),
+    ),
+    "terminal_velocity": functools.partial(
+      lagrangian,
+      sample_times=times.GapPair(
+        gap_law=times.LogitNormal(mean=-0.8, std=1.0),
+        s_law=times.LogitNormal(mean=-0.4, std=1.0),
+      ),
+      flow_times=times.LogitNormal(mean=-0.4, std=1.0),
+      block=(1, 1),
+      reduction="mean",
+      omega=2.0,
+      omega_input=True,
+      scale_output=True,
+    ),
+    "flow_anchored_consistency": functools.partial(
+      losses.flow_anchored_consistency_loss,
+      path=LINEAR,
+      sample_times=times.ArctanLogNormal(
+        mean=-0.8, std=1.6, sigma_data=1.0, scale=2 / math.pi
+      ),
+      **labels,
+    ),
+    "twin_flow": twin_flow,
+    "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
+    "twin_flow, base alone": functools.partial(twin_flow, twin=False),
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

@@ -142,6 +142,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "truncated_pair": times.TruncatedPair,
     "separate_pair": times.SeparatePair,
     "rectified_pair": times.RectifiedPair,
+    "gap_pair": times.GapPair,
     "adaptive_pair": curricula.AdaptivePair,
     "doubling_pair": curricula.DoublingPair,
     "shrinking_pair": curricula.ShrinkingPair,
@@ -173,6 +174,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   "perceptual": {**_NONE, **_FEATURE_DISTANCES},
   "criterion": _values(adversarial, "hinge", "logistic"),
   "log_weight": {**_NONE, "sinusoidal": models.log_weight},
+  "pair_log_weight": {**_NONE, "sinusoidal": models.pair_log_weight},
   # Where the generator starts that a discriminator judges: as the loss draws
   # its times, at noise alone, or by a law.
   "starts": {"loss": times.StartTimes, "t_max": _at_the_end, **_LAWS},
@@ -244,6 +246,7 @@ KIND_OF_TYPE: Mapping[Any, str] = {
   times.Ratio: "ratio",
   weights.Distance: "distance",
   weights.LogWeight: "log_weight",
+  weights.PairLogWeight: "pair_log_weight",
   weights.Perceptual: "perceptual",
   weights.Weight: "weight",
 }

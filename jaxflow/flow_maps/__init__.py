@@ -34,6 +34,7 @@ from jaxflow.flow_maps.velocities import (
   identity,
   ode_step,
   rotation,
+  scaled_velocity,
   trigonometric,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
   "linear_skip",
   "ode_step",
   "rotation",
+  "scaled_velocity",
   "trajectory",
   "trigonometric",
 ]

@@ -5,7 +5,8 @@ References:
   al. 2024 (arXiv:2410.12557) for its halved steps; Song et al. 2020
   (arXiv:2010.02502), eq. 12 for DDIM; Lu, Song 2024 (arXiv:2410.11081), section
   3 for the trigonometric jump; Zhou et al. 2025 (arXiv:2503.07565) for the
-  rotation and the identity.
+  rotation and the identity; Zhou et al. 2025 (arXiv:2511.19797) for the scaled
+  velocity.
 """
 
 from collections.abc import Callable
@@ -89,6 +90,26 @@ def guided_velocity(
     model_fn, omega=omega, t_start=t_start, t_end=t_end
   )
   return average_velocity(lambda xt, t, s, cond: guided(xt, t, s, cond)[0])
+
+
+def scaled_velocity(
+  model_fn: ModelFn, *, omega: Scale = 1.0, scale_output: bool = True
+) -> FlowMap:
+  """Jump along an average velocity that has guidance as an input.
+
+  The network predicts the average velocity over `omega`, or, without
+  `scale_output`, the average velocity itself.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: xt / 2
+    >>> t, s = jnp.array([1.0]), jnp.array([0.5])
+    >>> jump = scaled_velocity(net, omega=2.0)
+    >>> jump(jnp.array([[3.0]]), t, s, None).tolist()
+    [[1.5]]
+  """
+  guided = guidance.fix_guidance(model_fn, omega=omega)
+  scale = omega if scale_output else 1.0
+  return average_velocity(lambda xt, t, s, cond: scale * guided(xt, t, s, cond))
 
 
 def ode_step(

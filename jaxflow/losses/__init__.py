@@ -52,12 +52,16 @@ from jaxflow.losses.consistency_trajectory import consistency_trajectory_loss
 from jaxflow.losses.continuous_consistency import continuous_consistency_loss
 from jaxflow.losses.denoising import denoising_loss
 from jaxflow.losses.distillation import distillation_loss
+from jaxflow.losses.flow_anchored_consistency import (
+  flow_anchored_consistency_loss,
+)
 from jaxflow.losses.flow_guided_distillation import (
   flow_guided_distillation_loss,
 )
 from jaxflow.losses.flow_matching import flow_matching_loss
 from jaxflow.losses.guidance_distillation import guidance_distillation_loss
 from jaxflow.losses.improved_mean_flow import improved_mean_flow_loss
+from jaxflow.losses.lagrangian import lagrangian_loss
 from jaxflow.losses.mean_flow import mean_flow_loss
 from jaxflow.losses.mid_training import mid_training_loss
 from jaxflow.losses.moment_matching import moment_matching_loss
@@ -65,6 +69,7 @@ from jaxflow.losses.progressive_distillation import (
   progressive_distillation_loss,
 )
 from jaxflow.losses.shortcut import shortcut_loss
+from jaxflow.losses.twin_flow import twin_flow_loss
 
 __all__ = [
   "alpha_flow_loss",
@@ -75,13 +80,16 @@ __all__ = [
   "denoising_loss",
   "discriminator_loss",
   "distillation_loss",
+  "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",
   "guidance_distillation_loss",
   "improved_mean_flow_loss",
+  "lagrangian_loss",
   "mean_flow_loss",
   "mid_training_loss",
   "moment_matching_loss",
   "progressive_distillation_loss",
   "shortcut_loss",
+  "twin_flow_loss",
 ]

@@ -10,7 +10,11 @@ from jaxflow.models.dit import SIZES, dit
 from jaxflow.models.extractors import Extractor
 from jaxflow.models.features import Features, conv_features, hidden_features
 from jaxflow.models.fitting import Fitted, fitted
-from jaxflow.models.log_weights import LogWeight, log_weight
+from jaxflow.models.log_weights import (
+  LogWeight,
+  log_weight,
+  pair_log_weight,
+)
 from jaxflow.models.lora import Adapter, lora
 from jaxflow.models.mlp import mlp
 from jaxflow.models.mp_unet import mp_unet
@@ -41,6 +45,7 @@ __all__ = [
   "lora",
   "mlp",
   "mp_unet",
+  "pair_log_weight",
   "projected_discriminator",
   "stack_blocks",
   "unet",

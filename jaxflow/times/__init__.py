@@ -48,6 +48,7 @@ from jaxflow.times.laws import (
 )
 from jaxflow.times.pairs import (
   AdjacentPair,
+  GapPair,
   LimitedPair,
   PairSampler,
   Quantiles,
@@ -82,6 +83,7 @@ __all__ = [
   "DoublingPair",
   "DyadicPair",
   "ExponentialRatio",
+  "GapPair",
   "Grid",
   "Interleaved",
   "Karras",

@@ -139,10 +139,11 @@ class LogNormal(_Normal):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArctanLogNormal(_Normal):
-  """`t = arctan(exp(mean + std N(0, 1)) / sigma_data)`: angles of TrigFlow.
+  """`t = scale arctan(exp(mean + std N(0, 1)) / sigma_data)`.
 
-  The noise level `sigma_data tan t` is log-normal (Lu, Song 2024,
-  arXiv:2410.11081).
+  At scale 1 these are angles of TrigFlow, whose noise level `sigma_data tan t`
+  is log-normal (Lu, Song 2024, arXiv:2410.11081); at scale 2 / pi they are
+  times in (0, 1).
 
   Example:
     >>> law = ArctanLogNormal(sigma_data=1.0)
@@ -151,10 +152,12 @@ class ArctanLogNormal(_Normal):
   """
 
   sigma_data: Positive = 0.5
+  scale: Positive = 1.0
 
   def transform(self, draws: Array) -> Array:
-    """Return the angles of the log-normal noise levels."""
-    return jnp.arctan(jnp.exp(self.mean + self.std * draws) / self.sigma_data)
+    """Return the scaled angles of the log-normal noise levels."""
+    level = jnp.exp(self.mean + self.std * draws)
+    return self.scale * jnp.arctan(level / self.sigma_data)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

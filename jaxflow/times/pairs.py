@@ -204,28 +204,72 @@ class TruncatedPair:
   t_max: End
 
   def __post_init__(self) -> None:
-    if not hasattr(self.law, "quantile"):
-      raise ValueError(
-        f"law {type(self.law).__name__} cannot be truncated: use uniform or "
-        "logit_normal"
-      )
-
-  def _between(self, draws: Array, low: Array, high: Array) -> Array:
-    start, stop = self.law.cdf(low), self.law.cdf(high)
-    value = self.law.quantile(start + (stop - start) * draws)
-    # Rounding of the two maps must not leave the interval.
-    return jnp.clip(value, low, high)
+    _check_quantiles(self.law)
 
   def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
     """Map two arrays of uniform draws to `(t, s)`."""
     low = jnp.full_like(first, self.t_min)
-    t = self._between(first, low, jnp.full_like(first, self.t_max))
-    return t, self._between(second, low, t)
+    t = _between(self.law, first, low, jnp.full_like(first, self.t_max))
+    return t, _between(self.law, second, low, t)
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""
     keys = jax.random.split(key)
     return self.transform(*(laws.uniform_draws(k, n) for k in keys))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GapPair:
+  """A gap from one law, s from another on `[t_min, t_max - gap]`, t = s + gap.
+
+  For laws of times in (0, 1), those of terminal velocity matching (Zhou et al.
+  2025, arXiv:2511.19797).
+
+  Example:
+    >>> pair = GapPair(gap_law=laws.Uniform(), s_law=laws.Uniform())
+    >>> [float(x) for x in pair.transform(jnp.array(0.5), jnp.array(0.5))]
+    [0.75, 0.25]
+  """
+
+  gap_law: laws.Law
+  s_law: Quantiles
+  t_min: Amount = 0.0
+  t_max: End = 1.0
+
+  def __post_init__(self) -> None:
+    _check_quantiles(self.s_law)
+
+  def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
+    """Map draws of the gap's law and uniform draws to `(t, s)`."""
+    # A gap longer than all times is all of them.
+    gap = jnp.minimum(self.gap_law.transform(first), self.t_max - self.t_min)
+    low = jnp.full_like(gap, self.t_min)
+    s = _between(self.s_law, second, low, jnp.maximum(self.t_max - gap, low))
+    return jnp.minimum(s + gap, self.t_max), s
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second = jax.random.split(key)
+    return self.transform(
+      self.gap_law.draw(first, n), laws.uniform_draws(second, n)
+    )
+
+
+def _check_quantiles(law: Any) -> None:
+  """Raise ValueError unless a law can be truncated."""
+  if not hasattr(law, "quantile"):
+    raise ValueError(
+      f"law {type(law).__name__} cannot be truncated: use uniform or "
+      "logit_normal"
+    )
+
+
+def _between(law: Quantiles, draws: Array, low: Array, high: Array) -> Array:
+  """Map uniform draws to times of a law on [low, high]."""
+  start, stop = law.cdf(low), law.cdf(high)
+  value = law.quantile(start + (stop - start) * draws)
+  # Rounding of the two maps must not leave the interval.
+  return jnp.clip(value, low, high)
 
 
 def at(sampler: Any, progress: Array | None) -> Callable:

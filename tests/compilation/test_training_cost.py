@@ -55,6 +55,8 @@ def test_the_published_formula_costs_what_ours_saves(ratios):
   [
     # An eighth of the rows pays for two calls of the target.
     ("shortcut", 3 + 2 / 8),
+    # A quarter pays for the derivative, both backwards and the target.
+    ("lagrangian", 3 * 3 / 4 + 7 / 4),
     # The target's forward of all rows.
     ("easy_consistency", 4),
     ("improved_consistency_training", 4),

@@ -66,6 +66,7 @@ CIFAR10 = {
   "consistency_trajectory": (128, 5e4, "radam", 4e-4, 0, constant(0.999)),
   "mean_flow": (1024, 8e5, "adam", 6e-4, 0.2, constant(0.9999)),
   "solution_flow": (1024, 8e5, "radam", 1e-4, 0.3, constant(0.9999)),
+  "lagrangian": (512, 4e5, "adam", 1e-2, 0.13, constant(0.9999)),
   # 128 rows of the network are 8 trajectories of 16 points.
   "mid_training": (128 / 16, 3e5, "radam", 2e-4, 0.2, constant(0.999)),
 }
@@ -200,6 +201,18 @@ CIFAR10_FIELDS = {
     "loss.ratio.name": "exponential",
     "loss.ratio.start": 1.0,
     "loss.ratio.end": 1 / 3200,
+  },
+  "lagrangian": {
+    # Of EDM2, in place of that of all other rows.
+    "model.name": "mp_unet",
+    "loss.block": [4, 1],
+    "loss.reduction": "sum",
+    "loss.log_weight.name": "sinusoidal",
+    "loss.log_weight.channels": 128,
+    "optimizer.clip_norm": 1.0,
+    "times.law.name": "uniform",
+    "loss.flow_times.name": "uniform",
+    "ema.shorter.decay": 0.999,
   },
   "moment_matching": {
     "path.t_min": 0.006,
@@ -345,6 +358,35 @@ LATENT_FIELDS = {
     "ema.target.decay": 0.999,
     "sample.ema": "online",
   },
+  "terminal_velocity": {
+    "train.batch_size": 2048,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.b2": 0.95,
+    "optimizer.weight_decay": 0.0,
+    "ema.sampling.decay": 0.9999,
+    "ema.target.decay": 0.99,
+    "loss.omega": 2.0,
+    "loss.omega_input": True,
+    "loss.scale_output": True,
+    "loss.label_dropout": 0.1,
+    "loss.reduction": "mean",
+    "loss.block": [1, 1],
+    "loss.flow_times.mean": -0.4,
+    "loss.flow_times.std": 1.0,
+    "times.gap_law.mean": -0.8,
+    "times.gap_law.std": 1.0,
+    "times.s_law.mean": -0.4,
+    "times.s_law.std": 1.0,
+    "flow_map.omega": 2.0,
+    "model.depth": 28,
+    "model.width": 1152,
+    "model.num_heads": 18,
+    "model.patch_size": 2,
+    "model.norm": "rms",
+    "model.qk_norm": True,
+    "model.dtype": "bfloat16",
+  },
   "moment_matching": {
     "path.t_min": 0.0,
     "path.t_max": 0.994,
@@ -360,7 +402,7 @@ LATENT_FIELDS = {
 }
 LATENT_ROWS = [
   *("flow_matching", "mean_flow", "improved_mean_flow", "shortcut"),
-  *("moment_matching", "alpha_flow", "solution_flow"),
+  *("moment_matching", "alpha_flow", "solution_flow", "terminal_velocity"),
 ]
 
 

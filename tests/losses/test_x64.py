@@ -78,6 +78,7 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
+  names += ("noise_rectify",)
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -121,6 +122,12 @@ EXTRA = {
     "teacher": {"teacher": fixed(2)},
   },
   "shortcut": {"guided": {"omega": 2.0}},
+  "lagrangian": {"guided": {"omega": 2.0}},
+  "flow_anchored_consistency": {
+    "guided": {"omega": 2.0, "expanded": True},
+    "teacher": {"teacher": fixed(2)},
+  },
+  "twin_flow": {"guided": {"kappa": 0.5, "block": (4, 1)}},
   "improved_mean_flow": {"unlabelled": {"null_cond": None}},
   "knowledge_distillation": {
     "terms": {
@@ -197,6 +204,7 @@ FLOW_MAPS = {
   "linear_skip": {"t_max": 1.0},
   "ode_step": {"solver": solvers.heun},
   "rotation": {"path": LINEAR},
+  "scaled_velocity": {},
   "trajectory": {},
   "trigonometric": {},
 }
@@ -318,6 +326,7 @@ LAWS = {
   "sorted": times.SortedPair(law=NORMAL, equal=0.5),
   "limited": times.LimitedPair(t_law=UNIFORM, s_law=NORMAL),
   "truncated": times.TruncatedPair(law=NORMAL, t_min=0.1, t_max=0.9),
+  "gap": times.GapPair(gap_law=NORMAL, s_law=NORMAL),
   "adjacent": times.AdjacentPair(grid=times.karras_grid, num_points=9),
   "dyadic": times.DyadicPair(),
   "triple": times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
