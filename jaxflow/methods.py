@@ -296,6 +296,25 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "loss": {"label_dropout": 0.1, "time_floor": 0.05},
       },
     ),
+    "decoupled_mean_flow": Method(
+      summary="a flow that learns to jump, each sample with both terms",
+      paper="Lee, Yu, Shin 2025, arXiv:2510.24474",
+      loss=losses.decoupled_mean_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      teaches=True,
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "sorted_laws",
+          "first_law": {"name": "logit_normal", "mean": -0.2, "std": 1.0},
+          "second_law": {"name": "logit_normal", "mean": 0.2, "std": 1.0},
+        },
+        "loss": {
+          "flow_times": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+          "log_weight": {"name": "sinusoidal"},
+        },
+      },
+    ),
     "lagrangian": Method(
       summary="the end of a jump moves, with its end time, as the flow does",
       paper="Boffi, Albergo, Vanden-Eijnden 2025, arXiv:2505.18825",

@@ -39,6 +39,7 @@ __all__ = [
   "l2_sum",
   "learned",
   "likelihood",
+  "log_cauchy",
   "sample_mean",
   "sample_sum",
   "scaled_huber",
@@ -222,6 +223,24 @@ def learned(error: Array, log_weight: Array) -> Array:
     [3.0]
   """
   return jnp.exp(log_weight) * error - log_weight
+
+
+def log_cauchy(error: Array, *, log_weight: Array, eps: float) -> Array:
+  """Weight an error by a learned weight and dampen it: `ln(e^w E + eps) - w`.
+
+  Args:
+    error: Errors `[B]`, >= 0.
+    log_weight: w, `[B]`, with parameters of its own.
+    eps: Added to the weighted error.
+
+  References:
+    Lee, Yu, Shin 2025 (arXiv:2510.24474).
+
+  Example:
+    >>> log_cauchy(jnp.array([0.0]), log_weight=jnp.array([0.5]), eps=1.0)
+    Array([-0.5], dtype=float32)
+  """
+  return jnp.log(jnp.exp(log_weight) * error + eps) - log_weight
 
 
 def uniform(path: Path, t: Array, s: Array) -> Array:

@@ -135,6 +135,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     **_LAWS,
     "constant": times.Constant,
     "sorted_pair": times.SortedPair,
+    "sorted_laws": times.SortedLaws,
     "limited_pair": times.LimitedPair,
     "adjacent_pair": times.AdjacentPair,
     "adjacent_triple": times.AdjacentTriple,

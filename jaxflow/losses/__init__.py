@@ -50,6 +50,7 @@ from jaxflow.losses.consistency import (
 )
 from jaxflow.losses.consistency_trajectory import consistency_trajectory_loss
 from jaxflow.losses.continuous_consistency import continuous_consistency_loss
+from jaxflow.losses.decoupled_mean_flow import decoupled_mean_flow_loss
 from jaxflow.losses.denoising import denoising_loss
 from jaxflow.losses.distillation import distillation_loss
 from jaxflow.losses.flow_anchored_consistency import (
@@ -77,6 +78,7 @@ __all__ = [
   "consistency_trajectory_loss",
   "continuous_consistency_loss",
   "continuous_time_consistency_loss",
+  "decoupled_mean_flow_loss",
   "denoising_loss",
   "discriminator_loss",
   "distillation_loss",

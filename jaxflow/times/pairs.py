@@ -58,6 +58,27 @@ class SortedPair:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SortedLaws:
+  """A draw of each of two laws: t is the larger, s the smaller.
+
+  Example:
+    >>> pair = SortedLaws(
+    ...     first_law=laws.Constant(t=0.25), second_law=laws.Constant(t=0.5))
+    >>> [x.tolist() for x in pair(jax.random.key(0), 1)]
+    [[0.5], [0.25]]
+  """
+
+  first_law: laws.Law
+  second_law: laws.Law
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, second = jax.random.split(key)
+    a, b = self.first_law(first, n), self.second_law(second, n)
+    return jnp.maximum(a, b), jnp.minimum(a, b)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitedPair:
   """t and s from laws of their own, then `s = min(s, t)`: t keeps its law.
 
