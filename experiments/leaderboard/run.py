@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from experiments import runner
+from experiments.rows import MEASURED
 from jaxflow.compilation.of_config import assumed_plan
 from jaxflow.compilation.programs import training_step
 from jaxflow.compilation.report import compile_program
 from jaxflow.config import Config, update
 from jaxflow.figures.canvas import save_figure
-from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
 from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.run import Run
@@ -32,7 +32,7 @@ SETTINGS = {
     "digits": ({"model": {"patch_size": 4}}, 2400, 360),
     "fashion_mnist": ({"model": {"patch_size": 7}}, 1200, 1000),
   },
-  "methods": tuple(METHODS),
+  "methods": MEASURED,
   "baseline": "flow_matching",
   "batch_size": 64,
   "warmup_share": 0.1,

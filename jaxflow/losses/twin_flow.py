@@ -116,10 +116,9 @@ def twin_flow_loss(
 
   v = paths.velocity(path, data, noise, t)
   if kappa:
+    # Rows without label keep v: for them both calls are one.
     unlabelled = guidance.null(cond, null_cond)
-    has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
-    guided = v + kappa * (q(xt, t, t, cond) - q(xt, t, t, unlabelled))
-    v = jnp.where(expand(has_label, v), guided, v)
+    v = v + kappa * (q(xt, t, t, cond) - q(xt, t, t, unlabelled))
   v = jax.lax.stop_gradient(v)
 
   def any_step(u, x, t, s, v, cond):

@@ -262,9 +262,9 @@ class GapPair:
 
   def transform(self, first: Array, second: Array) -> tuple[Array, Array]:
     """Map draws of the gap's law and uniform draws to `(t, s)`."""
-    # A gap longer than all times is all of them.
-    gap = jnp.minimum(self.gap_law.transform(first), self.t_max - self.t_min)
+    gap = self.gap_law.transform(first)
     low = jnp.full_like(gap, self.t_min)
+    # A gap longer than all times leaves s no room: the pair is both ends.
     s = _between(self.s_law, second, low, jnp.maximum(self.t_max - gap, low))
     return jnp.minimum(s + gap, self.t_max), s
 

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 import jaxflow
+from experiments.rows import LATER, MEASURED
 from experiments.runner import (
   Claim,
   PlaneJudge,
@@ -57,7 +58,14 @@ def test_every_method_is_on_the_leaderboard():
   for name in results.about["settings"]["data"]:
     rows = results.select(data=name)
     methods = {row["labels"]["method"] for row in rows} - {"real images"}
-    assert methods == set(METHODS)
+    assert methods == set(MEASURED)
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "ring", "training_cost"])
+def test_rows_that_came_later_are_named(name):
+  assert set(LATER) <= set(METHODS)
+  text = (FOLDER / name / "README.md").read_text()
+  assert all(f"`{row}`" in text for row in LATER)
 
 
 @functools.cache
@@ -245,7 +253,8 @@ def test_fits_are_what_jaxflow_trains(teacher):
   np.testing.assert_allclose(
     arrays(fits.runs[1].params), arrays(run.params), atol=1e-6
   )
-  assert fits.log["loss"].shape == (2, 4)  # Every 10 of 40 steps.
+  # The first of 40 steps, and every tenth.
+  assert fits.log["loss"].shape == (2, 5)
   assert fits.steps == 40 and not fits.diverged.any()
   samples = fits.sample(8, 2, seed=3)
   # The noise of seed 1 has the seed 3 * 1000 + 1.
