@@ -99,6 +99,15 @@ METHOD_FIELDS = {
     "loss": {"norm_power": 0.5, "omega_max": 3.0},
     "flow_map": {"omega": 1.3},
   },
+  # The flow goes on with its last block told where to jump.
+  "decoupled_mean_flow": {
+    "train": {"steps": 800},
+    "model": {"second_time_from": 2},
+    "optimizer": {"learning_rate": 1e-3},
+    "loss": {"label_dropout": 0.1, "flow_times": {"name": "uniform"}},
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    **_FROM_FLOW,
+  },
   "lagrangian": {"loss": {"block": (2, 1)}},
   "terminal_velocity": {
     "train": {"steps": 800},

@@ -76,6 +76,10 @@ METHOD_FIELDS = {
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
     "loss": {"label_dropout": 0.0, "norm_power": 0.5},
   },
+  "decoupled_mean_flow": {
+    "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
+    "loss": {"flow_times": {"name": "uniform"}},
+  },
   "lagrangian": {"loss": {"block": (2, 1)}},
   "twin_flow": {"loss": {"block": (4, 1)}},
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},

@@ -9,6 +9,7 @@ LATER = (
   "alpha_flow",
   "solution_flow",
   "pixel_mean_flow",
+  "decoupled_mean_flow",
   "lagrangian",
   "terminal_velocity",
   "flow_anchored_consistency",

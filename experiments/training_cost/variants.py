@@ -243,6 +243,13 @@ def variants(num_classes: int) -> dict[str, Callable]:
     ),
     "improved_mean_flow": improved,
     "pixel_mean_flow": pixel_mean_flow,
+    "decoupled_mean_flow": functools.partial(
+      losses.decoupled_mean_flow_loss,
+      path=LINEAR,
+      sample_times=PAIRS,
+      flow_times=times.Uniform(),
+      **labels,
+    ),
     "lagrangian": functools.partial(
       lagrangian,
       sample_times=times.SortedPair(law=times.Uniform()),

@@ -145,7 +145,8 @@ def alpha_flow_loss(
       (v_i.astype(xt_i.dtype), jnp.ones_like(t_i)),
     )
     du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
-    return u, v_i - expand(t_i - s_i, du) * du, norm
+    target = v_i - expand(t_i - s_i, du) * du
+    return u, target, norm.astype(t_i.dtype)
 
   has_limit = alpha == 0 if isinstance(alpha, float) else jnp.ndim(alpha) == 0
   if not has_limit:

@@ -78,7 +78,7 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
-  names += ("noise_rectify",)
+  names += ("noise_rectify", "noise_flow")
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -121,6 +121,10 @@ EXTRA = {
     "guided": {"omega": 2.0, "kappa": 0.5},
     "teacher": {"teacher": fixed(2)},
   },
+  "alpha_flow": {
+    "guided": {"omega": 2.0, "kappa": 0.5, "decay_start": 0.5, "clip": 4.0}
+  },
+  "decoupled_mean_flow": {"guided": {"kappa": 0.5}},
   "shortcut": {"guided": {"omega": 2.0}},
   "lagrangian": {"guided": {"omega": 2.0}},
   "flow_anchored_consistency": {
