@@ -58,6 +58,45 @@ def test_it_is_ln_eps_at_the_solution(x64):
   assert loss(exact.velocity).max() > np.log(0.01) + 0.1
 
 
+def test_its_terms_are_those_of_flow_matching_and_mean_flow(x64):
+  batch = batch_of(16)
+  t, s, r = (
+    jnp.linspace(0.5, 1, 16),
+    jnp.linspace(0, 0.5, 16),
+    jnp.full(16, 0.3),
+  )
+  given = {"path": LINEAR, "sample_times": lambda key, n: (t, s)}
+
+  def network(xt, t, s, cond):
+    return jnp.sin(xt) * paths.expand(t - 0.5 * s, xt)
+
+  _, found = losses.decoupled_mean_flow_loss(
+    network,
+    jax.random.key(0),
+    batch | {"noise_flow": batch["noise"]},
+    flow_times=lambda key, n: r,
+    **given,
+  )
+  jumps, _ = losses.mean_flow_loss(
+    network,
+    jax.random.key(0),
+    batch,
+    block=(1, 1),
+    norm_power=0.0,
+    reduce="mean",
+    **given,
+  )
+  flow, _ = losses.flow_matching_loss(
+    lambda xt, t, s, cond: network(xt, t, t, cond),
+    jax.random.key(0),
+    batch,
+    path=LINEAR,
+    sample_times=lambda key, n: r,
+  )
+  np.testing.assert_allclose(found["raw_interval"], jumps.mean(), rtol=1e-12)
+  np.testing.assert_allclose(found["raw_flow"], flow.mean(), rtol=1e-12)
+
+
 def test_guidance_adds_the_difference_of_its_own_velocities(x64):
   """F is the label, 7 without: v + kappa (y - 7), in both terms."""
   labels = jnp.array([1, 2, 7])
