@@ -156,7 +156,7 @@ async function start() {
   const { note } = backend;
   const calls = note.nfe === 1 ? "one network call" : `${note.nfe} network calls`;
   document.title = at("title").textContent = `${note.data}: ${note.method}`;
-  at("about").textContent = `Noise becomes samples in ${calls}, on this page.`;
+  at("about").textContent = `Noise becomes samples in ${calls}.`;
   at("footer").textContent =
     `jaxflow ${note.versions.jaxflow}, step ${note.step}. ` +
     "Noise i of seed A is that of jaxflow sample --seed.";
