@@ -12,13 +12,17 @@ signal comes while requests are in the air.
 import argparse
 import asyncio
 import collections
+import concurrent.futures
 import contextlib
+import http.client
 import json
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -112,43 +116,55 @@ def bare(run: jaxflow.api.TrainedRun, num: int) -> tuple[np.ndarray, list[Any]]:
   return np.clip(draw(weights, noise, labels, *scale), -1, 1), rows
 
 
-async def load(
+def load(
   address: str, num: int, clients: int, wanted: np.ndarray
 ) -> dict[str, Any]:
-  """Send requests from clients; return what came of them."""
+  """Send requests from clients, a thread each; return what came of them."""
   left, seen = collections.deque(range(num)), collections.Counter()
   spent, apart, queued = [], [0.0], [0]
+  done = threading.Event()
 
-  async def ask(client: Any, seed: int) -> None:
-    asked = {"seed": seed, "labels": seed % 10}
+  def ask(connection: http.client.HTTPConnection, seed: int) -> None:
+    body = json.dumps({"seed": seed, "labels": seed % 10})
+    kind = {"Content-Type": "application/json"}
     while True:
       began = time.perf_counter()
-      answer = await client.post("/sample", json=asked)
-      seen[answer.status_code] += 1
-      if answer.status_code != 429:
+      connection.request("POST", "/sample", body, kind)
+      answer = connection.getresponse()
+      text = answer.read()
+      seen[answer.status] += 1
+      if answer.status != 429:
         break
-      await asyncio.sleep(int(answer.headers["Retry-After"]))
+      time.sleep(int(answer.headers["Retry-After"]))
     spent.append(time.perf_counter() - began)
-    if answer.status_code == 200:
-      (sample,) = np.asarray(answer.json()["samples"])
+    if answer.status == 200:
+      (sample,) = np.asarray(json.loads(text)["samples"])
       apart.append(float(np.abs(sample - wanted[seed]).max()))
 
-  async def work(client: Any) -> None:
-    while left:
-      await ask(client, left.popleft())
+  def work() -> None:
+    with contextlib.closing(connection_to(address)) as connection:
+      while True:
+        try:
+          seed = left.popleft()
+        except IndexError:
+          return
+        ask(connection, seed)
 
-  async def watch(client: Any) -> None:
-    while True:
-      queued.append((await client.get("/health")).json()["queued"])
-      await asyncio.sleep(0.2)
+  def watch() -> None:
+    with contextlib.closing(connection_to(address)) as connection:
+      while not done.wait(0.05):
+        connection.request("GET", "/health")
+        queued.append(json.loads(connection.getresponse().read())["queued"])
 
-  async with client_of(address) as client, client_of(address) as other:
-    await client.post("/sample", json={})
-    watching = asyncio.create_task(watch(other))
-    began = time.perf_counter()
-    await asyncio.gather(*(work(client) for _ in range(clients)))
+  began = time.perf_counter()
+  with concurrent.futures.ThreadPoolExecutor(clients + 1) as pool:
+    watching = pool.submit(watch)
+    working = [pool.submit(work) for _ in range(clients)]
+    for each in working:
+      each.result()
     whole = time.perf_counter() - began
-    watching.cancel()
+    done.set()
+    watching.result()
   return {
     "requests": num,
     "clients": clients,
@@ -160,6 +176,12 @@ async def load(
     "queued": max(queued),
     "apart": max(apart),
   }
+
+
+def connection_to(address: str) -> http.client.HTTPConnection:
+  """Return a connection that waits for an answer as long as it takes."""
+  place = urllib.parse.urlsplit(address).netloc
+  return http.client.HTTPConnection(place, timeout=300)
 
 
 async def stopped(
@@ -216,7 +238,7 @@ def measured(
     log(f"{count} client(s), {queue} samples may wait")
     size = max(queue, LAST * clients) if queue == WIDE else queue
     with serving(workdir, f"--queue={size}") as (process, address):
-      row = asyncio.run(load(address, requests, count, wanted))
+      row = load(address, requests, count, wanted)
       name = f"jaxflow serve, {count} client{'s' * (count > 1)}"
       rows.append({"what": f"{name}, --queue={size}", **row})
       if (queue, count) == (WIDE, clients):
@@ -228,7 +250,7 @@ def quick(run: jaxflow.api.TrainedRun, workdir: pathlib.Path) -> dict[str, Any]:
   """Do it for a moment, with one server."""
   wanted, rows = bare(run, 64)
   with serving(workdir, "--sizes=1,8", "--queue=4") as (process, address):
-    row = asyncio.run(load(address, 64, 8, wanted))
+    row = load(address, 64, 8, wanted)
     rows.append({"what": "jaxflow serve, 8 clients, --queue=4", **row})
     # One request may be longer than the queue.
     end = asyncio.run(stopped(process, address, 1, 200))

@@ -1,6 +1,7 @@
 """The application: a page, its health, and samples."""
 
 import asyncio
+import http
 import io
 import json
 import pathlib
@@ -72,7 +73,11 @@ def make_app(
 
   async def refused(call: Call, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _json({"error": error.detail[:_LONGEST]}, error)
+    told = error.detail
+    # The router's own words say only what the number says.
+    if told == http.HTTPStatus(error.status_code).phrase:
+      told = f"{told}: ask POST /sample or GET /health"
+    return _json({"error": told[:_LONGEST]}, error)
 
   async def failed(call: Call, error: Exception) -> Response:
     return _json({"error": "the server failed"}, HTTPException(500))

@@ -103,6 +103,8 @@ class Batcher:
         while not self._jobs:
           self._lock.wait()
         taken = self._take()
+      if not taken:
+        continue
       started = time.perf_counter()
       try:
         rows = self._draw(taken)
@@ -115,14 +117,17 @@ class Batcher:
         rows = rows[count:]
         if first + count == job.request.num:
           self._release(job.request.num)
-          if not job.future.cancelled():
-            job.future.set_result(np.concatenate(job.parts))
+          job.future.set_result(np.concatenate(job.parts))
 
   def _take(self) -> list[tuple[_Job, int, int]]:
     """Return jobs with the numbers of the rows that the next batch draws."""
     room, taken = self._sizes[-1], []
     kind = self._jobs[0].kind
     for job in [job for job in self._jobs if job.kind == kind]:
+      if not job.begun and not job.future.set_running_or_notify_cancel():
+        self._jobs.remove(job)
+        self._rows -= job.request.num
+        continue
       count = min(room, job.request.num - job.begun)
       taken.append((job, job.begun, count))
       job.begun += count

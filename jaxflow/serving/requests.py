@@ -107,7 +107,9 @@ class Reader:
       raise UsageError(f"nfe={nfe}: this server draws with {served}")
     format = given.get("format", "json")
     if format not in FORMATS:
-      raise UsageError(f"format={format!r}: give {', '.join(FORMATS)}")
+      raise UsageError(
+        f"format={str(format)[:40]!r}: give {', '.join(FORMATS)}"
+      )
     if format == "png" and not self.drawn:
       raise UsageError("format='png': samples are no images; give json or npz")
     if self.plan.declares_condition:

@@ -26,6 +26,8 @@ from jaxflow.types import PyTree
 
 # Seconds in which connections may end after the last sample was drawn.
 _GRACE = 30
+# Connections at a time; those beyond get 503.
+_CONNECTIONS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,17 +65,25 @@ class ServeOptions:
 class _Server(uvicorn.Server):
   """Stops when all that was begun is drawn; until then new calls get 503."""
 
-  def __init__(self, config: uvicorn.Config, batcher: Batcher):
+  def __init__(
+    self, config: uvicorn.Config, batcher: Batcher, log: Callable[[str], None]
+  ):
     super().__init__(config)
-    self._batcher = batcher
+    self._batcher, self._log, self._told = batcher, log, False
 
   def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
     # Not recorded: uvicorn would raise the signal again, and not end with 0.
+    if self._batcher.closed:
+      self.should_exit = self.force_exit = True
     self._batcher.close()
 
   async def on_tick(self, counter: int) -> bool:
-    if self._batcher.closed and not self._batcher.rows:
+    left = self._batcher.rows
+    if self._batcher.closed and not left:
       self.should_exit = True
+    elif self._batcher.closed and not self._told:
+      self._told = True
+      self._log(f"stopping: {left:,} sample(s) are left; Ctrl-C ends at once")
     return await super().on_tick(counter)
 
 
@@ -104,6 +114,8 @@ def serve(
   sizes = sorted(set(options.sizes))
   scale = default_guidance(run)
   draws = {nfe: make_draw(run, params, mesh, nfe) for nfe in nfes}
+  # Before what may take minutes.
+  listening = _listen(options)
   shape = _warm(run, draws, sizes, scale)
   reader = Reader(
     plan=plan,
@@ -113,7 +125,6 @@ def serve(
     drawn=is_drawn(plan.data) and len(shape) == 3 and drawable(shape),
   )
   batcher = Batcher(draws, sizes, options.queue)
-  listening = _listen(options)
   host, port = listening.getsockname()[:2]
   if not ipaddress.ip_address(host).is_loopback:
     log(f"--host={options.host}: other machines can ask for samples as well")
@@ -123,11 +134,14 @@ def serve(
     log_level="error",
     access_log=False,
     lifespan="off",
+    limit_concurrency=_CONNECTIONS,
     timeout_graceful_shutdown=_GRACE,
   )
+  # Who reads the line may connect at once.
+  listening.listen()
   log(f"http://{address}:{port} (Ctrl-C stops)")
   with listening:
-    _Server(config, batcher).run(sockets=[listening])
+    _Server(config, batcher, log).run(sockets=[listening])
   log("stopped")
 
 
@@ -137,14 +151,14 @@ def page_note(
   """Return what the page must know, or why it cannot draw this run."""
   if run.plan.declares_condition:
     return "its network declares a condition of its own"
-  nfe = reader.nfes[0]
-  # With noise of a seed, which samplers of every number of calls take.
-  sampler = exported_sampler(run, params, step=step, nfe=nfe, noise="seed")
-  note = dict(sampler.note)
   try:
+    sampler = exported_sampler(run, params, step=step, nfe=reader.nfes[0])
+    note = dict(sampler.note)
     web.check_drawn(note)
   except UsageError as error:
     return str(error)
+  if any(x["name"] == "step_noise" for x in note["inputs"]):
+    return "its sampler draws noise between calls"
   device = jax.devices()[0].device_kind
   return note | {"max_num": reader.max_num, "device": device}
 

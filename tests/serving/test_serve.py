@@ -1,15 +1,19 @@
 """Answers over HTTP: the samples, what is refused, and how the server ends."""
 
+import asyncio
 import base64
 import concurrent.futures
 import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -20,12 +24,16 @@ from PIL import Image
 import jaxflow
 
 pytest.importorskip("starlette", reason="the extra [serve]")
-pytest.importorskip("uvicorn", reason="the extra [serve]")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra [serve]")
 httpx = pytest.importorskip("httpx", reason="the extra [test]")
 
+from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
+from jaxflow.errors import RunError  # noqa: E402
 from jaxflow.exports import web  # noqa: E402
+from jaxflow.parallel.sharding import make_mesh  # noqa: E402
+from jaxflow.serving import app as app_module  # noqa: E402
 from jaxflow.serving import server  # noqa: E402
 from jaxflow.serving.app import make_app  # noqa: E402
 from jaxflow.serving.batching import Batcher, Closed, Full  # noqa: E402
@@ -347,6 +355,91 @@ def test_a_batch_that_fails_fails_alone(trained):
   assert batcher.rows == 0
 
 
+def test_requests_at_once_share_a_batch(trained):
+  """The first is drawn alone; those that came meanwhile are one batch."""
+  sizes, go = [], threading.Event()
+
+  def draw(seeds, numbers, noise, labels, scale):
+    sizes.append(len(seeds))
+    assert go.wait(60)
+    return np.zeros((len(seeds), 1))
+
+  batcher, reader = Batcher({1: draw}, (1, 4), 100), reader_of(trained)
+  first = batcher.submit(reader.read(b"{}"))
+  while not sizes:
+    time.sleep(0.001)
+  others = [batcher.submit(reader.read(b"{}")) for _ in range(3)]
+  go.set()
+  assert [len(x.result(60)) for x in (first, *others)] == [1] * 4
+  assert sizes == [1, 4]
+
+
+def test_a_request_that_is_given_up_is_not_drawn(trained):
+  go, batcher = slow(trained, 100)
+  reader = reader_of(trained)
+  begun = batcher.submit(reader.read(b"{}"))
+  while not begun.running():
+    time.sleep(0.001)
+  given_up = batcher.submit(reader.read(b'{"num": 9}'))
+  assert given_up.cancel()
+  last = batcher.submit(reader.read(b'{"num": 2}'))
+  go.set()
+  assert (len(begun.result(60)), len(last.result(60))) == (1, 2)
+  assert batcher.rows == 0
+
+
+def test_answers_that_fail(trained):
+  """A sampler that fails is a 500; samples that are not finite are a 422."""
+
+  def failing(*given):
+    raise RuntimeError("no memory")
+
+  def infinite(seeds, *given):
+    return np.full((len(seeds), 8, 8, 1), np.inf)
+
+  for draw, status, word in ((failing, 500, "failed"), (infinite, 422, "fin")):
+    app = make_app(reader_of(trained), Batcher({1: draw}, (1,), 9), "")
+    with TestClient(app, raise_server_exceptions=False) as client:
+      answer = client.post("/sample", json={})
+      assert answer.status_code == status
+      assert word in answer.json()["error"]
+
+
+def test_a_slow_body(trained, monkeypatch):
+  async def stalled():
+    yield b"{"
+    await asyncio.sleep(60)
+
+  monkeypatch.setattr(app_module, "_SECONDS", 0.1)
+  call = types.SimpleNamespace(stream=stalled)
+  with pytest.raises(HTTPException) as error:
+    asyncio.run(app_module._body(call, 100))
+  assert error.value.status_code == 408
+
+
+def test_a_port_in_use_is_found_before_anything_compiles(trained, monkeypatch):
+  monkeypatch.setattr(server, "_warm", lambda *given: pytest.fail("compiled"))
+  with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    options = server.ServeOptions(port=port)
+    with pytest.raises(RunError, match=rf"--port={port} cannot be taken"):
+      server.serve(
+        trained.run, trained.params, make_mesh(), options, 0, lambda line: None
+      )
+
+
+def test_a_second_signal_ends_at_once(trained):
+  _, batcher = slow(trained, 100)
+  config = uvicorn.Config(make_app(reader_of(trained), batcher, ""))
+  ending = server._Server(config, batcher, lambda line: None)
+  ending.handle_exit(signal.SIGINT, None)
+  assert batcher.closed and not ending.force_exit
+  ending.handle_exit(signal.SIGINT, None)
+  assert ending.force_exit and ending.should_exit
+
+
 def test_signal_ends_it_without_losing_an_answer(workdir):
   command = ["serve", f"--workdir={workdir}", "--port=0", "--sizes=1,4"]
   environment = os.environ | {
@@ -373,7 +466,9 @@ def test_signal_ends_it_without_losing_an_answer(workdir):
     assert [x.status_code for x in answers] == [200] * 4
     assert [len(x.json()["samples"]) for x in answers] == [200] * 4
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "stopped\n", "")
+    left, said = out.splitlines()
+    assert re.fullmatch(r"stopping: \d+ sample\(s\) are left; .*", left)
+    assert (process.returncode, said, err) == (0, "stopped", "")
 
 
 def test_other_hosts_are_warned_of(workdir, trained, monkeypatch):

@@ -73,6 +73,7 @@ async function update() {
     while (wanted) {
       wanted = false;
       await drawOnce();
+      tell();
     }
   } catch (error) {
     fail(error);
@@ -104,6 +105,13 @@ async function drawOnce() {
   at("latency").textContent = `${text}: ${ms.toFixed(1)} ms (${device})`;
   Object.assign(last, { ...given, samples, ms, count: (last.count ?? 0) + 1 });
   document.body.dataset.drawn = last.count;
+}
+
+function tell() {
+  const { nfe } = backend.note;
+  const calls = nfe === 1 ? "one network call" : `${nfe} network calls`;
+  at("about").className = "";
+  at("about").textContent = `Noise becomes samples in ${calls}.`;
 }
 
 function fail(error) {
@@ -154,9 +162,8 @@ function listen() {
 async function start() {
   backend = await open();
   const { note } = backend;
-  const calls = note.nfe === 1 ? "one network call" : `${note.nfe} network calls`;
   document.title = at("title").textContent = `${note.data}: ${note.method}`;
-  at("about").textContent = `Noise becomes samples in ${calls}.`;
+  tell();
   at("footer").textContent =
     `jaxflow ${note.versions.jaxflow}, step ${note.step}. ` +
     "Noise i of seed A is that of jaxflow sample --seed.";
