@@ -698,7 +698,7 @@ def test_callbacks(tmp_path, in_memory):
   config = tiny(train__sample_every=2)
   workdir = None if in_memory else tmp_path
   run = train(config, workdir, callbacks=[recorder, Silent(), logged])
-  assert [step for step, _ in recorder.logged] == logged.steps == [2, 4]
+  assert [step for step, _ in recorder.logged] == logged.steps == [1, 2, 4]
   assert all(np.isfinite(x["loss"]) for _, x in recorder.logged)
   assert recorder.saved == ([] if in_memory else [2, 4])
   assert [step for step, _ in recorder.drawn] == [2, 4]

@@ -100,6 +100,7 @@ def alpha_flow_loss(
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch.get("cond")
   rows.check_block(block, data.shape[0])
+  velocity_targets.check(cond, null_cond, teacher, omega=omega, kappa=kappa)
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond

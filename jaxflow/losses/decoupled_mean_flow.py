@@ -79,13 +79,14 @@ def decoupled_mean_flow_loss(
     ...     net, jax.random.key(0), batch, path=paths.Linear(),
     ...     sample_times=times.SortedPair(law=times.Uniform()),
     ...     flow_times=times.Uniform(), norm_eps=1.0)
-    >>> loss.round(4).tolist()  # ln 2
+    >>> [round(x, 4) for x in loss.tolist()]  # ln 2
     [0.6931, 0.6931]
   """
   time_key, flow_key, noise_key, other_key, label_key = jax.random.split(key, 5)
-  data = batch["data"]
+  data, cond = batch["data"], batch.get("cond")
+  velocity_targets.check(cond, null_cond, teacher, omega=1.0, kappa=kappa)
   cond = guidance.drop_labels(
-    label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
+    label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   noise = couplings.noise_of(batch, noise_key)
   drawn = paths.standard_normal(other_key, data.shape, noise.dtype)
@@ -127,7 +128,7 @@ def decoupled_mean_flow_loss(
   w = w_f = jnp.zeros_like(error)
   if log_weight is not None:
     w, w_f = log_weight(t, s), log_weight(r, r)
-  terms = (
+  jump, flow = (
     weights.log_cauchy(e, log_weight=x, eps=norm_eps)
     for e, x in ((error, w), (error_f, w_f))
   )
@@ -139,4 +140,4 @@ def decoupled_mean_flow_loss(
   }
   if log_weight is not None:
     metrics["log_weight"] = (w.mean() + w_f.mean()) / 2
-  return sum(terms) / 2, metrics
+  return (jump + flow) / 2, metrics

@@ -82,6 +82,7 @@ def mean_flow_loss(
       or the teacher's without label.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: 0 * xt
     >>> batch = {"data": jnp.zeros((4, 3)), "noise": jnp.ones((4, 3))}
     >>> loss, _ = mean_flow_loss(
@@ -95,6 +96,7 @@ def mean_flow_loss(
   data, cond = batch["data"], batch.get("cond")
   size = data.shape[0]
   rows.check_block(block, size)
+  velocity_targets.check(cond, null_cond, teacher, omega=omega, kappa=kappa)
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond

@@ -34,6 +34,29 @@ from jaxflow.types import Array, ModelFn, PyTree, Teacher
 DroppedRows = Literal["sample", "teacher"]
 
 
+def check(
+  cond: PyTree,
+  null_cond: PyTree,
+  teacher: Teacher | None,
+  *,
+  omega: float,
+  kappa: float,
+) -> None:
+  """Raise ValueError if guidance has no labels, or a teacher besides."""
+  if (omega, kappa) == (1.0, 0.0):
+    return
+  if cond is None or null_cond is None:
+    raise ValueError(
+      f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
+      "and null_cond, or set omega=1, kappa=0"
+    )
+  if teacher is not None:
+    raise ValueError(
+      f"omega={omega}, kappa={kappa}: a teacher is guided itself; set omega=1, "
+      "kappa=0 and guide the teacher"
+    )
+
+
 def target(
   model_fn: ModelFn,
   v: Array,
@@ -64,25 +87,11 @@ def target(
     null_cond: The null condition.
     teacher: Its velocity takes the place of v_g; it excludes guidance.
     dropped_rows: What v_g is on rows without label: v, or the teacher's.
-
-  Raises:
-    ValueError: If guidance has no labels, or a teacher besides.
   """
   xt, t, cond = points
-  guided = (omega, kappa) != (1.0, 0.0)
-  if guided and (cond is None or null_cond is None):
-    raise ValueError(
-      f"omega={omega}, kappa={kappa} guide by labels: give labels in `cond` "
-      "and null_cond, or set omega=1, kappa=0"
-    )
-  if guided and teacher is not None:
-    raise ValueError(
-      f"omega={omega}, kappa={kappa}: a teacher is guided itself; set omega=1, "
-      "kappa=0 and guide the teacher"
-    )
   if teacher is not None:
     v_g = teacher(xt, t, t, cond)
-  elif guided:
+  elif (omega, kappa) != (1.0, 0.0):
     v_g = _guided(
       *(model_fn, v, points, u_f, block, null_cond),
       weight=_decayed(xt, t, omega, kappa, decay_start),
