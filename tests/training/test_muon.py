@@ -61,7 +61,10 @@ def test_stacked_layers_are_matrices_of_their_own():
       {"kernel": gradient[layer], "bias": slope[layer]},
     )
     for name in alone:
-      np.testing.assert_allclose(found[name][layer], alone[name], rtol=1e-4)
+      # Rounding of a product of matrices is that of its largest elements.
+      np.testing.assert_allclose(
+        found[name][layer], alone[name], rtol=1e-4, atol=1e-5 * RATE
+      )
 
 
 def test_weight_decay_is_that_of_matrices():
