@@ -236,7 +236,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
           "name": "rectified_pair",
           "gap_law": {"name": "logit_normal", "mean": -0.8, "std": 1.0},
         },
-        "loss": {"norm_power": 0.5, "reduce": "mean"},
+        "loss": {"norm_power": 0.5, "reduction": "mean"},
       },
     ),
     "alpha_flow": Method(

@@ -12,7 +12,7 @@ References:
 """
 
 import math
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ __all__ = [
   "LogWeight",
   "PairLogWeight",
   "Perceptual",
+  "Reduction",
   "Weight",
   "adaptive",
   "clip_norm",
@@ -45,6 +46,7 @@ __all__ = [
   "scaled_huber",
   "snr",
   "snr_plus_one",
+  "squares",
   "truncated_snr",
   "uniform",
   "velocity",
@@ -85,6 +87,22 @@ class PairLogWeight(Protocol):
   def __call__(self, t: Array, s: Array, /) -> Array:
     """Return the log-weights, `[B]`."""
     ...
+
+
+# How a squared error of a sample is reduced over its elements.
+Reduction = Literal["sum", "mean"]
+
+
+def squares(reduction: Reduction) -> Distance:
+  """Return `l2_sum` or `l2`, by how elements are reduced.
+
+  Example:
+    >>> squares("sum")(jnp.zeros((1, 4)), jnp.full((1, 4), 2.0)).tolist()
+    [16.0]
+  """
+  if reduction not in ("sum", "mean"):
+    raise ValueError(f"reduction={reduction!r}: give one of mean, sum")
+  return l2_sum if reduction == "sum" else l2
 
 
 def sample_mean(x: Array) -> Array:

@@ -33,13 +33,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
-from jaxflow.losses import velocity_targets
+from jaxflow.losses import derivatives, velocity_targets
 from jaxflow.options import (
   Above,
   Amount,
   BelowOne,
   Guides,
   LabelDropout,
+  Positive,
   PositiveShare,
 )
 from jaxflow.paths import Path, expand
@@ -60,6 +61,8 @@ def alpha_flow_loss(
   norm_eps: Amount = 0.01,
   clip: Amount = 0.0,
   tangent_clip: Amount = 0.0,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   omega: Annotated[Amount, Guides(off=1)] = 1.0,
   kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
   guidance_start: Amount = 0.0,
@@ -73,13 +76,15 @@ def alpha_flow_loss(
   """Compute the alpha-Flow loss of each sample, eq. (1)-(6).
 
   Args:
-    model_fn: The average velocity of [s, t]; where alpha may be 0, it needs a
-      forward-mode derivative. Others: see `jaxflow.losses`.
+    model_fn: The average velocity of [s, t]; where alpha may be 0, a JVP needs
+      its forward-mode derivative. Others: see `jaxflow.losses`.
     ratio: alpha at a progress; see `times.ratios`.
     weighting: "alpha", eq. (5), or "solution", eq. (6).
     norm_eps: Added to the mean squared error, in its units.
     clip: Bound of the elements of the target of eq. (2); 0 is none.
     tangent_clip: Of eq. (4).
+    derivative: How du of eq. (4) is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
     omega: Guidance weight of the sample's velocity; see `velocity_targets`.
     kappa: Guidance weight of the network's velocity with its label.
     guidance_start: Smallest t that is guided.
@@ -140,10 +145,13 @@ def alpha_flow_loss(
     return model_fn(xt_i, t_i, s_i, cond_i), target, jnp.zeros_like(t_i)
 
   def limit():
-    u, du = jax.jvp(
+    u, du = derivatives.along_flow(
       lambda xt, t: model_fn(xt, t, s_i, cond_i),
-      (xt_i, t_i),
-      (v_i.astype(xt_i.dtype), jnp.ones_like(t_i)),
+      *(xt_i, t_i, v_i),
+      path=path,
+      s=s_i,
+      derivative=derivative,
+      step=difference_step,
     )
     du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
     target = v_i - expand(t_i - s_i, du) * du

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, times, weights
+from jaxflow.losses import derivatives
 from jaxflow.options import (
   Above,
   Amount,
@@ -52,6 +53,8 @@ def flow_anchored_consistency_loss(
   clip: Amount = 1.0,
   norm_power: Amount = 0.5,
   norm_eps: Amount = 0.001,
+  derivative: derivatives.Derivative = "jvp",
+  difference_step: Positive = 0.005,
   omega: Annotated[Amount, Guides(off=1), GuidesTeacher(off=1)] = 1.0,
   guidance_start: Amount = 0.0,
   guidance_end: Annotated[Amount, Above("guidance_start")] = 0.875,
@@ -65,7 +68,7 @@ def flow_anchored_consistency_loss(
 
   Args:
     model_fn: The average velocity of [s, t], or with `expanded` the network of
-      both branches; it must have a forward-mode derivative. Others: see
+      both branches; a JVP needs its forward-mode derivative. Others: see
       `jaxflow.losses`.
     path: A path with times in [0, 1].
     teacher: Without one, the velocity of the pair takes its place.
@@ -74,6 +77,8 @@ def flow_anchored_consistency_loss(
     clip: Bound of each element of g, in data units; 0 is none.
     norm_power: q of eq. (5).
     norm_eps: eps of eq. (5), whose e is a mean.
+    derivative: How db is computed; see `derivatives`.
+    difference_step: Its step h, in units of t.
     omega: Guidance scale of eq. (1); 1 is none.
     guidance_start: Smallest t that is guided.
     guidance_end: Largest t that is guided.
@@ -130,8 +135,12 @@ def flow_anchored_consistency_loss(
   a = branch(xt, t, cond)
   flow = weights.l2(a, v) + _cosine_distance(a, v)
 
-  b, db = jax.jvp(
-    lambda xt, t: model_fn(xt, t, end, cond), (xt, t), (v, jnp.ones_like(t))
+  b, db = derivatives.along_flow(
+    lambda xt, t: model_fn(xt, t, end, cond),
+    *(xt, t, v),
+    path=path,
+    derivative=derivative,
+    step=difference_step,
   )
   constant, db = jax.lax.stop_gradient((b, db))
   g = constant - v + expand(t - end, db) * db

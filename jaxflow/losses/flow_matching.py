@@ -17,17 +17,16 @@ References:
   (arXiv:2209.03003), eq. 1; Ma et al. 2024, SiT (arXiv:2401.08740), eq. 6-7.
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import jax
+import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times, weights
 from jaxflow.options import LabelDropout, Predicts
 from jaxflow.paths import Path, expand
 from jaxflow.predictions import Prediction
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
-
-Reduction = Literal["mean", "sum"]
 
 
 def flow_matching_loss(
@@ -39,7 +38,7 @@ def flow_matching_loss(
   sample_times: times.TimeSampler,
   prediction: Annotated[Prediction, Predicts()] = "velocity",
   loss_space: Prediction | None = None,
-  reduction: Reduction = "mean",
+  reduction: weights.Reduction = "mean",
   weight: weights.Weight = weights.uniform,
   label_dropout: LabelDropout = 0.0,
   null_cond: PyTree = None,
@@ -68,12 +67,11 @@ def flow_matching_loss(
     [1.0, 1.0]
   """
   space = loss_space or prediction
-  for name, value, names in (
-    ("reduction", reduction, get_args(Reduction)),
-    ("loss_space" if loss_space else "prediction", space, get_args(Prediction)),
-  ):
-    if value not in names:
-      raise ValueError(f"{name}={value!r}: give one of {', '.join(names)}")
+  if space not in get_args(Prediction):
+    name = "loss_space" if loss_space else "prediction"
+    known = ", ".join(get_args(Prediction))
+    raise ValueError(f"{name}={space!r}: give one of {known}")
+  distance = weights.squares(reduction)
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data = batch["data"]
   noise = times.at(coupling or couplings.noise_of, progress)(batch, noise_key)
@@ -90,6 +88,5 @@ def flow_matching_loss(
   error = value - (expand(a, data) * data + expand(b, data) * noise)
   if space == "score":
     error = expand(path.sigma(t), error) * error
-  summed = reduction == "sum"
-  raw = (weights.sample_sum if summed else weights.sample_mean)(error**2)
+  raw = distance(error, jnp.zeros_like(error))
   return weight(path, t, t) * raw, {"raw": raw.mean()}

@@ -33,7 +33,7 @@ References:
   Song 2025 (arXiv:2511.19797).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,6 @@ from jaxflow.options import (
 from jaxflow.paths import Path, expand
 from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
 
-_REDUCTIONS = {"mean": weights.l2, "sum": weights.l2_sum}
-
 
 def lagrangian_loss(
   model_fn: ModelFn,
@@ -61,7 +59,7 @@ def lagrangian_loss(
   flow_times: times.Law | None = None,
   block: rows.Block = (4, 1),
   target_fn: ModelFn | None = None,
-  reduction: Literal["mean", "sum"] = "sum",
+  reduction: weights.Reduction = "sum",
   log_weight: weights.PairLogWeight | None = None,
   omega: Annotated[
     AtLeastOne, Guides(off=1, optional=True), SharedWithFlowMap()
@@ -100,8 +98,6 @@ def lagrangian_loss(
     >>> loss.tolist()
     [0.0, 3.0, 3.0, 3.0]
   """
-  if reduction not in _REDUCTIONS:
-    raise ValueError(f"reduction={reduction!r}: give mean or sum")
   if scale_output and not omega_input:
     raise ValueError(
       "scale_output=True scales the network by its guidance input: set "
@@ -132,7 +128,7 @@ def lagrangian_loss(
     cond = guidance.inputs(label, t, omega=w)
   else:
     cond = label
-  reduce = _REDUCTIONS[reduction]
+  distance = weights.squares(reduction)
   q = target_fn or model_fn
 
   def scaled(x, w):
@@ -153,7 +149,7 @@ def lagrangian_loss(
   end = jax.lax.stop_gradient(xt - gap * scaled(u, w))
   target = jax.lax.stop_gradient(scaled(q(end, s, s, cond), w))
   apart = t != s
-  terminal = jnp.where(apart, reduce(slope, target) / w**2, 0)
+  terminal = jnp.where(apart, distance(slope, target) / w**2, 0)
 
   v_g = v
   if has_labels and (fed or omega != 1):
@@ -163,7 +159,7 @@ def lagrangian_loss(
     scale = expand(w_r, v)
     v_g = scale * v + (1 - scale) * q(xr, r, r, null)
   v_g = jax.lax.stop_gradient(v_g)
-  error = reduce(scaled(model_fn(xr, r, r, cond_r), w_r), v_g) / w_r**2
+  error = distance(scaled(model_fn(xr, r, r, cond_r), w_r), v_g) / w_r**2
 
   def joined(terminal, flow):
     return terminal + flow if both else rows.merge(terminal, flow, block)

@@ -21,7 +21,7 @@ References:
   pairs that of Re-MeanFlow (official code).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 
@@ -50,7 +50,7 @@ def mean_flow_loss(
   norm_power: Amount = 1.0,
   norm_eps: Amount = 0.01,
   squared: bool = False,
-  reduce: Literal["sum", "mean"] = "sum",
+  reduction: weights.Reduction = "sum",
   tangent_clip: Amount = 0.0,
   derivative: derivatives.Derivative = "jvp",
   difference_step: Positive = 0.005,
@@ -70,7 +70,7 @@ def mean_flow_loss(
       derivative. Others: see `jaxflow.losses`.
     squared: Whether E^2 takes the place of E in L, with eps in its units; the
       gradient is twice as large.
-    reduce: Whether E is a sum or a mean over the elements of a sample.
+    reduction: Whether E is a sum or a mean over the elements of a sample.
     derivative: How du is computed; see `derivatives`.
     difference_step: Its step h, in units of t.
     omega: Guidance weight of the sample's velocity.
@@ -134,7 +134,7 @@ def mean_flow_loss(
     step=difference_step,
   )
   du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
-  distance = weights.l2 if reduce == "mean" else weights.l2_sum
+  distance = weights.squares(reduction)
   error_i = distance(u_i, v_i - expand(t_i - s_i, du) * du)
   error_f = distance(u_f, v_f)
 

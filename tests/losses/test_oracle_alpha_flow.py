@@ -88,7 +88,7 @@ def test_it_is_mean_flow_at_0(x64):
     network, key, batch, ratio=times.ConstantRatio(alpha=0.0), **OPTIONS
   )
   expected, _ = losses.mean_flow_loss(
-    network, key, batch, reduce="mean", **OPTIONS
+    network, key, batch, reduction="mean", **OPTIONS
   )
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -162,7 +162,7 @@ def test_exact_pairs_of_a_teacher(x64):
         gap_law=times.LogitNormal(mean=-0.8, std=1.0)
       ),
       norm_power=0.0,
-      reduce="mean",
+      reduction="mean",
       block=(2, 1),
     )[0].max()
 

@@ -107,6 +107,26 @@ def test_target_is_relaxed_and_clipped():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_differences_take_the_place_of_the_jvp(x64):
+  """Central ones are of second order in their step."""
+
+  def loss(**options):
+    return losses.flow_anchored_consistency_loss(
+      lambda xt, t, s, cond: jnp.sin(xt) * jnp.exp(t - s)[:, None],
+      jax.random.key(0),
+      batch_of(32),
+      path=paths.Linear(),
+      sample_times=times.Uniform(t_min=0.2, t_max=0.8),
+      **options,
+    )[0]
+
+  coarse, fine = (
+    jnp.abs(loss(derivative="central", difference_step=h) - loss()).max()
+    for h in (0.02, 0.01)
+  )
+  assert abs(np.log2(coarse / fine) - 2) < 0.1
+
+
 def test_a_network_of_zeros_has_a_gradient():
   def mean(scale):
     loss, _ = anchored(lambda x, t, s, cond: scale * x, size=8)

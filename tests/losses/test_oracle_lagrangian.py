@@ -157,7 +157,7 @@ def test_slope_is_differentiated(x64):
   [
     ({"omega": 2.0}, "omega=2.0 guides by labels"),
     ({"scale_output": True}, "scale_output=True scales the network by its"),
-    ({"reduction": "median"}, "reduction='median': give mean or sum"),
+    ({"reduction": "median"}, "reduction='median': give one of mean, sum"),
     ({"block": (5, 1)}, "no multiple of the block"),
   ],
 )

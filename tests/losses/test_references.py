@@ -84,7 +84,7 @@ def mean_flow(case, networks):
     norm_power=hyper["norm_power"],
     norm_eps=hyper["norm_eps"],
     squared=hyper.get("squared", False),
-    reduce=hyper.get("reduce", "sum"),
+    reduction=hyper.get("reduce", "sum"),
     null_cond=hyper["num_classes"],
     **teacher,
     **guided,

@@ -83,7 +83,7 @@ def test_its_terms_are_those_of_flow_matching_and_mean_flow(x64):
     batch,
     block=(1, 1),
     norm_power=0.0,
-    reduce="mean",
+    reduction="mean",
     **given,
   )
   flow, _ = losses.flow_matching_loss(
