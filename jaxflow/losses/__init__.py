@@ -63,6 +63,7 @@ from jaxflow.losses.flow_guided_distillation import (
   flow_guided_distillation_loss,
 )
 from jaxflow.losses.flow_matching import flow_matching_loss
+from jaxflow.losses.frechet_distance import frechet_distance_loss
 from jaxflow.losses.guidance_distillation import guidance_distillation_loss
 from jaxflow.losses.improved_mean_flow import improved_mean_flow_loss
 from jaxflow.losses.lagrangian import lagrangian_loss
@@ -88,6 +89,7 @@ __all__ = [
   "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",
+  "frechet_distance_loss",
   "guidance_distillation_loss",
   "improved_mean_flow_loss",
   "lagrangian_loss",
