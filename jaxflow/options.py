@@ -151,6 +151,10 @@ class InPairs:
   """A batch with the noise from which a teacher made its data."""
 
 
+class OneCall:
+  """A network whose output is a sample, so that one call is all there is."""
+
+
 class Sampling:
   """An option of sampling only: it may change when a run is resumed."""
 

@@ -52,7 +52,7 @@ from jaxflow.options import (
   Role,
   Share,
 )
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, LossOutput, ModelFn
 
 _TEMPERATURES = Range(
   "one or more finite numbers above 0",
@@ -237,7 +237,9 @@ def _drift(
     a = w * jnp.sqrt(jnp.maximum(shares, _LEAST_SHARE))
     plus = a[..., others:].sum(-1, keepdims=True)
     minus = a[..., :others].sum(-1, keepdims=True)
-    pull = jnp.concatenate([-plus * a[..., :others], minus * a[..., others:]], 3)
+    pull = jnp.concatenate(
+      [-plus * a[..., :others], minus * a[..., others:]], 3
+    )
     force = jnp.einsum("ctij,ctjd->ctid", pull, z, precision="highest") / unit
     size = (force**2).mean()
     sizes.append(size)

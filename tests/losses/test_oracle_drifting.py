@@ -120,7 +120,7 @@ def test_field_of_one_law_vanishes_with_the_number_of_samples():
 
 
 def test_value_is_the_number_of_temperatures_at_least(x64):
-  """mean F^2 = 1 for one temperature, whatever the samples."""
+  """Mean F^2 = 1 for one temperature, whatever the samples."""
   x, data = samples()
   loss, _ = drifting(x, data)
   np.testing.assert_allclose(loss.mean(), 1, rtol=1e-12)
@@ -183,11 +183,15 @@ def test_distances_need_no_memory_of_their_dimension():
   """No array of [G, targets, D] is held at once."""
   size, dim = 64, 4096
   x = jnp.zeros((size, dim))
-  compiled = jax.jit(
-    lambda x, data: jax.grad(
-      lambda x: drifting(x, data, group=size, samples=size)[0].mean()
-    )(x)
-  ).lower(x, x).compile()
+  compiled = (
+    jax.jit(
+      lambda x, data: jax.grad(
+        lambda x: drifting(x, data, group=size, samples=size)[0].mean()
+      )(x)
+    )
+    .lower(x, x)
+    .compile()
+  )
   floats = compiled.memory_analysis().temp_size_in_bytes / 4
   assert floats < size * 2 * size * dim / 8
 
