@@ -116,6 +116,7 @@ METHOD_FIELDS = {
   },
   "flow_anchored_consistency": {"train": {"steps": 1000}},
   "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
+  "drifting": {},
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

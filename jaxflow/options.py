@@ -89,6 +89,13 @@ class RowBlock(Layout):
   """A pair `(m, k)`: of every m rows the first k; m divides the batch."""
 
 
+class RowGroup(Layout):
+  """How many rows of a batch stand together and share their class.
+
+  The number divides the batch.
+  """
+
+
 class SharedWithFlowMap:
   """An option that must equal the flow map's option of the same name."""
 
@@ -142,6 +149,10 @@ class Memory:
 
 class InPairs:
   """A batch with the noise from which a teacher made its data."""
+
+
+class OneCall:
+  """A network whose output is a sample, so that one call is all there is."""
 
 
 class Sampling:

@@ -201,6 +201,7 @@ FLOW_MAPS = {
   "edm_denoiser": {},
   "edm_skip": {},
   "free": {},
+  "generator": {},
   "guided_step": {},
   "guided_velocity": {},
   "hard_boundary": {},
