@@ -162,7 +162,7 @@ def frechet_distance_loss(
     lambda: moments["data"],
   )
   step = jnp.where(filling, share, 1 - decay)
-  loss, generated, metrics = jnp.zeros(()), [], {}
+  loss, generated, metrics = jnp.zeros((), x.dtype), [], {}
   for i, (old, y, real, weight) in enumerate(
     zip(moments["generated"], seen, known, weights, strict=True)
   ):
@@ -170,7 +170,9 @@ def frechet_distance_loss(
     if decay:
       new = _merged(old, new, step)
     generated.append(_like(old, jax.lax.stop_gradient(new)))
-    distance = jnp.where(filling, 0.0, _distance(new, real))
+    # Moments may be more precise than samples.
+    distance = _distance(new, real).astype(x.dtype)
+    distance = jnp.where(filling, 0, distance)
     loss += weight * distance / jax.lax.stop_gradient(distance + eps)
     metrics["frechet_distance" + f"_{i}" * (len(seen) > 1)] = distance
   memory = {
