@@ -84,7 +84,8 @@ METHOD_FIELDS = {
   "twin_flow": {"loss": {"block": (4, 1)}},
   "frechet_distance_loss": {
     "init": {"workdir": "runs/mean_flow"},
-    "optimizer": {"learning_rate": 1e-4},
+    "train": {"steps": 1000},
+    "optimizer": {"learning_rate": 1e-5},
     "loss": {"decay": 0.95, "fill": 8192},
   },
   # One law, of which every group has some points.
