@@ -67,7 +67,12 @@ def test_hooks_of_the_site():
   others = [name for name in pages if name != "mid_training.md"]
   assert hooks._filled(nav, named) == [
     "index.md",
-    {"Methods": ["methods/mid_training.md", *(f"methods/{name}" for name in others)]},
+    {
+      "Methods": [
+        "methods/mid_training.md",
+        *(f"methods/{name}" for name in others),
+      ]
+    },
   ]
   text = "Take\n\n  a = `b`\n    c\n\nwith c.\n\nArgs:\n  c: Real.\n"
   assert hooks.of_docstring(text) == (
