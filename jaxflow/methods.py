@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
 from jaxflow.options import Role, marked
-from jaxflow.types import FlowMap, LossOutput
+from jaxflow.types import FlowMap, LossFunction
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
@@ -42,7 +42,7 @@ class Method:
 
   summary: str
   paper: str
-  loss: Callable[..., LossOutput]
+  loss: LossFunction
   flow_map: Callable[..., FlowMap]
   sampler: sampling.Sampler = _JUMPS
   teaches: bool = False
