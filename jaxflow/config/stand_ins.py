@@ -77,7 +77,8 @@ def _stand_in(
   method = [*(alike if jumps else ()), *rows][0]
   other = default_config(method, data=config.data.name, model=config.model.name)
   if jumps:
-    update(other, {"path": config.path.to_dict()})
+    shared = ("path", "flow_map") if alike else ("path",)
+    update(other, {name: config[name].to_dict() for name in shared})
   for name, value in config.model.items():
     if name not in _STUDENT_ONLY:
       other.model[name] = value
