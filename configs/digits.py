@@ -156,6 +156,12 @@ METHOD_FIELDS = {
     **_FROM_DENOISER,
     **_PRECONDITIONED,
   },
+  "truncated_consistency": {
+    "train": {"steps": 800},
+    "optimizer": {"learning_rate": 1e-3},
+    "teacher": {"workdir": "runs/easy_consistency"},
+    **_PRECONDITIONED,
+  },
   "continuous_consistency": {
     "train": {"steps": 800},
     **_ANGULAR,

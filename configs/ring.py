@@ -115,6 +115,11 @@ METHOD_FIELDS = {
   "consistency_training": _PRECONDITIONED,
   "improved_consistency_training": _PRECONDITIONED,
   "easy_consistency": _PRECONDITIONED,
+  "truncated_consistency": {
+    "optimizer": {"learning_rate": 5e-4},
+    "teacher": {"workdir": "runs/easy_consistency"},
+    **_PRECONDITIONED,
+  },
   "continuous_consistency": _ANGULAR,
   "continuous_consistency_distillation": {**_ANGULAR, **_NEW_STUDENT},
   "mid_training": {

@@ -25,6 +25,10 @@ Pairs = Annotated[Batch, InPairs()]
 # The network of another run, as one that predicts the velocity.
 Teacher = Annotated[ModelFn, Role("teacher")]
 
+# The flow map of another run, whose jumps to the data are a consistency
+# function.
+FirstStage = Annotated[FlowMap, Role("teacher", jumps=True)]
+
 # (samples [B, ...], cond) -> logits [B] or [B, heads].
 Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")

@@ -98,6 +98,18 @@ def variants(num_classes: int) -> dict[str, Callable]:
       ),
     )
 
+  def truncated_consistency(model_fn, key, batch, *, teacher):
+    return losses.truncated_consistency_loss(
+      model_fn,
+      key,
+      batch,
+      path=paths.VarianceExploding(t_min=0.0),
+      sample_times=times.TransitionPair(),
+      flow_map=flow_maps.edm_denoiser,
+      teacher=flow_maps.edm_denoiser(teacher),
+      distance=weights.huber(0.0),
+    )
+
   def paired(key, batch):
     return batch | {"noise": jax.random.normal(key, batch["data"].shape)}
 
@@ -241,6 +253,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
       distance=weights.huber(0.0),
       weight=weights.inverse_gap,
     ),
+    "truncated_consistency": truncated_consistency,
     "improved_mean_flow": improved,
     "pixel_mean_flow": pixel_mean_flow,
     "decoupled_mean_flow": functools.partial(

@@ -89,6 +89,7 @@ _LAWS: dict[str, Maker] = {
   "uniform_steps": times.UniformSteps,
   "logit_normal": times.LogitNormal,
   "log_normal": times.LogNormal,
+  "log_student": times.LogStudent,
   "arctan_log_normal": times.ArctanLogNormal,
   "karras": times.Karras,
 }
@@ -147,6 +148,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "adaptive_pair": curricula.AdaptivePair,
     "doubling_pair": curricula.DoublingPair,
     "shrinking_pair": curricula.ShrinkingPair,
+    "transition_pair": times.TransitionPair,
     "dyadic_pair": dyadic.DyadicPair,
   },
   "grid": {

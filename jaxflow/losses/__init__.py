@@ -75,6 +75,7 @@ from jaxflow.losses.progressive_distillation import (
   progressive_distillation_loss,
 )
 from jaxflow.losses.shortcut import shortcut_loss
+from jaxflow.losses.truncated_consistency import truncated_consistency_loss
 from jaxflow.losses.twin_flow import twin_flow_loss
 
 __all__ = [
@@ -100,5 +101,6 @@ __all__ = [
   "moment_matching_loss",
   "progressive_distillation_loss",
   "shortcut_loss",
+  "truncated_consistency_loss",
   "twin_flow_loss",
 ]

@@ -41,6 +41,7 @@ from jaxflow.times.laws import (
   Law,
   LogitNormal,
   LogNormal,
+  LogStudent,
   TimeSampler,
   Uniform,
   UniformSteps,
@@ -66,6 +67,7 @@ from jaxflow.times.ratios import (
   Ratio,
   SigmoidRatio,
 )
+from jaxflow.times.transitions import TransitionPair
 from jaxflow.times.walks import (
   AdjacentTriple,
   StartTimes,
@@ -91,6 +93,7 @@ __all__ = [
   "Law",
   "LimitedPair",
   "LogNormal",
+  "LogStudent",
   "LogitNormal",
   "PairSampler",
   "Quantiles",
@@ -105,6 +108,7 @@ __all__ = [
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",
+  "TransitionPair",
   "TripleSampler",
   "TruncatedPair",
   "Uniform",

@@ -58,6 +58,7 @@ CIFAR10 = {
     constant(0.99993),
   ),
   "easy_consistency": (128, 8 * 25e3, "radam", 1e-4, 0.2, constant(0.9999)),
+  "truncated_consistency": (1024, 3e5, "radam", 5e-5, 0.2, constant(0.9999)),
   "continuous_consistency": (512, 4e5, "radam", 1e-4, 0.2, constant(0.9999)),
   "continuous_consistency_distillation": (
     *(512, 5e5, "radam", 1e-4, 0),
@@ -156,6 +157,23 @@ CIFAR10_FIELDS = {
     "loss.distance.c": 0.0,
     "loss.weight.name": "inverse_gap",
     "init.workdir": "runs/denoising",
+  },
+  "truncated_consistency": {
+    "times.law.name": "log_student",
+    "times.law.mean": 0.0,
+    "times.law.std": 0.2,
+    "times.law.df": 0.01,
+    # The largest ratio is 0.999.
+    "times.gap": 1e-3,
+    "loss.transition": 1.0,
+    # A quarter of the rows is at the transition.
+    "loss.block": [4, 1],
+    "loss.boundary_weight": 0.1,
+    "loss.distance.name": "huber",
+    "loss.distance.c": 0.0,
+    "loss.weight.name": "inverse_gap",
+    "optimizer.weight_decay": 0.0,
+    "teacher.workdir": "runs/easy_consistency",
   },
   # The tangent's warm-up takes 10,000 steps.
   "continuous_consistency": ANGULAR | {"loss.warmup": 10e3 / 400e3},

@@ -341,6 +341,8 @@ LAWS = {
   "adaptive": times.AdaptivePair(),
   "doubling": times.DoublingPair(),
   "shrinking": times.ShrinkingPair(),
+  "log_student": times.LogStudent(t_min=1.0),
+  "transition": times.TransitionPair(),
 }
 
 
