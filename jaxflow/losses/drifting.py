@@ -37,7 +37,7 @@ References:
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +70,10 @@ def drifting_loss(
   batch: Batch,
   *,
   path: paths.Path,
-  group: rows.Group = 16,
+  group: rows.Group = 32,
   samples: Natural = 0,
   negatives: Natural = 8,
-  temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.2,),
+  temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.5,),
   omega_max: AtLeastOne = 4.0,
   omega_power: Finite = 3.0,
   unguided: Share = 0.5,
@@ -112,7 +112,7 @@ def drifting_loss(
     >>> _, metrics = drifting_loss(
     ...     net, jax.random.key(0), batch, path=paths.Linear(), group=2,
     ...     samples=1)
-    >>> metrics["force_0.2"].item()
+    >>> metrics["force_0.5"].item()
     0.0
   """
   data = batch["data"]
@@ -159,7 +159,9 @@ def drifting_loss(
     zip(_layers(features, x), seen, others, strict=True)
   ):
     term, scale, forces = _drift(
-      *(_groups(classes, y) for y in (own, negative, positive)),
+      _groups(classes, own),
+      None if negative is None else _groups(classes, negative),
+      _groups(classes, positive),
       omega,
       temperatures,
     )
@@ -184,10 +186,8 @@ def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
   return layers
 
 
-def _groups(classes: int, x: Array | None) -> Any:
+def _groups(classes: int, x: Array) -> Array:
   """Return features of rows `[C n, T, D]` as groups `[C, T, n, D]`."""
-  if x is None:
-    return None
   return x.reshape(classes, -1, *x.shape[1:]).swapaxes(1, 2)
 
 
@@ -237,9 +237,8 @@ def _drift(
     a = w * jnp.sqrt(jnp.maximum(shares, _LEAST_SHARE))
     plus = a[..., others:].sum(-1, keepdims=True)
     minus = a[..., :others].sum(-1, keepdims=True)
-    pull = jnp.concatenate(
-      [-plus * a[..., :others], minus * a[..., others:]], 3
-    )
+    push, pull = -plus * a[..., :others], minus * a[..., others:]
+    pull = jnp.concatenate([push, pull], axis=3)
     force = jnp.einsum("ctij,ctjd->ctid", pull, z, precision="highest") / unit
     size = (force**2).mean()
     sizes.append(size)
