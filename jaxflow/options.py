@@ -143,7 +143,8 @@ class Memory:
   """
 
   # Makes the first value: a pytree of arrays. It takes, by name, options of the
-  # loss, `data_shape` and `num_classes`.
+  # loss, `data_shape`, `num_classes`, and `channels`, those of every layer of
+  # the feature network.
   init: Callable[..., Any]
 
 
@@ -264,7 +265,7 @@ def first_memories(function: Callable, given: Mapping[str, Any]) -> dict:
 
   Args:
     function: The loss.
-    given: Its options, `data_shape` and `num_classes`.
+    given: Its options, and what else `Memory.init` may take.
 
   Example:
     >>> def loss(model_fn, *, size: Count = 2,

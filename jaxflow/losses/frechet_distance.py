@@ -28,9 +28,11 @@ The loss trains on the number that often judges it. Judge the result by another
 feature network and by another distance.
 
 References:
-  FD-loss 2026 (arXiv:2604.28190) and its code. Dowson and Landau 1982 for (2).
+  Yang et al. 2026 (arXiv:2604.28190) and their code. Dowson and Landau 1982 for
+  (2).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -53,7 +55,7 @@ def empty_moments(
       feature network.
     channels: Channels of every layer of a feature network.
   """
-  sizes = channels or (int(jnp.prod(jnp.asarray(data_shape))),)
+  sizes = channels or (math.prod(data_shape),)
 
   def of_size(d, *names):
     matrices = {name: jnp.zeros((d, d)) for name in names}

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from source import ROOT
-from test_contract import ROWS, SIZE, log_weights_of, options_of
+from test_contract import ROWS, SIZE, log_weights_of, memories_of, options_of
 
 import jaxflow
 from jaxflow import config as config_lib
@@ -162,6 +162,7 @@ def test_rows(name, changes):
     options = options_of(method)
     for option, weight in log_weights_of(options).items():
       options[option] = functools.partial(weight.apply, weight.init(KEY))
+    options |= memories_of(method, options)
     if "target" in method.needs:
       options["target_fn"] = functools.partial(model, parameters(1))
     if "teacher" in method.needs:
@@ -170,7 +171,7 @@ def test_rows(name, changes):
       options["progress"] = jnp.full((), 0.5, float)
 
     def mean(params, batch):
-      loss, measured = method.loss(
+      loss, measured, *_ = method.loss(
         functools.partial(model, params), KEY, batch, **options | changes
       )
       return loss.mean(), (loss, measured)
