@@ -149,8 +149,9 @@ def consistency_trajectory_loss(
       weight = weights.karras(sigma_data)(path, t_dsm, t_dsm)
       result["denoising"] = weight * error
     if discriminator is not None:
-      logits = discriminator(estimate, cond)
-      result["adversarial"] = criterion.generator(logits)
+      result["adversarial"] = adversarial.generator_term(
+        criterion, lambda x: discriminator(x, cond), estimate, data
+      )
     return result
 
   given = parts(model_fn)
