@@ -55,7 +55,6 @@ from jaxflow.options import Amount, Positive
 from jaxflow.types import Array, Batch, FlowMap, LossOutput
 from jaxflow.weights import sample_mean
 
-
 # The least gap of eq. (12), in units of t.
 LEAST_GAP = 1e-3
 

@@ -148,9 +148,9 @@ def consistency_trajectory_loss(
       error = weights.l2(denoiser(x_dsm, t_dsm, t_dsm, cond), data)
       weight = weights.karras(sigma_data)(path, t_dsm, t_dsm)
       result["denoising"] = weight * error
-    if discriminator is not None:
+    if (judge := discriminator) is not None:
       result["adversarial"] = adversarial.generator_term(
-        criterion, lambda x: discriminator(x, cond), estimate, data
+        criterion, lambda x: judge(x, cond), estimate, data
       )
     return result
 

@@ -68,6 +68,7 @@ from jaxflow.times.ratios import (
 )
 from jaxflow.times.walks import (
   AdjacentTriple,
+  EndTimes,
   StartTimes,
   TrajectorySampler,
   TrajectoryTimes,
@@ -83,6 +84,7 @@ __all__ = [
   "ConstantRatio",
   "DoublingPair",
   "DyadicPair",
+  "EndTimes",
   "ExponentialRatio",
   "GapPair",
   "Grid",
