@@ -35,11 +35,14 @@ from jaxflow.config.plans import sample_plan
 from jaxflow.methods import METHODS
 from jaxflow.metrics import distances
 from jaxflow.parallel import sharding
+from jaxflow.training.adversary import Opponent, discriminator_loss_fn
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
 SIZE, NUM_CLASSES = 64, 8
 # Arguments that the training step binds, and the need that asks for each.
+# First learning rate of a discriminator.
+ITS_RATE = 3e-3
 ROLES = {"target_fn": "target", "teacher": "teacher", "progress": "progress"}
 
 
@@ -114,6 +117,18 @@ def options_of(method, size=SIZE, num_classes=NUM_CLASSES):
   return options
 
 
+def discriminator_of(method, num_classes=NUM_CLASSES):
+  """Return the discriminator of the row's config, or None."""
+  network = method.config.get("discriminator", {}).get("network")
+  return network and registry.make(
+    "discriminator",
+    network,
+    field="discriminator.network",
+    data_shape=(2,),
+    num_classes=num_classes,
+  )
+
+
 def log_weights_of(options):
   """Return the learned weights among the options of a loss."""
   return {k: v for k, v in options.items() if isinstance(v, models.LogWeight)}
@@ -156,6 +171,11 @@ def loss_of(method, unwrap=lambda cond: cond, **network_options):
     roles["progress"] = jnp.asarray(0.5)
   for name, weight in log_weights_of(options).items():
     roles[name] = functools.partial(weight.apply, weight.init(keys[0]))
+  if (judge := discriminator_of(method)) is not None:
+    its = jax.jit(judge.init)(keys[0])
+    roles["discriminator"] = lambda x, cond, s: judge.apply(
+      its, x, unwrap(cond), s=s
+    )
 
   def loss(params, key, batch, **changes):
     model_fn = functools.partial(network.apply, params)
@@ -306,6 +326,43 @@ def test_finite_at_both_ends_of_time(method, dtype):
   assert optax.tree.norm(gradient) > 1e-4
 
 
+def discriminator_fn_of(network):
+  """Return a discriminator of its parameters, as the training step takes it."""
+
+  def discriminator_fn(params, frozen):
+    return lambda x, cond, s: network.apply(params, x, cond, frozen, s)
+
+  return discriminator_fn
+
+
+def opponent_of(method, network, judge, options, steps):
+  """Return how the discriminator learns that the row's config describes."""
+  section = method.config["discriminator"]
+  path = options["path"]
+  rates = {k: section["optimizer"][k] for k in ("b1", "b2")}
+  rate = optax.linear_schedule(ITS_RATE, 0.0, steps)
+  return Opponent(
+    loss_fn=discriminator_loss_fn(
+      discriminator_fn_of(judge),
+      lambda state: method.flow_map(
+        functools.partial(network.apply, state.params)
+      ),
+      path=path,
+      sample_times=registry.make(
+        "starts",
+        section["times"],
+        field="discriminator.times",
+        sample_times=options["sample_times"],
+        t_max=path.t_max,
+      ),
+      criterion=inspect.signature(method.loss).parameters["criterion"].default,
+      **section["loss"],
+    ),
+    optimizer=optax.adam(rate, **rates),
+    turns="joint",
+  )
+
+
 def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
   """Return a training step and its first state, with a teacher in the state."""
   path = path_of(method)
@@ -325,6 +382,7 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
     )
   options = options_of(method, size, num_classes)
   log_weights = log_weights_of(options)
+  judge = discriminator_of(method, num_classes)
   loss_fn = make_loss_fn(
     method,
     network.apply,
@@ -337,8 +395,10 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
       for name, weight in log_weights.items()
     },
     steps=steps,
+    discriminator_fn=judge and discriminator_fn_of(judge),
   )
-  step = make_train_step(loss_fn, optimizer, emas, seed=0)
+  opponent = judge and opponent_of(method, network, judge, options, steps)
+  step = make_train_step(loss_fn, optimizer, emas, seed=0, opponent=opponent)
   key = jax.random.key(0)
   own = {name: weight.init(key) for name, weight in log_weights.items()}
   state = init_state(
@@ -346,6 +406,7 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
     optimizer,
     emas,
     loss_params=own,
+    adversary=opponent and opponent.init(jax.jit(judge.init)(key)),
     frozen=frozen,
   )
   return step, state
