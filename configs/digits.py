@@ -116,6 +116,14 @@ METHOD_FIELDS = {
   },
   "flow_anchored_consistency": {"train": {"steps": 1000}},
   "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
+  "adversarial_flow": {
+    "optimizer": {"learning_rate": 1e-3},
+    "discriminator": {
+      "network": {"name": "conv", "width": 32, "depth": 2, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 1e-3, "schedule": "cosine"},
+    },
+  },
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

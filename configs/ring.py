@@ -82,6 +82,15 @@ METHOD_FIELDS = {
   },
   "lagrangian": {"loss": {"block": (2, 1)}},
   "twin_flow": {"loss": {"block": (4, 1)}},
+  # Both players learn in every step, and the law of the points comes first.
+  "adversarial_flow": {
+    "loss": {"transport_weight": 0.05},
+    "discriminator": {
+      "network": {"name": "conv", "width": 128, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 4e-3, "schedule": "cosine"},
+    },
+  },
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},

@@ -335,11 +335,15 @@ def discriminator_fn_of(network):
   return discriminator_fn
 
 
+def betas_of(optimizer):
+  """Return the decays of the moments that a row's config says."""
+  return {k: optimizer[k] for k in ("b1", "b2") if k in optimizer}
+
+
 def opponent_of(method, network, judge, options, steps):
   """Return how the discriminator learns that the row's config describes."""
   section = method.config["discriminator"]
   path = options["path"]
-  rates = {k: section["optimizer"][k] for k in ("b1", "b2")}
   rate = optax.linear_schedule(ITS_RATE, 0.0, steps)
   return Opponent(
     loss_fn=discriminator_loss_fn(
@@ -358,7 +362,7 @@ def opponent_of(method, network, judge, options, steps):
       criterion=inspect.signature(method.loss).parameters["criterion"].default,
       **section["loss"],
     ),
-    optimizer=optax.adam(rate, **rates),
+    optimizer=optax.adam(rate, **betas_of(section["optimizer"])),
     turns="joint",
   )
 
@@ -545,7 +549,10 @@ def test_learns_the_ring(name):
     network,
     size=size,
     num_classes=num_classes,
-    optimizer=optax.adam(optax.linear_schedule(3e-3, 0.0, total)),
+    optimizer=optax.adam(
+      optax.linear_schedule(3e-3, 0.0, total),
+      **betas_of(method.config.get("optimizer", {})),
+    ),
     steps=total,
   )
   points, component = data.toy.ring_mixture().sample(total * size, seed=1)
