@@ -37,8 +37,9 @@ long as its B/2; the two calls of its XL/2 are --config.flow_map.omega=4.0,
 and length of moment_matching are not published: they are ours, and so is the
 length of terminal_velocity. Its omega is set twice, --config.loss.omega and
 --config.flow_map.omega. The transport term of adversarial_flow decays over a
-million steps, its length here; its discriminator was published as another
-XL/2, and here it is convolutional. Of other methods no recipe for these latents is public.
+million steps, its length here; its discriminator was published as another XL/2,
+and is convolutional here. Of other methods no recipe for these latents is
+public.
 
 Where this project differs from the authors:
 
