@@ -93,6 +93,15 @@ METHOD_FIELDS = {
     "data": {"order": "shuffled"},
     "loss": {"group": 128, "temperatures": (0.05, 0.2)},
   },
+  # Both players learn in every step, and the law of the points comes first.
+  "adversarial_flow": {
+    "loss": {"transport_weight": 0.05},
+    "discriminator": {
+      "network": {"name": "conv", "width": 128, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 4e-3, "schedule": "cosine"},
+    },
+  },
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},

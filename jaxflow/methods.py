@@ -498,6 +498,33 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "evaluation": {"nfe": (1,)},
       },
     ),
+    # Published: discriminator and generator take turns, both at 1e-4.
+    "adversarial_flow": Method(
+      summary="one call, by a discriminator and the optimal transport",
+      paper="Lin et al. 2025, arXiv:2511.22475",
+      loss=losses.adversarial_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      needs=frozenset({"progress"}),
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "adjacent_pair",
+          "grid": {"name": "uniform"},
+          "num_points": 2,
+        },
+        "optimizer": {"b1": 0.0, "b2": 0.9},
+        "discriminator": {
+          "network": {"name": "conv", "timed": True},
+          "times": {"name": "loss_pairs"},
+          "loss": {"penalty": 0.25, "centre": 0.01},
+          "optimizer": {
+            **{"name": "adam", "learning_rate": 1e-4},
+            **{"b1": 0.0, "b2": 0.9},
+          },
+        },
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",

@@ -86,6 +86,16 @@ def variants(num_classes: int) -> dict[str, Callable]:
     **labels,
   )
 
+  # The discriminator is one that costs nothing: it is no network of the row.
+  adversarial_flow = functools.partial(
+    losses.adversarial_flow_loss,
+    path=LINEAR,
+    sample_times=times.AdjacentPair(grid=times.uniform_grid, num_points=2),
+    flow_map=flow_maps.average_velocity,
+    discriminator=lambda x, cond, s: weights.sample_mean(x),
+    progress=jnp.asarray(0.5),
+  )
+
   def guided_teacher(model_fn, key, batch, *, target_fn, teacher):
     return distillation(
       model_fn,
@@ -292,6 +302,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "twin_flow": twin_flow,
     "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
     "twin_flow, base alone": functools.partial(twin_flow, twin=False),
+    "adversarial_flow": adversarial_flow,
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

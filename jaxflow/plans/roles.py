@@ -67,10 +67,20 @@ class Roles:
 
   def discriminator_fn(
     self, params: PyTree, frozen: PyTree
-  ) -> Callable[[Array, PyTree], Array]:
-    """Return the discriminator with its parameters and its features'."""
+  ) -> Callable[..., Array]:
+    """Return the discriminator with its parameters and its features'.
+
+    It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed
+    leaves s out.
+    """
     assert self.discriminator is not None
-    return functools.partial(self.discriminator.apply, params, frozen=frozen)
+    apply, timed = self.discriminator.apply, self.discriminator.timed
+
+    def judge(x: Array, cond: PyTree, s: Array | None = None) -> Array:
+      time = {"s": s} if timed else {}
+      return apply(params, x, cond, frozen=frozen, **time)
+
+    return judge
 
   def frozen_shapes(self) -> dict[str, PyTree]:
     """Return the shapes of the frozen parameters, by role."""

@@ -376,6 +376,33 @@ LATENT_FIELDS = {
     "ema.target.decay": 0.999,
     "sample.ema": "online",
   },
+  "adversarial_flow": {
+    "train.batch_size": 256,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.b1": 0.0,
+    "optimizer.b2": 0.9,
+    "optimizer.weight_decay": 0.01,
+    "discriminator.optimizer.name": "adamw",
+    "discriminator.optimizer.learning_rate": 1e-4,
+    "discriminator.optimizer.b1": 0.0,
+    "discriminator.optimizer.b2": 0.9,
+    "discriminator.optimizer.weight_decay": 0.01,
+    "discriminator.turns": "alternate",
+    "discriminator.start": 0.0,
+    "discriminator.times.name": "loss_pairs",
+    # g, e and the share of rows of R1 and R2; the centre.
+    "discriminator.loss.penalty": 0.25,
+    "discriminator.loss.penalty_step": 0.01,
+    "discriminator.loss.penalty_block": [4, 1],
+    "discriminator.loss.centre": 0.01,
+    "loss.criterion.name": "relativistic",
+    "loss.transport_weight": 0.2,
+    "loss.transport_end": 0.005,
+    "times.name": "adjacent_pair",
+    "times.num_points": 2,
+    "ema.sampling.decay": 0.9999,
+  },
   "terminal_velocity": {
     "train.batch_size": 2048,
     "optimizer.name": "adamw",
@@ -421,6 +448,7 @@ LATENT_FIELDS = {
 LATENT_ROWS = [
   *("flow_matching", "mean_flow", "improved_mean_flow", "shortcut"),
   *("moment_matching", "alpha_flow", "solution_flow", "terminal_velocity"),
+  "adversarial_flow",
 ]
 
 
@@ -542,9 +570,11 @@ def test_latents_have_the_published_fields(name):
     "data.name": "latents",
     "data.shape": [32, 32, 4],
     "data.num_classes": 1000,
-    "loss.label_dropout": 0.1,
     "model.scan_layers": True,
   }
+  # A discriminator that knows the labels stands in place of guidance.
+  if name != "adversarial_flow":
+    common["loss.label_dropout"] = 0.1
   config = load("imagenet256_latent", name)
   assert_fields(config, common | LATENT_FIELDS[name])
 
