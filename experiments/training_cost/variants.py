@@ -86,6 +86,9 @@ def variants(num_classes: int) -> dict[str, Callable]:
     **labels,
   )
 
+  # Groups of half a batch; a class has no other row there.
+  drifting = functools.partial(losses.drifting_loss, path=LINEAR, group=8)
+
   def guided_teacher(model_fn, key, batch, *, target_fn, teacher):
     return distillation(
       model_fn,
@@ -279,6 +282,10 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "twin_flow": twin_flow,
     "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
     "twin_flow, base alone": functools.partial(twin_flow, twin=False),
+    "drifting": drifting,
+    "drifting, three temperatures": functools.partial(
+      drifting, temperatures=(0.02, 0.05, 0.2)
+    ),
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,
