@@ -25,9 +25,18 @@ Pairs = Annotated[Batch, InPairs()]
 # The network of another run, as one that predicts the velocity.
 Teacher = Annotated[ModelFn, Role("teacher")]
 
+# The flow map of another run, whose jumps to the data are a consistency
+# function.
+FirstStage = Annotated[FlowMap, Role("teacher", jumps=True)]
+
 # (samples [B, ...], cond) -> logits [B] or [B, heads].
 Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")
+]
+
+# (points [B, ...], cond, their time s [B]) -> logits [B] or [B, heads].
+TimedDiscriminator = Annotated[
+  Callable[[Array, PyTree, Array], Array], Role("discriminator")
 ]
 
 # One number per sample [B], and scalar metrics.

@@ -209,6 +209,7 @@ def _discriminator(
     DiscriminatorPlan,
     section,
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
+    loss=section.loss.to_dict(),
     sample_times=registry.make(
       "starts",
       section.times,

@@ -9,6 +9,7 @@ from jaxflow.config import registry
 from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
 from jaxflow.errors import UsageError
+from jaxflow.methods import Method
 from jaxflow.plans import Model, Roles
 from jaxflow.plans.roles import feature_channels
 
@@ -20,9 +21,11 @@ def make_roles(config: Config, model: Model) -> Roles:
   discriminator = _discriminator(config, model, features)
   _check_features(config, model, features, distances, discriminator)
   _check_terms(config, model)
+  role = model.method.role_of_teacher
   return Roles(
     teacher=_teacher(config, model),
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
+    teacher_jumps=role is not None and role.jumps,
     features=features,
     channels=feature_channels(features, model.shape) if features else (),
     sees=_sees(model),
@@ -32,9 +35,13 @@ def make_roles(config: Config, model: Model) -> Roles:
   )
 
 
-def teachers() -> str:
-  """Return the names of the methods whose runs can teach."""
-  return ", ".join(name for name, row in methods().items() if row.teaches)
+def teachers(student: Method | None = None) -> str:
+  """Return the names of the methods whose runs can teach, any or a student."""
+  return ", ".join(
+    name
+    for name, row in methods().items()
+    if (row.teaches if student is None else row.can_teach(student))
+  )
 
 
 def check_equal(source: str, name: str, mine: Any, its: Any) -> None:
@@ -124,17 +131,23 @@ def _teacher(config: Config, model: Model) -> Model | None:
     if "teacher" in model.method.needs:
       raise UsageError(
         f"teacher.workdir='' but method={config.method!r} needs a teacher: "
-        f"give the folder of a trained run of {teachers()}, "
+        f"give the folder of a trained run of {teachers(model.method)}, "
         "--config.teacher.workdir=FOLDER"
       )
     return None
   teacher = make_model(saved)
   field = f"teacher.workdir={config.teacher.workdir!r}"
-  if not teacher.method.teaches:
+  role = model.method.role_of_teacher
+  jumps = role is not None and role.jumps
+  if not teacher.method.can_teach(model.method):
+    kind = "no consistency function" if jumps else "no velocity"
     raise UsageError(
-      f"{field} is a run of {teacher.name!r}, whose network is no velocity: "
-      f"give one of {teachers()}"
+      f"{field} is a run of {teacher.name!r}, whose network is {kind}: "
+      f"give one of {teachers(model.method)}"
     )
+  if jumps:
+    # A velocity can be converted to another path, a jump cannot.
+    check_equal(field, "path", model.path, teacher.path)
   guided = options.switched_on(
     model.method.loss, options.GuidesTeacher, config.loss
   )

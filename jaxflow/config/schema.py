@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import options
+from jaxflow import losses, options
 from jaxflow.config import registry
 from jaxflow.config.components import (
   Config,
@@ -137,6 +137,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "times": {"name": "loss" if drawn else "t_max"},
         "start": 0.0,
         "turns": "alternate",
+        "loss": _judgement(),
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
         "optimizer": _OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},
@@ -204,6 +205,12 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     update(config, {"data": pairs | share})
   update(config, row.config)
   return config
+
+
+def _judgement() -> dict[str, Any]:
+  """Return the options of a discriminator's loss; the criterion is not its."""
+  own = registry.default_options(losses.discriminator_loss)
+  return {k: own[k] for k in own.keys() - {"criterion"}}
 
 
 def _roles(loss: Callable) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxflow import models, pretrained
+from jaxflow import flow_maps, models, pretrained
 from jaxflow.paths import Path
 from jaxflow.plans.model import Model
 from jaxflow.types import Array, PyTree
@@ -20,6 +20,7 @@ class Roles:
 
   teacher: Model | None
   teacher_guidance: float  # Guidance scale.
+  teacher_jumps: bool  # Whether the loss takes its flow map, no velocity.
   features: models.Features | None  # Frozen; samples are seen through it.
   channels: tuple[int, ...]  # Of every layer of features.
   sees: tuple[str, ...]  # The loss's arguments that are the features.
@@ -35,8 +36,9 @@ class Roles:
     made: dict[str, Callable[[dict[str, PyTree]], Any]] = {}
     teacher, features = self.teacher, self.features
     if teacher is not None:
-      made["teacher"] = lambda frozen: teacher.network_fn(
-        frozen["teacher"], self.teacher_guidance, path=path
+      wrap = teacher.flow_map if self.teacher_jumps else flow_maps.free
+      made["teacher"] = lambda frozen: wrap(
+        teacher.network_fn(frozen["teacher"], self.teacher_guidance, path=path)
       )
     if features is not None:
       for name in self.sees:
@@ -65,10 +67,20 @@ class Roles:
 
   def discriminator_fn(
     self, params: PyTree, frozen: PyTree
-  ) -> Callable[[Array, PyTree], Array]:
-    """Return the discriminator with its parameters and its features'."""
+  ) -> Callable[..., Array]:
+    """Return the discriminator with its parameters and its features'.
+
+    It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed
+    leaves s out.
+    """
     assert self.discriminator is not None
-    return functools.partial(self.discriminator.apply, params, frozen=frozen)
+    apply, timed = self.discriminator.apply, self.discriminator.timed
+
+    def judge(x: Array, cond: PyTree, s: Array | None = None) -> Array:
+      time = {"s": s} if timed else {}
+      return apply(params, x, cond, frozen=frozen, **time)
+
+    return judge
 
   def frozen_shapes(self) -> dict[str, PyTree]:
     """Return the shapes of the frozen parameters, by role."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jaxflow.data import Scaling, Source
 from jaxflow.sampling import Sampler
-from jaxflow.times import Grid, TimeSampler
+from jaxflow.times import Grid, PairSampler, TimeSampler
 from jaxflow.training.adversary import Turns
 from jaxflow.training.optimizers import OptimizerOptions
 
@@ -93,7 +93,9 @@ class DiscriminatorPlan:
   start: float  # Share of training after which it takes part.
   turns: Turns
   optimizer: OptimizerOptions
-  sample_times: TimeSampler  # Where the generator that it judges starts.
+  # Where the jumps of the generator that it judges start, or start and end.
+  sample_times: TimeSampler | PairSampler
+  loss: Mapping[str, Any]  # Options of its loss.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,7 @@ class Run:
       path=model.path,
       sample_times=section.sample_times,
       criterion=model.loss_options["criterion"],
+      **section.loss,
     )
     return Opponent(
       loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns

@@ -37,11 +37,14 @@ from jaxflow.losses import frechet_distance
 from jaxflow.methods import METHODS
 from jaxflow.metrics import distances
 from jaxflow.parallel import sharding
+from jaxflow.training.adversary import Opponent, discriminator_loss_fn
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
 SIZE, NUM_CLASSES = 64, 8
 # Arguments that the training step binds, and the need that asks for each.
+# First learning rate of a discriminator.
+ITS_RATE = 3e-3
 ROLES = {"target_fn": "target", "teacher": "teacher", "progress": "progress"}
 
 
@@ -141,6 +144,18 @@ def memories_of(method, options, num_classes=NUM_CLASSES):
   return {name: filled.get(name, value) for name, value in first.items()}
 
 
+def discriminator_of(method, num_classes=NUM_CLASSES):
+  """Return the discriminator of the row's config, or None."""
+  network = method.config.get("discriminator", {}).get("network")
+  return network and registry.make(
+    "discriminator",
+    network,
+    field="discriminator.network",
+    data_shape=(2,),
+    num_classes=num_classes,
+  )
+
+
 def log_weights_of(options):
   """Return the learned weights among the options of a loss."""
   return {k: v for k, v in options.items() if isinstance(v, models.LogWeight)}
@@ -154,10 +169,31 @@ def network_of(method, *, num_classes=NUM_CLASSES, width=16, **options):
   )
 
 
-def exact_velocity(path):
-  """Return the velocity of the ring, as a network."""
+def exact(path):
+  """Return the closed form of the ring."""
   ring = data.toy.ring_mixture()
-  return oracle.Mixture(path, ring.weights, ring.means, ring.stds).velocity
+  return oracle.Mixture(path, ring.weights, ring.means, ring.stds)
+
+
+def teacher_of(method, mixture):
+  """Return what the exact solution tells a loss: a velocity, or its jumps."""
+  if not method.role_of_teacher.jumps:
+    return mixture.velocity
+
+  def jump(x, t, s, cond, steps=16):
+    """Walk to s by steps that are exact for constant data."""
+    del cond
+    first = t
+    for share in np.arange(1, steps + 1) / steps:
+      # More steps near the data, as on Karras' grid.
+      r = s + (first - s) * float(1 - share) ** 7
+      kept = jnp.where(t > 0, r / jnp.where(t > 0, t, 1), 1)
+      kept = paths.expand(kept, x)
+      x = kept * x + (1 - kept) * mixture.data(x, t)
+      t = r
+    return x
+
+  return jump
 
 
 def loss_of(method, unwrap=lambda cond: cond, **network_options):
@@ -178,12 +214,17 @@ def loss_of(method, unwrap=lambda cond: cond, **network_options):
   if "target" in method.needs:
     roles["target_fn"] = functools.partial(network.apply, target)
   if "teacher" in method.needs:
-    roles["teacher"] = exact_velocity(options["path"])
+    roles["teacher"] = teacher_of(method, exact(options["path"]))
   if "progress" in method.needs:
     roles["progress"] = jnp.asarray(0.5)
   for name, weight in log_weights_of(options).items():
     roles[name] = functools.partial(weight.apply, weight.init(keys[0]))
   roles |= memories_of(method, options)
+  if (judge := discriminator_of(method)) is not None:
+    its = jax.jit(judge.init)(keys[0])
+    roles["discriminator"] = lambda x, cond, s: judge.apply(
+      its, x, unwrap(cond), s=s
+    )
 
   def loss(params, key, batch, **changes):
     model_fn = functools.partial(network.apply, params)
@@ -228,12 +269,12 @@ def test_condition_may_be_a_tree(method):
 def pairs_of(path, size, seed):
   """Noise, and the points to which the ring's exact velocity carries it."""
   noise = jax.random.normal(jax.random.key(seed), (size, 2))
-  exact = exact_velocity(path)
+  velocity = exact(path).velocity
 
   @jax.jit
   def solve(noise):
     return sampling.sample(
-      flow_maps.ode_step(exact, solver=solvers.heun),
+      flow_maps.ode_step(velocity, solver=solvers.heun),
       paths.start(path, noise),
       jnp.linspace(path.t_max, path.t_min, 101),
     )
@@ -335,6 +376,47 @@ def test_finite_at_both_ends_of_time(method, dtype):
   assert optax.tree.norm(gradient) > 1e-4
 
 
+def discriminator_fn_of(network):
+  """Return a discriminator of its parameters, as the training step takes it."""
+
+  def discriminator_fn(params, frozen):
+    return lambda x, cond, s: network.apply(params, x, cond, frozen, s)
+
+  return discriminator_fn
+
+
+def betas_of(optimizer):
+  """Return the decays of the moments that a row's config says."""
+  return {k: optimizer[k] for k in ("b1", "b2") if k in optimizer}
+
+
+def opponent_of(method, network, judge, options, steps):
+  """Return how the discriminator learns that the row's config describes."""
+  section = method.config["discriminator"]
+  path = options["path"]
+  rate = optax.linear_schedule(ITS_RATE, 0.0, steps)
+  return Opponent(
+    loss_fn=discriminator_loss_fn(
+      discriminator_fn_of(judge),
+      lambda state: method.flow_map(
+        functools.partial(network.apply, state.params)
+      ),
+      path=path,
+      sample_times=registry.make(
+        "starts",
+        section["times"],
+        field="discriminator.times",
+        sample_times=options["sample_times"],
+        t_max=path.t_max,
+      ),
+      criterion=inspect.signature(method.loss).parameters["criterion"].default,
+      **section["loss"],
+    ),
+    optimizer=optax.adam(rate, **betas_of(section["optimizer"])),
+    turns="joint",
+  )
+
+
 def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
   """Return a training step and its first state, with a teacher in the state."""
   path = path_of(method)
@@ -349,11 +431,12 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
       k: jnp.asarray(getattr(ring, k), jnp.float32)
       for k in ("weights", "means", "stds")
     }
-    frozen_fns["teacher"] = lambda given: (
-      oracle.Mixture(path, **given["teacher"]).velocity
+    frozen_fns["teacher"] = lambda given: teacher_of(
+      method, oracle.Mixture(path, **given["teacher"])
     )
   options = options_of(method, size, num_classes)
   log_weights = log_weights_of(options)
+  judge = discriminator_of(method, num_classes)
   loss_fn = make_loss_fn(
     method,
     network.apply,
@@ -366,8 +449,10 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
       for name, weight in log_weights.items()
     },
     steps=steps,
+    discriminator_fn=judge and discriminator_fn_of(judge),
   )
-  step = make_train_step(loss_fn, optimizer, emas, seed=0)
+  opponent = judge and opponent_of(method, network, judge, options, steps)
+  step = make_train_step(loss_fn, optimizer, emas, seed=0, opponent=opponent)
   key = jax.random.key(0)
   own = {name: weight.init(key) for name, weight in log_weights.items()}
   state = init_state(
@@ -376,6 +461,7 @@ def trainer_of(method, network, *, size, num_classes, optimizer, steps=1):
     emas,
     loss_params=own,
     memory=memories_of(method, options, num_classes),
+    adversary=opponent and opponent.init(jax.jit(judge.init)(key)),
     frozen=frozen,
   )
   return step, state
@@ -488,8 +574,15 @@ def quality_of(name, method, network, num_classes):
 
 # The law of images has hardly a pair that ends near the data: the plane has no
 # smooth images that a network extrapolates to.
-UNIFORM_TIMES = {
-  "pixel_mean_flow": {"name": "sorted_pair", "law": {"name": "uniform"}}
+# A second stage begins from its first; here it begins from nothing, and small
+# gaps carry what is known at the transition to the noise in many steps only.
+TIMES = {
+  "pixel_mean_flow": {"name": "sorted_pair", "law": {"name": "uniform"}},
+  "truncated_consistency": {
+    "name": "transition_pair",
+    "law": {"name": "log_student"},
+    "gap": 0.2,
+  },
 }
 
 
@@ -499,7 +592,7 @@ def test_learns_the_ring(name):
   drawn = method.config.get("times")
   method = dataclasses.replace(
     method,
-    config={**method.config, "times": UNIFORM_TIMES.get(name, drawn)},
+    config={**method.config, "times": TIMES.get(name, drawn)},
   )
   if "norm_power" in accepted(method):
     # The full adaptive weight is for many dimensions: in the plane, where the
@@ -514,7 +607,10 @@ def test_learns_the_ring(name):
     network,
     size=size,
     num_classes=num_classes,
-    optimizer=optax.adam(optax.linear_schedule(3e-3, 0.0, total)),
+    optimizer=optax.adam(
+      optax.linear_schedule(3e-3, 0.0, total),
+      **betas_of(method.config.get("optimizer", {})),
+    ),
     steps=total,
   )
   points, component = data.toy.ring_mixture().sample(total * size, seed=1)
