@@ -91,7 +91,7 @@ METHOD_FIELDS = {
   # One law, of which every group has some points.
   "drifting": {
     "data": {"order": "shuffled"},
-    "loss": {"group": 128, "temperatures": (0.05, 0.2)},
+    "loss": {"group": 64},
   },
   # Both players learn in every step, and the law of the points comes first.
   "adversarial_flow": {
