@@ -1,4 +1,4 @@
-"""Rings of recent data, and drifting that draws from them."""
+"""Drifting in runs: rings of recent data, and features."""
 
 import jax
 import jax.numpy as jnp
@@ -168,3 +168,25 @@ def test_a_run_keeps_its_memory(tmp_path):
   assert run.sample(3, labels=[0, 1, 2]).shape == (3, 2)
   with pytest.raises(ValueError, match="makes a sample in one call; give 1"):
     run.sample(3, nfe=2)
+
+
+def test_a_run_sees_through_features():
+  """Each layer is compared, and the sample itself."""
+  config = jaxflow.preset("digits:drifting")
+  config.model.update(depth=1, width=8, num_heads=1, patch_size=4)
+  config.train.update(steps=1, batch_size=16, log_every=1)
+  config.train.steps_per_dispatch = 1
+  config.optimizer.warmup_steps = 0
+  config.loss.update(group=4, temperatures=(0.5, 1.0))
+  config.features.network = {"name": "conv", "width": 4, "depth": 2}
+  seen = {}
+
+  class Log:
+    def on_log(self, step, scalars):
+      seen.update(scalars)
+
+  jaxflow.train(config, callbacks=[Log()], log=lambda line: None)
+  forces = {k for k in seen if k.startswith("force_")}
+  ends = "", "_1", "_2"
+  assert forces == {f"force_{r}{end}" for r in ("0.5", "1") for end in ends}
+  assert all(np.isfinite(seen[k]) and seen[k] > 0 for k in forces)
