@@ -22,6 +22,7 @@ from jaxflow.files import expanded
 from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
+  CouplingPlan,
   DataPlan,
   DiscriminatorPlan,
   DuringPlan,
@@ -134,6 +135,8 @@ def data_plan(
   for name in {"shape", "background", "class_names"} & values.keys():
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
+  if (coupling := values.get("coupling")) is not None:
+    values["coupling"] = _plain(CouplingPlan, coupling)
   return DataPlan(
     **values,
     scaling=_scaling(config),

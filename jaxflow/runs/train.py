@@ -173,6 +173,7 @@ def _prepare(
     if source is not None:
       processes.together(lambda x=source: inputs.check_condition(plan.model, x))
   inputs.check_mesh(plan, mesh)
+  processes.together(lambda: inputs.check_coupling(plan, real, mesh))
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)
   with named(ema="sample.ema"):
