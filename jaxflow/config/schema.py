@@ -87,8 +87,6 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "download": False,
         # Mirrors half of the real images of every batch.
         "flip": False,
-        # Minibatch optimal transport among so many rows; 0: none.
-        "coupling": {"rows": 0, "within_class": True},
         "conditional": True,
         "shape": config_dict.placeholder(tuple),
         "num_classes": config_dict.placeholder(int),
@@ -197,12 +195,15 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   for section in {"teacher", "features", "discriminator"} - _roles(row.loss):
     del config[section]
   if "pairs" in row.needs:
-    del config.data["coupling"]
     pairs = {"pairs": "", "pairs_digest": config_dict.placeholder(str)}
     # A velocity can be trained on other rows too, a generator cannot.
     mixed = not options.marked(row.loss, options.InPairs)
     share = {"synthetic_share": 1.0} if mixed else {}
     update(config, {"data": pairs | share})
+  else:
+    # Minibatch optimal transport among so many rows; 0: none.
+    coupling = {"rows": 0, "within_class": True}
+    update(config, {"data": {"coupling": coupling}})
   update(config, row.config)
   return config
 
