@@ -22,6 +22,7 @@ from jaxflow.files import expanded
 from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
+  CouplingPlan,
   DataPlan,
   DiscriminatorPlan,
   DuringPlan,
@@ -139,6 +140,8 @@ def data_plan(
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
   registry.choose("data.order", values["order"], _ORDERS)
+  if (coupling := values.get("coupling")) is not None:
+    values["coupling"] = _plain(CouplingPlan, coupling)
   return DataPlan(
     **values,
     scaling=_scaling(config),

@@ -5,6 +5,7 @@ from jaxflow.plans.plan import Plan
 from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
   CheckpointPlan,
+  CouplingPlan,
   DataPlan,
   DiscriminatorPlan,
   DuringPlan,
@@ -17,6 +18,7 @@ from jaxflow.plans.sections import (
 
 __all__ = [
   "CheckpointPlan",
+  "CouplingPlan",
   "DataPlan",
   "DiscriminatorPlan",
   "DuringPlan",
