@@ -8,6 +8,9 @@ import test_contract
 
 import jaxflow
 from jaxflow import losses, paths
+from jaxflow.config import default_config, flags
+from jaxflow.config.limits import check_limits
+from jaxflow.errors import UsageError
 from jaxflow.losses import recent
 from jaxflow.losses.drifting import no_data
 
@@ -172,11 +175,10 @@ def test_a_run_keeps_its_memory(tmp_path):
 
 def test_a_run_sees_through_features():
   """Each layer is compared, and the sample itself."""
-  config = jaxflow.preset("digits:drifting")
-  config.model.update(depth=1, width=8, num_heads=1, patch_size=4)
+  config = default_config("drifting", data="digits", model="mlp")
+  config.model.update(depth=1, width=8, time_features=4)
   config.train.update(steps=1, batch_size=16, log_every=1)
   config.train.steps_per_dispatch = 1
-  config.optimizer.warmup_steps = 0
   config.loss.update(group=4, temperatures=(0.5, 1.0))
   config.features.network = {"name": "conv", "width": 4, "depth": 2}
   seen = {}
@@ -190,3 +192,19 @@ def test_a_run_sees_through_features():
   ends = "", "_1", "_2"
   assert forces == {f"force_{r}{end}" for r in ("0.5", "1") for end in ends}
   assert all(np.isfinite(seen[k]) and seen[k] > 0 for k in forces)
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"), [("0.02,0.05,0.2", (0.02, 0.05, 0.2)), ("1", (1,))]
+)
+def test_temperatures_are_flags(text, expected):
+  arguments = ["--config=ring:drifting", f"--config.loss.temperatures={text}"]
+  assert tuple(flags.parse(arguments).loss.temperatures) == expected
+
+
+def test_temperatures_are_above_0():
+  config = jaxflow.preset("digits:drifting")
+  for wrong in ((), (0.2, 0.0)):
+    config.loss.temperatures = wrong
+    with pytest.raises(UsageError, match=r"loss\.temperatures=.*above 0"):
+      check_limits(config)
