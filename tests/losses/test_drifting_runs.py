@@ -187,7 +187,10 @@ def test_a_run_sees_through_features():
     def on_log(self, step, scalars):
       seen.update(scalars)
 
-  jaxflow.train(config, callbacks=[Log()], log=lambda line: None)
+  images = np.random.default_rng(0).uniform(-1, 1, (40, 8, 8, 1))
+  pictures = {"data": images, "labels": np.arange(40) % 4}
+  quiet = {"callbacks": [Log()], "log": lambda line: None}
+  jaxflow.train(config, data=pictures, **quiet)
   forces = {k for k in seen if k.startswith("force_")}
   ends = "", "_1", "_2"
   assert forces == {f"force_{r}{end}" for r in ("0.5", "1") for end in ends}
