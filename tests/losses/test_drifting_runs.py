@@ -1,5 +1,6 @@
 """Drifting in runs: rings of recent data, and features."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jaxflow.config.limits import check_limits
 from jaxflow.errors import UsageError
 from jaxflow.losses import recent
 from jaxflow.losses.drifting import no_data
+from jaxflow.parallel import sharding
 
 KEY = jax.random.key(2)
 
@@ -146,6 +148,37 @@ def test_negatives_are_of_the_memory(x64):
   found, _, _ = drifting(same, recent=memory, **given)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
   assert loss.shape == (CLASSES * GROUP,)
+
+
+def test_one_and_eight_devices_have_the_same_numbers():
+  """Scale and forces are means of the whole batch, wherever its rows are."""
+  generator = np.random.default_rng(3)
+  label = jnp.asarray(np.repeat(generator.permutation(8), 4))
+  data, noise = jnp.asarray(generator.standard_normal((2, 32, 5)), jnp.float32)
+  batch = {"data": data, "noise": noise, "cond": label}
+  given = {"kept_positives": 8, "kept_negatives": 16}
+  memory = no_data(**given, data_shape=(5,), num_classes=8)
+
+  @jax.jit
+  def compute(batch, scale):
+    def mean(scale):
+      loss, *others = losses.drifting_loss(
+        lambda xt, *given: jnp.tanh(scale * xt),
+        KEY,
+        batch,
+        path=paths.Linear(),
+        group=4,
+        negatives=4,
+        recent=memory,
+      )
+      return loss.mean(), (loss, *others)
+
+    return jax.value_and_grad(mean, has_aux=True)(scale)
+
+  mesh = sharding.make_mesh(data=8)
+  split = jax.device_put(batch, sharding.row_sharding(mesh))
+  one, eight = (compute(x, jnp.float32(1.0)) for x in (batch, split))
+  chex.assert_trees_all_close(one, jax.device_get(eight), rtol=1e-5, atol=1e-6)
 
 
 def test_positives_need_a_memory():
