@@ -125,7 +125,7 @@ METHOD_FIELDS = {
     "loss": {"decay": 0.95, "fill": 7680},
   },
   # Eight of the ten digits in a batch.
-  "drifting": {"loss": {"group": 16}},
+  "drifting": {"loss": {"group": 16, "temperatures": (0.2,)}},
   "adversarial_flow": {
     "optimizer": {"learning_rate": 1e-3},
     "discriminator": {
