@@ -171,7 +171,7 @@ class LogStudent(Law):
     # The logarithm of 0 has no place in a table.
     low = max(self.t_min, float(np.finfo(np.float32).tiny))
     ends = np.arcsinh((np.log([low, self.t_max]) - self.mean) / scale)
-    y = np.linspace(*ends, _TABLE)
+    y = np.linspace(ends[0], ends[1], _TABLE)
     density = np.cosh(y) ** -self.df
     below = np.cumsum(np.append(0, density[1:] + density[:-1]))
     y = jnp.interp(draws, jnp.asarray(below / below[-1]), jnp.asarray(y))
