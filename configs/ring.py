@@ -82,6 +82,26 @@ METHOD_FIELDS = {
   },
   "lagrangian": {"loss": {"block": (2, 1)}},
   "twin_flow": {"loss": {"block": (4, 1)}},
+  "frechet_distance_loss": {
+    "init": {"workdir": "runs/mean_flow"},
+    "train": {"steps": 1000},
+    "optimizer": {"learning_rate": 1e-5},
+    "loss": {"decay": 0.95, "fill": 8192},
+  },
+  # One law, of which every group has some points.
+  "drifting": {
+    "data": {"order": "shuffled"},
+    "loss": {"group": 64},
+  },
+  # Both players learn in every step, and the law of the points comes first.
+  "adversarial_flow": {
+    "loss": {"transport_weight": 0.05},
+    "discriminator": {
+      "network": {"name": "conv", "width": 128, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 4e-3, "schedule": "cosine"},
+    },
+  },
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},

@@ -475,6 +475,56 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "ema": {"target": {"name": "count_ramp", "decay": 0.9}},
       },
     ),
+    # It goes on from a run of any row that samples in one call, whose flow map
+    # is then its flow map.
+    "frechet_distance_loss": Method(
+      summary="train a one-call generator on the Frechet distance itself",
+      paper="Yang et al. 2026, arXiv:2604.28190",
+      loss=losses.frechet_distance_loss,
+      flow_map=flow_maps.average_velocity,
+      config={
+        "model": {"second_time": True},
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
+    "drifting": Method(
+      summary="move samples to data and apart, until both have one law",
+      paper="Deng et al. 2026, arXiv:2602.04770",
+      loss=losses.drifting_loss,
+      flow_map=flow_maps.generator,
+      config={
+        "data": {"order": "grouped"},
+        "model": {"guidance_inputs": True},
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
+    # Published: discriminator and generator take turns, both at 1e-4.
+    "adversarial_flow": Method(
+      summary="one call, by a discriminator and the optimal transport",
+      paper="Lin et al. 2025, arXiv:2511.22475",
+      loss=losses.adversarial_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      needs=frozenset({"progress"}),
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "adjacent_pair",
+          "grid": {"name": "uniform"},
+          "num_points": 2,
+        },
+        "optimizer": {"b1": 0.0, "b2": 0.9},
+        "discriminator": {
+          "network": {"name": "conv", "timed": True},
+          "times": {"name": "loss_pairs"},
+          "loss": {"penalty": 0.25, "centre": 0.01},
+          "optimizer": {
+            **{"name": "adam", "learning_rate": 1e-4},
+            **{"b1": 0.0, "b2": 0.9},
+          },
+        },
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",

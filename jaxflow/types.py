@@ -34,6 +34,11 @@ Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")
 ]
 
+# (points [B, ...], cond, their time s [B]) -> logits [B] or [B, heads].
+TimedDiscriminator = Annotated[
+  Callable[[Array, PyTree, Array], Array], Role("discriminator")
+]
+
 # One number per sample [B], and scalar metrics.
 LossOutput = tuple[Array, dict[str, Array]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import plugins
+from jaxflow import losses, plugins
 from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
@@ -73,7 +73,9 @@ def components(config: Config) -> dict[str, str]:
 
 def makers(config: Config) -> dict[str, Callable[..., Any]]:
   """Return the functions that take the options of a config, by field."""
-  found = {"loss": method_of(config).loss}
+  found: dict[str, Callable[..., Any]] = {"loss": method_of(config).loss}
+  if "discriminator" in config:
+    found["discriminator.loss"] = losses.discriminator_loss
   for field, kind in components(config).items():
     name = at(config, field).name
     if name is not None:

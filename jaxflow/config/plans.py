@@ -90,6 +90,10 @@ def make_plan(
   )
 
 
+# Of the rows of a batch.
+_ORDERS: dict[str, None] = dict.fromkeys(("shuffled", "grouped"))
+
+
 def seed_of(config: Config) -> int:
   """Return the seed of a config."""
   return config.seed
@@ -135,6 +139,7 @@ def data_plan(
   for name in {"shape", "background", "class_names"} & values.keys():
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
+  registry.choose("data.order", values["order"], _ORDERS)
   if (coupling := values.get("coupling")) is not None:
     values["coupling"] = _plain(CouplingPlan, coupling)
   return DataPlan(
@@ -207,6 +212,7 @@ def _discriminator(
     DiscriminatorPlan,
     section,
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
+    loss=section.loss.to_dict(),
     sample_times=registry.make(
       "starts",
       section.times,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import options
+from jaxflow import losses, options
 from jaxflow.config import registry
 from jaxflow.config.components import (
   Config,
@@ -74,6 +74,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "channels": config_dict.placeholder(int),
         "background": (255, 255, 255),
         "crop": "centre",
+        # "grouped": rows of a class stand together, as many as the loss takes.
+        "order": "shuffled",
         "label": config_dict.placeholder(str),
         "split": {
           "train": config_dict.placeholder(str),
@@ -135,6 +137,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "times": {"name": "loss" if drawn else "t_max"},
         "start": 0.0,
         "turns": "alternate",
+        "loss": _judgement(),
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
         "optimizer": _OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},
@@ -206,6 +209,12 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     update(config, {"data": {"coupling": coupling}})
   update(config, row.config)
   return config
+
+
+def _judgement() -> dict[str, Any]:
+  """Return the options of a discriminator's loss; the criterion is not its."""
+  own = registry.default_options(losses.discriminator_loss)
+  return {k: own[k] for k in own.keys() - {"criterion"}}
 
 
 def _roles(loss: Callable) -> set[str]:

@@ -15,7 +15,7 @@ its own options among them; t is a time of its path, B the size of the batch.
   solver         the teacher's step; see `solvers`
   discriminator  (x, cond) -> logits [B] or [B, heads]; its parameters are
                  constants for the generator
-  criterion      `adversarial.hinge` or `logistic`
+  criterion      `adversarial.hinge`, `logistic` or `relativistic`
   prediction     what the network predicts; see `predictions`
   sigma_data     standard deviation of the data, for "edm"
   distance       (a, b) -> [B]; see `weights`
@@ -46,6 +46,7 @@ message names the argument and says what to give.
 """
 
 from jaxflow.losses.adversarial import discriminator_loss
+from jaxflow.losses.adversarial_flow import adversarial_flow_loss
 from jaxflow.losses.alpha_flow import alpha_flow_loss
 from jaxflow.losses.consistency import (
   consistency_loss,
@@ -56,6 +57,7 @@ from jaxflow.losses.continuous_consistency import continuous_consistency_loss
 from jaxflow.losses.decoupled_mean_flow import decoupled_mean_flow_loss
 from jaxflow.losses.denoising import denoising_loss
 from jaxflow.losses.distillation import distillation_loss
+from jaxflow.losses.drifting import drifting_loss
 from jaxflow.losses.flow_anchored_consistency import (
   flow_anchored_consistency_loss,
 )
@@ -63,6 +65,7 @@ from jaxflow.losses.flow_guided_distillation import (
   flow_guided_distillation_loss,
 )
 from jaxflow.losses.flow_matching import flow_matching_loss
+from jaxflow.losses.frechet_distance import frechet_distance_loss
 from jaxflow.losses.guidance_distillation import guidance_distillation_loss
 from jaxflow.losses.improved_mean_flow import improved_mean_flow_loss
 from jaxflow.losses.lagrangian import lagrangian_loss
@@ -77,6 +80,7 @@ from jaxflow.losses.truncated_consistency import truncated_consistency_loss
 from jaxflow.losses.twin_flow import twin_flow_loss
 
 __all__ = [
+  "adversarial_flow_loss",
   "alpha_flow_loss",
   "consistency_loss",
   "consistency_trajectory_loss",
@@ -86,9 +90,11 @@ __all__ = [
   "denoising_loss",
   "discriminator_loss",
   "distillation_loss",
+  "drifting_loss",
   "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",
+  "frechet_distance_loss",
   "guidance_distillation_loss",
   "improved_mean_flow_loss",
   "lagrangian_loss",

@@ -23,6 +23,7 @@ class Roles:
   teacher_jumps: bool  # Whether the loss takes its flow map, no velocity.
   features: models.Features | None  # Frozen; samples are seen through it.
   channels: tuple[int, ...]  # Of every layer of features.
+  sees: tuple[str, ...]  # The loss's arguments that are the features.
   # Distances of features and learned log-weights, by the loss's argument.
   distances: Mapping[str, pretrained.FeatureDistance]
   log_weights: Mapping[str, models.LogWeight]
@@ -40,6 +41,10 @@ class Roles:
         teacher.network_fn(frozen["teacher"], self.teacher_guidance, path=path)
       )
     if features is not None:
+      for name in self.sees:
+        made[name] = lambda frozen: functools.partial(
+          features.apply, frozen["features"]
+        )
       for name, distance in self.distances.items():
         made[name] = lambda frozen, name=name, make=distance.make: make(
           functools.partial(features.apply, frozen["features"]),
@@ -62,10 +67,20 @@ class Roles:
 
   def discriminator_fn(
     self, params: PyTree, frozen: PyTree
-  ) -> Callable[[Array, PyTree], Array]:
-    """Return the discriminator with its parameters and its features'."""
+  ) -> Callable[..., Array]:
+    """Return the discriminator with its parameters and its features'.
+
+    It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed
+    leaves s out.
+    """
     assert self.discriminator is not None
-    return functools.partial(self.discriminator.apply, params, frozen=frozen)
+    apply, timed = self.discriminator.apply, self.discriminator.timed
+
+    def judge(x: Array, cond: PyTree, s: Array | None = None) -> Array:
+      time = {"s": s} if timed else {}
+      return apply(params, x, cond, frozen=frozen, **time)
+
+    return judge
 
   def frozen_shapes(self) -> dict[str, PyTree]:
     """Return the shapes of the frozen parameters, by role."""

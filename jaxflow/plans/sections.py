@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jaxflow.data import Scaling, Source
 from jaxflow.sampling import Sampler
-from jaxflow.times import Grid, TimeSampler
+from jaxflow.times import Grid, PairSampler, TimeSampler
 from jaxflow.training.adversary import Turns
 from jaxflow.training.optimizers import OptimizerOptions
 
@@ -41,6 +41,7 @@ class DataPlan:
   channels: int | None  # Of pictures; None for those of the set.
   background: tuple[int, int, int]  # RGB behind transparent pictures.
   crop: str  # "centre" or "random".
+  order: str  # "shuffled" or "grouped" by class.
   label: str | None  # Feature with the classes, "none" without.
   split: Mapping[str, str | None]  # Names of splits in the set.
   test_share: float | None  # That the training split gives, by hash.
@@ -101,7 +102,9 @@ class DiscriminatorPlan:
   start: float  # Share of training after which it takes part.
   turns: Turns
   optimizer: OptimizerOptions
-  sample_times: TimeSampler  # Where the generator that it judges starts.
+  # Where the jumps of the generator that it judges start, or start and end.
+  sample_times: TimeSampler | PairSampler
+  loss: Mapping[str, Any]  # Options of its loss.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

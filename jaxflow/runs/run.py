@@ -122,6 +122,7 @@ class Run:
       path=model.path,
       sample_times=section.sample_times,
       criterion=model.loss_options["criterion"],
+      **section.loss,
     )
     return Opponent(
       loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns
@@ -203,6 +204,7 @@ class Run:
       **model.loss_options,
       "data_shape": model.shape,
       "num_classes": model.num_classes,
+      "channels": self.plan.roles.channels,
     }
     return options.first_memories(model.method.loss, given)
 

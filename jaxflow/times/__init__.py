@@ -70,6 +70,7 @@ from jaxflow.times.ratios import (
 from jaxflow.times.transitions import TransitionPair
 from jaxflow.times.walks import (
   AdjacentTriple,
+  EndTimes,
   StartTimes,
   TrajectorySampler,
   TrajectoryTimes,
@@ -85,6 +86,7 @@ __all__ = [
   "ConstantRatio",
   "DoublingPair",
   "DyadicPair",
+  "EndTimes",
   "ExponentialRatio",
   "GapPair",
   "Grid",

@@ -20,14 +20,15 @@ import optax
 from jaxflow import losses
 from jaxflow.losses import adversarial
 from jaxflow.paths import Path
-from jaxflow.times import TimeSampler
+from jaxflow.times import PairSampler, TimeSampler
 from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import Adversary, TrainState
 from jaxflow.types import Array, Batch, FlowMap, PyTree
 
 Turns = Literal["alternate", "joint"]
-# (parameters, frozen parameters or None) -> (samples, cond) -> logits.
-DiscriminatorFn = Callable[[PyTree, PyTree], Callable[[Array, PyTree], Array]]
+# (parameters, frozen parameters or None) -> (samples, cond) -> logits, or of
+# (samples, cond, s).
+DiscriminatorFn = Callable[[PyTree, PyTree], Callable[..., Array]]
 # A proposed update: fields of the state, metrics, whether all is finite.
 Move = tuple[dict[str, Any], dict[str, Array], Array]
 
@@ -82,10 +83,11 @@ def discriminator_loss_fn(
   generator_fn: Callable[[TrainState], FlowMap],
   *,
   path: Path,
-  sample_times: TimeSampler,
+  sample_times: TimeSampler | PairSampler,
   criterion: adversarial.Criterion,
+  **options: Any,
 ) -> LossFn:
-  """Bind the discriminator's loss to the two networks.
+  """Bind the discriminator's loss, and its options, to the two networks.
 
   Returns:
     `(discriminator parameters, state, key, batch) -> (loss [B], metrics)`.
@@ -100,6 +102,7 @@ def discriminator_loss_fn(
       sample_times=sample_times,
       generator=generator_fn(state),
       criterion=criterion,
+      **options,
     )
 
   return loss_fn

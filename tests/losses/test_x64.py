@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from source import ROOT
-from test_contract import ROWS, SIZE, log_weights_of, options_of
+from test_contract import ROWS, SIZE, log_weights_of, memories_of, options_of
 
 import jaxflow
 from jaxflow import config as config_lib
@@ -78,7 +78,8 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
-  names += ("noise_rectify", "noise_flow")
+  names += ("noise_rectify", "noise_flow", "noise_end")
+  names += ("noise_r1", "noise_r2")
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -111,8 +112,11 @@ def fixed(seed):
   return functools.partial(network, parameters(seed))
 
 
-def critic(x, cond):
-  return jnp.tanh(x.astype(jnp.float32)).sum(axis=1)
+def critic(x, cond, s=None):
+  angle = x.astype(jnp.float32)
+  if s is not None:
+    angle += jnp.cos(s.astype(jnp.float32))[:, None]
+  return jnp.tanh(angle).sum(axis=1)
 
 
 # Options of rows that add a term.
@@ -144,6 +148,8 @@ EXTRA = {
   "consistency_distillation": {"boundary": {"boundary_weight": 1.0}},
   "consistency_trajectory": {"adversarial": {"discriminator": critic}},
 }
+# Networks that a row cannot do without, beside those of its needs.
+ROLES = {"adversarial_flow": {"discriminator": critic}}
 CASES = [
   pytest.param(name, changes, id=f"{name}-{kind}" if kind else name)
   for name in ROWS
@@ -159,9 +165,10 @@ def test_rows(name, changes):
   )
 
   def evaluate(dtype):
-    options = options_of(method)
+    options = options_of(method) | ROLES.get(name, {})
     for option, weight in log_weights_of(options).items():
       options[option] = functools.partial(weight.apply, weight.init(KEY))
+    options |= memories_of(method, options)
     if "target" in method.needs:
       options["target_fn"] = functools.partial(model, parameters(1))
     if "teacher" in method.needs:
@@ -170,7 +177,7 @@ def test_rows(name, changes):
       options["progress"] = jnp.full((), 0.5, float)
 
     def mean(params, batch):
-      loss, measured = method.loss(
+      loss, measured, *_ = method.loss(
         functools.partial(model, params), KEY, batch, **options | changes
       )
       return loss.mean(), (loss, measured)
@@ -201,6 +208,7 @@ FLOW_MAPS = {
   "edm_denoiser": {},
   "edm_skip": {},
   "free": {},
+  "generator": {},
   "guided_step": {},
   "guided_velocity": {},
   "hard_boundary": {},
@@ -336,6 +344,7 @@ LAWS = {
   "triple": times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
   "walk": WALK,
   "start": times.StartTimes(sample_times=WALK),
+  "ends": times.EndTimes(sample_times=WALK),
   "adaptive": times.AdaptivePair(),
   "doubling": times.DoublingPair(),
   "shrinking": times.ShrinkingPair(),
@@ -452,7 +461,17 @@ def test_losses_of_no_row():
       generator=flow_maps.average_velocity(follow),
       **given,
     )
-    return (continuous, found), ()
+    jumps, _ = losses.discriminator_loss(
+      critic,
+      KEY,
+      batch_of(dtype),
+      path=LINEAR,
+      sample_times=times.SortedPair(law=times.Uniform()),
+      generator=flow_maps.average_velocity(follow),
+      penalty=0.25,
+      centre=0.01,
+    )
+    return (continuous, found, jumps), ()
 
   check(compute)
 
