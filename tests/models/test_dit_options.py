@@ -1,4 +1,4 @@
-"""Options of the transformer: rotary positions, norms, gated MLPs, registers."""
+"""Options of the transformer: rotary positions, norms, MLPs, registers."""
 
 import chex
 import jax
@@ -94,9 +94,9 @@ def test_gated_units_and_weighted_norms():
   x = patches @ p["patch"]["kernel"] + p["patch"]["bias"]
   block = p["blocks"]["block_0"]
   h = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
-  h = h * block["norm_2"]["scale"]
+  h = h * block["mlp_norm"]["scale"]
   hidden = silu(h @ block["swish"]["kernel"]) * (h @ block["expand"]["kernel"])
-  gate = block["modulation"]["gate_2"]
+  gate = block["gates"]["mlp"]
   expected = x + gate * (hidden @ block["contract"]["kernel"])
   np.testing.assert_allclose(after, expected, rtol=1e-3, atol=1e-3)
 
