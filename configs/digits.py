@@ -121,7 +121,7 @@ METHOD_FIELDS = {
     "init": {"workdir": "runs/mean_flow"},
     "features": {"network": {"name": "conv"}},
     "train": {"steps": 400},
-    "optimizer": {"learning_rate": 1e-4},
+    "optimizer": {"learning_rate": 1e-5},
     "loss": {"decay": 0.95, "fill": 7680},
   },
   # Eight of the ten digits in a batch.

@@ -38,7 +38,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
   ),
   RANDOM: ("frechet_distance_loss", {}),
   MATCHING: (MATCHING, {}),
-  JUDGED: (MATCHING, {}),
+  JUDGED: (
+    MATCHING,
+    {
+      "critic": {"network": {"name": "heads"}},
+      "loss": {"adversarial_weight": 3e-3},
+    },
+  ),
 }
 SETTINGS = {
   "seeds": 3,
