@@ -30,5 +30,11 @@ Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")
 ]
 
+# The network that predicts the velocity of a generator's noised samples.
+FakeScore = Annotated[ModelFn, Role("fake_score")]
+
+# (noised samples [B, ...], t [B], cond) -> logits [B] or [B, heads].
+Critic = Annotated[Callable[[Array, Array, PyTree], Array], Role("critic")]
+
 # One number per sample [B], and scalar metrics.
 LossOutput = tuple[Array, dict[str, Array]]

@@ -53,6 +53,10 @@ from jaxflow.losses.continuous_consistency import continuous_consistency_loss
 from jaxflow.losses.decoupled_mean_flow import decoupled_mean_flow_loss
 from jaxflow.losses.denoising import denoising_loss
 from jaxflow.losses.distillation import distillation_loss
+from jaxflow.losses.distribution_matching import (
+  distribution_matching_loss,
+  fake_score_loss,
+)
 from jaxflow.losses.flow_anchored_consistency import (
   flow_anchored_consistency_loss,
 )
@@ -82,6 +86,8 @@ __all__ = [
   "denoising_loss",
   "discriminator_loss",
   "distillation_loss",
+  "distribution_matching_loss",
+  "fake_score_loss",
   "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",
