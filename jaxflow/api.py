@@ -48,7 +48,7 @@ from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
 from jaxflow.runs.train import train as train_config
 from jaxflow.training.state import TrainState
-from jaxflow.types import FlowMap, LossOutput, ModelFn, PyTree
+from jaxflow.types import FlowMap, LossFunction, ModelFn, PyTree
 
 __all__ = ["TrainedRun", "import_run", "load", "preset", "train"]
 
@@ -64,7 +64,7 @@ def train(
   *,
   data: Data | None = None,
   network: Network | None = None,
-  loss: Callable[..., LossOutput] | None = None,
+  loss: LossFunction | None = None,
   callbacks: Iterable[Any] = (),
   log: Callable[[str], None] = print,
 ) -> "TrainedRun":

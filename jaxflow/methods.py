@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
-from jaxflow.types import FlowMap, LossOutput
+from jaxflow.types import FlowMap, LossFunction
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
@@ -41,7 +41,7 @@ class Method:
 
   summary: str
   paper: str
-  loss: Callable[..., LossOutput]
+  loss: LossFunction
   flow_map: Callable[..., FlowMap]
   sampler: sampling.Sampler = _JUMPS
   teaches: bool = False

@@ -127,6 +127,19 @@ class Role:
   section: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """A value that a loss keeps from step to step, and returns anew.
+
+  The loss returns `(loss, metrics, memories)`, the new values by argument. A
+  step that is skipped keeps the old ones.
+  """
+
+  # Makes the first value: a pytree of arrays. It takes, by name, options of the
+  # loss, `data_shape` and `num_classes`.
+  init: Callable[..., Any]
+
+
 class InPairs:
   """A batch with the noise from which a teacher made its data."""
 
@@ -233,6 +246,26 @@ def switched_on(
   """
   found = marked(function, kind)
   return {k: x for k, x in given.items() if k in found and x != found[k].off}
+
+
+def first_memories(function: Callable, given: Mapping[str, Any]) -> dict:
+  """Return the first values of a loss's memories, by argument.
+
+  Args:
+    function: The loss.
+    given: Its options, `data_shape` and `num_classes`.
+
+  Example:
+    >>> def loss(model_fn, *, size: Count = 2,
+    ...          last: Annotated[list, Memory(lambda size: [0] * size)]): ...
+    >>> first_memories(loss, {"size": 3})
+    {'last': [0, 0, 0]}
+  """
+  made = {}
+  for name, mark in marked(function, Memory).items():
+    own = parameters(mark.init)
+    made[name] = mark.init(**{k: v for k, v in given.items() if k in own})
+  return made
 
 
 def predicts(

@@ -38,3 +38,10 @@ Critic = Annotated[Callable[[Array, Array, PyTree], Array], Role("critic")]
 
 # One number per sample [B], and scalar metrics.
 LossOutput = tuple[Array, dict[str, Array]]
+
+# The same, and new values of the loss's memories, by argument; see
+# `options.Memory`.
+LossAndMemory = tuple[Array, dict[str, Array], dict[str, Any]]
+
+# A loss, whose options are arguments by name.
+LossFunction = Callable[..., LossOutput | LossAndMemory]

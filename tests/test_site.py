@@ -1,5 +1,7 @@
 """What is wrong with a built site is found; navigation is filled."""
 
+from pathlib import Path
+
 import pytest
 from test_docs import load_script
 
@@ -64,10 +66,15 @@ def test_hooks_of_the_site():
   nav = ["index.md", {"Methods": ["methods/mid_training.md", "methods/mi*.md"]}]
   named = {"index.md", "methods/mid_training.md"}
   pages = sorted(path.name for path in Path("docs/methods").glob("mi*.md"))
-  others = [name for name in pages if name != "mid_training.md"]
+  others = [f"methods/{x}" for x in pages if x != "mid_training.md"]
   assert hooks._filled(nav, named) == [
     "index.md",
-    {"Methods": ["methods/mid_training.md", *(f"methods/{name}" for name in others)]},
+    {
+      "Methods": [
+        "methods/mid_training.md",
+        *others,
+      ]
+    },
   ]
   text = "Take\n\n  a = `b`\n    c\n\nwith c.\n\nArgs:\n  c: Real.\n"
   assert hooks.of_docstring(text) == (

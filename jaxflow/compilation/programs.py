@@ -57,6 +57,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
       "parameters": (state.params, state.loss_params),
       "averages": state.ema,
       "optimizer": state.opt_state,
+      "memory": state.memory,
       "discriminator": state.adversary,
       "frozen networks": state.frozen,
       "batch": batch,

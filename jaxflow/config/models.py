@@ -17,7 +17,7 @@ from jaxflow.models import Network, check_network
 from jaxflow.paths import Path
 from jaxflow.plans import Model
 from jaxflow.predictions import Prediction
-from jaxflow.types import LossOutput, ModelFn, PyTree
+from jaxflow.types import LossFunction, ModelFn, PyTree
 
 
 def context_of(config: Config, method: Method, path: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def make_model(
   config: Config,
   *,
   network: Network | None = None,
-  loss: Callable[..., LossOutput] | None = None,
+  loss: LossFunction | None = None,
 ) -> Model:
   """Build the model of a config with `data.shape` and `data.num_classes`.
 
@@ -95,9 +95,7 @@ def make_model(
   return model
 
 
-def _in_place_of(
-  own: Callable[..., LossOutput], loss: Callable[..., LossOutput]
-) -> Callable[..., LossOutput]:
+def _in_place_of(own: LossFunction, loss: LossFunction) -> LossFunction:
   """Return a loss behind the signature of the method's own.
 
   What marks its options in a config stands there; the other loss gets those
@@ -117,7 +115,7 @@ def _in_place_of(
       )
 
   @functools.wraps(own)
-  def call(*arguments: Any, **given: Any) -> LossOutput:
+  def call(*arguments: Any, **given: Any) -> Any:
     taken = {
       k: v
       for k, v in given.items()

@@ -7,7 +7,7 @@ name it as the config does.
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from jaxflow import metrics, options
@@ -36,14 +36,14 @@ from jaxflow.plans import (
 )
 from jaxflow.training.adversary import Turns
 from jaxflow.training.optimizers import OptimizerOptions
-from jaxflow.types import LossOutput
+from jaxflow.types import LossFunction
 
 
 def make_plan(
   config: Config,
   *,
   network: Network | None = None,
-  loss: Callable[..., LossOutput] | None = None,
+  loss: LossFunction | None = None,
   data: Mapping[str, Source] | None = None,
 ) -> Plan:
   """Build all that a config asks for, which `resolve` returned.

@@ -38,6 +38,9 @@ Drawn times have the type of the data, float32 at least. A loss returns the loss
   raw_flow, raw_interval  the same of the rows with s = t and with s < t
   tangent_norm            Euclidean norm of a derivative, before it is clipped
 
+A loss that keeps something from step to step takes it as an argument with the
+mark `options.Memory`, and returns the new values third, by argument.
+
 It raises ValueError where batch, path and options do not fit one another. The
 message names the argument and says what to give.
 """

@@ -191,9 +191,20 @@ class Run:
       self.optimizer,
       self.plan.emas,
       loss_params=roles.loss_params(key),
+      memory=self._memories(),
       adversary=adversary,
       frozen=frozen,
     )
+
+  def _memories(self) -> dict[str, PyTree]:
+    """Return the first values of the loss's memories, by argument."""
+    model = self.model
+    given = {
+      **model.loss_options,
+      "data_shape": model.shape,
+      "num_classes": model.num_classes,
+    }
+    return options.first_memories(model.method.loss, given)
 
   def template(self, mesh: Mesh) -> TrainState:
     """Return the shapes of the state, sharded over a mesh."""
@@ -222,6 +233,7 @@ class Run:
       opt_state=(),
       ema={} if online else {ema: params},
       loss_params={},
+      memory={},
       adversary=None,
       frozen={k: v for k, v in frozen.items() if k in roles},
       skipped=none,

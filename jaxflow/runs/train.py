@@ -38,7 +38,7 @@ from jaxflow.training.csv_log import CsvLog
 from jaxflow.training.progress import ProgressLines
 from jaxflow.training.state import BASE, TrainState
 from jaxflow.training.tensorboard_log import TensorBoardLog
-from jaxflow.types import LossOutput
+from jaxflow.types import LossFunction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def train(
   *,
   sources: Mapping[str, data.Source] | None = None,
   network: Network | None = None,
-  loss: Callable[..., LossOutput] | None = None,
+  loss: LossFunction | None = None,
   callbacks: Iterable[Any] = (),
   log: Callable[[str], None] = print,
 ) -> Trained:
@@ -148,7 +148,7 @@ def _prepare(
   workdir: pathlib.Path | None,
   sources: Mapping[str, data.Source] | None,
   network: Network | None,
-  loss: Callable[..., LossOutput] | None,
+  loss: LossFunction | None,
   log: Callable[[str], None],
 ) -> _Prepared:
   """Read data and other runs, and check all that can be checked."""

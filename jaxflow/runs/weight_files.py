@@ -86,6 +86,7 @@ def read_state(
     opt_state=(),
     ema=ema,
     loss_params={},
+    memory={},
     adversary=None,
     frozen={},
     skipped=none,

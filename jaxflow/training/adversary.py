@@ -59,7 +59,7 @@ class Opponent:
     """Propose its update."""
     assert state.adversary is not None
     params, opt_state = state.adversary.params, state.adversary.opt_state
-    gradient, metrics = mean_gradient(
+    gradient, metrics, _ = mean_gradient(
       self.loss_fn, params, state, jax.random.fold_in(key, _STREAM), batch
     )
     norm = optax.tree.norm(gradient)

@@ -412,6 +412,7 @@ def _frozen_alone(state: TrainState) -> TrainState:
     opt_state=(),
     ema={},
     loss_params={},
+    memory={},
     adversary=None,
     frozen={},
   )

@@ -44,6 +44,8 @@ class TrainState:
     loss_params: Parameters of the loss itself, by its argument: of a learned
       weight, for one. The optimizer moves them with `params`; samples do not
       depend on them, so no average is kept.
+    memory: What the loss keeps from step to step, by its argument; see
+      `options.Memory`.
     adversary: The discriminator, or None.
     frozen: Parameters of other networks by role, "teacher" for one; "base" are
       the weights that an adapter changes. They never change, but travel along
@@ -58,6 +60,7 @@ class TrainState:
   opt_state: PyTree
   ema: dict[str, PyTree]
   loss_params: dict[str, PyTree]
+  memory: dict[str, PyTree]
   adversary: Adversary | None
   frozen: dict[str, PyTree]
   skipped: Array
@@ -80,6 +83,7 @@ def init_state(
   emas: Mapping[str, Callable[..., Any]],
   *,
   loss_params: Mapping[str, PyTree] | None = None,
+  memory: Mapping[str, PyTree] | None = None,
   adversary: Adversary | None = None,
   frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
@@ -91,6 +95,7 @@ def init_state(
     opt_state=(),
     ema={name: jax.tree.map(jnp.copy, params) for name in emas},
     loss_params=dict(loss_params or {}),
+    memory=dict(memory or {}),
     adversary=adversary,
     frozen=dict(frozen or {}),
     skipped=jnp.zeros((), jnp.int32),

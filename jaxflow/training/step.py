@@ -54,7 +54,7 @@ def make_loss_fn(
 ) -> LossFn:
   """Bind a method's loss to a network.
 
-  It is `(params, state, key, batch) -> (loss [B], metrics)`.
+  It is `(params, state, key, batch)` -> what the loss returns.
 
   `frozen_fns` make arguments of the loss from the state's frozen parameters,
   `learned_fns` from its own. `last_layer` is a regular expression of one
@@ -94,6 +94,7 @@ def make_loss_fn(
 
     roles = {name: make(state.frozen) for name, make in frozen_fns.items()}
     roles |= {k: make(state.loss_params) for k, make in learned_fns.items()}
+    roles |= state.memory
     if "target" in method.needs:
       roles["target_fn"] = network(whole(state.ema["target"]))
     if "progress" in method.needs:
@@ -135,7 +136,7 @@ def make_train_step(
     return loss_fn(state.params, state, key, batch)
 
   def generator(state: TrainState, key: Array, batch: Batch) -> Move:
-    gradient, metrics = mean_gradient(
+    gradient, metrics, memory = mean_gradient(
       loss_of_trained, state.trained, state, key, batch
     )
     norm = optax.tree.norm(gradient)
@@ -159,6 +160,8 @@ def make_train_step(
       "ema": averages,
       "updates": updates,
     }
+    if memory:
+      new["memory"] = memory
     return new, metrics, finite
 
   def one_step(carry: tuple[TrainState, Array], batch: Batch):

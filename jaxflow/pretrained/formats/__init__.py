@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxflow.errors import UsageError, did_you_mean
 from jaxflow.pretrained.torch_files import Tensors
-from jaxflow.types import LossOutput, PyTree
+from jaxflow.types import LossFunction, PyTree
 
 FORMATS = (
   "diffusers",
@@ -59,7 +59,7 @@ class Imported:
     notes: Lines for the user: what was read, assumed or left out.
   """
 
-  loss: Callable[..., LossOutput]
+  loss: LossFunction
   sections: Mapping[str, Any]
   shape: tuple[int, ...]
   num_classes: int
