@@ -12,10 +12,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
-from jaxflow.types import FlowMap, LossFunction
+from jaxflow.types import FlowMap, LossFunction, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
+# Whatever takes a discriminator has it trained by one loss.
+_JUDGED: Mapping[str, Callable[..., LossOutput]] = MappingProxyType(
+  {"discriminator": losses.discriminator_loss}
+)
 _JUMPS = sampling.Jumps()
 _JUMPS_AND_NOISE = sampling.Consistency()
 
@@ -36,6 +40,8 @@ class Method:
       network), "teacher" (a trained workdir), "progress" (the share of training
       that is done), "pairs" (data with the noise a teacher made them from),
       "labels" (of the data).
+    companions: The losses of networks that learn beside it, by the section of
+      the config that describes them.
     config: Values of the config that differ from the defaults.
   """
 
@@ -46,6 +52,9 @@ class Method:
   sampler: sampling.Sampler = _JUMPS
   teaches: bool = False
   needs: frozenset[Need] = frozenset()
+  companions: Mapping[str, Callable[..., LossOutput]] = dataclasses.field(
+    default_factory=lambda: _JUDGED
+  )
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -102,6 +102,7 @@ LIMITS = {
   **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
   **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),
   "discriminator.start": BELOW_ONE,
+  "discriminator.ratio": COUNT,
   "sample.nfe": options.CALLS,
   "evaluation.nfe": _CALLS,
   "evaluation.during.nfe": _CALLS,

@@ -1,5 +1,6 @@
 """From a config to the networks that a loss takes besides its own."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
 from jaxflow.errors import UsageError
 from jaxflow.plans import Model, Roles
-from jaxflow.plans.roles import feature_channels
+from jaxflow.plans.roles import Companion, feature_channels
 
 
 def make_roles(config: Config, model: Model) -> Roles:
@@ -20,6 +21,9 @@ def make_roles(config: Config, model: Model) -> Roles:
   discriminator = _discriminator(config, model, features)
   _check_features(config, features, distances, discriminator)
   _check_terms(config, model)
+  companions = {}
+  if discriminator is not None:
+    companions["discriminator"] = _judge(discriminator)
   return Roles(
     teacher=_teacher(config, model),
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
@@ -27,7 +31,7 @@ def make_roles(config: Config, model: Model) -> Roles:
     channels=feature_channels(features, model.shape) if features else (),
     distances=distances,
     log_weights=_of_type(models.LogWeight, model.loss_options),
-    discriminator=discriminator,
+    companions=companions,
   )
 
 
@@ -108,6 +112,19 @@ def _discriminator(
     data_shape=model.shape,
     num_classes=model.num_classes,
     **given,
+  )
+
+
+def _judge(discriminator: models.Discriminator) -> Companion:
+  """Return a discriminator as a network that learns beside the student."""
+
+  def arguments(params, frozen):
+    features = frozen.get("features")
+    bound = functools.partial(discriminator.apply, params, frozen=features)
+    return {"discriminator": bound}
+
+  return Companion(
+    init=lambda key, frozen: discriminator.init(key), arguments=arguments
   )
 
 

@@ -135,6 +135,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "times": {"name": "loss" if drawn else "t_max"},
         "start": 0.0,
         "turns": "alternate",
+        "ratio": 1,
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
         "optimizer": _OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},

@@ -75,7 +75,7 @@ def discriminator_loss(
 
   It has the arguments of every loss (`jaxflow.losses`), and the generator's
   flow map, which gets no gradient. The batch's data are the real samples. The
-  metrics `real` and `fake` are mean logits.
+  metrics `real_logit` and `fake_logit` are means.
 
   Example:
     >>> blind = lambda x, cond: 0 * x[:, 0]
@@ -96,4 +96,5 @@ def discriminator_loss(
   real = discriminator(data, cond)
   fake = discriminator(jax.lax.stop_gradient(made), cond)
   loss = criterion.discriminator(real, fake)
-  return loss, {"raw": loss.mean(), "real": real.mean(), "fake": fake.mean()}
+  logits = {"real_logit": real.mean(), "fake_logit": fake.mean()}
+  return loss, {"raw": loss.mean()} | logits

@@ -5,8 +5,8 @@ from jaxflow.plans.plan import Plan
 from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
   CheckpointPlan,
+  CompanionPlan,
   DataPlan,
-  DiscriminatorPlan,
   DuringPlan,
   EvaluationPlan,
   FlowPlan,
@@ -17,8 +17,8 @@ from jaxflow.plans.sections import (
 
 __all__ = [
   "CheckpointPlan",
+  "CompanionPlan",
   "DataPlan",
-  "DiscriminatorPlan",
   "DuringPlan",
   "EvaluationPlan",
   "FlowPlan",

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from jaxflow.data import Scaling, Source
 from jaxflow.sampling import Sampler
-from jaxflow.times import Grid, TimeSampler
-from jaxflow.training.adversary import Turns
+from jaxflow.times import Grid
+from jaxflow.training.companions import Turns
 from jaxflow.training.optimizers import OptimizerOptions
+from jaxflow.types import LossOutput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,13 +87,15 @@ class CheckpointPlan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorPlan:
-  """When and how a discriminator learns."""
+class CompanionPlan:
+  """When and how a network learns beside the student."""
 
   start: float  # Share of training after which it takes part.
   turns: Turns
+  ratio: int  # Its steps to each of the student's, where they alternate.
   optimizer: OptimizerOptions
-  sample_times: TimeSampler  # Where the generator that it judges starts.
+  loss: Callable[..., LossOutput]
+  options: Mapping[str, Any]  # Of its loss.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
