@@ -449,6 +449,32 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         },
       },
     ),
+    "distribution_matching": Method(
+      summary="move samples by the difference of two scores, theirs learned",
+      paper="Yin et al. 2024, arXiv:2405.14867",
+      loss=losses.distribution_matching_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      needs=frozenset({"teacher"}),
+      companions={"fake_score": losses.fake_score_loss},
+      # Where both laws are all noise, or none, their scores say nothing.
+      config={"times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98}},
+    ),
+    "f_distillation": Method(
+      summary="the same, weighted by a critic's ratio of the two densities",
+      paper="Xu, Nie, Vahdat 2025, arXiv:2502.15681",
+      loss=losses.distribution_matching_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      needs=frozenset({"teacher"}),
+      companions={"fake_score": losses.fake_score_loss},
+      config={
+        "times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98},
+        "loss": {"divergence": "js", "adversarial_weight": 1e-3},
+        "critic": {"network": {"name": "heads"}, "sees": "teacher"},
+        "fake_score": {"loss": {"discriminator_weight": 1.0}},
+      },
+    ),
     "twin_flow": Method(
       summary="match the flow of its own samples, itself at negative times",
       paper="Cheng, Sun, Li, Lin 2025, arXiv:2512.05150",

@@ -218,6 +218,7 @@ def _companion(
   return _plain(
     CompanionPlan,
     section,
+    start=section.get("start", 0.0),
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
     loss=loss,
     options={

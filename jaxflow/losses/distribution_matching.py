@@ -44,7 +44,7 @@ References:
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ import jax.numpy as jnp
 from jaxflow import couplings, paths, predictions, times, weights
 from jaxflow.losses import adversarial
 from jaxflow.losses.flow_matching import flow_matching_loss
-from jaxflow.options import Amount, BelowOne, Term
+from jaxflow.options import Amount, BelowOne, Memory, Term
 from jaxflow.paths import Path
 from jaxflow.predictions import Prediction
 from jaxflow.types import (
@@ -61,6 +61,7 @@ from jaxflow.types import (
   Critic,
   FakeScore,
   FlowMap,
+  LossAndMemory,
   LossOutput,
   ModelFn,
   Teacher,
@@ -83,7 +84,18 @@ DIVERGENCES: Mapping[Divergence, Callable[[Array], Array]] = MappingProxyType(
 
 _LARGEST_LOGIT = 10.0
 _RATIOS = 0.1, 20.0
+_BINS = 10
 _EPS = 1e-6
+
+
+def first_bins(divergence: Divergence) -> Array | None:
+  """Return the first mean ratios, [10]; None where no ratio weighs.
+
+  Example:
+    >>> first_bins("kl").shape, first_bins("rkl")
+    ((10,), None)
+  """
+  return None if divergence == "rkl" else jnp.ones(_BINS)
 
 
 def distribution_matching_loss(
@@ -103,8 +115,8 @@ def distribution_matching_loss(
   critic_times: times.Law | None = None,
   divergence: Divergence = "rkl",
   ratio_decay: BelowOne = 0.5,
-  bins: Array | None = None,
-) -> Any:
+  bins: Annotated[Array | None, Memory(first_bins)] = None,
+) -> LossOutput | LossAndMemory:
   """Compute the generator's loss of each sample, eq. (7).
 
   The value of eq. (4) says little, because (3) is normalised: the metric

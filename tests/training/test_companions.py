@@ -63,8 +63,8 @@ def judge(params, frozen):
   return {"discriminator": lambda x, cond: params * x[:, 0]}
 
 
-def companion_of(state):
-  return state.companions["discriminator"]
+def companion_of(state, name="discriminator"):
+  return state.companions[name]
 
 
 def game(
@@ -704,3 +704,50 @@ def test_weights_of_a_distance_are_read_once_and_kept(tmp_path):
     after, _ = run.train_step()(state, shifted(1, 16, 0))
     assert int(after.updates) == 1
     (tmp_path / "gone.npz").rename(file)
+
+
+SCORES = {
+  "plain": (),
+  "critic": (
+    "critic.network.name=heads",
+    "loss.adversarial_weight=0.003",
+    "fake_score.loss.smoothness_weight=1.0",
+  ),
+}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+  """Return a trained teacher on the linear path."""
+  folder = tmp_path_factory.mktemp("runs")
+  return tiny.train(folder, "line", "flow_matching", "train.steps=10")
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_fake_score_resumed_inside_of_a_round(kind, line, tmp_path):
+  flags = [f"teacher.workdir={line}", "checkpoint.every=5", *SCORES[kind]]
+  method = "distribution_matching"
+  whole = tiny.train(tmp_path, "whole", method, *flags)
+  half = tiny.train(tmp_path, "half", method, *flags, "train.steps=23")
+  state = tiny.state_of(half)
+  assert int(state.updates) == 5
+  own = companion_of(state, "fake_score").params
+  begun = state.frozen["teacher"]
+  assert tiny.apart(own["network"], begun) > 0
+  assert ("critic" in own) == (kind == "critic")
+  tiny.train(tmp_path, "half", method, *flags)
+  end = tiny.state_of(half)
+  tiny.assert_same_bits(end, tiny.state_of(whole))
+  tiny.assert_same_bits(end.frozen["teacher"], begun)
+  assert int(end.updates) == 8
+  row = tiny.rows(whole)[-1]
+  assert {"fake_score_loss", "score_gap"} <= row.keys()
+  assert ("fake_logit" in row) == (kind == "critic")
+
+
+def test_ratios_of_a_run_are_remembered(line, tmp_path):
+  workdir = tiny.train(
+    tmp_path, "run", "f_distillation", f"teacher.workdir={line}"
+  )
+  bins = tiny.state_of(workdir).memory["bins"]
+  assert bins.shape == (10,) and not np.allclose(bins, 1)
