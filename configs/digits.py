@@ -116,6 +116,15 @@ METHOD_FIELDS = {
   },
   "flow_anchored_consistency": {"train": {"steps": 1000}},
   "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
+  # Post-training, in random features.
+  "frechet_distance_loss": {
+    "init": {"workdir": "runs/mean_flow"},
+    "features": {"network": {"name": "conv"}},
+    "train": {"steps": 400},
+    "optimizer": {"learning_rate": 1e-4},
+    "loss": {"decay": 0.95, "fill": 7680},
+  },
+  "drifting": {},
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},

@@ -82,6 +82,16 @@ METHOD_FIELDS = {
   },
   "lagrangian": {"loss": {"block": (2, 1)}},
   "twin_flow": {"loss": {"block": (4, 1)}},
+  "frechet_distance_loss": {
+    "init": {"workdir": "runs/mean_flow"},
+    "optimizer": {"learning_rate": 1e-4},
+    "loss": {"decay": 0.95, "fill": 8192},
+  },
+  # One law, of which every group has some points.
+  "drifting": {
+    "data": {"order": "shuffled"},
+    "loss": {"group": 128, "temperatures": (0.05, 0.2)},
+  },
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
     "optimizer": {"learning_rate": 5e-4},

@@ -490,6 +490,29 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "ema": {"target": {"name": "count_ramp", "decay": 0.9}},
       },
     ),
+    # It goes on from a run of any row that samples in one call, whose flow map
+    # is then its flow map.
+    "frechet_distance_loss": Method(
+      summary="train a one-call generator on the Frechet distance itself",
+      paper="Yang et al. 2026, arXiv:2604.28190",
+      loss=losses.frechet_distance_loss,
+      flow_map=flow_maps.average_velocity,
+      config={
+        "model": {"second_time": True},
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
+    "drifting": Method(
+      summary="move samples to data and apart, until both have one law",
+      paper="Deng et al. 2026, arXiv:2602.04770",
+      loss=losses.drifting_loss,
+      flow_map=flow_maps.generator,
+      config={
+        "data": {"order": "grouped"},
+        "model": {"guidance_inputs": True},
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",

@@ -89,6 +89,13 @@ class RowBlock(Layout):
   """A pair `(m, k)`: of every m rows the first k; m divides the batch."""
 
 
+class RowGroup(Layout):
+  """How many rows of a batch stand together and share their class.
+
+  The number divides the batch.
+  """
+
+
 class SharedWithFlowMap:
   """An option that must equal the flow map's option of the same name."""
 
@@ -136,12 +143,17 @@ class Memory:
   """
 
   # Makes the first value: a pytree of arrays. It takes, by name, options of the
-  # loss, `data_shape` and `num_classes`.
+  # loss, `data_shape`, `num_classes`, and `channels`, those of every layer of
+  # the feature network.
   init: Callable[..., Any]
 
 
 class InPairs:
   """A batch with the noise from which a teacher made its data."""
+
+
+class OneCall:
+  """A network whose output is a sample, so that one call is all there is."""
 
 
 class Sampling:
@@ -253,7 +265,7 @@ def first_memories(function: Callable, given: Mapping[str, Any]) -> dict:
 
   Args:
     function: The loss.
-    given: Its options, `data_shape` and `num_classes`.
+    given: Its options, and what else `Memory.init` may take.
 
   Example:
     >>> def loss(model_fn, *, size: Count = 2,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxflow.options import Range, RowBlock
+from jaxflow.options import COUNT, Range, RowBlock, RowGroup
 
 Tree = TypeVar("Tree")
 _BLOCK = Range(
@@ -22,6 +22,7 @@ _BLOCK = Range(
   lambda x: len(x) == 2 and 1 <= x[1] <= x[0],
 )
 Block = Annotated[tuple[int, int], _BLOCK, RowBlock()]
+Group = Annotated[int, COUNT, RowGroup()]
 
 
 def check_block(block: Block, batch_size: int) -> None:
@@ -41,6 +42,22 @@ def check_block(block: Block, batch_size: int) -> None:
     raise ValueError(
       f"batch of {batch_size} rows is no multiple of the block {block}: "
       f"use {above}"
+    )
+
+
+def check_group(group: Group, batch_size: int) -> None:
+  """Raise ValueError unless a group of rows divides the batch.
+
+  Example:
+    >>> check_group(4, 6)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch of 6 rows is no multiple of group=4: use 8
+  """
+  if batch_size % group:
+    above = -(-batch_size // group) * group
+    raise ValueError(
+      f"batch of {batch_size} rows is no multiple of group={group}: use {above}"
     )
 
 

@@ -158,8 +158,11 @@ def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
     if not isinstance(old, list) or new == old:
       continue
     count = len(old) if field == "loss.block" else max(len(new), 1)
-    if len(new) != count or not all(isinstance(x, int) for x in new):
+    whole = all(isinstance(x, int) for x in old)
+    kind = int if whole else int | float
+    if len(new) != count or not all(isinstance(x, kind) for x in new):
+      numbers = "whole number(s)" if whole else "number(s)"
       raise UsageError(
-        f"--config.{field}={_written(new)}: give {count} whole number(s) with "
+        f"--config.{field}={_written(new)}: give {count} {numbers} with "
         f"commas between, {_written(old)} for instance"
       )

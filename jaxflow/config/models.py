@@ -76,6 +76,8 @@ def make_model(
     dropout_option=next(iter(options.marked(own, options.DropsLabels)), ""),
     guidance_input=bool(config.model.get("guidance_inputs", False)),
     block=options.value(own, options.RowBlock, config.loss),
+    group=options.value(own, options.RowGroup, config.loss),
+    one_call=bool(options.marked(_flow_map_function(config), options.OneCall)),
     parameterization=wrapped["name"],
     identity=_identity(config, method, path),
     source=_source(config, path),

@@ -91,6 +91,10 @@ def make_plan(
   )
 
 
+# Of the rows of a batch.
+_ORDERS = dict.fromkeys(("shuffled", "grouped"))
+
+
 def seed_of(config: Config) -> int:
   """Return the seed of a config."""
   return config.seed
@@ -136,6 +140,7 @@ def data_plan(
   for name in {"shape", "background", "class_names"} & values.keys():
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
+  registry.choose("data.order", values["order"], _ORDERS)
   return DataPlan(
     **values,
     scaling=_scaling(config),

@@ -22,7 +22,7 @@ def make_roles(config: Config, model: Model) -> Roles:
   features = _features(config, model)
   distances = _of_type(pretrained.FeatureDistance, model.loss_options)
   discriminator = _discriminator(config, model, features)
-  _check_features(config, features, distances, discriminator)
+  _check_features(config, model, features, distances, discriminator)
   _check_terms(config, model)
   teacher = _teacher(config, model)
   companions = {}
@@ -35,6 +35,7 @@ def make_roles(config: Config, model: Model) -> Roles:
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
     features=features,
     channels=feature_channels(features, model.shape) if features else (),
+    sees=_sees(model),
     distances=distances,
     log_weights=_of_type(models.LogWeight, model.loss_options),
     companions=companions,
@@ -56,6 +57,12 @@ def check_equal(source: str, name: str, mine: Any, its: Any) -> None:
 
 def _of_type(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
   return {k: v for k, v in options.items() if isinstance(v, kind)}
+
+
+def _sees(model: Model) -> tuple[str, ...]:
+  """Return the arguments of the loss that are the feature network."""
+  roles = options.marked(model.method.loss, options.Role)
+  return tuple(k for k, role in roles.items() if role.section == "features")
 
 
 def _features(config: Config, model: Model) -> models.Features | None:
@@ -236,6 +243,7 @@ def _teacher(config: Config, model: Model) -> Model | None:
 
 def _check_features(
   config: Config,
+  model: Model,
   features: models.Features | None,
   distances: dict[str, pretrained.FeatureDistance],
   discriminator: models.Discriminator | None,
@@ -253,7 +261,8 @@ def _check_features(
       "discriminator.network.features: a run has one feature network; name it "
       "in features.network"
     )
-  if features is not None and not users and sees is None:
+  unseen = not (users or _sees(model)) and sees is None
+  if features is not None and unseen:
     raise UsageError(
       f"features.network.name={config.features.network.name!r}: nothing sees "
       "through it; set it to 'none', or a distance to 'lpips' or the "

@@ -78,6 +78,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "channels": config_dict.placeholder(int),
         "background": (255, 255, 255),
         "crop": "centre",
+        # "grouped": rows of a class stand together, as many as the loss takes.
+        "order": "shuffled",
         "label": config_dict.placeholder(str),
         "split": {
           "train": config_dict.placeholder(str),

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from jaxflow.conditions import joined
-from jaxflow.data.order import Order
-from jaxflow.data.source import Source
+from jaxflow.data.order import GroupedOrder, Order
+from jaxflow.data.source import Source, labels_of
 from jaxflow.errors import UsageError
 
 # Most rows that a thread reads at once: few, so that all share a batch.
@@ -37,6 +37,8 @@ class Batches:
     flip: Mirror half of the images left to right, at random.
     cut: Cut the images of a source that can, one with a method `take_at`, at
       random places.
+    group: Rows of a class that stand together, in batches of such groups; None
+      shuffles all samples.
     threads: Threads that read ahead, for sources that are slow to read; 0
       reads when a batch is asked for.
     end: Number of batches after which the stream ends; default: never.
@@ -69,6 +71,7 @@ class Batches:
     rows: np.ndarray | None = None,
     flip: bool = False,
     cut: bool = False,
+    group: int | None = None,
     threads: int = 0,
     end: int | None = None,
   ):
@@ -115,7 +118,16 @@ class Batches:
     self._piece = max(n for n in range(1, _PIECE + 1) if local % n == 0)
     self._pieces = local // self._piece
     self._reader: Any = None
-    self._order = Order(len(source), batch_size=batch_size, seed=seed)
+    if group is None:
+      self._order = Order(len(source), batch_size=batch_size, seed=seed)
+    else:
+      self._order = GroupedOrder(
+        labels_of(source),
+        num_classes=source.num_classes,
+        group=group,
+        batch_size=batch_size,
+        seed=seed,
+      )
     self._end = end
     self._position = self.taken = 0
 

@@ -4,14 +4,20 @@ The stream is the concatenation of one permutation of the data set per epoch,
 and the permutation of epoch e depends on (seed, e) only. Batch i of size B
 holds the stream positions [i B, (i + 1) B), so nothing is dropped where an
 epoch ends. Other draws for batch i depend on (seed, i, purpose).
+
+In a grouped stream each class has a shuffled stream of its own. Which classes,
+and which of their samples, are in batch i depends on (seed, i) only.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
+from jaxflow.errors import UsageError
+
 # The last part of a seed, by its purpose; permutations have none.
-NOISE, MASK, MIRROR, SAMPLE, PLACE = 1, 2, 3, 4, 5
+NOISE, MASK, MIRROR, SAMPLE, PLACE, CLASSES, ROWS = 1, 2, 3, 4, 5, 6, 7
 
 
 class Order:
@@ -60,3 +66,96 @@ class Order:
 
   def _permute(self, epoch: int) -> np.ndarray:
     return np.random.default_rng((self._seed, epoch)).permutation(self._size)
+
+
+class GroupedOrder(Order):
+  """The order of the samples in batches of groups, each of one class.
+
+  A batch has B / P groups of P rows, and no class twice. A round is one
+  permutation of the classes, of which each batch takes as many as it has
+  groups; those that are left fill no batch. In round r a class gives the r-th P
+  samples of its own shuffled stream, where an epoch leaves out the samples that
+  fill no group; a class with fewer than P samples repeats them.
+
+  Args:
+    labels: Classes [N] in 0..num_classes - 1; other samples are never drawn.
+    num_classes: Number of classes K.
+    group: Rows P of a group.
+    batch_size: Samples B of one batch, a multiple of P, at most K P.
+    seed: Non-negative seed.
+
+  Raises:
+    UsageError: A class has no sample, or the sizes do not fit.
+
+  Example:
+    >>> labels = np.array([0, 1, 1, 0])
+    >>> order = GroupedOrder(
+    ...     labels, num_classes=2, group=2, batch_size=4, seed=0)
+    >>> sorted(labels[order.samples(5, 1)[:2]].tolist()) in ([0, 0], [1, 1])
+    True
+  """
+
+  def __init__(
+    self,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    group: int,
+    batch_size: int,
+    seed: int,
+  ):
+    super().__init__(len(labels), batch_size=batch_size, seed=seed)
+    self._count, rest = divmod(batch_size, group)
+    if rest or not self._count:
+      raise UsageError(
+        f"batch_size={batch_size} is no multiple of {group}, the rows of a "
+        f"group: use {-(-batch_size // group) * group}"
+      )
+    if self._count > num_classes:
+      raise UsageError(
+        f"batch_size={batch_size} has {self._count} groups of {group} rows, and"
+        f" the data {num_classes} classes: use {num_classes * group} or less, "
+        "or larger groups"
+      )
+    # Stable, so that the samples of a class keep their order.
+    by_class = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[by_class], np.arange(num_classes + 1))
+    self._members = [by_class[a:b] for a, b in itertools.pairwise(ends)]
+    empty = [i for i, rows in enumerate(self._members) if not len(rows)]
+    if empty:
+      raise UsageError(
+        f"class {empty[0]} has no sample, and a group is of one class: leave "
+        "the class out, or give it samples"
+      )
+    self._group = group
+    self._classes = num_classes
+    # Two: where batches are read in pieces, one round meets the next.
+    self._round = functools.lru_cache(2)(self._permute_classes)
+    self._shuffled = functools.lru_cache(2 * num_classes)(self._shuffle)
+
+  def samples(self, first: int, count: int) -> np.ndarray:
+    """Return the samples [count * B] of batches `first`, `first + 1`, ..."""
+    parts = []
+    for batch in range(first, first + count):
+      number, place = divmod(batch, self._classes // self._count)
+      begin = place * self._count
+      chosen = self._round(number)[begin : begin + self._count]
+      parts += [self._rows(int(x), number) for x in chosen]
+    return np.concatenate(parts)
+
+  def _rows(self, label: int, number: int) -> np.ndarray:
+    """Return the P samples of a class in a round."""
+    size = len(self._members[label])
+    if size < self._group:
+      return np.resize(self._shuffled(label, number), self._group)
+    epoch, place = divmod(number, size // self._group)
+    begin = place * self._group
+    return self._shuffled(label, epoch)[begin : begin + self._group]
+
+  def _shuffle(self, label: int, epoch: int) -> np.ndarray:
+    seed = self._seed, epoch, ROWS, label
+    return np.random.default_rng(seed).permutation(self._members[label])
+
+  def _permute_classes(self, number: int) -> np.ndarray:
+    seed = self._seed, number, CLASSES
+    return np.random.default_rng(seed).permutation(self._classes)

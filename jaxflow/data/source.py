@@ -242,6 +242,8 @@ MOST_CLASSES = 1_000_000
 NO_LABEL = "none"
 # Share of the samples that are held out, where nothing else is said.
 TEST_SHARE = 0.1
+# Samples that are read at once, for their labels.
+_READ = 1024
 
 
 def as_labels(label: Any) -> np.ndarray:
@@ -333,6 +335,34 @@ def classes_without_samples(source: Source) -> list[int]:
   label = label if rows is None else label[rows]
   counts = np.bincount(label, minlength=source.num_classes + 1)
   return np.flatnonzero(counts[: source.num_classes] == 0).tolist()
+
+
+def labels_of(source: Source) -> np.ndarray:
+  """Return the classes of all samples, [N]; read them where they are on disk.
+
+  Raises:
+    UsageError: If the samples have no classes.
+
+  Example:
+    >>> label = np.array([2, -1])
+    >>> labels_of(from_arrays(np.zeros((2, 1)), label, num_classes=3)).tolist()
+    [2, 3]
+  """
+  if not source.num_classes:
+    raise UsageError(
+      f"data.name={source.name!r} has no classes, and a group is of one class: "
+      "take labelled data with data.conditional=True, or set "
+      "data.order='shuffled'"
+    )
+  label, rows = (getattr(source, x, None) for x in ("label", "rows"))
+  if label is not None:
+    return label if rows is None else label[rows]
+  starts = range(0, len(source), _READ)
+  parts = [
+    source.take(np.arange(i, min(i + _READ, len(source))))["cond"]
+    for i in starts
+  ]
+  return np.concatenate(parts)
 
 
 def scaling_of(source: Source) -> Scaling | None:

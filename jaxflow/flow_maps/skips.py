@@ -2,8 +2,8 @@
 
 At t = s they are the identity by construction, which is the boundary condition
 of a consistency model: `trajectory` for t > 0, `linear_skip` for t < t_max. The
-EDM denoiser satisfies it at t = 0 only, `free` nowhere. Consistency skips are
-trained only for `s = path.t_min`.
+EDM denoiser satisfies it at t = 0 only, `free` and `generator` nowhere.
+Consistency skips are trained only for `s = path.t_min`.
 
 References:
   Song et al. 2023 (arXiv:2303.01469), eq. 5 and appendix C for the EDM skip;
@@ -14,8 +14,9 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from jaxflow import predictions
-from jaxflow.options import DataScale, Positive, Predicts
+from jaxflow import guidance, predictions
+from jaxflow.flow_maps.velocities import Scale
+from jaxflow.options import DataScale, OneCall, Positive, Predicts
 from jaxflow.paths import expand
 from jaxflow.types import FlowMap, ModelFn
 
@@ -124,6 +125,23 @@ def hard_boundary(model_fn: ModelFn) -> FlowMap:
     return jnp.where(expand(t <= s, xt), xt, model_fn(xt, t, s, cond))
 
   return flow_map
+
+
+def generator(
+  model_fn: Annotated[ModelFn, OneCall()], *, omega: Scale = 1.0
+) -> FlowMap:
+  """Return the output of a network that makes samples of noise.
+
+  The network has guidance as an input. Its output is a sample, whatever s is:
+  one call from the noise is all.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: cond["omega"][:, None] * xt
+    >>> t, s = jnp.array([1.0]), jnp.array([0.0])
+    >>> generator(net, omega=2.0)(jnp.ones((1, 1)), t, s, None).tolist()
+    [[2.0]]
+  """
+  return guidance.fix_guidance(model_fn, omega=omega)
 
 
 def free(model_fn: ModelFn) -> FlowMap:

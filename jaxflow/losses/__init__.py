@@ -60,6 +60,7 @@ from jaxflow.losses.distribution_matching import (
   distribution_matching_loss,
   fake_score_loss,
 )
+from jaxflow.losses.drifting import drifting_loss
 from jaxflow.losses.flow_anchored_consistency import (
   flow_anchored_consistency_loss,
 )
@@ -67,6 +68,7 @@ from jaxflow.losses.flow_guided_distillation import (
   flow_guided_distillation_loss,
 )
 from jaxflow.losses.flow_matching import flow_matching_loss
+from jaxflow.losses.frechet_distance import frechet_distance_loss
 from jaxflow.losses.guidance_distillation import guidance_distillation_loss
 from jaxflow.losses.improved_mean_flow import improved_mean_flow_loss
 from jaxflow.losses.lagrangian import lagrangian_loss
@@ -90,10 +92,12 @@ __all__ = [
   "discriminator_loss",
   "distillation_loss",
   "distribution_matching_loss",
+  "drifting_loss",
   "fake_score_loss",
   "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",
+  "frechet_distance_loss",
   "guidance_distillation_loss",
   "improved_mean_flow_loss",
   "lagrangian_loss",

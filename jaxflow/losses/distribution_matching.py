@@ -88,14 +88,14 @@ _BINS = 10
 _EPS = 1e-6
 
 
-def first_bins(divergence: Divergence) -> Array | None:
+def first_bins(divergence: Divergence = "rkl") -> Array | None:
   """Return the first mean ratios, [10]; None where no ratio weighs.
 
   Example:
-    >>> first_bins("kl").shape, first_bins("rkl")
+    >>> first_bins("kl").shape, first_bins()
     ((10,), None)
   """
-  return None if divergence == "rkl" else jnp.ones(_BINS)
+  return None if divergence == "rkl" else jnp.ones(_BINS, jnp.float32)
 
 
 def distribution_matching_loss(
@@ -375,4 +375,4 @@ def ratios_in_bins(
   rows = inside.sum(axis=0)
   mean = ratio @ inside / (rows + _EPS)
   new = jnp.where(rows > 0, decay * bins + (1 - decay) * mean, bins)
-  return new, inside @ new
+  return new.astype(bins.dtype), (inside @ new).astype(ratio.dtype)

@@ -38,6 +38,8 @@ class Model:
   dropout_option: str  # The loss's option that does so, "" without one.
   guidance_input: bool  # Whether the network sees the guidance scale.
   block: tuple[int, int] | None  # The loss's split of rows, [m, k].
+  group: int | None  # Rows that the loss takes to be of one class.
+  one_call: bool  # Whether the network's output is a sample.
   parameterization: str  # Name of the scales around the raw network.
   # The function of the raw network, by name of the aspect: networks that agree
   # in all aspects are the same function of the same weights.
@@ -186,6 +188,11 @@ class Model:
   def num_steps(self, sample: SamplePlan, nfe: int) -> int:
     """Return how many steps make `nfe` network calls."""
     check_range(options.CALLS, nfe=nfe)
+    if self.one_call and nfe != 1:
+      raise UsageError(
+        f"nfe={nfe}: the network of {self.name!r} makes a sample in one call; "
+        "give 1"
+      )
     sampler = sample.sampler
     if isinstance(sampler, sampling.Denoising):
       try:

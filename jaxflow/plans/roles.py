@@ -33,6 +33,7 @@ class Roles:
   teacher_guidance: float  # Guidance scale.
   features: models.Features | None  # Frozen; samples are seen through it.
   channels: tuple[int, ...]  # Of every layer of features.
+  sees: tuple[str, ...]  # The loss's arguments that are the features.
   # Distances of features and learned log-weights, by the loss's argument.
   distances: Mapping[str, pretrained.FeatureDistance]
   log_weights: Mapping[str, models.LogWeight]
@@ -49,6 +50,10 @@ class Roles:
         frozen["teacher"], self.teacher_guidance, path=path
       )
     if features is not None:
+      for name in self.sees:
+        made[name] = lambda frozen: functools.partial(
+          features.apply, frozen["features"]
+        )
       for name, distance in self.distances.items():
         made[name] = lambda frozen, name=name, make=distance.make: make(
           functools.partial(features.apply, frozen["features"]),

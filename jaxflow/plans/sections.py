@@ -34,6 +34,7 @@ class DataPlan:
   channels: int | None  # Of pictures; None for those of the set.
   background: tuple[int, int, int]  # RGB behind transparent pictures.
   crop: str  # "centre" or "random".
+  order: str  # "shuffled" or "grouped" by class.
   label: str | None  # Feature with the classes, "none" without.
   split: Mapping[str, str | None]  # Names of splits in the set.
   test_share: float | None  # That the training split gives, by hash.

@@ -145,6 +145,35 @@ def check_scale(model: Model, plan: DataPlan) -> None:
     )
 
 
+def check_order(plan: Plan) -> None:
+  """Raise UsageError unless rows come in the order that the loss takes."""
+  model, order, group = plan.model, plan.data.order, plan.model.group
+  if order == "grouped" and group is None:
+    raise UsageError(
+      f"data.order='grouped': the loss of {model.name!r} has no groups; set it "
+      "to 'shuffled'"
+    )
+  if group is None:
+    return
+  if order == "grouped" and not model.num_classes:
+    raise UsageError(
+      "data.order='grouped': the run sees no classes; set it to 'shuffled', or "
+      "take labelled data with data.conditional=True"
+    )
+  if order == "shuffled" and model.null_cond is not None:
+    raise UsageError(
+      f"data.order='shuffled': {model.name!r} compares data of one class; set "
+      "it to 'grouped', or data.conditional=False"
+    )
+  count = plan.train.batch_size // group
+  if order == "grouped" and count > model.num_classes:
+    raise UsageError(
+      f"train.batch_size={plan.train.batch_size} has {count} groups of "
+      f"loss.group={group} rows, and the data {model.num_classes} classes: use "
+      f"{model.num_classes * group} or less, or larger groups"
+    )
+
+
 def make_batches(
   plan: Plan,
   inputs: Inputs,
@@ -170,6 +199,7 @@ def make_batches(
         rows=rows,
         threads=threads,
         end=plan.train.steps,
+        group=plan.model.group if plan.data.order == "grouped" else None,
         **changes,
       )
     )
@@ -255,17 +285,20 @@ def check_mesh(plan: Plan, mesh: jax.sharding.Mesh) -> None:
     rows.check_block(block, m)
   except ValueError as error:
     raise UsageError(f"loss.block={block}: {error}") from error
-  unit = accumulate * math.lcm(shards, m)
+  group = model.group or 1
+  unit = accumulate * math.lcm(shards, m, group)
   if batch_size % unit == 0:
     return
   fewer = [
     n
     for n in range(1, mesh.shape["data"])
-    if not batch_size % (accumulate * math.lcm(n * mesh.shape["fsdp"], m))
+    if not batch_size
+    % (accumulate * math.lcm(n * mesh.shape["fsdp"], m, group))
   ]
   below = batch_size // unit * unit
   near = [below, below + unit] if below else [unit]
   by_block = f", loss.block={model.block}" if m > 1 else ""
+  by_block += f", loss.group={group}" if group > 1 else ""
   raise UsageError(
     f"train.batch_size={batch_size} is no multiple of {unit} ({shards} "
     f"devices, train.accumulate={accumulate}{by_block}): use "

@@ -211,6 +211,7 @@ class Run:
       **model.loss_options,
       "data_shape": model.shape,
       "num_classes": model.num_classes,
+      "channels": self.plan.roles.channels,
     }
     return options.first_memories(model.method.loss, given)
 

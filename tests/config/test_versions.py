@@ -32,6 +32,7 @@ ABSENT = {
   "data.dtype": None,
   "data.file": None,
   "data.normalise": None,
+  "data.order": "shuffled",
   "data.offset": None,
   "data.range": None,
   "data.scale": None,

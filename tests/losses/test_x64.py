@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from source import ROOT
-from test_contract import ROWS, SIZE, log_weights_of, options_of
+from test_contract import ROWS, SIZE, log_weights_of, memories_of, options_of
 
 import jaxflow
 from jaxflow import config as config_lib
@@ -78,7 +78,7 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
-  names += ("noise_rectify", "noise_flow")
+  names += ("noise_rectify", "noise_flow", "noise_t", "noise_critic")
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -111,6 +111,10 @@ def fixed(seed):
   return functools.partial(network, parameters(seed))
 
 
+def noised_critic(x, t, cond):
+  return jnp.tanh(x.astype(jnp.float32)).sum(axis=1) * jnp.cos(t)
+
+
 def critic(x, cond):
   return jnp.tanh(x.astype(jnp.float32)).sum(axis=1)
 
@@ -130,6 +134,14 @@ EXTRA = {
   "flow_anchored_consistency": {
     "guided": {"omega": 2.0, "expanded": True},
     "teacher": {"teacher": fixed(2)},
+  },
+  "distribution_matching": {
+    "critic": {
+      "critic": noised_critic,
+      "critic_times": times.Uniform(),
+      "adversarial_weight": 1.0,
+    },
+    "steps": {"start_times": times.Uniform()},
   },
   "twin_flow": {"guided": {"kappa": 0.5, "block": (4, 1)}},
   "improved_mean_flow": {"unlabelled": {"null_cond": None}},
@@ -162,15 +174,20 @@ def test_rows(name, changes):
     options = options_of(method)
     for option, weight in log_weights_of(options).items():
       options[option] = functools.partial(weight.apply, weight.init(KEY))
+    options |= memories_of(method, options)
     if "target" in method.needs:
       options["target_fn"] = functools.partial(model, parameters(1))
     if "teacher" in method.needs:
       options["teacher"] = fixed(2)
+    if "fake_score" in method.companions:
+      options["fake_score"] = fixed(4)
+    if "critic" in method.config:
+      options["critic"] = noised_critic
     if "progress" in method.needs:
       options["progress"] = jnp.full((), 0.5, float)
 
     def mean(params, batch):
-      loss, measured = method.loss(
+      loss, measured, *_ = method.loss(
         functools.partial(model, params), KEY, batch, **options | changes
       )
       return loss.mean(), (loss, measured)
@@ -201,6 +218,7 @@ FLOW_MAPS = {
   "edm_denoiser": {},
   "edm_skip": {},
   "free": {},
+  "generator": {},
   "guided_step": {},
   "guided_velocity": {},
   "hard_boundary": {},

@@ -1,0 +1,248 @@
+"""Drifting: samples of one call are moved along a field that data exert.
+
+Data of a class attract its samples, which repel one another; where both have
+one law, attraction and repulsion cancel. A batch has C groups, each of data of
+one class. A group has G samples x = F(noise, t_max, t_min, {y, omega}), P
+positives, its data, and N negatives, data of any class. Its targets z_j are
+the samples themselves, the negatives and the positives, with weights
+
+  w_j = 1,   (omega - 1) (G - 1) / N,   1                                 (1)
+
+D numbers are a sample, or a feature of it. Of all groups together,
+
+  d_ij = ||x_i - z_j||,   scale = mean (w d) / mean w                     (2)
+  A_ij = w_j sqrt(softmax_j(-e / R) softmax_i(-e / R)),  e = d / scale    (3)
+
+where x_i is no target of its own. With S+_i and S-_i the sums of A_ij over
+positives and over other targets, and x, z in units of scale / sqrt(D), the
+force of a temperature R is
+
+  F_i = S-_i sum_pos A_ij (z_j - x_i) - S+_i sum_other A_ij (z_j - x_i)   (4)
+  drift_i = sum_R F_R,i / sqrt(mean F_R^2)                                (5)
+  L = sum_features mean (x - sg (x + drift))^2                            (6)
+
+The means of (2) and (5) are over the whole batch, that of (6) over a group.
+Distances are at least 1e-4, the product in (3) at least 1e-6. The weights of
+(4) sum to 0, so F is the sum of targets with these weights.
+
+Features are those of a frozen network: each of its layers, [B, ..., D], has
+groups of its own for every position. The sample itself is one always.
+
+The value says little: mean F^2 = 1 in (5), and drifts of temperatures add up.
+The metrics tell what F was before.
+
+References:
+  Deng et al. 2026 (arXiv:2602.04770) and their code, where distances are roots
+  of Gram matrices, which in float32 lose small distances.
+"""
+
+import math
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxflow import guidance, paths, rows, times
+from jaxflow.losses.perceptual import FeatureFn
+from jaxflow.options import (
+  AtLeastOne,
+  Finite,
+  Natural,
+  Range,
+  Role,
+  Share,
+)
+from jaxflow.types import Array, Batch, LossOutput, ModelFn
+
+_TEMPERATURES = Range(
+  "one or more finite numbers above 0",
+  lambda x: bool(x) and all(0 < r < math.inf for r in x),
+)
+# Squared distances, products of two shares, and scales.
+_LEAST_SQUARE, _LEAST_SHARE, _LEAST_SCALE = 1e-8, 1e-6, 1e-3
+# What is added to the distance of a sample to itself, in units of the scale.
+_FAR = 100.0
+
+
+def drifting_loss(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  path: paths.Path,
+  group: rows.Group = 16,
+  samples: Natural = 0,
+  negatives: Natural = 8,
+  temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.2,),
+  omega_max: AtLeastOne = 4.0,
+  omega_power: Finite = 3.0,
+  unguided: Share = 0.5,
+  features: Annotated[FeatureFn, Role("features")] | None = None,
+) -> LossOutput:
+  """Compute the drifting loss of each row's group, eq. (6).
+
+  The metrics `force_R` are the means of F_R^2 of samples, and `force_R_i` those
+  of layer i of the features; `scale` is that of samples, in units of the data.
+
+  Args:
+    model_fn: A network that makes samples; its `cond` is that of
+      `guidance.inputs`. Others: see `jaxflow.losses`.
+    batch: Rows of a group stand together; the condition of the first is that of
+      its samples. Optional `noise` `[C G, ...]`, and `negative` `[C N, ...]` in
+      place of rows of the batch. A `cond` like the network's gives omega.
+    path: Its ends are the times of the one call.
+    group: P, the rows of a group; it divides B.
+    samples: G, the samples of a group; 0: as many as rows.
+    negatives: N, rows of the batch drawn for each group, without replacement.
+      Without labels there are none: they would be as the positives are.
+    temperatures: The R, in units of the mean distance.
+    omega_max: Largest omega of a group, drawn by `guidance.scale_law`.
+    omega_power: Power of that law.
+    unguided: Share of the groups with omega = 1, whose negatives have weight 0.
+    features: Frozen network of eq. (6), or None: samples are compared as they
+      are.
+
+  Raises:
+    ValueError: The group does not divide the batch, or there are fewer rows
+      than negatives.
+
+  Example:
+    >>> net = lambda xt, t, s, cond: 0 * xt      # Samples amid their positives.
+    >>> batch = {"data": jnp.array([[1.0], [-1.0]]), "noise": jnp.ones((1, 1))}
+    >>> _, metrics = drifting_loss(
+    ...     net, jax.random.key(0), batch, path=paths.Linear(), group=2,
+    ...     samples=1)
+    >>> metrics["force_0.2"].item()
+    0.0
+  """
+  data = batch["data"]
+  size, shape = data.shape[0], data.shape[1:]
+  rows.check_group(group, size)
+  classes, samples = size // group, samples or group
+  noise_key, omega_key, negative_key = jax.random.split(key, 3)
+  noise = batch.get("noise")
+  if noise is None:
+    noise = paths.standard_normal(
+      noise_key, (classes * samples, *shape), data.dtype
+    )
+  given = jax.tree.map(lambda x: x[::group], batch.get("cond"))
+  label = guidance.labels(given)
+  labelled = label is not None and negatives > 0
+  omega = jnp.ones(classes, data.dtype)
+  if guidance.is_inputs(given) and "omega" in given:
+    omega = given["omega"]
+  elif labelled and omega_max > 1:
+    u, one = times.uniform_draws(omega_key, 2, classes)
+    drawn = guidance.scale_law(u, high=omega_max, power=omega_power)
+    omega = jnp.where(one < unguided, 1, drawn).astype(data.dtype)
+
+  # The one call.
+  def each(tree):
+    return jax.tree.map(lambda x: jnp.repeat(x, samples, axis=0), tree)
+
+  t = jnp.broadcast_to(paths.as_times(path.t_max, data), noise.shape[:1])
+  s = jnp.full_like(t, path.t_min)
+  cond = guidance.inputs(each(label), t, omega=each(omega).astype(t.dtype))
+  x = model_fn(paths.start(path, noise), t, s, cond)
+
+  # Targets that are data, as features.
+  seen = _layers(features, data)
+  others: list[Array | None] = [None] * len(seen)
+  if "negative" in batch:
+    others = [*_layers(features, batch["negative"])]
+  elif labelled:
+    chosen = _draw(negative_key, classes, negatives, size)
+    others = [layer[chosen] for layer in seen]
+
+  loss, metrics = jnp.zeros(classes, data.dtype), {}
+  for i, (own, positive, negative) in enumerate(
+    zip(_layers(features, x), seen, others, strict=True)
+  ):
+    term, scale, forces = _drift(
+      *(_groups(classes, y) for y in (own, negative, positive)),
+      omega,
+      temperatures,
+    )
+    loss = loss + term
+    end = f"_{i}" if i else ""
+    metrics |= {
+      f"force_{r:g}{end}": f for r, f in zip(temperatures, forces, strict=True)
+    }
+    if not i:
+      metrics["scale"] = scale
+  metrics["raw"] = loss.mean()
+  return jnp.repeat(loss, group), metrics
+
+
+def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
+  """Return a sample itself and its layers of features, each `[B, T, D]`."""
+  layers = [x.reshape(x.shape[0], 1, -1)]
+  if features is not None:
+    for layer in jax.tree.leaves(features(x)):
+      layer = layer.astype(jnp.promote_types(layer.dtype, jnp.float32))
+      layers.append(layer.reshape(layer.shape[0], -1, layer.shape[-1]))
+  return layers
+
+
+def _groups(classes: int, x: Array | None) -> Any:
+  """Return features of rows `[C n, T, D]` as groups `[C, T, n, D]`."""
+  if x is None:
+    return None
+  return x.reshape(classes, -1, *x.shape[1:]).swapaxes(1, 2)
+
+
+def _draw(key: Array, classes: int, count: int, size: int) -> Array:
+  """Draw rows of a batch for each group, without replacement: `[C count]`."""
+  if count > size:
+    raise ValueError(
+      f"negatives={count}: a batch of {size} rows has no more; give fewer"
+    )
+  draws = times.uniform_draws(key, classes, size)
+  return jax.lax.top_k(draws, count)[1].reshape(-1)
+
+
+def _drift(
+  x: Array,
+  negative: Array | None,
+  positive: Array,
+  omega: Array,
+  temperatures: tuple[float, ...],
+) -> tuple[Array, Array, list[Array]]:
+  """Return eq. (6) of a feature `[C]`, its scale, and the means of F_R^2.
+
+  Features are `[C, T, G or N or P, D]`, omega is `[C]`.
+  """
+  fixed = jax.lax.stop_gradient(x)
+  number, num_samples = x.shape[0], x.shape[2]
+  parts = [fixed, positive] if negative is None else [fixed, negative, positive]
+  z = jax.lax.stop_gradient(jnp.concatenate(parts, axis=2))
+  others = z.shape[2] - positive.shape[2]
+  w = jnp.ones((number, z.shape[2]), z.dtype)
+  if negative is not None and (count := negative.shape[2]):
+    weight = (omega - 1) * (num_samples - 1) / count
+    w = w.at[:, num_samples:others].set(weight[:, None].astype(w.dtype))
+  w = w[:, None, None]
+
+  squares = ((fixed[:, :, :, None] - z[:, :, None]) ** 2).sum(-1)
+  distance = jnp.sqrt(jnp.maximum(squares, _LEAST_SQUARE))
+  scale = (distance * w).mean() / w.mean()
+  unit = jnp.maximum(scale / math.sqrt(x.shape[-1]), _LEAST_SCALE)
+  itself = jnp.eye(num_samples, z.shape[2], dtype=z.dtype)[None, None]
+  e = distance / jnp.maximum(scale, _LEAST_SCALE) + _FAR * itself
+
+  drift, sizes = jnp.zeros_like(z[:, :, :num_samples]), []
+  for temperature in temperatures:
+    rate = -e / temperature
+    shares = jax.nn.softmax(rate, axis=3) * jax.nn.softmax(rate, axis=2)
+    a = w * jnp.sqrt(jnp.maximum(shares, _LEAST_SHARE))
+    plus = a[..., others:].sum(-1, keepdims=True)
+    minus = a[..., :others].sum(-1, keepdims=True)
+    pull = jnp.concatenate(
+      [-plus * a[..., :others], minus * a[..., others:]], 3
+    )
+    force = jnp.einsum("ctij,ctjd->ctid", pull, z, precision="highest") / unit
+    size = (force**2).mean()
+    sizes.append(size)
+    drift = drift + force / jnp.sqrt(jnp.maximum(size, 1e-8))
+  goal = jax.lax.stop_gradient(fixed / unit + drift)
+  return ((x / unit - goal) ** 2).mean((1, 2, 3)), scale, sizes
