@@ -15,6 +15,7 @@ authors report, FID-50k with one call, or two behind the stroke:
   consistency_training       8.70 / 5.83 (paper)
   improved_consistency_training         2.83 / 2.46 (unverified)
   easy_consistency           3.86 / 2.15 (readme)
+  truncated_consistency      2.23 (third party), behind easy_consistency
   continuous_consistency     2.85 / 2.06 (unverified / paper)
   continuous_consistency_distillation   3.66 / 2.52 (unverified)
   consistency_trajectory     1.98 / 1.87 (paper; with its GAN stage)
@@ -172,6 +173,22 @@ METHOD_FIELDS = {
     "train": {"steps": 200_000, "batch_size": 128},
     "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
     **_FROM_DENOISER,
+  },
+  # 1 - ratio is at its published limit.
+  "truncated_consistency": {
+    "model": {"dropout": 0.2},
+    "times": {
+      "law": {"name": "log_student", "mean": 0.0, "std": 0.2, "df": 0.01},
+      "gap": 0.001,
+    },
+    "optimizer": {"name": "radam", "learning_rate": 5e-5},
+    "train": {"steps": 300_000, "batch_size": 1024},
+    "ema": {
+      "sampling": {"name": "constant", "decay": 0.9999},
+      "longer": {"name": "constant", "decay": 0.99995},
+      "shorter": {"name": "constant", "decay": 0.9996},
+    },
+    "teacher": {"workdir": "runs/easy_consistency"},
   },
   "continuous_consistency": {
     **_ANGULAR,

@@ -125,6 +125,14 @@ METHOD_FIELDS = {
     "loss": {"decay": 0.95, "fill": 7680},
   },
   "drifting": {},
+  "adversarial_flow": {
+    "optimizer": {"learning_rate": 1e-3},
+    "discriminator": {
+      "network": {"name": "conv", "width": 32, "depth": 2, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 1e-3, "schedule": "cosine"},
+    },
+  },
   "consistency_distillation": {
     "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},
@@ -154,6 +162,12 @@ METHOD_FIELDS = {
     "train": {"steps": 800},
     "optimizer": {"learning_rate": 1e-3},
     **_FROM_DENOISER,
+    **_PRECONDITIONED,
+  },
+  "truncated_consistency": {
+    "train": {"steps": 800},
+    "optimizer": {"learning_rate": 1e-3},
+    "teacher": {"workdir": "runs/easy_consistency"},
     **_PRECONDITIONED,
   },
   "continuous_consistency": {

@@ -23,6 +23,7 @@ two of 8 GPUs with 80 GB. What the authors report for XL/2, FID-50k:
   shortcut             10.6 with 1 call, 7.8 with 4, 3.8 with 128 (readme)
   moment_matching      1.99 with 8 calls (paper)
   terminal_velocity    3.29 with 1 call; 1.99 with 4 and omega 1.75 (readme)
+  adversarial_flow     2.38 with 1 call (survey)
 
 Values come from public code. mean_flow-XL/2 is FastGen's: batch 1024, omega
 0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper, whose
@@ -35,7 +36,10 @@ long as its B/2; the two calls of its XL/2 are --config.flow_map.omega=4.0,
 --config.flow_map.t_start=0.36, --config.flow_map.t_end=0.64. Optimizer, batch
 and length of moment_matching are not published: they are ours, and so is the
 length of terminal_velocity. Its omega is set twice, --config.loss.omega and
---config.flow_map.omega. Of other methods no recipe for these latents is public.
+--config.flow_map.omega. The transport term of adversarial_flow decays over a
+million steps, its length here; its discriminator was published as another XL/2,
+and is convolutional here. Of other methods no recipe for these latents is
+public.
 
 Where this project differs from the authors:
 
@@ -145,6 +149,16 @@ METHOD_FIELDS = {
     "optimizer": {**_ADAMW, "b2": 0.95},
     "train": {"steps": 300_000, "batch_size": 2048},
     "ema": _EMA,
+  },
+  # One call; the others of the paper are more blocks, or a law of other times.
+  "adversarial_flow": {
+    "optimizer": {**_ADAMW, "weight_decay": 0.01},
+    "train": {"steps": 1_000_000, "batch_size": 256},
+    "ema": _EMA,
+    "discriminator": {
+      "network": {"name": "conv", "width": 128, "depth": 4, "timed": True},
+      "optimizer": {"name": "adamw", "weight_decay": 0.01},
+    },
   },
   "moment_matching": {
     "data": {"data_dir": "runs/half_latents"},

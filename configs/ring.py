@@ -84,13 +84,23 @@ METHOD_FIELDS = {
   "twin_flow": {"loss": {"block": (4, 1)}},
   "frechet_distance_loss": {
     "init": {"workdir": "runs/mean_flow"},
-    "optimizer": {"learning_rate": 1e-4},
+    "train": {"steps": 1000},
+    "optimizer": {"learning_rate": 1e-5},
     "loss": {"decay": 0.95, "fill": 8192},
   },
   # One law, of which every group has some points.
   "drifting": {
     "data": {"order": "shuffled"},
     "loss": {"group": 128, "temperatures": (0.05, 0.2)},
+  },
+  # Both players learn in every step, and the law of the points comes first.
+  "adversarial_flow": {
+    "loss": {"transport_weight": 0.05},
+    "discriminator": {
+      "network": {"name": "conv", "width": 128, "timed": True},
+      "turns": "joint",
+      "optimizer": {"learning_rate": 4e-3, "schedule": "cosine"},
+    },
   },
   "terminal_velocity": {"loss": {"label_dropout": 0.0}},
   "consistency_distillation": {
@@ -114,6 +124,11 @@ METHOD_FIELDS = {
   "consistency_training": _PRECONDITIONED,
   "improved_consistency_training": _PRECONDITIONED,
   "easy_consistency": _PRECONDITIONED,
+  "truncated_consistency": {
+    "optimizer": {"learning_rate": 5e-4},
+    "teacher": {"workdir": "runs/easy_consistency"},
+    **_PRECONDITIONED,
+  },
   "continuous_consistency": _ANGULAR,
   "continuous_consistency_distillation": {**_ANGULAR, **_NEW_STUDENT},
   "mid_training": {

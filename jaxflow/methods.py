@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
+from jaxflow.options import Role, marked
 from jaxflow.types import FlowMap, LossFunction, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
@@ -56,6 +57,25 @@ class Method:
     default_factory=lambda: _JUDGED
   )
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def role_of_teacher(self) -> Role | None:
+    """How the loss takes a teacher, None if it takes none."""
+    marks = marked(self.loss, Role).values()
+    return next((x for x in marks if x.section == "teacher"), None)
+
+  def can_teach(self, other: "Method") -> bool:
+    """Return whether a run of this row can be the teacher of another row.
+
+    A first stage jumps from every time to the data, as its sampler does; a
+    second stage is none, which has learned the noisy times alone.
+    """
+    role, own = other.role_of_teacher, self.role_of_teacher
+    if role is None or not role.jumps:
+      return self.teaches
+    if own is not None and own.jumps:
+      return False
+    return isinstance(self.sampler, sampling.Consistency)
 
 
 _LOGIT_NORMAL_PAIR = {
@@ -513,6 +533,33 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "evaluation": {"nfe": (1,)},
       },
     ),
+    # Published: discriminator and generator take turns, both at 1e-4.
+    "adversarial_flow": Method(
+      summary="one call, by a discriminator and the optimal transport",
+      paper="Lin et al. 2025, arXiv:2511.22475",
+      loss=losses.adversarial_flow_loss,
+      flow_map=flow_maps.average_velocity,
+      needs=frozenset({"progress"}),
+      config={
+        "model": {"second_time": True},
+        "times": {
+          "name": "adjacent_pair",
+          "grid": {"name": "uniform"},
+          "num_points": 2,
+        },
+        "optimizer": {"b1": 0.0, "b2": 0.9},
+        "discriminator": {
+          "network": {"name": "conv", "timed": True},
+          "times": {"name": "loss_pairs"},
+          "loss": {"penalty": 0.25, "centre": 0.01},
+          "optimizer": {
+            **{"name": "adam", "learning_rate": 1e-4},
+            **{"b1": 0.0, "b2": 0.9},
+          },
+        },
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
     "moment_matching": Method(
       summary="jumps from two near times must agree in law",
       paper="Zhou, Ermon, Song 2025, arXiv:2503.07565",
@@ -573,6 +620,26 @@ METHODS: Mapping[str, Method] = MappingProxyType(
           "weight": {"name": "inverse_gap"},
         },
         "sample": {"grid": {"name": "karras"}},
+      },
+    ),
+    "truncated_consistency": Method(
+      summary="second stage of consistency: learn the noisy times alone",
+      paper="Lee et al. 2024, arXiv:2410.14895",
+      loss=losses.truncated_consistency_loss,
+      flow_map=flow_maps.edm_denoiser,
+      sampler=_JUMPS_AND_NOISE,
+      needs=frozenset({"teacher"}),
+      config={
+        "path": {"name": "variance_exploding", "t_min": 0.0, "t_max": 80.0},
+        "times": {"name": "transition_pair", "law": {"name": "log_student"}},
+        "loss": {"distance": {"name": "huber", "c": 0.0}},
+        # No call below the transition, where the network has learned nothing.
+        "sample": {
+          "grid": {
+            "name": "extended",
+            "grid": {"name": "karras", "t_min": 1.0},
+          }
+        },
       },
     ),
   }

@@ -127,11 +127,16 @@ class Layer:
   pattern: str  # Regular expression of its parameter's path, the default.
 
 
+class Transition(Layout):
+  """The time at which a first stage hands over to the trained network."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Role:
   """Another network, described by a section of the config."""
 
   section: str
+  jumps: bool = False  # Whether the loss takes its flow map, no velocity.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,10 @@ Pairs = Annotated[Batch, InPairs()]
 # The network of another run, as one that predicts the velocity.
 Teacher = Annotated[ModelFn, Role("teacher")]
 
+# The flow map of another run, whose jumps to the data are a consistency
+# function.
+FirstStage = Annotated[FlowMap, Role("teacher", jumps=True)]
+
 # (samples [B, ...], cond) -> logits [B] or [B, heads].
 Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")
@@ -35,6 +39,11 @@ FakeScore = Annotated[ModelFn, Role("fake_score")]
 
 # (noised samples [B, ...], t [B], cond) -> logits [B] or [B, heads].
 Critic = Annotated[Callable[[Array, Array, PyTree], Array], Role("critic")]
+
+# (points [B, ...], cond, their time s [B]) -> logits [B] or [B, heads].
+TimedDiscriminator = Annotated[
+  Callable[[Array, PyTree, Array], Array], Role("discriminator")
+]
 
 # One number per sample [B], and scalar metrics.
 LossOutput = tuple[Array, dict[str, Array]]

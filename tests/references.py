@@ -109,11 +109,13 @@ def stub(w, x, t, s, cond=None):
   return out, (hidden @ w["W3"] + w["b3"][None]).reshape(x.shape)
 
 
-def discriminator(w, x, label=None):
+def discriminator(w, x, label=None, s=None):
   """Return the stub discriminator: logits `[B]`."""
   pre = x.reshape(len(x), -1) @ w["D1"] + w["d1"][None]
   if "DE" in w:
     pre += w["DE"][label]
+  if "DT" in w:
+    pre += features(s) @ w["DT"]
   return jnp.tanh(pre) @ w["D2"] + w["d2"][None]
 
 

@@ -86,6 +86,16 @@ def variants(num_classes: int) -> dict[str, Callable]:
     **labels,
   )
 
+  # The discriminator is one that costs nothing: it is no network of the row.
+  adversarial_flow = functools.partial(
+    losses.adversarial_flow_loss,
+    path=LINEAR,
+    sample_times=times.AdjacentPair(grid=times.uniform_grid, num_points=2),
+    flow_map=flow_maps.average_velocity,
+    discriminator=lambda x, cond, s: weights.sample_mean(x),
+    progress=jnp.asarray(0.5),
+  )
+
   def guided_teacher(model_fn, key, batch, *, target_fn, teacher):
     return distillation(
       model_fn,
@@ -96,6 +106,18 @@ def variants(num_classes: int) -> dict[str, Callable]:
       teacher=guidance.classifier_free(
         teacher, scale=1.5, null_cond=num_classes
       ),
+    )
+
+  def truncated_consistency(model_fn, key, batch, *, teacher):
+    return losses.truncated_consistency_loss(
+      model_fn,
+      key,
+      batch,
+      path=paths.VarianceExploding(t_min=0.0),
+      sample_times=times.TransitionPair(),
+      flow_map=flow_maps.edm_denoiser,
+      teacher=flow_maps.edm_denoiser(teacher),
+      distance=weights.huber(0.0),
     )
 
   def paired(key, batch):
@@ -241,6 +263,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
       distance=weights.huber(0.0),
       weight=weights.inverse_gap,
     ),
+    "truncated_consistency": truncated_consistency,
     "improved_mean_flow": improved,
     "pixel_mean_flow": pixel_mean_flow,
     "decoupled_mean_flow": functools.partial(
@@ -279,6 +302,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "twin_flow": twin_flow,
     "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
     "twin_flow, base alone": functools.partial(twin_flow, twin=False),
+    "adversarial_flow": adversarial_flow,
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

@@ -92,7 +92,7 @@ def make_plan(
 
 
 # Of the rows of a batch.
-_ORDERS = dict.fromkeys(("shuffled", "grouped"))
+_ORDERS: dict[str, None] = dict.fromkeys(("shuffled", "grouped"))
 
 
 def seed_of(config: Config) -> int:

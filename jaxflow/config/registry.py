@@ -89,6 +89,7 @@ _LAWS: dict[str, Maker] = {
   "uniform_steps": times.UniformSteps,
   "logit_normal": times.LogitNormal,
   "log_normal": times.LogNormal,
+  "log_student": times.LogStudent,
   "arctan_log_normal": times.ArctanLogNormal,
   "karras": times.Karras,
 }
@@ -147,6 +148,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "adaptive_pair": curricula.AdaptivePair,
     "doubling_pair": curricula.DoublingPair,
     "shrinking_pair": curricula.ShrinkingPair,
+    "transition_pair": times.TransitionPair,
     "dyadic_pair": dyadic.DyadicPair,
   },
   "grid": {
@@ -173,12 +175,17 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     **_FEATURE_DISTANCES,
   },
   "perceptual": {**_NONE, **_FEATURE_DISTANCES},
-  "criterion": _values(adversarial, "hinge", "logistic"),
+  "criterion": _values(adversarial, "hinge", "logistic", "relativistic"),
   "log_weight": {**_NONE, "sinusoidal": models.log_weight},
   "pair_log_weight": {**_NONE, "sinusoidal": models.pair_log_weight},
   # Where the generator starts that a discriminator judges: as the loss draws
-  # its times, at noise alone, or by a law.
-  "starts": {"loss": times.StartTimes, "t_max": _at_the_end, **_LAWS},
+  # its times, with their ends or without, at noise alone, or by a law.
+  "starts": {
+    "loss": times.StartTimes,
+    "loss_pairs": times.EndTimes,
+    "t_max": _at_the_end,
+    **_LAWS,
+  },
   "weight": {
     **_values(weights, "uniform", "snr", "snr_plus_one", "truncated_snr"),
     "karras": weights.karras,

@@ -13,6 +13,7 @@ from jaxflow.config import registry
 from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
 from jaxflow.errors import UsageError, inside
+from jaxflow.methods import Method
 from jaxflow.plans import Model, Roles
 from jaxflow.plans.roles import Companion, feature_channels
 
@@ -30,9 +31,11 @@ def make_roles(config: Config, model: Model) -> Roles:
     companions["discriminator"] = _judge(discriminator)
   if "fake_score" in config and teacher is not None:
     companions["fake_score"] = _fake_score(config, model, teacher)
+  role = model.method.role_of_teacher
   return Roles(
     teacher=teacher,
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
+    teacher_jumps=role is not None and role.jumps,
     features=features,
     channels=feature_channels(features, model.shape) if features else (),
     sees=_sees(model),
@@ -42,9 +45,13 @@ def make_roles(config: Config, model: Model) -> Roles:
   )
 
 
-def teachers() -> str:
-  """Return the names of the methods whose runs can teach."""
-  return ", ".join(name for name, row in methods().items() if row.teaches)
+def teachers(student: Method | None = None) -> str:
+  """Return the names of the methods whose runs can teach, any or a student."""
+  return ", ".join(
+    name
+    for name, row in methods().items()
+    if (row.teaches if student is None else row.can_teach(student))
+  )
 
 
 def check_equal(source: str, name: str, mine: Any, its: Any) -> None:
@@ -129,12 +136,21 @@ def _discriminator(
 
 
 def _judge(discriminator: models.Discriminator) -> Companion:
-  """Return a discriminator as a network that learns beside the student."""
+  """Return a discriminator as a network that learns beside the student.
+
+  It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed leaves
+  s out.
+  """
+  timed = discriminator.timed
 
   def arguments(params, frozen):
     features = frozen.get("features")
-    bound = functools.partial(discriminator.apply, params, frozen=features)
-    return {"discriminator": bound}
+
+    def judge(x, cond, s=None):
+      time = {"s": s} if timed else {}
+      return discriminator.apply(params, x, cond, frozen=features, **time)
+
+    return {"discriminator": judge}
 
   return Companion(
     init=lambda key, frozen: discriminator.init(key), arguments=arguments
@@ -202,17 +218,23 @@ def _teacher(config: Config, model: Model) -> Model | None:
     if "teacher" in model.method.needs:
       raise UsageError(
         f"teacher.workdir='' but method={config.method!r} needs a teacher: "
-        f"give the folder of a trained run of {teachers()}, "
+        f"give the folder of a trained run of {teachers(model.method)}, "
         "--config.teacher.workdir=FOLDER"
       )
     return None
   teacher = make_model(saved)
   field = f"teacher.workdir={config.teacher.workdir!r}"
-  if not teacher.method.teaches:
+  role = model.method.role_of_teacher
+  jumps = role is not None and role.jumps
+  if not teacher.method.can_teach(model.method):
+    kind = "no consistency function" if jumps else "no velocity"
     raise UsageError(
-      f"{field} is a run of {teacher.name!r}, whose network is no velocity: "
-      f"give one of {teachers()}"
+      f"{field} is a run of {teacher.name!r}, whose network is {kind}: "
+      f"give one of {teachers(model.method)}"
     )
+  if jumps:
+    # A velocity can be converted to another path, a jump cannot.
+    check_equal(field, "path", model.path, teacher.path)
   guided = options.switched_on(
     model.method.loss, options.GuidesTeacher, config.loss
   )

@@ -142,6 +142,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "start": 0.0,
         "turns": "alternate",
         "ratio": 1,
+        "loss": _own_options(row, "discriminator"),
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
         "optimizer": _OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},

@@ -5,8 +5,9 @@ import pathlib
 from jaxflow.config.components import Config, method_of, methods
 from jaxflow.config.files import load_config
 from jaxflow.config.plans import sources
-from jaxflow.config.schema import default_config, resolve
+from jaxflow.config.schema import default_config, resolve, update
 from jaxflow.errors import named
+from jaxflow.methods import Method
 
 # Options of a student's network that its teacher's does not have.
 _STUDENT_ONLY = (
@@ -38,7 +39,8 @@ def resolve_alone(
       with named(workdir=f"{name}.workdir"):
         found[name] = load_config(pathlib.Path(workdir))
       continue
-    found[name] = _stand_in(config, shape, num_classes)
+    student = method_of(config) if name == "teacher" else None
+    found[name] = _stand_in(config, shape, num_classes, student)
     notes.append(
       f"{name}.workdir={workdir!r} holds no run: its network is taken to be "
       f"the student's, trained with {found[name].method}"
@@ -51,15 +53,36 @@ def resolve_alone(
 
 
 def _stand_in(
-  config: Config, shape: tuple[int, ...], num_classes: int
+  config: Config,
+  shape: tuple[int, ...],
+  num_classes: int,
+  student: Method | None,
 ) -> Config:
-  """Return the config of a run that could be the teacher of another."""
-  method = next(k for k, row in methods().items() if row.teaches)
+  """Return the config of a run that could be the teacher of another.
+
+  Without a `student` its network is a velocity.
+  """
+  role = None if student is None else student.role_of_teacher
+  jumps = role is not None and role.jumps
+  rows = {
+    name: row
+    for name, row in methods().items()
+    if (row.teaches if student is None else row.can_teach(student))
+    and not row.needs & {"teacher", "pairs"}
+  }
+  # Of first stages one with the student's flow map, whose path it shares.
+  alike = [
+    k for k, row in rows.items() if student and row.flow_map is student.flow_map
+  ]
+  method = [*(alike if jumps else ()), *rows][0]
   other = default_config(method, data=config.data.name, model=config.model.name)
+  if jumps:
+    shared = ("path", "flow_map") if alike else ("path",)
+    update(other, {name: config[name].to_dict() for name in shared})
   for name, value in config.model.items():
     if name not in _STUDENT_ONLY:
       other.model[name] = value
-  if num_classes:
+  if num_classes and "label_dropout" in other.loss:
     # Its student may guide it.
     other.loss.label_dropout = 0.1
   return resolve(other, shape=shape, num_classes=num_classes, teacher=None)

@@ -15,7 +15,7 @@ its own options among them; t is a time of its path, B the size of the batch.
   solver         the teacher's step; see `solvers`
   discriminator  (x, cond) -> logits [B] or [B, heads]; its parameters are
                  constants for the generator
-  criterion      `adversarial.hinge` or `logistic`
+  criterion      `adversarial.hinge`, `logistic` or `relativistic`
   prediction     what the network predicts; see `predictions`
   sigma_data     standard deviation of the data, for "edm"
   distance       (a, b) -> [B]; see `weights`
@@ -46,6 +46,7 @@ message names the argument and says what to give.
 """
 
 from jaxflow.losses.adversarial import discriminator_loss
+from jaxflow.losses.adversarial_flow import adversarial_flow_loss
 from jaxflow.losses.alpha_flow import alpha_flow_loss
 from jaxflow.losses.consistency import (
   consistency_loss,
@@ -79,9 +80,11 @@ from jaxflow.losses.progressive_distillation import (
   progressive_distillation_loss,
 )
 from jaxflow.losses.shortcut import shortcut_loss
+from jaxflow.losses.truncated_consistency import truncated_consistency_loss
 from jaxflow.losses.twin_flow import twin_flow_loss
 
 __all__ = [
+  "adversarial_flow_loss",
   "alpha_flow_loss",
   "consistency_loss",
   "consistency_trajectory_loss",
@@ -106,5 +109,6 @@ __all__ = [
   "moment_matching_loss",
   "progressive_distillation_loss",
   "shortcut_loss",
+  "truncated_consistency_loss",
   "twin_flow_loss",
 ]

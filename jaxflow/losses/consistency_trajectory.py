@@ -148,9 +148,10 @@ def consistency_trajectory_loss(
       error = weights.l2(denoiser(x_dsm, t_dsm, t_dsm, cond), data)
       weight = weights.karras(sigma_data)(path, t_dsm, t_dsm)
       result["denoising"] = weight * error
-    if discriminator is not None:
-      logits = discriminator(estimate, cond)
-      result["adversarial"] = criterion.generator(logits)
+    if (judge := discriminator) is not None:
+      result["adversarial"] = adversarial.generator_term(
+        criterion, lambda x: judge(x, cond), estimate, data
+      )
     return result
 
   given = parts(model_fn)

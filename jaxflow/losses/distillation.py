@@ -90,8 +90,10 @@ def distillation_loss(
     loss = loss + perceptual_weight * term
     metrics["perceptual"] = term.mean()
   if adversarial_weight:
-    logits = _given("discriminator", discriminator)(sample, cond)
-    term = criterion.generator(logits)
+    judge = _given("discriminator", discriminator)
+    term = adversarial.generator_term(
+      criterion, lambda x: judge(x, cond), sample, data
+    )
     loss = loss + adversarial_weight * term
     metrics["adversarial"] = term.mean()
   return loss, metrics

@@ -145,7 +145,8 @@ def distribution_matching_loss(
     Loss [B] and metrics, and with `bins` the new bins: `{"bins": [10]}`.
 
   Raises:
-    ValueError: If a term needs a critic and there is none.
+    ValueError: If a term needs a critic and there is none, or if the criterion
+      compares with data.
 
   Example:
     >>> from jaxflow import flow_maps
@@ -163,6 +164,11 @@ def distribution_matching_loss(
     raise ValueError(
       f"critic=None with adversarial_weight={adversarial_weight} and "
       f"divergence={divergence!r}: give a critic, or set 0 and 'rkl'"
+    )
+  if adversarial_weight and criterion.compares:
+    raise ValueError(
+      "criterion='relativistic' compares with data, which the samples' critic "
+      "does not see: give 'logistic' or 'hinge'"
     )
   if divergence not in DIVERGENCES:
     known = ", ".join(DIVERGENCES)
@@ -268,7 +274,7 @@ def fake_score_loss(
   x = jax.lax.stop_gradient(x)
   time_key, noise_key = jax.random.split(keys[1])
   t = times.draw(sample_times, time_key, x)
-  noise = _noise(batch, "noise_t", noise_key, x)
+  noise = adversarial.noise_named(batch, "noise_t", noise_key)
   loss, metrics = flow_matching_loss(
     fake_score,
     key,
@@ -290,7 +296,7 @@ def fake_score_loss(
   real, fake = critic(xr, t_r, cond), critic(xf, t_f, cond)
   loss = loss + discriminator_weight * criterion.discriminator(real, fake)
   if smoothness_weight:
-    near = _noise(batch, "noise_smoothness", keys[4], xr)
+    near = adversarial.noise_named(batch, "noise_smoothness", keys[4])
     near = critic(xr + smoothness_noise * near, t_r, cond)
     loss = loss + smoothness_weight * weights.l2(real, near)
   logits = {"real_logit": real.mean(), "fake_logit": fake.mean()}
@@ -327,15 +333,8 @@ def _noised(
   """Return samples at drawn times, and these; the batch may have the noise."""
   time_key, noise_key = jax.random.split(key)
   t = times.draw(law, time_key, x)
-  noise = _noise(batch, name, noise_key, x)
+  noise = adversarial.noise_named(batch, name, noise_key)
   return paths.interpolate(path, x, noise, t), t
-
-
-def _noise(batch: Batch, name: str, key: Array, like: Array) -> Array:
-  """Return the batch's noise of a name, or fresh noise."""
-  if name in batch:
-    return batch[name]
-  return paths.standard_normal(key, like.shape, like.dtype)
 
 
 def _ratio(logits: Array) -> Array:

@@ -28,6 +28,9 @@ Distances are at least 1e-4, the product in (3) at least 1e-6. The weights of
 Features are those of a frozen network: each of its layers, [B, ..., D], has
 groups of its own for every position. The sample itself is one always.
 
+Positives and negatives may also come from a memory of recent data: so a batch
+brings a few rows of many classes, and a class has many positives.
+
 The value says little: mean F^2 = 1 in (5), and drifts of temperatures add up.
 The metrics tell what F was before.
 
@@ -43,16 +46,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import guidance, paths, rows, times
+from jaxflow.losses import recent as rings
 from jaxflow.losses.perceptual import FeatureFn
 from jaxflow.options import (
   AtLeastOne,
   Finite,
+  Memory,
   Natural,
   Range,
   Role,
   Share,
 )
-from jaxflow.types import Array, Batch, LossOutput, ModelFn
+from jaxflow.types import Array, Batch, LossAndMemory, LossOutput, ModelFn
 
 _TEMPERATURES = Range(
   "one or more finite numbers above 0",
@@ -64,21 +69,48 @@ _LEAST_SQUARE, _LEAST_SHARE, _LEAST_SCALE = 1e-8, 1e-6, 1e-3
 _FAR = 100.0
 
 
+def no_data(
+  *,
+  kept: int = 0,
+  kept_negatives: int = 0,
+  data_shape: tuple[int, ...],
+  num_classes: int,
+) -> dict[str, rings.Ring]:
+  """Return a memory of recent data that holds none yet.
+
+  Args:
+    kept: Rows of a class that are kept, 0 for no such memory.
+    kept_negatives: Rows of any class, likewise.
+    data_shape: Shape of one sample.
+    num_classes: Number of classes, 0 without labels.
+  """
+  memory = {}
+  if kept:
+    memory["classes"] = rings.empty_ring(max(num_classes, 1), kept, data_shape)
+  if kept_negatives:
+    memory["all"] = rings.empty_ring(1, kept_negatives, data_shape)
+  return memory
+
+
 def drifting_loss(
   model_fn: ModelFn,
   key: Array,
   batch: Batch,
   *,
   path: paths.Path,
-  group: rows.Group = 16,
+  group: rows.Group = 32,
   samples: Natural = 0,
+  positives: Natural = 0,
   negatives: Natural = 8,
-  temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.2,),
+  temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.5,),
   omega_max: AtLeastOne = 4.0,
   omega_power: Finite = 3.0,
   unguided: Share = 0.5,
+  kept: Natural = 0,
+  kept_negatives: Natural = 0,
+  recent: Annotated[Any, Memory(no_data)] = None,
   features: Annotated[FeatureFn, Role("features")] | None = None,
-) -> LossOutput:
+) -> LossOutput | LossAndMemory:
   """Compute the drifting loss of each row's group, eq. (6).
 
   The metrics `force_R` are the means of F_R^2 of samples, and `force_R_i` those
@@ -91,20 +123,30 @@ def drifting_loss(
       its samples. Optional `noise` `[C G, ...]`, and `negative` `[C N, ...]` in
       place of rows of the batch. A `cond` like the network's gives omega.
     path: Its ends are the times of the one call.
-    group: P, the rows of a group; it divides B.
+    group: The rows of a group, its positives; it divides B.
     samples: G, the samples of a group; 0: as many as rows.
-    negatives: N, rows of the batch drawn for each group, without replacement.
-      Without labels there are none: they would be as the positives are.
+    positives: P, if they are drawn from a memory; 0: as many as rows.
+    negatives: N, rows of the batch, or of the memory, drawn for each group
+      without replacement. Without labels there are none: they would be as the
+      positives are.
     temperatures: The R, in units of the mean distance.
     omega_max: Largest omega of a group, drawn by `guidance.scale_law`.
     omega_power: Power of that law.
     unguided: Share of the groups with omega = 1, whose negatives have weight 0.
+    kept: Rows of each class in the memory; 0: positives are the batch's.
+    kept_negatives: Rows of any class in the memory; 0: negatives are the
+      batch's.
+    recent: The memory, from `no_data` of these two; None is none. The batch is
+      pushed into it before rows are drawn.
     features: Frozen network of eq. (6), or None: samples are compared as they
       are.
 
+  Returns:
+    Loss `[B]`, metrics, and the memory if there is one.
+
   Raises:
-    ValueError: The group does not divide the batch, or there are fewer rows
-      than negatives.
+    ValueError: The group does not divide the batch, there are fewer rows than
+      negatives, or `positives` has no memory to be drawn from.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt      # Samples amid their positives.
@@ -112,14 +154,19 @@ def drifting_loss(
     >>> _, metrics = drifting_loss(
     ...     net, jax.random.key(0), batch, path=paths.Linear(), group=2,
     ...     samples=1)
-    >>> metrics["force_0.2"].item()
+    >>> metrics["force_0.5"].item()
     0.0
   """
   data = batch["data"]
   size, shape = data.shape[0], data.shape[1:]
   rows.check_group(group, size)
   classes, samples = size // group, samples or group
-  noise_key, omega_key, negative_key = jax.random.split(key, 3)
+  if positives and not (recent and "classes" in recent):
+    raise ValueError(
+      f"positives={positives} are drawn from a memory of each class: give kept,"
+      " its rows, or set positives=0"
+    )
+  noise_key, omega_key, *data_keys = jax.random.split(key, 4)
   noise = batch.get("noise")
   if noise is None:
     noise = paths.standard_normal(
@@ -146,20 +193,33 @@ def drifting_loss(
   x = model_fn(paths.start(path, noise), t, s, cond)
 
   # Targets that are data, as features.
-  seen = _layers(features, data)
+  memory = _pushed(recent or {}, data, guidance.labels(batch.get("cond")))
+  positive, own_key, other_key = data, *data_keys
+  if "classes" in memory:
+    which = jnp.zeros(classes, int) if label is None else label
+    ring = memory["classes"]
+    positive = rings.draw(ring, own_key, which, positives or group)
+  seen = _layers(features, positive)
   others: list[Array | None] = [None] * len(seen)
   if "negative" in batch:
     others = [*_layers(features, batch["negative"])]
+  elif labelled and "all" in memory:
+    zeros = jnp.zeros(classes, int)
+    found = rings.draw(memory["all"], other_key, zeros, negatives)
+    others = [*_layers(features, found)]
   elif labelled:
-    chosen = _draw(negative_key, classes, negatives, size)
-    others = [layer[chosen] for layer in seen]
+    chosen = _draw(other_key, classes, negatives, size)
+    of_batch = seen if positive is data else _layers(features, data)
+    others = [layer[chosen] for layer in of_batch]
 
   loss, metrics = jnp.zeros(classes, data.dtype), {}
-  for i, (own, positive, negative) in enumerate(
-    zip(_layers(features, x), seen, others, strict=True)
+  for i, (own, other, layer) in enumerate(
+    zip(_layers(features, x), others, seen, strict=True)
   ):
     term, scale, forces = _drift(
-      *(_groups(classes, y) for y in (own, negative, positive)),
+      _groups(classes, own),
+      None if other is None else _groups(classes, other),
+      _groups(classes, layer),
       omega,
       temperatures,
     )
@@ -171,7 +231,17 @@ def drifting_loss(
     if not i:
       metrics["scale"] = scale
   metrics["raw"] = loss.mean()
-  return jnp.repeat(loss, group), metrics
+  loss = jnp.repeat(loss, group)
+  return (loss, metrics, {"recent": memory}) if memory else (loss, metrics)
+
+
+def _pushed(
+  memory: dict[str, rings.Ring], data: Array, label: Any
+) -> dict[str, rings.Ring]:
+  """Return the memory with the rows of a batch."""
+  none = jnp.zeros(data.shape[0], int)
+  labels = {"classes": none if label is None else label, "all": none}
+  return {k: rings.push(ring, data, labels[k]) for k, ring in memory.items()}
 
 
 def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
@@ -184,10 +254,8 @@ def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
   return layers
 
 
-def _groups(classes: int, x: Array | None) -> Any:
+def _groups(classes: int, x: Array) -> Array:
   """Return features of rows `[C n, T, D]` as groups `[C, T, n, D]`."""
-  if x is None:
-    return None
   return x.reshape(classes, -1, *x.shape[1:]).swapaxes(1, 2)
 
 
@@ -237,9 +305,8 @@ def _drift(
     a = w * jnp.sqrt(jnp.maximum(shares, _LEAST_SHARE))
     plus = a[..., others:].sum(-1, keepdims=True)
     minus = a[..., :others].sum(-1, keepdims=True)
-    pull = jnp.concatenate(
-      [-plus * a[..., :others], minus * a[..., others:]], 3
-    )
+    push, pull = -plus * a[..., :others], minus * a[..., others:]
+    pull = jnp.concatenate([push, pull], axis=3)
     force = jnp.einsum("ctij,ctjd->ctid", pull, z, precision="highest") / unit
     size = (force**2).mean()
     sizes.append(size)

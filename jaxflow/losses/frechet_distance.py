@@ -195,7 +195,7 @@ def _moments(y: Array, *, unbiased: bool = False) -> dict[str, Array]:
   """Return mean and covariance of rows [B, D]."""
   mean = y.mean(axis=0)
   centred = y - mean[None]
-  scatter = jnp.matmul(centred.T, centred, precision="highest")
+  scatter = _product(centred.T, centred)
   return {"mean": mean, "covariance": scatter / (len(y) - unbiased)}
 
 
@@ -212,13 +212,13 @@ def _merged(old: dict, new: dict, share: Array) -> dict[str, Array]:
 def _distance(new: dict, real: dict) -> Array:
   """Return the Frechet distance of moments, eq. (2), at least 0."""
   root, covariance = real["root"], new["covariance"]
-  inner = root @ jax.lax.stop_gradient(covariance) @ root
+  inner = _product(root, jax.lax.stop_gradient(covariance), root)
   values, vectors = jnp.linalg.eigh((inner + inner.T) / 2)
   counts = values > len(values) * jnp.finfo(values.dtype).eps * values[-1]
   roots = jnp.sqrt(jnp.where(counts, values, 1))
   # Its value without gradient, and the gradient by the covariance.
-  turned = root @ vectors
-  slope = (turned * jnp.where(counts, 1 / roots, 0)[None]) @ turned.T
+  turned = _product(root, vectors)
+  slope = _product(turned * jnp.where(counts, 1 / roots, 0)[None], turned.T)
   linear = (slope * covariance).sum() / 2
   overlap = jnp.where(counts, roots, 0).sum()
   overlap += linear - jax.lax.stop_gradient(linear)
@@ -239,4 +239,10 @@ def _with_root(moments: dict) -> dict[str, Array]:
 def _root(covariance: Array) -> Array:
   """Return the symmetric square root of a covariance."""
   values, vectors = jnp.linalg.eigh(covariance)
-  return (vectors * jnp.sqrt(jnp.maximum(values, 0))[None]) @ vectors.T
+  roots = jnp.sqrt(jnp.maximum(values, 0))
+  return _product(vectors * roots[None], vectors.T)
+
+
+def _product(*matrices: Array) -> Array:
+  """Multiply matrices; accelerators would round their elements."""
+  return jnp.linalg.multi_dot(matrices, precision="highest")

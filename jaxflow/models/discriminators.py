@@ -5,6 +5,9 @@ positions, v and b a linear map, and e(y) the embedding of label y,
 
   logit(x, y) = <v, phi(x)> + b + <e(y), phi(x)>                          (1)
 
+One of points at several times s has a further <e'(s), phi(x)>, e' of sinusoids
+and a small MLP.
+
 A projected discriminator has one such logit for each layer of a frozen feature
 network: phi_l is computed from the normalised features of layer l by a small
 trainable head. The frozen parameters are an argument of `apply`, so they are
@@ -28,7 +31,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
-from jaxflow.models.embeddings import LabelEmbedder
+from jaxflow.models.embeddings import LabelEmbedder, TimeEmbedder
 from jaxflow.models.features import Features, Trunk
 from jaxflow.models.layers import TokenLinear, layer_norm, rectify
 from jaxflow.models.network import compute_dtype, init_and_module
@@ -43,13 +46,16 @@ class Discriminator:
   Attributes:
     init: `init(key) -> params`, the trainable parameters, float32.
     apply: `apply(params, x, cond, frozen=None) -> logits`, [B] or [B, heads].
+      A timed one has a last argument `s=None`, the times [B] of x.
     features: The feature network whose parameters `apply` takes as `frozen`;
       None where it takes none.
+    timed: Whether it sees the time of its points.
   """
 
   init: Callable[[Array], PyTree]
   apply: Callable[..., Array]
   features: Features | None = None
+  timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,36 +72,53 @@ class Heads:
 
 
 class LabelLogit(nnx.Module):
-  """The logit of eq. (1)."""
+  """The logit of eq. (1), with the term of a time if it is timed."""
 
-  def __init__(self, width: int, num_classes: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    width: int,
+    num_classes: int,
+    *,
+    timed: bool = False,
+    rngs: nnx.Rngs,
+  ):
     self.output: nnx.Linear = nnx.Linear(width, 1, rngs=rngs)
     self.label = (
       LabelEmbedder(num_classes, width, rngs=rngs) if num_classes else None
     )
+    self.time = TimeEmbedder(width, scale=1.0, rngs=rngs) if timed else None
 
-  def __call__(self, x: Array, cond: PyTree) -> Array:
+  def __call__(self, x: Array, cond: PyTree, s: Array | None = None) -> Array:
     """Return the logits [B] of activations [B, ..., width], float32."""
     batch, width = x.shape[0], x.shape[-1]
     phi = x.astype(jnp.float32).reshape(batch, -1, width).mean(axis=1)
     logits = self.output(phi)[:, 0]
-    if self.label is None:
-      return logits
-    return logits + (self.label(cond, batch) * phi).sum(axis=-1)
+    if self.label is not None:
+      logits = logits + (self.label(cond, batch) * phi).sum(axis=-1)
+    if self.time is not None:
+      if s is None:
+        raise UsageError(
+          "s=None: a timed discriminator sees points at times s; give s, or "
+          "make it with timed=False"
+        )
+      logits = logits + (self.time(s) * phi).sum(axis=-1)
+    return logits
 
 
 class ConvDiscriminator(nnx.Module):
   """A trunk and one logit."""
 
-  def __init__(self, *, num_classes: int, rngs: nnx.Rngs, **trunk: Any):
+  def __init__(
+    self, *, num_classes: int, timed: bool, rngs: nnx.Rngs, **trunk: Any
+  ):
     self.trunk: Trunk = Trunk(**trunk, rngs=rngs)
     self.logit: LabelLogit = LabelLogit(
-      self.trunk.width, num_classes, rngs=rngs
+      self.trunk.width, num_classes, timed=timed, rngs=rngs
     )
 
-  def __call__(self, x: Array, cond: PyTree) -> Array:
+  def __call__(self, x: Array, cond: PyTree, s: Array | None = None) -> Array:
     """Return the logits [B]."""
-    return self.logit(self.trunk(x)[-1], cond)
+    return self.logit(self.trunk(x)[-1], cond, s)
 
 
 class FeatureHeads(nnx.Module):
@@ -133,6 +156,7 @@ def conv_discriminator(
   depth: Layers = 3,
   norm: str = "group",
   num_classes: Natural = 0,
+  timed: bool = False,
   dtype: str = "float32",
 ) -> Discriminator:
   """Make a small convolutional discriminator, of points an MLP: logits [B].
@@ -145,10 +169,12 @@ def conv_discriminator(
     norm: "group" or "none".
     num_classes: Number of labels; 0 makes it ignore `cond`. The null label is
       `num_classes`; cond None stands for it.
+    timed: Whether `apply` takes the time s of the points.
     dtype: "float32" or "bfloat16", the type of the trunk's arithmetic.
 
   Raises:
-    UsageError: If an option has an impossible value.
+    UsageError: If an option has an impossible value; in `apply`, if a timed one
+      gets no s.
 
   Example:
     >>> discriminator = conv_discriminator(data_shape=(8, 8, 1), width=4)
@@ -164,13 +190,23 @@ def conv_discriminator(
       depth=depth,
       norm=norm,
       num_classes=num_classes,
+      timed=timed,
       dtype=dtype,
       rngs=rngs,
     )
   )
-  return Discriminator(
-    init, lambda params, x, cond, frozen=None: module(params)(x, cond)
-  )
+
+  def apply(
+    params: PyTree,
+    x: Array,
+    cond: PyTree,
+    frozen: PyTree = None,
+    s: Array | None = None,
+  ) -> Array:
+    del frozen
+    return module(params)(x, cond, s)
+
+  return Discriminator(init, apply, timed=timed)
 
 
 def projected_discriminator(

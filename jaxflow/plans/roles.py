@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxflow import models, pretrained
+from jaxflow import flow_maps, models, pretrained
 from jaxflow.paths import Path
 from jaxflow.plans.model import Model
 from jaxflow.training.companions import ArgumentsFn
@@ -31,6 +31,7 @@ class Roles:
 
   teacher: Model | None
   teacher_guidance: float  # Guidance scale.
+  teacher_jumps: bool  # Whether the loss takes its flow map, no velocity.
   features: models.Features | None  # Frozen; samples are seen through it.
   channels: tuple[int, ...]  # Of every layer of features.
   sees: tuple[str, ...]  # The loss's arguments that are the features.
@@ -46,8 +47,9 @@ class Roles:
     made: dict[str, Callable[[dict[str, PyTree]], Any]] = {}
     teacher, features = self.teacher, self.features
     if teacher is not None:
-      made["teacher"] = lambda frozen: teacher.network_fn(
-        frozen["teacher"], self.teacher_guidance, path=path
+      wrap = teacher.flow_map if self.teacher_jumps else flow_maps.free
+      made["teacher"] = lambda frozen: wrap(
+        teacher.network_fn(frozen["teacher"], self.teacher_guidance, path=path)
       )
     if features is not None:
       for name in self.sees:

@@ -39,10 +39,10 @@ def _save_arrows(given: GallerySamples, file: pathlib.Path) -> str:
 
 def _save_trajectories(given: GallerySamples, file: pathlib.Path) -> str:
   """Show paths of the ODE of the run's velocity, or of its teacher's."""
-  teaches = given.source.plan.model.method.teaches
-  source = given.source if teaches else given.teacher
+  runs = [x for x in (given.source, given.teacher) if x is not None]
+  source = next((x for x in runs if x.plan.model.method.teaches), None)
   if source is None:
-    raise UsageError("the network is no velocity, and the run has no teacher")
+    raise UsageError("the network is no velocity, and no teacher has one")
   points, times = _trajectories(source, *given.inputs(_ARROWS))
   figures.save_trajectories(points, times, file)
   return f"Of the velocity of the {source.role}, {_STEPS} steps of Heun."

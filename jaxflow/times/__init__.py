@@ -41,6 +41,7 @@ from jaxflow.times.laws import (
   Law,
   LogitNormal,
   LogNormal,
+  LogStudent,
   TimeSampler,
   Uniform,
   UniformSteps,
@@ -66,8 +67,10 @@ from jaxflow.times.ratios import (
   Ratio,
   SigmoidRatio,
 )
+from jaxflow.times.transitions import TransitionPair
 from jaxflow.times.walks import (
   AdjacentTriple,
+  EndTimes,
   StartTimes,
   TrajectorySampler,
   TrajectoryTimes,
@@ -83,6 +86,7 @@ __all__ = [
   "ConstantRatio",
   "DoublingPair",
   "DyadicPair",
+  "EndTimes",
   "ExponentialRatio",
   "GapPair",
   "Grid",
@@ -91,6 +95,7 @@ __all__ = [
   "Law",
   "LimitedPair",
   "LogNormal",
+  "LogStudent",
   "LogitNormal",
   "PairSampler",
   "Quantiles",
@@ -105,6 +110,7 @@ __all__ = [
   "TimeSampler",
   "TrajectorySampler",
   "TrajectoryTimes",
+  "TransitionPair",
   "TripleSampler",
   "TruncatedPair",
   "Uniform",

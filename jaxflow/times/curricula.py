@@ -172,6 +172,19 @@ class DoublingPair:
     )
 
 
+def shrunk(
+  t: Array, decay: Array | float, *, scale: float, slope: float
+) -> Array:
+  """Return s of eq. (4), with `decay = q^-(stage + 1)`.
+
+  Example:
+    >>> shrunk(jnp.array([2.0, 4.0]), 0.25, scale=0.0, slope=1.0).tolist()
+    [1.5, 3.0]
+  """
+  n = 1 + scale * jax.nn.sigmoid(-slope * t)
+  return jnp.maximum(t * (1 - decay * n), 0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ratio:
   """t from a law, s as in eq. (4) with `decay = q^-(stage + 1)`."""
@@ -184,8 +197,7 @@ class Ratio:
   def transform(self, draws: Array) -> tuple[Array, Array]:
     """Map draws `[n]` of t's law to `(t [n], s [n])`."""
     t = self.law.transform(draws)
-    n = 1 + self.scale * jax.nn.sigmoid(-self.slope * t)
-    return t, jnp.maximum(t * (1 - self.decay * n), 0)
+    return t, shrunk(t, self.decay, scale=self.scale, slope=self.slope)
 
   def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
     """Sample n pairs `(t [n], s [n])`."""

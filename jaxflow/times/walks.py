@@ -123,6 +123,25 @@ class StartTimes:
     return first[0] if first.ndim == 2 else first
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EndTimes:
+  """The first and the last times of pairs, triples or walks of another sampler.
+
+  Example:
+    >>> walks = TrajectoryTimes(grid=grids.uniform_grid, num_points=2)
+    >>> t, s = EndTimes(sample_times=walks)(jax.random.key(0), 3)
+    >>> t.tolist(), s.tolist()
+    ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
+  """
+
+  sample_times: Callable[[Array, int], tuple[Array, ...]]
+
+  def __call__(self, key: Array, n: int) -> tuple[Array, Array]:
+    """Sample n pairs `(t [n], s [n])`."""
+    first, *_, last = self.sample_times(key, n)
+    return (first[0] if first.ndim == 2 else first), last
+
+
 def _floor(draws: Array, count: Array | int) -> Array:
   """Map draws in [0, 1) to 0..count-1; a product may round up to count."""
   return jnp.minimum((draws * count).astype(jnp.int32), count - 1)

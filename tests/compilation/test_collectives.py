@@ -78,7 +78,9 @@ def make_run(method, loss, **network):
     config.loss.update(loss)
     config.path = path
     # A loss that takes labels guides its teacher itself.
-    if teacher is not None and "labels" not in METHODS[method].needs:
+    if "labels" not in METHODS[method].needs and (
+      teacher is not None and "label_dropout" in teacher.loss
+    ):
       config.teacher.guidance = 2.0
     return resolve(
       config, shape=SHAPE, num_classes=NUM_CLASSES, teacher=teacher
@@ -87,7 +89,12 @@ def make_run(method, loss, **network):
   teacher = None
   path = METHODS[method].config.get("path", {"name": "linear"})
   if "teacher" in METHODS[method].needs:
-    teacher = config_of("flow_matching", {"label_dropout": 0.1}, None)
+    flow = METHODS["flow_matching"].can_teach(METHODS[method])
+    teacher = (
+      config_of("flow_matching", {"label_dropout": 0.1}, None)
+      if flow
+      else config_of("easy_consistency", {}, None)
+    )
     if "path" in METHODS[method].config:
       with teacher.unlocked():
         teacher.path = METHODS[method].config["path"]

@@ -58,6 +58,7 @@ CIFAR10 = {
     constant(0.99993),
   ),
   "easy_consistency": (128, 8 * 25e3, "radam", 1e-4, 0.2, constant(0.9999)),
+  "truncated_consistency": (1024, 3e5, "radam", 5e-5, 0.2, constant(0.9999)),
   "continuous_consistency": (512, 4e5, "radam", 1e-4, 0.2, constant(0.9999)),
   "continuous_consistency_distillation": (
     *(512, 5e5, "radam", 1e-4, 0),
@@ -156,6 +157,23 @@ CIFAR10_FIELDS = {
     "loss.distance.c": 0.0,
     "loss.weight.name": "inverse_gap",
     "init.workdir": "runs/denoising",
+  },
+  "truncated_consistency": {
+    "times.law.name": "log_student",
+    "times.law.mean": 0.0,
+    "times.law.std": 0.2,
+    "times.law.df": 0.01,
+    # The largest ratio is 0.999.
+    "times.gap": 1e-3,
+    "loss.transition": 1.0,
+    # A quarter of the rows is at the transition.
+    "loss.block": [4, 1],
+    "loss.boundary_weight": 0.1,
+    "loss.distance.name": "huber",
+    "loss.distance.c": 0.0,
+    "loss.weight.name": "inverse_gap",
+    "optimizer.weight_decay": 0.0,
+    "teacher.workdir": "runs/easy_consistency",
   },
   # The tangent's warm-up takes 10,000 steps.
   "continuous_consistency": ANGULAR | {"loss.warmup": 10e3 / 400e3},
@@ -358,6 +376,33 @@ LATENT_FIELDS = {
     "ema.target.decay": 0.999,
     "sample.ema": "online",
   },
+  "adversarial_flow": {
+    "train.batch_size": 256,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.b1": 0.0,
+    "optimizer.b2": 0.9,
+    "optimizer.weight_decay": 0.01,
+    "discriminator.optimizer.name": "adamw",
+    "discriminator.optimizer.learning_rate": 1e-4,
+    "discriminator.optimizer.b1": 0.0,
+    "discriminator.optimizer.b2": 0.9,
+    "discriminator.optimizer.weight_decay": 0.01,
+    "discriminator.turns": "alternate",
+    "discriminator.start": 0.0,
+    "discriminator.times.name": "loss_pairs",
+    # g, e and the share of rows of R1 and R2; the centre.
+    "discriminator.loss.penalty": 0.25,
+    "discriminator.loss.penalty_step": 0.01,
+    "discriminator.loss.penalty_block": [4, 1],
+    "discriminator.loss.centre": 0.01,
+    "loss.criterion.name": "relativistic",
+    "loss.transport_weight": 0.2,
+    "loss.transport_end": 0.005,
+    "times.name": "adjacent_pair",
+    "times.num_points": 2,
+    "ema.sampling.decay": 0.9999,
+  },
   "terminal_velocity": {
     "train.batch_size": 2048,
     "optimizer.name": "adamw",
@@ -403,6 +448,7 @@ LATENT_FIELDS = {
 LATENT_ROWS = [
   *("flow_matching", "mean_flow", "improved_mean_flow", "shortcut"),
   *("moment_matching", "alpha_flow", "solution_flow", "terminal_velocity"),
+  "adversarial_flow",
 ]
 
 
@@ -524,9 +570,11 @@ def test_latents_have_the_published_fields(name):
     "data.name": "latents",
     "data.shape": [32, 32, 4],
     "data.num_classes": 1000,
-    "loss.label_dropout": 0.1,
     "model.scan_layers": True,
   }
+  # A discriminator that knows the labels stands in place of guidance.
+  if name != "adversarial_flow":
+    common["loss.label_dropout"] = 0.1
   config = load("imagenet256_latent", name)
   assert_fields(config, common | LATENT_FIELDS[name])
 

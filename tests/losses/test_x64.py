@@ -78,7 +78,8 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
-  names += ("noise_rectify", "noise_flow", "noise_t", "noise_critic")
+  names += ("noise_rectify", "noise_flow", "noise_end", "noise_t")
+  names += ("noise_r1", "noise_r2", "noise_critic")
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -115,8 +116,11 @@ def noised_critic(x, t, cond):
   return jnp.tanh(x.astype(jnp.float32)).sum(axis=1) * jnp.cos(t)
 
 
-def critic(x, cond):
-  return jnp.tanh(x.astype(jnp.float32)).sum(axis=1)
+def critic(x, cond, s=None):
+  angle = x.astype(jnp.float32)
+  if s is not None:
+    angle += jnp.cos(s.astype(jnp.float32))[:, None]
+  return jnp.tanh(angle).sum(axis=1)
 
 
 # Options of rows that add a term.
@@ -156,6 +160,8 @@ EXTRA = {
   "consistency_distillation": {"boundary": {"boundary_weight": 1.0}},
   "consistency_trajectory": {"adversarial": {"discriminator": critic}},
 }
+# Networks that a row cannot do without, beside those of its needs.
+ROLES = {"adversarial_flow": {"discriminator": critic}}
 CASES = [
   pytest.param(name, changes, id=f"{name}-{kind}" if kind else name)
   for name in ROWS
@@ -171,7 +177,7 @@ def test_rows(name, changes):
   )
 
   def evaluate(dtype):
-    options = options_of(method)
+    options = options_of(method) | ROLES.get(name, {})
     for option, weight in log_weights_of(options).items():
       options[option] = functools.partial(weight.apply, weight.init(KEY))
     options |= memories_of(method, options)
@@ -354,9 +360,12 @@ LAWS = {
   "triple": times.AdjacentTriple(grid=times.uniform_grid, num_steps=8),
   "walk": WALK,
   "start": times.StartTimes(sample_times=WALK),
+  "ends": times.EndTimes(sample_times=WALK),
   "adaptive": times.AdaptivePair(),
   "doubling": times.DoublingPair(),
   "shrinking": times.ShrinkingPair(),
+  "log_student": times.LogStudent(t_min=1.0),
+  "transition": times.TransitionPair(),
 }
 
 
@@ -468,7 +477,17 @@ def test_losses_of_no_row():
       generator=flow_maps.average_velocity(follow),
       **given,
     )
-    return (continuous, found), ()
+    jumps, _ = losses.discriminator_loss(
+      critic,
+      KEY,
+      batch_of(dtype),
+      path=LINEAR,
+      sample_times=times.SortedPair(law=times.Uniform()),
+      generator=flow_maps.average_velocity(follow),
+      penalty=0.25,
+      centre=0.01,
+    )
+    return (continuous, found, jumps), ()
 
   check(compute)
 

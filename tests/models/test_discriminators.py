@@ -166,6 +166,43 @@ def test_labels(case):
   )
 
 
+def sinusoids(s):
+  """Return 256 cosines and sines of times [B]."""
+  angles = s[:, None] * 1e4 ** (-np.arange(128) / 128)
+  return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize("case", ["conv", "points"])
+def test_time_is_projected(case):
+  """A timed logit has <e'(s), phi(x)> beside those of the plain one."""
+  discriminator, params, _, x = make(case, timed=True)
+  s = jnp.linspace(0, 1, BATCH)
+  found = jax.jit(discriminator.apply)(params, x, LABELS, s=s)
+  p = plain.wide(params)
+  groups = {"conv": (2, 4), "points": (2, 2)}[case]
+  top = trunk(p["trunk"], np.asarray(x, np.float64), groups)[-1]
+  time = p["logit"]["time"]
+  hidden = plain.linear(time["hidden"], sinusoids(np.float64(s)))
+  hidden = hidden / (1 + np.exp(-hidden))
+  phi = top.reshape(BATCH, -1, top.shape[-1]).mean(1)
+  embedded = plain.linear(time["output"], hidden)
+  expected = logit(p["logit"], top, LABELS) + (embedded * phi).sum(1)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  assert not np.allclose(found, logit(p["logit"], top, LABELS), atol=0.1)
+  with pytest.raises(UsageError, match=r"s=None: a timed .* timed=False"):
+    discriminator.apply(params, x, LABELS)
+
+
+@pytest.mark.parametrize("case", ["conv", "points"])
+def test_one_without_time_has_no_parameters_for_it(case):
+  discriminator, params, _, x = make(case)
+  assert not discriminator.timed and "time" not in params["logit"]
+  np.testing.assert_array_equal(
+    discriminator.apply(params, x, LABELS, s=jnp.ones(BATCH)),
+    discriminator.apply(params, x, LABELS),
+  )
+
+
 def test_frozen_parameters_are_an_argument():
   discriminator, params, frozen, x = make("projected")
 

@@ -597,6 +597,62 @@ def test_a_term_needs_its_weight_and_its_network(tmp_path, flags, words):
   assert all(word in str(error.value) for word in words)
 
 
+def test_penalties_of_the_config_reach_the_discriminator(tmp_path):
+  """Without a penalty it learns something else; the generator alternates."""
+  flags = ("train.steps=10", "checkpoint.every=10")
+  ends = {}
+  for name, more in {
+    "penalised": (),
+    "free": ("discriminator.loss.penalty=0.0",),
+    "untimed": ("discriminator.network.timed=False",),
+    "later": ("discriminator.start=0.5",),
+  }.items():
+    run = tiny.train(tmp_path, name, "adversarial_flow", *flags, *more)
+    ends[name] = tiny.state_of(run)
+    assert int(ends[name].skipped) == 0
+  logits = {k: companion_of(x).params["logit"] for k, x in ends.items()}
+  kernels = {k: x["output"]["kernel"] for k, x in logits.items()}
+  assert not np.allclose(kernels["penalised"], kernels["free"])
+  assert "time" in logits["penalised"] and "time" not in logits["untimed"]
+  updates = {k: int(x.updates) for k, x in ends.items()}
+  assert updates == {"penalised": 5, "free": 5, "untimed": 5, "later": 7}
+
+
+def test_jumps_of_many_lengths_train(tmp_path):
+  pair = "times.name=truncated_pair", "times.law.name=uniform"
+  blocks = ("discriminator.loss.penalty_block=(2,1)", "train.steps=4")
+  run = tiny.train(
+    tmp_path, "any", "adversarial_flow", *pair, *blocks, "checkpoint.every=4"
+  )
+  assert int(tiny.state_of(run).updates) == 2
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (
+      ["discriminator.network.name=none"],
+      ["loss.adversarial_weight=1.0", "discriminator.network.name='none'"],
+    ),
+    (
+      ["discriminator.loss.penalty=-1.0"],
+      ["discriminator.loss.penalty=-1.0", "0 or more"],
+    ),
+    (["discriminator.loss.step=1.0"], ["discriminator.loss.step"]),
+    (
+      ["discriminator.loss.penalty_block=(3,1)"],
+      ["no multiple of the block (3, 1)"],
+    ),
+    (["discriminator.times.name=t_max"], ["s=None: a timed discriminator"]),
+  ],
+  ids=lambda x: x[0] if "=" in x[0] else "",
+)
+def test_what_adversarial_flow_refuses(tmp_path, flags, words):
+  result = begin(tmp_path, "adversarial_flow", *flags)
+  assert result.code == 2, result.err
+  assert all(word in result.err for word in words), result.err
+
+
 def test_layer_of_a_pattern():
   params = {"a": {"kernel": jnp.ones(2)}, "b": {"kernel": jnp.zeros(3)}}
   put, layer = layers.split(params, "b/.*")
