@@ -124,7 +124,8 @@ METHOD_FIELDS = {
     "optimizer": {"learning_rate": 1e-4},
     "loss": {"decay": 0.95, "fill": 7680},
   },
-  "drifting": {},
+  # Eight of the ten digits in a batch.
+  "drifting": {"loss": {"group": 16}},
   "adversarial_flow": {
     "optimizer": {"learning_rate": 1e-3},
     "discriminator": {

@@ -1,5 +1,8 @@
 """Couplings of data and noise: independent, or given pairs.
 
+Batches bring noise of their own where a teacher made the data of it, or where
+`data.transport` assigned it.
+
 References:
   Liu et al. 2022 (arXiv:2209.03003), section 2.2: rectification trains on the
   pairs (noise, ODE(noise)) of an earlier model.

@@ -23,6 +23,7 @@ from jaxflow import (
   times,
   weights,
 )
+from jaxflow.losses.frechet_distance import filled_moments
 from jaxflow.methods import METHODS
 from jaxflow.times import curricula, dyadic
 
@@ -86,6 +87,8 @@ def variants(num_classes: int) -> dict[str, Callable]:
     **labels,
   )
 
+  # Groups of half a batch; a class has no other row there.
+  drifting = functools.partial(losses.drifting_loss, path=LINEAR, group=8)
   # The discriminator is one that costs nothing: it is no network of the row.
   adversarial_flow = functools.partial(
     losses.adversarial_flow_loss,
@@ -95,6 +98,19 @@ def variants(num_classes: int) -> dict[str, Callable]:
     discriminator=lambda x, cond, s: weights.sample_mean(x),
     progress=jnp.asarray(0.5),
   )
+
+  def frechet(model_fn, key, batch):
+    # Features that cost nothing: they are no network of the row.
+    zero, one = jnp.zeros(4), jnp.eye(4)
+    return losses.frechet_distance_loss(
+      model_fn,
+      key,
+      batch,
+      path=LINEAR,
+      flow_map=flow_maps.average_velocity,
+      moments=filled_moments([(zero, one)], [(zero, one)]),
+      features=lambda x: (x,),
+    )[:2]
 
   def guided_teacher(model_fn, key, batch, *, target_fn, teacher):
     return distillation(
@@ -302,7 +318,12 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "twin_flow": twin_flow,
     "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
     "twin_flow, base alone": functools.partial(twin_flow, twin=False),
+    "drifting": drifting,
+    "drifting, three temperatures": functools.partial(
+      drifting, temperatures=(0.02, 0.05, 0.2)
+    ),
     "adversarial_flow": adversarial_flow,
+    "frechet_distance_loss": frechet,
     "shortcut": functools.partial(
       losses.shortcut_loss,
       path=LINEAR,

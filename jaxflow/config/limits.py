@@ -67,7 +67,7 @@ _COUNTS = (
 )
 _AMOUNTS = (
   *("data.ram_gib", "data.threads", "data.max_broken", "train.sample_every"),
-  *("train.schedule_steps", "init.step"),
+  *("train.schedule_steps", "init.step", "data.coupling.rows"),
   *("checkpoint.keep_every", "evaluation.during.every"),
   *("sample.guidance_start", "sample.guidance_end"),
 )

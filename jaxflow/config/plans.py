@@ -23,6 +23,7 @@ from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
   CompanionPlan,
+  CouplingPlan,
   DataPlan,
   DuringPlan,
   EvaluationPlan,
@@ -141,6 +142,8 @@ def data_plan(
     values[name] = values[name] and tuple(values[name])
   values["split"] = values["split"].to_dict()
   registry.choose("data.order", values["order"], _ORDERS)
+  if (coupling := values.get("coupling")) is not None:
+    values["coupling"] = _plain(CouplingPlan, coupling)
   return DataPlan(
     **values,
     scaling=_scaling(config),

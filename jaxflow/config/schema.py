@@ -219,6 +219,10 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     mixed = not options.marked(row.loss, options.InPairs)
     share = {"synthetic_share": 1.0} if mixed else {}
     update(config, {"data": pairs | share})
+  else:
+    # Minibatch optimal transport among so many rows; 0: none.
+    coupling = {"rows": 0, "within_class": True}
+    update(config, {"data": {"coupling": coupling}})
   update(config, row.config)
   return config
 

@@ -25,7 +25,12 @@ from jaxflow.data.source import (
   scaling_of,
   without_labels,
 )
-from jaxflow.data.streams import FreshNoise, Mixed, SampledBatches
+from jaxflow.data.streams import (
+  FreshNoise,
+  Mixed,
+  SampledBatches,
+  Transported,
+)
 
 __all__ = [
   "ArrayFile",
@@ -43,6 +48,7 @@ __all__ = [
   "SampledBatches",
   "Scaling",
   "Source",
+  "Transported",
   "arrays_of",
   "class_names",
   "classes_without_samples",

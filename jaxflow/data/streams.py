@@ -1,4 +1,4 @@
-"""Streams of sampled latents, of fresh noise, of pairs mixed with real data.
+"""Streams of sampled latents, of noise, of pairs mixed with real data.
 
 Their draws for batch i depend on (seed, i) only, so the position of the stream
 below is the whole state, and neither the stack nor the number of processes
@@ -12,6 +12,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from jaxflow.data import transport
 from jaxflow.data.batches import Batches
 from jaxflow.data.order import MASK, NOISE, SAMPLE
 from jaxflow.errors import UsageError
@@ -95,6 +96,58 @@ class FreshNoise(_Stream):
     """Return the next batch and its "noise"."""
     batch = next(self._batches)
     return batch | {"noise": _draw_normal(self._batches, NOISE)}
+
+
+class Transported(_Stream):
+  """Batches with noise that `transport.assignment` gives to rows of a group.
+
+  Groups are consecutive rows of a (micro-)batch, the first of row 0. Each lies
+  in one process as a whole.
+
+  Args:
+    batches: Batches without noise.
+    rows: Rows of a group.
+    within_class: Whether noise stays with the class of the row for which it was
+      drawn, where there are classes.
+
+  Raises:
+    UsageError: Groups do not fit the rows of a process, or conditions are no
+      classes.
+
+  Example:
+    >>> from jaxflow.data import load
+    >>> batches = Batches(load("ring", "train"), batch_size=8, seed=0)
+    >>> next(Transported(batches, rows=4))["noise"].shape
+    (8, 2)
+  """
+
+  def __init__(self, batches: Stream, *, rows: int, within_class: bool = True):
+    super().__init__(batches)
+    self._fresh = FreshNoise(batches)
+    local = batches.local(np.arange(batches.batch_size))
+    micro = local.size // local.shape[-1]
+    own = local.reshape(micro, -1)[0]
+    transport.check_groups(own, batches.batch_size // micro, rows)
+    self._rows, self._within_class = rows, within_class
+    self._shape = batches.shape
+
+  def __next__(self) -> dict[str, Any]:
+    """Return the next batch and its "noise"."""
+    batch = next(self._fresh)
+    leading = batch["data"].shape[: -len(self._shape) or None]
+    data, noise = (
+      batch[name].reshape(-1, self._rows, *self._shape)
+      for name in ("data", "noise")
+    )
+    labels: Any = [None] * len(data)
+    if self._within_class and "cond" in batch:
+      transport.check_classes(batch["cond"], leading)
+      labels = batch["cond"].reshape(-1, self._rows)
+    moved = [
+      z[transport.assignment(x, z, label)]
+      for x, z, label in zip(data, noise, labels, strict=True)
+    ]
+    return batch | {"noise": np.stack(moved).reshape(*leading, *self._shape)}
 
 
 class Mixed(_Stream):

@@ -71,7 +71,7 @@ _FAR = 100.0
 
 def no_data(
   *,
-  kept: int = 0,
+  kept_positives: int = 0,
   kept_negatives: int = 0,
   data_shape: tuple[int, ...],
   num_classes: int,
@@ -79,14 +79,15 @@ def no_data(
   """Return a memory of recent data that holds none yet.
 
   Args:
-    kept: Rows of a class that are kept, 0 for no such memory.
+    kept_positives: Rows of a class that are kept, 0 for no such memory.
     kept_negatives: Rows of any class, likewise.
     data_shape: Shape of one sample.
     num_classes: Number of classes, 0 without labels.
   """
   memory = {}
-  if kept:
-    memory["classes"] = rings.empty_ring(max(num_classes, 1), kept, data_shape)
+  if kept_positives:
+    classes = max(num_classes, 1)
+    memory["classes"] = rings.empty_ring(classes, kept_positives, data_shape)
   if kept_negatives:
     memory["all"] = rings.empty_ring(1, kept_negatives, data_shape)
   return memory
@@ -99,14 +100,14 @@ def drifting_loss(
   *,
   path: paths.Path,
   group: rows.Group = 32,
-  samples: Natural = 0,
+  group_samples: Natural = 0,
   positives: Natural = 0,
   negatives: Natural = 8,
   temperatures: Annotated[tuple[float, ...], _TEMPERATURES] = (0.5,),
   omega_max: AtLeastOne = 4.0,
   omega_power: Finite = 3.0,
   unguided: Share = 0.5,
-  kept: Natural = 0,
+  kept_positives: Natural = 0,
   kept_negatives: Natural = 0,
   recent: Annotated[Any, Memory(no_data)] = None,
   features: Annotated[FeatureFn, Role("features")] | None = None,
@@ -124,7 +125,7 @@ def drifting_loss(
       place of rows of the batch. A `cond` like the network's gives omega.
     path: Its ends are the times of the one call.
     group: The rows of a group, its positives; it divides B.
-    samples: G, the samples of a group; 0: as many as rows.
+    group_samples: G, the samples of a group; 0: as many as rows.
     positives: P, if they are drawn from a memory; 0: as many as rows.
     negatives: N, rows of the batch, or of the memory, drawn for each group
       without replacement. Without labels there are none: they would be as the
@@ -133,7 +134,8 @@ def drifting_loss(
     omega_max: Largest omega of a group, drawn by `guidance.scale_law`.
     omega_power: Power of that law.
     unguided: Share of the groups with omega = 1, whose negatives have weight 0.
-    kept: Rows of each class in the memory; 0: positives are the batch's.
+    kept_positives: Rows of each class in the memory; 0: positives are the
+      batch's.
     kept_negatives: Rows of any class in the memory; 0: negatives are the
       batch's.
     recent: The memory, from `no_data` of these two; None is none. The batch is
@@ -153,18 +155,18 @@ def drifting_loss(
     >>> batch = {"data": jnp.array([[1.0], [-1.0]]), "noise": jnp.ones((1, 1))}
     >>> _, metrics = drifting_loss(
     ...     net, jax.random.key(0), batch, path=paths.Linear(), group=2,
-    ...     samples=1)
+    ...     group_samples=1)
     >>> metrics["force_0.5"].item()
     0.0
   """
   data = batch["data"]
   size, shape = data.shape[0], data.shape[1:]
   rows.check_group(group, size)
-  classes, samples = size // group, samples or group
+  classes, samples = size // group, group_samples or group
   if positives and not (recent and "classes" in recent):
     raise ValueError(
-      f"positives={positives} are drawn from a memory of each class: give kept,"
-      " its rows, or set positives=0"
+      f"positives={positives} are drawn from a memory of each class: give "
+      "kept_positives, its rows, or set positives=0"
     )
   noise_key, omega_key, *data_keys = jax.random.split(key, 4)
   noise = batch.get("noise")

@@ -6,6 +6,7 @@ from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
   CheckpointPlan,
   CompanionPlan,
+  CouplingPlan,
   DataPlan,
   DuringPlan,
   EvaluationPlan,
@@ -18,6 +19,7 @@ from jaxflow.plans.sections import (
 __all__ = [
   "CheckpointPlan",
   "CompanionPlan",
+  "CouplingPlan",
   "DataPlan",
   "DuringPlan",
   "EvaluationPlan",

@@ -13,6 +13,14 @@ from jaxflow.types import LossOutput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CouplingPlan:
+  """How data get noise."""
+
+  rows: int  # Of a group in which noise is assigned; 0: independent noise.
+  within_class: bool  # Whether noise stays with its class.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataPlan:
   """The data set of a run, or "given" for data that the caller passes."""
 
@@ -47,6 +55,7 @@ class DataPlan:
   scaling: Scaling | None = None  # Of arrays; None before they are read.
   conditions: Scaling | None = None  # Of labels that are numbers.
   stored_dir: str | None = None  # The data_dir that a config.json names.
+  coupling: CouplingPlan | None = None  # None where data come with noise.
   pairs: str = ""  # Folder of noise-data pairs.
   pairs_digest: str | None = None
   synthetic_share: float = 1.0  # Share of the rows that are pairs.

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxflow import conditions, data, paths, rows
+from jaxflow.data import transport
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
@@ -214,6 +215,11 @@ def make_batches(
     changes = {"flip": plan.data.flip, "cut": plan.data.crop == "random"}
     return make(inputs.real, threads=threads, **changes)
 
+  coupling = plan.data.coupling
+  if coupling is not None and coupling.rows:
+    return data.Transported(
+      make_real(), rows=coupling.rows, within_class=coupling.within_class
+    )
   if inputs.paired is None:
     real = make_real()
     # The rows that train on pairs can do without, but not without noise.
@@ -221,6 +227,21 @@ def make_batches(
   if share == 1:
     return make(inputs.paired)
   return data.Mixed(make(inputs.paired), make_real(), share=share)
+
+
+def check_coupling(
+  plan: Plan, source: data.Source, mesh: jax.sharding.Mesh
+) -> None:
+  """Raise UsageError unless noise can be assigned within groups of rows."""
+  coupling = plan.data.coupling
+  if coupling is None or not coupling.rows:
+    return
+  whole = plan.train.batch_size // plan.train.accumulate
+  local = sharding.local_rows(mesh, whole)
+  transport.check_groups(local, whole, coupling.rows)
+  one = source.take(np.arange(1))
+  if coupling.within_class and "cond" in one:
+    transport.check_classes(one["cond"], (1,))
 
 
 def fault(plan: Plan, batch: Batch) -> str:

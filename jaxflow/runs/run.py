@@ -265,7 +265,8 @@ class Run:
       batch["cond"] = conditions.shapes(
         model.null_cond, *leading, sharding=where
       )
-    if "pairs" in model.method.needs:
+    coupling = self.plan.data.coupling
+    if "pairs" in model.method.needs or (coupling and coupling.rows):
       batch["noise"] = batch["data"]
     return batch
 

@@ -38,6 +38,8 @@ ABSENT = {
   "data.scale": None,
   "data.class_names": None,
   "data.config": None,
+  "data.coupling.rows": 0,
+  "data.coupling.within_class": True,
   "data.crop": "centre",
   "data.dir": None,
   "data.download": False,

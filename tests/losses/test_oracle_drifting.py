@@ -59,9 +59,9 @@ def test_centre_of_symmetric_positives_stays(x64):
   around = normal(2, GROUP // 2, DIM, seed=3)
   mirrored = jnp.concatenate([around, -around], axis=1) + centre[:, None]
   data = mirrored.reshape(-1, DIM)
-  _, metrics = drifting(centre, data, samples=1)
+  _, metrics = drifting(centre, data, group_samples=1)
   assert metrics["force_0.5"] < 1e-24
-  _, metrics = drifting(centre + 0.1, data, samples=1)
+  _, metrics = drifting(centre + 0.1, data, group_samples=1)
   assert metrics["force_0.5"] > 1e-8
 
 
@@ -119,7 +119,7 @@ def test_field_of_one_law_vanishes_with_the_number_of_samples():
   assert many < 0.4 < few
 
 
-def test_value_is_the_number_of_temperatures_at_least(x64):
+def test_value_of_one_temperature_is_1(x64):
   """Mean F^2 = 1 for one temperature, whatever the samples."""
   x, data = samples()
   loss, _ = drifting(x, data)
@@ -186,7 +186,7 @@ def test_distances_need_no_memory_of_their_dimension():
   compiled = (
     jax.jit(
       lambda x, data: jax.grad(
-        lambda x: drifting(x, data, group=size, samples=size)[0].mean()
+        lambda x: drifting(x, data, group=size, group_samples=size)[0].mean()
       )(x)
     )
     .lower(x, x)
@@ -211,7 +211,7 @@ def test_groups_share_their_condition_and_scale():
     {"data": DATA, "cond": label},
     path=paths.Linear(),
     group=GROUP,
-    samples=2,
+    group_samples=2,
     unguided=0.0,
   )
   assert seen["label"].tolist() == [4, 4, 2, 2, 5, 5]

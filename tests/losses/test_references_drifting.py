@@ -41,7 +41,7 @@ def adapter(case, networks):
     batch,
     path=paths.Linear(),
     group=group,
-    samples=samples,
+    group_samples=samples,
     negatives=count,
     temperatures=tuple(hyper["temperatures"]),
     features=features,

@@ -93,7 +93,8 @@ TEACHER = ("flow_matching", *NETWORK)
 # made 1e-6 of it, another 3e-5.
 STEPS = ("optimizer.eps=1e-3", "train.steps=10")
 METHODS = {
-  "mean_flow": (),
+  # Groups of eight rows lie in one process.
+  "mean_flow": ("data.coupling.rows=8",),
   "consistency_distillation": ("teacher.workdir={teacher}",),
   "consistency_trajectory": (
     "teacher.workdir={exploding}",

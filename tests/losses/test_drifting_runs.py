@@ -1,4 +1,4 @@
-"""Rings of recent data, and drifting that draws from them."""
+"""Drifting in runs: rings of recent data, and features."""
 
 import jax
 import jax.numpy as jnp
@@ -85,9 +85,12 @@ def drifting(batch, **options):
   )
 
 
-def memory_of(kept=0, kept_negatives=0):
+def memory_of(kept_positives=0, kept_negatives=0):
   return no_data(
-    kept=kept, kept_negatives=kept_negatives, data_shape=(5,), num_classes=3
+    kept_positives=kept_positives,
+    kept_negatives=kept_negatives,
+    data_shape=(5,),
+    num_classes=3,
   )
 
 
@@ -95,7 +98,7 @@ def test_a_memory_of_the_batch_alone_changes_nothing(x64):
   """A ring as large as a group holds its rows, in whatever order."""
   batch = batch_of()
   expected, _ = drifting(batch)
-  memory = memory_of(kept=GROUP)
+  memory = memory_of(kept_positives=GROUP)
   loss, _, new = drifting(batch, recent=memory)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
   # What it held before is gone with the next batch.
@@ -108,7 +111,7 @@ def test_a_memory_of_the_batch_alone_changes_nothing(x64):
 def test_positives_are_of_the_memory(x64):
   """As many as all that it holds: those of both batches."""
   first, second = batch_of(), batch_of(seed=1)
-  _, _, new = drifting(first, recent=memory_of(kept=2 * GROUP))
+  _, _, new = drifting(first, recent=memory_of(kept_positives=2 * GROUP))
   found, _, _ = drifting(second, positives=2 * GROUP, **new)
 
   def both(name):
@@ -121,7 +124,7 @@ def test_positives_are_of_the_memory(x64):
     "noise": second["noise"],
     "cond": both("cond"),
   }
-  expected, _ = drifting(whole, group=2 * GROUP, samples=GROUP)
+  expected, _ = drifting(whole, group=2 * GROUP, group_samples=GROUP)
   np.testing.assert_allclose(found[::GROUP], expected[:: 2 * GROUP], rtol=1e-6)
 
 
@@ -155,7 +158,7 @@ def test_a_run_keeps_its_memory(tmp_path):
   config.train.steps_per_dispatch = 2
   config.checkpoint.every = 2
   config.loss.update(
-    group=4, positives=8, kept=16, kept_negatives=32, negatives=4
+    group=4, positives=8, kept_positives=16, kept_negatives=32, negatives=4
   )
   run = jaxflow.train(config, tmp_path / "run", log=lambda line: None)
   memory = run.state.memory["recent"]
@@ -165,3 +168,25 @@ def test_a_run_keeps_its_memory(tmp_path):
   assert run.sample(3, labels=[0, 1, 2]).shape == (3, 2)
   with pytest.raises(ValueError, match="makes a sample in one call; give 1"):
     run.sample(3, nfe=2)
+
+
+def test_a_run_sees_through_features():
+  """Each layer is compared, and the sample itself."""
+  config = jaxflow.preset("digits:drifting")
+  config.model.update(depth=1, width=8, num_heads=1, patch_size=4)
+  config.train.update(steps=1, batch_size=16, log_every=1)
+  config.train.steps_per_dispatch = 1
+  config.optimizer.warmup_steps = 0
+  config.loss.update(group=4, temperatures=(0.5, 1.0))
+  config.features.network = {"name": "conv", "width": 4, "depth": 2}
+  seen = {}
+
+  class Log:
+    def on_log(self, step, scalars):
+      seen.update(scalars)
+
+  jaxflow.train(config, callbacks=[Log()], log=lambda line: None)
+  forces = {k for k in seen if k.startswith("force_")}
+  ends = "", "_1", "_2"
+  assert forces == {f"force_{r}{end}" for r in ("0.5", "1") for end in ends}
+  assert all(np.isfinite(seen[k]) and seen[k] > 0 for k in forces)
