@@ -478,7 +478,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       needs=frozenset({"teacher"}),
       companions={"fake_score": losses.fake_score_loss},
       # Where both laws are all noise, or none, their scores say nothing.
-      config={"times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98}},
+      config={
+        "times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98},
+        "evaluation": {"nfe": (1,)},
+      },
     ),
     "f_distillation": Method(
       summary="the same, weighted by a critic's ratio of the two densities",
@@ -493,6 +496,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "loss": {"divergence": "js", "adversarial_weight": 1e-3},
         "critic": {"network": {"name": "heads"}, "sees": "teacher"},
         "fake_score": {"loss": {"discriminator_weight": 1.0}},
+        "evaluation": {"nfe": (1,)},
       },
     ),
     "twin_flow": Method(
