@@ -480,6 +480,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
       # Where both laws are all noise, or none, their scores say nothing.
       config={
         "times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98},
+        "loss": {"critic_times": {"name": "uniform"}},
         "evaluation": {"nfe": (1,)},
       },
     ),

@@ -197,7 +197,8 @@ def distribution_matching_loss(
     if bins is not None:
       bins, own = ratios_in_bins(bins, ratio, t, path, ratio_decay)
       ratio = ratio / (own + _EPS)
-    h = DIVERGENCES[divergence](ratio)
+    weigh = DIVERGENCES[divergence]
+    h = weigh(ratio)
     h = h / (h.mean() + _EPS)
   g = paths.expand(h / scale, x) * (fake - real)
   loss = weights.l2(x, jax.lax.stop_gradient(x0 - g)) / 2
