@@ -39,6 +39,13 @@ _ANGULAR = {
 }
 _PRECONDITIONED = {"flow_map": {"sigma_data": SIGMA_DATA}}
 
+# A generator moves no faster than the fake score that follows it.
+_DISTRIBUTION = {
+  "optimizer": {"learning_rate": 5e-4},
+  "fake_score": {"optimizer": {"learning_rate": 5e-4}},
+  "teacher": _FLOW_TEACHER,
+}
+
 METHOD_FIELDS = {
   "flow_matching": {
     "train": {"steps": 1200},
@@ -115,6 +122,8 @@ METHOD_FIELDS = {
     "flow_map": {"omega": 1.3},
   },
   "flow_anchored_consistency": {"train": {"steps": 1000}},
+  "distribution_matching": _DISTRIBUTION,
+  "f_distillation": _DISTRIBUTION,
   "twin_flow": {"train": {"steps": 1000}, "loss": {"block": (4, 1)}},
   # Post-training, in random features.
   "frechet_distance_loss": {

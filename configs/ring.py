@@ -43,6 +43,13 @@ _ANGULAR = {
 }
 _PRECONDITIONED = {"flow_map": {"sigma_data": SIGMA_DATA}}
 
+# A generator moves no faster than the fake score that follows it.
+_DISTRIBUTION = {
+  "optimizer": {"learning_rate": 5e-4},
+  "fake_score": {"optimizer": {"learning_rate": 5e-4}},
+  **_FLOW_TEACHER,
+}
+
 METHOD_FIELDS = {
   "denoising": {
     "loss": {"sigma_data": SIGMA_DATA},
@@ -81,6 +88,8 @@ METHOD_FIELDS = {
     "loss": {"flow_times": {"name": "uniform"}},
   },
   "lagrangian": {"loss": {"block": (2, 1)}},
+  "distribution_matching": _DISTRIBUTION,
+  "f_distillation": _DISTRIBUTION,
   "twin_flow": {"loss": {"block": (4, 1)}},
   "frechet_distance_loss": {
     "init": {"workdir": "runs/mean_flow"},

@@ -13,6 +13,8 @@ LATER = (
   "lagrangian",
   "terminal_velocity",
   "flow_anchored_consistency",
+  "distribution_matching",
+  "f_distillation",
   "twin_flow",
   "truncated_consistency",
   "adversarial_flow",

@@ -13,10 +13,14 @@ from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
 from jaxflow.options import Role, marked
-from jaxflow.types import FlowMap, LossFunction
+from jaxflow.types import FlowMap, LossFunction, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
 
+# Whatever takes a discriminator has it trained by one loss.
+_JUDGED: Mapping[str, Callable[..., LossOutput]] = MappingProxyType(
+  {"discriminator": losses.discriminator_loss}
+)
 _JUMPS = sampling.Jumps()
 _JUMPS_AND_NOISE = sampling.Consistency()
 
@@ -37,6 +41,8 @@ class Method:
       network), "teacher" (a trained workdir), "progress" (the share of training
       that is done), "pairs" (data with the noise a teacher made them from),
       "labels" (of the data).
+    companions: The losses of networks that learn beside it, by the section of
+      the config that describes them.
     config: Values of the config that differ from the defaults.
   """
 
@@ -47,6 +53,9 @@ class Method:
   sampler: sampling.Sampler = _JUMPS
   teaches: bool = False
   needs: frozenset[Need] = frozenset()
+  companions: Mapping[str, Callable[..., LossOutput]] = dataclasses.field(
+    default_factory=lambda: _JUDGED
+  )
   config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
@@ -458,6 +467,37 @@ METHODS: Mapping[str, Method] = MappingProxyType(
           "sigma_data": 1.0,
           "scale": 2 / math.pi,
         },
+      },
+    ),
+    "distribution_matching": Method(
+      summary="move samples by the difference of two scores, theirs learned",
+      paper="Yin et al. 2024, arXiv:2405.14867",
+      loss=losses.distribution_matching_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      needs=frozenset({"teacher"}),
+      companions={"fake_score": losses.fake_score_loss},
+      # Where both laws are all noise, or none, their scores say nothing.
+      config={
+        "times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98},
+        "loss": {"critic_times": {"name": "uniform"}},
+        "evaluation": {"nfe": (1,)},
+      },
+    ),
+    "f_distillation": Method(
+      summary="the same, weighted by a critic's ratio of the two densities",
+      paper="Xu, Nie, Vahdat 2025, arXiv:2502.15681",
+      loss=losses.distribution_matching_loss,
+      flow_map=flow_maps.average_velocity,
+      sampler=_JUMPS_AND_NOISE,
+      needs=frozenset({"teacher"}),
+      companions={"fake_score": losses.fake_score_loss},
+      config={
+        "times": {"name": "uniform", "t_min": 0.02, "t_max": 0.98},
+        "loss": {"divergence": "js", "adversarial_weight": 1e-3},
+        "critic": {"network": {"name": "heads"}, "sees": "teacher"},
+        "fake_score": {"loss": {"discriminator_weight": 1.0}},
+        "evaluation": {"nfe": (1,)},
       },
     ),
     "twin_flow": Method(

@@ -34,6 +34,12 @@ Discriminator = Annotated[
   Callable[[Array, PyTree], Array], Role("discriminator")
 ]
 
+# The network that predicts the velocity of a generator's noised samples.
+FakeScore = Annotated[ModelFn, Role("fake_score")]
+
+# (noised samples [B, ...], t [B], cond) -> logits [B] or [B, heads].
+Critic = Annotated[Callable[[Array, Array, PyTree], Array], Role("critic")]
+
 # (points [B, ...], cond, their time s [B]) -> logits [B] or [B, heads].
 TimedDiscriminator = Annotated[
   Callable[[Array, PyTree, Array], Array], Role("discriminator")

@@ -34,7 +34,7 @@ def make_arguments(
 
   Returns:
     The network's `apply`, and `(params, frozen, key, batch)` with the
-    parameters of the frozen target and teacher networks.
+    parameters of the frozen target, teacher and fake score.
   """
   config = dict(config)
   size = config.pop("batch_size")
@@ -48,7 +48,7 @@ def make_arguments(
     "data": jax.random.normal(data_key, (size, *config["data_shape"])),
     "cond": jnp.arange(size) % config["num_classes"],
   }
-  frozen = {"target_fn": target, "teacher": teacher}
+  frozen = {"target_fn": target, "teacher": teacher, "fake_score": target}
   return network.apply, (params, frozen, key, batch)
 
 

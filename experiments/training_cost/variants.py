@@ -89,6 +89,37 @@ def variants(num_classes: int) -> dict[str, Callable]:
 
   # Groups of half a batch; a class has no other row there.
   drifting = functools.partial(losses.drifting_loss, path=LINEAR, group=8)
+  # The critic of ratios is one that costs nothing, as below.
+  matching = functools.partial(
+    losses.distribution_matching_loss,
+    path=LINEAR,
+    sample_times=times.Uniform(),
+    flow_map=flow_maps.average_velocity,
+  )
+
+  def guided_matching(model_fn, key, batch, *, teacher, fake_score):
+    return matching(
+      model_fn,
+      key,
+      batch,
+      fake_score=fake_score,
+      teacher=guidance.classifier_free(
+        teacher, scale=1.5, null_cond=num_classes
+      ),
+    )
+
+  def fake_step(model_fn, key, batch, *, teacher, fake_score):
+    del teacher
+    # What is trained is the fake score; the frozen network is the generator.
+    return losses.fake_score_loss(
+      model_fn,
+      key,
+      batch,
+      path=LINEAR,
+      sample_times=times.Uniform(),
+      generator=flow_maps.average_velocity(fake_score),
+    )
+
   # The discriminator is one that costs nothing: it is no network of the row.
   adversarial_flow = functools.partial(
     losses.adversarial_flow_loss,
@@ -315,6 +346,16 @@ def variants(num_classes: int) -> dict[str, Callable]:
       ),
       **labels,
     ),
+    "distribution_matching": matching,
+    "distribution_matching, guided teacher": guided_matching,
+    "distribution_matching, step of the fake score": fake_step,
+    "f_distillation": functools.partial(
+      matching,
+      critic=lambda xt, t, cond: weights.sample_mean(xt),
+      adversarial_weight=1e-3,
+      divergence="js",
+      bins=jnp.ones(10),
+    ),
     "twin_flow": twin_flow,
     "twin_flow, one row of four": functools.partial(twin_flow, block=(4, 1)),
     "twin_flow, base alone": functools.partial(twin_flow, twin=False),
@@ -351,7 +392,10 @@ def roles_of(name: str) -> list[str]:
     name: A key of `variants`.
   """
   row = METHODS.get(name.split(",")[0])
-  return [FROZEN[k] for k in FROZEN if row is not None and k in row.needs]
+  if row is None:
+    return []
+  found = [FROZEN[k] for k in FROZEN if k in row.needs]
+  return found + [k for k in row.companions if k == "fake_score"]
 
 
 def network_options(name: str, depth: int) -> dict:

@@ -58,7 +58,7 @@ def training_step(run: Run, mesh: Mesh, *, steps: int) -> Program:
       "averages": state.ema,
       "optimizer": state.opt_state,
       "memory": state.memory,
-      "discriminator": state.adversary,
+      **{k.replace("_", " "): v for k, v in state.companions.items()},
       "frozen networks": state.frozen,
       "batch": batch,
     },

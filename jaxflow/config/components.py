@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import losses, plugins
+from jaxflow import plugins
 from jaxflow.config import registry
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS, Method
@@ -24,6 +24,8 @@ _KINDS = {
   "sample.sampler": "sampler",
   "discriminator.network": "discriminator",
   "discriminator.times": "starts",
+  "fake_score.times": "starts",
+  "critic.network": "critic",
   "evaluation.network": "extractor",
   "features.network": "features",
 }
@@ -67,15 +69,26 @@ def components(config: Config) -> dict[str, str]:
   """
   kinds = _KINDS | {f"ema.{name}": "ema" for name in config.get("ema", {})}
   found = _components(config, kinds, "")
-  inside = registry.kinds_of(method_of(config).loss)
-  return found | _components(config.loss, inside, "loss.")
+  for prefix, loss in losses(config).items():
+    kinds = registry.kinds_of(loss)
+    found |= _components(at(config, prefix), kinds, f"{prefix}.")
+  return found
+
+
+def losses(config: Config) -> dict[str, Callable[..., Any]]:
+  """Return the losses by the section of their options."""
+  method = method_of(config)
+  theirs = {
+    f"{name}.loss": loss
+    for name, loss in method.companions.items()
+    if "loss" in config.get(name, {})
+  }
+  return {"loss": method.loss, **theirs}
 
 
 def makers(config: Config) -> dict[str, Callable[..., Any]]:
   """Return the functions that take the options of a config, by field."""
-  found: dict[str, Callable[..., Any]] = {"loss": method_of(config).loss}
-  if "discriminator" in config:
-    found["discriminator.loss"] = losses.discriminator_loss
+  found = losses(config)
   for field, kind in components(config).items():
     name = at(config, field).name
     if name is not None:

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from jaxflow import options
-from jaxflow.config import limits, plans, versions
+from jaxflow.config import limits, plans, schema, versions
 from jaxflow.config.components import Config, makers, schedule_steps
 from jaxflow.config.versions import flatten
 from jaxflow.errors import PlugInError, UsageError
@@ -45,7 +45,7 @@ _RHYTHM = (
   "train.batch_size",
   *(
     f"{section}.{field}"
-    for section in ("optimizer", "discriminator.optimizer")
+    for section in schema.OPTIMIZERS
     for field in ("learning_rate", "schedule")
   ),
 )

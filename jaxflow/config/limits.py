@@ -98,10 +98,14 @@ LIMITS = {
     lambda x: len(x) == 2 and _finite(x) and x[0] <= x[1],
   ),
   "data.dtype": Range("a type of numbers, 'float32' for one", _is_numeric),
-  **{f"optimizer.{k}": v for k, v in _OPTIMIZER.items()},
-  **{f"discriminator.optimizer.{k}": v for k, v in _OPTIMIZER.items()},
+  **{
+    f"{section}.{k}": v
+    for section in schema.OPTIMIZERS
+    for k, v in _OPTIMIZER.items()
+  },
   **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.tensor"), _DEVICES),
   "discriminator.start": BELOW_ONE,
+  **dict.fromkeys(("discriminator.ratio", "fake_score.ratio"), COUNT),
   "sample.nfe": options.CALLS,
   "evaluation.nfe": _CALLS,
   "evaluation.during.nfe": _CALLS,
@@ -151,7 +155,7 @@ def check_limits(config: Config) -> None:
     versions.check_types(default, config.to_dict())
   except ValueError as error:
     raise UsageError(str(error)) from error
-  for section in ("optimizer", "discriminator.optimizer"):
+  for section in schema.OPTIMIZERS:
     if f"{section}.name" in values:
       with inside(section):
         OptimizerOptions(**at(config, section).to_dict())

@@ -22,20 +22,19 @@ from jaxflow.files import expanded
 from jaxflow.models import Network
 from jaxflow.plans import (
   CheckpointPlan,
+  CompanionPlan,
   CouplingPlan,
   DataPlan,
-  DiscriminatorPlan,
   DuringPlan,
   EvaluationPlan,
   FlowPlan,
   Model,
   Plan,
-  Roles,
   SamplePlan,
   SourcePlan,
   TrainPlan,
 )
-from jaxflow.training.adversary import Turns
+from jaxflow.training.companions import Turns
 from jaxflow.training.optimizers import OptimizerOptions
 from jaxflow.types import LossFunction
 
@@ -77,7 +76,10 @@ def make_plan(
       name: registry.make("ema", law, field=f"ema.{name}", **context)
       for name, law in config.ema.items()
     },
-    discriminator=_discriminator(config, model, roles, context),
+    companions={
+      name: _companion(config, name, model, context)
+      for name in roles.companions
+    },
     last_layer=options.value(model.method.loss, options.Layer, config.loss, ""),
     **sources(config),
     init_student=bool(teacher.get("init_student", False)),
@@ -199,27 +201,39 @@ def _plain(kind: type[Any], section: Config, **given: Any) -> Any:
   return kind(**{k: section[k] for k in names}, **given)
 
 
-def _discriminator(
-  config: Config, model: Model, roles: Roles, context: dict[str, Any]
-) -> DiscriminatorPlan | None:
-  if roles.discriminator is None:
-    return None
-  section = config.discriminator
+def _companion(
+  config: Config, name: str, model: Model, context: dict[str, Any]
+) -> CompanionPlan:
+  """Return how a network learns beside the student, which a section says.
+
+  Its loss takes options that the student's has too from there, the others from
+  the section.
+  """
+  section, loss = config[name], model.method.companions[name]
   turns = dict.fromkeys(get_args(Turns))
-  registry.choose("discriminator.turns", section.turns, turns)
-  sample_times = model.loss_options.get("sample_times")
+  registry.choose(f"{name}.turns", section.turns, turns)
+  shared = options.parameters(loss).keys() & model.loss_options.keys()
+  own = registry.make_options(
+    loss, section.get("loss", {}), field=f"{name}.loss", **context
+  )
+  sample_times = registry.make(
+    "starts",
+    section.times,
+    field=f"{name}.times",
+    **context,
+    sample_times=model.loss_options.get("sample_times"),
+  )
   return _plain(
-    DiscriminatorPlan,
+    CompanionPlan,
     section,
+    start=section.get("start", 0.0),
     optimizer=OptimizerOptions(**section.optimizer.to_dict()),
-    loss=section.loss.to_dict(),
-    sample_times=registry.make(
-      "starts",
-      section.times,
-      field="discriminator.times",
-      **context,
-      sample_times=sample_times,
-    ),
+    loss=loss,
+    options={
+      **{k: model.loss_options[k] for k in shared},
+      **own,
+      "sample_times": sample_times,
+    },
   )
 
 

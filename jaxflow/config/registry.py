@@ -99,7 +99,7 @@ _PLAIN = (bool, int, float, str, tuple)
 # Options that only the surroundings of a component can give.
 _SURROUNDINGS = {
   *("path", "sample_times", "default", "features", "network"),
-  *("data_shape", "batch_size", "steps"),
+  *("data_shape", "hidden_channels", "batch_size", "steps"),
 }
 # Those and others that they decide, unless the component says so.
 _CONTEXT = {
@@ -226,6 +226,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
     "conv": models.conv_discriminator,
     "projected": models.projected_discriminator,
   },
+  "critic": {**_NONE, "heads": models.feature_heads},
   "extractor": {
     **_NONE,
     "inception": pretrained.inception,
@@ -275,6 +276,7 @@ def kinds_of(function: Callable) -> dict[str, str]:
 # What the makers of plug-ins must return, where there is a class for it.
 _MADE: Mapping[str, type] = {
   "adapter": models.Adapter,
+  "critic": models.Heads,
   "criterion": adversarial.Criterion,
   "discriminator": models.Discriminator,
   "extractor": models.Extractor,

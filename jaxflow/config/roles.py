@@ -1,17 +1,21 @@
 """From a config to the networks that a loss takes besides its own."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from jaxflow import conditions, models, options, pretrained
 from jaxflow.config import registry
 from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
-from jaxflow.errors import UsageError
+from jaxflow.errors import UsageError, inside
 from jaxflow.methods import Method
 from jaxflow.plans import Model, Roles
-from jaxflow.plans.roles import feature_channels
+from jaxflow.plans.roles import Companion, feature_channels
 
 
 def make_roles(config: Config, model: Model) -> Roles:
@@ -21,9 +25,15 @@ def make_roles(config: Config, model: Model) -> Roles:
   discriminator = _discriminator(config, model, features)
   _check_features(config, model, features, distances, discriminator)
   _check_terms(config, model)
+  teacher = _teacher(config, model)
+  companions = {}
+  if discriminator is not None:
+    companions["discriminator"] = _judge(discriminator)
+  if "fake_score" in config and teacher is not None:
+    companions["fake_score"] = _fake_score(config, model, teacher)
   role = model.method.role_of_teacher
   return Roles(
-    teacher=_teacher(config, model),
+    teacher=teacher,
     teacher_guidance=config.get("teacher", {}).get("guidance", 1.0),
     teacher_jumps=role is not None and role.jumps,
     features=features,
@@ -31,7 +41,7 @@ def make_roles(config: Config, model: Model) -> Roles:
     sees=_sees(model),
     distances=distances,
     log_weights=_of_type(models.LogWeight, model.loss_options),
-    discriminator=discriminator,
+    companions=companions,
   )
 
 
@@ -122,6 +132,83 @@ def _discriminator(
     data_shape=model.shape,
     num_classes=model.num_classes,
     **given,
+  )
+
+
+def _judge(discriminator: models.Discriminator) -> Companion:
+  """Return a discriminator as a network that learns beside the student.
+
+  It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed leaves
+  s out.
+  """
+  timed = discriminator.timed
+
+  def arguments(params, frozen):
+    features = frozen.get("features")
+
+    def judge(x, cond, s=None):
+      time = {"s": s} if timed else {}
+      return discriminator.apply(params, x, cond, frozen=features, **time)
+
+    return {"discriminator": judge}
+
+  return Companion(
+    init=lambda key, frozen: discriminator.init(key), arguments=arguments
+  )
+
+
+def _fake_score(config: Config, model: Model, teacher: Model) -> Companion:
+  """Return a second teacher that learns, and the critic that sees with it."""
+  sees = config.critic.sees
+  registry.choose("critic.sees", sees, dict.fromkeys(("fake_score", "teacher")))
+  heads = _heads(config, model, teacher)
+
+  def init(key, frozen):
+    # A copy: the state must not hold one array twice.
+    params = {"network": jax.tree.map(jnp.copy, frozen["teacher"])}
+    return params if heads is None else params | {"critic": heads.init(key)}
+
+  def arguments(params, frozen):
+    network = params["network"]
+    score = teacher.network_fn(network, path=model.path)
+    if heads is None:
+      return {"fake_score": score}
+    seen = frozen["teacher"] if sees == "teacher" else network
+    hidden = teacher.hidden_fn(seen, model.path)
+
+    apply = functools.partial(heads.apply, params["critic"])
+
+    def critic(xt, t, cond):
+      return apply(hidden(xt, t, cond), cond)
+
+    return {"fake_score": score, "critic": critic}
+
+  return Companion(init=init, arguments=arguments)
+
+
+def _heads(config: Config, model: Model, teacher: Model) -> models.Heads | None:
+  """Return the critic's heads on hidden activations, None without a critic."""
+  name = config.critic.network.name
+  if name == "none":
+    return None
+  time = jax.ShapeDtypeStruct((1,), jnp.float32)
+  params = jax.eval_shape(teacher.network.init, jax.random.key(0))
+  with inside("teacher.config"):
+    layers = jax.eval_shape(
+      lambda params, xt, t, cond: teacher.hidden_fn(params, model.path)(
+        xt, t, cond
+      ),
+      params,
+      jax.ShapeDtypeStruct((1, *model.shape), jnp.float32),
+      time,
+      conditions.shapes(model.null_cond, 1),
+    )
+  return registry.make(
+    "critic",
+    config.critic.network,
+    field="critic.network",
+    hidden_channels=tuple(layer.shape[-1] for layer in layers),
+    num_classes=model.num_classes,
   )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxflow import losses, options
+from jaxflow import options
 from jaxflow.config import registry
 from jaxflow.config.components import (
   Config,
@@ -19,6 +19,7 @@ from jaxflow.config.components import (
 )
 from jaxflow.data import Scaling
 from jaxflow.errors import UsageError
+from jaxflow.methods import Method
 
 _OPTIMIZER = {
   "name": "adam",
@@ -31,6 +32,9 @@ _OPTIMIZER = {
   "weight_decay": 0.0,
   "clip_norm": 0.0,
 }
+
+# Sections of that kind.
+OPTIMIZERS = ("optimizer", "discriminator.optimizer", "fake_score.optimizer")
 
 # Options of any network that methods set.
 INTERFACE = ("second_time", "heads", "guidance_inputs")
@@ -137,11 +141,22 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "times": {"name": "loss" if drawn else "t_max"},
         "start": 0.0,
         "turns": "alternate",
-        "loss": _judgement(),
+        "ratio": 1,
+        "loss": _own_options(row, "discriminator"),
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
         "optimizer": _OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},
       },
+      "fake_score": {
+        "times": {"name": "loss"},
+        "turns": "alternate",
+        # It must follow a generator that moves.
+        "ratio": 4,
+        "loss": _own_options(row, "fake_score"),
+        "optimizer": _OPTIMIZER,
+      },
+      # Heads that see noised samples through the fake score or the teacher.
+      "critic": {"network": {"name": "none"}, "sees": "fake_score"},
       "train": {
         "steps": 10_000,
         # 0: the steps with which the run begins.
@@ -195,7 +210,8 @@ def default_config(method: str, *, data: str, model: str) -> Config:
       },
     }
   )
-  for section in {"teacher", "features", "discriminator"} - _roles(row.loss):
+  others = {"teacher", "features", "discriminator", "fake_score", "critic"}
+  for section in others - _roles(row.loss):
     del config[section]
   if "pairs" in row.needs:
     pairs = {"pairs": "", "pairs_digest": config_dict.placeholder(str)}
@@ -211,10 +227,13 @@ def default_config(method: str, *, data: str, model: str) -> Config:
   return config
 
 
-def _judgement() -> dict[str, Any]:
-  """Return the options of a discriminator's loss; the criterion is not its."""
-  own = registry.default_options(losses.discriminator_loss)
-  return {k: own[k] for k in own.keys() - {"criterion"}}
+def _own_options(row: Method, section: str) -> dict[str, Any]:
+  """Return the options of a companion's loss that the student's has not."""
+  if section not in row.companions:
+    return {}
+  shared = options.parameters(row.loss)
+  own = registry.default_options(row.companions[section])
+  return with_places({k: v for k, v in own.items() if k not in shared})
 
 
 def _roles(loss: Callable) -> set[str]:

@@ -57,6 +57,10 @@ from jaxflow.losses.continuous_consistency import continuous_consistency_loss
 from jaxflow.losses.decoupled_mean_flow import decoupled_mean_flow_loss
 from jaxflow.losses.denoising import denoising_loss
 from jaxflow.losses.distillation import distillation_loss
+from jaxflow.losses.distribution_matching import (
+  distribution_matching_loss,
+  fake_score_loss,
+)
 from jaxflow.losses.drifting import drifting_loss
 from jaxflow.losses.flow_anchored_consistency import (
   flow_anchored_consistency_loss,
@@ -90,7 +94,9 @@ __all__ = [
   "denoising_loss",
   "discriminator_loss",
   "distillation_loss",
+  "distribution_matching_loss",
   "drifting_loss",
+  "fake_score_loss",
   "flow_anchored_consistency_loss",
   "flow_guided_distillation_loss",
   "flow_matching_loss",

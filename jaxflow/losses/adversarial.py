@@ -138,7 +138,7 @@ def discriminator_loss(
 
   It has the arguments of every loss (`jaxflow.losses`), and the generator's
   flow map, which gets no gradient. The batch's data are the real samples. The
-  metrics `real` and `fake` are mean logits, `raw` the mean criterion, and
+  metrics `real_logit` and `fake_logit` are means, `raw` the mean criterion, and
   `penalty` that of eq. (12), where it is used.
 
   Args:
@@ -184,8 +184,8 @@ def discriminator_loss(
   loss = criterion.discriminator(real_logits, fake_logits)
   metrics = {
     "raw": loss.mean(),
-    "real": real_logits.mean(),
-    "fake": fake_logits.mean(),
+    "real_logit": real_logits.mean(),
+    "fake_logit": fake_logits.mean(),
   }
   if centre:
     loss = loss + centre * sample_mean((real_logits + fake_logits) ** 2)

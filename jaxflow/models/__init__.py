@@ -3,7 +3,9 @@
 from jaxflow.models.classifier import Classifier, classifier
 from jaxflow.models.discriminators import (
   Discriminator,
+  Heads,
   conv_discriminator,
+  feature_heads,
   projected_discriminator,
 )
 from jaxflow.models.dit import SIZES, dit
@@ -31,6 +33,7 @@ __all__ = [
   "Extractor",
   "Features",
   "Fitted",
+  "Heads",
   "LogWeight",
   "Network",
   "check_network",
@@ -38,6 +41,7 @@ __all__ = [
   "conv_discriminator",
   "conv_features",
   "dit",
+  "feature_heads",
   "fitted",
   "functional",
   "hidden_features",

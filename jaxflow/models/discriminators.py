@@ -58,6 +58,19 @@ class Discriminator:
   timed: bool = False
 
 
+@dataclass(frozen=True)
+class Heads:
+  """A pair of pure functions of hidden activations.
+
+  Attributes:
+    init: `init(key) -> params`, the trainable parameters, float32.
+    apply: `apply(params, activations, cond) -> logits`, [B, layers], float32.
+  """
+
+  init: Callable[[Array], PyTree]
+  apply: Callable[[PyTree, tuple[Array, ...], PyTree], Array]
+
+
 class LabelLogit(nnx.Module):
   """The logit of eq. (1), with the term of a time if it is timed."""
 
@@ -254,3 +267,44 @@ def projected_discriminator(
     return module(params)(seen, cond)
 
   return Discriminator(init, apply, features)
+
+
+def feature_heads(
+  *,
+  hidden_channels: tuple[int, ...],
+  width: Count = 64,
+  num_classes: Natural = 0,
+  dtype: str = "float32",
+) -> Heads:
+  """Make a small head for each layer of hidden activations, with one logit.
+
+  Args:
+    hidden_channels: Channels of the activations of each layer.
+    width: Features of a head.
+    num_classes: Number of labels; 0 makes it ignore `cond`. The null label is
+      `num_classes`; cond None stands for it.
+    dtype: "float32" or "bfloat16", the type of the heads' arithmetic.
+
+  Raises:
+    UsageError: If an option has an impossible value.
+
+  Example:
+    >>> heads = feature_heads(hidden_channels=(4, 8), width=8)
+    >>> params = heads.init(jax.random.key(0))
+    >>> seen = jnp.ones((3, 2, 2, 4)), jnp.ones((3, 1, 1, 8))
+    >>> heads.apply(params, seen, None).shape
+    (3, 2)
+  """
+  checks.at_least(1, width=width)
+  checks.at_least(0, num_classes=num_classes)
+  compute = compute_dtype(dtype)
+  init, module = init_and_module(
+    lambda rngs: FeatureHeads(
+      hidden_channels,
+      width=width,
+      num_classes=num_classes,
+      dtype=compute,
+      rngs=rngs,
+    )
+  )
+  return Heads(init, lambda params, seen, cond: module(params)(seen, cond))

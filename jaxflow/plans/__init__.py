@@ -5,9 +5,9 @@ from jaxflow.plans.plan import Plan
 from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
   CheckpointPlan,
+  CompanionPlan,
   CouplingPlan,
   DataPlan,
-  DiscriminatorPlan,
   DuringPlan,
   EvaluationPlan,
   FlowPlan,
@@ -18,9 +18,9 @@ from jaxflow.plans.sections import (
 
 __all__ = [
   "CheckpointPlan",
+  "CompanionPlan",
   "CouplingPlan",
   "DataPlan",
-  "DiscriminatorPlan",
   "DuringPlan",
   "EvaluationPlan",
   "FlowPlan",

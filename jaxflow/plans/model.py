@@ -84,6 +84,35 @@ class Model:
       model_fn, scale=scale, null_cond=self.null_cond, interval=interval
     )
 
+  def hidden_fn(
+    self, params: PyTree, path: Path
+  ) -> Callable[[Array, Array, PyTree], tuple[Array, ...]]:
+    """Return `(xt, t, cond) -> hidden activations`, of points of a path.
+
+    The network sees the points and times that it does when it predicts.
+    """
+    hidden, wrapped = self.network.hidden, self.parameterization
+    if hidden is None or wrapped != "raw":
+      raise UsageError(
+        f"parameterization={wrapped!r}: the network shows no hidden "
+        "activations at points of the path; give a dit, unet or mlp without "
+        "parameterization"
+      )
+
+    def activations(xt, t, cond):
+      seen = []
+
+      def apply(params, xt, t, s, cond, key=None):
+        seen.append(hidden(params, xt, t, s, cond))
+        return xt
+
+      shown = dataclasses.replace(self.network, apply=apply)
+      model = dataclasses.replace(self, network=shown)
+      model.network_fn(params, path=path)(xt, t, t, cond)
+      return seen[0]
+
+    return activations
+
   @property
   def label_dropout(self) -> float:
     """The share of null labels that training shows to the network."""

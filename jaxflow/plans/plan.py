@@ -9,8 +9,8 @@ from jaxflow.plans.model import Model
 from jaxflow.plans.roles import Roles
 from jaxflow.plans.sections import (
   CheckpointPlan,
+  CompanionPlan,
   DataPlan,
-  DiscriminatorPlan,
   EvaluationPlan,
   SamplePlan,
   SourcePlan,
@@ -32,7 +32,7 @@ class Plan:
   train: TrainPlan
   optimizer: OptimizerOptions
   emas: Mapping[str, ema.Law]
-  discriminator: DiscriminatorPlan | None
+  companions: Mapping[str, CompanionPlan]  # By their sections.
   # Regular expression of the parameter by whose gradients the loss weighs its
   # terms, "" without such weights.
   last_layer: str

@@ -11,7 +11,18 @@ import jax.numpy as jnp
 from jaxflow import flow_maps, models, pretrained
 from jaxflow.paths import Path
 from jaxflow.plans.model import Model
+from jaxflow.training.companions import ArgumentsFn
 from jaxflow.types import Array, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Companion:
+  """A network that learns beside the student."""
+
+  # (key, frozen parameters by role) -> its first parameters.
+  init: Callable[[Array, Mapping[str, PyTree]], PyTree]
+  # Makes arguments of the losses, of its own and of the student's.
+  arguments: ArgumentsFn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +38,7 @@ class Roles:
   # Distances of features and learned log-weights, by the loss's argument.
   distances: Mapping[str, pretrained.FeatureDistance]
   log_weights: Mapping[str, models.LogWeight]
-  discriminator: models.Discriminator | None
+  companions: Mapping[str, Companion]  # By their sections.
 
   def frozen_fns(
     self, path: Path
@@ -64,23 +75,6 @@ class Roles:
   def loss_params(self, key: Array) -> dict[str, PyTree]:
     """Return the first parameters of the loss, by its argument."""
     return {name: w.init(key) for name, w in self.log_weights.items()}
-
-  def discriminator_fn(
-    self, params: PyTree, frozen: PyTree
-  ) -> Callable[..., Array]:
-    """Return the discriminator with its parameters and its features'.
-
-    It is called as `(x, cond)` or as `(x, cond, s)`; one that is not timed
-    leaves s out.
-    """
-    assert self.discriminator is not None
-    apply, timed = self.discriminator.apply, self.discriminator.timed
-
-    def judge(x: Array, cond: PyTree, s: Array | None = None) -> Array:
-      time = {"s": s} if timed else {}
-      return apply(params, x, cond, frozen=frozen, **time)
-
-    return judge
 
   def frozen_shapes(self) -> dict[str, PyTree]:
     """Return the shapes of the frozen parameters, by role."""

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from jaxflow.data import Scaling, Source
 from jaxflow.sampling import Sampler
-from jaxflow.times import Grid, PairSampler, TimeSampler
-from jaxflow.training.adversary import Turns
+from jaxflow.times import Grid
+from jaxflow.training.companions import Turns
 from jaxflow.training.optimizers import OptimizerOptions
+from jaxflow.types import LossOutput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,15 +97,15 @@ class CheckpointPlan:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscriminatorPlan:
-  """When and how a discriminator learns."""
+class CompanionPlan:
+  """When and how a network learns beside the student."""
 
   start: float  # Share of training after which it takes part.
   turns: Turns
+  ratio: int  # Its steps to each of the student's, where they alternate.
   optimizer: OptimizerOptions
-  # Where the jumps of the generator that it judges start, or start and end.
-  sample_times: TimeSampler | PairSampler
-  loss: Mapping[str, Any]  # Options of its loss.
+  loss: Callable[..., LossOutput]
+  options: Mapping[str, Any]  # Of its loss.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ from jaxflow.errors import UsageError, inside, named
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
 from jaxflow.training import optimizers, posthoc
-from jaxflow.training.adversary import (
-  Opponent,
+from jaxflow.training.companions import (
+  Learner,
+  Rhythm,
+  companion_loss_fn,
   count_updates,
-  discriminator_loss_fn,
 )
 from jaxflow.training.ema import Power, share_of_start
 from jaxflow.training.gradients import LossFn
@@ -53,21 +54,27 @@ class Run:
     return self.model.make_sampler(self.plan.sample, nfe)
 
   @functools.cached_property
-  def _turns(self) -> tuple[int, int, int]:
-    """The discriminator's first step, and the updates of both players."""
-    section = self.plan.discriminator
+  def _rhythms(self) -> dict[str, Rhythm]:
+    """When each companion learns."""
     steps = self.plan.train.schedule_steps
-    if section is None:
-      return 0, steps, 0
-    start = round(section.start * steps)
-    return start, *count_updates(steps, start, section.turns)
+    return {
+      name: Rhythm(
+        start=round(own.start * steps), turns=own.turns, ratio=own.ratio
+      )
+      for name, own in self.plan.companions.items()
+    }
+
+  @functools.cached_property
+  def _updates(self) -> tuple[int, dict[str, int]]:
+    """The updates of the student and of each companion."""
+    return count_updates(self.plan.train.schedule_steps, self._rhythms)
 
   @functools.cached_property
   def _optimizer(self) -> tuple[optax.Schedule, optax.GradientTransformation]:
     learns = self._learns
     with inside("optimizer"):
       return optimizers.make_optimizer(
-        self.plan.optimizer, steps=self._turns[1], learns=learns
+        self.plan.optimizer, steps=self._updates[0], learns=learns
       )
 
   @functools.cached_property
@@ -103,29 +110,28 @@ class Run:
     return self._optimizer[1]
 
   @functools.cached_property
-  def opponent(self) -> Opponent | None:
-    """How the discriminator learns, or None."""
-    plan, model, section = self.plan, self.model, self.plan.discriminator
-    if section is None:
-      return None
-    start, _, steps = self._turns
+  def learners(self) -> dict[str, Learner]:
+    """How each companion learns."""
+    return {name: self._learner(name) for name in self.plan.companions}
+
+  def _learner(self, name: str) -> Learner:
+    plan, model, section = self.plan, self.model, self.plan.companions[name]
+    steps = self._updates[1][name]
     if not steps:
       raise UsageError(
-        f"discriminator.start={section.start} leaves the discriminator no step "
-        f"of train.schedule_steps={plan.train.schedule_steps}: start earlier"
+        f"{name}.start={section.start} leaves the {name} no step of "
+        f"train.schedule_steps={plan.train.schedule_steps}: start earlier"
       )
-    with inside("discriminator.optimizer"):
+    with inside(f"{name}.optimizer"):
       _, optimizer = optimizers.make_optimizer(section.optimizer, steps=steps)
-    loss_fn = discriminator_loss_fn(
-      plan.roles.discriminator_fn,
+    loss_fn = companion_loss_fn(
+      section.loss,
+      plan.roles.companions[name].arguments,
       lambda state: model.flow_map(model.network_fn(self._whole(state))),
-      path=model.path,
-      sample_times=section.sample_times,
-      criterion=model.loss_options["criterion"],
-      **section.loss,
+      **section.options,
     )
-    return Opponent(
-      loss_fn=loss_fn, optimizer=optimizer, start=start, turns=section.turns
+    return Learner(
+      loss_fn=loss_fn, optimizer=optimizer, rhythm=self._rhythms[name]
     )
 
   def loss_fn(self) -> LossFn:
@@ -138,7 +144,7 @@ class Run:
       {k: v for k, v in model.loss_options.items() if k not in layer},
       frozen_fns=roles.frozen_fns(model.path),
       learned_fns=roles.learned_fns(),
-      discriminator_fn=self.opponent and roles.discriminator_fn,
+      companion_fns={k: x.arguments for k, x in roles.companions.items()},
       last_layer=self.plan.last_layer,
       only=self.plan.train.only,
       steps=self.plan.train.schedule_steps,
@@ -153,7 +159,7 @@ class Run:
       self.optimizer,
       self.plan.emas,
       seed=self.plan.seed,
-      opponent=self.opponent,
+      learners=self.learners,
       project=self.projection,
     )
 
@@ -179,21 +185,22 @@ class Run:
     self, params: PyTree, frozen: dict[str, PyTree], key: Array
   ) -> TrainState:
     """Return the first state of a network's parameters."""
-    roles, adversary = self.plan.roles, None
+    roles = self.plan.roles
     if self.plan.adapter is not None:
       frozen = {**frozen, BASE: params}
       key_of_adapter = jax.random.fold_in(key, _ADAPTER)
       with inside("adapter"):
         params = self.plan.adapter.init(key_of_adapter, params)
-    if roles.discriminator is not None and self.opponent is not None:
-      adversary = self.opponent.init(roles.discriminator.init(key))
     return init_state(
       params,
       self.optimizer,
       self.plan.emas,
       loss_params=roles.loss_params(key),
       memory=self._memories(),
-      adversary=adversary,
+      companions={
+        name: learner.init(roles.companions[name].init(key, frozen))
+        for name, learner in self.learners.items()
+      },
       frozen=frozen,
     )
 
@@ -236,7 +243,7 @@ class Run:
       ema={} if online else {ema: params},
       loss_params={},
       memory={},
-      adversary=None,
+      companions={},
       frozen={k: v for k, v in frozen.items() if k in roles},
       skipped=none,
       skipped_in_row=none,

@@ -24,7 +24,7 @@ _STORED = ("teacher", "features")
 Others = dict[str, tuple[Run, TrainState]]
 
 # Numbers of random streams beside that of the network's parameters.
-_FEATURES, _DISCRIMINATOR = 1, 2
+_FEATURES, _COMPANIONS = 1, 2
 
 
 def resolve(
@@ -149,7 +149,7 @@ def first_state(
       params = run.model.network.init(key)
     if begins.fit is not None:
       params = begins.fit(given, params)
-    return run.init(params, frozen, jax.random.fold_in(key, _DISCRIMINATOR))
+    return run.init(params, frozen, jax.random.fold_in(key, _COMPANIONS))
 
   shardings = jax.tree.map(lambda x: x.sharding, template)
   key = jax.random.key(run.plan.seed)

@@ -333,15 +333,15 @@ def _ask_to_stop() -> None:
 
 
 def _check_turns(plan: Plan, begin: int = 0) -> None:
-  """Raise UsageError if a dispatch cannot hold a turn of either player."""
-  section = plan.discriminator
-  if section is None or section.turns != "alternate":
-    return
-  if steps_per_dispatch(plan, begin) < 2:
+  """Raise UsageError if a dispatch cannot hold a turn of each network."""
+  for name, section in plan.companions.items():
+    least = 1 + section.ratio
+    if section.turns != "alternate" or steps_per_dispatch(plan, begin) >= least:
+      continue
     raise UsageError(
       f"train.steps_per_dispatch={plan.train.steps_per_dispatch} with "
-      "discriminator.turns='alternate': generator and discriminator take "
-      "turns within a dispatch, so its length must be 2 or more and divide "
+      f"{name}.turns='alternate': generator and {name} take turns within a "
+      f"dispatch, so its length must be {least} or more and divide "
       "train.log_every, train.sample_every, checkpoint.every"
     )
 

@@ -87,7 +87,7 @@ def read_state(
     ema=ema,
     loss_params={},
     memory={},
-    adversary=None,
+    companions={},
     frozen={},
     skipped=none,
     skipped_in_row=none,

@@ -45,6 +45,10 @@ _MACHINE = (
 # such a folder is handed to it through a link.
 _SPECIAL = frozenset("*?[\\")
 
+# Names of companions in checkpoints, where these are not their own: the
+# discriminator was there before there were others.
+_STORED = {"discriminator": "adversary"}
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -291,7 +295,7 @@ class Checkpoints:
       ),
     )
     position = ocp.JsonCheckpointHandler().restore(epath.Path(folder / "data"))
-    return dataclasses.replace(template, **restored), position
+    return _with_arrays(template, restored), position
 
   def _check(
     self, metadata: PyTree, template: TrainState, step: int, partial: bool
@@ -401,7 +405,20 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
   }
   if BASE in state.frozen:
     del fields["frozen"]
+  del fields["companions"]
+  for name, own in state.companions.items():
+    fields[_STORED.get(name, name)] = own
   return {k: v for k, v in fields.items() if jax.tree.leaves(v)}
+
+
+def _with_arrays(template: TrainState, found: dict[str, Any]) -> TrainState:
+  """Return a state with the arrays that `_as_dict` named."""
+  found = dict(found)
+  companions = {
+    name: found.pop(_STORED.get(name, name), own)
+    for name, own in template.companions.items()
+  }
+  return dataclasses.replace(template, **found, companions=companions)
 
 
 def _frozen_alone(state: TrainState) -> TrainState:
@@ -413,7 +430,7 @@ def _frozen_alone(state: TrainState) -> TrainState:
     ema={},
     loss_params={},
     memory={},
-    adversary=None,
+    companions={},
     frozen={},
   )
 

@@ -193,7 +193,7 @@ def train(
 def _scalars(metrics: Mapping[str, Array]) -> dict[str, float]:
   """Return the metrics that a step measured, the loss first.
 
-  Nothing measured the loss where all steps were a discriminator's.
+  Nothing measured the loss where all steps were those of companions.
   """
   values = {"loss": metrics["loss"], **metrics}
   values = {k: float(v) for k, v in values.items()}

@@ -57,8 +57,8 @@ def progress_line(
   total = f"{steps:,}"
   parts = [f"step {step:>{len(total)},}/{total}"]
   raw = [name for name in scalars if name.startswith("raw")]
-  others = "discriminator_loss", "gradient_norm", "learning_rate"
-  for name in ("loss", *raw, *others):
+  theirs = [name for name in scalars if name.endswith("_loss")]
+  for name in ("loss", *raw, *theirs, "gradient_norm", "learning_rate"):
     if name in scalars:
       parts.append(f"{name.replace('_', ' ')} {scalars[name]:.4g}")
   if scalars.get("skipped"):

@@ -16,11 +16,11 @@ BASE = "base"
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adversary:
-  """The discriminator's part of the state.
+class Companion:
+  """The part of the state of a network that learns beside the student.
 
   Attributes:
-    params: The discriminator's parameters, float32.
+    params: Its parameters, float32.
     opt_state: The state of its optimizer.
   """
 
@@ -35,7 +35,7 @@ class TrainState:
 
   Attributes:
     step: Steps taken; int32 scalar. It counts batches: skipped steps, and those
-      in which only the discriminator learned, are among them.
+      in which only companions learned, are among them.
     updates: Steps that changed the parameters.
     params: The student's parameters, float32; of a run with an adapter, the
       adapter's.
@@ -46,7 +46,7 @@ class TrainState:
       depend on them, so no average is kept.
     memory: What the loss keeps from step to step, by its argument; see
       `options.Memory`.
-    adversary: The discriminator, or None.
+    companions: Other networks that learn, by name: "discriminator" for one.
     frozen: Parameters of other networks by role, "teacher" for one; "base" are
       the weights that an adapter changes. They never change, but travel along
       so that a workdir is complete.
@@ -61,7 +61,7 @@ class TrainState:
   ema: dict[str, PyTree]
   loss_params: dict[str, PyTree]
   memory: dict[str, PyTree]
-  adversary: Adversary | None
+  companions: dict[str, Companion]
   frozen: dict[str, PyTree]
   skipped: Array
   skipped_in_row: Array
@@ -84,7 +84,7 @@ def init_state(
   *,
   loss_params: Mapping[str, PyTree] | None = None,
   memory: Mapping[str, PyTree] | None = None,
-  adversary: Adversary | None = None,
+  companions: Mapping[str, Companion] | None = None,
   frozen: Mapping[str, PyTree] | None = None,
 ) -> TrainState:
   """Start training from given parameters; every average starts there too."""
@@ -96,7 +96,7 @@ def init_state(
     ema={name: jax.tree.map(jnp.copy, params) for name in emas},
     loss_params=dict(loss_params or {}),
     memory=dict(memory or {}),
-    adversary=adversary,
+    companions=dict(companions or {}),
     frozen=dict(frozen or {}),
     skipped=jnp.zeros((), jnp.int32),
     skipped_in_row=jnp.zeros((), jnp.int32),

@@ -20,10 +20,10 @@ from jaxflow.methods import Method
 from jaxflow.options import Term, marked
 from jaxflow.training import ema as ema_lib
 from jaxflow.training import layers
-from jaxflow.training.adversary import (
-  DiscriminatorFn,
+from jaxflow.training.companions import (
+  ArgumentsFn,
+  Learners,
   Move,
-  Opponent,
   take_turns,
 )
 from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
@@ -46,7 +46,7 @@ def make_loss_fn(
   *,
   frozen_fns: ArgumentFns | None = None,
   learned_fns: ArgumentFns | None = None,
-  discriminator_fn: DiscriminatorFn | None = None,
+  companion_fns: Mapping[str, ArgumentsFn] | None = None,
   last_layer: str = "",
   only: str = "",
   steps: int = 1,
@@ -57,22 +57,24 @@ def make_loss_fn(
   It is `(params, state, key, batch)` -> what the loss returns.
 
   `frozen_fns` make arguments of the loss from the state's frozen parameters,
-  `learned_fns` from its own. `last_layer` is a regular expression of one
-  parameter's path, `only` one that is found in the paths of all that learn;
-  `steps` is the unit of `progress`; `merge` makes the network's parameters of
-  the state's base and of those that learn.
+  `learned_fns` from its own, `companion_fns` from those of each companion;
+  without it, terms that need it are left out. `last_layer` is a regular
+  expression of one parameter's path, `only` one that is found in the paths of
+  all that learn; `steps` is the unit of `progress`; `merge` makes the network's
+  parameters of the state's base and of those that learn.
   """
   frozen_fns, learned_fns = frozen_fns or {}, learned_fns or {}
 
-  def adversarial_part(state):
-    if discriminator_fn is None:
-      return {}
-    if state.adversary is None:
-      terms = marked(method.loss, Term).items()
-      return {k: 0.0 for k, term in terms if term.argument == "discriminator"}
-    params = jax.lax.stop_gradient(state.adversary.params)
-    frozen = state.frozen.get("features")
-    return {"discriminator": discriminator_fn(params, frozen)}
+  def of_companions(state):
+    made = {}
+    for name, make in (companion_fns or {}).items():
+      if name in state.companions:
+        params = jax.lax.stop_gradient(state.companions[name].params)
+        made |= make(params, state.frozen)
+      else:
+        terms = marked(method.loss, Term).items()
+        made |= {k: 0.0 for k, term in terms if term.argument == name}
+    return made
 
   def loss_fn(params, state, key, batch):
     if "pairs" in method.needs and "noise" not in batch:
@@ -103,7 +105,7 @@ def make_loss_fn(
       with named(pattern="last_layer"):
         put, layer = layers.split(params, last_layer)
       roles["last_layer"] = (lambda layer: network(put(layer))), layer
-    roles |= adversarial_part(state)
+    roles |= of_companions(state)
     return method.loss(network(params), loss_key, batch, **{**options, **roles})
 
   return loss_fn
@@ -115,7 +117,7 @@ def make_train_step(
   emas: Mapping[str, ema_lib.Law],
   *,
   seed: int,
-  opponent: Opponent | None = None,
+  learners: Learners | None = None,
   project: Callable[[PyTree], PyTree] | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
@@ -135,7 +137,7 @@ def make_train_step(
     state = state.with_trained(trained)
     return loss_fn(state.params, state, key, batch)
 
-  def generator(state: TrainState, key: Array, batch: Batch) -> Move:
+  def student(state: TrainState, key: Array, batch: Batch) -> Move:
     gradient, metrics, memory = mean_gradient(
       loss_of_trained, state.trained, state, key, batch
     )
@@ -167,10 +169,10 @@ def make_train_step(
   def one_step(carry: tuple[TrainState, Array], batch: Batch):
     state, seed = carry
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    if opponent is None:
-      new, metrics, finite = generator(state, key, batch)
+    if not learners:
+      new, metrics, finite = student(state, key, batch)
     else:
-      new, metrics, finite = take_turns(generator, opponent, state, key, batch)
+      new, metrics, finite = take_turns(student, learners, state, key, batch)
     old = {name: getattr(state, name) for name in new}
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
     metrics = {k: jnp.where(finite, v, jnp.nan) for k, v in metrics.items()}

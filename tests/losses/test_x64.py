@@ -78,8 +78,8 @@ def points(dtype, rows=SIZE, seed=0):
 def batch_of(dtype):
   """Return a batch with all the noise that losses else draw in its type."""
   names = "data", "noise", "fresh_noise", "noise_boundary", "noise_denoising"
-  names += ("noise_rectify", "noise_flow", "noise_end")
-  names += ("noise_r1", "noise_r2")
+  names += ("noise_rectify", "noise_flow", "noise_end", "noise_t")
+  names += ("noise_r1", "noise_r2", "noise_critic")
   batch = {name: points(dtype, seed=i) for i, name in enumerate(names)}
   return batch | {"cond": jnp.arange(SIZE, dtype=jnp.int32) % 8}
 
@@ -112,6 +112,10 @@ def fixed(seed):
   return functools.partial(network, parameters(seed))
 
 
+def noised_critic(x, t, cond):
+  return jnp.tanh(x.astype(jnp.float32)).sum(axis=1) * jnp.cos(t)
+
+
 def critic(x, cond, s=None):
   angle = x.astype(jnp.float32)
   if s is not None:
@@ -134,6 +138,14 @@ EXTRA = {
   "flow_anchored_consistency": {
     "guided": {"omega": 2.0, "expanded": True},
     "teacher": {"teacher": fixed(2)},
+  },
+  "distribution_matching": {
+    "critic": {
+      "critic": noised_critic,
+      "critic_times": times.Uniform(),
+      "adversarial_weight": 1.0,
+    },
+    "steps": {"start_times": times.Uniform()},
   },
   "twin_flow": {"guided": {"kappa": 0.5, "block": (4, 1)}},
   "improved_mean_flow": {"unlabelled": {"null_cond": None}},
@@ -173,6 +185,10 @@ def test_rows(name, changes):
       options["target_fn"] = functools.partial(model, parameters(1))
     if "teacher" in method.needs:
       options["teacher"] = fixed(2)
+    if "fake_score" in method.companions:
+      options["fake_score"] = fixed(4)
+    if "critic" in method.config:
+      options["critic"] = noised_critic
     if "progress" in method.needs:
       options["progress"] = jnp.full((), 0.5, float)
 

@@ -211,14 +211,13 @@ def changed_batches(change):
 
 
 def trees(workdir):
-  """What a run trained: its network, averages and adversary."""
+  """What a run trained: its network, averages and companions."""
   state = tiny.state_of(workdir)
   config = json.loads((workdir / "config.json").read_text())
   assert int(state.step) == config["train"]["steps"] and int(state.skipped) == 0
   found = {"params": state.params, **state.ema}
-  if state.adversary is not None:
-    found["adversary"] = state.adversary.params
-  return found
+  theirs = {name: own.params for name, own in state.companions.items()}
+  return found | theirs
 
 
 def distances(workdir, other):

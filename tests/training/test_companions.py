@@ -29,12 +29,13 @@ from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
 from jaxflow.training import ema, layers
-from jaxflow.training.adversary import (
-  Opponent,
+from jaxflow.training.companions import (
+  Learner,
+  Rhythm,
+  companion_loss_fn,
   count_updates,
-  discriminator_loss_fn,
 )
-from jaxflow.training.state import init_state
+from jaxflow.training.state import Companion, init_state
 from jaxflow.training.step import make_loss_fn, make_train_step
 
 WEIGHT, RATE, ITS_RATE = 0.5, 0.05, 0.03
@@ -59,10 +60,22 @@ def apply_fn(params, xt, t, s, cond, key=None):
 
 
 def judge(params, frozen):
-  return lambda x, cond: params * x[:, 0]
+  return {"discriminator": lambda x, cond: params * x[:, 0]}
 
 
-def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
+def companion_of(state, name="discriminator"):
+  return state.companions[name]
+
+
+def game(
+  *,
+  start=0,
+  turns="alternate",
+  ratio=1,
+  optimizer=None,
+  play=True,
+  **options,
+):
   """Return the jitted step of the tiny game, and its first state."""
   optimizer = optimizer or optax.sgd(RATE)
   loss_fn = make_loss_fn(
@@ -75,10 +88,11 @@ def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
       "adversarial_weight": WEIGHT if play else 0.0,
     }
     | options,
-    discriminator_fn=judge if play else None,
+    companion_fns={"discriminator": judge} if play else None,
   )
-  opponent = Opponent(
-    loss_fn=discriminator_loss_fn(
+  learner = Learner(
+    loss_fn=companion_loss_fn(
+      losses.discriminator_loss,
       judge,
       lambda state: flow_maps.average_velocity(
         functools.partial(apply_fn, state.params)
@@ -88,18 +102,16 @@ def game(*, start=0, turns="alternate", optimizer=None, play=True, **options):
       criterion=adversarial.hinge,
     ),
     optimizer=optax.sgd(ITS_RATE),
-    start=start,
-    turns=turns,
+    rhythm=Rhythm(start=start, turns=turns, ratio=ratio),
   )
+  learners = {"discriminator": learner} if play else {}
   state = init_state(
     jnp.float32(A),
     optimizer,
     LAWS,
-    adversary=opponent.init(jnp.float32(B)) if play else None,
+    companions={k: x.init(jnp.float32(B)) for k, x in learners.items()},
   )
-  step = make_train_step(
-    loss_fn, optimizer, LAWS, seed=0, opponent=opponent if play else None
-  )
+  step = make_train_step(loss_fn, optimizer, LAWS, seed=0, learners=learners)
   return jax.jit(step), state
 
 
@@ -115,13 +127,13 @@ def batches(*means, rows=4):
 MEANS = (0.5, 0.4, 0.7, 0.6, 0.2)
 
 
-def by_hand(means, *, start, turns):
+def by_hand(means, *, start, turns, ratio=1):
   """Return the parameters after each step, and the generator's average."""
   a, b, average, updates = A, B, A, 0
   for step, x in enumerate(means):
     on = step >= start
-    moves = not on or turns == "joint" or step % 2 == 0
-    its = on and (turns == "joint" or step % 2 == 1)
+    moves = not on or turns == "joint" or step % (1 + ratio) == 0
+    its = on and (turns == "joint" or not moves)
     slope_a = 2 * (a - x) - (WEIGHT * b if on else 0)
     slope_b = a - x
     if moves:
@@ -141,12 +153,80 @@ def test_two_players_follow_their_arithmetic(start, turns):
   state, metrics = step(state, batches(*MEANS))
   a, b, average = by_hand(MEANS, start=start, turns=turns)
   assert float(state.params) == pytest.approx(a, rel=1e-5)
-  assert float(state.adversary.params) == pytest.approx(b, rel=1e-5)
+  assert float(companion_of(state).params) == pytest.approx(b, rel=1e-5)
   assert float(state.ema["half"]) == pytest.approx(average, rel=1e-5)
-  mine, its = count_updates(len(MEANS), start, turns)
+  rhythm = Rhythm(start=start, turns=turns)
+  mine, theirs = count_updates(len(MEANS), {"discriminator": rhythm})
   assert int(state.updates) == mine
-  assert int(state.step) == len(MEANS) and its > 0
+  assert int(state.step) == len(MEANS) and theirs["discriminator"] > 0
   assert int(metrics["skipped"]) == 0
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_steps_to_each_of_the_student(start):
+  step, state = game(start=start, ratio=3)
+  state, _ = step(state, batches(*MEANS, *MEANS))
+  a, b, _ = by_hand(2 * MEANS, start=start, turns="alternate", ratio=3)
+  assert float(state.params) == pytest.approx(a, rel=1e-5)
+  assert float(companion_of(state).params) == pytest.approx(b, rel=1e-5)
+  rhythm = Rhythm(start=start, ratio=3)
+  mine, _ = count_updates(2 * len(MEANS), {"discriminator": rhythm})
+  assert int(state.updates) == mine
+
+
+def test_updates_of_several_companions():
+  """Counted one by one, in rounds of the largest ratio."""
+  rhythms = {
+    "often": Rhythm(ratio=4),
+    "rarely": Rhythm(start=7, ratio=1),
+    "always": Rhythm(start=13, turns="joint"),
+    "late": Rhythm(start=40, ratio=6),
+  }
+  for steps in (3, 30, 61):
+    found = dict.fromkeys(["student", *rhythms], 0)
+    for step in range(steps):
+      place = step % (7 if step >= 40 else 5)
+      found["student"] += place == 0
+      found["often"] += 1 <= place <= 4
+      found["rarely"] += step >= 7 and place == 1
+      found["always"] += step >= 13
+      found["late"] += step >= 40 and place > 0
+    mine = found.pop("student")
+    assert count_updates(steps, rhythms) == (mine, found)
+
+
+def test_two_companions_learn_as_they_would_alone():
+  """Each at its places, from draws of its own."""
+  rhythms = {"a": Rhythm(ratio=2), "b": Rhythm(start=4, ratio=1)}
+
+  def loss_fn(params, state, key, batch):
+    del state, key
+    return (params - batch["data"][:, 0]) ** 2, {}
+
+  learners = {
+    name: Learner(loss_fn=loss_fn, optimizer=optax.sgd(0.1), rhythm=rhythm)
+    for name, rhythm in rhythms.items()
+  }
+  state = init_state(
+    jnp.float32(0),
+    optax.sgd(0.1),
+    {},
+    companions={k: x.init(jnp.float32(0)) for k, x in learners.items()},
+  )
+  step = make_train_step(loss_fn, optax.sgd(0.1), {}, seed=0, learners=learners)
+  state, metrics = jax.jit(step)(state, batches(*MEANS, *MEANS))
+  expected = {"student": 0.0, "a": 0.0, "b": 0.0}
+  for k, mean in enumerate(2 * MEANS):
+    place = k % 3
+    movers = ["student"] if place == 0 else ["a"]
+    movers += ["b"] if k >= 4 and place == 1 else []
+    for name in movers:
+      expected[name] += 0.2 * (mean - expected[name])
+  assert float(state.params) == pytest.approx(expected["student"], rel=1e-5)
+  for name in learners:
+    own = float(state.companions[name].params)
+    assert own == pytest.approx(expected[name], rel=1e-5)
+    assert np.isfinite(metrics[f"{name}_loss"])
 
 
 def test_metrics_are_means_over_the_turns_that_measured_them():
@@ -180,7 +260,7 @@ def test_before_its_start_there_is_no_discriminator(turns):
   after, metrics = together(state, batches(*MEANS[:4]))
   for field in ("params", "opt_state", "ema", "updates"):
     tiny.assert_same_bits(getattr(after, field), getattr(plain, field))
-  tiny.assert_same_bits(after.adversary, state.adversary)
+  tiny.assert_same_bits(after.companions, state.companions)
   for name in ("adversarial", "discriminator_loss", "fake_logit"):
     assert np.isnan(metrics[name])
   assert np.isfinite(metrics["raw"])
@@ -189,11 +269,11 @@ def test_before_its_start_there_is_no_discriminator(turns):
 def test_the_one_whose_turn_it_is_not_keeps_everything():
   step, state = game(optimizer=optax.adam(1e-2))
   first, _ = step(state, batches(0.5))
-  tiny.assert_same_bits(first.adversary, state.adversary)
+  tiny.assert_same_bits(first.companions, state.companions)
   second, _ = step(first, batches(0.4))
   for field in ("params", "opt_state", "ema", "updates"):
     tiny.assert_same_bits(getattr(second, field), getattr(first, field))
-  assert float(second.adversary.params) != float(first.adversary.params)
+  assert float(companion_of(second).params) != float(companion_of(first).params)
   assert int(second.opt_state[0].count) == 1
 
 
@@ -208,7 +288,7 @@ def test_joint_step_is_skipped_for_both(player):
   if player == "discriminator":
     bad["data"] = bad["data"].at[0, 0, 1, 0].set(jnp.nan)
   after, metrics = step(state, bad)
-  for field in ("params", "opt_state", "ema", "updates", "adversary"):
+  for field in ("params", "opt_state", "ema", "updates", "companions"):
     tiny.assert_same_bits(getattr(after, field), getattr(state, field))
   assert int(after.skipped) == int(metrics["skipped"]) == 1
 
@@ -219,7 +299,7 @@ def test_skipped_turn_of_the_discriminator_changes_counters_only():
   bad["data"] = bad["data"].at[1, 0, 2, 0].set(jnp.inf)
   first, _ = step(state, jax.tree.map(lambda x: x[:1], bad))
   both, metrics = step(state, bad)
-  for field in ("params", "opt_state", "ema", "updates", "adversary"):
+  for field in ("params", "opt_state", "ema", "updates", "companions"):
     tiny.assert_same_bits(getattr(both, field), getattr(first, field))
   assert int(both.skipped_in_row) == int(metrics["skipped"]) == 1
 
@@ -233,7 +313,7 @@ def test_accumulation_equals_one_batch():
     split, _ = step(state, parts)
     np.testing.assert_allclose(whole.params, split.params, rtol=1e-5)
     np.testing.assert_allclose(
-      whole.adversary.params, split.adversary.params, rtol=1e-5
+      companion_of(whole).params, companion_of(split).params, rtol=1e-5
     )
 
 
@@ -271,7 +351,9 @@ def two_dimensional(*, frozen=None, features=None, **changes):
     )
 
   def discriminator_fn(params, frozen):
-    return functools.partial(network.apply, params, frozen=frozen)
+    seen = frozen.get("features")
+    bound = functools.partial(network.apply, params, frozen=seen)
+    return {"discriminator": bound}
 
   options = {
     "path": PATH,
@@ -284,10 +366,11 @@ def two_dimensional(*, frozen=None, features=None, **changes):
     METHODS["insta_flow"],
     POINTS.apply,
     options,
-    discriminator_fn=discriminator_fn,
+    companion_fns={"discriminator": discriminator_fn},
   )
-  opponent = Opponent(
-    loss_fn=discriminator_loss_fn(
+  learner = Learner(
+    loss_fn=companion_loss_fn(
+      losses.discriminator_loss,
       discriminator_fn,
       lambda state: flow_maps.average_velocity(
         functools.partial(POINTS.apply, state.params)
@@ -297,19 +380,20 @@ def two_dimensional(*, frozen=None, features=None, **changes):
       criterion=adversarial.logistic,
     ),
     optimizer=optax.adam(2e-3, b1=0.5),
-    **changes,
+    rhythm=Rhythm(**changes),
   )
+  learners = {"discriminator": learner}
+  its_params = network.init(jax.random.key(1))
   optimizer = optax.adam(1e-3, b1=0.5)
   state = init_state(
     POINTS.init(jax.random.key(0)),
     optimizer,
     {},
-    adversary=opponent.init(network.init(jax.random.key(1))),
+    companions={k: x.init(its_params) for k, x in learners.items()},
     frozen=frozen,
   )
-  return make_train_step(
-    loss_fn, optimizer, {}, seed=0, opponent=opponent
-  ), state
+  step = make_train_step(loss_fn, optimizer, {}, seed=0, learners=learners)
+  return step, state
 
 
 def shifted(steps, rows, seed):
@@ -373,7 +457,7 @@ def test_same_training_on_one_and_on_eight_devices(turns):
     train = jax.jit(step, out_shardings=(shardings, None))
     given = jax.device_put(batch, sharding.batch_sharding(mesh))
     end, _ = train(start, given)
-    results[name] = jax.device_get((end.params, end.adversary.params))
+    results[name] = jax.device_get((end.params, companion_of(end).params))
   for name in ("replicated", "fsdp"):
     jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
@@ -526,7 +610,7 @@ def test_penalties_of_the_config_reach_the_discriminator(tmp_path):
     run = tiny.train(tmp_path, name, "adversarial_flow", *flags, *more)
     ends[name] = tiny.state_of(run)
     assert int(ends[name].skipped) == 0
-  logits = {k: x.adversary.params["logit"] for k, x in ends.items()}
+  logits = {k: companion_of(x).params["logit"] for k, x in ends.items()}
   kernels = {k: x["output"]["kernel"] for k, x in logits.items()}
   assert not np.allclose(kernels["penalised"], kernels["free"])
   assert "time" in logits["penalised"] and "time" not in logits["untimed"]
@@ -601,7 +685,7 @@ def test_adaptive_weights_are_ratios_of_gradients(x64):
     return xt / t[:, None]
 
   def critic(params, frozen):
-    return lambda x, cond: jnp.tanh(x.sum(1))
+    return {"discriminator": lambda x, cond: jnp.tanh(x.sum(1))}
 
   frozen_fns = {"teacher": lambda frozen: teacher}
   method = METHODS["consistency_trajectory"]
@@ -610,14 +694,14 @@ def test_adaptive_weights_are_ratios_of_gradients(x64):
     network.apply,
     options,
     frozen_fns=frozen_fns,
-    discriminator_fn=critic,
+    companion_fns={"discriminator": critic},
     last_layer="output/kernel",
   )
   state = init_state(params, optax.sgd(1.0), {})
   state = dataclasses.replace(
     state,
     ema={"target": target},
-    adversary=Opponent(loss_fn=loss_fn, optimizer=optax.sgd(1.0)).init(()),
+    companions={"discriminator": Companion(params=(), opt_state=())},
   )
   batch = {"data": jax.random.normal(jax.random.key(2), (8, 2))}
   key = jax.random.key(3)
@@ -631,7 +715,7 @@ def test_adaptive_weights_are_ratios_of_gradients(x64):
       batch,
       target_fn=functools.partial(network.apply, target),
       teacher=teacher,
-      discriminator=critic(None, None),
+      **critic(None, None),
       **options,
     )
     return value[1][name]
@@ -676,3 +760,50 @@ def test_weights_of_a_distance_are_read_once_and_kept(tmp_path):
     after, _ = run.train_step()(state, shifted(1, 16, 0))
     assert int(after.updates) == 1
     (tmp_path / "gone.npz").rename(file)
+
+
+SCORES = {
+  "plain": (),
+  "critic": (
+    "critic.network.name=heads",
+    "loss.adversarial_weight=0.003",
+    "fake_score.loss.smoothness_weight=1.0",
+  ),
+}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+  """Return a trained teacher on the linear path."""
+  folder = tmp_path_factory.mktemp("runs")
+  return tiny.train(folder, "line", "flow_matching", "train.steps=10")
+
+
+@pytest.mark.parametrize("kind", SCORES)
+def test_fake_score_resumed_inside_of_a_round(kind, line, tmp_path):
+  flags = [f"teacher.workdir={line}", "checkpoint.every=5", *SCORES[kind]]
+  method = "distribution_matching"
+  whole = tiny.train(tmp_path, "whole", method, *flags)
+  half = tiny.train(tmp_path, "half", method, *flags, "train.steps=23")
+  state = tiny.state_of(half)
+  assert int(state.updates) == 5
+  own = companion_of(state, "fake_score").params
+  begun = state.frozen["teacher"]
+  assert tiny.apart(own["network"], begun) > 0
+  assert ("critic" in own) == (kind == "critic")
+  tiny.train(tmp_path, "half", method, *flags)
+  end = tiny.state_of(half)
+  tiny.assert_same_bits(end, tiny.state_of(whole))
+  tiny.assert_same_bits(end.frozen["teacher"], begun)
+  assert int(end.updates) == 8
+  row = tiny.rows(whole)[-1]
+  assert {"fake_score_loss", "score_gap"} <= row.keys()
+  assert ("fake_logit" in row) == (kind == "critic")
+
+
+def test_ratios_of_a_run_are_remembered(line, tmp_path):
+  workdir = tiny.train(
+    tmp_path, "run", "f_distillation", f"teacher.workdir={line}"
+  )
+  bins = tiny.state_of(workdir).memory["bins"]
+  assert bins.shape == (10,) and not np.allclose(bins, 1)
