@@ -131,7 +131,10 @@ def carries_tokens(shape):
 @every_step(STEPS)
 def test_data_parallel_sums_gradients_and_scalars(method, loss):
   run, mesh = make_run(method, loss), sharding.make_mesh()
-  params = {x.shape for x in jax.tree.leaves(run.template(mesh).params)}
+  state = run.template(mesh)
+  theirs = [own.params for own in state.companions.values()]
+  summed = state.params, theirs, state.memory
+  params = {x.shape for x in jax.tree.leaves(summed)}
   transposed = {shape[::-1] for shape in params}
   shapes = moved(run, mesh)
   assert set(shapes) == {"all-reduce"}
