@@ -10,6 +10,7 @@ import pytest
 
 import jaxflow
 from jaxflow.methods import METHODS
+from jaxflow.pretrained.formats import FORMATS
 
 FOLDER = pathlib.Path(jaxflow.__file__).parent
 CORE = {
@@ -150,9 +151,13 @@ def test_only_the_table_knows_the_methods():
       continue
     tree = ast.parse(file.read_text())
     skip = {id(node) for node in docstrings(tree)}
+    # A format is called after the code that writes it, as a method may be.
+    names = METHODS.keys() - (
+      {*FORMATS} if layer(module) == "pretrained" else {}
+    )
     for node in ast.walk(tree):
       if isinstance(node, ast.Constant) and id(node) not in skip:
-        assert not (isinstance(node.value, str) and node.value in METHODS), (
+        assert not (isinstance(node.value, str) and node.value in names), (
           f"{file}:{node.lineno}: {node.value!r}"
         )
 

@@ -1,27 +1,17 @@
 """Every row of METHODS after equal training, on two sets of images.
 
 One network and one budget for all rows of a set: the FLOPs in which flow
-matching takes `steps` steps, counted in the compiled programs. What a row
-starts from counts: of a row with a teacher, a starting point or pairs, a share
-of the budget trains that run, and a pair costs its network calls, of which a
-step of flow matching has three a sample.
+matching takes `steps` steps, see `experiments.budget`.
 """
 
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from experiments import runner
+from experiments.budget import Board
 from experiments.rows import MEASURED
-from jaxflow.compilation.of_config import assumed_plan
-from jaxflow.compilation.programs import training_step
-from jaxflow.compilation.report import compile_program
-from jaxflow.config import Config, update
 from jaxflow.figures.canvas import save_figure
-from jaxflow.parallel import sharding
-from jaxflow.runs.pair_generation import PairOptions
-from jaxflow.runs.run import Run
 
 SETTINGS = {
   "seeds": 3,
@@ -93,114 +83,6 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
     )
     rows += [real, *found]
   return rows
-
-
-class Board:
-  """The runs of one data set, each within the budget.
-
-  Args:
-    bench: Where to train.
-    name: The data set.
-    changes: What of the config is different for it.
-    steps: Steps of the baseline.
-  """
-
-  def __init__(
-    self, bench: runner.Bench, name: str, changes: dict[str, Any], steps: int
-  ):
-    self._bench, self._name, self._changes = bench, name, changes
-    self._steps = steps
-    self._starts: dict[str, runner.Fits] = {}
-    self._pairs: pathlib.Path | None = None
-    baseline = self._config(bench.settings["baseline"])
-    self._budget = steps * flops_of_step(baseline)
-
-  def row(
-    self, method: str, judge: runner.ImageJudge
-  ) -> tuple[runner.Row, np.ndarray]:
-    """Train a row and judge it; return 20 one-call samples as well."""
-    settings = self._bench.settings
-    config = self._config(method)
-    roles = runner.named_runs(config)
-    # Its pairs, if it has any, are made by the same run.
-    (start,) = set(roles.values()) or {""}
-    share = 1 - settings["start_share"] if start else 1.0
-    others: dict[str, Any] = {}
-    if start:
-      fits = self._start(start)
-      others = dict.fromkeys(roles, fits)
-    if config.data.get("pairs"):
-      others["pairs"] = self._made_pairs(start)
-      share -= self._share_of_pairs()
-    stages = settings["stages"].get(method, [({}, settings["nfe"])])
-    numbers: dict[str, Any] = {}
-    steps, images = 0, np.zeros(0)
-    for fields, nfe in stages:
-      update(config, fields)
-      for role in roles:
-        # What a step costs depends on the networks that it takes.
-        config[role].workdir = str(others[role].workdir(0))
-      self._set_steps(config, share / len(stages))
-      fits = self._bench.fit(f"{self._name}, {method}", config, **others)
-      steps += fits.steps
-      for calls in nfe:
-        samples = fits.sample(judge.num, calls)
-        scores = judge(samples)
-        numbers |= {f"{k}_{calls}": v for k, v in scores.items()}
-        if calls == 1:
-          images = samples[0, :20]
-      if len(stages) > 1:
-        # The next stage distils this one, whose pictures are guided already.
-        others["teacher"] = fits
-        config.teacher.guidance = 1.0
-    numbers["steps"] = steps
-    labels = {"data": self._name, "method": method, "from": start}
-    return runner.Row(labels, numbers), images
-
-  def _config(self, method: str) -> Config:
-    settings = self._bench.settings
-    config = self._bench.config(
-      f"digits:{method}", {"data": {"name": self._name}}, self._changes
-    )
-    size = min(config.train.batch_size, settings["batch_size"])
-    config.train.update(batch_size=size, steps_per_dispatch=10)
-    return config
-
-  def _start(self, method: str) -> runner.Fits:
-    """Train what others start from, with its share of the budget."""
-    if method not in self._starts:
-      config = self._config(method)
-      self._set_steps(config, self._bench.settings["start_share"])
-      title = f"{self._name}, {method} to start from"
-      self._starts[method] = self._bench.fit(title, config)
-    return self._starts[method]
-
-  def _made_pairs(self, method: str) -> pathlib.Path:
-    if self._pairs is None:
-      options = PairOptions(**self._bench.settings["pairs"])
-      self._pairs = runner.make_pairs(self._start(method), options)
-    return self._pairs
-
-  def _share_of_pairs(self) -> float:
-    """Return what pairs cost, as a share of the budget."""
-    pairs, settings = self._bench.settings["pairs"], self._bench.settings
-    calls = pairs["num"] * pairs["nfe"] * (1 + (pairs["guidance"] != 1))
-    return calls / (3 * settings["batch_size"]) / self._steps
-
-  def _set_steps(self, config: Config, share: float) -> None:
-    """Give a config the steps that a share of the budget buys."""
-    chunk = config.train.steps_per_dispatch
-    paid = self._budget * share / flops_of_step(config)
-    config.train.steps = max(chunk, int(paid / chunk) * chunk)
-    warmup = self._bench.settings["warmup_share"] * config.train.steps
-    config.optimizer.warmup_steps = int(warmup)
-
-
-def flops_of_step(config: Config) -> float:
-  """Return the FLOPs of the matrix products of one training step."""
-  run = Run(assumed_plan(config)[0])
-  program = training_step(run, sharding.make_mesh(), steps=1)
-  return compile_program(program).flops
 
 
 def claims(results: runner.Results) -> list[runner.Claim]:

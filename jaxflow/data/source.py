@@ -357,6 +357,8 @@ def labels_of(source: Source) -> np.ndarray:
   label, rows = (getattr(source, x, None) for x in ("label", "rows"))
   if label is not None:
     return label if rows is None else label[rows]
+  if (read := getattr(source, "labels", None)) is not None:
+    return read()
   starts = range(0, len(source), _READ)
   parts = [
     source.take(np.arange(i, min(i + _READ, len(source))))["cond"]

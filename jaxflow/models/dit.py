@@ -17,6 +17,7 @@ References:
   Geng et al., 2025, arXiv:2505.13447: the second time embedding.
   Geng et al., 2025, arXiv:2512.02012: heads, guidance as an input, context.
   Deng et al., 2026, arXiv:2602.04770: drifting generators.
+  Darcet et al., 2023, arXiv:2309.16588: registers.
 """
 
 import functools
@@ -94,6 +95,7 @@ class DiT(Output):
     positions: str,
     context: tuple[int, ...],
     summary_tokens: int,
+    registers: int,
     omega: float,
     noise_labels: int,
     noise_classes: int,
@@ -182,6 +184,7 @@ class DiT(Output):
       if summary_tokens
       else None
     )
+    self.registers = Registers(width, registers, rngs) if registers else None
     if positions == "learned":
       self.table: nnx.Param[Any] = nnx.Param(
         jnp.asarray(position_table(self.grid, width))
@@ -236,6 +239,8 @@ class DiT(Output):
       table = position_table(self.grid, self.width)
       positions = self.table[...] if learned else jnp.asarray(table)
       x = x + positions.astype(self.dtype)[None]
+    if self.registers is not None:
+      x = self.registers(x)
     if self.context is not None:
       front = self.context(self, t, s, cond, self.dtype)
       return jnp.concatenate([front, x], axis=1), None, t
@@ -268,6 +273,20 @@ class DiT(Output):
     shape = (*self.data_shape[:-1], self.output_channels)
     image = unpatchify(tokens, self.patch_size, shape)
     return image[..., : self.data_shape[-1]]
+
+
+class Registers(nnx.Module):
+  """Learned tokens in front of the image's, the same for every sample."""
+
+  def __init__(self, width: int, count: int, rngs: nnx.Rngs):
+    tokens = nnx.initializers.normal(0.02)(rngs.params(), (count, width))
+    self.tokens: nnx.Param[Any] = nnx.Param(tokens.astype(jnp.float32))
+
+  def __call__(self, x: Array) -> Array:
+    """Return tokens [B, T, width] behind the registers."""
+    tokens = self.tokens[...].astype(x.dtype)[None]
+    front = jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:]))
+    return jnp.concatenate([front, x], axis=1)
 
 
 class Summary(nnx.Module):
@@ -309,6 +328,7 @@ def dit(
   own_embeddings: bool = False,
   context: tuple[int, ...] = (),
   summary_tokens: Natural = 0,
+  registers: Natural = 0,
   omega: Amount = 0.0,
   noise_labels: Natural = 0,
   noise_classes: Count = 64,
@@ -367,6 +387,8 @@ def dit(
       and to the times; (8, 4, 2, 4) is published. Empty: they modulate blocks.
     summary_tokens: How many tokens in front of the image's are a linear map of
       the condition; not with a context.
+    registers: How many learned tokens stand in front of the image's, of no
+      meaning but what blocks write there.
     omega: The guidance scale that the network is given, where `cond` has none;
       0: it takes none. Not with a context.
     noise_labels: How many labels that its noise decides the network is given;
@@ -488,6 +510,7 @@ def dit(
       positions=positions,
       context=tuple(context),
       summary_tokens=summary_tokens,
+      registers=registers,
       omega=omega,
       noise_labels=noise_labels,
       noise_classes=noise_classes,

@@ -164,6 +164,7 @@ def test_samples_are_the_plain_networks_normalised(world, split):
     np.testing.assert_allclose(rows[name], value, atol=2e-5)
   assert rows["cond"].dtype == np.int32
   np.testing.assert_array_equal(rows["cond"], index % COUNTS[split] % CLASSES)
+  np.testing.assert_array_equal(found.labels()[index], rows["cond"])
 
 
 def test_drawn_latents_have_the_scale(world):

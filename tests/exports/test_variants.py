@@ -50,6 +50,16 @@ def both(run, nfe=1, rows=3):
     ({"sample": {"guidance": 2.0, "guidance_end": 0.6}}, 2),
     ({"model": {"scan_layers": True}}, 1),
     ({"model": {"qk_norm": True}}, 1),
+    ({"model": {"registers": 3, "scan_layers": True}}, 1),
+    (
+      {
+        "model": {
+          **{"context": (2, 1, 1, 2), "registers": 1, "rotary": True},
+          **{"norm": "rms", "qk_norm": True, "mlp": "swiglu", "bias": False},
+        }
+      },
+      1,
+    ),
   ],
 )
 def test_networks_and_guidance(changes, nfe):

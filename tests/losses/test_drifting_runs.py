@@ -1,5 +1,6 @@
 """Drifting in runs: rings of recent data, and features."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +9,12 @@ import test_contract
 
 import jaxflow
 from jaxflow import losses, paths
+from jaxflow.config import default_config, flags
+from jaxflow.config.limits import check_limits
+from jaxflow.errors import UsageError
 from jaxflow.losses import recent
 from jaxflow.losses.drifting import no_data
+from jaxflow.parallel import sharding
 
 KEY = jax.random.key(2)
 
@@ -145,6 +150,37 @@ def test_negatives_are_of_the_memory(x64):
   assert loss.shape == (CLASSES * GROUP,)
 
 
+def test_one_and_eight_devices_have_the_same_numbers():
+  """Scale and forces are means of the whole batch, wherever its rows are."""
+  generator = np.random.default_rng(3)
+  label = jnp.asarray(np.repeat(generator.permutation(8), 4))
+  data, noise = jnp.asarray(generator.standard_normal((2, 32, 5)), jnp.float32)
+  batch = {"data": data, "noise": noise, "cond": label}
+  given = {"kept_positives": 8, "kept_negatives": 16}
+  memory = no_data(**given, data_shape=(5,), num_classes=8)
+
+  @jax.jit
+  def compute(batch, scale):
+    def mean(scale):
+      loss, *others = losses.drifting_loss(
+        lambda xt, *given: jnp.tanh(scale * xt),
+        KEY,
+        batch,
+        path=paths.Linear(),
+        group=4,
+        negatives=4,
+        recent=memory,
+      )
+      return loss.mean(), (loss, *others)
+
+    return jax.value_and_grad(mean, has_aux=True)(scale)
+
+  mesh = sharding.make_mesh(data=8)
+  split = jax.device_put(batch, sharding.row_sharding(mesh))
+  one, eight = (compute(x, jnp.float32(1.0)) for x in (batch, split))
+  chex.assert_trees_all_close(one, jax.device_get(eight), rtol=1e-5, atol=1e-6)
+
+
 def test_positives_need_a_memory():
   with pytest.raises(ValueError, match="positives=9 are drawn from a memory"):
     drifting(batch_of(), positives=9)
@@ -172,11 +208,10 @@ def test_a_run_keeps_its_memory(tmp_path):
 
 def test_a_run_sees_through_features():
   """Each layer is compared, and the sample itself."""
-  config = jaxflow.preset("digits:drifting")
-  config.model.update(depth=1, width=8, num_heads=1, patch_size=4)
+  config = default_config("drifting", data="digits", model="mlp")
+  config.model.update(depth=1, width=8, time_features=4)
   config.train.update(steps=1, batch_size=16, log_every=1)
   config.train.steps_per_dispatch = 1
-  config.optimizer.warmup_steps = 0
   config.loss.update(group=4, temperatures=(0.5, 1.0))
   config.features.network = {"name": "conv", "width": 4, "depth": 2}
   seen = {}
@@ -185,8 +220,27 @@ def test_a_run_sees_through_features():
     def on_log(self, step, scalars):
       seen.update(scalars)
 
-  jaxflow.train(config, callbacks=[Log()], log=lambda line: None)
+  images = np.random.default_rng(0).uniform(-1, 1, (40, 8, 8, 1))
+  pictures = {"data": images, "labels": np.arange(40) % 4}
+  quiet = {"callbacks": [Log()], "log": lambda line: None}
+  jaxflow.train(config, data=pictures, **quiet)
   forces = {k for k in seen if k.startswith("force_")}
   ends = "", "_1", "_2"
   assert forces == {f"force_{r}{end}" for r in ("0.5", "1") for end in ends}
   assert all(np.isfinite(seen[k]) and seen[k] > 0 for k in forces)
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"), [("0.02,0.05,0.2", (0.02, 0.05, 0.2)), ("1", (1,))]
+)
+def test_temperatures_are_flags(text, expected):
+  arguments = ["--config=ring:drifting", f"--config.loss.temperatures={text}"]
+  assert tuple(flags.parse(arguments).loss.temperatures) == expected
+
+
+def test_temperatures_are_above_0():
+  config = jaxflow.preset("digits:drifting")
+  for wrong in ((), (0.2, 0.0)):
+    config.loss.temperatures = wrong
+    with pytest.raises(UsageError, match=r"loss\.temperatures=.*above 0"):
+      check_limits(config)

@@ -100,6 +100,11 @@ class Latents:
     """Return the number of samples."""
     return self._count
 
+  def labels(self) -> np.ndarray:
+    """Return the classes of all samples, [N], without reading the latents."""
+    shards = (self._shard(i) for i in range(len(self._starts)))
+    return np.concatenate([x["label"] for x in shards]).astype(np.int32)
+
   def take(self, index: np.ndarray) -> dict[str, np.ndarray]:
     """Read samples, as `Source.take` describes, and their "std"."""
     which = np.searchsorted(self._starts, index, side="right") - 1
