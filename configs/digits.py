@@ -41,6 +41,7 @@ _PRECONDITIONED = {"flow_map": {"sigma_data": SIGMA_DATA}}
 
 # A generator moves no faster than the fake score that follows it.
 _DISTRIBUTION = {
+  "train": {"steps": 1000},
   "optimizer": {"learning_rate": 5e-4},
   "fake_score": {"optimizer": {"learning_rate": 5e-4}},
   "teacher": _FLOW_TEACHER,

@@ -28,7 +28,7 @@ from jaxflow.errors import UsageError
 from jaxflow.losses import adversarial
 from jaxflow.methods import METHODS
 from jaxflow.parallel import sharding
-from jaxflow.training import ema, layers
+from jaxflow.training import checkpoints, ema, layers
 from jaxflow.training.companions import (
   Learner,
   Rhythm,
@@ -52,6 +52,7 @@ class Half(ema.Law):
 
 LAWS = {"half": Half()}
 A, B = 0.3, 0.2
+DEVICE = jax.devices()[0]
 
 
 def apply_fn(params, xt, t, s, cond, key=None):
@@ -315,6 +316,24 @@ def test_accumulation_equals_one_batch():
     np.testing.assert_allclose(
       companion_of(whole).params, companion_of(split).params, rtol=1e-5
     )
+
+
+def test_checkpoints_keep_the_name_of_the_discriminator(tmp_path):
+  """Those of earlier versions open: it is stored as "adversary"."""
+  _, state = game()
+  store = checkpoints.Checkpoints(tmp_path, keep=1)
+  store.save(0, state, None)
+  store.wait()
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(DEVICE)
+    ),
+    state,
+  )
+  found, _ = store.restore(shapes)
+  store.close()
+  tiny.assert_same_bits(found, state)
+  assert b"adversary" in (tmp_path / "0" / "state" / "_METADATA").read_bytes()
 
 
 def test_one_program_for_all_turns():
