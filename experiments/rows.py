@@ -13,8 +13,6 @@ LATER = (
   "lagrangian",
   "terminal_velocity",
   "flow_anchored_consistency",
-  "distribution_matching",
-  "f_distillation",
   "twin_flow",
   "truncated_consistency",
   "adversarial_flow",
