@@ -139,7 +139,8 @@ METHOD_FIELDS = {
   # One step a dispatch: in a loop XLA's convolutions are ten times slower on
   # CPUs.
   "adversarial_flow": {
-    "optimizer": {"learning_rate": 1e-3},
+    "optimizer": {"learning_rate": 2e-3},
+    "loss": {"transport_weight": 0.05},
     "train": {"steps_per_dispatch": 1},
     "discriminator": {
       "network": {"name": "conv", "width": 16, "depth": 2, "timed": True},

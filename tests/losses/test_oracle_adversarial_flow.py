@@ -185,6 +185,39 @@ def test_distillation_by_the_relativistic_criterion(x64):
   np.testing.assert_allclose(loss, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("criterion", ["hinge", "logistic", "relativistic"])
+def test_without_transport_it_is_insta_flow_by_its_discriminator(
+  criterion, x64
+):
+  """Of jumps from noise to data, with the adversarial term alone."""
+
+  def judge(x, cond, s=None):
+    return x.sum(1)
+
+  batch, rule = batch_of(SIZE), getattr(adversarial, criterion)
+  ones = jnp.ones(SIZE)
+  mine, _ = play(
+    "generator",
+    judge,
+    batch,
+    lambda key, n: (ones, 0 * ones),
+    criterion=rule,
+    transport_weight=0.0,
+  )
+  its, _ = losses.distillation_loss(
+    network,
+    jax.random.key(0),
+    batch,
+    path=LINEAR,
+    flow_map=flow_maps.average_velocity,
+    discriminator=judge,
+    criterion=rule,
+    reconstruction_weight=0.0,
+    adversarial_weight=1.0,
+  )
+  np.testing.assert_allclose(mine, its, rtol=1e-12)
+
+
 def test_a_weight_needs_a_discriminator():
   with pytest.raises(ValueError, match=r"discriminator=None with adv.*=1\.0"):
     play("generator", None)
