@@ -137,6 +137,7 @@ class Role:
 
   section: str
   jumps: bool = False  # Whether the loss takes its flow map, no velocity.
+  timed: bool = False  # Whether it must see the time of its points.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +152,17 @@ class Memory:
   # loss, `data_shape`, `num_classes`, and `channels`, those of every layer of
   # the feature network.
   init: Callable[..., Any]
+
+
+class FirstSamples:
+  """The samples at the start of training that fill a memory.
+
+  Nothing is learnt from them, so training has to be longer.
+  """
+
+
+class Unpaired:
+  """A batch whose noise belongs to no row: its order has no meaning."""
 
 
 class InPairs:
@@ -176,6 +188,7 @@ AtLeastOne = Annotated[float, AT_LEAST_ONE]
 BelowOne = Annotated[float, BELOW_ONE]
 Finite = Annotated[float, FINITE]
 Layers = Annotated[int, LAYERS]
+Filling = Annotated[int, COUNT, FirstSamples()]
 Natural = Annotated[int, AMOUNT]
 Positive = Annotated[float, POSITIVE]
 PositiveShare = Annotated[float, POSITIVE_SHARE]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import jax
 
-from jaxflow.options import InPairs, Role
+from jaxflow.options import InPairs, Role, Unpaired
 
 Array = jax.Array
 PyTree = Any
@@ -21,6 +21,9 @@ Batch = Mapping[str, Any]
 
 # A batch that has "noise": a teacher made the data of it.
 Pairs = Annotated[Batch, InPairs()]
+
+# A batch that is compared with samples as a whole, whatever noise they are of.
+WholeBatch = Annotated[Batch, Unpaired()]
 
 # The network of another run, as one that predicts the velocity.
 Teacher = Annotated[ModelFn, Role("teacher")]
@@ -42,7 +45,7 @@ Critic = Annotated[Callable[[Array, Array, PyTree], Array], Role("critic")]
 
 # (points [B, ...], cond, their time s [B]) -> logits [B] or [B, heads].
 TimedDiscriminator = Annotated[
-  Callable[[Array, PyTree, Array], Array], Role("discriminator")
+  Callable[[Array, PyTree, Array], Array], Role("discriminator", timed=True)
 ]
 
 # One number per sample [B], and scalar metrics.

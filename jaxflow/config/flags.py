@@ -157,12 +157,14 @@ def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
     new = after[field]
     if not isinstance(old, list) or new == old:
       continue
-    count = len(old) if field == "loss.block" else max(len(new), 1)
+    fixed = field == "loss.block"
+    count = len(old) if fixed else max(len(new), 1)
     whole = all(isinstance(x, int) for x in old)
     kind = int if whole else int | float
     if len(new) != count or not all(isinstance(x, kind) for x in new):
-      numbers = "whole number(s)" if whole else "number(s)"
+      many = len(old) if fixed else "one or more"
+      numbers = "whole numbers" if whole else "numbers"
       raise UsageError(
-        f"--config.{field}={_written(new)}: give {count} {numbers} with "
+        f"--config.{field}={_written(new)}: give {many} {numbers} with "
         f"commas between, {_written(old)} for instance"
       )

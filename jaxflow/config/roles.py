@@ -125,7 +125,7 @@ def _discriminator(
       "and features.network.name='none': choose one of "
       f"{_feature_networks()}"
     )
-  return registry.make(
+  made = registry.make(
     "discriminator",
     section.network,
     field=field,
@@ -133,6 +133,14 @@ def _discriminator(
     num_classes=model.num_classes,
     **given,
   )
+  roles = options.marked(model.method.loss, options.Role).values()
+  if made is not None and not made.timed and any(r.timed for r in roles):
+    raise UsageError(
+      f"discriminator.network.timed=False: {model.name!r} shows it points at "
+      "several times; set it to True, and discriminator.times.name to "
+      "'loss_pairs'"
+    )
+  return made
 
 
 def _judge(discriminator: models.Discriminator) -> Companion:
@@ -227,7 +235,7 @@ def _teacher(config: Config, model: Model) -> Model | None:
   role = model.method.role_of_teacher
   jumps = role is not None and role.jumps
   if not teacher.method.can_teach(model.method):
-    kind = "no consistency function" if jumps else "no velocity"
+    kind = "no consistency function of all times" if jumps else "no velocity"
     raise UsageError(
       f"{field} is a run of {teacher.name!r}, whose network is {kind}: "
       f"give one of {teachers(model.method)}"

@@ -65,6 +65,7 @@ from jaxflow.types import (
   LossOutput,
   ModelFn,
   Teacher,
+  WholeBatch,
 )
 
 Divergence = Literal["rkl", "kl", "js", "sf", "neyman", "sh", "jf"]
@@ -101,7 +102,7 @@ def first_bins(divergence: Divergence = "rkl") -> Array | None:
 def distribution_matching_loss(
   model_fn: ModelFn,
   key: Array,
-  batch: Batch,
+  batch: WholeBatch,
   *,
   path: Path,
   sample_times: times.TimeSampler,

@@ -57,7 +57,13 @@ from jaxflow.options import (
   Role,
   Share,
 )
-from jaxflow.types import Array, Batch, LossAndMemory, LossOutput, ModelFn
+from jaxflow.types import (
+  Array,
+  LossAndMemory,
+  LossOutput,
+  ModelFn,
+  WholeBatch,
+)
 
 _TEMPERATURES = Range(
   "one or more finite numbers above 0",
@@ -96,7 +102,7 @@ def no_data(
 def drifting_loss(
   model_fn: ModelFn,
   key: Array,
-  batch: Batch,
+  batch: WholeBatch,
   *,
   path: paths.Path,
   group: rows.Group = 32,
@@ -128,8 +134,8 @@ def drifting_loss(
     group_samples: G, the samples of a group; 0: as many as rows.
     positives: P, if they are drawn from a memory; 0: as many as rows.
     negatives: N, rows of the batch, or of the memory, drawn for each group
-      without replacement. Without labels there are none: they would be as the
-      positives are.
+      without replacement; a memory that is not full yet repeats its rows.
+      Without labels there are none: they would be as the positives are.
     temperatures: The R, in units of the mean distance.
     omega_max: Largest omega of a group, drawn by `guidance.scale_law`.
     omega_power: Power of that law.
@@ -147,8 +153,9 @@ def drifting_loss(
     Loss `[B]`, metrics, and the memory if there is one.
 
   Raises:
-    ValueError: The group does not divide the batch, there are fewer rows than
-      negatives, or `positives` has no memory to be drawn from.
+    ValueError: The group does not divide the batch, batch or memory has fewer
+      rows than are drawn, `positives` has no memory, or noise has another
+      number of rows.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt      # Samples amid their positives.
@@ -168,8 +175,22 @@ def drifting_loss(
       f"positives={positives} are drawn from a memory of each class: give "
       "kept_positives, its rows, or set positives=0"
     )
+  for drawn, kept, name in (
+    (positives, kept_positives, "positives"),
+    (negatives, kept_negatives, "negatives"),
+  ):
+    if 0 < kept < drawn:
+      raise ValueError(
+        f"kept_{name}={kept}: the memory holds fewer than {name}={drawn}; keep "
+        "more, or draw fewer"
+      )
   noise_key, omega_key, *data_keys = jax.random.split(key, 4)
   noise = batch.get("noise")
+  if noise is not None and len(noise) != classes * samples:
+    raise ValueError(
+      f"noise has {len(noise)} rows: give one for each of the {samples} "
+      f"samples of {classes} groups, or none"
+    )
   if noise is None:
     noise = paths.standard_normal(
       noise_key, (classes * samples, *shape), data.dtype

@@ -41,8 +41,15 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, paths
 from jaxflow.losses.perceptual import FeatureFn
-from jaxflow.options import BelowOne, Memory, Natural, Positive, Role
-from jaxflow.types import Array, Batch, FlowMap, LossAndMemory, ModelFn, PyTree
+from jaxflow.options import BelowOne, Filling, Memory, Positive, Role
+from jaxflow.types import (
+  Array,
+  FlowMap,
+  LossAndMemory,
+  ModelFn,
+  PyTree,
+  WholeBatch,
+)
 
 
 def empty_moments(
@@ -87,7 +94,7 @@ def filled_moments(
 def frechet_distance_loss(
   model_fn: ModelFn,
   key: Array,
-  batch: Batch,
+  batch: WholeBatch,
   *,
   path: paths.Path,
   flow_map: Callable[[ModelFn], FlowMap],
@@ -96,13 +103,13 @@ def frechet_distance_loss(
   layer_weights: tuple[float, ...] = (),
   decay: BelowOne = 0.999,
   eps: Positive = 0.01,
-  fill: Natural = 50_000,
+  fill: Filling = 50_000,
 ) -> LossAndMemory:
   """Compute the loss of eq. (3), equal for all rows of a batch.
 
   The metrics `frechet_distance` and `frechet_distance_i`, of layer i if there
   are several, are (2) in the squared unit of the features. They are 0 while the
-  memory is filled.
+  memory is filled; `filled` is its share that is there.
 
   Args:
     batch: The data fill the memory; their conditions are those of the samples.
@@ -115,7 +122,8 @@ def frechet_distance_loss(
     decay: b of eq. (1). 0 takes the moments of the batch alone, with the
       unbiased covariance.
     eps: Added to F in eq. (3), in the squared unit of the features.
-    fill: Samples that fill the memory before training begins.
+    fill: Samples that fill the memory before training begins; one that
+      `filled_moments` made is full.
 
   Returns:
     Loss `[B]`, metrics, and the memory with the moments of eq. (1).
@@ -181,7 +189,8 @@ def frechet_distance_loss(
     "data": known,
   }
   rows = jnp.broadcast_to(loss, data.shape[:1])
-  return rows, metrics | {"raw": loss}, {"moments": memory}
+  metrics |= {"raw": loss, "filled": jnp.minimum(memory["count"] / fill, 1)}
+  return rows, metrics, {"moments": memory}
 
 
 def _layers(features: FeatureFn | None, x: Array) -> list[Array]:

@@ -98,8 +98,8 @@ class LabelLogit(nnx.Module):
     if self.time is not None:
       if s is None:
         raise UsageError(
-          "s=None: a timed discriminator sees points at times s; give s, or "
-          "make it with timed=False"
+          "s=None: a timed discriminator sees points at times s: give s, in a "
+          "config discriminator.times.name='loss_pairs'"
         )
       logits = logits + (self.time(s) * phi).sum(axis=-1)
     return logits

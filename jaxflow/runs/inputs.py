@@ -8,7 +8,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jaxflow import conditions, data, paths, rows
+from jaxflow import conditions, data, options, paths, rows
 from jaxflow.data import transport
 from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
@@ -236,12 +236,33 @@ def check_coupling(
   coupling = plan.data.coupling
   if coupling is None or not coupling.rows:
     return
+  if options.marked(plan.model.method.loss, options.Unpaired):
+    raise UsageError(
+      f"data.coupling.rows={coupling.rows}: {plan.model.name!r} compares a "
+      "batch with samples of any noise: noise belongs to no row; set it to 0"
+    )
   whole = plan.train.batch_size // plan.train.accumulate
   local = sharding.local_rows(mesh, whole)
   transport.check_groups(local, whole, coupling.rows)
   one = source.take(np.arange(1))
   if coupling.within_class and "cond" in one:
     transport.check_classes(one["cond"], (1,))
+
+
+def check_filling(plan: Plan) -> None:
+  """Raise UsageError if training ends before a memory of the loss is full."""
+  model, train = plan.model, plan.train
+  first = options.values(
+    model.method.loss, options.FirstSamples, model.loss_options
+  )
+  samples = train.steps * train.batch_size
+  for name, count in first.items():
+    if count >= samples:
+      raise UsageError(
+        f"loss.{name}={count} leaves nothing of {samples} samples (train.steps="
+        f"{train.steps}, train.batch_size={train.batch_size}): train longer, "
+        "or fill with fewer"
+      )
 
 
 def fault(plan: Plan, batch: Batch) -> str:

@@ -174,6 +174,7 @@ def _prepare(
       processes.together(lambda x=source: inputs.check_condition(plan.model, x))
   inputs.check_order(plan)
   inputs.check_mesh(plan, mesh)
+  inputs.check_filling(plan)
   processes.together(lambda: inputs.check_coupling(plan, real, mesh))
   inputs.check_scale(plan.model, plan.data)
   _check_turns(plan)

@@ -87,9 +87,12 @@ def test_overrides_keep_their_types(tmp_path):
     ("train.steps", "--config.train.steps has no value"),
     ("optimizer.b1=x", "--config.optimizer.b1=x: give a number, 0.9"),
     ("data.conditional=2", "--config.data.conditional=2: give True or False"),
-    ("loss.block=4", "--config.loss.block=4: give 2 whole number(s)"),
-    ("loss.block=4,x", "--config.loss.block=4,x: give 2 whole number(s)"),
-    ("evaluation.nfe=a", "--config.evaluation.nfe=a: give 1 whole number(s)"),
+    ("loss.block=4", "--config.loss.block=4: give 2 whole numbers"),
+    ("loss.block=4,x", "--config.loss.block=4,x: give 2 whole numbers"),
+    (
+      "evaluation.nfe=a",
+      "evaluation.nfe=a: give one or more whole numbers",
+    ),
   ],
 )
 def test_wrong_override_is_named(tmp_path, override, words):
