@@ -17,7 +17,7 @@ import optax
 
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
-from jaxflow.options import Term, marked
+from jaxflow.options import Memory, Term, marked
 from jaxflow.training import ema as ema_lib
 from jaxflow.training import layers
 from jaxflow.training.companions import (
@@ -96,7 +96,7 @@ def make_loss_fn(
 
     roles = {name: make(state.frozen) for name, make in frozen_fns.items()}
     roles |= {k: make(state.loss_params) for k, make in learned_fns.items()}
-    roles |= state.memory
+    roles |= {name: state.memory[name] for name in marked(method.loss, Memory)}
     if "target" in method.needs:
       roles["target_fn"] = network(whole(state.ema["target"]))
     if "progress" in method.needs:

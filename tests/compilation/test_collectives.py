@@ -49,18 +49,26 @@ def every_step(steps):
   return pytest.mark.parametrize(("method", "loss"), steps, ids=names)
 
 
+# Drifting compares the samples of a group with one another and with data, and a
+# group lies on several devices here.
+COMPARES_POINTS = {"drifting"}
+# Moments of samples that no features stand for are as wide as samples.
+WIDE_MOMENTS = {"frechet_distance_loss"}
+
 # Without the rows that only the data tell from another.
 STEPS = [
   (name, {})
   for name in first_rows(
     lambda row: (row.loss, row.flow_map, row.needs, dict(row.config))
   )
+  if name not in COMPARES_POINTS
 ] + list(OPTIONS.items())
 # Rows of one loss and as many networks move the same parameters: its times,
 # weights and options, seen above, hold none. Guidance adds to a step.
 NETWORKS = [
   (name, OPTIONS.get(name, {}))
   for name in first_rows(lambda row: (row.loss, "teacher" in row.needs))
+  if name not in COMPARES_POINTS | WIDE_MOMENTS
 ]
 
 

@@ -85,6 +85,7 @@ def test_a_picture_that_its_grid_cannot_give_is_left_out(params, tmp_path):
   run = run_of(grid={"name": "given", "values": (1.0, 0.0)})
   given = types.SimpleNamespace(
     source=types.SimpleNamespace(plan=run.plan, params=params, role="run"),
+    teacher=None,
     inputs=lambda num: (np.ones((4, 2)), LABELS),
   )
   with pytest.raises(UsageError, match=r"^sample\.grid={'name': 'given'"):
