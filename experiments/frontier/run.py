@@ -52,7 +52,7 @@ SETTINGS = {
   # What of configs/digits.py is different.
   "changes": {"model": {"patch_size": 4}},
   "steps": 2400,
-  "num": 720,
+  "num": 360,
   "variants": tuple(VARIANTS),
   "baseline": FLOW,
   "batch_size": 64,

@@ -189,7 +189,8 @@ def frechet_distance_loss(
     "data": known,
   }
   rows = jnp.broadcast_to(loss, data.shape[:1])
-  metrics |= {"raw": loss, "filled": jnp.minimum(memory["count"] / fill, 1)}
+  filled = jnp.minimum(memory["count"] / fill, 1).astype(x.dtype)
+  metrics |= {"raw": loss, "filled": filled}
   return rows, metrics, {"moments": memory}
 
 

@@ -729,14 +729,21 @@ def test_learns_the_ring(name):
     # It has labels and scales as inputs, and must learn that nothing here
     # depends on them.
     limit = 0.16
+  if "bins" in accepted(method) and "divergence" in method.config.get(
+    "loss", {}
+  ):
+    # Its ratios are those of a critic of two numbers here, no network: with
+    # four seeds 0.12 to 0.23 (jax 0.12).
+    limit = 0.25
   if "moments" in accepted(method):
     # Mean and covariance are all that it learns: it becomes some law that has
-    # them, and one such law is their Gaussian.
+    # them, and one such law is their Gaussian. Others are farther: 0.25 and
+    # 0.28 with jax 0.10 and 0.12, where the Gaussian is at 0.21.
     draw, points = np.random.default_rng(5), data.toy.ring_mixture()
     gaussian = draw.multivariate_normal(*moments_of_ring(), size=2000)
     fresh, _ = points.sample(2000, seed=13)
     found = distances.sliced_wasserstein(gaussian, fresh, projections=64)
-    limit = 1.3 * found.value
+    limit = 1.5 * found.value
   # An untrained network misses it by far; a preconditioned one by less, 0.28,
   # because it starts as the denoiser of a Gaussian.
   assert untrained > 2 * QUALITY

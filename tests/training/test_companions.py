@@ -623,7 +623,6 @@ def test_penalties_of_the_config_reach_the_discriminator(tmp_path):
   for name, more in {
     "penalised": (),
     "free": ("discriminator.loss.penalty=0.0",),
-    "untimed": ("discriminator.network.timed=False",),
     "later": ("discriminator.start=0.5",),
   }.items():
     run = tiny.train(tmp_path, name, "adversarial_flow", *flags, *more)
@@ -632,9 +631,9 @@ def test_penalties_of_the_config_reach_the_discriminator(tmp_path):
   logits = {k: companion_of(x).params["logit"] for k, x in ends.items()}
   kernels = {k: x["output"]["kernel"] for k, x in logits.items()}
   assert not np.allclose(kernels["penalised"], kernels["free"])
-  assert "time" in logits["penalised"] and "time" not in logits["untimed"]
+  assert "time" in logits["penalised"]
   updates = {k: int(x.updates) for k, x in ends.items()}
-  assert updates == {"penalised": 5, "free": 5, "untimed": 5, "later": 7}
+  assert updates == {"penalised": 5, "free": 5, "later": 7}
 
 
 def test_jumps_of_many_lengths_train(tmp_path):
