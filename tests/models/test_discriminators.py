@@ -189,7 +189,7 @@ def test_time_is_projected(case):
   expected = logit(p["logit"], top, LABELS) + (embedded * phi).sum(1)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
   assert not np.allclose(found, logit(p["logit"], top, LABELS), atol=0.1)
-  with pytest.raises(UsageError, match=r"s=None: a timed .* loss_pairs"):
+  with pytest.raises(UsageError, match=r"s=None: a timed .*loss_pairs"):
     discriminator.apply(params, x, LABELS)
 
 
