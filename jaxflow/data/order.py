@@ -68,6 +68,30 @@ class Order:
     return np.random.default_rng((self._seed, epoch)).permutation(self._size)
 
 
+def count_groups(batch_size: int, group: int, num_classes: int) -> int:
+  """Return how many groups of `group` rows, each of another class, a batch has.
+
+  Raises UsageError if that is no whole number, or more than there are classes.
+
+  Example:
+    >>> count_groups(8, group=4, num_classes=10)
+    2
+  """
+  count, rest = divmod(batch_size, group)
+  if rest or not count:
+    raise UsageError(
+      f"batch_size={batch_size} is no multiple of {group}, the rows of a "
+      f"group: use {-(-batch_size // group) * group}"
+    )
+  if count > num_classes:
+    raise UsageError(
+      f"batch_size={batch_size} has {count} groups of {group} rows, and the "
+      f"data {num_classes} classes: use {num_classes * group} or less, or "
+      "larger groups"
+    )
+  return count
+
+
 class GroupedOrder(Order):
   """The order of the samples in batches of groups, each of one class.
 
@@ -105,18 +129,7 @@ class GroupedOrder(Order):
     seed: int,
   ):
     super().__init__(len(labels), batch_size=batch_size, seed=seed)
-    self._count, rest = divmod(batch_size, group)
-    if rest or not self._count:
-      raise UsageError(
-        f"batch_size={batch_size} is no multiple of {group}, the rows of a "
-        f"group: use {-(-batch_size // group) * group}"
-      )
-    if self._count > num_classes:
-      raise UsageError(
-        f"batch_size={batch_size} has {self._count} groups of {group} rows, and"
-        f" the data {num_classes} classes: use {num_classes * group} or less, "
-        "or larger groups"
-      )
+    self._count = count_groups(batch_size, group, num_classes)
     # Stable, so that the samples of a class keep their order.
     by_class = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[by_class], np.arange(num_classes + 1))

@@ -14,6 +14,7 @@ from jaxflow.data.devices import ResumableIterator
 from jaxflow.data.folders.pairs import teacher_of
 from jaxflow.data.loading import reading_threads
 from jaxflow.data.looking import some
+from jaxflow.data.order import count_groups
 from jaxflow.errors import UsageError, named
 from jaxflow.methods import Method
 from jaxflow.parallel import processes, sharding
@@ -166,13 +167,9 @@ def check_order(plan: Plan) -> None:
       f"data.order='shuffled': {model.name!r} compares data of one class; set "
       "it to 'grouped', or data.conditional=False"
     )
-  count = plan.train.batch_size // group
-  if order == "grouped" and count > model.num_classes:
-    raise UsageError(
-      f"train.batch_size={plan.train.batch_size} has {count} groups of "
-      f"loss.group={group} rows, and the data {model.num_classes} classes: use "
-      f"{model.num_classes * group} or less, or larger groups"
-    )
+  if order == "grouped":
+    with named(batch_size="train.batch_size"):
+      count_groups(plan.train.batch_size, group, model.num_classes)
 
 
 def make_batches(

@@ -169,7 +169,7 @@ def plan_of(num_classes=10, **fields):
     ({"num_classes": 0}, "data.order='grouped': the run sees no classes"),
     (
       {"loss__group": 8},
-      r"train\.batch_size=128 has 16 groups of loss\.group=8 .* 10 classes: "
+      r"train\.batch_size=128 has 16 groups of 8 rows.* 10 classes: "
       "use 80 or less",
     ),
   ],
