@@ -136,12 +136,9 @@ METHOD_FIELDS = {
   },
   # Eight of the ten digits in a batch.
   "drifting": {"loss": {"group": 16, "temperatures": (0.2,)}},
-  # One step a dispatch: in a loop XLA's convolutions are ten times slower on
-  # CPUs.
   "adversarial_flow": {
     "optimizer": {"learning_rate": 2e-3},
     "loss": {"transport_weight": 0.05},
-    "train": {"steps_per_dispatch": 1},
     "discriminator": {
       "network": {"name": "conv", "width": 16, "depth": 2, "timed": True},
       "turns": "joint",

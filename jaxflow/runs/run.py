@@ -272,7 +272,7 @@ class Run:
 
   def jitted_step(
     self, template: TrainState, mesh: Mesh
-  ) -> Callable[[Any, TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  ) -> jax.stages.Wrapped:
     """Return the jitted training step over a mesh; it donates the state.
 
     The seed is an argument, so runs that differ in it share one program in

@@ -18,7 +18,7 @@ from jaxflow.errors import UsageError, named, option_of
 from jaxflow.evaluation.during_training import missing_last, watcher
 from jaxflow.models import Network
 from jaxflow.parallel import folders, memory, processes, sharding
-from jaxflow.plans import DataPlan, Plan
+from jaxflow.plans import CompanionPlan, DataPlan, Plan
 from jaxflow.runs import inputs, start
 from jaxflow.runs.decoding import is_drawn
 from jaxflow.runs.initial_weights import Beginning, beginning
@@ -34,6 +34,7 @@ from jaxflow.runs.run import Run
 from jaxflow.training import loop
 from jaxflow.training.callbacks import Callbacks, Start
 from jaxflow.training.checkpoints import Checkpoints, NoCheckpoints
+from jaxflow.training.convolutions import convolves
 from jaxflow.training.csv_log import CsvLog
 from jaxflow.training.progress import ProgressLines
 from jaxflow.training.state import BASE, TrainState
@@ -65,6 +66,7 @@ class _Prepared:
     mesh: The devices.
     template: The shapes of its state.
     step: Its jitted training step.
+    slow_loop: Whether the devices are slower at its steps within a loop.
     inputs: Its data.
     previews: Draws samples.
     first_state: Makes the state of a run that begins.
@@ -75,6 +77,7 @@ class _Prepared:
   mesh: jax.sharding.Mesh
   template: TrainState
   step: loop.StepFn
+  slow_loop: bool
   inputs: inputs.Inputs
   previews: Previews
   first_state: Callable[[], TrainState]
@@ -182,7 +185,7 @@ def _prepare(
     run.check_average(plan.sample.ema, training=True)
   template = run.template(mesh)
   memory.check(template, "parameters, averages and optimizer")
-  step = _checked_step(run, template, mesh)
+  step, slow_loop = _checked_step(run, template, mesh)
   if workdir is None and plan.evaluation.during.every:
     raise UsageError(
       f"evaluation.during.every={plan.evaluation.during.every} writes files: "
@@ -203,6 +206,7 @@ def _prepare(
     mesh=mesh,
     template=template,
     step=step,
+    slow_loop=slow_loop,
     inputs=given,
     previews=make_previews(run, mesh, real.shape, log),
     first_state=functools.partial(
@@ -227,6 +231,9 @@ def _run(
   begin, drawn = int(state.step), is_drawn(plan.data)
   _check_turns(plan, begin)
   chunk = steps_per_dispatch(plan, begin)
+  if prepared.slow_loop and chunk > 1:
+    chunk = _shortest_dispatch(plan, chunk)
+    log(f"convolutions on CPUs are slow in a loop: {chunk} step(s) a dispatch")
   log(first_line(plan, state, prepared.inputs, mesh, chunk))
   network = state.frozen.get(BASE, state.params)
   for parameter in sharding.undivided(network, mesh):
@@ -336,8 +343,8 @@ def _ask_to_stop() -> None:
 def _check_turns(plan: Plan, begin: int = 0) -> None:
   """Raise UsageError if a dispatch cannot hold a turn of each network."""
   for name, section in plan.companions.items():
-    least = 1 + section.ratio
-    if section.turns != "alternate" or steps_per_dispatch(plan, begin) >= least:
+    least = _steps_of_turns(section)
+    if steps_per_dispatch(plan, begin) >= least:
       continue
     raise UsageError(
       f"train.steps_per_dispatch={plan.train.steps_per_dispatch} with "
@@ -345,6 +352,17 @@ def _check_turns(plan: Plan, begin: int = 0) -> None:
       f"dispatch, so its length must be {least} or more and divide "
       "train.log_every, train.sample_every, checkpoint.every"
     )
+
+
+def _steps_of_turns(section: CompanionPlan) -> int:
+  """Return how many steps of a dispatch give each network its turn."""
+  return 1 + section.ratio if section.turns == "alternate" else 1
+
+
+def _shortest_dispatch(plan: Plan, usual: int) -> int:
+  """Return the fewest steps of a dispatch in place of the usual number."""
+  least = max(map(_steps_of_turns, plan.companions.values()), default=1)
+  return next(n for n in range(least, usual + 1) if usual % n == 0)
 
 
 def steps_per_dispatch(plan: Plan, begin: int) -> int:
@@ -359,14 +377,14 @@ def steps_per_dispatch(plan: Plan, begin: int) -> int:
 
 def _checked_step(
   run: Run, template: TrainState, mesh: jax.sharding.Mesh
-) -> loop.StepFn:
+) -> tuple[loop.StepFn, bool]:
   """Return the jitted step, traced, so that a wrong option fails at once.
 
-  A dispatch of any length has this trace for its body: JAX keeps it.
+  A dispatch of any length has this trace for its body: JAX keeps it. Beside the
+  step stands whether the devices are slower at it within a loop.
   """
-  step = functools.partial(
-    run.jitted_step(template, mesh), np.uint32(run.plan.seed)
-  )
+  seed, jitted = np.uint32(run.plan.seed), run.jitted_step(template, mesh)
   with option_of("loss"):
-    jax.eval_shape(step, template, run.batch_shapes(mesh, steps=1))
-  return step
+    traced = jitted.trace(seed, template, run.batch_shapes(mesh, steps=1))
+  slow = mesh.devices.flat[0].platform == "cpu" and convolves(traced.jaxpr)
+  return functools.partial(jitted, seed), slow
