@@ -2,8 +2,10 @@
 
 The budget is the FLOPs in which a baseline takes its steps, counted in the
 compiled programs. What a row starts from counts: of a row with a teacher, a
-starting point or pairs, a share of the budget trains that run, and a pair costs
-its network calls, of which a step of flow matching has three a sample.
+starting point or pairs, a share of the budget trains that run, divided again if
+that run starts from another; and a pair costs its network calls, of which a
+step of flow matching has three a sample. A step in which networks take turns is
+counted as its dearest turn.
 """
 
 import pathlib
@@ -21,6 +23,9 @@ from jaxflow.parallel import sharding
 from jaxflow.runs.pair_generation import PairOptions
 from jaxflow.runs.run import Run
 
+# What makes the pairs of a row that starts from nothing else.
+_PAIRED = "flow_matching"
+
 
 class Board:
   """The runs of one data set, each within the budget.
@@ -37,7 +42,7 @@ class Board:
   ):
     self._bench, self._name, self._changes = bench, name, changes
     self._steps = steps
-    self._starts: dict[str, runner.Fits] = {}
+    self._starts: dict[tuple[str, float], runner.Fits] = {}
     self._pairs: pathlib.Path | None = None
     baseline = self._config(bench.settings["baseline"])
     self._budget = steps * flops_of_step(baseline)
@@ -57,27 +62,13 @@ class Board:
     settings, name = self._bench.settings, name or method
     config = self._config(method)
     update(config, fields or {})
-    roles = runner.named_runs(config)
-    # Its pairs, if it has any, are made by the same run.
-    (start,) = set(roles.values()) or {""}
-    share = 1 - settings["start_share"] if start else 1.0
-    others: dict[str, Any] = {}
-    if start:
-      fits = self.start(start)
-      others = dict.fromkeys(roles, fits)
-    if config.data.get("pairs"):
-      others["pairs"] = self._made_pairs(start)
-      share -= self._share_of_pairs()
+    start, others, share = self._others(config, 1.0)
     stages = settings.get("stages", {}).get(method, [({}, settings["nfe"])])
     numbers: dict[str, Any] = {}
     steps, images = 0, np.zeros(0)
     for changes, nfe in stages:
       update(config, changes)
-      for role in roles:
-        # What a step costs depends on the networks that it takes.
-        config[role].workdir = str(others[role].workdir(0))
-      self._set_steps(config, share / len(stages))
-      fits = self._bench.fit(f"{self._name}, {name}", config, **others)
+      fits = self._fit(name, config, others, share / len(stages))
       steps += fits.steps
       for calls in nfe:
         samples = fits.sample(judge.num, calls)
@@ -102,14 +93,48 @@ class Board:
     config.train.update(batch_size=size, steps_per_dispatch=10)
     return config
 
-  def start(self, method: str) -> runner.Fits:
-    """Train what others start from, with its share of the budget."""
-    if method not in self._starts:
+  def start(self, method: str, share: float = 1.0) -> runner.Fits:
+    """Train what others start from, with its part of their share.
+
+    What starts from another run itself divides its part in the same way.
+    """
+    share *= self._bench.settings["start_share"]
+    if (method, share) not in self._starts:
       config = self._config(method)
-      self._set_steps(config, self._bench.settings["start_share"])
-      title = f"{self._name}, {method} to start from"
-      self._starts[method] = self._bench.fit(title, config)
-    return self._starts[method]
+      _, others, rest = self._others(config, share)
+      name = f"{method} to start from"
+      self._starts[method, share] = self._fit(name, config, others, rest)
+    return self._starts[method, share]
+
+  def _others(
+    self, config: Config, share: float
+  ) -> tuple[str, dict[str, Any], float]:
+    """Return a row's start, what it is fitted with, and the share it keeps."""
+    roles, paired = runner.named_runs(config), config.data.get("pairs")
+    # All of a row's roles have one run, and so have its pairs.
+    (start,) = set(roles.values()) or {_PAIRED if paired else ""}
+    if not start:
+      return "", {}, share
+    others: dict[str, Any] = dict.fromkeys(roles, self.start(start, share))
+    share *= 1 - self._bench.settings["start_share"]
+    if paired:
+      others["pairs"] = self._made_pairs(start)
+      share -= self._share_of_pairs()
+    return start, others, share
+
+  def _fit(
+    self, name: str, config: Config, others: Mapping[str, Any], share: float
+  ) -> runner.Fits:
+    """Train a config for what a share of the budget buys."""
+    for role in runner.named_runs(config):
+      # What a step costs depends on the networks that it takes.
+      config[role].workdir = str(others[role].workdir(0))
+    chunk = config.train.steps_per_dispatch
+    paid = self._budget * share / flops_of_step(config)
+    config.train.steps = max(chunk, int(paid / chunk) * chunk)
+    warmup = self._bench.settings["warmup_share"] * config.train.steps
+    config.optimizer.warmup_steps = int(warmup)
+    return self._bench.fit(f"{self._name}, {name}", config, **others)
 
   def _made_pairs(self, method: str) -> pathlib.Path:
     if self._pairs is None:
@@ -122,14 +147,6 @@ class Board:
     pairs, settings = self._bench.settings["pairs"], self._bench.settings
     calls = pairs["num"] * pairs["nfe"] * (1 + (pairs["guidance"] != 1))
     return calls / (3 * settings["batch_size"]) / self._steps
-
-  def _set_steps(self, config: Config, share: float) -> None:
-    """Give a config the steps that a share of the budget buys."""
-    chunk = config.train.steps_per_dispatch
-    paid = self._budget * share / flops_of_step(config)
-    config.train.steps = max(chunk, int(paid / chunk) * chunk)
-    warmup = self._bench.settings["warmup_share"] * config.train.steps
-    config.optimizer.warmup_steps = int(warmup)
 
 
 def flops_of_step(config: Config) -> float:
