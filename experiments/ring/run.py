@@ -47,6 +47,8 @@ SETTINGS = {
   },
   "starts": {
     "flow_matching": ("flow_matching", {}),
+    "mean_flow": ("mean_flow", {}),
+    "easy_consistency": ("easy_consistency", {}),
     "flow_matching_labelled": (
       "flow_matching",
       {"data": {"conditional": True}, "loss": {"label_dropout": 0.1}},
