@@ -188,7 +188,7 @@ def figures(results: runner.Results, folder: pathlib.Path) -> None:
       capsize=2,
     )
     panel.set_yticks(range(len(names))[::-1], names, fontsize=8)
-    panel.set_xscale("log")
+    runner.logarithmic(panel)
     panel.set_xlabel(title)
     panel.grid(color="0.92", which="both")
   save_figure(figure, folder / "frontier.png")

@@ -171,8 +171,6 @@ def best(results: runner.Results, count: int = 3) -> list[str]:
 
 def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw the distance of every row at each number of calls."""
-  from matplotlib.ticker import LogLocator
-
   settings = results.about["settings"]
   figure, axes = runner.panels(
     len(settings["data"]), width=6.2, height=6.5, columns=2
@@ -196,10 +194,7 @@ def figures(results: runner.Results, folder: pathlib.Path) -> None:
         label=f"{calls} call{'s' * (calls > 1)}",
       )
     panel.set_yticks(range(len(names)), names, fontsize=8)
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter("")
+    runner.logarithmic(panel)
     panel.set_xlabel("Fréchet distance in features of a classifier")
     panel.set_title(data)
     panel.grid(color="0.92", which="both")

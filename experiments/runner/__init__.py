@@ -6,7 +6,12 @@ and writes everything that the repository keeps of it.
 """
 
 from experiments.runner.bench import Bench
-from experiments.runner.figures import panels, save_images, save_points
+from experiments.runner.figures import (
+  logarithmic,
+  panels,
+  save_images,
+  save_points,
+)
 from experiments.runner.fits import Fits
 from experiments.runner.fitting import fit, named_runs
 from experiments.runner.judges import ImageJudge, PlaneJudge
@@ -29,6 +34,7 @@ __all__ = [
   "at_least",
   "at_most",
   "fit",
+  "logarithmic",
   "make_pairs",
   "named_runs",
   "panels",

@@ -38,6 +38,22 @@ def panels(
   return figure, axes[:count]
 
 
+def logarithmic(axes: "Axes", base: int = 10) -> None:
+  """Give panels logarithmic numbers from left to right, in plain digits.
+
+  Args:
+    axes: The panel.
+    base: 10, with 1, 2 and 5 of every power; or 2, with every power.
+  """
+  from matplotlib.ticker import LogLocator
+
+  axes.set_xscale("log")
+  subs = (1, 2, 5) if base == 10 else (1,)
+  axes.xaxis.set_major_locator(LogLocator(base, subs=subs))
+  axes.xaxis.set_major_formatter("{x:g}")
+  axes.minorticks_off()
+
+
 def draw_lines(
   axes: "Axes",
   lines: Mapping[str, Iterable[tuple[float, ArrayLike]]],

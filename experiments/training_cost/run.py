@@ -229,8 +229,6 @@ def claims(results: runner.Results) -> list[runner.Claim]:
 
 def figures(results: runner.Results, folder: pathlib.Path) -> None:
   """Draw FLOPs and memory of every variant, without and with remat."""
-  from matplotlib.ticker import LogLocator
-
   plain = results.select(remat="no")
   order = sorted(plain, key=lambda row: row["numbers"]["flops"]["mean"])
   names = [row["labels"]["variant"] for row in order]
@@ -242,7 +240,7 @@ def figures(results: runner.Results, folder: pathlib.Path) -> None:
     (axes[0], "flops_ratio", "FLOPs over flow matching"),
     (axes[1], "temporary_ratio", "temporary memory over flow matching"),
   ):
-    panel.set_xscale("log")
+    runner.logarithmic(panel, base=2)
     for remat, shift, mark in (("no", -0.12, "o"), ("yes", 0.12, "D")):
       found = {
         row["labels"]["variant"]: row["numbers"][metric]["mean"]
@@ -257,9 +255,6 @@ def figures(results: runner.Results, folder: pathlib.Path) -> None:
         label="with remat" if remat == "yes" else "without remat",
       )
     panel.set_xlabel(title)
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_major_locator(LogLocator(2))
-    panel.minorticks_off()
     panel.axvline(1, color="0.3", linewidth=0.8)
     panel.grid(color="0.92")
     panel.set_axisbelow(True)
