@@ -124,14 +124,19 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   return config_of_run(pathlib.Path(values.workdir), changes, command.changes)
 
 
+def underscored(argument: str) -> str:
+  """Return an argument in which `--a-name` has become `--a_name`."""
+  if not argument.startswith("--") or argument.startswith("--config"):
+    return argument
+  flag, *value = argument.split("=", 1)
+  return "=".join(["--" + flag[2:].replace("-", "_"), *value])
+
+
 def _with_values(arguments: Sequence[str], values: Values) -> list[str]:
-  """Return arguments in which `--a-name value` has become `--a_name=value`."""
+  """Return arguments in which `--name value` has become `--name=value`."""
   joined, rest = [], list(arguments)
   while rest:
     argument = rest.pop(0)
-    if argument.startswith("--") and not argument.startswith("--config"):
-      flag, *value = argument.split("=", 1)
-      argument = "=".join(["--" + flag[2:].replace("-", "_"), *value])
     name = argument.removeprefix("--")
     takes = name.partition(".")[0] == "config" or _takes_value(name, values)
     if name != argument and takes and rest and not rest[0].startswith("--"):

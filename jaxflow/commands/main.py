@@ -13,7 +13,13 @@ from jaxflow import plugins
 from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
-from jaxflow.commands.flags import define, defined, message, read
+from jaxflow.commands.flags import (
+  define,
+  defined,
+  message,
+  read,
+  underscored,
+)
 from jaxflow.commands.help import help_of, overview
 from jaxflow.errors import RunError, UsageError, did_you_mean, named
 
@@ -36,6 +42,12 @@ COMMANDS = (
 
 # Flags that all commands take.
 _COMMON = (
+  Flag(
+    "compile_cache",
+    "where compiled programs are kept for the next run: a folder, auto (the "
+    "cache folder of the user, unless JAX has one) or off",
+    "auto",
+  ),
   Flag("debug", "show the traceback of an error", False),
   Flag(
     "distributed",
@@ -76,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
   common.set_gnu_getopt(True)
   define(_COMMON, common)
   try:
-    arguments = common(list(argv), known_only=True)[1:]
+    arguments = common([underscored(x) for x in argv], known_only=True)[1:]
   except flags.Error as error:
     print(f"jaxflow: {message(error, common)}", file=sys.stderr)
     return 2
@@ -101,7 +113,7 @@ def run(argv: Sequence[str]) -> int:
     if {"--help", "-h"} & set(arguments):
       log(help_of(name, command))
       return 0
-    return _run(command, arguments[1:], common.distributed)
+    return _run(command, arguments[1:], common)
   except KeyboardInterrupt:
     if common.debug:
       raise
@@ -130,18 +142,21 @@ def command_of(name: str) -> Command:
   return importlib.import_module(f"jaxflow.commands.{name}").COMMAND
 
 
-def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
+def _run(command: Command, arguments: Sequence[str], common: Values) -> int:
   """Read flags, join the other processes of a job, and run a command."""
   values = defined(command)
   names = _FIELDS | {name: f"--{name}" for name in values}
   with named(**names):
-    if not (command.alone and distributed == "auto"):
+    if not (command.alone and common.distributed == "auto"):
       from jaxflow.parallel import launch
 
-      launch.join(distributed, preemptible=command.interruptible)
+      launch.join(common.distributed, preemptible=command.interruptible)
     config = read(command, values, arguments)
     if not command.alone:
       importlib.import_module("jaxflow.api")
+      from jaxflow.parallel import compile_cache
+
+      compile_cache.begin(common.compile_cache, log=log)
     interrupts.begin()
     return command.run(values, config) or 0
 

@@ -270,9 +270,7 @@ class Run:
       batch["noise"] = batch["data"]
     return batch
 
-  def jitted_step(
-    self, template: TrainState, mesh: Mesh
-  ) -> jax.stages.Wrapped:
+  def jitted_step(self, template: TrainState, mesh: Mesh) -> jax.stages.Wrapped:
     """Return the jitted training step over a mesh; it donates the state.
 
     The seed is an argument, so runs that differ in it share one program in
