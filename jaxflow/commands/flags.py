@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxflow import config_files
 from jaxflow.commands import sweeps
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.errors import UsageError
@@ -90,6 +91,14 @@ def options_of(options: type[Any], values: Values) -> Any:
   """Return a dataclass of `Command.options` with the values of its flags."""
   names = [field.name for field in dataclasses.fields(options)]
   return options(**{name: values[name].value for name in names})
+
+
+def check_config(
+  command: Command, values: Values, arguments: Sequence[str]
+) -> None:
+  """Raise UsageError for the name of a config before JAX is loaded."""
+  if command.takes_config:
+    config_files.parts(config_files.chosen(_with_values(arguments, values)))
 
 
 def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
@@ -185,8 +194,6 @@ def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
 
 def _finish(command: Command, values: Values) -> None:
   """Raise UsageError if a flag is missing; expand those that are paths."""
-  from jaxflow.files import expanded
-
   for name, placeholder in command.required.items():
     if not values[name].value:
       # The first clause, without the explanation behind.
@@ -195,6 +202,8 @@ def _finish(command: Command, values: Values) -> None:
         f"--{name} is missing: give {wanted}, --{name}={placeholder}"
       )
   for name in PATHS & {*values}:
+    from jaxflow.files import expanded
+
     values[name].value = expanded(f"--{name}", values[name].value)
 
 

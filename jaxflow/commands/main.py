@@ -14,6 +14,7 @@ from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
 from jaxflow.commands.flags import (
+  check_config,
   define,
   defined,
   message,
@@ -21,7 +22,7 @@ from jaxflow.commands.flags import (
   underscored,
 )
 from jaxflow.commands.help import help_of, overview
-from jaxflow.errors import RunError, UsageError, did_you_mean, named
+from jaxflow.errors import RunError, UsageError, named, unknown
 
 # Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
@@ -135,10 +136,7 @@ def run(argv: Sequence[str]) -> int:
 def command_of(name: str) -> Command:
   """Return a command; raise UsageError if there is none of that name."""
   if name not in COMMANDS:
-    hint = did_you_mean(name, COMMANDS)
-    raise UsageError(
-      f"command={name!r} is unknown: {hint}choose one of {', '.join(COMMANDS)}"
-    )
+    raise unknown("command", name, COMMANDS)
   return importlib.import_module(f"jaxflow.commands.{name}").COMMAND
 
 
@@ -147,6 +145,7 @@ def _run(command: Command, arguments: Sequence[str], common: Values) -> int:
   values = defined(command)
   names = _FIELDS | {name: f"--{name}" for name in values}
   with named(**names):
+    check_config(command, values, arguments)
     if not (command.alone and common.distributed == "auto"):
       from jaxflow.parallel import launch
 
