@@ -20,17 +20,39 @@ References:
 
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxflow.types import Array
 
+Kind = Literal["auto", "xla", "blocks"]
+
 # Keys a block.
 BLOCK = 256
+# From so many keys on, blocks are faster as well.
+LONG = 2048
 # What is added to the score of a masked pair, as a share of the largest number
 # there is: the difference of two such is finite.
 _MASKED = -0.7
+
+
+def attention(q: Array, k: Array, v: Array, *, kind: Kind = "auto") -> Array:
+  """Return softmax(q k^T / sqrt(d)) v [B, T, heads, d] by a kind of program.
+
+  All kinds compute the same function and have derivatives of any order.
+
+  Args:
+    q: Queries [B, T, heads, d].
+    k: Keys [B, S, heads, d].
+    v: Values [B, S, heads, d].
+    kind: "xla", all pairs of tokens at once; "blocks", `attend`; or "auto",
+      blocks from `LONG` keys on.
+  """
+  if kind == "blocks" or (kind == "auto" and k.shape[1] >= LONG):
+    return attend(q, k, v)
+  return jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
 
 def attend(
