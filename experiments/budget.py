@@ -70,7 +70,7 @@ class Board:
       update(config, changes)
       fits = self._fit(name, config, others, share / len(stages))
       steps += fits.steps
-      for calls in nfe:
+      for calls in filter(fits.allows, nfe):
         samples = fits.sample(judge.num, calls)
         scores = judge(samples)
         numbers |= {f"{k}_{calls}": v for k, v in scores.items()}

@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments import runner
 from experiments.budget import Board
-from experiments.rows import MEASURED
 from jaxflow.figures.canvas import save_figure
+from jaxflow.methods import METHODS
 
 SETTINGS = {
   "seeds": 3,
@@ -22,7 +22,7 @@ SETTINGS = {
     "digits": ({"model": {"patch_size": 4}}, 2400, 360),
     "fashion_mnist": ({"model": {"patch_size": 7}}, 1200, 1000),
   },
-  "methods": MEASURED,
+  "methods": tuple(METHODS),
   "baseline": "flow_matching",
   "batch_size": 64,
   "warmup_share": 0.1,
@@ -139,6 +139,32 @@ def claims(results: runner.Results) -> list[runner.Claim]:
       found.append(runner.Claim(text=text, checks=checks, limits=limits))
       limits = ""
   return found
+
+
+def best(results: runner.Results, count: int = 3) -> list[str]:
+  """Return a table of the best rows in one call, as lines of Markdown."""
+  lines = [
+    "| data | row | Fréchet distance | recognised |",
+    "| --- | --- | --: | --: |",
+  ]
+  for data in results.about["settings"]["data"]:
+    rows = [
+      row
+      for row in results.select(data=data)
+      if row["numbers"]["frechet_1"]["mean"] is not None
+    ]
+    rows.sort(key=lambda row: row["numbers"]["frechet_1"]["mean"])
+    # Real images come first, and stand last.
+    for row in [*rows[1 : count + 1], rows[0]]:
+      method, numbers = row["labels"]["method"], row["numbers"]
+      distance, share = numbers["frechet_1"], numbers["accuracy_1"]
+      name = method if row is rows[0] else f"`{method}`"
+      lines.append(
+        f"| {data} | {name} | "
+        f"{distance['mean']:.2f} ± {distance['deviation']:.2f} | "
+        f"{share['mean']:.0%} |"
+      )
+  return lines
 
 
 def figures(results: runner.Results, folder: pathlib.Path) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from experiments import runner
 from experiments.ring import baselines
 from experiments.ring.methods import Methods
-from experiments.rows import MEASURED
 from experiments.runner.ring_report import STEPS, student_config, teacher_config
 from jaxflow import data, paths
 from jaxflow.compilation.of_config import assumed_plan
@@ -35,7 +34,7 @@ SETTINGS = {
   "batches": (1, 2000),
   "arrows": 60,
   # Every method and the baselines, with fewer seeds and steps.
-  "methods": MEASURED,
+  "methods": tuple(METHODS),
   "methods_seeds": 3,
   "methods_steps": 2000,
   "network": {"model": {"width": 64, "depth": 2, "time_features": 64}},

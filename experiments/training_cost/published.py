@@ -1,4 +1,6 @@
-"""MeanFlow as its published code computes it, to stand beside ours."""
+"""Losses as they are published, row by row, to stand beside ours."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,33 @@ from jaxflow.types import Array, Batch, LossOutput, ModelFn
 LINEAR = paths.Linear()
 PAIRS = times.SortedPair(law=times.LogitNormal(mean=-0.4, std=1.0))
 LABEL_DROPOUT = 0.1
+# Of central differences.
+STEP = 0.005
+
+
+class _Drawn(NamedTuple):
+  """Points on the path with their velocities, times [B] and labels [B]."""
+
+  xt: Array
+  v: Array
+  t: Array
+  s: Array
+  cond: Array
+
+
+def _drawn(key: Array, batch: Batch, num_classes: int) -> _Drawn:
+  """Draw times and noise; the first three quarters of the rows have s = t."""
+  time_key, noise_key, label_key = jax.random.split(key, 3)
+  data = batch["data"]
+  size = data.shape[0]
+  noise = jax.random.normal(noise_key, data.shape)
+  t, s = PAIRS(time_key, size)
+  s = jnp.where(jnp.arange(size) < 3 * size // 4, t, s)
+  cond = guidance.drop_labels(
+    label_key, batch["cond"], rate=LABEL_DROPOUT, null_cond=num_classes
+  )
+  xt = paths.interpolate(LINEAR, data, noise, t)
+  return _Drawn(xt, paths.velocity(LINEAR, data, noise, t), t, s, cond)
 
 
 def published_mean_flow(
@@ -37,17 +66,8 @@ def published_mean_flow(
   Returns:
     The loss `[B]`, and no metrics.
   """
-  time_key, noise_key, label_key = jax.random.split(key, 3)
-  data = batch["data"]
-  size = data.shape[0]
-  noise = jax.random.normal(noise_key, data.shape)
-  t, s = PAIRS(time_key, size)
-  s = jnp.where(jnp.arange(size) < 3 * size // 4, t, s)
-  xt = paths.interpolate(LINEAR, data, noise, t)
-  v = v_g = paths.velocity(LINEAR, data, noise, t)
-  cond = guidance.drop_labels(
-    label_key, batch["cond"], rate=LABEL_DROPOUT, null_cond=num_classes
-  )
+  xt, v, t, s, cond = _drawn(key, batch, num_classes)
+  v_g = v
   if (omega, kappa) != (1.0, 0.0):
     null = model_fn(xt, t, t, guidance.null(cond, num_classes))
     v_g = omega * v + (1 - omega - kappa) * null
@@ -63,4 +83,59 @@ def published_mean_flow(
   if stop_tangent:
     du = jax.lax.stop_gradient(du)
   error = weights.l2_sum(u, v_g - paths.expand(t - s, du) * du)
+  return weights.adaptive(error, power=1.0, eps=0.01), {}
+
+
+def published_central_differences(
+  model_fn: ModelFn, key: Array, batch: Batch, *, num_classes: int
+) -> LossOutput:
+  """Compute MeanFlow with a difference of two more calls in every row.
+
+  Args:
+    model_fn: The network.
+    key: Random key.
+    batch: `data` and `cond`.
+    num_classes: The null label.
+
+  Returns:
+    The loss `[B]`, and no metrics.
+  """
+  xt, v, t, s, cond = _drawn(key, batch, num_classes)
+  ahead, behind = (
+    jax.lax.stop_gradient(model_fn(xt + h * v, t + h, s, cond))
+    for h in (STEP, -STEP)
+  )
+  du = (ahead - behind) / (2 * STEP)
+  error = weights.l2_sum(
+    model_fn(xt, t, s, cond), v - paths.expand(t - s, du) * du
+  )
+  return weights.adaptive(error, power=1.0, eps=0.01), {}
+
+
+def published_secant(
+  model_fn: ModelFn,
+  key: Array,
+  batch: Batch,
+  *,
+  num_classes: int,
+  alpha: float = 0.5,
+) -> LossOutput:
+  """Compute alpha-Flow's formula, and SoFlow's: a secant in every row.
+
+  Args:
+    model_fn: The network.
+    key: Random key.
+    batch: `data` and `cond`.
+    num_classes: The null label.
+    alpha: Share of the interval that the step along the velocity takes.
+
+  Returns:
+    The loss `[B]`, and no metrics.
+  """
+  xt, v, t, s, cond = _drawn(key, batch, num_classes)
+  gap = alpha * (t - s)
+  there = model_fn(xt - paths.expand(gap, v) * v, t - gap, s, cond)
+  target = jax.lax.stop_gradient(alpha * v + (1 - alpha) * there)
+  target = jnp.where(paths.expand(s < t, v), target, v)
+  error = weights.l2_sum(model_fn(xt, t, s, cond), target)
   return weights.adaptive(error, power=1.0, eps=0.01), {}

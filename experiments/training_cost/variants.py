@@ -11,7 +11,9 @@ from experiments.training_cost.published import (
   LABEL_DROPOUT,
   LINEAR,
   PAIRS,
+  published_central_differences,
   published_mean_flow,
+  published_secant,
 )
 from jaxflow import (
   flow_maps,
@@ -213,6 +215,7 @@ def variants(num_classes: int) -> dict[str, Callable]:
     return improved(model_fn, key, batch, time_floor=0.05)
 
   published = functools.partial(published_mean_flow, num_classes=num_classes)
+  secant = functools.partial(published_secant, num_classes=num_classes)
   return {
     "flow_matching": flow_matching,
     "denoising": functools.partial(
@@ -382,6 +385,11 @@ def variants(num_classes: int) -> dict[str, Callable]:
     "published mean_flow, gradient through du/dt": functools.partial(
       published, stop_tangent=False
     ),
+    "published mean_flow, central differences": functools.partial(
+      published_central_differences, num_classes=num_classes
+    ),
+    "published alpha_flow": secant,
+    "published solution_flow": secant,
   }
 
 
