@@ -89,6 +89,7 @@ class Board:
     config = self._bench.config(
       f"digits:{method}", {"data": {"name": self._name}}, self._changes
     )
+    update(config, settings.get("fields", {}).get(method, {}))
     size = min(config.train.batch_size, settings["batch_size"])
     config.train.update(batch_size=size, steps_per_dispatch=10)
     return config

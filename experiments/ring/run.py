@@ -222,7 +222,7 @@ def _methods(bench: runner.Bench, judge: runner.PlaneJudge) -> list[runner.Row]:
   rows, methods = [], Methods(bench=bench)
   for method in bench.settings["methods"]:
     for fits, every, built_on in methods.train(method):
-      for calls in every:
+      for calls in filter(fits.allows, every):
         numbers = judge(fits.sample(bench.settings["num"], calls))
         rows.append(_row(method, calls, numbers, built_on))
   return sorted(
