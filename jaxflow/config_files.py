@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxflow import catalogue, plugins
-from jaxflow.errors import UsageError, did_you_mean, unknown
+from jaxflow.errors import UsageError, did_you_mean
 
 _PACKAGE = pathlib.Path(__file__).parent
 # In a wheel; beside the package, in a checkout.
@@ -69,9 +69,7 @@ def chosen(arguments: Sequence[str]) -> str:
 def parts(name: str) -> tuple[pathlib.Path, str]:
   """Return file and method of "NAME:METHOD" or "FILE.py:METHOD".
 
-  Raises:
-    UsageError: If the file is none, or a file of the library has no such
-      method; a user's own file may know others.
+  Raises UsageError if the file is none, or there is no method.
   """
   given, _, method = name.partition(":")
   path = find(given)
@@ -82,11 +80,26 @@ def parts(name: str) -> tuple[pathlib.Path, str]:
     )
   if path.suffix != ".py":
     raise UsageError(f"config={name}: {given!r} is no Python file")
+  return path, method
+
+
+def check(name: str) -> None:
+  """Raise UsageError for "NAME:METHOD" if it is mistyped.
+
+  Of a file that comes with the library a method that is nearly one is mistyped.
+  The file itself knows what else it has: a user's may know other methods.
+  """
+  path, method = parts(name)
   elsewhere = plugins.are_there() or plugins.is_dotted(method)
   ours = path.resolve().parent in [x.resolve() for x in _shipped()]
-  if ours and not elsewhere and method not in catalogue.entries():
-    raise unknown("method", method, catalogue.entries())
-  return path, method
+  # Behind a dash a config may take more, the size of a network for instance.
+  row, known = method.partition("-")[0], catalogue.entries()
+  if not ours or elsewhere or row in known:
+    return
+  if meant := did_you_mean(row, known):
+    raise UsageError(
+      f"method={row!r} is unknown: {meant}jaxflow methods lists all"
+    )
 
 
 def summary(path: pathlib.Path) -> str:

@@ -98,7 +98,7 @@ def check_config(
 ) -> None:
   """Raise UsageError for the name of a config before JAX is loaded."""
   if command.takes_config:
-    config_files.parts(config_files.chosen(_with_values(arguments, values)))
+    config_files.check(config_files.chosen(_with_values(arguments, values)))
 
 
 def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:

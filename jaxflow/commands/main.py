@@ -45,8 +45,7 @@ COMMANDS = (
 _COMMON = (
   Flag(
     "compile_cache",
-    "where compiled programs are kept for the next run: a folder, auto (the "
-    "cache folder of the user, unless JAX has one) or off",
+    "a folder for compiled programs, auto (that of the user) or off",
     "auto",
   ),
   Flag("debug", "show the traceback of an error", False),
