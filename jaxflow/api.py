@@ -6,7 +6,9 @@
     images = run.sample(16, labels=[3] * 16, nfe=1)
     rows = run.evaluate(nfe=(1, 2))
 
-The command line does the same through the same functions.
+The command line does the same through the same functions. `train` and `load`
+let JAX keep compiled programs in the cache folder of the user, unless JAX was
+told otherwise: `JAX_COMPILATION_CACHE_DIR`, `JAX_ENABLE_COMPILATION_CACHE`.
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ from jaxflow.errors import UsageError, check_range, named
 from jaxflow.files import local_path
 from jaxflow.models import Network
 from jaxflow.options import SEED
-from jaxflow.parallel import processes, sharding
+from jaxflow.parallel import compile_cache, processes, sharding
 from jaxflow.runs import decoding
 from jaxflow.runs.drawing import (
   as_seen,
@@ -97,6 +99,7 @@ def train(
     RunError: If training fails; the checkpoints stay.
   """
   _check_config(config)
+  compile_cache.begin(log=log)
   folder = None if workdir is None else _path(workdir)
   sources = None if data is None else _sources(data)
   trained = train_config(
@@ -157,6 +160,7 @@ def load(
   Raises:
     UsageError: If the folder holds no run, or no such checkpoint or average.
   """
+  compile_cache.begin(log=_LOGGER.warning)
   folder = _downloaded(workdir) or _path(workdir)
   saved = config_lib.load_config(folder)
   if config is not None:

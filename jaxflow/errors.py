@@ -166,3 +166,20 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
   """
   near = difflib.get_close_matches(name, list(choices), n=1)
   return f"did you mean {near[0]!r}? " if near else ""
+
+
+def unknown(field: str, name: Any, known: Iterable[str]) -> UsageError:
+  """Return an error that names the choices, and the nearest of them.
+
+  Example:
+    >>> raise unknown("data.name", "rign", ["ring", "digits"])
+    Traceback (most recent call last):
+    ...
+    jaxflow.errors.UsageError: data.name='rign' is unknown: did you mean 'ring'?
+    choose one of ring, digits
+  """
+  known = list(known)
+  return UsageError(
+    f"{field}={name!r} is unknown: {did_you_mean(str(name), known)}choose one "
+    f"of {', '.join(known)}"
+  )

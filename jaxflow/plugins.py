@@ -81,6 +81,11 @@ def add(kind: str, name: str, value: Any) -> None:
   table[name] = value
 
 
+def are_there() -> bool:
+  """Return whether names may stand for objects of plug-ins."""
+  return bool(_REGISTERED or _allowed())
+
+
 def _packages(names: str) -> list[str]:
   """Return the packages of a list; let Python find those that are paths."""
   parts = filter(None, map(str.strip, names.split(",")))

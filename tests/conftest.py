@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import tempfile
 from unittest import mock
 
 # Tests compile much and compute little: LLVM need not optimise. Without fusion
@@ -27,11 +28,18 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-CACHE = os.environ.get("JAXFLOW_TEST_CACHE")
-if CACHE:
-  # Tests may change the folder.
-  jax.config.update("jax_compilation_cache_dir", os.path.abspath(CACHE))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# All workers and all processes that tests start share compiled programs.
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
+KEPT = os.environ.get("JAXFLOW_TEST_CACHE")
+if KEPT:
+  # Tests may change the folder in which they work.
+  os.environ[FOLDER] = os.path.abspath(KEPT)
+elif FOLDER not in os.environ:
+  CACHE = tempfile.TemporaryDirectory()
+  os.environ[FOLDER] = CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", os.environ[FOLDER])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

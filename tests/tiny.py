@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import pathlib
-import tempfile
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -16,12 +15,6 @@ from jaxflow.config import make_plan
 from jaxflow.parallel import sharding
 from jaxflow.runs.restoring import load
 from jaxflow.runs.run import Run
-
-# Every command compiles its programs anew, mostly those of the one before.
-if not jax.config.jax_compilation_cache_dir:
-  CACHE = tempfile.TemporaryDirectory()
-  jax.config.update("jax_compilation_cache_dir", CACHE.name)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 CONFIG = '''\
 """A config for tests."""

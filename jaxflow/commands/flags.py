@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from jaxflow import config_files
 from jaxflow.commands import sweeps
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.errors import UsageError
@@ -92,6 +93,14 @@ def options_of(options: type[Any], values: Values) -> Any:
   return options(**{name: values[name].value for name in names})
 
 
+def check_config(
+  command: Command, values: Values, arguments: Sequence[str]
+) -> None:
+  """Raise UsageError for the name of a config before JAX is loaded."""
+  if command.takes_config:
+    config_files.check(config_files.chosen(_with_values(arguments, values)))
+
+
 def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   """Read the flags of a command into `values`; return its config, or None.
 
@@ -124,14 +133,19 @@ def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
   return config_of_run(pathlib.Path(values.workdir), changes, command.changes)
 
 
+def underscored(argument: str) -> str:
+  """Return an argument in which `--a-name` has become `--a_name`."""
+  if not argument.startswith("--") or argument.startswith("--config"):
+    return argument
+  flag, *value = argument.split("=", 1)
+  return "=".join(["--" + flag[2:].replace("-", "_"), *value])
+
+
 def _with_values(arguments: Sequence[str], values: Values) -> list[str]:
-  """Return arguments in which `--a-name value` has become `--a_name=value`."""
+  """Return arguments in which `--name value` has become `--name=value`."""
   joined, rest = [], list(arguments)
   while rest:
     argument = rest.pop(0)
-    if argument.startswith("--") and not argument.startswith("--config"):
-      flag, *value = argument.split("=", 1)
-      argument = "=".join(["--" + flag[2:].replace("-", "_"), *value])
     name = argument.removeprefix("--")
     takes = name.partition(".")[0] == "config" or _takes_value(name, values)
     if name != argument and takes and rest and not rest[0].startswith("--"):
@@ -180,8 +194,6 @@ def _check_fixed(command: Command, arguments: Sequence[str]) -> None:
 
 def _finish(command: Command, values: Values) -> None:
   """Raise UsageError if a flag is missing; expand those that are paths."""
-  from jaxflow.files import expanded
-
   for name, placeholder in command.required.items():
     if not values[name].value:
       # The first clause, without the explanation behind.
@@ -190,6 +202,8 @@ def _finish(command: Command, values: Values) -> None:
         f"--{name} is missing: give {wanted}, --{name}={placeholder}"
       )
   for name in PATHS & {*values}:
+    from jaxflow.files import expanded
+
     values[name].value = expanded(f"--{name}", values[name].value)
 
 

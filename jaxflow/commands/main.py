@@ -13,9 +13,16 @@ from jaxflow import plugins
 from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
-from jaxflow.commands.flags import define, defined, message, read
+from jaxflow.commands.flags import (
+  check_config,
+  define,
+  defined,
+  message,
+  read,
+  underscored,
+)
 from jaxflow.commands.help import help_of, overview
-from jaxflow.errors import RunError, UsageError, did_you_mean, named
+from jaxflow.errors import RunError, UsageError, named, unknown
 
 # Each is a module of this folder; it imports heavy packages when it runs.
 COMMANDS = (
@@ -36,6 +43,11 @@ COMMANDS = (
 
 # Flags that all commands take.
 _COMMON = (
+  Flag(
+    "compile_cache",
+    "a folder for compiled programs, auto (that of the user) or off",
+    "auto",
+  ),
   Flag("debug", "show the traceback of an error", False),
   Flag(
     "distributed",
@@ -76,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
   common.set_gnu_getopt(True)
   define(_COMMON, common)
   try:
-    arguments = common(list(argv), known_only=True)[1:]
+    arguments = common([underscored(x) for x in argv], known_only=True)[1:]
   except flags.Error as error:
     print(f"jaxflow: {message(error, common)}", file=sys.stderr)
     return 2
@@ -101,7 +113,7 @@ def run(argv: Sequence[str]) -> int:
     if {"--help", "-h"} & set(arguments):
       log(help_of(name, command))
       return 0
-    return _run(command, arguments[1:], common.distributed)
+    return _run(command, arguments[1:], common)
   except KeyboardInterrupt:
     if common.debug:
       raise
@@ -123,25 +135,26 @@ def run(argv: Sequence[str]) -> int:
 def command_of(name: str) -> Command:
   """Return a command; raise UsageError if there is none of that name."""
   if name not in COMMANDS:
-    hint = did_you_mean(name, COMMANDS)
-    raise UsageError(
-      f"command={name!r} is unknown: {hint}choose one of {', '.join(COMMANDS)}"
-    )
+    raise unknown("command", name, COMMANDS)
   return importlib.import_module(f"jaxflow.commands.{name}").COMMAND
 
 
-def _run(command: Command, arguments: Sequence[str], distributed: str) -> int:
+def _run(command: Command, arguments: Sequence[str], common: Values) -> int:
   """Read flags, join the other processes of a job, and run a command."""
   values = defined(command)
   names = _FIELDS | {name: f"--{name}" for name in values}
   with named(**names):
-    if not (command.alone and distributed == "auto"):
+    check_config(command, values, arguments)
+    if not (command.alone and common.distributed == "auto"):
       from jaxflow.parallel import launch
 
-      launch.join(distributed, preemptible=command.interruptible)
+      launch.join(common.distributed, preemptible=command.interruptible)
     config = read(command, values, arguments)
     if not command.alone:
       importlib.import_module("jaxflow.api")
+      from jaxflow.parallel import compile_cache
+
+      compile_cache.begin(common.compile_cache, log=log)
     interrupts.begin()
     return command.run(values, config) or 0
 

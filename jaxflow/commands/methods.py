@@ -1,15 +1,20 @@
 """`jaxflow methods`: print the table of methods."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from jaxflow import catalogue, plugins
 from jaxflow.commands.command import Command, Values
 from jaxflow.commands.console import log
 
 
 def _run(values: Values, config: Any) -> None:
-  from jaxflow.config import methods
+  rows: Mapping[str, Any] = catalogue.entries()
+  if plugins.are_there():
+    from jaxflow.config import methods
 
-  for name, row in methods().items():
+    rows = methods()
+  for name, row in rows.items():
     needs = ", ".join(sorted(row.needs)) or "nothing"
     log(f"{name}\n  {row.summary}\n  needs: {needs}\n  {row.paper}")
 

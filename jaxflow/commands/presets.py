@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+from jaxflow import config_files
 from jaxflow.commands.command import Command, Values
 from jaxflow.commands.console import log
 
@@ -10,14 +11,14 @@ from jaxflow.commands.console import log
 def _run(values: Values, config: Any) -> None:
   from jaxflow.config import methods, presets
 
-  for name in presets.names():
-    file = presets.find(name)
+  for name in config_files.names():
+    file = config_files.find(name)
     found = presets.methods_of(file)
     listed = "all" if found == list(methods()) else ", ".join(found) or "none"
     wrapped = textwrap.wrap(
       f"methods: {listed}", 80, initial_indent="  ", subsequent_indent="    "
     )
-    lines = [name, f"  {presets.summary(file)}", f"  {file}", *wrapped]
+    lines = [name, f"  {config_files.summary(file)}", f"  {file}", *wrapped]
     log("\n".join(lines))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from jaxflow import config_files
 from jaxflow.config.components import (
   Config,
   at,
@@ -34,13 +35,7 @@ _WRITTEN = {
 
 def parse(arguments: Sequence[str]) -> Config:
   """Return the locked config of `--config=CONFIG:METHOD` and its overrides."""
-  chosen = [a for a in arguments if a.split("=")[0] == "--config"]
-  if not chosen or "=" not in chosen[-1]:
-    raise UsageError(
-      "--config is missing: give a config and a method, "
-      "--config=digits:mean_flow"
-    )
-  config = load_file(chosen[-1].split("=", 1)[1])
+  config = load_file(config_files.chosen(arguments))
   rest = [a for a in arguments if a.split("=")[0] != "--config"]
   return _override(config, rest)
 

@@ -6,7 +6,7 @@ from typing import Any
 from jaxflow import metrics, plugins
 from jaxflow.config import registry
 from jaxflow.data.loading import DATASETS
-from jaxflow.errors import UsageError, did_you_mean
+from jaxflow.errors import UsageError, unknown
 from jaxflow.methods import METHODS, Method
 from jaxflow.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -43,10 +43,7 @@ def register(kind: str, name: str, value: Any) -> None:
     >>> register("law", "always_noise", lambda: Constant(t=1.0))
   """
   if kind not in _TAKEN:
-    raise UsageError(
-      f"kind={kind!r} is unknown: {did_you_mean(kind, _TAKEN)}choose one of "
-      f"{', '.join(_TAKEN)}"
-    )
+    raise unknown("kind", kind, _TAKEN)
   if not name or not set(name).isdisjoint(":,/ "):
     raise UsageError(
       f"name={name!r}: give a name without ':', ',', '/' and blanks"

@@ -25,7 +25,7 @@ from jaxflow import (
   times,
   weights,
 )
-from jaxflow.errors import UsageError, did_you_mean, named
+from jaxflow.errors import UsageError, named, unknown
 from jaxflow.losses import adversarial
 from jaxflow.options import (
   Count,
@@ -301,11 +301,7 @@ def choose(
       if (found := plugins.find(kind, str(name))) is not None:
         return found
       own = plugins.registered(kind)
-  known = [*choices, *own]
-  raise UsageError(
-    f"{field}={name!r} is unknown: {did_you_mean(str(name), known)}choose "
-    f"one of {', '.join(known)}"
-  )
+  raise unknown(field, name, [*choices, *own])
 
 
 def maker_of(kind: str, name: str, *, field: str) -> Maker:

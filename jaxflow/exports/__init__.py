@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxflow.errors import UsageError, did_you_mean
+from jaxflow.errors import UsageError, unknown
 from jaxflow.pretrained import formats as published_formats
 from jaxflow.runs.run import Run
 from jaxflow.types import PyTree
@@ -68,10 +68,7 @@ def format_of(name: str) -> ExportFormat:
     from jaxflow.exports.published import published
 
     return published(name)
-  raise UsageError(
-    f"format={name!r} is unknown: {did_you_mean(name, FORMATS)}choose one of "
-    f"{', '.join(FORMATS)}"
-  )
+  raise unknown("format", name, FORMATS)
 
 
 def export(

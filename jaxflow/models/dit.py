@@ -30,6 +30,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
+from jaxflow.models.attention import Kind
 from jaxflow.models.context import Context
 from jaxflow.models.embeddings import (
   Embedding,
@@ -341,6 +342,7 @@ def dit(
   mlp_epsilon: Positive = 1e-6,
   bias: bool = True,
   learned_variance: bool = False,
+  attention: Kind = "auto",
   dropout: BelowOne = 0.0,
   dtype: str = "float32",
   scan_layers: bool = False,
@@ -405,6 +407,9 @@ def dit(
     bias: Whether attention and MLPs have biases.
     learned_variance: Whether the output has as many channels more, those of a
       learned variance, which the prediction leaves out.
+    attention: How attention is computed: "xla" for all pairs of tokens at once,
+      "blocks" in memory linear in the tokens, or "auto", blocks for 2,048
+      tokens or more. All are the same function.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
@@ -486,6 +491,7 @@ def dit(
     bias=bias,
     qk_norm=qk_norm,
     rotary=rotary,
+    attention=attention,
     dropout=dropout,
     dtype=compute_dtype(dtype),
   )

@@ -32,6 +32,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
+from jaxflow.models.attention import attention
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   LabelEmbedder,
@@ -193,10 +194,7 @@ class MPAttention(nnx.Module):
     batch, height, breadth, width = x.shape
     heads = (batch, height * breadth, 3, width // _HEAD, _HEAD)
     qkv = normalize(self.qkv(x).reshape(heads), -1)
-    # The fused kernels have no forward-mode derivative; XLA's attention has.
-    attended = jax.nn.dot_product_attention(
-      qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation="xla"
-    )
+    attended = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
     return self.output(attended.reshape(x.shape))
 
 

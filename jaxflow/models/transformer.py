@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxflow.models.attention import Kind, attention
 from jaxflow.models.embeddings import Embedding, condition, frequencies
 from jaxflow.models.layers import TokenLinear, by_rows, layer_norm, rms_norm
 from jaxflow.models.network import abstract_module, init_parameters, rngs_of
@@ -50,6 +51,7 @@ class Parts:
   bias: bool = True  # Of attention and MLP.
   qk_norm: bool = False  # RMS norms of queries and keys.
   rotary: bool = False  # Queries and keys turned by their positions.
+  attention: Kind = "auto"
   dropout: float = 0.0
   dtype: Any = jnp.float32
 
@@ -94,7 +96,7 @@ class Attention(nnx.Module):
 
   def __init__(self, parts: Parts, rngs: nnx.Rngs):
     width, self.num_heads = parts.width, parts.num_heads
-    self.rotary = parts.rotary
+    self.rotary, self.kind = parts.rotary, parts.attention
     self.qkv: TokenLinear = parts.linear(width, 3 * width, rngs)
     self.output: TokenLinear = parts.linear(width, width, rngs)
     norms = [
@@ -114,8 +116,7 @@ class Attention(nnx.Module):
       q, k = self.query_norm(q), self.key_norm(k)
     if self.rotary:
       q, k = rotate(q), rotate(k)
-    # The fused kernels have no forward-mode derivative; XLA's attention has.
-    attended = jax.nn.dot_product_attention(q, k, v, implementation="xla")
+    attended = attention(q, k, v, kind=self.kind)
     return self.output(attended.reshape(x.shape))
 
 

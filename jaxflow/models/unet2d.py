@@ -26,6 +26,7 @@ from flax import nnx
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
+from jaxflow.models.attention import attention
 from jaxflow.models.embeddings import (
   GuidanceEmbedder,
   label_embedder,
@@ -91,10 +92,8 @@ class PixelAttention(nnx.Module):
     batch, height, breadth, width = x.shape
     tokens = self.group_norm(x).reshape(batch, height * breadth, width)
     heads = (batch, height * breadth, -1, self.features)
-    # The fused kernels have no forward-mode derivative; XLA's attention has.
-    attended = jax.nn.dot_product_attention(
-      *(f(tokens).reshape(heads) for f in (self.to_q, self.to_k, self.to_v)),
-      implementation="xla",
+    attended = attention(
+      *(f(tokens).reshape(heads) for f in (self.to_q, self.to_k, self.to_v))
     )
     return x + self.to_out_0(attended.reshape(tokens.shape)).reshape(x.shape)
 

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxflow.models import layers
+from jaxflow.models.attention import attention
 from jaxflow.models.layers import TokenLinear
 from jaxflow.models.unet_layout import Layer
 from jaxflow.models.unet_parts import Parts
@@ -174,10 +175,7 @@ class SelfAttention(nnx.Module):
     qkv = self.qkv(self.norm(x)).reshape(
       batch, height * breadth, 3, width // self.features, self.features
     )
-    # The fused kernels have no forward-mode derivative; XLA's attention has.
-    attended = jax.nn.dot_product_attention(
-      qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], implementation="xla"
-    )
+    attended = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
     return self.output(attended.reshape(x.shape))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxflow.models.attention import attention
 from jaxflow.models.layers import group_norm
 from jaxflow.types import Array
 
@@ -53,9 +54,9 @@ class Attention(nnx.Module):
     """Return [B, H, W, width]."""
     batch, height, width, channels = x.shape
     tokens = self.group_norm(x).reshape(batch, height * width, 1, channels)
-    # The fused kernels stop at fewer channels a head than these have.
-    qkv = (linear(tokens) for linear in (self.to_q, self.to_k, self.to_v))
-    attended = jax.nn.dot_product_attention(*qkv, implementation="xla")
+    attended = attention(
+      *(linear(tokens) for linear in (self.to_q, self.to_k, self.to_v))
+    )
     return x + self.to_out_0(attended).reshape(x.shape)
 
 

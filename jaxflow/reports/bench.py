@@ -23,7 +23,7 @@ import jax
 
 from jaxflow.errors import UsageError, named
 from jaxflow.files import check_workdir, write_text
-from jaxflow.parallel import processes
+from jaxflow.parallel import compile_cache, processes
 from jaxflow.reports.costs import Cost, Quality, save_tradeoff, shared_metric
 from jaxflow.reports.quality import DataDistance, evaluated_scores
 from jaxflow.reports.sampled_runs import (
@@ -94,12 +94,10 @@ def bench(
       elif teacher_nfe:
         with named(nfe="teacher_nfe"):
           teacher_run.run.make_sampler(count)
-  # JAX adds its options to the config while it is imported.
-  if jax.config.jax_compilation_cache_dir:  # pyright: ignore
-    log("note: JAX has a cache of programs: times to compile are of reading it")
   costs = []
-  for size in batch or BATCH:
-    costs += sampler_costs(samplers, size, seconds=seconds, log=log)
+  with compile_cache.without():
+    for size in batch or BATCH:
+      costs += sampler_costs(samplers, size, seconds=seconds, log=log)
   device = student.mesh.devices.flat[0]
   header = {
     "schema": 1,

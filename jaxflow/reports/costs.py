@@ -72,7 +72,7 @@ class Cost:
     solver: Name of the sampler, solver or flow map.
     nfe: Network calls per sample.
     batch: Samples at a time.
-    compile_seconds: Time to compile it, or to read it from a cache of JAX.
+    compile_seconds: Time to compile it.
     latency: Of one batch.
     samples_per_second: From the median.
     memory: Bytes on a device at the fullest moment.

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 import jaxflow
-from jaxflow import api
+from jaxflow import api, catalogue
 from jaxflow.commands import flags as command_flags
 from jaxflow.commands import main
 from jaxflow.commands import sample as sample_command
@@ -91,7 +91,7 @@ def test_overview_has_the_summary_of_every_command():
   result = tiny.run("--help")
   assert result.code == 0
   lines = result.out.splitlines()
-  assert len(lines) <= len(main.COMMANDS) + 12
+  assert len(lines) <= len(main.COMMANDS) + 15
   assert max(map(len, lines)) <= 80
   for name in main.COMMANDS:
     summary = main.command_of(name).summary
@@ -642,3 +642,37 @@ def test_warning_is_one_plain_line_after_a_library_has_logged():
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
   assert result.stderr.splitlines() == ["of a library", "of ours"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["methods"], "arXiv:2505.13447"),
+    (["train", "--config=digts:mean_flow"], "did you mean 'digits'?"),
+    (["train", "--config=digits:mean_flw"], "did you mean 'mean_flow'?"),
+    (["train", "--config=digits"], "name a method behind it"),
+    (["train", "--workdir=x"], "--config is missing"),
+    (["trian"], "did you mean 'train'?"),
+  ],
+)
+def test_names_are_checked_before_jax_is_loaded(arguments, words):
+  code = f"""\
+import sys
+from jaxflow.commands import main
+main.run(["jaxflow", *{arguments}])
+sys.exit("jax" in sys.modules or "numpy" in sys.modules)
+"""
+  result = subprocess.run(
+    [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stderr
+  assert words in result.stdout + result.stderr
+
+
+def test_the_catalogue_says_what_the_table_says():
+  words = "summary", "paper", "needs"
+  found = catalogue.entries()
+  assert [*found] == [*METHODS]
+  for name, row in METHODS.items():
+    for word in words:
+      assert getattr(found[name], word) == getattr(row, word), (name, word)

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 import jaxflow
+from jaxflow import config_files
 from jaxflow.config import make_plan, presets, resolve
 from jaxflow.errors import UsageError
 from jaxflow.methods import METHODS
@@ -34,17 +35,17 @@ def own(elsewhere):
 def test_shipped_configs_are_found_from_any_folder(elsewhere):
   names = sorted(file.stem for file in SHIPPED.glob("*.py"))
   assert {"digits", "ring"} < set(names)
-  assert presets.names() == names
+  assert config_files.names() == names
   for name in names:
-    assert presets.find(name) == SHIPPED / f"{name}.py"
+    assert config_files.find(name) == SHIPPED / f"{name}.py"
 
 
 def test_own_configs_go_first(own):
-  assert presets.find("ring") == pathlib.Path("configs/ring.py")
-  assert presets.find("mine") == pathlib.Path("configs/mine.py")
-  assert presets.find("digits") == SHIPPED / "digits.py"
-  assert presets.names().count("ring") == 1
-  assert "mine" in presets.names()
+  assert config_files.find("ring") == pathlib.Path("configs/ring.py")
+  assert config_files.find("mine") == pathlib.Path("configs/mine.py")
+  assert config_files.find("digits") == SHIPPED / "digits.py"
+  assert config_files.names().count("ring") == 1
+  assert "mine" in config_files.names()
   assert presets.preset("ring:flow_matching").train.steps == 40
 
 
@@ -53,11 +54,11 @@ def test_a_wheel_holds_its_configs_inside(elsewhere, monkeypatch):
   for folder in (inside, beside):
     folder.mkdir(parents=True)
     (folder / "digits.py").write_text(OWN)
-  monkeypatch.setattr(presets, "_SHIPPED", (inside, beside))
-  assert presets.find("digits") == inside / "digits.py"
+  monkeypatch.setattr(config_files, "_SHIPPED", (inside, beside))
+  assert config_files.find("digits") == inside / "digits.py"
   (inside / "digits.py").unlink()
   inside.rmdir()
-  assert presets.find("digits") == beside / "digits.py"
+  assert config_files.find("digits") == beside / "digits.py"
 
 
 @pytest.mark.parametrize("name", ["digits", "configs/digits.py"])
@@ -103,7 +104,7 @@ def test_command_lists_configs_and_their_methods(own):
   for part in re.split(r"\n(?! )", result.out.rstrip()):
     name, *lines = part.splitlines()
     parts[name] = [line.strip() for line in lines]
-  assert set(parts) == set(presets.names())
+  assert set(parts) == set(config_files.names())
   assert parts["mine"] == ["My own ring.", "configs/mine.py", "methods: all"]
   assert parts["few"] == ["A few.", "configs/few.py", "methods: denoising"]
   assert parts["broken"][-1] == "methods: none"

@@ -40,8 +40,6 @@ def start(folder, name, commands, *, count, devices):
       f"{DEVICES}{devices}" if flag.startswith(DEVICES) else flag
       for flag in os.environ["XLA_FLAGS"].split()
     ),
-    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   if count > 1:
     environment["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free_port()}"

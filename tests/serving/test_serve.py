@@ -5,7 +5,6 @@ import base64
 import concurrent.futures
 import io
 import json
-import os
 import re
 import signal
 import socket
@@ -442,15 +441,11 @@ def test_a_second_signal_ends_at_once(trained):
 
 def test_signal_ends_it_without_losing_an_answer(workdir):
   command = ["serve", f"--workdir={workdir}", "--port=0", "--sizes=1,4"]
-  environment = os.environ | {
-    "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)
-  }
   with subprocess.Popen(
     [sys.executable, "-m", "jaxflow", *command],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=environment,
   ) as process:
     address = process.stdout.readline().split()[0]
     asked = {"num": 200, "nfe": 1}

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 
-import jax
 import tiny
 
 from jaxflow.config.presets import load_file
@@ -82,8 +81,6 @@ def test_a_bar_on_a_terminal(tmp_path):
       **os.environ,
       "PYTHONPATH": str(REPOSITORY),
       **{"TERM": "xterm", "COLUMNS": "240", "LINES": "40"},
-      "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     },
     stdin=terminal,
     stdout=terminal,
