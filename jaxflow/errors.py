@@ -168,7 +168,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
   return f"did you mean {near[0]!r}? " if near else ""
 
 
-def unknown(field: str, name: Any, known: Iterable[str]) -> UsageError:
+def unknown(what: str, name: Any, known: Iterable[str]) -> UsageError:
   """Return an error that names the choices, and the nearest of them.
 
   Example:
@@ -180,6 +180,6 @@ def unknown(field: str, name: Any, known: Iterable[str]) -> UsageError:
   """
   known = list(known)
   return UsageError(
-    f"{field}={name!r} is unknown: {did_you_mean(str(name), known)}choose one "
+    f"{what}={name!r} is unknown: {did_you_mean(str(name), known)}choose one "
     f"of {', '.join(known)}"
   )

@@ -96,7 +96,8 @@ class Attention(nnx.Module):
 
   def __init__(self, parts: Parts, rngs: nnx.Rngs):
     width, self.num_heads = parts.width, parts.num_heads
-    self.rotary, self.kind = parts.rotary, parts.attention
+    self.rotary = parts.rotary
+    self.kind: Kind = parts.attention
     self.qkv: TokenLinear = parts.linear(width, 3 * width, rngs)
     self.output: TokenLinear = parts.linear(width, width, rngs)
     norms = [
