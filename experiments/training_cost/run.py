@@ -12,11 +12,10 @@ import numpy as np
 
 from experiments import runner
 from experiments.training_cost.steps import (
-  ONLY_COUNTED,
   compile_all,
-  flops,
+  count_all,
+  counts,
   memory_with_remat,
-  temporary_bytes,
   time_ratios,
 )
 from experiments.training_cost.variants import BASELINE, variants
@@ -101,7 +100,7 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
   rest = [name for name in ours if name not in timed]
   if bench.quick:
     rest = []
-  counted, _ = compile_all(network, rest, ONLY_COUNTED, remat=True)
+  counted = count_all(network, rest, remat=True)
   scanned = memory_with_remat(network, timed)
 
   def again(table: dict) -> dict:
@@ -114,23 +113,25 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
     len(bench.seeds),
     baseline=BASELINE,
   )
-  base = plain[BASELINE]
+  unaltered = {name: counts(step) for name, step in plain.items()}
+  counted |= {name: counts(step) for name, step in fast.items()}
+  base = unaltered[BASELINE]
   rows = []
-  for remat, steps in (("no", plain), ("yes", fast | counted)):
+  for remat, steps in (("no", unaltered), ("yes", counted)):
     for name in names:
       if name not in steps:
         continue
       step = steps[name]
       numbers = {
-        "flops": flops(step),
-        "flops_ratio": flops(step) / flops(base),
-        "temporary_bytes": temporary_bytes(step),
-        "temporary_ratio": temporary_bytes(step) / temporary_bytes(base),
+        "flops": step.flops,
+        "flops_ratio": step.flops / base.flops,
+        "temporary_bytes": step.temporary_bytes,
+        "temporary_ratio": step.temporary_bytes / base.temporary_bytes,
       }
       if remat == "yes":
-        one = plain[name]
-        numbers["more_flops"] = flops(step) / flops(one)
-        numbers["less_memory"] = temporary_bytes(step) / temporary_bytes(one)
+        one = unaltered[name]
+        numbers["more_flops"] = step.flops / one.flops
+        numbers["less_memory"] = step.temporary_bytes / one.temporary_bytes
         if name in scanned:
           numbers["less_memory_scanned"] = scanned[name]
       elif name in GOALS:

@@ -2,7 +2,8 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,25 @@ ONLY_COUNTED = {
   "xla_backend_optimization_level": 0,
   "xla_llvm_disable_expensive_passes": True,
 }
+
+
+class Counts(NamedTuple):
+  """What XLA says of a compiled step.
+
+  Attributes:
+    flops: Its FLOPs.
+    temporary_bytes: Its memory beyond arguments and results.
+  """
+
+  flops: float
+  temporary_bytes: int
+
+
+def counts(step: jax.stages.Compiled) -> Counts:
+  """Return the counts of a compiled step."""
+  return Counts(
+    step.cost_analysis()["flops"], step.memory_analysis().temp_size_in_bytes
+  )
 
 
 def make_arguments(
@@ -83,40 +103,55 @@ def compile_step(
 
 
 def compile_all(
-  config: dict,
-  names: Sequence[str],
-  options: dict | None = None,
-  **layers: bool,
+  config: dict, names: Sequence[str], **layers: bool
 ) -> tuple[dict[str, jax.stages.Compiled], dict[str, tuple]]:
   """Compile the steps of variants.
 
   Args:
     config: Size of batch and network.
     names: Keys of `variants`.
-    options: Options of the compiler.
     **layers: `remat`, whether the backward pass computes every block anew, and
       `scan_layers`.
 
   Returns:
     The compiled steps, and their arguments, by name.
   """
+  made = [*_compiled(config, names, None, **layers)]
+  steps = {name: step for name, step, _ in made}
+  return steps, {name: arguments for name, _, arguments in made}
+
+
+def count_all(
+  config: dict, names: Sequence[str], **layers: bool
+) -> dict[str, Counts]:
+  """Return the counts of the steps of variants, of which none is kept.
+
+  Linux gives a process 65,530 regions of memory, fewer than all would take.
+  The arguments are those of `compile_all`.
+  """
+  made = _compiled(config, names, ONLY_COUNTED, **layers)
+  return {name: counts(step) for name, step, _ in made}
+
+
+def _compiled(
+  config: dict, names: Sequence[str], options: dict | None, **layers: bool
+) -> Iterator[tuple[str, jax.stages.Compiled, tuple]]:
+  """Yield name, compiled step and arguments of variants."""
   plain = make_arguments(config, **layers)
   table = variants(config["num_classes"])
-  steps, arguments_of = {}, {}
   for name in names:
     more = network_options(name, config["depth"])
     apply_fn, arguments = (
       make_arguments(config, **layers, **more) if more else plain
     )
-    arguments_of[name] = arguments
-    steps[name] = compile_step(
+    step = compile_step(
       table[name],
       apply_fn,
       arguments,
       roles=roles_of(name),
       options=options,
     )
-  return steps, arguments_of
+    yield name, step, arguments
 
 
 def memory_with_remat(config: dict, names: Sequence[str]) -> dict[str, float]:
@@ -130,24 +165,13 @@ def memory_with_remat(config: dict, names: Sequence[str]) -> dict[str, float]:
     names: Keys of `variants`.
   """
   plain, spared = (
-    compile_all(config, names, ONLY_COUNTED, remat=remat, scan_layers=True)[0]
+    count_all(config, names, remat=remat, scan_layers=True)
     for remat in (False, True)
   )
   return {
-    name: temporary_bytes(spared[name]) / temporary_bytes(plain[name])
+    name: spared[name].temporary_bytes / plain[name].temporary_bytes
     for name in names
   }
-
-
-def flops(step: jax.stages.Compiled) -> float:
-  """Return XLA's count of a compiled step."""
-  analysis = step.cost_analysis()
-  return analysis["flops"]
-
-
-def temporary_bytes(step: jax.stages.Compiled) -> int:
-  """Return the memory of a compiled step beyond arguments and results."""
-  return step.memory_analysis().temp_size_in_bytes
 
 
 def time_ratios(
