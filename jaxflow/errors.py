@@ -172,11 +172,8 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> UsageError:
   """Return an error that names the choices, and the nearest of them.
 
   Example:
-    >>> raise unknown("data.name", "rign", ["ring", "digits"])
-    Traceback (most recent call last):
-    ...
-    jaxflow.errors.UsageError: data.name='rign' is unknown: did you mean 'ring'?
-    choose one of ring, digits
+    >>> str(unknown("name", "rign", ["ring", "digits"]))
+    "name='rign' is unknown: did you mean 'ring'? choose one of ring, digits"
   """
   known = list(known)
   return UsageError(
