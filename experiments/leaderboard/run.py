@@ -42,6 +42,8 @@ SETTINGS = {
   "fields": {"frechet_distance_loss": {"loss": {"fill": 2048}}},
   "classifier_steps": 1000,
 }
+# The row of real training images.
+REAL = "real images"
 # So much farther is still as good.
 AS_GOOD = 1.25
 QUICK = {
@@ -67,9 +69,7 @@ def measure(bench: runner.Bench) -> list[runner.Row]:
     floor = judge.floor(num, bench.seeds)
     calls = bench.settings["nfe"]
     numbers = {f"{k}_{n}": v for k, v in floor.items() for n in calls}
-    real = runner.Row(
-      {"data": name, "method": "real images", "from": ""}, numbers
-    )
+    real = runner.Row({"data": name, "method": REAL, "from": ""}, numbers)
     found, strips = [], {}
     for method in bench.settings["methods"]:
       row, strips[method] = board.row(method, judge)
@@ -156,11 +156,12 @@ def best(results: runner.Results, count: int = 3) -> list[str]:
       if row["numbers"]["frechet_1"]["mean"] is not None
     ]
     rows.sort(key=lambda row: row["numbers"]["frechet_1"]["mean"])
-    # Real images come first, and stand last.
-    for row in [*rows[1 : count + 1], rows[0]]:
+    real = [row for row in rows if row["labels"]["method"] == REAL]
+    made = [row for row in rows if row["labels"]["method"] != REAL]
+    for row in made[:count] + real:
       method, numbers = row["labels"]["method"], row["numbers"]
       distance, share = numbers["frechet_1"], numbers["accuracy_1"]
-      name = method if row is rows[0] else f"`{method}`"
+      name = method if method == REAL else f"`{method}`"
       lines.append(
         f"| {data} | {name} | "
         f"{distance['mean']:.2f} ± {distance['deviation']:.2f} | "

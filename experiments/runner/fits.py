@@ -12,7 +12,7 @@ import numpy as np
 import jaxflow
 from jaxflow.api import TrainedRun
 from jaxflow.config import changed
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError
 from jaxflow.figures import read_log
 from jaxflow.runs.run import Run
 from jaxflow.types import ModelFn, PyTree
@@ -137,11 +137,7 @@ class Fits:
 
   def allows(self, nfe: int) -> bool:
     """Return whether the sampler can make `nfe` network calls a sample."""
-    try:
-      self.run.model.make_sampler(self.run.plan.sample, nfe)
-    except UsageError:
-      return False
-    return True
+    return self.run.model.allows(self.run.plan.sample, nfe)
 
   def sample(self, num: int, nfe: int, *, seed: int = 0) -> np.ndarray:
     """Draw samples of every seed, [S, num, ...], each from its own noise.

@@ -40,6 +40,12 @@ def _drawn(key: Array, batch: Batch, num_classes: int) -> _Drawn:
   return _Drawn(xt, paths.velocity(LINEAR, data, noise, t), t, s, cond)
 
 
+def _loss(prediction: Array, target: Array) -> LossOutput:
+  """Return the weighted squared error `[B]`, and no metrics."""
+  error = weights.l2_sum(prediction, target)
+  return weights.adaptive(error, power=1.0, eps=0.01), {}
+
+
 def published_mean_flow(
   model_fn: ModelFn,
   key: Array,
@@ -82,8 +88,7 @@ def published_mean_flow(
   )
   if stop_tangent:
     du = jax.lax.stop_gradient(du)
-  error = weights.l2_sum(u, v_g - paths.expand(t - s, du) * du)
-  return weights.adaptive(error, power=1.0, eps=0.01), {}
+  return _loss(u, v_g - paths.expand(t - s, du) * du)
 
 
 def published_central_differences(
@@ -91,14 +96,7 @@ def published_central_differences(
 ) -> LossOutput:
   """Compute MeanFlow with a difference of two more calls in every row.
 
-  Args:
-    model_fn: The network.
-    key: Random key.
-    batch: `data` and `cond`.
-    num_classes: The null label.
-
-  Returns:
-    The loss `[B]`, and no metrics.
+  Arguments and results are those of `published_mean_flow`.
   """
   xt, v, t, s, cond = _drawn(key, batch, num_classes)
   ahead, behind = (
@@ -106,10 +104,7 @@ def published_central_differences(
     for h in (STEP, -STEP)
   )
   du = (ahead - behind) / (2 * STEP)
-  error = weights.l2_sum(
-    model_fn(xt, t, s, cond), v - paths.expand(t - s, du) * du
-  )
-  return weights.adaptive(error, power=1.0, eps=0.01), {}
+  return _loss(model_fn(xt, t, s, cond), v - paths.expand(t - s, du) * du)
 
 
 def published_secant(
@@ -122,20 +117,12 @@ def published_secant(
 ) -> LossOutput:
   """Compute alpha-Flow's formula, and SoFlow's: a secant in every row.
 
-  Args:
-    model_fn: The network.
-    key: Random key.
-    batch: `data` and `cond`.
-    num_classes: The null label.
-    alpha: Share of the interval that the step along the velocity takes.
-
-  Returns:
-    The loss `[B]`, and no metrics.
+  The step along the velocity takes the share `alpha` of the interval; other
+  arguments and results are those of `published_mean_flow`.
   """
   xt, v, t, s, cond = _drawn(key, batch, num_classes)
   gap = alpha * (t - s)
   there = model_fn(xt - paths.expand(gap, v) * v, t - gap, s, cond)
   target = jax.lax.stop_gradient(alpha * v + (1 - alpha) * there)
   target = jnp.where(paths.expand(s < t, v), target, v)
-  error = weights.l2_sum(model_fn(xt, t, s, cond), target)
-  return weights.adaptive(error, power=1.0, eps=0.01), {}
+  return _loss(model_fn(xt, t, s, cond), target)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxflow import conditions, paths
 from jaxflow.compilation.report import Program
-from jaxflow.errors import UsageError, named
+from jaxflow.errors import named
 from jaxflow.evaluation.collecting import extraction
 from jaxflow.models import Extractor
 from jaxflow.parallel import sharding
@@ -191,14 +191,12 @@ def example_inputs(program: Program, key: jax.Array) -> tuple[PyTree, ...]:
 def _fewest_calls(run: Run) -> int:
   """Return 1, or the config's number of calls where one makes no sample."""
   sample = run.plan.sample
-  try:
-    run.model.make_sampler(sample, 1)
-  except UsageError:
-    # A solver of two calls a step, or a sampler that has no single step.
-    with named(nfe="sample.nfe"):
-      run.model.make_sampler(sample, sample.nfe)
-    return sample.nfe
-  return 1
+  if run.model.allows(sample, 1):
+    return 1
+  # A solver of two calls a step, or a sampler that has no single step.
+  with named(nfe="sample.nfe"):
+    run.model.make_sampler(sample, sample.nfe)
+  return sample.nfe
 
 
 def _sampling_params(run: Run, mesh: Mesh) -> PyTree:

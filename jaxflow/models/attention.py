@@ -2,7 +2,7 @@ r"""Softmax attention in memory linear in the tokens, with all derivatives.
 
 With scores S = q k^T / sqrt(d), L = log sum exp S and P = exp(S - L), attention
 is P v. A loop over blocks of keys carries the largest score, the sum and the
-weighted values bias so far, so no array of all pairs of tokens is ever there.
+weighted values seen so far, so no array of all pairs of tokens is ever there.
 The derivative is a loop of its own over the same blocks, linear in the tangents
 
   d(P v) = P dS v - rowsum(P dS) P v + P dv,   dL = rowsum(P dS)
@@ -31,7 +31,8 @@ Kind = Literal["auto", "xla", "blocks"]
 
 # Keys a block.
 BLOCK = 256
-# From so many keys on, blocks are faster as well.
+# From so many keys on, "auto" takes blocks. Whether they are faster from there
+# on is not measured; all pairs of 2,048 tokens take 16 MiB a head and array.
 LONG = 2048
 # What is added to the score of a masked pair, as a share of the largest number
 # there is: the difference of two such is finite.

@@ -165,6 +165,14 @@ class Model:
       function_of, sampler=sample.sampler, path=self.path, times=times
     )
 
+  def allows(self, sample: SamplePlan, nfe: int) -> bool:
+    """Return whether the sampler can make `nfe` network calls a sample."""
+    try:
+      self.make_sampler(sample, nfe)
+    except UsageError:
+      return False
+    return True
+
   def grid_times(self, sample: SamplePlan, points: int, nfe: int) -> Array:
     """Return the times of a plan's grid, `[points]`, decreasing."""
     try:

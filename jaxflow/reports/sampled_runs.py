@@ -82,11 +82,7 @@ class SampledRun:
 
   def allows(self, nfe: int) -> bool:
     """Return whether the sampler can make `nfe` network calls."""
-    try:
-      self.plan.model.make_sampler(self.plan.sample, nfe)
-    except UsageError:
-      return False
-    return True
+    return self.plan.model.allows(self.plan.sample, nfe)
 
 
 def open_run(

@@ -42,6 +42,7 @@ def test_a_short_secant_is_the_derivative_to_first_order(x64):
   interval = jnp.arange(32) >= 24
   for alpha in (1e-3, 1e-4):
     ours = errors(published.published_secant, alpha=alpha)
-    # The secant's error is alpha times the derivative's.
+    # The secant's error is alpha times the derivative's, to first order in alpha:
+    # a limit that falls with alpha shows the order.
     scaled = jnp.where(interval, ours / alpha**2, ours)
     np.testing.assert_allclose(scaled, exact, rtol=20 * alpha, atol=20 * alpha)

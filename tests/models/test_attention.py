@@ -153,5 +153,6 @@ def test_networks_attend_alike():
   one, other = (
     n.apply(tree.unflatten(leaves), xt, t, t, None) for n in networks
   )
+  # Three blocks of float32, summed in another order.
   np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
   assert np.abs(one).max() > 0.1
