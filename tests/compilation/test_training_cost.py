@@ -1,6 +1,5 @@
 """What a step of each method costs, counted by XLA, against its goal."""
 
-import fast_compile
 import pytest
 
 from experiments.training_cost import run as experiment
@@ -15,10 +14,8 @@ HEADS = "improved_mean_flow"
 
 
 def ratios_of(config, names):
-  names = [BASELINE, *names]
-  compiled, _ = steps.compile_all(config, names, fast_compile.OPTIONS)
-  count = {name: steps.flops(step) for name, step in compiled.items()}
-  return {name: count[name] / count[BASELINE] for name in names}
+  count = steps.count_all(config, [BASELINE, *names])
+  return {name: count[name].flops / count[BASELINE].flops for name in names}
 
 
 @pytest.fixture(scope="module")
