@@ -172,7 +172,8 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
     >>> network.apply(params, jnp.ones((1, 2)), time, time, None).tolist()
     [[2.0, 2.0]]
   """
-  init, module = init_and_module(make_module)
+  shape = _abstract(make_module)
+  init, module = _init_and_module(make_module, shape)
 
   def apply(params, xt, t, s, cond, key=None):
     return module(params)(xt, t, s, cond, key)
@@ -180,15 +181,21 @@ def functional(make_module: Callable[[nnx.Rngs], nnx.Module]) -> Network:
   def hidden(params, xt, t, s, cond):
     return module(params).hidden(xt, t, s, cond)
 
-  shows = hasattr(_abstract(make_module), "hidden")
-  return Network(init, apply, hidden if shows else None)
+  return Network(init, apply, hidden if hasattr(shape, "hidden") else None)
 
 
 def init_and_module(
   make_module: Callable[[nnx.Rngs], nnx.Module],
 ) -> tuple[Callable[[Array], PyTree], Callable[[PyTree], Any]]:
   """Return `init(key) -> params` and `module(params)` of a maker of modules."""
-  graph, _ = abstract_module(make_module)
+  return _init_and_module(make_module, _abstract(make_module))
+
+
+def _init_and_module(
+  make_module: Callable[[nnx.Rngs], nnx.Module], shape: nnx.Module
+) -> tuple[Callable[[Array], PyTree], Callable[[PyTree], Any]]:
+  """Return what `init_and_module` does, of the module with shapes."""
+  graph, _ = nnx.split(shape)
   # A merge inside the traced function, with fresh variables, is what lets
   # forward mode pass through it.
   return (

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxflow import guidance, options, predictions, sampling
@@ -160,7 +161,7 @@ class Model:
       return model_fn if denoising else self.flow_map(model_fn)
 
     times = self.grid_times(sample, steps + 1, nfe)
-    self._check_prediction(times[:-1], target)
+    self._check_prediction(times, target)
     return sampling.make_sampler(
       function_of, sampler=sample.sampler, path=self.path, times=times
     )
@@ -183,11 +184,17 @@ class Model:
   def _check_prediction(self, times: Array, target: Prediction) -> None:
     """Raise UsageError if a prediction cannot be converted on the way."""
     source = "data" if self.prediction == "edm" else self.prediction
-    one = jnp.ones_like(times)
-    value = predictions.convert(
-      self.path, one, one, times, source=source, target=target
-    )
-    if not jnp.isfinite(value).all():
+
+    @jax.jit  # One program in place of one an operation: sampling waits for it.
+    def is_finite(times):
+      t = times[:-1]
+      one = jnp.ones_like(t)
+      value = predictions.convert(
+        self.path, one, one, t, source=source, target=target
+      )
+      return jnp.isfinite(value).all()
+
+    if not is_finite(times):
       raise UsageError(
         f"prediction={source!r} gives no {target} at t={times[0]:g} of "
         f"{self.path}: predict velocity, data or v, or take another path"

@@ -31,6 +31,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxflow import paths
 from jaxflow.options import PositiveShare
@@ -152,14 +153,18 @@ def regular_times(
   """Return the ends of the times at which a prediction gives a velocity."""
   if prediction == "edm":
     prediction = "data"
-  with jax.ensure_compile_time_eval():
-    t = jnp.asarray([path.t_min, path.t_max])
+
+  @jax.jit  # One program in place of one an operation: sampling waits for it.
+  def is_regular(t):
     a, b = row(path, t, prediction)
     # `predictions.convert` divides by it; infinite are scores of data.
     det = path.alpha(t) * b - path.sigma(t) * a
-    regular = ((jnp.abs(det) > 1e-6) & jnp.isfinite(det)).tolist()
+    return (jnp.abs(det) > 1e-6) & jnp.isfinite(det)
+
+  with jax.ensure_compile_time_eval():
+    regular = is_regular(np.array([path.t_min, path.t_max], float)).tolist()
   margin = 1e-3 * (path.t_max - path.t_min)
-  low, high = (0 if is_regular else margin for is_regular in regular)
+  low, high = (0 if each else margin for each in regular)
   return path.t_min + low, path.t_max - high
 
 

@@ -166,7 +166,8 @@ def share_of_start(law: Law, updates: int) -> float:
     >>> share_of_start(Power(), 1000)
     0.0
   """
-  gains = law.gain(jnp.arange(1, updates + 1))
+  # As one program: sampling waits for it.
+  gains = jax.jit(law.gain)(np.arange(1, updates + 1))
   return float(np.prod(1 - np.asarray(gains, np.float64)))
 
 
