@@ -11,6 +11,7 @@ from absl import flags
 from jaxflow import config_files
 from jaxflow.commands import sweeps
 from jaxflow.commands.command import Command, Flag, Values
+from jaxflow.config import fields as config_fields
 from jaxflow.errors import UsageError
 
 # Config fields are read from the arguments: they are known with the config.
@@ -93,39 +94,53 @@ def options_of(options: type[Any], values: Values) -> Any:
   return options(**{name: values[name].value for name in names})
 
 
-def check_config(
+def read(
   command: Command, values: Values, arguments: Sequence[str]
-) -> None:
-  """Raise UsageError for the name of a config before JAX is loaded."""
-  if command.takes_config:
-    config_files.check(config_files.chosen(_with_values(arguments, values)))
+) -> list[str]:
+  """Read the flags of a command into `values`, before JAX is loaded.
 
-
-def read(command: Command, values: Values, arguments: Sequence[str]) -> Any:
-  """Read the flags of a command into `values`; return its config, or None.
+  Returns:
+    The arguments `--config` and `--config.FIELD`, for `config_of`. What is
+    mistyped in them is found here, but for options of components.
 
   Raises:
     UsageError: If a flag is unknown, has a wrong value, or is missing.
   """
+  given = _with_values(arguments, values)
+  if command.takes_config:
+    config_files.check(config_files.chosen(given))
   for name in ("config", _FIELD):
     if name in values:
       delattr(values, name)
-  given = _with_values(arguments, values)
   _check_fixed(command, given)
   takes = command.takes_config or command.changes
   changes = [x for x in given if takes and re.match(r"--config([=.]|$)", x)]
   _read_plain([x for x in given if x not in changes], values)
   if command.takes_config:
+    sweep = _sweep_of(values)
+    swept = [] if sweep is None else sweeps.arguments(sweep)
+    fields = [x for x in changes if x.startswith("--config.")]
+    config_fields.check([*fields, *swept])
+  _finish(command, values)
+  return changes
+
+
+def _sweep_of(values: Values) -> str | None:
+  """Return the text of --sweep; None without, or where there is no such."""
+  return values.sweep if "sweep" in values else None
+
+
+def config_of(command: Command, values: Values, changes: Sequence[str]) -> Any:
+  """Return the config of a command, or None, from what `read` returns.
+
+  Raises:
+    UsageError: If a field is unknown, or has a wrong value.
+  """
+  if command.takes_config:
     from jaxflow.config.flags import parse
 
-    sweep = values.sweep if "sweep" in values else None
-    if sweep is None:
-      config = parse(changes)
-    else:
-      config = sweeps.configs(changes, sweep)
-    _finish(command, values)
-    return config
-  _finish(command, values)
+    sweep = _sweep_of(values)
+    return parse(changes) if sweep is None else sweeps.configs(changes, sweep)
   if not changes:
     return None
   from jaxflow.config import config_of_run

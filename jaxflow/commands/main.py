@@ -14,7 +14,7 @@ from jaxflow.commands import interrupts
 from jaxflow.commands.command import Command, Flag, Values
 from jaxflow.commands.console import log
 from jaxflow.commands.flags import (
-  check_config,
+  config_of,
   define,
   defined,
   message,
@@ -144,12 +144,12 @@ def _run(command: Command, arguments: Sequence[str], common: Values) -> int:
   values = defined(command)
   names = _FIELDS | {name: f"--{name}" for name in values}
   with named(**names):
-    check_config(command, values, arguments)
+    changes = read(command, values, arguments)
     if not (command.alone and common.distributed == "auto"):
       from jaxflow.parallel import launch
 
       launch.join(common.distributed, preemptible=command.interruptible)
-    config = read(command, values, arguments)
+    config = config_of(command, values, changes)
     if not command.alone:
       importlib.import_module("jaxflow.api")
       from jaxflow.parallel import compile_cache

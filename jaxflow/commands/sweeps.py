@@ -54,6 +54,12 @@ def configs(arguments: Sequence[str], text: str) -> dict[str, Sweep]:
   return found
 
 
+def arguments(text: str) -> list[str]:
+  """Return every `--config.FIELD=VALUE` of a sweep."""
+  fields = (pair for pairs in _fields(text) for pair in pairs)
+  return [f"--config.{field}={value}" for field, value in fields]
+
+
 def _fields(text: str) -> list[list[tuple[str, str]]]:
   """Return the values of each field, with its name."""
   try:

@@ -9,7 +9,7 @@ from typing import Any
 from jaxflow import options
 from jaxflow.config import limits, plans, schema, versions
 from jaxflow.config.components import Config, makers, schedule_steps
-from jaxflow.config.versions import flatten
+from jaxflow.config.fields import flatten
 from jaxflow.errors import PlugInError, UsageError
 from jaxflow.files import write_text
 from jaxflow.reading import read_json, reading
@@ -72,17 +72,31 @@ def load_config(workdir: pathlib.Path) -> Config:
   Raises UsageError if the folder holds no run, or one of another version that
   cannot be opened.
   """
+  return _read(workdir)[0]
+
+
+def load_plan(workdir: pathlib.Path) -> plans.Plan:
+  """Return the plan of the config that `load_config` reads.
+
+  Reading makes the plan already, which takes longer than all else of it.
+  """
+  config, plan = _read(workdir)
+  return plans.make_plan(config) if plan is None else plan
+
+
+def _read(workdir: pathlib.Path) -> tuple[Config, plans.Plan | None]:
+  """Return config and plan of a run; None if its network is the caller's."""
   where = f"workdir={str(workdir)!r}: config.json"
   try:
     with reading(where, "restore it from a copy, or give another folder"):
       values = read_json(workdir / "config.json", dict, _distrusted)
       config = versions.upgraded(values)
       limits.check_limits(config)
-      if values["model"]["name"] != "given":
-        plans.make_plan(config)  # Says what does not fit.
+      given = values["model"]["name"] == "given"
+      plan = None if given else plans.make_plan(config)  # Says what is wrong.
     for note in versions.notes(values, config):
       _warn_once(f"{workdir / 'config.json'}: {note}")
-    return config.lock()
+    return config.lock(), plan
   except PlugInError as error:
     raise PlugInError(f"{where}: {error}") from error
   except (FileNotFoundError, NotADirectoryError) as error:

@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxflow import config_files
+from jaxflow.config import fields as config_fields
 from jaxflow.config.components import (
   Config,
   at,
@@ -16,21 +17,13 @@ from jaxflow.config.components import (
   components,
   set_component,
 )
-from jaxflow.config.files import flatten, load_config
-from jaxflow.config.limits import hint
+from jaxflow.config.fields import flatten, hint, written
+from jaxflow.config.files import load_config
 from jaxflow.config.presets import load_file
 from jaxflow.config.registry import maker_of
 from jaxflow.config.schema import INTERFACE
 from jaxflow.errors import UsageError
 from jaxflow.options import parameters
-
-# How a command line writes a value of a type.
-_WRITTEN = {
-  bool: "True or False",
-  int: "a whole number",
-  float: "a number",
-  tuple: "whole numbers with commas between",
-}
 
 
 def parse(arguments: Sequence[str]) -> Config:
@@ -73,7 +66,7 @@ def _override(config: Config, rest: list[str]) -> Config:
       raise UsageError(f"{name}={value}: give --config=NAME:{value}")
     if field not in fields:
       meant = hint(field, fields, start="--config.")
-      raise UsageError(f"{name} is no field of the config: {meant}")
+      raise UsageError(config_fields.absent(name, meant))
     if field == "data.stored_dir":
       raise UsageError(f"{name}: a run notes it; give --config.data.data_dir")
     if not value and not ("=" in argument and isinstance(fields[field], str)):
@@ -136,14 +129,8 @@ def _wrong_value(error: str, given: list[str], fields: dict[str, Any]) -> str:
     name, _, value = argument.partition("=")
     field = name.removeprefix("--config.")
     if field in fields and f"{name}={value}" in error:
-      old = fields[field]
-      kind = _WRITTEN.get(tuple if isinstance(old, list) else type(old), "text")
-      return f"{name}={value}: give {kind}, {_written(old)} for instance"
+      return config_fields.wrong_value(name, value, fields[field])
   return f"{error} (--help tells the flags)"
-
-
-def _written(value: Any) -> str:
-  return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -160,6 +147,6 @@ def _check_tuples(before: dict[str, Any], after: dict[str, Any]) -> None:
       many = len(old) if fixed else "one or more"
       numbers = "whole numbers" if whole else "numbers"
       raise UsageError(
-        f"--config.{field}={_written(new)}: give {many} {numbers} with "
-        f"commas between, {_written(old)} for instance"
+        f"--config.{field}={written(new)}: give {many} {numbers} with "
+        f"commas between, {written(old)} for instance"
       )

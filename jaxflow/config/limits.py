@@ -5,10 +5,8 @@ those of the other fields stand here. Fields that must agree with one another
 are checked where they meet.
 """
 
-import difflib
-import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy as np
 from jaxflow import options
 from jaxflow.config import registry, schema, versions
 from jaxflow.config.components import Config, at, components, makers
-from jaxflow.config.versions import flatten
+from jaxflow.config.fields import dots, flatten, hint
 from jaxflow.errors import UsageError, check_range, inside
 from jaxflow.files import NO_URL, URL
 from jaxflow.options import AMOUNT, BELOW_ONE, COUNT, POSITIVE, SHARE, Range
@@ -196,7 +194,7 @@ def _check_known(config: Config) -> Config:
   # Components have the options of their names.
   named = tuple(f"{k}." for k in components(default) if k != "loss")
   absent = [k for k in default if k not in config]
-  there = given.keys() | {k[:i] for k in given for i in _dots(k)}
+  there = given.keys() | {k[:i] for k in given for i in dots(k)}
   absent += [k for k in fields if k not in there and not k.startswith(named)]
   if absent:
     raise UsageError(
@@ -210,25 +208,3 @@ def _check_known(config: Config) -> Config:
       f"{field}={value!r} is no field of the config: {hint(field, fields)}"
     )
   return default
-
-
-def _dots(field: str) -> list[int]:
-  return [i for i, letter in enumerate(field) if letter == "."]
-
-
-def hint(field: str, fields: Collection[str], *, start: str = "") -> str:
-  """Say which field may be meant, or which there are; `start` precedes it."""
-  if f"{field}.name" in fields:
-    return f"did you mean {start}{field}.name?"
-  section, _, last = field.rpartition(".")
-  inside = [k for k in fields if k.startswith(f"{section}.")]
-  sections = {k[:i] for k in fields for i in _dots(k)}
-  if section and not difflib.get_close_matches(section, sections, n=1):
-    return f"this method, data set or network has no section {section}"
-  names = {k: k.rpartition(".")[2] for k in inside or fields}
-  closest = functools.partial(difflib.get_close_matches, n=len(names))
-  alike = closest(last, names.values(), cutoff=0.75)
-  meant = [k for k, name in names.items() if name in alike]
-  if near := closest(field, meant, cutoff=0.0):
-    return f"did you mean {start}{near[0]}?"
-  return f"there are {', '.join(names)}"

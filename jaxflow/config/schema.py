@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jaxflow import options
+from jaxflow.config import fields as config_fields
 from jaxflow.config import registry
 from jaxflow.config.components import (
   Config,
@@ -17,21 +18,10 @@ from jaxflow.config.components import (
   method_named,
   with_places,
 )
+from jaxflow.config.fields import COUPLING, OPTIMIZER, PAIRS, SHARE
 from jaxflow.data import Scaling
 from jaxflow.errors import UsageError
 from jaxflow.methods import Method
-
-_OPTIMIZER = {
-  "name": "adam",
-  "learning_rate": 1e-4,
-  "schedule": "constant",
-  "warmup_steps": 0,
-  "b1": 0.9,
-  "b2": 0.999,
-  "eps": 1e-8,
-  "weight_decay": 0.0,
-  "clip_norm": 0.0,
-}
 
 # Sections of that kind.
 OPTIMIZERS = ("optimizer", "discriminator.optimizer", "fake_score.optimizer")
@@ -59,53 +49,12 @@ def default_config(method: str, *, data: str, model: str) -> Config:
     network["second_time"] = False
   loss = with_places(registry.default_options(row.loss))
   drawn = "sample_times" in options.parameters(row.loss)
+  every = with_places(config_fields.EVERY)
   config = ConfigDict(
     {
       "method": method,
-      "seed": 0,
-      "data": {
-        "name": data,
-        "raw_dir": config_dict.placeholder(str),
-        "data_dir": config_dict.placeholder(str),
-        "stored_dir": config_dict.placeholder(str),  # Of a config.json.
-        # Of pictures, as `data.load` describes these.
-        "dir": config_dict.placeholder(str),
-        "hub": config_dict.placeholder(str),
-        "config": config_dict.placeholder(str),
-        "image": config_dict.placeholder(str),
-        "file": config_dict.placeholder(str),
-        "size": config_dict.placeholder(int),
-        "channels": config_dict.placeholder(int),
-        "background": (255, 255, 255),
-        "crop": "centre",
-        # "grouped": rows of a class stand together, as many as the loss takes.
-        "order": "shuffled",
-        "label": config_dict.placeholder(str),
-        "split": {
-          "train": config_dict.placeholder(str),
-          "test": config_dict.placeholder(str),
-        },
-        "test_share": config_dict.placeholder(float),
-        "normalise": config_dict.placeholder(str),
-        "max_broken": 0,
-        "ram_gib": 4.0,
-        "threads": 0,
-        "download": False,
-        # Mirrors half of the real images of every batch.
-        "flip": False,
-        "conditional": True,
-        "shape": config_dict.placeholder(tuple),
-        "num_classes": config_dict.placeholder(int),
-        "class_names": config_dict.placeholder(tuple),
-        # Of arrays, as `data.Scaling` describes these.
-        "offset": config_dict.placeholder(tuple),
-        "scale": config_dict.placeholder(tuple),
-        "range": config_dict.placeholder(tuple),
-        "dtype": config_dict.placeholder(str),
-        # Of labels that are numbers.
-        "cond_offset": config_dict.placeholder(tuple),
-        "cond_scale": config_dict.placeholder(tuple),
-      },
+      "seed": every["seed"],
+      "data": {**every["data"], "name": data},
       "path": {"name": "linear"},
       "model": {"name": model, **network},
       "parameterization": {"name": "raw"},
@@ -116,7 +65,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "name": registry.name_of_function("flow_map", row.flow_map),
         **with_places(registry.default_options(row.flow_map)),
       },
-      "optimizer": _OPTIMIZER,
+      "optimizer": every["optimizer"],
       "ema": {"sampling": {"name": "power", "width": 0.1}},
       "teacher": {
         "workdir": "",
@@ -125,11 +74,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "init_student": True,
         "config": config_dict.placeholder(dict),
       },
-      "init": {
-        "workdir": "",
-        "ema": "sampling",
-        "step": config_dict.placeholder(int),
-      },
+      "init": every["init"],
       "features": {
         "network": {"name": "none"},
         "workdir": "",
@@ -144,7 +89,7 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         "ratio": 1,
         "loss": _own_options(row, "discriminator"),
         # As Kim et al. 2023 train theirs (arXiv:2310.02279).
-        "optimizer": _OPTIMIZER
+        "optimizer": OPTIMIZER
         | {"name": "radam", "learning_rate": 2e-3, "b1": 0.5, "b2": 0.9},
       },
       "fake_score": {
@@ -153,76 +98,27 @@ def default_config(method: str, *, data: str, model: str) -> Config:
         # It must follow a generator that moves.
         "ratio": 4,
         "loss": _own_options(row, "fake_score"),
-        "optimizer": _OPTIMIZER,
+        "optimizer": every["optimizer"],
       },
       # Heads that see noised samples through the fake score or the teacher.
       "critic": {"network": {"name": "none"}, "sees": "fake_score"},
-      "train": {
-        "steps": 10_000,
-        # 0: the steps with which the run begins.
-        "schedule_steps": 0,
-        "batch_size": 128,
-        "accumulate": 1,
-        "steps_per_dispatch": 25,
-        "log_every": 100,
-        "sample_every": 0,
-        # The parameters that learn, by a regular expression of their paths.
-        "only": "",
-        "max_skipped": 100,
-      },
-      "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},
-      "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-      "sample": {
-        "nfe": 1,
-        "batch_size": 2048,
-        "guidance": 1.0,
-        "guidance_start": config_dict.placeholder(float),
-        "guidance_end": config_dict.placeholder(float),
-        "ema": "sampling",
-        "grid": {"name": "uniform"},
-        "sampler": {"name": "default"},
-      },
-      "evaluation": {
-        "nfe": (1, 2, 4),
-        # Generated samples, and of how many pairs are compared.
-        "num": 2000,
-        "kept": 10_000,
-        "batch_size": 256,
-        # The split that samples are compared with, or a file of its statistics.
-        "split": "test",
-        "reference": "",
-        # Names with commas between; all that apply where it is empty.
-        "metrics": "",
-        # Of the data's likelihood and of trajectories; num 0: not computed.
-        "flow": {"num": 256, "steps": 32, "probes": 1, "levels": 0},
-        # While training: every so many steps, 0: never; at most this share of
-        # the time; the checkpoint that is best by a metric is kept.
-        "during": {
-          "every": 0,
-          "num": 1000,
-          "nfe": (1,),
-          "metrics": "",
-          "share": 0.1,
-          "best": "",
-        },
-        # Sees images for distances of their features.
-        "network": {"name": "none"},
-      },
+      "train": every["train"],
+      "checkpoint": every["checkpoint"],
+      "mesh": every["mesh"],
+      "sample": every["sample"],
+      "evaluation": every["evaluation"],
     }
   )
   others = {"teacher", "features", "discriminator", "fake_score", "critic"}
   for section in others - _roles(row.loss):
     del config[section]
   if "pairs" in row.needs:
-    pairs = {"pairs": "", "pairs_digest": config_dict.placeholder(str)}
     # A velocity can be trained on other rows too, a generator cannot.
     mixed = not options.marked(row.loss, options.InPairs)
-    share = {"synthetic_share": 1.0} if mixed else {}
-    update(config, {"data": pairs | share})
+    pairs = PAIRS | (SHARE if mixed else {})
+    update(config, {"data": with_places(pairs)})
   else:
-    # Minibatch optimal transport among so many rows; 0: none.
-    coupling = {"rows": 0, "within_class": True}
-    update(config, {"data": {"coupling": coupling}})
+    update(config, {"data": COUPLING})
   update(config, row.config)
   return config
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import jaxflow
 from jaxflow.config import components, registry, schema
+from jaxflow.config.fields import flatten
 from jaxflow.errors import UsageError
 from jaxflow.options import Count, Natural, parameters
 from jaxflow.reading import checked
@@ -215,18 +216,3 @@ def _without_none(values: Any) -> Any:
     parts = {k: _without_none(v) for k, v in values.items()}
     return {k: v for k, v in parts.items() if v is not None}
   return tuple(values) if isinstance(values, list) else values
-
-
-def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-  """Return the fields of nested dicts by dotted name; tuples become lists.
-
-  Example:
-    >>> flatten({"a": {"b": 1, "c": (2, 3)}})
-    {'a.b': 1, 'a.c': [2, 3]}
-  """
-  if not isinstance(values, dict):
-    return {prefix: list(values) if isinstance(values, tuple) else values}
-  parts = (
-    flatten(v, f"{prefix}.{k}" if prefix else k) for k, v in values.items()
-  )
-  return {k: v for part in parts for k, v in part.items()}

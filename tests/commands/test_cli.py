@@ -129,7 +129,8 @@ def test_examples_are_understood(tmp_path, monkeypatch):
     assert (program, given) == ("jaxflow", name)
     arguments = [x for x in arguments if not x.startswith("--config.")]
     values = command_flags.defined(command)
-    config = command_flags.read(command, values, arguments)
+    changes = command_flags.read(command, values, arguments)
+    config = command_flags.config_of(command, values, changes)
     assert (config is not None) == command.takes_config
 
 
@@ -152,7 +153,8 @@ def test_a_config_may_stand_behind_a_blank(tmp_path):
   arguments += ["--config.mesh.fsdp", "-1", "--workdir", str(tmp_path / "new")]
   command = main.command_of("train")
   values = command_flags.defined(command)
-  config = command_flags.read(command, values, arguments)
+  changes = command_flags.read(command, values, arguments)
+  config = command_flags.config_of(command, values, changes)
   assert (config.train.steps, config.mesh.fsdp) == (7, -1)
   assert values.workdir == str(tmp_path / "new")
 
@@ -644,6 +646,9 @@ def test_warning_is_one_plain_line_after_a_library_has_logged():
   assert result.stderr.splitlines() == ["of a library", "of ours"]
 
 
+TRAIN = ["train", "--config=digits:mean_flow"]
+
+
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [
@@ -653,6 +658,22 @@ def test_warning_is_one_plain_line_after_a_library_has_logged():
     (["train", "--config=digits"], "name a method behind it"),
     (["train", "--workdir=x"], "--config is missing"),
     (["trian"], "did you mean 'train'?"),
+    (["sample", "--out=x.png"], "--workdir is missing"),
+    (["sample", "--workdri=x"], "Unknown command line flag 'workdri'"),
+    (
+      [*TRAIN, "--config.train.stepz=3"],
+      "--config.train.stepz is no field of the config: did you mean "
+      "--config.train.steps?",
+    ),
+    ([*TRAIN, "--config.sed", "3"], "did you mean --config.seed?"),
+    ([*TRAIN, "--config.trian.steps=3"], "did you mean --config.train.steps?"),
+    ([*TRAIN, "--config.mesh.x=3"], "there are mesh.data, mesh.fsdp, mesh."),
+    ([*TRAIN, "--config.sample.grid=log"], "--config.sample.grid.name?"),
+    ([*TRAIN, "--config.train.steps=abc"], "=abc: give a whole number"),
+    ([*TRAIN, "--config.data.size=1.5"], "=1.5: give a whole number"),
+    ([*TRAIN, "--config.optimizer.b1=x"], "--config.optimizer.b1=x: give a nu"),
+    ([*TRAIN, "--config.data.flip=maybe"], "=maybe: give True or False"),
+    ([*TRAIN, "--sweep=train.stepz=1,2"], "did you mean --config.train.steps?"),
   ],
 )
 def test_names_are_checked_before_jax_is_loaded(arguments, words):
