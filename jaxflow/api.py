@@ -48,7 +48,6 @@ from jaxflow.runs.picture_files import (
 )
 from jaxflow.runs.restoring import restore
 from jaxflow.runs.run import Run
-from jaxflow.runs.train import train as train_config
 from jaxflow.training.state import TrainState
 from jaxflow.types import FlowMap, LossFunction, ModelFn, PyTree
 
@@ -98,6 +97,8 @@ def train(
     UsageError: If an argument or a field is wrong; nothing is written then.
     RunError: If training fails; the checkpoints stay.
   """
+  from jaxflow.runs.train import train as train_config
+
   _check_config(config)
   compile_cache.begin(log=log)
   folder = None if workdir is None else _path(workdir)
@@ -162,14 +163,18 @@ def load(
   """
   compile_cache.begin(log=_LOGGER.warning)
   folder = _downloaded(workdir) or _path(workdir)
-  saved = config_lib.load_config(folder)
-  if config is not None:
-    _check_config(config)
-    config_lib.check_same_run(saved, config, str(folder), sampled=True)
-  config = saved if config is None else config
-  plan = config_lib.make_plan(
-    config, network=network, data=None if data is None else _sources(data)
-  )
+  if config is network is data is None:
+    plan = config_lib.load_plan(folder)
+  else:
+    saved = config_lib.load_config(folder)
+    if config is not None:
+      _check_config(config)
+      config_lib.check_same_run(saved, config, str(folder), sampled=True)
+    plan = config_lib.make_plan(
+      saved if config is None else config,
+      network=network,
+      data=None if data is None else _sources(data),
+    )
   if average is not None:
     sample = dataclasses.replace(plan.sample, ema=average)
     plan = dataclasses.replace(plan, sample=sample)
@@ -491,7 +496,7 @@ def _check_config(config: Any) -> None:
 
 def _downloaded(workdir: Folder) -> pathlib.Path | None:
   """Return the folder that a name of a hub stands for, None for a path."""
-  from jaxflow.exports import hub
+  from jaxflow.runs import hub
 
   return hub.download(str(workdir)) if hub.is_name(str(workdir)) else None
 

@@ -9,7 +9,7 @@ from typing import Literal, Self
 import jax
 
 from jaxflow import conditions, sampling, solvers
-from jaxflow.config import load_config, make_plan
+from jaxflow.config import load_plan
 from jaxflow.errors import UsageError
 from jaxflow.parallel import sharding
 from jaxflow.plans import Model, Plan
@@ -97,7 +97,7 @@ def open_run(
   The devices are all that fit, if no mesh is given. Networks that the run keeps
   `frozen`, "teacher" for one, are read beside the average.
   """
-  run = Run(make_plan(load_config(workdir)))
+  run = Run(load_plan(workdir))
   mesh = mesh or sharding.fitting_mesh(run.plan.mesh)
   sample = run.plan.sample
   ema, guidance = sample.ema, sample.guidance

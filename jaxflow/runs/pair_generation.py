@@ -84,7 +84,7 @@ def make_pairs(
 
   Return whether all pairs are there: False after an interruption.
   """
-  plan = config_lib.make_plan(config_lib.load_config(workdir))
+  plan = config_lib.load_plan(workdir)
   with named(num="shard_size"):  # A shard is written as a whole.
     at_once = min(options.shard_size, options.num)
     check_num(at_once, plan.model.shape, plan.model.null_cond)

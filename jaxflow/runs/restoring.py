@@ -29,7 +29,7 @@ def load(
   guidance: float = 1.0,
 ) -> tuple[Run, TrainState]:
   """Restore a run from its workdir; arguments and errors as `restore`."""
-  run = Run(config_lib.make_plan(config_lib.load_config(workdir)))
+  run = Run(config_lib.load_plan(workdir))
   state = restore(
     run, workdir, mesh=mesh, step=step, ema=ema, guidance=guidance
   )
