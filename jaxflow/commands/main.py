@@ -1,5 +1,6 @@
 """Runs the command line: `jaxflow train | pairs | encode | sample | ...`."""
 
+import gc
 import importlib
 import logging
 import sys
@@ -155,6 +156,9 @@ def _run(command: Command, arguments: Sequence[str], common: Values) -> int:
       from jaxflow.parallel import compile_cache
 
       compile_cache.begin(common.compile_cache, log=log)
+    if not gc.isenabled():  # The program's start leaves that to the command.
+      gc.freeze()
+      gc.enable()
     interrupts.begin()
     return command.run(values, config) or 0
 

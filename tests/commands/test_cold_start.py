@@ -1,5 +1,6 @@
 """What `jaxflow sample` does before the first sample: imports and compiling."""
 
+import gc
 import json
 import pathlib
 import subprocess
@@ -96,3 +97,28 @@ def test_the_network_is_built_once(workdir, monkeypatch):
   monkeypatch.setattr(network, "_abstract", count)
   jaxflow.load(workdir)
   assert len(built) == 1
+
+
+def test_no_garbage_is_looked_for_among_imports():
+  """The program freezes what it has imported, and looks in the rest."""
+  code = """\
+import gc, sys
+from jaxflow import __main__
+sys.argv = ["jaxflow", "methods"]
+try:
+  __main__.main()
+except SystemExit as end:
+  sys.exit(end.code or not (gc.isenabled() and gc.get_freeze_count()))
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_objects_of_others_are_not_frozen():
+  """Who runs a command in a program of their own keeps their garbage."""
+  before = gc.get_freeze_count()
+  assert tiny.run("methods").code == 0
+  assert gc.isenabled()
+  assert gc.get_freeze_count() == before
