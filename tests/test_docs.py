@@ -141,7 +141,9 @@ def test_commands_are_understood(name, monkeypatch, tmp_path):
       for x in arguments
     ]
     train = main.command_of("train")
-    config = command_flags.read(train, command_flags.defined(train), here)
+    values = command_flags.defined(train)
+    changes = command_flags.read(train, values, here)
+    config = command_flags.config_of(train, values, changes)
   assert config.method == name
 
 

@@ -187,7 +187,8 @@ def check_jaxflow(page, words):
         place.mkdir(parents=True, exist_ok=True)
         save_config(config_of_digits(), place / "config.json")
   try:
-    command_flags.read(command, values, arguments)
+    changes = command_flags.read(command, values, arguments)
+    command_flags.config_of(command, values, changes)
   except flags.Error as error:
     raise AssertionError(f"{words}: {error}") from error
 
