@@ -24,10 +24,14 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxflow.types import Array
 
 Kind = Literal["auto", "xla", "blocks"]
+# Names the results of `attend` that its backward pass needs, for the policies
+# of `jax.checkpoint`.
+ATTENDED = "attended"
 
 # Keys a block.
 BLOCK = 256
@@ -130,7 +134,9 @@ def _attend(
 def _attend_jvp(blocks, primals, tangents):
   bias, q, k, v = primals
   _, dq, dk, dv = tangents
-  out, log_sum = _attend(blocks, *primals)
+  out, log_sum = (
+    checkpoint_name(x, ATTENDED) for x in _attend(blocks, *primals)
+  )
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def step(carry, xs):

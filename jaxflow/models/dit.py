@@ -345,7 +345,7 @@ def dit(
   attention: Kind = "auto",
   dropout: BelowOne = 0.0,
   dtype: str = "float32",
-  scan_layers: bool = False,
+  scan_layers: bool = True,
   remat: bool = False,
 ) -> Network:
   """Make a Diffusion Transformer for images [B, H, W, C].
@@ -413,7 +413,8 @@ def dit(
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
-    scan_layers: Whether to scan over stacked blocks: compiles faster.
+    scan_layers: Whether to scan over stacked blocks. The compiler sees one block
+      then, and the backward pass keeps products of matrices alone.
       `stack_blocks` and `unstack_blocks` convert parameters.
     remat: Whether to recompute each block in the backward pass.
 

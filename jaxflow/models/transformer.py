@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxflow.models.attention import Kind, attention
+from jaxflow.models.attention import ATTENDED, Kind, attention
 from jaxflow.models.embeddings import Embedding, condition, frequencies
 from jaxflow.models.layers import TokenLinear, by_rows, layer_norm, rms_norm
 from jaxflow.models.network import abstract_module, init_parameters, rngs_of
@@ -35,6 +35,12 @@ from jaxflow.types import Array, PyTree
 _SCALED = nnx.initializers.variance_scaling(0.32**2, "fan_in", "normal")
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros
+# What the backward pass of scanned blocks finds again: products of matrices,
+# and attention without them. All else is cheap to compute anew.
+_KEPT = jax.checkpoint_policies.save_from_both_policies(
+  jax.checkpoint_policies.dots_saveable,
+  jax.checkpoint_policies.save_only_these_names(ATTENDED),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -269,9 +275,12 @@ class Blocks(nnx.Module):
       params, key = layer
       return nnx.merge(graph, params, copy=True)(x, c, key), None
 
+    # A scan already keeps the recomputation from being merged away.
     if self.remat:
-      # A scan already keeps the recomputation from being merged away.
       return jax.checkpoint(step, prevent_cse=not self.scan)
+    if self.scan:
+      # A loop would keep every array of every block for the backward pass.
+      return jax.checkpoint(step, prevent_cse=False, policy=_KEPT)
     return step
 
 

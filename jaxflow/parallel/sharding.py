@@ -137,6 +137,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def divides_parameters(mesh: Mesh) -> bool:
+  """Return whether an axis of the mesh splits parameters."""
+  return mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
+
+
 def row_shards(mesh: Mesh) -> int:
   """Count the parts into which the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in ROWS)

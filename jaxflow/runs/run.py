@@ -152,8 +152,13 @@ class Run:
     )
     return named(last_layer="loss.last_layer")(loss_fn)
 
-  def train_step(self) -> TrainStep:
-    """Return the training step."""
+  def train_step(self, *, divided: bool = True) -> TrainStep:
+    """Return the training step.
+
+    Args:
+      divided: Whether an axis of the mesh may split a parameter.
+    """
+    each = optimizers.treats_numbers_alone(self.plan.optimizer)
     return make_train_step(
       self.loss_fn(),
       self.optimizer,
@@ -161,6 +166,7 @@ class Run:
       seed=self.plan.seed,
       learners=self.learners,
       project=self.projection,
+      packs=each and not divided and not self.plan.train.only,
     )
 
   @property
@@ -284,7 +290,8 @@ class Run:
       `(seed, state, batch) -> (state, metrics)`.
     """
     shardings = jax.tree.map(lambda x: x.sharding, template)
-    everywhere, steps = sharding.replicated(mesh), self.train_step()
+    everywhere = sharding.replicated(mesh)
+    steps = self.train_step(divided=sharding.divides_parameters(mesh))
 
     def train_step(seed, state, batch):
       return steps(state, batch, seed)

@@ -31,6 +31,7 @@ Turns = Literal["alternate", "joint"]
 ArgumentsFn = Callable[[PyTree, Mapping[str, PyTree]], Mapping[str, Any]]
 # A proposed update: fields of the state, metrics, whether all is finite.
 Move = tuple[dict[str, Any], dict[str, Array], Array]
+MoveFn = Callable[[TrainState, Array, Batch], Move]
 
 # Draws of companions differ from those of all micro-batches.
 _STREAM = 2**31 - 1
@@ -138,7 +139,7 @@ def count_updates(
 
 
 def take_turns(
-  student: Callable[[TrainState, Array, Batch], Move],
+  student: MoveFn,
   learners: Learners,
   state: TrainState,
   key: Array,

@@ -56,6 +56,8 @@ OPTIMIZERS = {
   "muon": _muon,
   "radam": optax.radam,
 }
+# Those that treat every number by itself, whatever array it is in.
+_ALONE = ("adam", "adamw", "radam")
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -136,6 +138,14 @@ def make_optimizer(
     # What is masked keeps its gradient as the update: it must be 0.
     optimizer = optax.masked(optimizer, learns)
   return schedule, optimizer
+
+
+def treats_numbers_alone(options: OptimizerOptions) -> bool:
+  """Return whether an update of a number needs no other of its array.
+
+  The global norm, by which gradients are clipped, is the same for any arrays.
+  """
+  return options.name in _ALONE
 
 
 def make_schedule(options: OptimizerOptions, *, steps: int) -> optax.Schedule:

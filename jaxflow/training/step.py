@@ -24,10 +24,12 @@ from jaxflow.training.companions import (
   ArgumentsFn,
   Learners,
   Move,
+  MoveFn,
   take_turns,
 )
 from jaxflow.training.gradients import LossFn, apply_gradient, mean_gradient
 from jaxflow.training.state import BASE, TrainState
+from jaxflow.training.vectors import Packing
 from jaxflow.types import Array, Batch, PyTree
 
 # (params, xt, t, s, cond, key) -> prediction; key is for dropout, or None.
@@ -37,6 +39,8 @@ ArgumentFns = Mapping[str, Callable[[dict[str, PyTree]], Any]]
 # Begins the names of the metrics of a dispatch's first step.
 FIRST = "first "
 TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
+# The parts of the state that have the shapes of the parameters and change.
+_MOVING = ("params", "opt_state", "ema")
 
 
 def make_loss_fn(
@@ -119,12 +123,15 @@ def make_train_step(
   seed: int,
   learners: Learners | None = None,
   project: Callable[[PyTree], PyTree] | None = None,
+  packs: bool = False,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
 
   A step whose loss or gradient is not finite changes nothing but the counters.
   `project` is applied to the parameters behind every update; averages are of
-  what it returns.
+  what it returns. `packs` allows what has the parameters' shapes to be vectors
+  within a dispatch: the optimizer must treat every number by itself, and no
+  axis of the mesh may split a parameter.
 
   Returns:
     `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
@@ -137,10 +144,18 @@ def make_train_step(
     state = state.with_trained(trained)
     return loss_fn(state.params, state, key, batch)
 
-  def student(state: TrainState, key: Array, batch: Batch) -> Move:
+  def student(
+    packing: Packing,
+    like: TrainState,
+    state: TrainState,
+    key: Array,
+    batch: Batch,
+  ) -> Move:
+    whole = _unpacked(packing, state, like)
     gradient, metrics, memory = mean_gradient(
-      loss_of_trained, state.trained, state, key, batch
+      loss_of_trained, whole.trained, whole, key, batch
     )
+    gradient = packing.pack(gradient)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"] + norm)
     trained, opt_state, update_norm = apply_gradient(
@@ -148,7 +163,8 @@ def make_train_step(
     )
     moved = state.with_trained(trained)
     if project is not None:
-      moved = dataclasses.replace(moved, params=project(moved.params))
+      params = project(packing.unpack(moved.params, like.params))
+      moved = dataclasses.replace(moved, params=packing.pack(params))
     updates = state.updates + 1
     averages = {
       name: ema_lib.update(state.ema[name], moved.params, law, updates)
@@ -166,13 +182,13 @@ def make_train_step(
       new["memory"] = memory
     return new, metrics, finite
 
-  def one_step(carry: tuple[TrainState, Array], batch: Batch):
+  def one_step(move: MoveFn, carry: tuple[TrainState, Array], batch: Batch):
     state, seed = carry
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     if not learners:
-      new, metrics, finite = student(state, key, batch)
+      new, metrics, finite = move(state, key, batch)
     else:
-      new, metrics, finite = take_turns(student, learners, state, key, batch)
+      new, metrics, finite = take_turns(move, learners, state, key, batch)
     old = {name: getattr(state, name) for name in new}
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
     metrics = {k: jnp.where(finite, v, jnp.nan) for k, v in metrics.items()}
@@ -187,11 +203,35 @@ def make_train_step(
     return (state, seed), (metrics, bad)
 
   def train_step(state, batch, seed=seed):
+    packing = Packing()
+    if packs and not (learners or state.loss_params):
+      packing = Packing.of(state.params)
+    step = functools.partial(
+      one_step, functools.partial(student, packing, state)
+    )
     # The seed is carried: one trace of a step serves dispatches of any length.
-    carry = state, jnp.asarray(seed, jnp.uint32)
-    (state, _), (metrics, bad) = jax.lax.scan(one_step, carry, batch)
+    carry = _packed(packing, state), jnp.asarray(seed, jnp.uint32)
+    (packed, _), (metrics, bad) = jax.lax.scan(step, carry, batch)
+    state = _unpacked(packing, packed, state)
     means = {k: jnp.nanmean(v) for k, v in metrics.items()}
     first = {f"{FIRST}{k}": v[0] for k, v in metrics.items()}
     return state, means | first | {"skipped": bad.sum()}
 
   return train_step
+
+
+def _packed(packing: Packing, state: TrainState) -> TrainState:
+  """Return the state with vectors in what a step changes."""
+  parts = {name: packing.pack(getattr(state, name)) for name in _MOVING}
+  return dataclasses.replace(state, **parts)
+
+
+def _unpacked(
+  packing: Packing, packed: TrainState, like: TrainState
+) -> TrainState:
+  """Take back `_packed`, of a state that is now like another."""
+  parts = {
+    name: packing.unpack(getattr(packed, name), getattr(like, name))
+    for name in _MOVING
+  }
+  return dataclasses.replace(packed, **parts)
