@@ -257,8 +257,10 @@ def _split_equation(_saveable, unknown, ready, equation):
   return known, equation, unknown, [True] * 3, needed
 
 
-def _drop_unused(used, equation):
+def _drop_unused(used, *others):
   """Compute no tangent that nobody uses."""
+  # JAX 0.12 gives one more argument, in front of the equation.
+  equation = others[-1]
   if used[2]:
     return [True] * 6, equation
   if any(used):
