@@ -113,8 +113,8 @@ def _primitive(
   def elsewhere(*given, how):
     if not how.blocks.interpret:
       raise UsageError(
-        "attention='kernel': kernels are there for TPUs only; give 'auto', "
-        "'blocks' or 'xla' on other platforms"
+        "model.attention='kernel': kernels are there for TPUs only; give "
+        "'auto', 'blocks' or 'xla' on other platforms"
       )
     return lowered(*given, how=how)
 
