@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from jaxflow.types import Array
 
-Kind = Literal["auto", "xla", "blocks"]
+Kind = Literal["auto", "xla", "blocks", "kernel"]
 
 # Keys a block.
 BLOCK = 256
@@ -48,9 +48,17 @@ def attention(q: Array, k: Array, v: Array, *, kind: Kind = "auto") -> Array:
     q: Queries [B, T, heads, d].
     k: Keys [B, S, heads, d].
     v: Values [B, S, heads, d].
-    kind: "xla", all pairs of tokens at once; "blocks", `attend`; or "auto",
-      blocks from `LONG` keys on.
+    kind: "xla", all pairs of tokens at once; "blocks", `attend`; "kernel",
+      `fused_attention.fused`, for TPUs; or "auto", blocks from `LONG` keys on.
+
+  Raises:
+    UsageError: When kernels are compiled for another platform than TPUs.
   """
+  if kind == "kernel":
+    # Pallas loads where it is used, and it is made of this module.
+    from jaxflow.models.fused_attention import fused
+
+    return fused(q, k, v)
   if kind == "blocks" or (kind == "auto" and k.shape[1] >= LONG):
     return attend(q, k, v)
   return jax.nn.dot_product_attention(q, k, v, implementation="xla")
