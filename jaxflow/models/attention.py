@@ -28,7 +28,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxflow.types import Array
 
-Kind = Literal["auto", "xla", "blocks"]
+Kind = Literal["auto", "xla", "blocks", "kernel"]
 # Names the results of `attend` that its backward pass needs, for the policies
 # of `jax.checkpoint`.
 ATTENDED = "attended"
@@ -52,9 +52,17 @@ def attention(q: Array, k: Array, v: Array, *, kind: Kind = "auto") -> Array:
     q: Queries [B, T, heads, d].
     k: Keys [B, S, heads, d].
     v: Values [B, S, heads, d].
-    kind: "xla", all pairs of tokens at once; "blocks", `attend`; or "auto",
-      blocks from `LONG` keys on.
+    kind: "xla", all pairs of tokens at once; "blocks", `attend`; "kernel",
+      `fused_attention.fused`, for TPUs; or "auto", blocks from `LONG` keys on.
+
+  Raises:
+    UsageError: When kernels are compiled for another platform than TPUs.
   """
+  if kind == "kernel":
+    # Pallas loads where it is used, and it is made of this module.
+    from jaxflow.models.fused_attention import fused
+
+    return fused(q, k, v)
   if kind == "blocks" or (kind == "auto" and k.shape[1] >= LONG):
     return attend(q, k, v)
   return jax.nn.dot_product_attention(q, k, v, implementation="xla")

@@ -408,8 +408,9 @@ def dit(
     learned_variance: Whether the output has as many channels more, those of a
       learned variance, which the prediction leaves out.
     attention: How attention is computed: "xla" for all pairs of tokens at once,
-      "blocks" in memory linear in the tokens, or "auto", blocks for 2,048
-      tokens or more. All are the same function.
+      "blocks" in memory linear in the tokens, "kernel" by kernels for TPUs, in
+      such memory too, or "auto", blocks for 2,048 tokens or more. All are the
+      same function.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from jaxflow.types import Array
 
 # The axes of a mesh over which rows are split, as `parallel.sharding` has them.
 _ROWS = ("data", "fsdp")
+# The axis over which heads are.
+_HEADS = "tensor"
 
 
 def by_rows(x: Array, rows: int | None = None) -> Array:
@@ -25,14 +27,36 @@ def by_rows(x: Array, rows: int | None = None) -> Array:
     rows: Number of samples; None for the length of `x`. Samples that the mesh
       does not divide are left to the compiler.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  axes = tuple(axis for axis in _ROWS if axis in mesh.axis_names)
-  count = math.prod(mesh.shape[axis] for axis in axes)
-  # A device holds whole samples, else their tokens would move.
-  if not axes or (x.shape[0] if rows is None else rows) % count:
+  axes = _row_axes(x.shape[0] if rows is None else rows)
+  if not axes:
     return x
   rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
+
+
+def heads_by_device(
+  rows: int, heads: int
+) -> tuple[AbstractMesh | None, PartitionSpec]:
+  """Return the mesh in force and where arrays [rows, heads, ...] lie on it.
+
+  Devices share out rows and heads that the mesh divides. Without a mesh it is
+  None.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return None, PartitionSpec()
+  shared = _HEADS in mesh.axis_names and heads % mesh.shape[_HEADS] == 0
+  return mesh, PartitionSpec(
+    _row_axes(rows) or None, _HEADS if shared else None
+  )
+
+
+def _row_axes(rows: int) -> tuple[str, ...]:
+  """Return the axes of the mesh in force that split rows; none: ()."""
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = tuple(axis for axis in _ROWS if axis in mesh.axis_names)
+  # A device holds whole samples, else their tokens would move.
+  return () if rows % math.prod(mesh.shape[axis] for axis in axes) else axes
 
 
 class TokenLinear(nnx.Linear):

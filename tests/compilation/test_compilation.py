@@ -212,6 +212,21 @@ def test_flops_of_a_text():
   assert matmul_flops(Module.parse(TEXT)) == products + scores
 
 
+def test_a_kernel_counts_what_it_states():
+  kernel = """\
+HloModule one
+
+ENTRY %main (x: f32[4,8]) -> f32[4,8] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %other = f32[4,8]{1,0} custom-call(%x), custom_call_target="unknown"
+  ROOT %y = f32[4,8]{1,0} custom-call(%other), \
+custom_call_target="tpu_custom_call", backend_config={"custom_call_config":\
+{"body":"TUzv(x)=","cost_estimate":{"flops":"1234","transcendentals":"5"}}}
+}
+"""
+  assert matmul_flops(Module.parse(kernel)) == 1234
+
+
 def compiled(function, *arguments):
   lowered = jax.jit(function).lower(*arguments)
   text = lowered.compile(compiler_options=fast_compile.OPTIONS).as_text()
