@@ -619,7 +619,7 @@ RULES: dict[str, Rule] = {
   "reduce_or": _reduce_bool("ReduceMax"),
   "dot_general": _dot,
   "conv_general_dilated": _convolution,
-  **dict.fromkeys(("jit", "pjit", "checkpoint"), _call("jaxpr")),
+  **dict.fromkeys(("jit", "pjit", "checkpoint", "remat2"), _call("jaxpr")),
   **dict.fromkeys(
     ("custom_jvp_call", "custom_vjp_call", "closed_call"),
     _call("call_jaxpr", "fun_jaxpr"),

@@ -13,7 +13,7 @@ gradients reach the new parameters.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ Rows = Mapping[str, Mapping[str, int]]
 
 _SILENT = re.compile(r"((?:.*/)?(?:interval|guidance))(?:/|$)")
 _LAST = re.compile(r".*/output/")
+_STACKED = re.compile(r"(.*/|)stacked/(.*)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,16 +83,16 @@ def fitted(
   leaves, structure = jax.tree_util.tree_flatten_with_path(fresh)
   names = [path_name(path) for path, _ in leaves]
   own = dict(zip(names, (x for _, x in leaves), strict=True))
-  silent = _silent_inputs(own, fresh_rows or {})
+  silent = _silent_inputs(name for name, _ in _pieces(own, fresh_rows or {}))
   used: set[str] = set()
   modules: dict[str, set[str]] = {"silent": set(), "anew": set()}
   kept, made, new = 0, [], []
   for name in names:
     parts = []
     for piece, x in _pieces({name: own[name]}, fresh_rows or {}):
-      found, places = _in_source(piece, pieces, len(x) if x.ndim else 0)
+      found = pieces.get(piece)
       if found is not None and found.shape == x.shape:
-        used |= places
+        used.add(piece)
         kept += x.size
         parts.append(found)
         continue
@@ -102,11 +103,14 @@ def fitted(
         parts.append(jnp.zeros_like(x) if last else x)
         new += [name] if last else []
         continue
-      modules["anew"].add(piece if piece != name else _module(name))
+      modules["anew"].add(_shown(piece, own))
       parts.append(x)
       new.append(name)
-    made.append(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
-  left = {_module(k) if k in source else k for k in pieces.keys() - used}
+    if _STACKED.fullmatch(name):
+      made.append(jnp.stack(parts))
+    else:
+      made.append(parts[0] if len(parts) == 1 else jnp.concatenate(parts))
+  left = {_shown(piece, source) for piece in pieces.keys() - used}
   return Fitted(
     params=structure.unflatten(made),
     kept=kept,
@@ -128,8 +132,14 @@ def _by_path(tree: PyTree) -> dict[str, Array]:
 
 
 def _pieces(arrays: Mapping[str, Array], rows: Rows) -> Iterator:
-  """Yield arrays by path; those of several inputs in parts, `path/input`."""
+  """Yield arrays by path: of stacked blocks one by one, `blocks/block_0/...`,
+  those of several inputs in parts, `path/input`.
+  """
   for name, x in arrays.items():
+    if match := _STACKED.fullmatch(name):
+      for i, layer in enumerate(x):
+        yield f"{match[1]}block_{i}/{match[2]}", layer
+      continue
     ends = np.cumsum(list(rows.get(name, {}).values()))
     if not len(ends):
       yield name, x
@@ -138,32 +148,18 @@ def _pieces(arrays: Mapping[str, Array], rows: Rows) -> Iterator:
       yield f"{name}/{part}", x[end - rows[name][part] : end]
 
 
-def _in_source(
-  name: str, source: Mapping[str, Array], depth: int
-) -> tuple[Array | None, set[str]]:
-  """Return the source's array of a name, and the names under which it lies."""
-  if name in source:
-    return source[name], {name}
-  if match := re.fullmatch(r"(.*/|)block_(\d+)/(.*)", name):
-    stacked = f"{match[1]}stacked/{match[3]}"
-    if stacked in source and int(match[2]) < len(source[stacked]):
-      return source[stacked][int(match[2])], {stacked}
-  if match := re.fullmatch(r"(.*/|)stacked/(.*)", name):
-    layers = [f"{match[1]}block_{i}/{match[2]}" for i in range(depth)]
-    if layers and all(x in source for x in layers):
-      arrays = [source[x] for x in layers]
-      if len({x.shape for x in arrays}) == 1:
-        return jnp.stack(arrays), set(layers)
-  return None, set()
-
-
-def _silent_inputs(arrays: Mapping[str, Array], rows: Rows) -> set[str]:
+def _silent_inputs(pieces: Iterable[str]) -> set[str]:
   """Return the paths of inputs that can start without effect."""
-  last = [name for name in arrays if _LAST.match(name)]
-  parts = [f"{name}/{part}" for name, own in rows.items() for part in own]
-  return {m[1] for name in last + parts if (m := _SILENT.match(name))}
+  found = {name: _SILENT.match(name) for name in pieces}
+  return {
+    match[1]
+    for name, match in found.items()
+    if match and (_LAST.match(name) or match[1] == name)
+  }
 
 
-def _module(name: str) -> str:
-  """Return the module that an array belongs to, the array where it has none."""
-  return name.rpartition("/")[0] or name
+def _shown(piece: str, arrays: Mapping[str, Array]) -> str:
+  """Return the module of an array, or the input of an array of several."""
+  array, _, _ = piece.rpartition("/")
+  # The array itself where it has no module.
+  return piece if array in arrays else array or piece

@@ -71,6 +71,8 @@ class Packing:
     )
 
   def _is_one(self, part: PyTree) -> bool:
+    if self.structure is None:
+      return False
     return jax.tree.structure(part) == self.structure
 
   def _vector(self, tree: PyTree) -> Array:

@@ -100,6 +100,11 @@ def test_a_second_time_and_guidance_start_without_effect(name):
   assert not jnp.allclose(value, expected, atol=1e-3)
 
 
+def by_name(blocks):
+  """Return blocks one by one."""
+  return models.unstack_blocks(blocks) if "stacked" in blocks else blocks
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_blocks_may_be_stacked_in_one_network_only(stacked):
   one, two = (make("dit", scan_layers=x) for x in (stacked, not stacked))
@@ -111,15 +116,18 @@ def test_blocks_may_be_stacked_in_one_network_only(stacked):
   assert (found.silent, found.anew, found.left) == ((), (), ())
 
 
-def test_more_blocks_are_new():
-  one, two = make("dit"), make("dit", depth=3)
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("scanned", [False, True])
+def test_more_blocks_are_new(scanned, stacked):
+  one = make("dit", scan_layers=stacked)
+  two = make("dit", depth=3, scan_layers=scanned)
   params, fresh = randomised(one), randomised(two, seed=1)
   found = fit(one, params, two, fresh)
-  expected = {
-    **params,
-    "blocks": {**params["blocks"], "block_2": fresh["blocks"]["block_2"]},
-  }
-  jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+  first = {**params, "blocks": by_name(params["blocks"])}
+  blocks = {**first["blocks"], "block_2": by_name(fresh["blocks"])["block_2"]}
+  whole = {**found.params, "blocks": by_name(found.params["blocks"])}
+  expected = {**first, "blocks": blocks}
+  jax.tree.map(np.testing.assert_array_equal, whole, expected)
   assert all(x.startswith("blocks/block_2/") for x in found.anew)
   back = fit(two, found.params, one, randomised(one, seed=2))
   jax.tree.map(np.testing.assert_array_equal, back.params, params)

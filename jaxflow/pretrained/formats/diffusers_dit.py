@@ -67,6 +67,7 @@ def read(
   model = {
     "width": heads * config["attention_head_dim"],
     "depth": depth,
+    "scan_layers": False,
     "num_heads": heads,
     "patch_size": config.get("patch_size", 2),
     "second_time": False,

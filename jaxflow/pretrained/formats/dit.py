@@ -154,6 +154,7 @@ def _structure(
   model = {
     "width": width,
     "depth": depth,
+    "scan_layers": False,
     "num_heads": num_heads(width, depth, where, heads),
     "patch_size": patch,
     "second_time": False,

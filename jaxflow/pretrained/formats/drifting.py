@@ -95,6 +95,7 @@ def read(path: pathlib.Path) -> Imported:
   model = {
     "width": width,
     "depth": found.count(_BLOCK.format(r"(\d+)/")),
+    "scan_layers": False,
     "num_heads": width // features,
     "patch_size": patch,
     "sees_time": False,

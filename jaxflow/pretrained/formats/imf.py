@@ -113,6 +113,7 @@ def read(path: pathlib.Path, side: int = 32) -> Imported:
   model = {
     "width": width,
     "depth": shared + first,
+    "scan_layers": False,
     "num_heads": width // features,
     "patch_size": patch,
     "sees_time": False,

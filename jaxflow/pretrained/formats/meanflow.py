@@ -62,6 +62,7 @@ def read(path: pathlib.Path, side: int = 32, heads: int = 0) -> Imported:
   model = {
     "width": width,
     "depth": depth,
+    "scan_layers": False,
     "num_heads": num_heads(width, depth, f"path={path}", heads),
     "patch_size": patch,
     "second_time": True,
