@@ -1,5 +1,6 @@
 """Networks: architecture against a float64 reference, derivatives, layouts."""
 
+import collections
 import functools
 
 import chex
@@ -679,3 +680,34 @@ def test_a_network_without_activations_gives_no_features():
   assert network.hidden is None
   with pytest.raises(UsageError, match="network: it shows no hidden"):
     hidden_features(network)
+
+
+def test_scanned_blocks_keep_products_alone():
+  """What the backward pass is given of the blocks, counted in numbers."""
+  depth, width, tokens, heads = 5, 16, 6, 2
+  network = small_dit(depth=depth, scan_layers=True)
+  params = randomised(network)
+  xt, t, s, label = arguments()
+
+  def kept(params):
+    return jax.vjp(
+      lambda params: network.apply(params, xt, t, s, label).sum(), params
+    )[1]
+
+  leaves = jax.tree.leaves(jax.eval_shape(kept, params))
+  own = {x.shape for x in jax.tree.leaves(params["blocks"])}
+  found = collections.Counter(
+    x.size // depth
+    for x in leaves
+    if x.shape[:1] == (depth,) and x.shape not in own
+  )
+  each = tokens * BATCH
+  expected = (
+    *[6 * width * BATCH],  # The modulation.
+    *[3 * width * each],  # Queries, keys and values.
+    *[4 * width * each],  # The MLP's hidden units.
+    *[tokens * heads * each],  # Scores.
+    # The block's input, what is attended to, and the results of two layers.
+    *[width * each] * 4,
+  )
+  assert found == collections.Counter(expected)
