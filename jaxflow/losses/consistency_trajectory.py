@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import flow_maps, paths, predictions, solvers, times, weights
-from jaxflow.couplings import noise_of
+from jaxflow.couplings import noise_of, second_noise_of
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, DataScale, Layer
 from jaxflow.types import (
@@ -81,7 +81,8 @@ def consistency_trajectory_loss(
   Args:
     model_fn: The raw network of `flow_maps.trajectory`, as is `target_fn`.
     batch: As in every loss (`jaxflow.losses`); optional `noise_denoising` is
-      the noise' of eq. (6).
+      the noise' of eq. (6); default: the `noise` of the batch, drawn anew if
+      there is none.
     path: The variance-exploding path.
     sample_times: `(key, B) -> (walk [H + 1, B], s [B])`: the times that the
       teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
@@ -133,8 +134,7 @@ def consistency_trajectory_loss(
     first=times.LogNormal(mean=-1.2, std=1.2),
     second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
   )
-  drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
-  fresh = batch.get("noise_denoising", drawn)
+  fresh = second_noise_of(batch, "noise_denoising", keys[2])
   t_dsm = times.draw(denoising_times or default_times, keys[3], data)
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
