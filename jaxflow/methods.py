@@ -335,11 +335,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "model": {"second_time": True},
         "times": {
           "name": "sorted_laws",
-          "first_law": {"name": "logit_normal", "mean": -0.2, "std": 1.0},
-          "second_law": {"name": "logit_normal", "mean": 0.2, "std": 1.0},
+          "first_law": {"name": "logit_normal", "mean": 0.4, "std": 1.0},
+          "second_law": {"name": "logit_normal", "mean": -1.2, "std": 1.0},
         },
         "loss": {
-          "flow_times": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+          "flow_times": {"name": "logit_normal", "mean": 0.0, "std": 1.0},
           "log_weight": {"name": "sinusoidal"},
         },
       },
