@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
-from jaxflow.options import Role, marked
+from jaxflow.options import Role, Unpaired, marked
 from jaxflow.types import FlowMap, LossFunction, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
@@ -67,13 +67,16 @@ class Method:
   def can_teach(self, other: "Method") -> bool:
     """Return whether a run of this row can be the teacher of another row.
 
-    A first stage jumps from every time to the data, as its sampler does; a
-    second stage is none, which has learned the noisy times alone.
+    A first stage jumps from every point of a trajectory to its end, as its
+    sampler does. None are a second stage, which has learned the noisy times
+    alone, and a generator of which a law alone was asked, at noise.
     """
     role, own = other.role_of_teacher, self.role_of_teacher
     if role is None or not role.jumps:
       return self.teaches
     if own is not None and own.jumps:
+      return False
+    if marked(self.loss, Unpaired):
       return False
     return isinstance(self.sampler, sampling.Consistency)
 
