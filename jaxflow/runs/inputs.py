@@ -157,6 +157,12 @@ def check_order(plan: Plan) -> None:
     )
   if group is None:
     return
+  if model.null_cond is not None and not model.num_classes:
+    raise UsageError(
+      f"method={model.name!r} compares data of one class, and their labels are "
+      "no whole numbers: give such labels, or set data.conditional=False and "
+      "data.order='shuffled'"
+    )
   if order == "grouped" and not model.num_classes:
     raise UsageError(
       "data.order='grouped': the run sees no classes; set it to 'shuffled', or "
