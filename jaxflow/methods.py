@@ -315,7 +315,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     ),
     "pixel_mean_flow": Method(
       summary="improved MeanFlow whose heads predict the image itself",
-      paper="2026, arXiv:2601.22158",
+      paper="Lu et al. 2026, arXiv:2601.22158",
       loss=losses.improved_mean_flow_loss,
       flow_map=flow_maps.guided_velocity,
       config={

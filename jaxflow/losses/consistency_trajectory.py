@@ -110,7 +110,7 @@ def consistency_trajectory_loss(
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
   noise = noise_of(batch, keys[0])
-  walk, s = times.draw(sample_times, keys[1], data)
+  walk, s = times.draw(sample_times, keys[1], data, of="walks")
   t, u = walk[0], walk[-1]
   t_min = jnp.full_like(t, path.t_min)
 
@@ -135,7 +135,9 @@ def consistency_trajectory_loss(
     second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
   )
   fresh = second_noise_of(batch, "noise_denoising", keys[2])
-  t_dsm = times.draw(denoising_times or default_times, keys[3], data)
+  t_dsm = times.draw(
+    denoising_times or default_times, keys[3], data, of="times"
+  )
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
     """Compute eq. (5)-(7), `[B]` each."""

@@ -101,8 +101,8 @@ def decoupled_mean_flow_loss(
   )
   noise = couplings.noise_of(batch, noise_key)
   noise_flow = couplings.second_noise_of(batch, "noise_flow", other_key)
-  t, s = times.draw(sample_times, time_key, data)
-  r = times.draw(flow_times, flow_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
+  r = times.draw(flow_times, flow_key, data, of="times")
   xt = paths.interpolate(path, data, noise, t)
   xr = paths.interpolate(path, data, noise_flow, r)
 

@@ -106,7 +106,7 @@ def flow_anchored_consistency_loss(
       f"omega={omega} guides by labels: give labels in `cond` and null_cond, "
       "or set omega=1"
     )
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   end = jnp.full_like(t, path.t_min)
   xt = paths.interpolate(path, data, noise, t)
 
@@ -159,6 +159,8 @@ def flow_anchored_consistency_loss(
 
 def _cosine_distance(a: Array, b: Array) -> Array:
   """Return 1 - cos of the last axes, averaged over the others, `[B]`."""
+  if a.ndim == 1:  # One number a sample is one channel.
+    a, b = a[:, None], b[:, None]
   square = (a**2).sum(-1) * (b**2).sum(-1)
   # A new network predicts 0, where the cosine has no direction and no slope.
   there = square > 0

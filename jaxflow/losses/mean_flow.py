@@ -101,7 +101,7 @@ def mean_flow_loss(
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   interval, flow = rows.split((xt, t, s, cond), block)
   xt_i, t_i, s_i, cond_i = interval

@@ -92,7 +92,9 @@ def moment_matching_loss(
   def shared(x):
     return jnp.repeat(x.reshape(-1, group_size)[:, 0], group_size)
 
-  t, s = (shared(x) for x in times.draw(sample_times, time_key, data))
+  t, s = (
+    shared(x) for x in times.draw(sample_times, time_key, data, of="pairs")
+  )
   if middle_times is None:
     r = earlier_times(path, t, s, halvings=halvings, gap=gap)
   else:

@@ -103,7 +103,7 @@ def shortcut_loss(
     null_cond=null_cond,
     among=~interval,
   )
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   s = jnp.where(interval, s, t)
   xt = paths.interpolate(path, data, noise, t)
 

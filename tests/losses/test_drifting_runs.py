@@ -230,9 +230,7 @@ def test_labels_that_are_vectors_are_no_classes(order):
   config = jaxflow.preset("ring:drifting")
   config.data.update(conditional=True, order=order)
   config.model.update(width=8, depth=1, time_features=4)
-  config.train.update(
-    steps=1, batch_size=16, log_every=1, steps_per_dispatch=1
-  )
+  config.train.update(steps=1, batch_size=16, log_every=1, steps_per_dispatch=1)
   config.loss.group = 4
   points = np.random.default_rng(0).standard_normal((40, 2))
   rows = {"data": points, "labels": np.repeat(points[:, :1], 3, axis=1)}
