@@ -43,6 +43,7 @@ from jaxflow.types import (
   Array,
   Batch,
   Discriminator,
+  JumpFn,
   LossOutput,
   ModelFn,
   PyTree,
@@ -56,7 +57,7 @@ _LIMITS = {"denoising": (0.0, 1e4), "adversarial": (0.01, 10.0)}
 
 
 def consistency_trajectory_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,

@@ -40,14 +40,21 @@ from jaxflow.options import (
   Positive,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import (
+  Array,
+  Batch,
+  JumpFn,
+  LossOutput,
+  PyTree,
+  Teacher,
+)
 
 # Rows of the two terms stand side by side.
 _PAIRED = (2, 1)
 
 
 def decoupled_mean_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,

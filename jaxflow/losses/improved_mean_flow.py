@@ -47,6 +47,7 @@ from jaxflow.options import (
   AtLeastOne,
   Finite,
   Guides,
+  Jumps,
   LabelDropout,
   Positive,
   Share,
@@ -60,7 +61,7 @@ HeadsFn = Callable[[Array, Array, Array, PyTree], tuple[Array, Array]]
 
 
 def improved_mean_flow_loss(
-  model_fn: HeadsFn,
+  model_fn: Annotated[HeadsFn, Jumps()],
   key: Array,
   batch: Batch,
   *,

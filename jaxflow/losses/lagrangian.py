@@ -46,11 +46,11 @@ from jaxflow.options import (
   SharedWithFlowMap,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, JumpFn, LossOutput, ModelFn, PyTree
 
 
 def lagrangian_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,

@@ -36,11 +36,18 @@ from jaxflow.options import (
   Positive,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import (
+  Array,
+  Batch,
+  JumpFn,
+  LossOutput,
+  PyTree,
+  Teacher,
+)
 
 
 def mean_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,

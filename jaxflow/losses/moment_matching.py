@@ -30,11 +30,19 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times
 from jaxflow.options import Amount, Count, Finite, LabelDropout
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
+from jaxflow.types import (
+  Array,
+  Batch,
+  FlowMap,
+  JumpFn,
+  LossOutput,
+  ModelFn,
+  PyTree,
+)
 
 
 def moment_matching_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,

@@ -51,11 +51,11 @@ from jaxflow.options import (
   Positive,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, JumpFn, LossOutput, ModelFn, PyTree
 
 
 def twin_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
