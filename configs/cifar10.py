@@ -23,6 +23,8 @@ authors report, FID-50k with one call, or two behind the stroke:
   solution_flow              2.86 / 2.28 (readme)
   moment_matching            3.20 / 1.98 (third party / paper)
   mid_training               2.74 / 1.97 with easy_consistency behind (readme)
+  distribution_matching      1.99, with labels (readme of FastGen; 2.13 paper)
+  f_distillation             1.85, with labels (readme of FastGen; 1.92 paper)
 
 Values come from public code. From memory, unverified, are those of
 improved_consistency_training and of the two continuous rows, and a, b, k of
@@ -39,6 +41,10 @@ Where this project differs from the authors:
 - consistency_trajectory is its first stage. The second, at least 30,000 steps,
   has a discriminator: --config.discriminator.network.name.
 - mid_training takes 8 trajectories of 16 points a step, 128 rows.
+- distribution_matching and f_distillation are FastGen's, published with labels;
+  their critic sees other layers of the teacher here, and gradients of the fake
+  score are clipped as the generator's are. Of five steps four are the fake
+  score's; samples of f_distillation are weighed by kl, js elsewhere.
 - lagrangian has EDM2's U-Net and its learning rate, as published; the rate
   falls as a cosine, there as the inverse root of the steps after 35,000. No FID
   of it is public.
@@ -95,6 +101,33 @@ _ANGULAR = {
   "parameterization": {"name": "trigonometric_from_edm"},
   "optimizer": {"name": "radam", "learning_rate": 1e-4, "b2": 0.99},
   "ema": {"sampling": {"name": "constant", "decay": 0.9999}},
+}
+
+_ADAMW = {
+  "name": "adamw",
+  "learning_rate": 1e-4,
+  "weight_decay": 0.01,
+  "clip_norm": 10.0,
+}
+_DISTRIBUTION = {
+  "path": _KARRAS_PATH,
+  "flow_map": {"name": "edm_denoiser"},
+  # Between the points 2 and 998 of Karras' grid, whose ends are 0 and 999.
+  "times": {"name": "karras", "t_min": 0.0021015, "t_max": 79.564},
+  "loss": {"adversarial_weight": 1e-3},
+  "critic": {"network": {"name": "heads"}, "sees": "teacher"},
+  "optimizer": _ADAMW,
+  "fake_score": {
+    "loss": {"loss_space": "data", "discriminator_weight": 1.0},
+    "optimizer": _ADAMW,
+  },
+  "train": {"steps": 100_000, "batch_size": 2048},
+  "ema": {
+    "sampling": {"name": "constant", "decay": 0.9999},
+    "longer": {"name": "constant", "decay": 0.99995},
+    "shorter": {"name": "constant", "decay": 0.9996},
+  },
+  **_DENOISING_TEACHER,
 }
 
 METHOD_FIELDS = {
@@ -292,6 +325,15 @@ METHOD_FIELDS = {
     "ema": {"sampling": {"name": "constant", "decay": 0.999}},
     **_LPIPS,
     **_DENOISING_TEACHER,
+  },
+  "distribution_matching": _DISTRIBUTION,
+  "f_distillation": {
+    **_DISTRIBUTION,
+    "loss": {
+      "adversarial_weight": 1e-3,
+      "divergence": "kl",
+      "ratio_decay": 0.0,
+    },
   },
 }
 

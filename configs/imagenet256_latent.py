@@ -25,6 +25,7 @@ two of 8 GPUs with 80 GB. What the authors report for XL/2, FID-50k:
   terminal_velocity    3.29 with 1 call; 1.99 with 4 and omega 1.75 (readme)
   adversarial_flow     2.38 with 1 call (survey)
   drifting             1.53 with 1 call (readme, L/2; B/2: 1.74)
+  decoupled_mean_flow  2.16 with 1 call, 1.51 with more (readme)
 
 Values come from public code. mean_flow-XL/2 is FastGen's: batch 1024, omega
 0.2, kappa 0.92, t <= 0.75, eps 1, here for the 240 epochs of the paper, whose
@@ -42,20 +43,22 @@ million steps, its length here; its discriminator was published as another XL/2,
 and is convolutional here. drifting-L/2 is the published size; there samples are
 compared through a masked autoencoder, with temperatures 0.02, 0.05 and 0.2,
 here as they are, with 0.5; --config.features.network.name=run with a flow as
---config.features.workdir compares features. Of other methods no recipe for
-these latents is public.
+--config.features.workdir compares features. decoupled_mean_flow goes on from a
+flow of its size, runs/flow_matching, published as SiT-XL/2 with REPA; in sizes
+other than XL two thirds of the blocks see t, as its readme advises.
 
 Where this project differs from the authors:
 
 - Latents are normalised by channel, as published for improved_mean_flow and
   moment_matching, with mean (.86488, -.27787343, .21616915, .3738409) and
   deviation (4.85503674, 5.31922414, 3.93725398, 3.9870003); `jaxflow encode`
-  measures its own. flow_matching (SiT), mean_flow and shortcut were published
-  on latents times 0.18215, of about the same deviation, 0.72 to 0.97.
+  measures its own. flow_matching (SiT), mean_flow, decoupled_mean_flow and
+  shortcut were published on latents times 0.18215, of about the same deviation,
+  0.72 to 0.97.
 Scanned and recomputed blocks (`model.scan_layers`, `model.remat`) give the same
 numbers in less memory. All compute in float32, as published, but
-terminal_velocity, in bfloat16; --config.model.dtype sets it. Latents are those
-of sd-vae-ft-mse or -ema.
+terminal_velocity and decoupled_mean_flow, in bfloat16; --config.model.dtype
+sets it. Latents are those of sd-vae-ft-mse or -ema.
 """
 
 from jaxflow.config import Config, default_config, update
@@ -154,6 +157,14 @@ METHOD_FIELDS = {
     "train": {"steps": 300_000, "batch_size": 2048},
     "ema": _EMA,
   },
+  "decoupled_mean_flow": {
+    "model": {"dtype": "bfloat16"},
+    "loss": {"label_dropout": 0.1, "kappa": 0.6, "guidance_end": 0.7},
+    "optimizer": {**_ADAMW, "b2": 0.95, "clip_norm": 1.0},
+    "train": {"steps": 400_000, "batch_size": 256},
+    "ema": _EMA,
+    "init": {"workdir": "runs/flow_matching"},
+  },
   # A batch has one new image of each of 128 classes.
   "drifting": {
     "model": {
@@ -218,6 +229,10 @@ METHOD_FIELDS = {
 
 # What one size of a method has for itself.
 SIZE_FIELDS = {
+  **{
+    f"decoupled_mean_flow-{size}": {"model": {"second_time_from": blocks}}
+    for size, blocks in {"S": 8, "B": 8, "M": 11, "L": 16, "XL": 20}.items()
+  },
   "terminal_velocity-XL": {"model": {"num_heads": 18}},
   "mean_flow-XL": {
     "loss": {

@@ -37,6 +37,26 @@ def noise_of(batch: Batch, key: Array) -> Array:
   return paths.standard_normal(key, data.shape, jnp.result_type(data))
 
 
+def second_noise_of(batch: Batch, name: str, key: Array) -> Array:
+  """Return noise `[B, ...]` for a second term that regresses the same flow.
+
+  A term of other noise than the batch's own pairs would regress another flow.
+
+  Args:
+    batch: `data [B, ...]`; the noise of this term if it has one, or else the
+      noise of its pairs.
+    name: The entry of the batch that is the noise of this term.
+    key: Random key, used where the batch has neither.
+
+  Example:
+    >>> import jax
+    >>> pairs = {"data": jnp.zeros(2), "noise": jnp.ones(2)}
+    >>> second_noise_of(pairs, "noise_flow", jax.random.key(0)).tolist()
+    [1.0, 1.0]
+  """
+  return batch[name] if name in batch else noise_of(batch, key)
+
+
 class Coupling(Protocol):
   """Noise for the data of a batch, by a random key."""
 

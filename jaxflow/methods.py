@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jaxflow import flow_maps, losses, sampling
-from jaxflow.options import Role, marked
+from jaxflow.options import Role, Unpaired, marked
 from jaxflow.types import FlowMap, LossFunction, LossOutput
 
 Need = Literal["target", "teacher", "progress", "pairs", "labels"]
@@ -67,13 +67,16 @@ class Method:
   def can_teach(self, other: "Method") -> bool:
     """Return whether a run of this row can be the teacher of another row.
 
-    A first stage jumps from every time to the data, as its sampler does; a
-    second stage is none, which has learned the noisy times alone.
+    A first stage jumps from every point of a trajectory to its end, as its
+    sampler does. None are a second stage, which has learned the noisy times
+    alone, and a generator of which a law alone was asked, at noise.
     """
     role, own = other.role_of_teacher, self.role_of_teacher
     if role is None or not role.jumps:
       return self.teaches
     if own is not None and own.jumps:
+      return False
+    if marked(self.loss, Unpaired):
       return False
     return isinstance(self.sampler, sampling.Consistency)
 
@@ -312,7 +315,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     ),
     "pixel_mean_flow": Method(
       summary="improved MeanFlow whose heads predict the image itself",
-      paper="2026, arXiv:2601.22158",
+      paper="Lu et al. 2026, arXiv:2601.22158",
       loss=losses.improved_mean_flow_loss,
       flow_map=flow_maps.guided_velocity,
       config={
@@ -335,11 +338,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "model": {"second_time": True},
         "times": {
           "name": "sorted_laws",
-          "first_law": {"name": "logit_normal", "mean": -0.2, "std": 1.0},
-          "second_law": {"name": "logit_normal", "mean": 0.2, "std": 1.0},
+          "first_law": {"name": "logit_normal", "mean": 0.4, "std": 1.0},
+          "second_law": {"name": "logit_normal", "mean": -1.2, "std": 1.0},
         },
         "loss": {
-          "flow_times": {"name": "logit_normal", "mean": -0.4, "std": 1.0},
+          "flow_times": {"name": "logit_normal", "mean": 0.0, "std": 1.0},
           "log_weight": {"name": "sinusoidal"},
         },
       },

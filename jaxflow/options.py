@@ -169,6 +169,14 @@ class InPairs:
   """A batch with the noise from which a teacher made its data."""
 
 
+class Jumps:
+  """A network that must see both ends of a jump, `model.second_time`."""
+
+
+class OneTime:
+  """Whether the network sees one time alone, and not `model.second_time`."""
+
+
 class OneCall:
   """A network whose output is a sample, so that one call is all there is."""
 

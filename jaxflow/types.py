@@ -5,13 +5,16 @@ from typing import Annotated, Any
 
 import jax
 
-from jaxflow.options import InPairs, Role, Unpaired
+from jaxflow.options import InPairs, Jumps, Role, Unpaired
 
 Array = jax.Array
 PyTree = Any
 
 # (xt [B, ...], t [B], s [B], cond) -> [B, ...]; the velocity where s == t.
 ModelFn = Callable[[Array, Array, Array, PyTree], Array]
+
+# The same, asked for jumps of every length: it has to see s.
+JumpFn = Annotated[ModelFn, Jumps()]
 
 # (xt [B, ...], t [B], s [B], cond) -> xs [B, ...], the point at time s <= t.
 FlowMap = Callable[[Array, Array, Array, PyTree], Array]

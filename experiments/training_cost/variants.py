@@ -12,6 +12,7 @@ from experiments.training_cost.published import (
   LINEAR,
   PAIRS,
   published_central_differences,
+  published_improved_mean_flow,
   published_mean_flow,
   published_secant,
 )
@@ -390,6 +391,9 @@ def variants(num_classes: int) -> dict[str, Callable]:
     ),
     "published alpha_flow": secant,
     "published solution_flow": secant,
+    "published improved_mean_flow": functools.partial(
+      published_improved_mean_flow, num_classes=num_classes
+    ),
   }
 
 
@@ -413,7 +417,7 @@ def network_options(name: str, depth: int) -> dict:
     name: A key of `variants`.
     depth: Number of blocks.
   """
-  row = METHODS.get(name.split(",")[0])
+  row = METHODS.get(name.split(",")[0].removeprefix("published "))
   options = dict(row.config.get("model", {})) if row else {}
   options.pop("second_time", None)  # All have one.
   if "heads" in options:

@@ -15,12 +15,13 @@ from jaxflow.config.components import (
   at,
   complete,
   components,
+  losses,
   set_component,
 )
 from jaxflow.config.fields import flatten, hint, written
 from jaxflow.config.files import load_config
 from jaxflow.config.presets import load_file
-from jaxflow.config.registry import maker_of
+from jaxflow.config.registry import left_out, maker_of
 from jaxflow.config.schema import INTERFACE
 from jaxflow.errors import UsageError
 from jaxflow.options import parameters
@@ -90,7 +91,8 @@ def _take_components(config: Config, arguments: list[str]) -> None:
   """Replace the components that are named, so that their options are fields.
 
   The options of one that goes go with it; those of the others get their
-  defaults. A new name in `ema`, unlike those there are, is a new average.
+  defaults. A new name in `ema`, unlike those there are, is a new average. A
+  loss may have laws that are in no config before they are named.
   """
   complete(config)
   for argument in arguments:
@@ -100,6 +102,11 @@ def _take_components(config: Config, arguments: list[str]) -> None:
     if kind is None and last == "name" and _is_new_average(field, config):
       set_component(config, field, {"name": None})
       kind = "ema"
+    section, _, option = field.rpartition(".")
+    if kind is None and last == "name" and section == "loss":
+      kind = left_out(losses(config)[section]).get(option)
+      if kind is not None:
+        set_component(config, field, {"name": None})
     if last != "name" or kind is None or value == at(config, field).name:
       continue
     maker = maker_of(kind, value, field=field)  # Raises where there is none.

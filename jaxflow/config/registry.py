@@ -131,7 +131,8 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
       predictions.trigonometric_from_linear
     ),
   },
-  "law": _LAWS,
+  # None where a loss can do without.
+  "law": {**_NONE, **_LAWS},
   "times": {
     **_LAWS,
     "constant": times.Constant,
@@ -404,10 +405,34 @@ def make_options(
   function: Callable, given: Mapping[str, Any], *, field: str, **context: Any
 ) -> dict[str, Any]:
   """Return the options of a function; specifications become components."""
-  kinds = kinds_of(function)
+  kinds, made = kinds_of(function), {}
+  for name, value in given.items():
+    if name in kinds:
+      place = f"{field}.{name}"
+      value = make(kinds[name], value, field=place, **context)
+      if value is None and not _may_be_none(function, name):
+        raise UsageError(f"{place}.name='none': give one, here it is needed")
+    made[name] = value
+  return made
+
+
+def _may_be_none(function: Callable, name: str) -> bool:
+  """Return whether None is a value of an option."""
+  return type(None) in get_args(unmarked(parameters(function)[name].annotation))
+
+
+def left_out(function: Callable) -> dict[str, str]:
+  """Return the kinds of optional laws, which no config has until it names them.
+
+  Example:
+    >>> from jaxflow import losses
+    >>> left_out(losses.twin_flow_loss)
+    {'rectify_times': 'law'}
+  """
   return {
-    k: make(kinds[k], v, field=f"{field}.{k}", **context) if k in kinds else v
-    for k, v in given.items()
+    name: kind
+    for name, kind in kinds_of(function).items()
+    if kind == "law" and parameters(function)[name].default is None
   }
 
 
@@ -444,13 +469,13 @@ def default_options(function: Callable) -> dict[str, Any]:
   """Return the options of a function with their defaults, as config values.
 
   A default that is a component is described by its name, a layer by its
-  pattern; one that is no plain value is left to the caller. None becomes the
-  plain type that the annotation has beside it.
+  pattern; one that is no plain value, or `left_out`, is left to the caller.
+  None becomes the plain type that the annotation has beside it.
   """
   options, kinds = {}, kinds_of(function)
-  layers = marked(function, Layer)
+  layers, absent = marked(function, Layer), left_out(function)
   for p in parameters(function).values():
-    if p.default is p.empty:
+    if p.default is p.empty or p.name in absent:
       continue
     kinds_of_value = map(unmarked, get_args(p.annotation))
     # A choice of names is a string.

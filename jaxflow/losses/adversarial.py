@@ -92,6 +92,23 @@ relativistic: Criterion = Criterion(
 )
 
 
+def check_criterion(criterion: Criterion) -> None:
+  """Raise ValueError unless a criterion is one.
+
+  Example:
+    >>> check_criterion("hinge")
+    Traceback (most recent call last):
+    ...
+    ValueError: criterion='hinge': give a Criterion, losses.adversarial.hinge \
+or another one
+  """
+  if not isinstance(criterion, Criterion):
+    raise ValueError(
+      f"criterion={criterion!r}: give a Criterion, losses.adversarial.hinge or "
+      "another one"
+    )
+
+
 def generator_term(
   criterion: Criterion,
   judge: Callable[[Array], Array],
@@ -115,6 +132,7 @@ def generator_term(
     >>> round(generator_term(relativistic, judge, fake, real).item(), 4)
     0.3133
   """
+  check_criterion(criterion)
   if criterion.compares:
     return criterion.generator(judge(fake), judge(real))
   return criterion.generator(judge(fake))
@@ -164,6 +182,7 @@ def discriminator_loss(
     >>> loss.tolist()
     [2.0, 2.0]
   """
+  check_criterion(criterion)
   keys = jax.random.split(key, 5)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, keys[1])

@@ -94,7 +94,7 @@ def adversarial_flow_loss(
   time_key, noise_key, end_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   fake = flow_map(model_fn)(xt, t, s, cond)
 

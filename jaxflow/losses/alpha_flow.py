@@ -44,11 +44,18 @@ from jaxflow.options import (
   PositiveShare,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import (
+  Array,
+  Batch,
+  JumpFn,
+  LossOutput,
+  PyTree,
+  Teacher,
+)
 
 
 def alpha_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -105,12 +112,13 @@ def alpha_flow_loss(
   time_key, noise_key, label_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch.get("cond")
   rows.check_block(block, data.shape[0])
+  derivatives.check(derivative)  # It is not used before alpha is 0.
   velocity_targets.check(cond, null_cond, teacher, omega=omega, kappa=kappa)
   noise = couplings.noise_of(batch, noise_key)
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
-  t, s = times.draw(sample_times, time_key, data, progress)
+  t, s = times.draw(sample_times, time_key, data, progress, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
   xt_f, t_f, _, cond_f = flow

@@ -36,13 +36,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxflow import flow_maps, paths, predictions, solvers, times, weights
-from jaxflow.couplings import noise_of
+from jaxflow.couplings import noise_of, second_noise_of
 from jaxflow.losses import adversarial
 from jaxflow.options import Amount, DataScale, Layer
 from jaxflow.types import (
   Array,
   Batch,
   Discriminator,
+  JumpFn,
   LossOutput,
   ModelFn,
   PyTree,
@@ -56,7 +57,7 @@ _LIMITS = {"denoising": (0.0, 1e4), "adversarial": (0.01, 10.0)}
 
 
 def consistency_trajectory_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -81,7 +82,8 @@ def consistency_trajectory_loss(
   Args:
     model_fn: The raw network of `flow_maps.trajectory`, as is `target_fn`.
     batch: As in every loss (`jaxflow.losses`); optional `noise_denoising` is
-      the noise' of eq. (6).
+      the noise' of eq. (6); default: the `noise` of the batch, drawn anew if
+      there is none.
     path: The variance-exploding path.
     sample_times: `(key, B) -> (walk [H + 1, B], s [B])`: the times that the
       teacher visits, from t to u, and s <= u. Rows at the end that repeat u are
@@ -109,7 +111,7 @@ def consistency_trajectory_loss(
   keys = jax.random.split(key, 4)
   data, cond = batch["data"], batch.get("cond")
   noise = noise_of(batch, keys[0])
-  walk, s = times.draw(sample_times, keys[1], data)
+  walk, s = times.draw(sample_times, keys[1], data, of="walks")
   t, u = walk[0], walk[-1]
   t_min = jnp.full_like(t, path.t_min)
 
@@ -133,9 +135,10 @@ def consistency_trajectory_loss(
     first=times.LogNormal(mean=-1.2, std=1.2),
     second=times.Karras(t_min=path.t_min, t_max=path.t_max, last=0.7),
   )
-  drawn = paths.standard_normal(keys[2], data.shape, data.dtype)
-  fresh = batch.get("noise_denoising", drawn)
-  t_dsm = times.draw(denoising_times or default_times, keys[3], data)
+  fresh = second_noise_of(batch, "noise_denoising", keys[2])
+  t_dsm = times.draw(
+    denoising_times or default_times, keys[3], data, of="times"
+  )
 
   def parts(model_fn: ModelFn) -> dict[str, Array]:
     """Compute eq. (5)-(7), `[B]` each."""

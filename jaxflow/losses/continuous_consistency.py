@@ -94,7 +94,7 @@ def continuous_consistency_loss(
   time_key, noise_key = jax.random.split(key)
   data, cond = batch["data"], batch.get("cond")
   noise = couplings.noise_of(batch, noise_key)
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   t_min = jnp.full_like(t, path.t_min)
   xt = paths.interpolate(path, data, noise, t)
   if teacher is None:

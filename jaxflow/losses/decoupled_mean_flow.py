@@ -2,7 +2,8 @@
 
 The network is a velocity at s = t, that of flow matching, and an average
 velocity below. Every sample carries a flow term, at a time r and with noise of
-its own, and MeanFlow's term at a pair (t, s):
+its own, and MeanFlow's term at a pair (t, s). Noise that the batch brings is of
+both terms: of a sample there is one such pair.
 
   E_v = mean (F(xr, r, r) - sg v_g)^2                                     (1)
   (u, du) = jvp(F; (xt, t, s), (v_g, 1, 0))                               (2)
@@ -11,7 +12,9 @@ its own, and MeanFlow's term at a pair (t, s):
   rho(E, W) = ln(e^W E + eps) - W                                         (5)
 
 W is a learned log-weight. v_g is the sample's velocity, guided by the network
-itself on rows with a label, v + kappa (F_y - F_0), or a teacher's.
+itself on rows with a label, v + kappa (F_y - F_0), or a teacher's. As F learns
+v_g, its own guidance enters again: F_y - F_0 grows to 1 / (1 - kappa) times
+that of the velocities, which is the guidance scale.
 
 A transformer whose later blocks see s in place of t (`model.second_time_from`)
 has the parameters of a flow: its training goes on from one.
@@ -28,16 +31,30 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.losses import derivatives, velocity_targets
-from jaxflow.options import Above, Amount, Guides, LabelDropout, Positive
+from jaxflow.options import (
+  Above,
+  Amount,
+  BelowOne,
+  Guides,
+  LabelDropout,
+  Positive,
+)
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import (
+  Array,
+  Batch,
+  JumpFn,
+  LossOutput,
+  PyTree,
+  Teacher,
+)
 
 # Rows of the two terms stand side by side.
 _PAIRED = (2, 1)
 
 
 def decoupled_mean_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -46,7 +63,7 @@ def decoupled_mean_flow_loss(
   flow_times: times.Law,
   norm_eps: Positive = 0.01,
   log_weight: weights.PairLogWeight | None = None,
-  kappa: Annotated[Amount, Guides(off=0)] = 0.0,
+  kappa: Annotated[BelowOne, Guides(off=0)] = 0.0,
   guidance_start: Amount = 0.0,
   guidance_end: Annotated[Amount, Above("guidance_start")] = 1.0,
   derivative: derivatives.Derivative = "jvp",
@@ -59,12 +76,13 @@ def decoupled_mean_flow_loss(
 
   Args:
     model_fn: The average velocity of [s, t]. Others: see `jaxflow.losses`.
-    batch: Optional `noise_flow`, the noise of the flow term, drawn if absent.
+    batch: Optional `noise_flow`, the noise of the flow term; default: the
+      `noise` of the batch, drawn anew if there is none.
     flow_times: Law of r.
     norm_eps: eps of eq. (5), in units of the mean squared error.
     log_weight: `(t [B], s [B]) -> W [B]`, with parameters of its own;
       default: 0.
-    kappa: Guidance weight; the effective scale is about 1 + kappa.
+    kappa: Guidance weight; the effective scale is 1 / (1 - kappa).
     guidance_start: Smallest t that is guided.
     guidance_end: Largest t that is guided.
     derivative: How du is computed; see `derivatives`.
@@ -89,10 +107,9 @@ def decoupled_mean_flow_loss(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   noise = couplings.noise_of(batch, noise_key)
-  drawn = paths.standard_normal(other_key, data.shape, noise.dtype)
-  noise_flow = batch.get("noise_flow", drawn)
-  t, s = times.draw(sample_times, time_key, data)
-  r = times.draw(flow_times, flow_key, data)
+  noise_flow = couplings.second_noise_of(batch, "noise_flow", other_key)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
+  r = times.draw(flow_times, flow_key, data, of="times")
   xt = paths.interpolate(path, data, noise, t)
   xr = paths.interpolate(path, data, noise_flow, r)
 

@@ -68,7 +68,7 @@ def denoising_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   xt = paths.interpolate(path, data, noise, t)
   denoiser = predictions.as_prediction(
     model_fn, path, source=prediction, target="data", sigma_data=sigma_data

@@ -21,7 +21,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,14 @@ from jaxflow.paths import Path, expand
 from jaxflow.types import Array
 
 Derivative = Literal["jvp", "central", "one_sided", "relative"]
+
+
+def check(derivative: str) -> None:
+  """Raise ValueError unless there is such a derivative."""
+  if derivative not in get_args(Derivative):
+    raise ValueError(
+      f"derivative={derivative!r}: use jvp, central, one_sided or relative"
+    )
 
 
 def along_flow(
@@ -71,6 +79,7 @@ def along_flow(
     >>> u.tolist(), du.tolist()
     ([[1.5]], [[6.0]])
   """
+  check(derivative)
   if derivative == "jvp":
     rate = jnp.ones_like(t) if rate is None else rate
     u, du, *aux = jax.jvp(
@@ -94,10 +103,6 @@ def along_flow(
     fits_down = (time - step >= path.t_min) & (time - step > floor)
     down = jnp.where(fits_down, step, 0)
     up = jnp.where(time + step <= path.t_max, step, 0)
-  elif derivative != "central":
-    raise ValueError(
-      f"derivative={derivative!r}: use jvp, central, one_sided or relative"
-    )
 
   def at(h):
     value = function(point + expand(h, v) * v, time + h)

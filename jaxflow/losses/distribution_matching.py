@@ -160,6 +160,7 @@ def distribution_matching_loss(
     >>> loss.tolist(), metrics["score_gap"].item()  # The two scores are equal.
     ([0.0, 0.0], 0.0)
   """
+  adversarial.check_criterion(criterion)
   needs_critic = adversarial_weight or divergence != "rkl"
   if needs_critic and critic is None:
     raise ValueError(
@@ -270,12 +271,13 @@ def fake_score_loss(
     >>> loss.tolist()
     [1.0, 1.0]
   """
+  adversarial.check_criterion(criterion)
   keys = jax.random.split(key, 5)
   cond = batch.get("cond")
   x = _generate(generator, keys[0], batch, path, start_times)
   x = jax.lax.stop_gradient(x)
   time_key, noise_key = jax.random.split(keys[1])
-  t = times.draw(sample_times, time_key, x)
+  t = times.draw(sample_times, time_key, x, of="times")
   noise = adversarial.noise_named(batch, "noise_t", noise_key)
   loss, metrics = flow_matching_loss(
     fake_score,
@@ -319,7 +321,7 @@ def _generate(
   t = jnp.broadcast_to(paths.as_times(path.t_max, data), data.shape[:1])
   start = paths.start(path, noise)
   if start_times is not None:
-    t = times.draw(start_times, time_key, data)
+    t = times.draw(start_times, time_key, data, of="times")
     start = paths.interpolate(path, data, noise, t)
   return generator(start, t, jnp.full_like(t, path.t_min), batch.get("cond"))
 
@@ -334,7 +336,7 @@ def _noised(
 ) -> tuple[Array, Array]:
   """Return samples at drawn times, and these; the batch may have the noise."""
   time_key, noise_key = jax.random.split(key)
-  t = times.draw(law, time_key, x)
+  t = times.draw(law, time_key, x, of="times")
   noise = adversarial.noise_named(batch, name, noise_key)
   return paths.interpolate(path, x, noise, t), t
 

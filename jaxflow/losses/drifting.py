@@ -132,7 +132,8 @@ def drifting_loss(
     path: Its ends are the times of the one call.
     group: The rows of a group, its positives; it divides B.
     group_samples: G, the samples of a group; 0: as many as rows.
-    positives: P, if they are drawn from a memory; 0: as many as rows.
+    positives: P, if they are drawn from a memory of at least as many; 0: as
+      many as rows.
     negatives: N, rows of the batch, or of the memory, drawn for each group
       without replacement; a memory that is not full yet repeats its rows.
       Without labels there are none: they would be as the positives are.
@@ -154,8 +155,8 @@ def drifting_loss(
 
   Raises:
     ValueError: The group does not divide the batch, batch or memory has fewer
-      rows than are drawn, `positives` has no memory, or noise has another
-      number of rows.
+      rows than are drawn, an option asks for a memory and `recent` is none,
+      labels of a memory are no classes, or noise has another number of rows.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt      # Samples amid their positives.
@@ -170,20 +171,11 @@ def drifting_loss(
   size, shape = data.shape[0], data.shape[1:]
   rows.check_group(group, size)
   classes, samples = size // group, group_samples or group
-  if positives and not (recent and "classes" in recent):
-    raise ValueError(
-      f"positives={positives} are drawn from a memory of each class: give "
-      "kept_positives, its rows, or set positives=0"
-    )
-  for drawn, kept, name in (
-    (positives, kept_positives, "positives"),
-    (negatives, kept_negatives, "negatives"),
-  ):
-    if 0 < kept < drawn:
-      raise ValueError(
-        f"kept_{name}={kept}: the memory holds fewer than {name}={drawn}; keep "
-        "more, or draw fewer"
-      )
+  kinds = ("positives", "classes"), ("negatives", "all")
+  asked = (positives, kept_positives), (negatives, kept_negatives)
+  for (name, kind), (drawn, kept) in zip(kinds, asked, strict=True):
+    ring = (recent or {}).get(kind)
+    _check_ring(ring, name, drawn, kept, group if name == "positives" else 0)
   noise_key, omega_key, *data_keys = jax.random.split(key, 4)
   noise = batch.get("noise")
   if noise is not None and len(noise) != classes * samples:
@@ -198,13 +190,14 @@ def drifting_loss(
   given = jax.tree.map(lambda x: x[::group], batch.get("cond"))
   label = guidance.labels(given)
   labelled = label is not None and negatives > 0
-  omega = jnp.ones(classes, data.dtype)
+  dtype = jnp.promote_types(data.dtype, jnp.float32)
+  omega = jnp.ones(classes, dtype)
   if guidance.is_inputs(given) and "omega" in given:
     omega = given["omega"]
   elif labelled and omega_max > 1:
     u, one = times.uniform_draws(omega_key, 2, classes)
     drawn = guidance.scale_law(u, high=omega_max, power=omega_power)
-    omega = jnp.where(one < unguided, 1, drawn).astype(data.dtype)
+    omega = jnp.where(one < unguided, 1, drawn).astype(dtype)
 
   # The one call.
   def each(tree):
@@ -235,7 +228,7 @@ def drifting_loss(
     of_batch = seen if positive is data else _layers(features, data)
     others = [layer[chosen] for layer in of_batch]
 
-  loss, metrics = jnp.zeros(classes, data.dtype), {}
+  loss, metrics = jnp.zeros(classes, dtype), {}
   for i, (own, other, layer) in enumerate(
     zip(_layers(features, x), others, seen, strict=True)
   ):
@@ -258,10 +251,50 @@ def drifting_loss(
   return (loss, metrics, {"recent": memory}) if memory else (loss, metrics)
 
 
+def _check_ring(
+  ring: rings.Ring | None, name: str, drawn: int, kept: int, group: int
+) -> None:
+  """Raise ValueError unless a memory is there if asked for, and is enough.
+
+  Args:
+    ring: The memory, or None.
+    name: What is drawn from it.
+    drawn: Rows that are drawn at once; of positives 0 is `group`.
+    kept: Rows of a class that an option says it holds.
+    group: Rows of a group if `name` are positives, or 0.
+  """
+  held = 0 if ring is None else ring["rows"].shape[1]
+  if kept and held != kept:
+    raise ValueError(
+      f"kept_{name}={kept}, and the memory `recent` holds {held} rows of a "
+      f"class: give no_data(kept_{name}={kept}, ...), or set kept_{name}=0"
+    )
+  if group and drawn and not held:
+    raise ValueError(
+      f"{name}={drawn} are drawn from a memory of each class: give "
+      f"kept_{name}, its rows, or set {name}=0"
+    )
+  if 0 < held < (drawn or group):
+    least = f"{name}={drawn}" if drawn else f"group={group}"
+    raise ValueError(
+      f"kept_{name}={held}: the memory holds fewer than {least}; keep more, or "
+      "draw fewer"
+    )
+
+
 def _pushed(
   memory: dict[str, rings.Ring], data: Array, label: Any
 ) -> dict[str, rings.Ring]:
   """Return the memory with the rows of a batch."""
+  is_array = hasattr(label, "dtype")
+  integers = is_array and jnp.issubdtype(label.dtype, jnp.integer)
+  classes = integers and label.ndim == 1
+  if "classes" in memory and label is not None and not classes:
+    given = f"{label.dtype}{[*label.shape]}" if is_array else type(label)
+    raise ValueError(
+      f"kept_positives keeps rows of each class, and the labels are {given}: "
+      "give integers [B], or set kept_positives=0"
+    )
   none = jnp.zeros(data.shape[0], int)
   labels = {"classes": none if label is None else label, "all": none}
   return {k: rings.push(ring, data, labels[k]) for k, ring in memory.items()}
@@ -271,10 +304,12 @@ def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
   """Return a sample itself and its layers of features, each `[B, T, D]`."""
   layers = [x.reshape(x.shape[0], 1, -1)]
   if features is not None:
-    for layer in jax.tree.leaves(features(x)):
-      layer = layer.astype(jnp.promote_types(layer.dtype, jnp.float32))
-      layers.append(layer.reshape(layer.shape[0], -1, layer.shape[-1]))
-  return layers
+    layers += [
+      layer.reshape(layer.shape[0], -1, layer.shape[-1])
+      for layer in jax.tree.leaves(features(x))
+    ]
+  # Distances of half precision would lose their differences.
+  return [y.astype(jnp.promote_types(y.dtype, jnp.float32)) for y in layers]
 
 
 def _groups(classes: int, x: Array) -> Array:

@@ -34,6 +34,7 @@ from jaxflow.options import (
   Guides,
   GuidesTeacher,
   LabelDropout,
+  OneTime,
   Positive,
 )
 from jaxflow.paths import Path, expand
@@ -48,7 +49,7 @@ def flow_anchored_consistency_loss(
   path: Path,
   sample_times: times.TimeSampler,
   teacher: Teacher | None = None,
-  expanded: bool = False,
+  expanded: Annotated[bool, OneTime()] = False,
   relaxation: Positive = 0.5,
   clip: Amount = 1.0,
   norm_power: Amount = 0.5,
@@ -72,7 +73,7 @@ def flow_anchored_consistency_loss(
       `jaxflow.losses`.
     path: A path with times in [0, 1].
     teacher: Without one, the velocity of the pair takes its place.
-    expanded: Whether branch a is asked at -t.
+    expanded: Whether branch a is asked at -t, of a network of one time.
     relaxation: p of eq. (4); a small one holds back where t is small.
     clip: Bound of each element of g, in data units; 0 is none.
     norm_power: q of eq. (5).
@@ -106,7 +107,7 @@ def flow_anchored_consistency_loss(
       f"omega={omega} guides by labels: give labels in `cond` and null_cond, "
       "or set omega=1"
     )
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   end = jnp.full_like(t, path.t_min)
   xt = paths.interpolate(path, data, noise, t)
 
@@ -159,6 +160,8 @@ def flow_anchored_consistency_loss(
 
 def _cosine_distance(a: Array, b: Array) -> Array:
   """Return 1 - cos of the last axes, averaged over the others, `[B]`."""
+  if a.ndim == 1:  # One number a sample is one channel.
+    a, b = a[:, None], b[:, None]
   square = (a**2).sum(-1) * (b**2).sum(-1)
   # A new network predicts 0, where the cosine has no direction and no slope.
   there = square > 0

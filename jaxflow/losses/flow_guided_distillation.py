@@ -76,7 +76,7 @@ def flow_guided_distillation_loss(
   data, noise, cond = batch["data"], batch["noise"], batch.get("cond")
   drawn = paths.standard_normal(noise_key, noise.shape, noise.dtype)
   fresh = batch.get("fresh_noise", drawn)
-  m = times.draw(sample_times, time_key, data)
+  m = times.draw(sample_times, time_key, data, of="times")
   t0 = jnp.full_like(m, start_time)
   xt = paths.interpolate(path, data, noise, t0)
   s = jnp.full_like(t0, path.t_min)

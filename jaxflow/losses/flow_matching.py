@@ -78,7 +78,7 @@ def flow_matching_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   xt = paths.interpolate(path, data, noise, t)
 
   value = predictions.convert(

@@ -116,11 +116,12 @@ def frechet_distance_loss(
       Others: see `jaxflow.losses`.
     path: Its ends are the ends of the one call.
     moments: The memory, from `empty_moments` or `filled_moments`.
-    features: Frozen network, `(x) -> [B, ..., D]` a layer, whose mean over
-      positions is compared; None: the samples as they are.
+    features: Frozen network, `(x) -> [B, ..., D]`, or a tuple of them, one a
+      layer, whose mean over positions is compared; None: the samples as they
+      are.
     layer_weights: w of eq. (3) for every layer; default: 1.
     decay: b of eq. (1). 0 takes the moments of the batch alone, with the
-      unbiased covariance.
+      unbiased covariance, of two rows at least.
     eps: Added to F in eq. (3), in the squared unit of the features.
     fill: Samples that fill the memory before training begins; one that
       `filled_moments` made is full.
@@ -129,7 +130,9 @@ def frechet_distance_loss(
     Loss `[B]`, metrics, and the memory with the moments of eq. (1).
 
   Raises:
-    ValueError: The number of weights is not that of the layers.
+    ValueError: The number of weights is not that of the layers, the memory has
+      other layers or channels than the features, or a batch of one row has to
+      have a covariance of its own.
 
   Example:
     >>> from jaxflow import flow_maps
@@ -151,6 +154,7 @@ def frechet_distance_loss(
   x = flow_map(model_fn)(paths.start(path, noise), t, s, cond)
 
   seen = _layers(features, x)
+  _check(seen, moments, decay)
   weights = layer_weights or (1.0,) * len(seen)
   if len(weights) != len(seen):
     raise ValueError(
@@ -170,7 +174,8 @@ def frechet_distance_loss(
     lambda: moments["data"],
   )
   step = jnp.where(filling, share, 1 - decay)
-  loss, generated, metrics = jnp.zeros((), x.dtype), [], {}
+  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  loss, generated, metrics = jnp.zeros((), dtype), [], {}
   for i, (old, y, real, weight) in enumerate(
     zip(moments["generated"], seen, known, weights, strict=True)
   ):
@@ -179,7 +184,7 @@ def frechet_distance_loss(
       new = _merged(old, new, step)
     generated.append(_like(old, jax.lax.stop_gradient(new)))
     # Moments may be more precise than samples.
-    distance = _distance(new, real).astype(x.dtype)
+    distance = _distance(new, real).astype(dtype)
     distance = jnp.where(filling, 0, distance)
     loss += weight * distance / jax.lax.stop_gradient(distance + eps)
     metrics["frechet_distance" + f"_{i}" * (len(seen) > 1)] = distance
@@ -189,7 +194,7 @@ def frechet_distance_loss(
     "data": known,
   }
   rows = jnp.broadcast_to(loss, data.shape[:1])
-  filled = jnp.minimum(memory["count"] / fill, 1).astype(x.dtype)
+  filled = jnp.minimum(memory["count"] / fill, 1).astype(dtype)
   metrics |= {"raw": loss, "filled": filled}
   return rows, metrics, {"moments": memory}
 
@@ -197,8 +202,29 @@ def frechet_distance_loss(
 def _layers(features: FeatureFn | None, x: Array) -> list[Array]:
   """Return the features of every layer, [B, D], means over positions."""
   if features is None:
-    return [x.reshape(len(x), -1)]
-  return [y.reshape(len(y), -1, y.shape[-1]).mean(axis=1) for y in features(x)]
+    layers = [x.reshape(len(x), 1, -1)]
+  else:
+    layers = jax.tree.leaves(features(x))
+  # Means and roots of half precision are none.
+  layers = [y.astype(jnp.promote_types(y.dtype, jnp.float32)) for y in layers]
+  return [y.reshape(len(y), -1, y.shape[-1]).mean(axis=1) for y in layers]
+
+
+def _check(seen: list[Array], moments: dict[str, PyTree], decay: float) -> None:
+  """Raise ValueError unless the memory is of these features."""
+  found = [y.shape[-1] for y in seen]
+  for name in ("generated", "data"):
+    kept = [len(old["mean"]) for old in moments[name]]
+    if kept != found:
+      raise ValueError(
+        f"moments[{name!r}] is of layers of {kept} channels, the features have "
+        f"{found}: make the memory of these, empty_moments(shape, channels)"
+      )
+  if not decay and len(seen[0]) < 2:
+    raise ValueError(
+      f"decay={decay} takes the covariance of the batch alone, and that of "
+      "1 row is none: give 2 rows or more, or a decay above 0"
+    )
 
 
 def _moments(y: Array, *, unbiased: bool = False) -> dict[str, Array]:

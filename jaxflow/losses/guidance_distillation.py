@@ -62,7 +62,7 @@ def guidance_distillation_loss(
   time_key, scale_key, noise_key = jax.random.split(key, 3)
   data, cond = batch["data"], batch["cond"]
   noise = couplings.noise_of(batch, noise_key)
-  t = times.draw(sample_times, time_key, data)
+  t = times.draw(sample_times, time_key, data, of="times")
   xt = paths.interpolate(path, data, noise, t)
   label = guidance.labels(cond)
   if guidance.is_inputs(cond) and "omega" in cond:

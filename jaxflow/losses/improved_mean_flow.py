@@ -28,7 +28,7 @@ computes the first.
 
 References:
   Geng et al. 2025 (arXiv:2512.02012), whose code has the tangent v_y of the
-  dropped label on rows without label; pixel MeanFlow (arXiv:2601.22158) and its
+  dropped label on rows without label; Lu et al. 2026 (arXiv:2601.22158) and its
   official code for eq. (7), with LPIPS and a classifier.
 """
 
@@ -47,6 +47,7 @@ from jaxflow.options import (
   AtLeastOne,
   Finite,
   Guides,
+  Jumps,
   LabelDropout,
   Positive,
   Share,
@@ -60,7 +61,7 @@ HeadsFn = Callable[[Array, Array, Array, PyTree], tuple[Array, Array]]
 
 
 def improved_mean_flow_loss(
-  model_fn: HeadsFn,
+  model_fn: Annotated[HeadsFn, Jumps()],
   key: Array,
   batch: Batch,
   *,
@@ -126,7 +127,7 @@ def improved_mean_flow_loss(
       f"path={path}: guidance intervals are parts of [0, 1]; give a path inside"
     )
   noise = couplings.noise_of(batch, noise_key)
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   if not (guidance.is_inputs(given) and "omega" in given):
     u = times.uniform_draws(guidance_key, 3, size).astype(t.dtype)

@@ -46,11 +46,11 @@ from jaxflow.options import (
   SharedWithFlowMap,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, JumpFn, LossOutput, ModelFn, PyTree
 
 
 def lagrangian_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -110,8 +110,12 @@ def lagrangian_loss(
     label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
   noise = couplings.noise_of(batch, noise_key)
-  t, s = times.draw(sample_times, time_key, data)
-  r = t if flow_times is None else times.draw(flow_times, flow_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
+  r = (
+    t
+    if flow_times is None
+    else times.draw(flow_times, flow_key, data, of="times")
+  )
 
   label = guidance.labels(cond)
   has_labels = label is not None and null_cond is not None

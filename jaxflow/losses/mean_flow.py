@@ -36,11 +36,18 @@ from jaxflow.options import (
   Positive,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree, Teacher
+from jaxflow.types import (
+  Array,
+  Batch,
+  JumpFn,
+  LossOutput,
+  PyTree,
+  Teacher,
+)
 
 
 def mean_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -101,7 +108,7 @@ def mean_flow_loss(
   cond = guidance.drop_labels(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   interval, flow = rows.split((xt, t, s, cond), block)
   xt_i, t_i, s_i, cond_i = interval

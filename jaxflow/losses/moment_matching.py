@@ -30,11 +30,19 @@ import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, predictions, times
 from jaxflow.options import Amount, Count, Finite, LabelDropout
-from jaxflow.types import Array, Batch, FlowMap, LossOutput, ModelFn, PyTree
+from jaxflow.types import (
+  Array,
+  Batch,
+  FlowMap,
+  JumpFn,
+  LossOutput,
+  ModelFn,
+  PyTree,
+)
 
 
 def moment_matching_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -92,7 +100,9 @@ def moment_matching_loss(
   def shared(x):
     return jnp.repeat(x.reshape(-1, group_size)[:, 0], group_size)
 
-  t, s = (shared(x) for x in times.draw(sample_times, time_key, data))
+  t, s = (
+    shared(x) for x in times.draw(sample_times, time_key, data, of="pairs")
+  )
   if middle_times is None:
     r = earlier_times(path, t, s, halvings=halvings, gap=gap)
   else:

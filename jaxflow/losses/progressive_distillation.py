@@ -72,7 +72,7 @@ def progressive_distillation_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
-  t, m, s = times.draw(sample_times, time_key, data)
+  t, m, s = times.draw(sample_times, time_key, data, of="triples")
   xt = paths.interpolate(path, data, noise, t)
 
   step = flow_maps.ddim_step(teacher, path=path)

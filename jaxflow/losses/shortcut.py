@@ -39,11 +39,11 @@ from jaxflow.options import (
 )
 from jaxflow.paths import Path, expand
 from jaxflow.times import PairSampler, dyadic
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, JumpFn, LossOutput, ModelFn, PyTree
 
 
 def shortcut_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -103,7 +103,7 @@ def shortcut_loss(
     null_cond=null_cond,
     among=~interval,
   )
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   s = jnp.where(interval, s, t)
   xt = paths.interpolate(path, data, noise, t)
 

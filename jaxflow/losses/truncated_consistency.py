@@ -93,7 +93,7 @@ def truncated_consistency_loss(
   rows.check_block(block, size)
   time_key, noise_key = jax.random.split(key)
   noise = couplings.noise_of(batch, noise_key)
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   t_min = jnp.full_like(t, path.t_min)
 
   xt, xs = (paths.interpolate(path, data, noise, time) for time in (t, s))

@@ -51,11 +51,11 @@ from jaxflow.options import (
   Positive,
 )
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array, Batch, LossOutput, ModelFn, PyTree
+from jaxflow.types import Array, Batch, JumpFn, LossOutput, ModelFn, PyTree
 
 
 def twin_flow_loss(
-  model_fn: ModelFn,
+  model_fn: JumpFn,
   key: Array,
   batch: Batch,
   *,
@@ -110,7 +110,7 @@ def twin_flow_loss(
   cond = guidance.drop_labels(
     label_key, batch.get("cond"), rate=label_dropout, null_cond=null_cond
   )
-  t, s = times.draw(sample_times, time_key, data)
+  t, s = times.draw(sample_times, time_key, data, of="pairs")
   xt = paths.interpolate(path, data, noise, t)
   q = target_fn or model_fn
 
@@ -143,9 +143,9 @@ def twin_flow_loss(
     if fresh is None:
       fresh = paths.standard_normal(fresh_noise_key, data.shape, data.dtype)
     if rectify_times is None:
-      other, _ = times.draw(sample_times, fresh_key, data)
+      other, _ = times.draw(sample_times, fresh_key, data, of="pairs")
     else:
-      other = times.draw(rectify_times, fresh_key, data)
+      other = times.draw(rectify_times, fresh_key, data, of="times")
     given, _ = rows.split((xt, t, noise, v, cond, other, fresh), block)
     xt, t, noise, v, cond, other, fresh = given
     # Of their own samples, at the time that is the mirror image.

@@ -110,4 +110,4 @@ def feature_channels(
   frozen = jax.eval_shape(features.init, jax.random.key(0))
   sample = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   layers = jax.eval_shape(features.apply, frozen, sample)
-  return tuple(layer.shape[-1] for layer in layers)
+  return tuple(layer.shape[-1] for layer in jax.tree.leaves(layers))

@@ -199,7 +199,7 @@ def from_data(
   the floor bounds its slope near the data.
 
   References:
-    Pixel MeanFlow (arXiv:2601.22158), whose images are predictions.
+    Lu et al. 2026 (arXiv:2601.22158), whose images are predictions.
 
   Example:
     >>> net = lambda xt, t, s, cond: 0 * xt

@@ -147,6 +147,29 @@ def check_scale(model: Model, plan: DataPlan) -> None:
     )
 
 
+def check_second_time(plan: Plan) -> None:
+  """Raise UsageError unless the network sees the times that the loss asks for.
+
+  Networks without the option are those of the caller, who knows.
+  """
+  model = plan.model
+  loss, sees = model.method.loss, model.options.get("second_time")
+  if sees is None:
+    return
+  one = options.values(loss, options.OneTime, model.loss_options)
+  for name, alone in one.items():
+    if bool(alone) == bool(sees):
+      raise UsageError(
+        f"model.second_time={sees} with loss.{name}={alone}: a network of two "
+        f"times has loss.{name}=False, one of one time True; change one"
+      )
+  if options.marked(loss, options.Jumps) and not sees:
+    raise UsageError(
+      f"model.second_time={sees}: {model.name!r} learns jumps from t to any s, "
+      "which the network then cannot tell apart; set it to True"
+    )
+
+
 def check_order(plan: Plan) -> None:
   """Raise UsageError unless rows come in the order that the loss takes."""
   model, order, group = plan.model, plan.data.order, plan.model.group
@@ -157,6 +180,12 @@ def check_order(plan: Plan) -> None:
     )
   if group is None:
     return
+  if model.null_cond is not None and not model.num_classes:
+    raise UsageError(
+      f"method={model.name!r} compares data of one class, and their labels are "
+      "no whole numbers: give such labels, or set data.conditional=False and "
+      "data.order='shuffled'"
+    )
   if order == "grouped" and not model.num_classes:
     raise UsageError(
       "data.order='grouped': the run sees no classes; set it to 'shuffled', or "

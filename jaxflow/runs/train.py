@@ -175,6 +175,7 @@ def _prepare(
   for source in (given.real, given.paired):
     if source is not None:
       processes.together(lambda x=source: inputs.check_condition(plan.model, x))
+  inputs.check_second_time(plan)
   inputs.check_order(plan)
   inputs.check_mesh(plan, mesh)
   inputs.check_filling(plan)

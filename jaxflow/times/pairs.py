@@ -6,7 +6,7 @@ References:
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,15 @@ from jaxflow.times import grids, laws
 from jaxflow.types import Array
 
 PairSampler = Callable[[Array, int], tuple[Array, Array]]
+# Of what a sampler draws one for each row.
+Kind = Literal["times", "pairs", "triples", "walks"]
+
+_EXAMPLES: dict[Kind, str] = {
+  "times": "Uniform()",
+  "pairs": "SortedPair(law=Uniform())",
+  "triples": "AdjacentTriple(grid=..., num_steps=8)",
+  "walks": "TrajectoryTimes(grid=..., num_points=18)",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -315,18 +324,42 @@ def at(sampler: Any, progress: Array | None) -> Callable:
 
 
 def draw(
-  sampler: Any, key: Array, data: Array, progress: Array | None = None
+  sampler: Any,
+  key: Array,
+  data: Array,
+  progress: Array | None = None,
+  *,
+  of: Kind | None = None,
 ) -> Any:
   """Draw times for the rows of `data`, `paths.as_times`, at a progress.
 
-  The sampler is one of times, pairs, triples or walks, or a curriculum of them.
+  The sampler is one of times, pairs, triples or walks, or a curriculum of them;
+  `of` says which of these the caller takes, None that it takes any.
+
+  Raises:
+    ValueError: The sampler draws another kind.
 
   Example:
     >>> draw(laws.Constant(t=1.0), jax.random.key(0), jnp.ones((2, 3))).tolist()
     [1.0, 1.0]
   """
   given = at(sampler, progress)(key, len(data))
+  if of is not None and _kind(given) != of:
+    name = getattr(sampler, "__name__", type(sampler).__name__)
+    raise ValueError(
+      f"{name} draws {_kind(given)}, and here {of} are drawn: give one of "
+      f"`jaxflow.times` that draws {of}, {_EXAMPLES[of]} for instance"
+    )
   return jax.tree.map(lambda t: as_times(t, data), given)
+
+
+def _kind(drawn: Any) -> Kind:
+  """Return of which kind drawn times are."""
+  if not isinstance(drawn, tuple):
+    return "times"
+  if len(drawn) == 3:
+    return "triples"
+  return "pairs" if jnp.ndim(drawn[0]) < 2 else "walks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

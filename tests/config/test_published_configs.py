@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
+from jaxflow import times
 from jaxflow.config import resolve
 from jaxflow.config.components import complete
 from jaxflow.config.files import flatten
@@ -70,6 +71,8 @@ CIFAR10 = {
   "lagrangian": (512, 4e5, "adam", 1e-2, 0.13, constant(0.9999)),
   # 128 rows of the network are 8 trajectories of 16 points.
   "mid_training": (128 / 16, 3e5, "radam", 2e-4, 0.2, constant(0.999)),
+  "distribution_matching": (2048, 1e5, "adamw", 1e-4, 0, constant(0.9999)),
+  "f_distillation": (2048, 1e5, "adamw", 1e-4, 0, constant(0.9999)),
 }
 # No optimizer, batch or length of it is published.
 CIFAR10_ROWS = [*CIFAR10, "moment_matching"]
@@ -103,7 +106,45 @@ ANGULAR = {
   "optimizer.b1": 0.9,
   "optimizer.b2": 0.99,
 }
+# FastGen: of Karras' 1,000 points those from number 2 to 998 are drawn.
+KARRAS = times.karras_grid(1000, t_min=0.002, t_max=80.0)[::-1]
+DISTRIBUTION = EDM_PATH | {
+  "flow_map.name": "edm_denoiser",
+  "times.name": "karras",
+  "times.rho": 7.0,
+  "times.last": 1.0,
+  "times.t_min": pytest.approx(float(KARRAS[2]), rel=1e-4),
+  "times.t_max": pytest.approx(float(KARRAS[998]), rel=1e-4),
+  "loss.adversarial_weight": 1e-3,
+  "loss.criterion.name": "logistic",
+  "critic.network.name": "heads",
+  "critic.sees": "teacher",
+  # A step of the generator, four of the fake score.
+  "fake_score.ratio": 5 - 1,
+  "fake_score.loss.loss_space": "data",
+  "fake_score.loss.weight.name": "uniform",
+  "fake_score.loss.discriminator_weight": 1.0,
+  "fake_score.loss.smoothness_weight": 0.0,
+  **{
+    f"{section}.{name}": value
+    for section in ("optimizer", "fake_score.optimizer")
+    for name, value in {
+      "name": "adamw",
+      "learning_rate": 1e-4,
+      "b1": 0.9,
+      "b2": 0.999,
+      "weight_decay": 0.01,
+    }.items()
+  },
+  "optimizer.clip_norm": 10.0,
+  "ema.longer.decay": 0.99995,
+  "ema.shorter.decay": 0.9996,
+  "teacher.workdir": "runs/denoising",
+}
 CIFAR10_FIELDS = {
+  "distribution_matching": DISTRIBUTION | {"loss.divergence": "rkl"},
+  "f_distillation": DISTRIBUTION
+  | {"loss.divergence": "kl", "loss.ratio_decay": 0.0},
   "flow_matching": RECTIFIED | UNIFORM,
   "reflow": RECTIFIED | UNIFORM,
   "knowledge_distillation": RECTIFIED,
@@ -432,6 +473,35 @@ LATENT_FIELDS = {
     "model.qk_norm": True,
     "model.dtype": "bfloat16",
   },
+  "decoupled_mean_flow": {
+    "init.workdir": "runs/flow_matching",
+    "train.batch_size": 256,
+    "train.steps": 400_000,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.b1": 0.9,
+    "optimizer.b2": 0.95,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip_norm": 1.0,
+    "ema.sampling.decay": 0.9999,
+    "times.name": "sorted_laws",
+    "times.first_law.mean": 0.4,
+    "times.first_law.std": 1.0,
+    "times.second_law.mean": -1.2,
+    "times.second_law.std": 1.0,
+    "loss.flow_times.mean": 0.0,
+    "loss.flow_times.std": 1.0,
+    "loss.norm_eps": 0.01,
+    "loss.kappa": 0.6,
+    "loss.guidance_start": 0.0,
+    "loss.guidance_end": 0.7,
+    "model.depth": 28,
+    "model.second_time_from": 20,
+    "model.dtype": "bfloat16",
+  },
+  # The readme: two thirds of the depth.
+  "decoupled_mean_flow-B/2": {"model.second_time_from": 12 * 2 / 3},
+  "decoupled_mean_flow-L/2": {"model.second_time_from": 24 * 2 / 3},
   "moment_matching": {
     "path.t_min": 0.0,
     "path.t_max": 0.994,
@@ -476,7 +546,7 @@ LATENT_FIELDS = {
 LATENT_ROWS = [
   *("flow_matching", "mean_flow", "improved_mean_flow", "shortcut"),
   *("moment_matching", "alpha_flow", "solution_flow", "terminal_velocity"),
-  *("adversarial_flow", "drifting"),
+  *("adversarial_flow", "drifting", "decoupled_mean_flow"),
 ]
 
 

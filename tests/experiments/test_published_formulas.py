@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.training_cost import published
+from jaxflow import losses
 
 EPS = 0.01
 KEY = jax.random.key(3)
@@ -46,3 +47,38 @@ def test_a_short_secant_is_the_derivative_to_first_order(x64):
     # second derivative: of sines and cosines at slopes of 2 that is a few.
     scaled = jnp.where(interval, ours / alpha**2, ours)
     np.testing.assert_allclose(scaled, exact, rtol=4 * alpha, atol=4 * alpha)
+
+
+def test_improved_mean_flow_is_ours_where_no_label_is_dropped(x64):
+  """Ours takes flow rows and interval rows in turn, published has halves."""
+
+  def heads(xt, t, s, cond):
+    given = [cond[k] for k in ("label", "omega", "t_start", "t_end")]
+    u, *others = (x[:, None].astype(xt.dtype) for x in (t, *given))
+    wave = sum(jnp.sin((i + 1) * x / 5) for i, x in enumerate(others))
+    base = network(xt, t, s, cond["label"])
+    return base + u * wave, jnp.cos(xt) + wave
+
+  rows, given = batch(), {"num_classes": 5, "dropout": 0.0}
+  expected, _ = published.published_improved_mean_flow(
+    heads, KEY, rows, **given
+  )
+  drawn, scales, label = published.draw_guided(KEY, rows, **given)
+  order = np.arange(32).reshape(2, 16)[::-1].T.ravel()
+  drawn, scales, label, data = jax.tree.map(
+    lambda x: x[order], (drawn, scales, label, rows["data"])
+  )
+  ours, _ = losses.improved_mean_flow_loss(
+    heads,
+    KEY,
+    {
+      "data": data,
+      "noise": drawn.v + data,
+      "cond": {"label": label, **scales._asdict()},
+    },
+    path=published.LINEAR,
+    sample_times=lambda key, n: (drawn.t, drawn.s),
+    block=(2, 1),
+    null_cond=5,
+  )
+  np.testing.assert_allclose(ours, expected[order], rtol=1e-9)

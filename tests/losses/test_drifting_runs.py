@@ -186,6 +186,82 @@ def test_positives_need_a_memory():
     drifting(batch_of(), positives=9)
 
 
+@pytest.mark.parametrize(
+  ("memory", "options", "words"),
+  [
+    # A ring of 2 would give each of a group's 4 positives twice.
+    ({"kept_positives": 2}, {}, r"kept_positives=2: .* fewer than group=4"),
+    (
+      {"kept_positives": 4},
+      {"positives": 5},
+      r"kept_positives=4: .* fewer than positives=5",
+    ),
+    (
+      {"kept_negatives": 4},
+      {"negatives": 5},
+      r"kept_negatives=4: .* fewer than negatives=5",
+    ),
+    ({}, {"kept_positives": 8}, r"kept_positives=8, .* holds 0 rows"),
+    ({}, {"kept_negatives": 8}, r"kept_negatives=8, .* holds 0 rows"),
+    (
+      {"kept_positives": 4},
+      {"kept_positives": 8},
+      r"kept_positives=8, .* holds 4 rows",
+    ),
+  ],
+)
+def test_a_memory_is_what_options_say_and_enough(memory, options, words):
+  recent = memory_of(**memory) or None
+  with pytest.raises(ValueError, match=words):
+    drifting(batch_of(), recent=recent, **options)
+
+
+@pytest.mark.parametrize(
+  "label", [np.zeros((12, 3), np.float32), np.zeros(12, np.float32)]
+)
+def test_a_memory_of_classes_needs_classes(label):
+  batch = batch_of() | {"cond": jnp.asarray(label)}
+  with pytest.raises(ValueError, match=r"labels are float32.* give integers"):
+    drifting(batch, recent=memory_of(kept_positives=8))
+
+
+@pytest.mark.parametrize("order", ["grouped", "shuffled"])
+def test_labels_that_are_vectors_are_no_classes(order):
+  config = jaxflow.preset("ring:drifting")
+  config.data.update(conditional=True, order=order)
+  config.model.update(width=8, depth=1, time_features=4)
+  config.train.update(steps=1, batch_size=16, log_every=1, steps_per_dispatch=1)
+  config.loss.group = 4
+  points = np.random.default_rng(0).standard_normal((40, 2))
+  rows = {"data": points, "labels": np.repeat(points[:, :1], 3, axis=1)}
+  with pytest.raises(UsageError, match=r"data\.conditional=False and") as error:
+    jaxflow.train(config, data=rows, log=lambda line: None)
+  assert "\n" not in str(error.value)
+  config.data.update(conditional=False, order="shuffled")
+  jaxflow.train(config, data=rows, log=lambda line: None)
+
+
+def test_numbers_of_half_precision_are_compared_as_float32():
+  """As those numbers in float32 are; the network changes none."""
+  half = {
+    k: x.astype(jnp.bfloat16) if k != "cond" else x
+    for k, x in batch_of().items()
+  }
+  single = {
+    k: x.astype(jnp.float32) if k != "cond" else x for k, x in half.items()
+  }
+  given = {"path": paths.Linear(), "group": GROUP, "negatives": 0}
+
+  def samples(batch):
+    return losses.drifting_loss(lambda xt, t, s, cond: xt, KEY, batch, **given)[
+      0
+    ]
+
+  found = samples(half)
+  assert found.dtype == jnp.float32
+  np.testing.assert_array_equal(found, samples(single))
+
+
 def test_a_run_keeps_its_memory(tmp_path):
   config = jaxflow.preset("ring:drifting")
   config.data.update(conditional=True, order="grouped")

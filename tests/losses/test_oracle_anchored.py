@@ -175,3 +175,23 @@ def test_two_calls_keep_the_law():
 def test_wrong_options_are_named(options, words):
   with pytest.raises(ValueError, match=words):
     anchored(EXACT.velocity, **options)
+
+
+def test_one_number_a_sample_is_one_channel(x64):
+  """Data [B] and [B, 1] are the same samples."""
+  batch = batch_of(16)
+
+  def evaluate(shape):
+    given = {k: x[:, 0].reshape(shape) for k, x in batch.items()}
+    return losses.flow_anchored_consistency_loss(
+      lambda x, t, s, cond: jnp.sin(x) * paths.expand(t + s - 0.5, x),
+      jax.random.key(1),
+      given,
+      path=LINEAR,
+      sample_times=within(LINEAR),
+    )
+
+  (loss, metrics), (expected, known) = evaluate((16,)), evaluate((16, 1))
+  np.testing.assert_array_equal(loss, expected)
+  # A cosine of single numbers is a sign, which is no mean of the batch.
+  assert metrics["raw_flow"] == known["raw_flow"]

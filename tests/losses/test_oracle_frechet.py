@@ -170,3 +170,78 @@ def test_layers_need_their_weights():
       moments=empty_moments((DIM,)),
       layer_weights=(1.0, 2.0),
     )
+
+
+def test_an_array_of_features_is_one_layer(x64):
+  """Twice the numbers: the distance is 4 times that of the samples."""
+  kept = [(2 * MEAN, 4 * STD**2 * EYE)]
+  for features in (lambda x: 2 * x, lambda x: (2 * x,)):
+    _, found, _ = loss_of(
+      affine(MEAN + 0.3, STD),
+      jax.random.key(0),
+      cube(),
+      moments=filled_moments(kept, kept),
+      features=features,
+      decay=0.0,
+    )
+    # Of eight corners the unbiased covariance is 8 / 7.
+    apart = STD * (np.sqrt(8 / 7) - 1)
+    expected = 4 * DIM * (0.3**2 + apart**2)
+    assert float(found["frechet_distance"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+  ("features", "channels", "words"),
+  [
+    # One number would spread over a memory of two, and be wrong.
+    (lambda x: x[:, :1], (2,), r"\[2\] channels, .* have \[1\]"),
+    (lambda x: (x, x), (DIM,), r"\[3\] channels, .* have \[3, 3\]"),
+    (None, (2,), r"\[2\] channels, .* have \[3\]"),
+  ],
+)
+def test_the_memory_must_be_of_the_features(features, channels, words):
+  with pytest.raises(ValueError, match=words):
+    loss_of(
+      affine(MEAN, STD),
+      jax.random.key(0),
+      cube(),
+      moments=empty_moments((DIM,), channels),
+      features=features,
+    )
+
+
+def test_numbers_of_half_precision_have_moments_of_float32():
+  memory = filled_moments([(MEAN, EYE)], [(MEAN, STD**2 * EYE)])
+
+  def net(xt, t, s, cond):
+    return affine(MEAN, 2.0)(xt, t, s, cond).astype(jnp.bfloat16)
+
+  batch = {k: jnp.asarray(x, jnp.bfloat16) for k, x in cube().items()}
+  memory = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), memory)
+  loss, found, _ = loss_of(
+    net, jax.random.key(0), batch, moments=memory, decay=0.5
+  )
+  # Half of the mass has variance 4, half 1; all numbers are exact here.
+  expected = DIM * (np.sqrt(2.5) - STD) ** 2
+  assert loss.dtype == jnp.float32
+  assert float(found["frechet_distance"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_row_has_no_covariance(x64):
+  batch = {k: x[:1] for k, x in cube().items()}
+  one = functools.partial(
+    loss_of,
+    affine(MEAN, STD),
+    jax.random.key(0),
+    batch,
+    moments=filled_moments([(MEAN, EYE)], [(MEAN, EYE)]),
+  )
+  with pytest.raises(ValueError, match=r"decay=0.0 .* give 2 rows"):
+    one(decay=0.0)
+  assert np.isfinite(one(decay=0.5)[0]).all()
+
+
+def test_a_memory_has_three_matrices_of_a_layer():
+  memory = empty_moments((DIM,), (5, 7))
+  sizes = [x.size for x in jax.tree.leaves(memory)]
+  assert sum(sizes) == sum(3 * d**2 + 2 * d for d in (5, 7)) + 1

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import references
 from test_oracle import batch_of, gaussian, within
 
@@ -123,3 +124,33 @@ def test_guidance_adds_the_difference_of_its_own_velocities(x64):
   for name, v in (("raw_interval", 3.0), ("raw_flow", 5.0)):
     expected = (np.asarray(labels) - v - guided) ** 2
     np.testing.assert_allclose(metrics[name], expected.mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.25, 0.6])
+def test_guidance_scale_at_its_own_solution(kappa, x64):
+  """Velocities are the label y, and 0 without: F_y = y / (1 - kappa).
+
+  y / (1 - kappa) = y + kappa y / (1 - kappa); any other F_y leaves an error.
+  """
+  null, labels = 7, jnp.array([1, 2, 7])
+  data = jnp.array([[-1.0], [-2.0], [0.0]])  # v = noise - data, of noise 0.
+
+  def errors(scale):
+    def network(xt, t, s, cond):
+      y = jnp.where(cond == null, 0, scale * cond)
+      return paths.expand(y, xt) + 0 * xt
+
+    _, metrics = losses.decoupled_mean_flow_loss(
+      network,
+      jax.random.key(0),
+      {"data": data, "noise": 0 * data, "cond": labels},
+      path=LINEAR,
+      sample_times=times.SortedPair(law=times.Uniform()),
+      flow_times=times.Uniform(),
+      kappa=kappa,
+      null_cond=null,
+    )
+    return max(metrics["raw_interval"], metrics["raw_flow"])
+
+  assert errors(1 / (1 - kappa)) < 1e-25
+  assert errors(1 + kappa + 0.01) > 1e-5

@@ -10,6 +10,7 @@ import tiny
 
 from jaxflow import flow_maps
 from jaxflow.config import default_config, make_plan
+from jaxflow.config.roles import teachers
 from jaxflow.config.stand_ins import resolve_alone
 from jaxflow.methods import METHODS
 
@@ -24,6 +25,8 @@ def folder(tmp_path_factory):
   tiny.train(path, "first", "easy_consistency", *STEPS)
   exploding = "path.name=variance_exploding", "path.t_min=0.0"
   tiny.train(path, "flow", "flow_matching", *STEPS, *exploding)
+  learns = *STEPS, f"teacher.workdir={path / 'flow'}", "train.steps=10"
+  tiny.train(path, "generator", "distribution_matching", *learns, *exploding)
   return path
 
 
@@ -50,6 +53,7 @@ def test_the_student_starts_as_its_first_stage(folder, tmp_path):
 @pytest.mark.parametrize(
   ("name", "flags", "words"),
   [
+    ("generator", (), ["'distribution_matching'", "no consistency function"]),
     ("flow", (), ["'flow_matching'", "no consistency function"]),
     ("first", ("path.t_max=70.0",), ["its path is", "must agree"]),
   ],
@@ -82,7 +86,13 @@ def test_first_stages_jump_from_every_time_to_the_data():
     "denoising",
     "mean_flow",
     "moment_matching",
+    # Generators, which know noise alone.
+    "distribution_matching",
+    "f_distillation",
+    "drifting",
+    "adversarial_flow",
   }
+  assert set(teachers(SECOND).split(", ")) == found
 
 
 def test_the_loss_sees_its_jumps_without_dropout():
