@@ -414,8 +414,8 @@ def dit(
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.
     dtype: "float32" or "bfloat16", the type of the blocks' arithmetic.
-    scan_layers: Whether to scan over stacked blocks. The compiler sees one block
-      then, and the backward pass keeps products of matrices alone.
+    scan_layers: Whether to scan over stacked blocks. The compiler then sees one
+      block, and the backward pass keeps products of matrices alone.
       `stack_blocks` and `unstack_blocks` convert parameters.
     remat: Whether to recompute each block in the backward pass.
 

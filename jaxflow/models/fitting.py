@@ -132,8 +132,9 @@ def _by_path(tree: PyTree) -> dict[str, Array]:
 
 
 def _pieces(arrays: Mapping[str, Array], rows: Rows) -> Iterator:
-  """Yield arrays by path: of stacked blocks one by one, `blocks/block_0/...`,
-  those of several inputs in parts, `path/input`.
+  """Yield arrays by path, in parts what belongs to several blocks or inputs.
+
+  They are `blocks/block_0/kernel` of stacked blocks, and `path/input`.
   """
   for name, x in arrays.items():
     if match := _STACKED.fullmatch(name):

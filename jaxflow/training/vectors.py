@@ -8,7 +8,7 @@ compiler as many.
 
 import dataclasses
 import math
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ class Packing:
     shapes: The shapes of its arrays, in its order.
   """
 
-  structure: jax.tree_util.PyTreeDef | None = None
+  structure: Any = None
   shapes: tuple[tuple[int, ...], ...] = ()
 
   @classmethod

@@ -86,15 +86,11 @@ def test_a_training_is_the_same(x64, name):
       block=(1, 1),
     )
 
-  state = init_state(
-    params, OPTIMIZERS[name], LAWS, frozen={"teacher": params}
-  )
+  state = init_state(params, OPTIMIZERS[name], LAWS, frozen={"teacher": params})
 
   def trained(packs):
     # Parameters of a skipped step stay, of vectors too.
-    step = make_train_step(
-      loss_fn, OPTIMIZERS[name], LAWS, seed=0, packs=packs
-    )
+    step = make_train_step(loss_fn, OPTIMIZERS[name], LAWS, seed=0, packs=packs)
     bad = {**batch, "data": batch["data"].at[1, 0, 0].set(jnp.nan)}
     return jax.jit(step)(state, bad)
 
@@ -128,7 +124,9 @@ def test_parameters_of_the_loss_keep_all_arrays():
   """Averages are of the network alone, and the optimizer moves both."""
 
   def loss_fn(params, state, key, batch):
-    error = jnp.sum(params["a"] ** 2) + jnp.sum(state.loss_params["w"]["a"] ** 2)
+    error = jnp.sum(params["a"] ** 2) + jnp.sum(
+      state.loss_params["w"]["a"] ** 2
+    )
     return jnp.full(2, error), {}
 
   optimizer = OPTIMIZERS["adam"]
