@@ -152,7 +152,7 @@ def compile_program(
   text = compiled.as_text()
   assert text is not None
   module = Module.parse(text)
-  total, arguments = _memory(compiled)
+  total, arguments = _memory(compiled, reused=chip is not None)
   cycles = _cycles(module)
   return Report(
     **known,
@@ -184,16 +184,22 @@ def _size(text: str) -> int:
   return int(float(text[:-1]) * _UNITS[text[-1]])
 
 
-def _memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
-  """Return the peak bytes and the bytes of the arguments."""
+def _memory(
+  compiled: jax.stages.Compiled, *, reused: bool
+) -> tuple[int, int]:
+  """Return the peak bytes and the bytes of the arguments.
+
+  On TPUs the size of temporaries ignores that buffers are `reused`: there the
+  compiler's own peak counts. That of hosts leaves temporaries out.
+  """
   memory = compiled.memory_analysis()
   assert memory is not None
   arguments = memory.argument_size_in_bytes
   total = arguments + memory.temp_size_in_bytes
   total += memory.output_size_in_bytes - memory.alias_size_in_bytes
-  # On TPUs the size of temporaries ignores that buffers are reused.
   peak = getattr(memory, "peak_memory_in_bytes", 0)
-  return (peak if arguments <= peak < total else total), arguments
+  counts = reused and arguments <= peak < total
+  return (peak if counts else total), arguments
 
 
 def _cycles(module: Module) -> int:

@@ -156,3 +156,17 @@ def test_the_limit_of_the_compiler_is_told(limit):
 def test_other_errors_of_the_compiler_are_raised():
   with pytest.raises(jax.errors.JaxRuntimeError, match="no such thing"):
     refused("INTERNAL: no such thing")
+
+
+def test_temporaries_of_a_host_count():
+  """A sort of n x n numbers needs them all at once; the result is a row."""
+  n = 500
+  shape = jax.ShapeDtypeStruct((n,), jnp.float32)
+  function = jax.jit(lambda x: jnp.sort(jnp.outer(x, x), axis=0)[0])
+  report = compile_program(
+    Program(
+      name="sort", function=function, arguments=(shape,), resident={}, rows=1
+    ),
+    options=fast_compile.OPTIONS,
+  )
+  assert report.temporaries >= 4 * n**2
