@@ -184,9 +184,7 @@ def _size(text: str) -> int:
   return int(float(text[:-1]) * _UNITS[text[-1]])
 
 
-def _memory(
-  compiled: jax.stages.Compiled, *, reused: bool
-) -> tuple[int, int]:
+def _memory(compiled: jax.stages.Compiled, *, reused: bool) -> tuple[int, int]:
   """Return the peak bytes and the bytes of the arguments.
 
   On TPUs the size of temporaries ignores that buffers are `reused`: there the

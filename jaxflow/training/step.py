@@ -202,13 +202,19 @@ def make_train_step(
     )
     return (state, seed), (metrics, bad)
 
+  @functools.cache
+  def step_of(packing: Packing, structure: Any):
+    # Always the same function, of which JAX keeps the trace.
+    like = jax.tree.unflatten(structure, range(structure.num_leaves))
+    return functools.partial(
+      one_step, functools.partial(student, packing, like)
+    )
+
   def train_step(state, batch, seed=seed):
     packing = Packing()
     if packs and not (learners or state.loss_params):
       packing = Packing.of(state.params)
-    step = functools.partial(
-      one_step, functools.partial(student, packing, state)
-    )
+    step = step_of(packing, jax.tree.structure(state))
     # The seed is carried: one trace of a step serves dispatches of any length.
     carry = _packed(packing, state), jnp.asarray(seed, jnp.uint32)
     (packed, _), (metrics, bad) = jax.lax.scan(step, carry, batch)

@@ -141,8 +141,10 @@ def test_the_command_line_keeps_programs(tmp_path):
   command(tmp_path, *flags, **away)
   (folder,) = (home / "jaxflow").iterdir()
   kept = {file.name for file in folder.glob("*-cache")}
-  assert kept
   run.rename(tmp_path / "second")
   command(tmp_path, *flags, **away)
-  assert {file.name for file in folder.glob("*-cache")} == kept
+  # What compiles quickly is kept where it happens to take longer.
+  new = {file.name for file in folder.glob("*-cache")} - kept
+  assert not [name for name in new if "train_step" in name]
+  assert [name for name in kept if "train_step" in name]
   tiny.assert_same_bits(tiny.state_of(run), first)

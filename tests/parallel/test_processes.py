@@ -434,7 +434,7 @@ def test_wrong_ways_to_join(monkeypatch):
   result = tiny.run("methods", "--distributed=yes")
   assert result.code == 2 and "--distributed=yes: give auto, on" in result.err
   monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-  result = tiny.run("evaluate")
+  result = tiny.run("evaluate", "--workdir=nowhere")
   assert result.code == 2 and "JAX_COORDINATOR_ADDRESS" in result.err
   result = tiny.run("evaluate", "--distributed=off")
   assert result.code == 2 and "--workdir is missing" in result.err
