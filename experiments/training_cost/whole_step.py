@@ -38,25 +38,28 @@ HERE = pathlib.Path(__file__).parent
 FILE = HERE / "results" / "whole_step.json"
 LATENTS = {"data_shape": (32, 32, 4), "patch_size": 2, "num_classes": 1000}
 NETWORKS = {
-  # Of configs/digits.py.
+  # Of configs/digits.py, where blocks are unrolled.
   "digits": {
-    **{"batch_size": 128, "depth": 3, "width": 64, "num_heads": 4},
+    **{"batch_size": 128, "depth": 3, "width": 64, "num_heads": 2},
     **{"data_shape": (8, 8, 1), "patch_size": 2, "num_classes": 10},
   },
   "DiT-S/2": {"batch_size": 16, **SIZES["S"], **LATENTS},
   "DiT-B/2": {"batch_size": 16, **SIZES["B"], **LATENTS},
 }
-# Networks whose steps are run, too.
-RUN = ("digits",)
+# Networks whose steps are run, too, and of ours the steps of a dispatch.
+RUN = {"digits": 25}
 ROUNDS = 3
-STEPS = 40
+# Blocks that our configs do not scan.
+FEW = 4
+CALLS = 25
 DECAY = 0.999
 OPTIMIZER = optax.adamw(1e-3, weight_decay=0.01)
 
 
-def ours(network: dict[str, Any]) -> tuple[Callable, tuple]:
-  """Return the step of a run and its arguments."""
-  apply_fn, (params, _, _, batch) = make_arguments(network, scan_layers=True)
+def ours(network: dict[str, Any], steps: int) -> tuple[Callable, tuple]:
+  """Return a run's dispatch of so many steps, and its arguments."""
+  scan = network["depth"] > FEW
+  apply_fn, (params, _, _, batch) = make_arguments(network, scan_layers=scan)
   loss = variants(network["num_classes"])["mean_flow"]
 
   def loss_fn(params, state, key, batch):
@@ -64,12 +67,15 @@ def ours(network: dict[str, Any]) -> tuple[Callable, tuple]:
 
   laws = {"sampling": ema.Constant(decay=DECAY)}
   step = make_train_step(loss_fn, OPTIMIZER, laws, seed=0, packs=True)
-  batch = jax.tree.map(lambda x: x[None, None], batch)
+  batch = jax.tree.map(
+    lambda x: jnp.broadcast_to(x, (steps, 1, *x.shape)), batch
+  )
   return step, (init_state(params, OPTIMIZER, laws), batch)
 
 
-def plain(network: dict[str, Any]) -> tuple[Callable, tuple]:
-  """Return the published formula as a step, and its arguments."""
+def plain(network: dict[str, Any], steps: int) -> tuple[Callable, tuple]:
+  """Return the published formula as one step, and its arguments."""
+  del steps
   apply_fn, (params, _, key, batch) = make_arguments(network)
   loss = variants(network["num_classes"])["published mean_flow"]
 
@@ -95,16 +101,23 @@ MAKERS = {"ours": ours, "plain": plain}
 
 def compiled(name: str, who: str) -> dict[str, Any]:
   """Compile a step; return its program and what the compiler says of it."""
-  step, arguments = MAKERS[who](NETWORKS[name])
+  steps = RUN.get(name, 1) if who == "ours" else 1
+  step, arguments = MAKERS[who](NETWORKS[name], steps)
   function = jax.jit(step, donate_argnums=0)
   program = Program(
-    name=who, function=function, arguments=arguments, resident={}, rows=1
+    name=who,
+    function=function,
+    arguments=arguments,
+    resident={},
+    steps=steps,
+    rows=1,
   )
   report = compile_program(program)
   assert report.executable is not None
   return {
     "call": report.executable,
     "arguments": arguments,
+    "steps": steps,
     "cpu_seconds": report.cpu_seconds,
     "flops": report.flops,
     "temporary": report.temporaries,
@@ -112,14 +125,14 @@ def compiled(name: str, who: str) -> dict[str, Any]:
   }
 
 
-def seconds(call: Callable, arguments: tuple, steps: int) -> float:
-  """Return the CPU seconds of a step."""
+def seconds(call: Callable, arguments: tuple, calls: int) -> float:
+  """Return the CPU seconds of a call."""
   state, *rest = jax.tree.map(jnp.copy, arguments)
   began = time.process_time()
-  for _ in range(steps):
+  for _ in range(calls):
     state, value = call(state, *rest)
   jax.block_until_ready(value)
-  return (time.process_time() - began) / steps
+  return (time.process_time() - began) / calls
 
 
 def rate(network: dict[str, Any]) -> float:
@@ -130,7 +143,7 @@ def rate(network: dict[str, Any]) -> float:
   x, w = jnp.ones((rows, width)), jnp.ones((width, 4 * width))
   product = jax.jit(lambda x, w: (x @ w) @ w.T).lower(x, w).compile()
   times = [
-    seconds(lambda x, w: (product(x, w),) * 2, (x, w), STEPS) for _ in range(5)
+    seconds(lambda x, w: (product(x, w),) * 2, (x, w), CALLS) for _ in range(5)
   ]
   return 2 * 2 * rows * 4 * width**2 / statistics.median(times)
 
@@ -145,8 +158,12 @@ def row(name: str, rounds: int) -> dict[str, Any]:
       kept["compile"].append(made["cpu_seconds"])
   for kept in found.values():
     call, arguments = kept.pop("call"), kept.pop("arguments")
+    steps = kept.pop("steps")
     if name in RUN:
-      kept["run"] = [seconds(call, arguments, STEPS) for _ in range(rounds)]
+      calls = max(CALLS // steps, 1)
+      kept["run"] = [
+        seconds(call, arguments, calls) / steps for _ in range(rounds)
+      ]
       kept["rate"] = rate(NETWORKS[name])
     kept.pop("cpu_seconds")
   return found

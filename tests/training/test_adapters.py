@@ -307,9 +307,9 @@ def test_an_adapter_over_devices_trains_to_the_same(folder):
   whole = train_on(one, folder / "one", adapter=adapter, init=start)
   split = train_on(two, adapter=adapter, init=start)
   assert tiny.apart(split.state.params, numpy_of(whole.state.params)) < 1e-5
-  block = split.state.frozen["base"]["blocks"]["stacked"]
+  block = split.state.frozen["base"]["blocks"]["block_0"]
   spec = block["attention"]["qkv"]["kernel"].sharding.spec
-  assert tuple(spec) == (None, "fsdp", "tensor")
+  assert tuple(spec) == ("fsdp", "tensor")
   file = folder / "exported.safetensors"
   result = tiny.run(
     *("export", f"--workdir={folder / 'one'}", "--format=dit"),
