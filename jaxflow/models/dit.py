@@ -409,7 +409,7 @@ def dit(
       learned variance, which the prediction leaves out.
     attention: How attention is computed: "xla" for all pairs of tokens at once,
       "blocks" in memory linear in the tokens, "kernel" by kernels for TPUs, in
-      such memory too, or "auto", blocks for 2,048 tokens or more. All are the
+      such memory too, or "auto", blocks for 1,024 tokens or more. All are the
       same function.
     dropout: Share of the MLPs' hidden units, and of both branches' outputs,
       dropped when a key is given.

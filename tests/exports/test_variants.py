@@ -22,13 +22,13 @@ pytest.importorskip("onnx", reason="the extra [onnx]")
 runtime = pytest.importorskip("onnxruntime", reason="the extra [test]")
 
 
-def run_with(changes, method="flow_matching"):
+def run_with(changes, method="flow_matching", shape=SHAPES[0]):
   """Return the run of a small transformer with other values."""
   config = default_config(method, data="given", model="dit")
   sizes = {"width": 32, "depth": 2, "num_heads": 2, "patch_size": 2}
   update(config, {"model": sizes, "loss": {"label_dropout": 0.1}})
   update(config, changes)
-  config, _ = resolve_alone(config, shape=SHAPES[0], num_classes=CLASSES)
+  config, _ = resolve_alone(config, shape=shape, num_classes=CLASSES)
   return Run(make_plan(config))
 
 
@@ -64,6 +64,13 @@ def both(run, nfe=1, rows=3):
 )
 def test_networks_and_guidance(changes, nfe):
   found, expected = both(run_with(changes), nfe)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_blocks_of_keys_are_written_out():
+  """400 keys are a block of 256 and one that is filled up."""
+  model = {"attention": "blocks", "patch_size": 1, "depth": 1}
+  found, expected = both(run_with({"model": model}, shape=(20, 20, 1)))
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
