@@ -136,6 +136,8 @@ def train(
     if count in compiled:
       state, metrics = train_step(state, batch)
     else:
+      # Steps of another length may still run: their time is not skipped.
+      jax.block_until_ready(state)
       began = time.perf_counter()
       state, metrics = _compile_step(train_step, state, batch, log)
       clock.skip(time.perf_counter() - began, count)
