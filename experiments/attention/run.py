@@ -91,7 +91,7 @@ def on_host(kind: str, tokens: int) -> dict[str, Any]:
   program = program_of(kind, jax.devices("cpu")[0], *shape)
   report = compilation.compile_program(program)
   assert report.executable is not None
-  # The peak that XLA reports of CPUs leaves temporaries out.
+  # What a report has beyond arguments are temporaries and results.
   memory = report.executable.memory_analysis()
   assert memory is not None
   return {"temporary": memory.temp_size_in_bytes, "flops": report.flops}

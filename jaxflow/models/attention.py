@@ -20,7 +20,8 @@ References:
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,9 +64,33 @@ def attention(q: Array, k: Array, v: Array, *, kind: Kind = "auto") -> Array:
     from jaxflow.models.fused_attention import fused
 
     return fused(q, k, v)
-  if kind == "blocks" or (kind == "auto" and k.shape[1] >= LONG):
-    return attend(q, k, v)
-  return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+  if _is_whole(kind, k.shape[1]):
+    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+  return attend(q, k, v)
+
+
+def kept(kind: Kind, keys: int) -> Callable[..., Any]:
+  """Return the policy of `jax.checkpoint` that keeps products of matrices.
+
+  Of attention in blocks it keeps what that keeps itself: a policy reaches into
+  its loop, where it would keep the scores of all pairs.
+
+  Args:
+    kind: As of `attention`.
+    keys: Number of keys.
+  """
+  policies = jax.checkpoint_policies
+  if _is_whole(kind, keys):
+    return policies.dots_saveable
+  return policies.save_from_both_policies(
+    policies.dots_with_no_batch_dims_saveable,
+    policies.save_only_these_names(ATTENDED),
+  )
+
+
+def _is_whole(kind: Kind, keys: int) -> bool:
+  """Return whether all pairs of tokens are there at once."""
+  return kind == "xla" or (kind == "auto" and keys < LONG)
 
 
 def attend(

@@ -160,6 +160,7 @@ class DiT(Output):
           (lambda rngs: make_embedding(rngs=rngs)) if own_embeddings else None
         ),
       ),
+      attention=parts.attention,
       scan=scan_layers,
       remat=remat,
     )

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxflow.models.attention import ATTENDED, Kind, attention
+from jaxflow.models.attention import Kind, attention, kept
 from jaxflow.models.embeddings import Embedding, condition, frequencies
 from jaxflow.models.layers import TokenLinear, by_rows, layer_norm, rms_norm
 from jaxflow.models.network import abstract_module, init_parameters, rngs_of
@@ -35,12 +35,6 @@ from jaxflow.types import Array, PyTree
 _SCALED = nnx.initializers.variance_scaling(0.32**2, "fan_in", "normal")
 _XAVIER = nnx.initializers.xavier_uniform()
 _ZEROS = nnx.initializers.zeros
-# What the backward pass of scanned blocks finds again: products of matrices,
-# and attention without them. All else is cheap to compute anew.
-_KEPT = jax.checkpoint_policies.save_from_both_policies(
-  jax.checkpoint_policies.dots_saveable,
-  jax.checkpoint_policies.save_only_these_names(ATTENDED),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,11 +224,13 @@ class Blocks(nnx.Module):
     make_block: Callable[[nnx.Rngs], Block],
     depth: int,
     *,
+    attention: Kind,
     scan: bool,
     remat: bool,
     rngs: nnx.Rngs,
   ):
     self.depth = depth
+    self.attention: Kind = attention
     self.scan = scan
     self.remat = remat
     keys = jax.random.split(rngs.params(), depth)
@@ -262,15 +258,15 @@ class Blocks(nnx.Module):
       graph, state = nnx.split(self.stacked)
       layers = (nnx.to_pure_dict(state), keys)
       layers = jax.tree.map(lambda x: x[part], layers)
-      return jax.lax.scan(self._step(graph, c), x, layers)[0]
+      return jax.lax.scan(self._step(graph, c, x.shape[1]), x, layers)[0]
     for i in range(self.depth)[part]:
       graph, state = nnx.split(getattr(self, f"block_{i}"))
       block_key = None if keys is None else keys[i]
       layer = (nnx.to_pure_dict(state), block_key)
-      x, _ = self._step(graph, c)(x, layer)
+      x, _ = self._step(graph, c, x.shape[1])(x, layer)
     return x
 
-  def _step(self, graph: nnx.GraphDef, c: PyTree) -> Callable:
+  def _step(self, graph: nnx.GraphDef, c: PyTree, tokens: int) -> Callable:
     def step(x: Array, layer: PyTree) -> tuple[Array, None]:
       params, key = layer
       return nnx.merge(graph, params, copy=True)(x, c, key), None
@@ -279,8 +275,11 @@ class Blocks(nnx.Module):
     if self.remat:
       return jax.checkpoint(step, prevent_cse=not self.scan)
     if self.scan:
-      # A loop would keep every array of every block for the backward pass.
-      return jax.checkpoint(step, prevent_cse=False, policy=_KEPT)
+      # A loop would keep every array of every block for the backward pass; all
+      # but products is cheap to compute anew.
+      return jax.checkpoint(
+        step, prevent_cse=False, policy=kept(self.attention, tokens)
+      )
     return step
 
 

@@ -682,10 +682,11 @@ def test_a_network_without_activations_gives_no_features():
     hidden_features(network)
 
 
-def test_scanned_blocks_keep_products_alone():
+@pytest.mark.parametrize("kind", ["xla", "blocks"])
+def test_scanned_blocks_keep_products_alone(kind):
   """What the backward pass is given of the blocks, counted in numbers."""
   depth, width, tokens, heads = 5, 16, 6, 2
-  network = small_dit(depth=depth, scan_layers=True)
+  network = small_dit(depth=depth, scan_layers=True, attention=kind)
   params = randomised(network)
   xt, t, s, label = arguments()
 
@@ -706,7 +707,8 @@ def test_scanned_blocks_keep_products_alone():
     *[6 * width * BATCH],  # The modulation.
     *[3 * width * each],  # Queries, keys and values.
     *[4 * width * each],  # The MLP's hidden units.
-    *[tokens * heads * each],  # Scores.
+    # All scores, or of each row the logarithm of their sum of exponentials.
+    {"xla": tokens * heads * each, "blocks": heads * each}[kind],
     # The block's input, what is attended to, and the results of two layers.
     *[width * each] * 4,
   )
