@@ -17,7 +17,7 @@ _NO_PERCEPTUAL = {"perceptual": {"name": "none"}, "perceptual_weight": 0.0}
 SETTINGS = {
   "seeds": 3,
   # Changes of the digits' network, of teacher and students.
-  "model": {},
+  "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 2},
   # Of the flow that teaches.
   "batch_size": 64,
   "teacher_steps": 1000,
@@ -46,7 +46,7 @@ SETTINGS = {
 }
 QUICK = {
   "seeds": 2,
-  "model": {"depth": 1, "width": 32},
+  "model": {"depth": 1, "width": 32, "patch_size": 2},
   "batch_size": 16,
   "teacher_steps": 125,
   "pairs": 256,

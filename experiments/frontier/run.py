@@ -50,7 +50,9 @@ SETTINGS = {
   "seeds": 3,
   "data": "digits",
   # What of configs/digits.py is different.
-  "changes": {"model": {"patch_size": 4}},
+  "changes": {
+    "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 4}
+  },
   "steps": 2400,
   "num": 360,
   "variants": tuple(VARIANTS),

@@ -19,7 +19,7 @@ from jaxflow.runs.run import Run
 SETTINGS = {
   "seeds": 3,
   # Changes of the digits' network, of all three.
-  "model": {},
+  "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 2},
   "batch_size": 64,
   "steps": 1000,
   "scales": (1.0, 2.0, 3.0, 4.0),
@@ -33,7 +33,7 @@ SETTINGS = {
 }
 QUICK = {
   "seeds": 2,
-  "model": {"depth": 1, "width": 32},
+  "model": {"depth": 1, "width": 32, "patch_size": 2},
   "batch_size": 16,
   "steps": 125,
   "scales": (1.0, 4.0),

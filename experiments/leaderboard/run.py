@@ -13,14 +13,23 @@ from experiments.budget import Board
 from jaxflow.figures.canvas import save_figure
 from jaxflow.methods import METHODS
 
+NETWORK = {"depth": 3, "width": 64, "num_heads": 2}
 SETTINGS = {
   "seeds": 3,
   # For each set what of configs/digits.py is different, the steps of the
   # baseline, whose FLOPs are everybody's budget, and how many samples are
   # judged.
   "data": {
-    "digits": ({"model": {"patch_size": 4}}, 2400, 360),
-    "fashion_mnist": ({"model": {"patch_size": 7}}, 1200, 1000),
+    "digits": (
+      {"model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 4}},
+      2400,
+      360,
+    ),
+    "fashion_mnist": (
+      {"model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 7}},
+      1200,
+      1000,
+    ),
   },
   "methods": tuple(METHODS),
   "baseline": "flow_matching",
@@ -38,8 +47,12 @@ SETTINGS = {
       ({"times": {"num_steps": 1}, "sample": {"nfe": 1}}, (1,)),
     ),
   },
-  # What of a row's config is different: a memory that the budget can fill.
-  "fields": {"frechet_distance_loss": {"loss": {"fill": 2048}}},
+  # What of a row's config is different: a memory that the budget can fill, and
+  # the last of three blocks is told where to jump.
+  "fields": {
+    "frechet_distance_loss": {"loss": {"fill": 2048}},
+    "decoupled_mean_flow": {"model": {"second_time_from": 2}},
+  },
   "classifier_steps": 1000,
 }
 # The row of real training images.

@@ -40,8 +40,8 @@ LATENTS = {"data_shape": (32, 32, 4), "patch_size": 2, "num_classes": 1000}
 NETWORKS = {
   # Of configs/digits.py, where blocks are unrolled.
   "digits": {
-    **{"batch_size": 128, "depth": 3, "width": 64, "num_heads": 2},
-    **{"data_shape": (8, 8, 1), "patch_size": 2, "num_classes": 10},
+    **{"batch_size": 128, "depth": 2, "width": 96, "num_heads": 2},
+    **{"data_shape": (8, 8, 1), "patch_size": 4, "num_classes": 10},
   },
   "DiT-S/2": {"batch_size": 16, **SIZES["S"], **LATENTS},
   "DiT-B/2": {"batch_size": 16, **SIZES["B"], **LATENTS},

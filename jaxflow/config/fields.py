@@ -90,6 +90,8 @@ EVERY: Mapping[str, Any] = {
     # The parameters that learn, by a regular expression of their paths.
     "only": "",
     "max_skipped": 100,
+    # JAX's generator of the random numbers of a step: threefry2x32 or rbg.
+    "prng": "threefry2x32",
   },
   "checkpoint": {"every": 1000, "keep": 3, "keep_every": 0},
   "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -89,6 +89,9 @@ LIMITS = {
     lambda x: len(x) == 3 and all(0 <= v <= 255 for v in x),
   ),
   "data.test_share": BELOW_ONE,
+  "train.prng": Range(
+    "threefry2x32 or rbg", lambda x: x in ("threefry2x32", "rbg")
+  ),
   **dict.fromkeys(("data.offset", "data.cond_offset"), _OFFSET),
   **dict.fromkeys(("data.scale", "data.cond_scale"), _SCALE),
   "data.range": Range(

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
-from jaxflow.errors import RunError, UsageError
+from jaxflow.errors import RunError, UsageError, named
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.streams import remove_partials
 from jaxflow.parallel import processes
 from jaxflow.reading import read_table
+from jaxflow.runs.drawing import streamer
 from jaxflow.runs.run import Run
 from jaxflow.training.callbacks import Callbacks
 from jaxflow.training.csv_log import CsvLog
@@ -165,6 +166,8 @@ def watcher(
   options = run.plan.evaluation.during
   if not options.every or workdir is None:
     return NoWatch()
+  with named(nfe="evaluation.during.nfe"):
+    samplers = {nfe: streamer(run, nfe, mesh) for nfe in options.nfe}
   evaluator = Evaluator(
     run,
     mesh,
@@ -172,6 +175,7 @@ def watcher(
     num=options.num,
     kept=options.num,
     names=options.metrics,
+    samplers=samplers,
     log=log,
   )
   names = evaluator.judge.names

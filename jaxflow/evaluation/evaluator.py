@@ -1,10 +1,17 @@
 """Evaluate a run: real data are seen once, its samples as often as asked."""
 
 import functools
+import itertools
 import pathlib
+import statistics as of_numbers
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 
 import jax
 import numpy as np
@@ -17,7 +24,7 @@ from jaxflow.evaluation.statistics import read_reference
 from jaxflow.metrics import SampleSummary
 from jaxflow.parallel import processes
 from jaxflow.runs import decoding
-from jaxflow.runs.drawing import streamer
+from jaxflow.runs.drawing import Batch, Stream
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
 from jaxflow.types import PyTree
@@ -28,7 +35,7 @@ class Evaluator:
 
   The folder keeps trained classifiers and unfinished work. Of `kept` samples,
   real and generated, everything is kept. `names` None takes all metrics that
-  apply.
+  apply. `samplers` draw samples, by the network calls of one.
 
   `judge` compares samples with real data; fresh real ones took `floor_seconds`.
   `labels` are the conditions of generated samples, or None. `about` holds seed,
@@ -45,8 +52,11 @@ class Evaluator:
     num: int,
     kept: int,
     names: Sequence[str] | None,
+    samplers: Mapping[int, Stream],
     log: Callable[[str], None] = lambda line: None,
   ):
+    self._samplers = samplers
+    self._seconds: dict[int, list[float]] = {}
     self.run, self.mesh, self.num, self.kept = run, mesh, num, kept
     self._folder, self._log = folder, log
     self.left_out: dict[str, str] = {}
@@ -158,18 +168,10 @@ class Evaluator:
     They are of the average `ema`, default `sample.ema`. `partial` keeps
     unfinished work; whether to stop is asked after every batch.
     """
-    plan = self.run.plan
-    stream = functools.partial(
-      self._stream(nfe),
-      state,
-      jax.random.key(plan.seed),
-      self.num,
-      self.labels,
-      size=plan.evaluation.batch_size,
-      ema=ema,
-    )
+    seconds = self._seconds[nfe] = []
+    stream = self._stream(state, nfe, ema)
     return streams.collect(
-      lambda first: stream(first=first),
+      lambda first: _timed(stream(first=first), seconds),
       self.look,
       kept=self.kept,
       labels=self._known(self.labels),
@@ -178,17 +180,39 @@ class Evaluator:
       interrupted=interrupted,
     )
 
+  def speed(self, state: TrainState, nfe: int) -> float:
+    """Return samples per second of the last `draw`, the median of batches.
+
+    The first batch compiled. Where it was the only one, another is drawn.
+    """
+    seconds, stream = self._seconds[nfe], self._stream(state, nfe)
+    while len(seconds) < 2:
+      for _ in _timed(itertools.islice(stream(), 1), seconds):
+        pass
+    size = min(self.num, self.run.plan.evaluation.batch_size)
+    return size / of_numbers.median(seconds[1:])
+
+  def _stream(
+    self, state: TrainState, nfe: int, ema: str | None = None
+  ) -> Callable[..., Iterator[Batch]]:
+    """Return the stream of samples from the number `first` on."""
+    plan = self.run.plan
+    return functools.partial(
+      self._samplers[nfe],
+      state,
+      jax.random.key(plan.seed),
+      self.num,
+      self.labels,
+      size=plan.evaluation.batch_size,
+      ema=ema,
+    )
+
   def _known(self, labels: PyTree) -> np.ndarray | None:
     """Return classes with -1 for none; None where labels are no classes."""
     classes = self.run.model.num_classes
     if labels is None or not classes:
       return None
     return data.known_labels(labels, classes)
-
-  @functools.cached_property
-  def _stream(self) -> Callable[..., Any]:
-    """The samplers by number of calls, each made once."""
-    return functools.cache(lambda nfe: streamer(self.run, nfe, self.mesh))
 
   def _see(
     self, part: streams.Part, num: int | None, weights: Sequence[str]
@@ -220,3 +244,15 @@ class Evaluator:
     )
     assert drawn is not None, "nothing interrupts looking at real data"
     return drawn, labels
+
+
+def _timed(batches: Iterator[Batch], seconds: list[float]) -> Iterator[Batch]:
+  """Yield batches, and note in a list how long each took to be drawn."""
+  while True:
+    began = time.perf_counter()
+    batch = next(batches, None)
+    if batch is None:
+      return
+    jax.block_until_ready(batch[-1])
+    seconds.append(time.perf_counter() - began)
+    yield batch

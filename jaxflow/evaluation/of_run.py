@@ -3,16 +3,13 @@
 import dataclasses
 import json
 import pathlib
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 import jaxflow
-from jaxflow import conditions, metrics
+from jaxflow import metrics
 from jaxflow.errors import NotFiniteError, RunError, named
 from jaxflow.evaluation.evaluator import Evaluator
 from jaxflow.evaluation.flow_scores import flow_scores, wanted_numbers
@@ -21,10 +18,9 @@ from jaxflow.files import check_workdir, part_of, write_text
 from jaxflow.parallel import processes
 from jaxflow.parallel.hashing import parameters_hash
 from jaxflow.plans import Plan
-from jaxflow.runs.drawing import drawer
+from jaxflow.runs.drawing import streamer
 from jaxflow.runs.run import Run
 from jaxflow.training.state import TrainState
-from jaxflow.types import PyTree
 
 # Of the layout of evaluation.json, which docs/evaluation.md describes.
 SCHEMA = 1
@@ -75,10 +71,10 @@ def evaluate_state(
   plan, options = run.plan, run.plan.evaluation
   with named(**({} if nfe else {"nfe": "evaluation.nfe"})):
     # Before anything long begins: the counts may be wrong.
-    draws = {n: drawer(run, n, mesh) for n in nfe or options.nfe}
+    samplers = {n: streamer(run, n, mesh) for n in nfe or options.nfe}
   with named(metric="evaluation.metrics"):
     wanted_numbers(plan, options.metrics)
-  counted = ", ".join(map(str, draws))
+  counted = ", ".join(map(str, samplers))
   log(
     f"{plan.model.name}, step {int(state.step)}, {plan.sample.ema}: "
     f"{options.num:,} samples at NFE {counted} beside the {options.split} "
@@ -92,6 +88,7 @@ def evaluate_state(
       num=options.num,
       kept=options.kept,
       names=options.metrics,
+      samplers=samplers,
       log=log,
     )
   about = {
@@ -128,7 +125,7 @@ def evaluate_state(
     "parameters": parameters_hash(run.select(state, plan.sample.ema)),
     "labels": parameters_hash(labels),
   }
-  for count, draw in draws.items():
+  for count in samplers:
     partial = Partial(folder, {**inputs, "nfe": count})
     try:
       drawn = evaluator.draw(state, count, partial=partial)
@@ -139,15 +136,12 @@ def evaluate_state(
         f"step {int(state.step)}, nfe={count}: {error}: training diverged, "
         "train again"
       ) from error
-    num = min(options.num, plan.sample.batch_size)
     if not scores:
       raise RunError(
         f"step {int(state.step)}, nfe={count}: the samples allow no metric "
         f"({evaluator.reason}): train longer, or again"
       )
-    first = conditions.rows(labels, slice(num))
-    speed = _speed(draw, state, num, first)
-    add(count, scores, samples_per_second=speed)
+    add(count, scores, samples_per_second=evaluator.speed(state, count))
   return rows
 
 
@@ -167,20 +161,3 @@ def _write(plan: Plan, rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   }
   text = json.dumps(values, indent=2) + "\n"
   write_text(path, text)
-
-
-def _speed(
-  draw: Callable[..., np.ndarray],
-  state: TrainState,
-  num: int,
-  labels: PyTree,
-) -> float:
-  """Measure samples per second, the median of half a second of draws."""
-  draw(state, jax.random.key(0), num, labels)  # Compiles.
-  laps: list[float] = []
-  # All processes draw equally often: the main one's clock decides.
-  while processes.of_main(sum(laps)) < 0.5:
-    start = time.perf_counter()
-    draw(state, jax.random.key(len(laps)), num, labels)
-    laps.append(time.perf_counter() - start)
-  return num / statistics.median(laps)

@@ -85,6 +85,7 @@ class TrainPlan:
   sample_every: int  # Steps between pictures; 0: only at the end.
   only: str  # Regular expression in the paths of what learns; "": all does.
   max_skipped: int  # Non-finite steps in a row after which training stops.
+  prng: str  # JAX's generator of the random numbers of a step.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -263,11 +263,10 @@ def _number(label: str, num_classes: int, names: Sequence[str]) -> int:
 
 
 Batch = tuple[int, int, Array]
+Stream = Callable[..., Iterator[Batch]]
 
 
-def streamer(
-  run: Run, nfe: int, mesh: jax.sharding.Mesh
-) -> Callable[..., Iterator[Batch]]:
+def streamer(run: Run, nfe: int, mesh: jax.sharding.Mesh) -> Stream:
   """Return a stream of batches of samples that stay on the devices.
 
   Sample i is a function of the seed, i and its condition: the size of the batch

@@ -167,6 +167,7 @@ class Run:
       learners=self.learners,
       project=self.projection,
       packs=each and not divided and not self.plan.train.only,
+      impl=self.plan.train.prng,
     )
 
   @property

@@ -124,6 +124,7 @@ def make_train_step(
   learners: Learners | None = None,
   project: Callable[[PyTree], PyTree] | None = None,
   packs: bool = False,
+  impl: str | None = None,
 ) -> TrainStep:
   """Make the training step; the caller jits it and donates the state.
 
@@ -131,7 +132,8 @@ def make_train_step(
   `project` is applied to the parameters behind every update; averages are of
   what it returns. `packs` allows what has the parameters' shapes to be vectors
   within a dispatch: the optimizer must treat every number by itself, and no
-  axis of the mesh may split a parameter.
+  axis of the mesh may split a parameter. `impl` is the generator of random
+  numbers, as for `jax.random.key`.
 
   Returns:
     `(state, batch, seed=seed) -> (state, metrics)`, with batch leaves
@@ -184,7 +186,7 @@ def make_train_step(
 
   def one_step(move: MoveFn, carry: tuple[TrainState, Array], batch: Batch):
     state, seed = carry
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(jax.random.key(seed, impl=impl), state.step)
     if not learners:
       new, metrics, finite = move(state, key, batch)
     else:

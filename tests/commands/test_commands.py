@@ -249,12 +249,12 @@ def test_evaluation_prints_and_writes_every_score(folder):
 def test_evaluation_takes_its_calls_from_the_config(folder, monkeypatch):
   asked = []
 
-  def drawer(run, nfe, mesh):
+  def streamer(run, nfe, mesh):
     asked.append(nfe)
     if nfe == 4:
       raise UsageError("nfe=4: too many")
 
-  monkeypatch.setattr(of_run, "drawer", drawer)
+  monkeypatch.setattr(of_run, "streamer", streamer)
   with pytest.raises(UsageError, match=r"^evaluation\.nfe=4: too many"):
     api.load(folder / "plain").evaluate()
   assert asked == [1, 2, 4]

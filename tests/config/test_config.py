@@ -154,6 +154,7 @@ def test_config_file_names_a_method(tmp_path):
     ("train.log_every", 0),
     ("train.accumulate", 0),
     ("train.max_skipped", 0),
+    ("train.prng", "philox"),
     ("train.sample_every", -1),
     ("checkpoint.every", 0),
     ("checkpoint.keep", 0),

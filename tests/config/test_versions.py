@@ -74,6 +74,7 @@ ABSENT = {
   "loss.loss_space": None,
   "loss.reduction": "mean",
   "train.only": "",
+  "train.prng": "threefry2x32",
   "train.schedule_steps": 0,
 }
 # The quick ones of each commit.

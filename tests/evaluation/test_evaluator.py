@@ -4,8 +4,10 @@ import copy
 import csv
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,13 @@ import tiny
 from jaxflow import api, data, metrics
 from jaxflow.config.flags import config_of_run
 from jaxflow.errors import UsageError
-from jaxflow.evaluation import during_training, of_run, statistics, streams
+from jaxflow.evaluation import (
+  during_training,
+  evaluator,
+  of_run,
+  statistics,
+  streams,
+)
 from jaxflow.evaluation.best_checkpoint import Best
 from jaxflow.evaluation.collecting import Collector
 from jaxflow.evaluation.evaluator import Evaluator
@@ -78,6 +86,7 @@ def evaluator_of(workdir, mesh, *changes):
     num=options.num,
     kept=options.kept,
     names=options.metrics,
+    samplers={n: streamer(run, n, mesh) for n in options.nfe},
   )
   return made, state
 
@@ -120,6 +129,17 @@ def test_a_sample_depends_on_its_number_alone(method, tmp_path):
   first, *_ = stream(state, jax.random.key(1), 40, None, first=32, size=16)
   np.testing.assert_allclose(first[2][:8], drawn[40][32:], rtol=2e-5, atol=2e-6)
   assert len(np.unique(drawn[40], axis=0)) == 40
+
+
+@pytest.mark.parametrize("size", [100, 200, 300])
+def test_speed_is_that_of_batches_but_the_first(size, digits, monkeypatch):
+  made, state = evaluator_of(digits, sharding.make_mesh(), f"batch_size={size}")
+  # By this clock the first batch takes 1,000 s, it compiles; all others 4 s.
+  ticks = itertools.chain([0], itertools.count(1000, 4))
+  fake = types.SimpleNamespace(perf_counter=functools.partial(next, ticks))
+  monkeypatch.setattr(evaluator, "time", fake)
+  made.draw(state, 1)
+  assert made.speed(state, 1) == min(size, 300) / 4
 
 
 def test_every_number_is_printed_and_written(digits):

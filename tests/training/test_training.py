@@ -180,6 +180,32 @@ def test_resumed_step_draws_what_an_uninterrupted_one_would():
   assert float(later["raw"]) != float(metrics["raw"])
 
 
+def test_another_generator_resumes_to_the_bit(tmp_path):
+  changes = "train.prng=rbg", "train.steps_per_dispatch=5"
+  whole = tiny.train(tmp_path, "whole", "mean_flow", *changes)
+  tiny.train(tmp_path, "half", "mean_flow", *changes, "train.steps=20")
+  half = tiny.train(tmp_path, "half", "mean_flow", *changes)
+  tiny.assert_same_bits(tiny.state_of(half, 40), tiny.state_of(whole, 40))
+
+
+def test_a_step_draws_from_the_generator_of_the_config():
+  def primitives(prng):
+    config = default_config("mean_flow", data="ring", model="mlp")
+    config.model.update(width=16, depth=1, time_features=8)
+    config.train.prng = prng
+    config = resolve(config, shape=(2,), num_classes=0, teacher=None)
+    run = tiny.run_of(config)
+    state = run.init(
+      run.model.network.init(jax.random.key(0)), {}, jax.random.key(0)
+    )
+    batch = {"data": points(7, 1, 1, ROWS)["data"]}
+    return str(jax.make_jaxpr(run.train_step())(state, batch))
+
+  text = primitives("rbg")
+  assert "impl=rbg" in text and "impl=fry" not in text
+  assert "impl=fry" in primitives("threefry2x32")
+
+
 def test_bfloat16_compute_keeps_float32_parameters():
   config = default_config("mean_flow", data="ring", model="mlp")
   config.model.update(width=16, depth=1, time_features=8, dtype="bfloat16")
