@@ -69,6 +69,7 @@ METHOD_FIELDS = {
   },
   "mean_flow": {
     "train": {"steps": 1400},
+    "optimizer": {"learning_rate": 3e-3},
     # Uniform times, more interval rows and a milder weight than published: the
     # small network has to learn the long jumps in minutes.
     "times": {"name": "sorted_pair", "law": {"name": "uniform"}},
@@ -146,7 +147,7 @@ METHOD_FIELDS = {
     },
   },
   "consistency_distillation": {
-    "train": {"steps": 500},
+    "train": {"steps": 600},
     "optimizer": {"learning_rate": 1e-3},
     "teacher": _FLOW_TEACHER,
   },
