@@ -1,5 +1,6 @@
 """What every test runs under: 8 host devices, strict rank promotion."""
 
+import gc
 import importlib.metadata
 import os
 import tempfile
@@ -40,6 +41,14 @@ elif FOLDER not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", os.environ[FOLDER])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_collection_finish(session):
+  """Let the garbage collector pass by what lives until the end."""
+  gc.collect()
+  gc.freeze()
+  # Tracing makes objects by the million, and nearly none of them in cycles.
+  gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ MeanFlow and guidance treat the rows of one batch differently.
 """
 
 import collections
+import dataclasses
 import math
 import re
 
@@ -32,6 +33,8 @@ COLLECTIVE = re.compile(
 GUIDED = {"omega": 1.0, "kappa": 0.5, "label_dropout": 0.1}
 BOOTSTRAP_GUIDED = {"omega": 1.5, "label_dropout": 0.1}
 OPTIONS = {"mean_flow": GUIDED, "shortcut": BOOTSTRAP_GUIDED}
+# Whose step keeps the averages that only samplers read.
+AVERAGED = "mean_flow"
 
 
 def first_rows(key):
@@ -113,6 +116,13 @@ def make_run(method, loss, **network):
   # Adam works element by element: it adds nothing here but time to compile.
   clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3))
   vars(run)["_optimizer"] = (optax.constant_schedule(1e-3), clipped)
+  for name, learner in run.learners.items():
+    run.learners[name] = dataclasses.replace(learner, optimizer=clipped)
+  # So do averages that no loss sees: one row shows that they move nothing.
+  if method != AVERAGED:
+    own = METHODS[method].config.get("ema", {})
+    seen = {name: run.plan.emas[name] for name in own}
+    vars(run)["plan"] = dataclasses.replace(run.plan, emas=seen)
   return run
 
 

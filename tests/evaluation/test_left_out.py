@@ -41,7 +41,7 @@ def trained(
   config.train.update(steps=2, batch_size=16, steps_per_dispatch=1)
   config.train.sample_every = 0
   config.sample.ema = "online"
-  config.evaluation.update(num=40, nfe=(1,))
+  config.evaluation.update(num=40, kept=200, nfe=(1,))
   config.evaluation.flow.update(num=0)
   for name, fields in sections.items():
     if name == "flow":

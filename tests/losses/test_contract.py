@@ -648,14 +648,32 @@ def quality_of(name, method, network, num_classes):
   return quality
 
 
-def velocity_of_ring(network, *, size, steps, **given):
-  """Return parameters of the ring's velocity: those of a trained teacher."""
+def adam_of(betas, steps):
+  """Return the optimizer of a whole training."""
+  return optax.adam(optax.linear_schedule(3e-3, 0.0, steps), **dict(betas))
+
+
+@functools.cache
+def velocity_of_ring(model, betas, *, size, num_classes, steps):
+  """Return parameters of the ring's velocity: those of a trained teacher.
+
+  They are of a network of the options `model`, on the host: a training that
+  begins from them donates its own copies.
+  """
   flow = METHODS["flow_matching"]
-  step, state = trainer_of(flow, network, size=size, steps=steps, **given)
+  network = network_of(flow, num_classes=num_classes, **dict(model))
+  step, state = trainer_of(
+    flow,
+    network,
+    size=size,
+    num_classes=num_classes,
+    optimizer=adam_of(betas, steps),
+    steps=steps,
+  )
   points, _ = data.toy.ring_mixture().sample(steps * size, seed=2)
   batch = {"data": points.reshape(steps, 1, size, 2)}
   train = jax.jit(step, donate_argnums=0, compiler_options=OPTIMISED)
-  return train(state, batch)[0].params
+  return jax.device_get(train(state, batch)[0].params)
 
 
 # The law of images has hardly a pair that ends near the data: the plane has no
@@ -686,21 +704,19 @@ def test_learns_the_ring(name):
     loss = method.config.get("loss", {}) | {"norm_power": 0.5}
     method = dataclasses.replace(method, config=method.config | {"loss": loss})
   num_classes = NUM_CLASSES if "labels" in method.needs else 0
-  network = network_of(method, num_classes=num_classes, width=96, depth=3)
+  model = {**method.config.get("model", {}), "width": 96, "depth": 3}
+  network = network_of(method, num_classes=num_classes, **model)
   total = dispatches * steps
-  given = {
-    "size": size,
-    "num_classes": num_classes,
-    "optimizer": optax.adam(
-      optax.linear_schedule(3e-3, 0.0, total),
-      **betas_of(method.config.get("optimizer", {})),
-    ),
-    "steps": total,
-  }
+  given = {"size": size, "num_classes": num_classes, "steps": total}
+  betas = betas_of(method.config.get("optimizer", {}))
   params = None
   if "fake_score" in method.companions:
-    params = velocity_of_ring(network, **given)
-  step, state = trainer_of(method, network, params=params, **given)
+    params = velocity_of_ring(
+      tuple(model.items()), tuple(betas.items()), **given
+    )
+  step, state = trainer_of(
+    method, network, params=params, optimizer=adam_of(betas, total), **given
+  )
   points, component = data.toy.ring_mixture().sample(total * size, seed=1)
   batches = {"data": points}
   if num_classes:

@@ -87,7 +87,8 @@ def test_commands_take_a_width(workdir, tmp_path):
   np.testing.assert_allclose(narrow, direct, rtol=1e-5, atol=1e-5)
   assert np.abs(narrow - wide).max() > 1e-3
   result = tiny.run(
-    *("evaluate", f"--workdir={workdir}", "--config.sample.ema=width=0.07")
+    *("evaluate", f"--workdir={workdir}", "--nfe=1"),
+    "--config.sample.ema=width=0.07",
   )
   assert result.code == 0 and "width=0.07" in result.out
 
