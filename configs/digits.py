@@ -147,7 +147,7 @@ METHOD_FIELDS = {
     },
   },
   "consistency_distillation": {
-    "train": {"steps": 600},
+    "train": {"steps": 500},
     "optimizer": {"learning_rate": 1e-3},
     "teacher": _FLOW_TEACHER,
   },

@@ -23,6 +23,7 @@ from jaxflow.config import Config, changed, update
 from jaxflow.figures import read_log, save_samples
 from jaxflow.files import replace_file
 
+GRID = 100
 SETTINGS = {
   "config": pathlib.Path(__file__).parents[2] / "configs" / "digits.py",
   "nfe": {
@@ -35,6 +36,8 @@ SETTINGS = {
     "metrics": "recognised,sliced_wasserstein",
     "network": {"name": "none"},
     "flow": {"num": 0},
+    # One program draws what is judged and what is shown.
+    "batch_size": GRID,
   },
   # What the short form changes; it samples in one call only.
   "quick": {
@@ -42,7 +45,6 @@ SETTINGS = {
     "optimizer": {"warmup_steps": 0},
     "train": {"steps": 50, "sample_every": 0},
   },
-  "grid": 100,
 }
 
 
@@ -105,7 +107,7 @@ def summarise(
   seconds = read_log(workdir / method / "metrics.csv")["seconds"][-1]
   for result in run.evaluate(nfe=nfe):
     calls = result["nfe"]
-    samples = run.sample(SETTINGS["grid"], nfe=calls)
+    samples = run.sample(GRID, nfe=calls)
     save_samples(samples, workdir / f"{method}_nfe{calls}.png")
     recognised = result["scores"]["recognised"]
     distance = result["scores"]["sliced_wasserstein"]
