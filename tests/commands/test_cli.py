@@ -16,7 +16,7 @@ from jaxflow.commands import flags as command_flags
 from jaxflow.commands import main
 from jaxflow.commands import sample as sample_command
 from jaxflow.data.sets import toy
-from jaxflow.evaluation import evaluator
+from jaxflow.evaluation import of_run
 from jaxflow.methods import METHODS
 from jaxflow.parallel import folders
 from jaxflow.runs import previews
@@ -582,13 +582,12 @@ def test_samples_that_are_not_finite(folder, tmp_path, monkeypatch):
     return lambda state, key, num, labels: np.full((num, 2), np.nan)
 
   def streamer(run, nfe, mesh):
-    return lambda state, key, num, *rest, **options: [
-      (0, num, np.full((num, 2), np.nan, np.float32))
-    ]
+    rows = (0, 100, np.full((100, 2), np.nan, np.float32))
+    return lambda *state, **options: iter([rows])
 
   for module in (api, previews):
     monkeypatch.setattr(module, "drawer", drawer)
-  monkeypatch.setattr(evaluator, "streamer", streamer)
+  monkeypatch.setattr(of_run, "streamer", streamer)
   workdir = f"--workdir={folder / 'plain'}"
   before = tiny.checksums(folder)
   for arguments in (

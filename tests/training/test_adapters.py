@@ -292,7 +292,7 @@ def test_an_adapter_over_devices_trains_to_the_same(folder):
     config = jaxflow.preset("digits:flow_matching")
     config.data.conditional = False
     config.loss.label_dropout = 0.0
-    config.model.update(depth=1, width=64, num_heads=4)
+    config.model.update(depth=1, width=64, num_heads=4, patch_size=2)
     config.optimizer.warmup_steps = 0
     config.train.update(steps=2, batch_size=16, log_every=2)
     config.mesh.update(axes)
