@@ -2,14 +2,14 @@ r"""Handwritten digits: 1,797 real 8x8 images of 10 classes, from scikit-learn.
 
   jaxflow train --config=configs/digits.py:METHOD --workdir=runs/METHOD
 
-About a minute each on 2 CPU cores, for every row of METHODS. Share of samples
-that a classifier of real digits recognises (of real held-out digits: 98.1 %),
-and sliced Wasserstein distance to held-out digits (as many real training
-digits: 0.043):
+Half a minute to two minutes each on 2 CPU cores. Share of samples that a
+classifier of real digits recognises (of real held-out digits: 98.1 %), and
+sliced Wasserstein distance to held-out digits (as many real training digits:
+0.043):
 
-  flow_matching             50 calls 96.5 %, 0.050
-  mean_flow                  1 call  96.8 %, 0.051
-  consistency_distillation   1 call  99.2 %, 0.058
+  flow_matching             50 calls 97.0 %, 0.049
+  mean_flow                  1 call  96.9 %, 0.048
+  consistency_distillation   1 call  99.0 %, 0.051
 
 experiments/leaderboard compares all rows after equal training. What a row
 starts from are runs of `flow_matching` or `denoising` in runs/, and pairs:
