@@ -54,17 +54,12 @@ default runs/flow_matching.
 from jaxflow.config import Config, default_config, update
 
 _PAIRS = {"name": "sorted_pair", "law": {"name": "uniform"}}
+_AVERAGE = {"times": _PAIRS, "loss": {"block": (2, 1), "norm_power": 0.5}}
 
 METHOD_FIELDS = {
   "flow_matching": {"loss": {"label_dropout": 0.1}},
-  "mean_flow": {
-    "times": _PAIRS,
-    "loss": {"block": (2, 1), "norm_power": 0.5},
-  },
-  "alpha_flow": {
-    "times": _PAIRS,
-    "loss": {"block": (2, 1), "norm_power": 0.5},
-  },
+  "mean_flow": _AVERAGE,
+  "alpha_flow": _AVERAGE,
   "pixel_mean_flow": {
     "train": {"steps": 12_000},
     "times": _PAIRS,

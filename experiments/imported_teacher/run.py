@@ -36,7 +36,10 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 FULL = {
   "teacher": 1000,
   "consistency_distillation": {"train": {"steps": 500}},
-  "mean_flow": {"train": {"steps": 1600}},
+  "mean_flow": {
+    "train": {"steps": 1600},
+    "optimizer": {"learning_rate": 4e-3},
+  },
 }
 QUICK = {
   "teacher": 3,

@@ -20,16 +20,8 @@ SETTINGS = {
   # baseline, whose FLOPs are everybody's budget, and how many samples are
   # judged.
   "data": {
-    "digits": (
-      {"model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 4}},
-      2400,
-      360,
-    ),
-    "fashion_mnist": (
-      {"model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 7}},
-      1200,
-      1000,
-    ),
+    "digits": ({"model": {**NETWORK, "patch_size": 4}}, 2400, 360),
+    "fashion_mnist": ({"model": {**NETWORK, "patch_size": 7}}, 1200, 1000),
   },
   "methods": tuple(METHODS),
   "baseline": "flow_matching",
@@ -47,9 +39,10 @@ SETTINGS = {
       ({"times": {"num_steps": 1}, "sample": {"nfe": 1}}, (1,)),
     ),
   },
-  # What of a row's config is different: a memory that the budget can fill, and
-  # the last of three blocks is told where to jump.
+  # What of a row's config is different: a memory that the budget can fill, the
+  # last of three blocks told where to jump, the rate of the other rows.
   "fields": {
+    "mean_flow": {"optimizer": {"learning_rate": 4e-3}},
     "frechet_distance_loss": {"loss": {"fill": 2048}},
     "decoupled_mean_flow": {"model": {"second_time_from": 2}},
   },

@@ -21,6 +21,8 @@ SETTINGS = {
   "seeds": 3,
   # What the networks have in place of the config's.
   "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 2},
+  # What of a method's config is different.
+  "fields": {"mean_flow": {"optimizer": {"learning_rate": 4e-3}}},
   "steps": {
     "flow_matching": 800,
     "consistency_distillation": 500,
@@ -120,6 +122,7 @@ def trained(bench: runner.Bench) -> dict[str, runner.Fits]:
         "optimizer": {"warmup_steps": min(100, steps // 2)},
         "train": {"steps": steps},
       },
+      bench.settings["fields"].get(method, {}),
     )
     taught = "teacher" in METHODS[method].needs
     found[method] = bench.fit(

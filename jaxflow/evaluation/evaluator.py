@@ -1,9 +1,8 @@
 """Evaluate a run: real data are seen once, its samples as often as asked."""
 
 import functools
-import itertools
 import pathlib
-import statistics as of_numbers
+import statistics
 import time
 from collections.abc import (
   Callable,
@@ -187,10 +186,9 @@ class Evaluator:
     """
     seconds, stream = self._seconds[nfe], self._stream(state, nfe)
     while len(seconds) < 2:
-      for _ in _timed(itertools.islice(stream(), 1), seconds):
-        pass
+      next(_timed(stream(), seconds))
     size = min(self.num, self.run.plan.evaluation.batch_size)
-    return size / of_numbers.median(seconds[1:])
+    return size / statistics.median(seconds[1:])
 
   def _stream(
     self, state: TrainState, nfe: int, ema: str | None = None

@@ -139,7 +139,7 @@ def test_speed_is_that_of_batches_but_the_first(size, digits, monkeypatch):
   fake = types.SimpleNamespace(perf_counter=functools.partial(next, ticks))
   monkeypatch.setattr(evaluator, "time", fake)
   made.draw(state, 1)
-  assert made.speed(state, 1) == min(size, 300) / 4
+  assert made.speed(state, 1) == size / 4
 
 
 def test_every_number_is_printed_and_written(digits):
