@@ -246,6 +246,9 @@ def learned(error: Array, log_weight: Array) -> Array:
 def log_cauchy(error: Array, *, log_weight: Array, eps: float) -> Array:
   """Weight an error by a learned weight and dampen it: `ln(e^w E + eps) - w`.
 
+  It is computed as `ln(E + eps e^-w)`, whose derivative is no difference of
+  almost equal numbers.
+
   Args:
     error: Errors `[B]`, >= 0.
     log_weight: w, `[B]`, with parameters of its own.
@@ -258,7 +261,7 @@ def log_cauchy(error: Array, *, log_weight: Array, eps: float) -> Array:
     >>> log_cauchy(jnp.array([0.0]), log_weight=jnp.array([0.5]), eps=1.0)
     Array([-0.5], dtype=float32)
   """
-  return jnp.log(jnp.exp(log_weight) * error + eps) - log_weight
+  return jnp.log(error + eps * jnp.exp(-log_weight))
 
 
 def uniform(path: Path, t: Array, s: Array) -> Array:

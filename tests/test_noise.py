@@ -50,10 +50,11 @@ def test_moments(draw, dtype):
 def test_float32_and_float64_draws_stay(x64):
   for dtype in (jnp.float32, jnp.float64):
     key = jax.random.key(1)
-    np.testing.assert_array_equal(
-      paths.standard_normal(key, (5,), dtype),
-      jax.random.normal(key, (5,), dtype),
-    )
+    for shape in ((), (5,), (2, 4, 3, 1)):
+      np.testing.assert_array_equal(
+        paths.standard_normal(key, shape, dtype),
+        jax.random.normal(key, shape, dtype),
+      )
 
 
 def test_nothing_else_draws_normal_numbers_of_another_type():
@@ -64,4 +65,4 @@ def test_nothing_else_draws_normal_numbers_of_another_type():
     for call in re.finditer(r"random\.normal\(([^()]*)\)", text):
       if call[1].count(",") > 1:
         places.append(f"{file.name}: {call[0]}")
-  assert places == ["paths.py: random.normal(key, shape, wide)"]
+  assert places == ["paths.py: random.normal(key, flat, wide)"]

@@ -46,8 +46,10 @@ NETWORKS = {
   "DiT-S/2": {"batch_size": 16, **SIZES["S"], **LATENTS},
   "DiT-B/2": {"batch_size": 16, **SIZES["B"], **LATENTS},
 }
-# Networks whose steps are run, too, and of ours the steps of a dispatch.
-RUN = {"digits": 25}
+# Networks whose steps are run, too.
+RUN = {"digits"}
+# Steps of our dispatch, as `train.steps_per_dispatch` has them by default.
+STEPS = 25
 ROUNDS = 3
 # Blocks that our configs do not scan.
 FEW = 4
@@ -56,8 +58,8 @@ DECAY = 0.999
 OPTIMIZER = optax.adamw(1e-3, weight_decay=0.01)
 
 
-def ours(network: dict[str, Any], steps: int) -> tuple[Callable, tuple]:
-  """Return a run's dispatch of so many steps, and its arguments."""
+def ours(network: dict[str, Any]) -> tuple[Callable, tuple]:
+  """Return a run's dispatch, and its arguments."""
   scan = network["depth"] > FEW
   apply_fn, (params, _, _, batch) = make_arguments(network, scan_layers=scan)
   loss = variants(network["num_classes"])["mean_flow"]
@@ -68,14 +70,13 @@ def ours(network: dict[str, Any], steps: int) -> tuple[Callable, tuple]:
   laws = {"sampling": ema.Constant(decay=DECAY)}
   step = make_train_step(loss_fn, OPTIMIZER, laws, seed=0, packs=True)
   batch = jax.tree.map(
-    lambda x: jnp.broadcast_to(x, (steps, 1, *x.shape)), batch
+    lambda x: jnp.broadcast_to(x, (STEPS, 1, *x.shape)), batch
   )
   return step, (init_state(params, OPTIMIZER, laws), batch)
 
 
-def plain(network: dict[str, Any], steps: int) -> tuple[Callable, tuple]:
+def plain(network: dict[str, Any]) -> tuple[Callable, tuple]:
   """Return the published formula as one step, and its arguments."""
-  del steps
   apply_fn, (params, _, key, batch) = make_arguments(network)
   loss = variants(network["num_classes"])["published mean_flow"]
 
@@ -101,8 +102,8 @@ MAKERS = {"ours": ours, "plain": plain}
 
 def compiled(name: str, who: str) -> dict[str, Any]:
   """Compile a step; return its program and what the compiler says of it."""
-  steps = RUN.get(name, 1) if who == "ours" else 1
-  step, arguments = MAKERS[who](NETWORKS[name], steps)
+  steps = STEPS if who == "ours" else 1
+  step, arguments = MAKERS[who](NETWORKS[name])
   function = jax.jit(step, donate_argnums=0)
   program = Program(
     name=who,

@@ -119,17 +119,14 @@ def alpha_flow_loss(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   t, s = times.draw(sample_times, time_key, data, progress, of="pairs")
+  s = jnp.where(rows.is_interval(block, data.shape[0]), s, t)
   xt = paths.interpolate(path, data, noise, t)
-  (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
-  xt_f, t_f, _, cond_f = flow
-
-  # A block of interval rows only leaves none, and networks take no empty batch.
-  u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
-  v_g = velocity_targets.target(
+  points = xt, t, s, cond
+  (xt_i, t_i, s_i, cond_i), _ = rows.split(points, block)
+  v_i, target_f = velocity_targets.targets(
     model_fn,
     paths.velocity(path, data, noise, t),
     (xt, t, cond),
-    u_f,
     block=block,
     omega=omega,
     kappa=kappa,
@@ -138,7 +135,6 @@ def alpha_flow_loss(
     null_cond=null_cond,
     teacher=teacher,
   )
-  v_i, v_f = rows.split(v_g, block)
   alpha = ratio(progress, t_i, s_i)
 
   def secant():
@@ -150,31 +146,33 @@ def alpha_flow_loss(
     target = a * v_i + (1 - a) * jump
     if clip:
       target = jnp.clip(target, -clip, clip)
-    return model_fn(xt_i, t_i, s_i, cond_i), target, jnp.zeros_like(t_i)
+    return model_fn(*points), target, jnp.zeros_like(t_i)
 
   def limit():
-    u, du = derivatives.along_flow(
-      lambda xt, t: model_fn(xt, t, s_i, cond_i),
-      *(xt_i, t_i, v_i),
+    u, du = derivatives.along_flow_of_rows(
+      model_fn,
+      points,
+      v_i,
+      block=block,
       path=path,
-      s=s_i,
       derivative=derivative,
       step=difference_step,
     )
-    du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+    du, norm = weights.clip_norm(du, limit=tangent_clip)
     target = v_i - expand(t_i - s_i, du) * du
     return u, target, norm.astype(t_i.dtype)
 
   has_limit = alpha == 0 if isinstance(alpha, float) else jnp.ndim(alpha) == 0
   if not has_limit:
-    u_i, target, norm = secant()
+    u, target, norm = secant()
   elif isinstance(alpha, float):
-    u_i, target, norm = limit()
+    u, target, norm = limit()
   else:
-    u_i, target, norm = jax.lax.cond(alpha > 0, secant, limit)
+    u, target, norm = jax.lax.cond(alpha > 0, secant, limit)
   apart = t_i > s_i
   target = jnp.where(expand(apart, v_i), jax.lax.stop_gradient(target), v_i)
-  error_i, error_f = weights.l2(u_i, target), weights.l2(u_f, v_f)
+  u_i, u_f = rows.split(u, block)
+  error_i, error_f = weights.l2(u_i, target), weights.l2(u_f, target_f(u_f))
 
   alpha = jnp.where(apart, alpha, 1).astype(error_i.dtype)
   scale = jnp.where(alpha > 0, alpha, 1)

@@ -49,9 +49,6 @@ from jaxflow.types import (
   Teacher,
 )
 
-# Rows of the two terms stand side by side.
-_PAIRED = (2, 1)
-
 
 def decoupled_mean_flow_loss(
   model_fn: JumpFn,
@@ -113,34 +110,33 @@ def decoupled_mean_flow_loss(
   xt = paths.interpolate(path, data, noise, t)
   xr = paths.interpolate(path, data, noise_flow, r)
 
-  u_f = model_fn(xr, r, r, cond)
   v, points = rows.merge(
-    (paths.velocity(path, data, noise, t), (xt, t, cond)),
-    (paths.velocity(path, data, noise_flow, r), (xr, r, cond)),
-    _PAIRED,
+    (paths.velocity(path, data, noise, t), (xt, t, s, cond)),
+    (paths.velocity(path, data, noise_flow, r), (xr, r, r, cond)),
+    rows.PAIRED,
   )
-  v_g = velocity_targets.target(
+  x, time, _, conds = points
+  v_g, target_f = velocity_targets.targets(
     model_fn,
-    *(v, points, u_f),
-    block=_PAIRED,
+    *(v, (x, time, conds)),
+    block=rows.PAIRED,
     omega=1.0,
     kappa=kappa,
     interval=(guidance_start, guidance_end),
     null_cond=null_cond,
     teacher=teacher,
   )
-  v_i, v_f = rows.split(v_g, _PAIRED)
-  u, du = derivatives.along_flow(
-    lambda xt, t: model_fn(xt, t, s, cond),
-    *(xt, t, v_i),
+  u, du = derivatives.along_flow_of_rows(
+    model_fn,
+    *(points, v_g),
+    block=rows.PAIRED,
     path=path,
-    s=s,
     derivative=derivative,
     step=difference_step,
   )
-  du = jax.lax.stop_gradient(du)
-  error = weights.l2(u, v_i - expand(t - s, du) * du)
-  error_f = weights.l2(u_f, v_f)
+  u, u_f = rows.split(u, rows.PAIRED)
+  error = weights.l2(u, v_g - expand(t - s, du) * du)
+  error_f = weights.l2(u_f, target_f(u_f))
 
   w = w_f = jnp.zeros_like(error)
   if log_weight is not None:

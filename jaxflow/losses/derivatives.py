@@ -26,8 +26,10 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxflow import rows
+from jaxflow.losses.row_jvp import jvp_of_rows
 from jaxflow.paths import Path, expand
-from jaxflow.types import Array
+from jaxflow.types import Array, PyTree
 
 Derivative = Literal["jvp", "central", "one_sided", "relative"]
 
@@ -91,6 +93,86 @@ def along_flow(
     return u, du, *aux
 
   u, aux = function(xt, t) if has_aux else (function(xt, t), None)
+  du = _difference(
+    lambda xt, t: function(xt, t)[0] if has_aux else function(xt, t),
+    *(xt, t, v),
+    path=path,
+    s=s,
+    derivative=derivative,
+    step=step,
+  )
+  if rate is not None:
+    du = expand(rate, du) * du
+  du = du.astype(jnp.result_type(u))
+  return (u, du, aux) if has_aux else (u, du)
+
+
+def along_flow_of_rows(
+  model_fn: Callable[..., Any],
+  points: tuple[Array, Array, Array, PyTree],
+  v: Array,
+  *,
+  block: rows.Block,
+  path: Path,
+  derivative: Derivative = "jvp",
+  step: float = 0.005,
+) -> tuple[Any, Array]:
+  """Return a network's output, and its derivative on interval rows, eq. (1).
+
+  One call of the network serves all rows; see `row_jvp`.
+
+  Args:
+    model_fn: The network, a `JumpFn`; of several outputs the first is derived.
+    points: xt, t, s and the condition of all rows; s = t on flow rows.
+    v: Direction of xt on interval rows, `[B k / m, ...]`.
+    block: Which rows are interval rows.
+    path: As of `along_flow`.
+    derivative: As of `along_flow`; "one_sided" does not pass s.
+    step: As of `along_flow`.
+
+  Returns:
+    `(u [B, ...], du [B k / m, ...])`. No gradient passes du.
+
+  Example:
+    >>> from jaxflow import paths
+    >>> x, t = jnp.array([[3.0], [4.0]]), jnp.array([0.5, 0.5])
+    >>> f = lambda xt, t, s, cond: xt * t[:, None]
+    >>> u, du = along_flow_of_rows(
+    ...     f, (x, t, t, None), 2 * x[:1], block=(2, 1), path=paths.Linear())
+    >>> u.tolist(), du.tolist()
+    ([[1.5], [2.0]], [[6.0]])
+  """
+  check(derivative)
+  (xt, t, s, cond), _ = rows.split(points, block)
+  if derivative == "jvp":
+    directions = v.astype(xt.dtype), jnp.ones_like(t)
+    u, du = jvp_of_rows(model_fn, points, directions, block)
+    return u, jax.tree.leaves(du)[0]
+
+  u = model_fn(*points)
+  du = _difference(
+    lambda xt, t: jax.tree.leaves(model_fn(xt, t, s, cond))[0],
+    *(xt, t, v),
+    path=path,
+    s=s,
+    derivative=derivative,
+    step=step,
+  )
+  return u, du.astype(jnp.result_type(jax.tree.leaves(u)[0]))
+
+
+def _difference(
+  function: Callable[[Array, Array], Array],
+  xt: Array,
+  t: Array,
+  v: Array,
+  *,
+  path: Path,
+  s: Array | None,
+  derivative: Derivative,
+  step: float,
+) -> Array:
+  """Return eq. (2), (3) or (4), in float32 or better."""
   wide = jnp.promote_types(xt.dtype, jnp.float32)
   point, v = (jax.lax.stop_gradient(x).astype(wide) for x in (xt, v))
   time = jax.lax.stop_gradient(t).astype(wide)
@@ -106,14 +188,9 @@ def along_flow(
 
   def at(h):
     value = function(point + expand(h, v) * v, time + h)
-    value = value[0] if has_aux else value
     return jax.lax.stop_gradient(value).astype(wide)
 
   length = up + down
   # Where no half fits, both calls are at the point itself: 0 / 1.
   length = jnp.where(length == 0, 1, length)
-  du = (at(up) - at(-down)) / expand(length, v)
-  if rate is not None:
-    du = expand(rate, du) * du
-  du = du.astype(jnp.result_type(u))
-  return (u, du, aux) if has_aux else (u, du)
+  return (at(up) - at(-down)) / expand(length, v)

@@ -143,52 +143,52 @@ def improved_mean_flow_loss(
     cond = guidance.drop_labels(
       label_key, cond, rate=label_dropout, null_cond=null_cond
     )
-  (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
+  s = jnp.where(rows.is_interval(block, size), s, t)
+  points = xt, t, s, cond
+  (xt_i, t_i, s_i, cond_i), _ = rows.split(points, block)
 
-  xt_f, t_f, _, cond_f = flow
-  # A block of interval rows only leaves none, and networks take no empty batch.
-  u_f, v_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else (xt_f, xt_f)
-
-  v_g = paths.velocity(path, data, noise, t)
-  if time_floor:
-    v_g = (xt - data) / expand(jnp.clip(t, time_floor, 1), xt)
+  inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
+  w = jnp.where(inside, cond["omega"], 1)
+  of_labels = None
   if has_labels:
-    inside = (cond["t_start"] <= t) & (t <= cond["t_end"])
-    w = jnp.where(inside, cond["omega"], 1)
-    told = _everywhere({**cond, "omega": w})
-    points, _ = rows.split((xt, t, t, told), block)
+    told, _ = rows.split(_everywhere({**cond, "omega": w}), block)
     unlabelled = xt, t, t, _unguided(guidance.null(cond, null_cond))
     m, k = block
     (_, v_y), (_, v_0) = rows.side_by_side(
-      model_fn, points, unlabelled, (m + k, k)
+      model_fn, (xt_i, t_i, t_i, told), unlabelled, (m + k, k)
     )
-    # On flow rows v_y is the second head of their own forward.
-    v_y = rows.merge(v_y, v_f, block)
     labelled = expand(guidance.is_labelled(cond["label"], null_cond), xt)
-    guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
-    v_g = jnp.where(labelled, guided, v_g)
-    tangent, _ = rows.split(jnp.where(labelled, v_y, v_0), block)
+    labelled_i, v_0_i = rows.split((labelled, v_0), block)[0]
+    tangent = jnp.where(labelled_i, v_y, v_0_i)
+    of_labels = labelled, v_y, v_0
   else:
     _, tangent = model_fn(xt_i, t_i, t_i, _unguided(cond_i))
-  tangent = jax.lax.stop_gradient(tangent).astype(xt.dtype)
-  v_g_i, v_g_f = rows.split(jax.lax.stop_gradient(v_g), block)
 
-  u_i, du, v_i = derivatives.along_flow(
-    lambda xt, t: model_fn(xt, t, s_i, cond_i),
-    *(xt_i, t_i, tangent),
+  (u, v), du = derivatives.along_flow_of_rows(
+    model_fn,
+    *(points, jax.lax.stop_gradient(tangent)),
+    block=block,
     path=path,
-    s=s_i,
     derivative=derivative,
     step=difference_step,
-    has_aux=True,
   )
-  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  v_g = paths.velocity(path, data, noise, t)
+  if time_floor:
+    v_g = (xt - data) / expand(jnp.clip(t, time_floor, 1), xt)
+  if of_labels is not None:
+    labelled, v_y, v_0 = of_labels
+    # On flow rows v_y is the second head of their own forward.
+    v_y = rows.merge(v_y, rows.split(v, block)[1], block)
+    guided = v_g + expand(1 - 1 / w, xt) * (v_y - v_0)
+    v_g = jnp.where(labelled, guided, v_g)
+  v_g = jax.lax.stop_gradient(v_g)
+
+  (u_i, v_g_i), (u_f, v_g_f) = rows.split((u, v_g), block)
+  du, norm = weights.clip_norm(du, limit=tangent_clip)
   error_i = weights.l2_sum(u_i + expand(t_i - s_i, du) * du, v_g_i)
   error_f = weights.l2_sum(u_f, v_g_f)
   error = rows.merge(error_i, error_f, block)
-  error_v = rows.merge(
-    weights.l2_sum(v_i, v_g_i), weights.l2_sum(v_f, v_g_f), block
-  )
+  error_v = weights.l2_sum(v, v_g)
 
   metrics = {
     "raw": error.mean(),
@@ -211,7 +211,7 @@ def improved_mean_flow_loss(
       raise ValueError(
         f"{name}=None but its weight is {weight}: give the distance, or 0"
       )
-    image = xt - expand(t, xt) * rows.merge(u_i, u_f, block)
+    image = xt - expand(t, xt) * u
     term = jnp.where(near, distance(image, data), 0)
     loss = loss + weight * adapt(term)
     metrics[name] = term.mean()

@@ -24,6 +24,7 @@ References:
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 
 from jaxflow import couplings, guidance, paths, rows, times, weights
 from jaxflow.losses import derivatives, velocity_targets
@@ -89,7 +90,6 @@ def mean_flow_loss(
       or the teacher's without label.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> net = lambda xt, t, s, cond: 0 * xt
     >>> batch = {"data": jnp.zeros((4, 3)), "noise": jnp.ones((4, 3))}
     >>> loss, _ = mean_flow_loss(
@@ -109,19 +109,12 @@ def mean_flow_loss(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   t, s = times.draw(sample_times, time_key, data, of="pairs")
+  s = jnp.where(rows.is_interval(block, size), s, t)
   xt = paths.interpolate(path, data, noise, t)
-  interval, flow = rows.split((xt, t, s, cond), block)
-  xt_i, t_i, s_i, cond_i = interval
-  xt_f, t_f, _, cond_f = flow
-
-  # A block of interval rows only leaves none, and networks take no empty batch.
-  u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
-
-  v_g = velocity_targets.target(
+  v_i, target_f = velocity_targets.targets(
     model_fn,
     paths.velocity(path, data, noise, t),
     (xt, t, cond),
-    u_f,
     block=block,
     omega=omega,
     kappa=kappa,
@@ -130,20 +123,21 @@ def mean_flow_loss(
     teacher=teacher,
     dropped_rows=dropped_rows,
   )
-  v_i, v_f = rows.split(v_g, block)
-
-  u_i, du = derivatives.along_flow(
-    lambda xt, t: model_fn(xt, t, s_i, cond_i),
-    *(xt_i, t_i, v_i),
+  u, du = derivatives.along_flow_of_rows(
+    model_fn,
+    (xt, t, s, cond),
+    v_i,
+    block=block,
     path=path,
-    s=s_i,
     derivative=derivative,
     step=difference_step,
   )
-  du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
+  u_i, u_f = rows.split(u, block)
+  (t_i, s_i), _ = rows.split((t, s), block)
+  du, norm = weights.clip_norm(du, limit=tangent_clip)
   distance = weights.squares(reduction)
   error_i = distance(u_i, v_i - expand(t_i - s_i, du) * du)
-  error_f = distance(u_f, v_f)
+  error_f = distance(u_f, target_f(u_f))
 
   error = rows.merge(error_i, error_f, block)
   metrics = {

@@ -21,7 +21,8 @@ References:
   1 - kappa.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +58,10 @@ def check(
     )
 
 
-def target(
+def targets(
   model_fn: ModelFn,
   v: Array,
   points: tuple[Array, Array, PyTree],
-  u_f: Array,
   *,
   block: rows.Block,
   omega: float,
@@ -71,15 +71,16 @@ def target(
   null_cond: PyTree = None,
   teacher: Teacher | None = None,
   dropped_rows: DroppedRows = "sample",
-) -> Array:
-  """Return v_g `[B, ...]` without gradient, eq. (1) and (2).
+) -> tuple[Array, Callable[[Array], Array]]:
+  """Return v_g of the interval rows and, by the output, of the flow rows.
+
+  Neither has a gradient, eq. (1) and (2).
 
   Args:
     model_fn: The network that guides, at s = t.
     v: Velocities of the samples, `[B, ...]`.
     points: xt, t and the condition of all rows.
-    u_f: The network's output on the flow rows.
-    block: Which rows are flow rows.
+    block: Which rows are interval rows.
     omega: Guidance weight of v.
     kappa: Guidance weight of the network's velocity with label.
     interval: Smallest and largest t that is guided.
@@ -87,46 +88,61 @@ def target(
     null_cond: The null condition.
     teacher: Its velocity takes the place of v_g; it excludes guidance.
     dropped_rows: What v_g is on rows without label: v, or the teacher's.
+
+  Returns:
+    v_g `[B k / m, ...]`, and a function that returns v_g of the flow rows,
+    `[B (m - k) / m, ...]`, of the network's output on them.
   """
   xt, t, cond = points
+  guided = teacher is None and (omega, kappa) != (1.0, 0.0)
+  labelled, other = None, v
   if teacher is not None:
-    v_g = teacher(xt, t, t, cond)
-  elif (omega, kappa) != (1.0, 0.0):
-    v_g = _guided(
-      *(model_fn, v, points, u_f, block, null_cond),
-      weight=_decayed(xt, t, omega, kappa, decay_start),
-      kappa=kappa,
+    other = teacher(xt, t, t, cond)
+  elif guided:
+    labelled, other = _outputs(
+      model_fn, points, block, null_cond, both=kappa != 0
     )
-    inside = guidance.inside_interval(t, *interval)
-    v_g = jnp.where(expand(inside, v), v_g, v)
-  else:
-    v_g = v
-  sees_all = v_g is v or (teacher is not None and dropped_rows == "teacher")
-  if not sees_all and null_cond is not None and cond is not None:
-    has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
-    v_g = jnp.where(expand(has_label, v), v_g, v)
-  # The target is a constant: a gradient through it would double the cost and
-  # minimise another objective.
-  return jax.lax.stop_gradient(v_g)
+  sees_all = not guided and (teacher is None or dropped_rows == "teacher")
+
+  def of_rows(part: tuple, labelled: Any) -> Array:
+    v, v_g, t, cond = part
+    if guided:
+      weight = _decayed(v, t, omega, kappa, decay_start)
+      v_g = weight * v + (1 - weight - kappa) * v_g
+      if kappa:
+        v_g = v_g + kappa * labelled
+      inside = guidance.inside_interval(t, *interval)
+      v_g = jnp.where(expand(inside, v), v_g, v)
+    if not sees_all and null_cond is not None and cond is not None:
+      has_label = guidance.is_labelled(guidance.labels(cond), null_cond)
+      v_g = jnp.where(expand(has_label, v), v_g, v)
+    # The target is a constant: a gradient through it would double the cost and
+    # minimise another objective.
+    return jax.lax.stop_gradient(v_g)
+
+  first, rest = rows.split((v, other, t, cond), block)
+  # On flow rows F_y is their own forward.
+  return of_rows(first, labelled), lambda u_f: of_rows(rest, u_f)
 
 
-def _guided(
-  model_fn, v, points, u_f, block, null_cond, *, weight, kappa
-) -> Array:
-  """Return eq. (1) on all rows."""
+def _outputs(
+  model_fn: ModelFn,
+  points: tuple[Array, Array, PyTree],
+  block: rows.Block,
+  null_cond: PyTree,
+  *,
+  both: bool,
+) -> tuple[Array | None, Array]:
+  """Return F_y of the interval rows, if asked for, and F_0 of all rows."""
   xt, t, cond = points
   unlabelled = xt, t, t, guidance.null(cond, null_cond)
-  if kappa == 0:
-    labelled, null = 0, model_fn(*unlabelled)
-  else:
-    m, k = block
-    (xt_i, t_i, cond_i), _ = rows.split(points, block)
-    label_i, null = rows.side_by_side(
-      model_fn, (xt_i, t_i, t_i, cond_i), unlabelled, (m + k, k)
-    )
-    # On flow rows F_y is their own forward.
-    labelled = rows.merge(label_i, u_f, block)
-  return weight * v + kappa * labelled + (1 - weight - kappa) * null
+  if not both:
+    return None, model_fn(*unlabelled)
+  m, k = block
+  (xt_i, t_i, cond_i), _ = rows.split(points, block)
+  return rows.side_by_side(
+    model_fn, (xt_i, t_i, t_i, cond_i), unlabelled, (m + k, k)
+  )
 
 
 def _decayed(

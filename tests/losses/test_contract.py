@@ -287,7 +287,9 @@ def test_condition_may_be_a_tree(method):
 @functools.cache
 def pairs_of(path, size, seed):
   """Noise, and the points to which the ring's exact velocity carries it."""
-  noise = jax.random.normal(jax.random.key(seed), (size, 2))
+  with jax.ensure_compile_time_eval():
+    # The first caller may be a function that is traced.
+    noise = jax.random.normal(jax.random.key(seed), (size, 2))
   velocity = exact(path).velocity
 
   @jax.jit
@@ -298,7 +300,8 @@ def pairs_of(path, size, seed):
       jnp.linspace(path.t_max, path.t_min, 101),
     )
 
-  return solve(noise), noise
+  with jax.ensure_compile_time_eval():
+    return solve(noise), noise
 
 
 def batch_of(method, size=SIZE, seed=0):

@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 
-from jaxflow import losses, models, paths, times
+from jaxflow import losses, models, paths, rows, times
 from jaxflow.paths import expand
 
 LINEAR = paths.Linear()
@@ -184,18 +184,21 @@ def watch(batch, **options):
 
 
 def test_passes_and_their_rows():
-  # Forward of the flow rows; null forward of all rows and conditional forward
-  # of the interval rows; derivative on the interval rows.
-  flow, both, derivative = watch(points(32), null_cond=5)
-  assert (len(flow[0]), len(both[0]), derivative) == (16, 48, 16)
-  flow, tangent, derivative = watch(points(32))
-  assert (len(flow[0]), len(tangent[0]), derivative) == (16, 16, 16)
+  # Null forward of all rows and conditional forward of the interval rows;
+  # forward of all rows; derivative on the interval rows.
+  both, *traced = watch(points(32), null_cond=5)
+  assert (len(both[0]), *traced) == (48, 32, 16)
+  tangent, *traced = watch(points(32))
+  assert (len(tangent[0]), *traced) == (16, 32, 16)
 
 
 def test_drawn_guidance():
   size = 4000
-  flow, both, _ = watch(points(size), null_cond=5, label_dropout=0.25)
-  t, s, cond = flow
+  # A difference traces nothing: its calls have numbers.
+  both, every, *_ = watch(
+    points(size), null_cond=5, label_dropout=0.25, derivative="central"
+  )
+  t, s, cond = rows.split(every, (2, 1))[1]
   assert (t == s).all()
   assert (cond["t_start"] == 0).all() and (cond["t_end"] == 1).all()
   omega = np.asarray(cond["omega"])

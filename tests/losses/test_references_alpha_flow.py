@@ -120,11 +120,10 @@ def test_guidance_decays(x64):
   t = jnp.asarray(TABLE["solution_flow/t"])
   size = len(t)
   # With F_y = F_0 = 0 and v = 1, v_g is omega: 1 + q (w - 1), at kappa = 0.
-  v_g = velocity_targets.target(
+  v_g, _ = velocity_targets.targets(
     lambda xt, t, s, cond: 0 * xt,
     jnp.ones((size, 1)),
     (jnp.zeros((size, 1)), t, jnp.zeros(size, int)),
-    jnp.zeros((0, 1)),
     block=(1, 1),
     omega=3.0,
     kappa=0.0,

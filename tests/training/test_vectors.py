@@ -20,6 +20,7 @@ from jaxflow.parallel import sharding
 from jaxflow.runs import run as run_lib
 from jaxflow.runs.run import Run
 from jaxflow.training import ema as ema_lib
+from jaxflow.training import vectors
 from jaxflow.training.optimizers import OptimizerOptions, treats_numbers_alone
 from jaxflow.training.state import init_state
 from jaxflow.training.step import make_train_step
@@ -45,9 +46,20 @@ def test_a_tree_is_a_vector_and_back():
   packing = Packing.of(PARAMS)
   tree = {"mean": PARAMS, "count": jnp.array(3), "none": ()}
   packed = packing.pack(tree)
-  np.testing.assert_array_equal(packed["mean"], np.arange(10.0))
+  (vector,) = packed["mean"]
+  np.testing.assert_array_equal(vector, np.arange(10.0))
   assert packed["count"] is tree["count"]
   chex.assert_trees_all_equal(packing.unpack(packed, tree), tree)
+
+
+def test_the_smallest_are_a_vector_and_others_stay():
+  """Of 6, 1 and 3 numbers, 4 are the most that fit into 5."""
+  with mock.patch.object(vectors, "MOST", 5):
+    packing = Packing.of(PARAMS)
+  vector, large = packing.pack(PARAMS)
+  np.testing.assert_array_equal(vector, np.arange(6.0, 10.0))
+  assert large is PARAMS["a"]
+  chex.assert_trees_all_equal(packing.unpack([vector, large], PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +67,7 @@ def test_a_tree_is_a_vector_and_back():
   [
     {"a": jnp.ones(3)},
     {"a": jnp.ones(3), "b": jnp.ones(3, jnp.bfloat16)},
-    {"a": jax.ShapeDtypeStruct((MOST,), jnp.float32), "b": jnp.ones(1)},
+    {"a": jax.ShapeDtypeStruct((MOST + 1,), jnp.float32), "b": jnp.ones(1)},
   ],
 )
 def test_others_stay_as_they_are(params):
@@ -64,9 +76,13 @@ def test_others_stay_as_they_are(params):
   assert packing == Packing()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_training_is_the_same(x64, name):
+@pytest.mark.parametrize(
+  ("name", "most"),
+  [*((name, MOST) for name in OPTIMIZERS), ("adam", 500), ("adamw", 500), ("radam", 500)],
+)
+def test_a_training_is_the_same(x64, monkeypatch, name, most):
   """In float64; norms are sums in another order."""
+  monkeypatch.setattr(vectors, "MOST", most)
   network = dit(
     data_shape=(4, 4, 1), depth=2, width=16, num_heads=2, num_classes=3
   )
@@ -91,16 +107,17 @@ def test_a_training_is_the_same(x64, name):
       block=(1, 1),
     )
 
-  size = sum(x.size for x in jax.tree.leaves(params))
+  vector, *large = jax.eval_shape(Packing.of(params).pack, params)
+  assert bool(large) == (most < MOST)
   state = init_state(params, OPTIMIZERS[name], LAWS, frozen={"teacher": params})
 
   def trained(packs):
     # Parameters of a skipped step stay, of vectors too.
     step = make_train_step(loss_fn, OPTIMIZERS[name], LAWS, seed=0, packs=packs)
     bad = {**batch, "data": batch["data"].at[1, 0, 0].set(jnp.nan)}
-    # There is a vector of all numbers where it packs, and nowhere else.
+    # There is such a vector where it packs, and nowhere else.
     program = str(jax.make_jaxpr(step)(state, bad))
-    assert (f"f64[{size}]" in program) == packs
+    assert (f"f64[{vector.size}]" in program) == packs
     return jax.jit(step)(state, bad)
 
   (whole, metrics), (other, others) = trained(False), trained(True)
