@@ -5,6 +5,7 @@ import inspect
 import json
 import pathlib
 from concurrent import futures
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxflow import losses
 from jaxflow.config import load_config
 from jaxflow.errors import RunError, UsageError
 from jaxflow.parallel import sharding
+from jaxflow.runs.run import Run
 
 SILENT = {"log": lambda line: None}
 
@@ -117,6 +119,17 @@ def test_five_lines(tmp_path):
     score = row["scores"]["sliced_wasserstein"]
     assert stored["scores"]["sliced_wasserstein"]["value"] == score.value
     assert score.value > score.real >= 0 and stored["step"] == 4
+
+
+def test_who_draws_shares_one_program_for_each_number_of_calls(tmp_path):
+  train(tiny(), tmp_path)
+  run = jaxflow.load(tmp_path)
+  made = mock.Mock(side_effect=Run.make_sampler)
+  with mock.patch.object(Run, "make_sampler", lambda *given: made(*given)):
+    run.sample(4, nfe=2)
+    run.evaluate(nfe=(1, 2))
+    run.sample(8, nfe=1)
+  assert [call.args[1] for call in made.call_args_list] == [2, 1]
 
 
 def test_workdir_is_a_path_or_its_name(tmp_path, folder):

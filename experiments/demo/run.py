@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxflow
-from jaxflow.config import Config, changed, update
+from jaxflow.config import Config, changed, load_config, update
 from jaxflow.figures import read_log, save_samples
 from jaxflow.files import replace_file
 
@@ -101,7 +101,7 @@ def summarise(
 ) -> list[dict[str, object]]:
   """Evaluate a run and write a grid of its samples for each NFE."""
   rows = []
-  config = jaxflow.load(workdir / method).config
+  config = load_config(workdir / method)
   config = changed(config, {"evaluation": SETTINGS["evaluation"]})
   run = jaxflow.load(workdir / method, config=config)
   seconds = read_log(workdir / method / "metrics.csv")["seconds"][-1]

@@ -105,10 +105,11 @@ def targets(
   sees_all = not guided and (teacher is None or dropped_rows == "teacher")
 
   def of_rows(part: tuple, labelled: Any) -> Array:
-    v, v_g, t, cond = part
+    v, other, t, cond = part
+    v_g = other
     if guided:
       weight = _decayed(v, t, omega, kappa, decay_start)
-      v_g = weight * v + (1 - weight - kappa) * v_g
+      v_g = weight * v + (1 - weight - kappa) * other
       if kappa:
         v_g = v_g + kappa * labelled
       inside = guidance.inside_interval(t, *interval)

@@ -269,8 +269,10 @@ Stream = Callable[..., Iterator[Batch]]
 def streamer(run: Run, nfe: int, mesh: jax.sharding.Mesh) -> Stream:
   """Return a stream of batches of samples that stay on the devices.
 
-  Sample i is a function of the seed, i and its condition: the size of the batch
-  in which it is drawn, and the devices, change it by rounding only.
+  A run has one for each number of calls, which all who draw share: it is
+  compiled once for each size of batch. Sample i is a function of the seed, i
+  and its condition: the size of the batch in which it is drawn, and the
+  devices, change it by rounding only.
 
   Returns:
     `(state, key, num, labels, first=0, size=None, ema=None) -> batches`:
@@ -278,6 +280,13 @@ def streamer(run: Run, nfe: int, mesh: jax.sharding.Mesh) -> Stream:
     of the average `ema`, by default `sample.ema`. A batch is the number of its
     first sample, how many of its rows count, and the rows.
   """
+  if (nfe, mesh) not in run.streams:
+    run.streams[nfe, mesh] = _new_stream(run, nfe, mesh)
+  return run.streams[nfe, mesh]
+
+
+def _new_stream(run: Run, nfe: int, mesh: jax.sharding.Mesh) -> Stream:
+  """Return a stream, as `streamer`, that nobody has compiled."""
   model, options = run.model, run.plan.sample
   sampler = run.make_sampler(nfe)
 

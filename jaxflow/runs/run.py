@@ -54,6 +54,11 @@ class Run:
     return self.model.make_sampler(self.plan.sample, nfe)
 
   @functools.cached_property
+  def streams(self) -> dict[tuple[int, jax.sharding.Mesh], Any]:
+    """The streams of samples that `drawing.streamer` has made."""
+    return {}
+
+  @functools.cached_property
   def _rhythms(self) -> dict[str, Rhythm]:
     """When each companion learns."""
     steps = self.plan.train.schedule_steps

@@ -78,7 +78,12 @@ def test_others_stay_as_they_are(params):
 
 @pytest.mark.parametrize(
   ("name", "most"),
-  [*((name, MOST) for name in OPTIMIZERS), ("adam", 500), ("adamw", 500), ("radam", 500)],
+  [
+    *((name, MOST) for name in OPTIMIZERS),
+    ("adam", 500),
+    ("adamw", 500),
+    ("radam", 500),
+  ],
 )
 def test_a_training_is_the_same(x64, monkeypatch, name, most):
   """In float64; norms are sums in another order."""
