@@ -21,6 +21,7 @@ SETTINGS = {
   # Of the flow that teaches.
   "batch_size": 64,
   "teacher_steps": 1000,
+  "teacher_rate": 4e-3,
   # Pairs a seed, and the teacher's calls for each.
   "pairs": 4096,
   "pair_calls": 16,
@@ -68,7 +69,10 @@ def train(bench: runner.Bench) -> dict[str, runner.Fits]:
   config = bench.config(
     "digits:flow_matching",
     shared,
-    {"train": {"steps": settings["teacher_steps"]}},
+    {
+      "train": {"steps": settings["teacher_steps"]},
+      "optimizer": {"learning_rate": settings["teacher_rate"]},
+    },
   )
   teacher = bench.fit(TEACHER, config)
   options = PairOptions(num=settings["pairs"], nfe=settings["pair_calls"])

@@ -53,7 +53,9 @@ SETTINGS = {
   "changes": {
     "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 4}
   },
-  "fields": {"mean_flow": {"optimizer": {"learning_rate": 4e-3}}},
+  "fields": dict.fromkeys(
+    (FLOW, MEAN), {"optimizer": {"learning_rate": 4e-3}}
+  ),
   "steps": 2400,
   "num": 360,
   "variants": tuple(VARIANTS),

@@ -20,6 +20,7 @@ SETTINGS = {
   "seeds": 3,
   # Changes of the digits' network, of all three.
   "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 2},
+  "learning_rate": 4e-3,
   "batch_size": 64,
   "steps": 1000,
   "scales": (1.0, 2.0, 3.0, 4.0),
@@ -64,6 +65,7 @@ def train(bench: runner.Bench) -> dict[str, runner.Fits]:
   settings = bench.settings
   shared = {
     "model": settings["model"],
+    "optimizer": {"learning_rate": settings["learning_rate"]},
     "train": {"steps": settings["steps"], "batch_size": settings["batch_size"]},
   }
   high = {"loss": {"omega_max": max(settings["scales"])}}
