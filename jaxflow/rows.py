@@ -22,8 +22,6 @@ _BLOCK = Range(
   lambda x: len(x) == 2 and 1 <= x[1] <= x[0],
 )
 Block = Annotated[tuple[int, int], _BLOCK, RowBlock()]
-# Two terms of every sample side by side, the first of them on interval rows.
-PAIRED = (2, 1)
 Group = Annotated[int, COUNT, RowGroup()]
 
 

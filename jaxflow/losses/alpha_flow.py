@@ -122,7 +122,7 @@ def alpha_flow_loss(
   s = jnp.where(rows.is_interval(block, data.shape[0]), s, t)
   xt = paths.interpolate(path, data, noise, t)
   points = xt, t, s, cond
-  (xt_i, t_i, s_i, cond_i), _ = rows.split(points, block)
+  (xt_i, t_i, s_i, cond_i), flow = rows.split(points, block)
   v_i, target_f = velocity_targets.targets(
     model_fn,
     paths.velocity(path, data, noise, t),
@@ -146,7 +146,11 @@ def alpha_flow_loss(
     target = a * v_i + (1 - a) * jump
     if clip:
       target = jnp.clip(target, -clip, clip)
-    return model_fn(*points), target, jnp.zeros_like(t_i)
+    # Interval rows by themselves, as in the jump: the same units are dropped.
+    u = model_fn(xt_i, t_i, s_i, cond_i)
+    if block[0] > block[1]:
+      u = rows.merge(u, model_fn(*flow), block)
+    return u, target, jnp.zeros_like(t_i)
 
   def limit():
     u, du = derivatives.along_flow_of_rows(

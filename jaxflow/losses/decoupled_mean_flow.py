@@ -49,6 +49,9 @@ from jaxflow.types import (
   Teacher,
 )
 
+# Rows of the two terms stand side by side.
+_PAIRED = (2, 1)
+
 
 def decoupled_mean_flow_loss(
   model_fn: JumpFn,
@@ -113,13 +116,13 @@ def decoupled_mean_flow_loss(
   v, points = rows.merge(
     (paths.velocity(path, data, noise, t), (xt, t, s, cond)),
     (paths.velocity(path, data, noise_flow, r), (xr, r, r, cond)),
-    rows.PAIRED,
+    _PAIRED,
   )
   x, time, _, conds = points
   v_g, target_f = velocity_targets.targets(
     model_fn,
     *(v, (x, time, conds)),
-    block=rows.PAIRED,
+    block=_PAIRED,
     omega=1.0,
     kappa=kappa,
     interval=(guidance_start, guidance_end),
@@ -129,12 +132,12 @@ def decoupled_mean_flow_loss(
   u, du = derivatives.along_flow_of_rows(
     model_fn,
     *(points, v_g),
-    block=rows.PAIRED,
+    block=_PAIRED,
     path=path,
     derivative=derivative,
     step=difference_step,
   )
-  u, u_f = rows.split(u, rows.PAIRED)
+  u, u_f = rows.split(u, _PAIRED)
   error = weights.l2(u, v_g - expand(t - s, du) * du)
   error_f = weights.l2(u_f, target_f(u_f))
 

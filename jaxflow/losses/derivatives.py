@@ -93,14 +93,28 @@ def along_flow(
     return u, du, *aux
 
   u, aux = function(xt, t) if has_aux else (function(xt, t), None)
-  du = _difference(
-    lambda xt, t: function(xt, t)[0] if has_aux else function(xt, t),
-    *(xt, t, v),
-    path=path,
-    s=s,
-    derivative=derivative,
-    step=step,
-  )
+  wide = jnp.promote_types(xt.dtype, jnp.float32)
+  point, v = (jax.lax.stop_gradient(x).astype(wide) for x in (xt, v))
+  time = jax.lax.stop_gradient(t).astype(wide)
+  up = down = jnp.full_like(time, step)
+  if derivative == "relative":
+    up = down = step * time
+  elif derivative == "one_sided":
+    # A step past s leaves the triangle of times that the network knows.
+    floor = path.t_min if s is None else s
+    fits_down = (time - step >= path.t_min) & (time - step > floor)
+    down = jnp.where(fits_down, step, 0)
+    up = jnp.where(time + step <= path.t_max, step, 0)
+
+  def at(h):
+    value = function(point + expand(h, v) * v, time + h)
+    value = value[0] if has_aux else value
+    return jax.lax.stop_gradient(value).astype(wide)
+
+  length = up + down
+  # Where no half fits, both calls are at the point itself: 0 / 1.
+  length = jnp.where(length == 0, 1, length)
+  du = (at(up) - at(-down)) / expand(length, v)
   if rate is not None:
     du = expand(rate, du) * du
   du = du.astype(jnp.result_type(u))
@@ -119,7 +133,9 @@ def along_flow_of_rows(
 ) -> tuple[Any, Array]:
   """Return a network's output, and its derivative on interval rows, eq. (1).
 
-  One call of the network serves all rows; see `row_jvp`.
+  A JVP takes one call of the network, where that may be; see `row_jvp`. With
+  differences interval rows are a call of their own, so that all their calls
+  drop the same units of a network with dropout.
 
   Args:
     model_fn: The network, a `JumpFn`; of several outputs the first is derived.
@@ -143,54 +159,26 @@ def along_flow_of_rows(
     ([[1.5], [2.0]], [[6.0]])
   """
   check(derivative)
-  (xt, t, s, cond), _ = rows.split(points, block)
+  interval, flow = rows.split(points, block)
+  xt, t, s, cond = interval
   if derivative == "jvp":
     directions = v.astype(xt.dtype), jnp.ones_like(t)
     u, du = jvp_of_rows(model_fn, points, directions, block)
     return u, jax.tree.leaves(du)[0]
 
-  u = model_fn(*points)
-  du = _difference(
-    lambda xt, t: jax.tree.leaves(model_fn(xt, t, s, cond))[0],
+  def first(xt, t):
+    u = model_fn(xt, t, s, cond)
+    return jax.tree.leaves(u)[0], u
+
+  _, du, u = along_flow(
+    first,
     *(xt, t, v),
     path=path,
     s=s,
     derivative=derivative,
     step=step,
+    has_aux=True,
   )
-  return u, du.astype(jnp.result_type(jax.tree.leaves(u)[0]))
-
-
-def _difference(
-  function: Callable[[Array, Array], Array],
-  xt: Array,
-  t: Array,
-  v: Array,
-  *,
-  path: Path,
-  s: Array | None,
-  derivative: Derivative,
-  step: float,
-) -> Array:
-  """Return eq. (2), (3) or (4), in float32 or better."""
-  wide = jnp.promote_types(xt.dtype, jnp.float32)
-  point, v = (jax.lax.stop_gradient(x).astype(wide) for x in (xt, v))
-  time = jax.lax.stop_gradient(t).astype(wide)
-  up = down = jnp.full_like(time, step)
-  if derivative == "relative":
-    up = down = step * time
-  elif derivative == "one_sided":
-    # A step past s leaves the triangle of times that the network knows.
-    floor = path.t_min if s is None else s
-    fits_down = (time - step >= path.t_min) & (time - step > floor)
-    down = jnp.where(fits_down, step, 0)
-    up = jnp.where(time + step <= path.t_max, step, 0)
-
-  def at(h):
-    value = function(point + expand(h, v) * v, time + h)
-    return jax.lax.stop_gradient(value).astype(wide)
-
-  length = up + down
-  # Where no half fits, both calls are at the point itself: 0 / 1.
-  length = jnp.where(length == 0, 1, length)
-  return (at(up) - at(-down)) / expand(length, v)
+  if block[0] == block[1]:
+    return u, du
+  return rows.merge(u, model_fn(*flow), block), du

@@ -26,7 +26,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from jaxflow import couplings, guidance, paths, rows, times, weights
+from jaxflow import couplings, guidance, paths, times, weights
 from jaxflow.losses import derivatives
 from jaxflow.options import (
   Above,
@@ -133,19 +133,17 @@ def flow_anchored_consistency_loss(
     v = jnp.where(expand(has_label, v), o + omega * (v - o), v)
   v = jax.lax.stop_gradient(v).astype(xt.dtype)
 
-  time = -t if expanded else t
-  both, db = derivatives.along_flow_of_rows(
-    model_fn,
-    rows.merge((xt, t, end, cond), (xt, time, time, cond), rows.PAIRED),
-    v,
-    block=rows.PAIRED,
+  a = branch(xt, t, cond)
+  flow = weights.l2(a, v) + _cosine_distance(a, v)
+
+  b, db = derivatives.along_flow(
+    lambda xt, t: model_fn(xt, t, end, cond),
+    *(xt, t, v),
     path=path,
     derivative=derivative,
     step=difference_step,
   )
-  b, a = rows.split(both, rows.PAIRED)
-  flow = weights.l2(a, v) + _cosine_distance(a, v)
-  constant = jax.lax.stop_gradient(b)
+  constant, db = jax.lax.stop_gradient((b, db))
   g = constant - v + expand(t - end, db) * db
   if clip:
     g = jnp.clip(g, -clip, clip)
