@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxflow import rows
-from jaxflow.losses.row_programs import OPENED, Split, programs
+from jaxflow.losses.row_programs import OPENED, Split, loop_inputs, programs
 from jaxflow.types import Array, PyTree
 
 # Values of all rows, and tangents of the interval rows, of which None is zero.
@@ -189,7 +189,7 @@ def _checkpoint(one, other, split, values, moving) -> tuple[_Values, _Tangents]:
 
 def _scan(one, other, split, values, moving) -> tuple[_Values, _Tangents]:
   params, whole, part = one.params, one.params["jaxpr"], programs(other)[0]
-  held, carried = params["num_consts"], params["num_carry"]
+  held, carried = loop_inputs(one)
   first = held + carried
 
   def filled(tangents, variables) -> _Tangents:

@@ -134,9 +134,11 @@ class Split:
   ) -> None:
     name = one.primitive.name
     self._axes(one.outvars, other.outvars)
-    for key in ("length", "num_carry", "num_consts", "reverse"):
+    for key in ("length", "reverse"):
       if one.params.get(key) != other.params.get(key):
         raise _MixedError
+    if name == "scan" and loop_inputs(one) != loop_inputs(other):
+      raise _MixedError
     shardings = (one.params.get(f"{x}_shardings", ()) for x in ("in", "out"))
     if any(
       type(x).__name__ != "UnspecifiedValue" for some in shardings for x in some
@@ -193,6 +195,21 @@ def programs(operation: core.JaxprEqn) -> list[core.Jaxpr]:
       if isinstance(program, core.Jaxpr):
         found.append(program)
   return found
+
+
+def loop_inputs(scan: core.JaxprEqn) -> tuple[int, int]:
+  """Return how many inputs a scan holds, and how many it carries.
+
+  Raises:
+    _MixedError: If this version of JAX does not say so.
+  """
+  params = scan.params
+  if "num_carry" in params:
+    return params["num_consts"], params["num_carry"]
+  if "ft_in" in params:  # jax 0.12
+    held, carried, _ = params["ft_in"].unpack()
+    return len(held), len(carried)
+  raise _MixedError
 
 
 def _equal(a: Any, b: Any) -> bool:
