@@ -53,9 +53,9 @@ SETTINGS = {
   "changes": {
     "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 4}
   },
-  "fields": dict.fromkeys(
-    (FLOW, MEAN), {"optimizer": {"learning_rate": 4e-3}}
-  ),
+  "fields": {
+    method: {"optimizer": {"learning_rate": 4e-3}} for method in (FLOW, MEAN)
+  },
   "steps": 2400,
   "num": 360,
   "variants": tuple(VARIANTS),

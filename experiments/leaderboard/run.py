@@ -42,9 +42,8 @@ SETTINGS = {
   # What of a row's config is different: a memory that the budget can fill, the
   # last of three blocks told where to jump, the rate of the other rows.
   "fields": {
-    **dict.fromkeys(
-      ("flow_matching", "mean_flow"), {"optimizer": {"learning_rate": 4e-3}}
-    ),
+    "flow_matching": {"optimizer": {"learning_rate": 4e-3}},
+    "mean_flow": {"optimizer": {"learning_rate": 4e-3}},
     "frechet_distance_loss": {"loss": {"fill": 2048}},
     "decoupled_mean_flow": {"model": {"second_time_from": 2}},
   },

@@ -22,9 +22,10 @@ SETTINGS = {
   # What the networks have in place of the config's.
   "model": {"depth": 3, "width": 64, "num_heads": 2, "patch_size": 2},
   # What of a method's config is different.
-  "fields": dict.fromkeys(
-    ("flow_matching", "mean_flow"), {"optimizer": {"learning_rate": 4e-3}}
-  ),
+  "fields": {
+    method: {"optimizer": {"learning_rate": 4e-3}}
+    for method in ("flow_matching", "mean_flow")
+  },
   "steps": {
     "flow_matching": 800,
     "consistency_distillation": 500,
