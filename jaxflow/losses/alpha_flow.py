@@ -119,10 +119,12 @@ def alpha_flow_loss(
     label_key, cond, rate=label_dropout, null_cond=null_cond
   )
   t, s = times.draw(sample_times, time_key, data, progress, of="pairs")
-  s = jnp.where(rows.is_interval(block, data.shape[0]), s, t)
   xt = paths.interpolate(path, data, noise, t)
-  points = xt, t, s, cond
-  (xt_i, t_i, s_i, cond_i), flow = rows.split(points, block)
+  (xt_i, t_i, s_i, cond_i), flow = rows.split((xt, t, s, cond), block)
+  xt_f, t_f, _, cond_f = flow
+
+  # A block of interval rows only leaves none, and networks take no empty batch.
+  u_f = model_fn(xt_f, t_f, t_f, cond_f) if xt_f.size else xt_f
   v_i, target_f = velocity_targets.targets(
     model_fn,
     paths.velocity(path, data, noise, t),
@@ -146,36 +148,30 @@ def alpha_flow_loss(
     target = a * v_i + (1 - a) * jump
     if clip:
       target = jnp.clip(target, -clip, clip)
-    # Interval rows by themselves, as in the jump: the same units are dropped.
-    u = model_fn(xt_i, t_i, s_i, cond_i)
-    if block[0] > block[1]:
-      u = rows.merge(u, model_fn(*flow), block)
-    return u, target, jnp.zeros_like(t_i)
+    return model_fn(xt_i, t_i, s_i, cond_i), target, jnp.zeros_like(t_i)
 
   def limit():
-    u, du = derivatives.along_flow_of_rows(
-      model_fn,
-      points,
-      v_i,
-      block=block,
+    u, du = derivatives.along_flow(
+      lambda xt, t: model_fn(xt, t, s_i, cond_i),
+      *(xt_i, t_i, v_i),
       path=path,
+      s=s_i,
       derivative=derivative,
       step=difference_step,
     )
-    du, norm = weights.clip_norm(du, limit=tangent_clip)
+    du, norm = weights.clip_norm(jax.lax.stop_gradient(du), limit=tangent_clip)
     target = v_i - expand(t_i - s_i, du) * du
     return u, target, norm.astype(t_i.dtype)
 
   has_limit = alpha == 0 if isinstance(alpha, float) else jnp.ndim(alpha) == 0
   if not has_limit:
-    u, target, norm = secant()
+    u_i, target, norm = secant()
   elif isinstance(alpha, float):
-    u, target, norm = limit()
+    u_i, target, norm = limit()
   else:
-    u, target, norm = jax.lax.cond(alpha > 0, secant, limit)
+    u_i, target, norm = jax.lax.cond(alpha > 0, secant, limit)
   apart = t_i > s_i
   target = jnp.where(expand(apart, v_i), jax.lax.stop_gradient(target), v_i)
-  u_i, u_f = rows.split(u, block)
   error_i, error_f = weights.l2(u_i, target), weights.l2(u_f, target_f(u_f))
 
   alpha = jnp.where(apart, alpha, 1).astype(error_i.dtype)
