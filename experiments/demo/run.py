@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxflow
-from jaxflow.config import Config, changed, load_config, update
+from jaxflow.config import Config, update
 from jaxflow.figures import read_log, save_samples
 from jaxflow.files import replace_file
 
@@ -68,16 +68,18 @@ def main() -> None:
 def demo(workdir: pathlib.Path, *, quick: bool) -> None:
   """Train, sample and compare; write `summary.json` and image grids."""
   began = time.perf_counter()
-  runs = SETTINGS["nfe"]
-  for number, method in enumerate(runs, start=1):
-    print(f"\n[{number}/{len(runs)}] training {method}", flush=True)
+  calls, runs = SETTINGS["nfe"], {}
+  for number, method in enumerate(calls, start=1):
+    print(f"\n[{number}/{len(calls)}] training {method}", flush=True)
     run = jaxflow.train(config_of(method, workdir, quick), workdir / method)
     if not run.finished:
       sys.exit(0)
+    runs[method] = run
   print("\nsampling and comparing with held-out digits", flush=True)
   rows = []
-  for method, nfe in runs.items():
-    rows += summarise(workdir, method, nfe[:1] if quick else nfe)
+  for method, run in runs.items():
+    nfe = calls[method]
+    rows += summarise(workdir, method, run, nfe[:1] if quick else nfe)
   save_one_step(workdir)
   text = json.dumps(rows, indent=2) + "\n"
   replace_file(workdir / "summary.json", lambda draft: draft.write_text(text))
@@ -89,6 +91,7 @@ def demo(workdir: pathlib.Path, *, quick: bool) -> None:
 def config_of(method: str, workdir: pathlib.Path, quick: bool) -> Config:
   """Return the config of a method, with the demo's own teacher."""
   config = jaxflow.preset(f"{SETTINGS['config']}:{method}")
+  update(config, {"evaluation": SETTINGS["evaluation"]})
   if "teacher" in config and config.teacher.workdir:
     config.teacher.workdir = str(workdir / "flow_matching")
   if quick:
@@ -97,13 +100,13 @@ def config_of(method: str, workdir: pathlib.Path, quick: bool) -> Config:
 
 
 def summarise(
-  workdir: pathlib.Path, method: str, nfe: tuple[int, ...]
+  workdir: pathlib.Path,
+  method: str,
+  run: jaxflow.TrainedRun,
+  nfe: tuple[int, ...],
 ) -> list[dict[str, object]]:
   """Evaluate a run and write a grid of its samples for each NFE."""
   rows = []
-  config = load_config(workdir / method)
-  config = changed(config, {"evaluation": SETTINGS["evaluation"]})
-  run = jaxflow.load(workdir / method, config=config)
   seconds = read_log(workdir / method / "metrics.csv")["seconds"][-1]
   for result in run.evaluate(nfe=nfe):
     calls = result["nfe"]
