@@ -12,7 +12,7 @@ RUNTIME = onnxruntime-web@1.30.0
 help:
 	@echo "make install   make $(VENV) with the pinned dependencies"
 	@echo "make web       get onnxruntime-web for exported pages, from npm"
-	@echo "make demo      train three one-step generators on real digits (2 min)"
+	@echo "make demo      train three one-step generators on real digits (90 s)"
 	@echo "make test      run all tests"
 	@echo "make lint      check style, names and types"
 	@echo "make format    format the code"
