@@ -121,7 +121,7 @@ def test_five_lines(tmp_path):
     assert score.value > score.real >= 0 and stored["step"] == 4
 
 
-def test_who_draws_shares_one_program_for_each_number_of_calls(tmp_path):
+def test_who_draws_shares_one_sampler_for_each_number_of_calls(tmp_path):
   train(tiny(), tmp_path)
   run = jaxflow.load(tmp_path)
   made = mock.Mock(side_effect=Run.make_sampler)

@@ -27,8 +27,8 @@ _Rule = Callable[[core.JaxprEqn, list[int | None], int], bool]
 OPENED = frozenset({"jit", "remat2", "scan"})
 # Further operations that hold programs.
 _CLOSED = frozenset({"cond", "while", "custom_jvp_call", "custom_vjp_call"})
-# Operations that make rows of nothing. What the last two make differs between
-# rows, or between batches of other sizes.
+# Operations that make rows of nothing. Numbers and random bits differ between
+# rows; a copy does not.
 _NEW = frozenset({"broadcast_in_dim", "iota", "random_bits"})
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 # Parameters that may differ as shapes do.

@@ -147,7 +147,7 @@ def _outputs(
 
 
 def _decayed(
-  xt: Array, t: Array, omega: float, kappa: float, start: float
+  x: Array, t: Array, omega: float, kappa: float, start: float
 ) -> Array | float:
   """Return omega of eq. (2), a number where it does not decay."""
   if start >= 1:
@@ -155,4 +155,4 @@ def _decayed(
   r = jnp.clip((1 - t) / (1 - start), 0, 1 - 1e-6)
   q = jnp.where(t <= start, 1, 1 - jnp.exp(-r / (40 * (1 - r))))
   least = 1 - kappa
-  return expand(least + q * (omega - least), xt)
+  return expand(least + q * (omega - least), x)

@@ -142,15 +142,14 @@ class Judge:
   def __call__(self, generated: SampleSummary) -> dict[str, Score]:
     """Return a Score by name, in the order of METRICS."""
     fresh, reference = self._fresh, self._reference
-    names = self._names
-    if fresh is None or names is None:
-      found = compare(generated, reference, names=names, **self._options)
+    if fresh is None:
+      found = compare(generated, reference, names=self._names, **self._options)
     else:
-      asking = tuple(filter(asks_class, names))
-      others = tuple(x for x in names if x not in asking)
+      asking = tuple(filter(asks_class, self.names))
+      others = tuple(x for x in self.names if x not in asking)
       found = compare(generated, reference, names=others, **self._options)
       found |= compare(generated, fresh, names=asking, **self._options)
-      found = {name: found[name] for name in names if name in found}
+      found = {name: found[name] for name in self.names if name in found}
     scores = {}
     for name, estimate in found.items():
       real = self._floor.get(name)
