@@ -440,7 +440,9 @@ def test_a_second_signal_ends_at_once(trained):
 
 
 def test_signal_ends_it_without_losing_an_answer(workdir):
-  command = ["serve", f"--workdir={workdir}", "--port=0", "--sizes=1,4"]
+  num = 1000
+  options = ["--port=0", "--sizes=1,4", f"--max_num={num}", "--queue=4000"]
+  command = ["serve", f"--workdir={workdir}", *options]
   with subprocess.Popen(
     [sys.executable, "-m", "jaxflow", *command],
     stdout=subprocess.PIPE,
@@ -448,21 +450,26 @@ def test_signal_ends_it_without_losing_an_answer(workdir):
     text=True,
   ) as process:
     address = process.stdout.readline().split()[0]
-    asked = {"num": 200, "nfe": 1}
+    asked = {"num": num, "nfe": 1}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
       post = lambda i: httpx.post(  # noqa: E731
         f"{address}/sample", json=asked | {"seed": i}, timeout=60
       )
       begun = [pool.submit(post, i) for i in range(4)]
-      while httpx.get(f"{address}/health").json()["queued"] < 600:
-        time.sleep(0.001)
+      # All four are accepted. The answered are counted first: a request that
+      # is answered in between counts once at most.
+      accepted = 0
+      while accepted < 4 * num:
+        answered = num * sum(x.done() for x in begun)
+        queued = httpx.get(f"{address}/health").json()["queued"]
+        accepted = answered + queued
       process.send_signal(signal.SIGTERM)
       answers = [x.result() for x in begun]
     assert [x.status_code for x in answers] == [200] * 4
-    assert [len(x.json()["samples"]) for x in answers] == [200] * 4
+    assert [len(x.json()["samples"]) for x in answers] == [num] * 4
     out, err = process.communicate(timeout=60)
     left, said = out.splitlines()
-    assert re.fullmatch(r"stopping: \d+ sample\(s\) are left; .*", left)
+    assert re.fullmatch(r"stopping: [\d,]+ sample\(s\) are left; .*", left)
     assert (process.returncode, said, err) == (0, "stopped", "")
 
 
