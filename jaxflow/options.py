@@ -173,6 +173,13 @@ class Jumps:
   """A network that must see both ends of a jump, `model.second_time`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Heads:
+  """A network of several predictions, `model.heads`; others make one."""
+
+  number: int
+
+
 class OneTime:
   """Whether the network sees one time alone, and not `model.second_time`."""
 

@@ -295,15 +295,16 @@ def _check(config: Config, model: Model) -> None:
       f"loss.{name}={config.loss[name]}: the data have no labels; set it to 0"
     )
   maps = model.method.flow_map, _flow_map_function(config)
-  guided = {bool(options.marked(x, options.GuidanceInput)) for x in maps}
   # A loss that takes the flow map trains the network for it.
   free = "flow_map" in options.parameters(loss)
-  read = {free or options.predicts(len, x, {}) for x in maps}
-  if len(guided) > 1 or len(read) > 1:
+  guided = {bool(options.marked(x, options.GuidanceInput)) for x in maps}
+  read = {options.predicts(len, x, {}) for x in maps}
+  if not free and (len(guided) > 1 or len(read) > 1):
     raise UsageError(
       f"flow_map.name={config.flow_map.name!r}: {config.method!r} trains no "
       f"network for it; leave it at {maps[0].__name__!r}"
     )
+  _check_interface(config, maps[1])
   shared = options.values(loss, options.SharedWithFlowMap, config.loss)
   for name, trained in shared.items():
     sampled = config.flow_map.get(name)
@@ -318,3 +319,19 @@ def _check(config: Config, model: Model) -> None:
   ).items():
     if model.null_cond is not None or not guides[name].optional:
       model.check_guidance(guides[name].off, **{f"loss.{name}": value})
+
+
+def _check_interface(config: Config, flow_map: Callable) -> None:
+  """Raise UsageError unless the network has what a flow map reads."""
+  heads = [x.number for x in options.marked(flow_map, options.Heads).values()]
+  reads = {
+    "heads": next(iter(heads), 1),
+    "guidance_inputs": bool(options.marked(flow_map, options.GuidanceInput)),
+  }
+  for name, read in reads.items():
+    has = config.model.get(name, read)
+    if has != read:
+      raise UsageError(
+        f"model.{name}={has}: flow_map.name={config.flow_map.name!r} takes a "
+        f"network with model.{name}={read}; change one of the two"
+      )

@@ -18,7 +18,10 @@ without their difference. With mean mu_r and covariance C_r of the data,
 The gradient reaches the batch alone, times 1 - b: Adam scales it back, plain
 descent does not. Of the last term of (2) by C it is -C_r^(1/2) Q^(-1/2)
 C_r^(1/2) with Q the matrix whose root is taken; where Q is singular, its null
-space has none.
+space has none. The eigenvalues of Q^(1/2) are the singular values of C^(1/2)
+C_r^(1/2). Those of Q are their squares: in float32 the directions with less
+than a tenth of the largest deviation would fall below its rounding, and would
+lose the variance that they have.
 
 The memory begins empty. The first `fill` samples, and as many data, fill it
 while L is 0, so (1) starts from the moments of the network that training starts
@@ -248,12 +251,14 @@ def _merged(old: dict, new: dict, share: Array) -> dict[str, Array]:
 def _distance(new: dict, real: dict) -> Array:
   """Return the Frechet distance of moments, eq. (2), at least 0."""
   root, covariance = real["root"], new["covariance"]
-  inner = _product(root, jax.lax.stop_gradient(covariance), root)
-  values, vectors = jnp.linalg.eigh((inner + inner.T) / 2)
-  counts = values > len(values) * jnp.finfo(values.dtype).eps * values[-1]
-  roots = jnp.sqrt(jnp.where(counts, values, 1))
+  both = _product(_root(jax.lax.stop_gradient(covariance)), root)
+  _, roots, right = jnp.linalg.svd(both)
+  # Rounding makes about the root of their number of a zero.
+  least = len(roots) ** 0.5 * jnp.finfo(roots.dtype).eps * roots[0]
+  counts = roots > least
+  roots = jnp.where(counts, roots, 1)
   # Its value without gradient, and the gradient by the covariance.
-  turned = _product(root, vectors)
+  turned = _product(root, right.T)
   slope = _product(turned * jnp.where(counts, 1 / roots, 0)[None], turned.T)
   linear = (slope * covariance).sum() / 2
   overlap = jnp.where(counts, roots, 0).sum()

@@ -48,6 +48,26 @@ def test_options_train_and_sample(method, flags, tmp_path):
     ("moment_matching", "loss.gap=-1.0", "loss.gap=-1.0: give"),
     ("flow_matching", "flow_map.name=identity", "trains no network for it"),
     ("mean_flow", "flow_map.name=identity", "trains no network for it"),
+    (
+      "drifting",
+      "model.guidance_inputs=False",
+      "model.guidance_inputs=False: flow_map.name='generator' takes",
+    ),
+    (
+      "drifting",
+      "model.heads=2",
+      "model.heads=2: flow_map.name='generator' takes",
+    ),
+    (
+      "mean_flow",
+      "model.guidance_inputs=True",
+      "model.guidance_inputs=True: flow_map.name='average_velocity' takes",
+    ),
+    (
+      "frechet_distance_loss",
+      "flow_map.name=guided_velocity",
+      "model.heads=1: flow_map.name='guided_velocity' takes",
+    ),
     ("mean_flow", "times.law.name=none", "times.law.name='none': give one"),
     (
       "decoupled_mean_flow",

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
+import jaxflow
 from jaxflow import losses, paths
 
 DRIFTING = "loss.group=16"
@@ -62,6 +64,29 @@ def test_a_memory_that_is_filled_leaves_training(tmp_path):
   # Of the first step, and means of a dispatch, the last five steps of ten: 16
   # rows of 160 a step.
   assert filled == pytest.approx([0.1, 0.8, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+  ("row", "flags"),
+  [
+    ("frechet_distance_loss", ["loss.fill=32"]),
+    ("adversarial_flow", []),
+  ],
+)
+def test_it_starts_from_a_network_with_guidance(tmp_path, row, flags):
+  """The scale is that of samples; the published start is such a network."""
+  first, second = tmp_path / "first", tmp_path / "second"
+  scale = "flow_map.omega=1.5"
+  start = ["loss.label_dropout=0.0", scale]
+  tiny.train(tmp_path, "first", "pixel_mean_flow", *start)
+  guided = [
+    *("model.heads=2", "model.guidance_inputs=True"),
+    *("parameterization.name=from_data", "flow_map.name=guided_velocity"),
+    *(scale, f"init.workdir={first}", "optimizer.learning_rate=1e-6"),
+  ]
+  tiny.train(tmp_path, "second", row, *guided, *flags)
+  before, after = (jaxflow.load(x).sample(4, nfe=1) for x in (first, second))
+  assert 0 < np.abs(after - before).max() < 1e-3
 
 
 def test_noise_is_of_samples_not_of_rows():
