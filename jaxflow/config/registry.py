@@ -237,6 +237,7 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
   "features": {
     **_NONE,
     "conv": models.conv_features,
+    "pixels": models.pixel_features,
     "vgg16": pretrained.vgg16,
     "run": models.hidden_features,
   },

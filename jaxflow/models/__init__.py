@@ -10,7 +10,12 @@ from jaxflow.models.discriminators import (
 )
 from jaxflow.models.dit import SIZES, dit
 from jaxflow.models.extractors import Extractor
-from jaxflow.models.features import Features, conv_features, hidden_features
+from jaxflow.models.features import (
+  Features,
+  conv_features,
+  hidden_features,
+  pixel_features,
+)
 from jaxflow.models.fitting import Fitted, fitted
 from jaxflow.models.log_weights import (
   LogWeight,
@@ -50,6 +55,7 @@ __all__ = [
   "mlp",
   "mp_unet",
   "pair_log_weight",
+  "pixel_features",
   "projected_discriminator",
   "stack_blocks",
   "unet",

@@ -18,7 +18,7 @@ from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.layers import group_norm, rectify
 from jaxflow.models.network import Network, compute_dtype, init_and_module
-from jaxflow.options import Count, Finite, Layers
+from jaxflow.options import Count, Finite, Layers, Positive
 from jaxflow.types import Array, PyTree
 
 
@@ -84,6 +84,33 @@ def conv_features(
     )
   )
   return Features(init, lambda frozen, x: module(frozen)(x))
+
+
+def pixel_features(
+  *, data_shape: tuple[int, ...], limit: Positive = 1.0
+) -> Features:
+  """Make features of the numbers of an image, clipped as those of a picture.
+
+  There is one layer, [B, 1, numbers], and nothing to train. A number outside of
+  the range has no gradient.
+
+  Args:
+    data_shape: Shape of one sample.
+    limit: The range is `[-limit, limit]`.
+
+  Example:
+    >>> network = pixel_features(data_shape=(1, 2, 1))
+    >>> (seen,) = network.apply({}, jnp.array([[[[0.5], [3.0]]]]))
+    >>> seen.tolist()
+    [[[0.5, 1.0]]]
+  """
+
+  def apply(frozen: PyTree, x: Array) -> tuple[Array, ...]:
+    del frozen
+    checks.shape(x, data_shape)
+    return (jnp.clip(x, -limit, limit).reshape(len(x), 1, -1),)
+
+  return Features(lambda key: {}, apply)
 
 
 def hidden_features(

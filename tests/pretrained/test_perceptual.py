@@ -12,7 +12,13 @@ import torch_bytes
 from jaxflow import weights
 from jaxflow.errors import UsageError
 from jaxflow.losses import perceptual
-from jaxflow.models import conv_features, dit, hidden_features, mlp
+from jaxflow.models import (
+  conv_features,
+  dit,
+  hidden_features,
+  mlp,
+  pixel_features,
+)
 from jaxflow.models.patches import patchify
 from jaxflow.pretrained import read_lpips_weights, vgg, vgg16
 
@@ -275,9 +281,22 @@ def test_hidden_features_with_guidance_as_an_input():
     other.apply(params, jnp.ones((3, 2)))
 
 
+def test_pixels_are_those_of_a_picture():
+  features = pixel_features(data_shape=(1, 3, 1))
+  x = jnp.array([-1.5, 0.25, 3.0]).reshape(1, 1, 3, 1)
+  (seen,) = features.apply({}, x)
+  np.testing.assert_array_equal(seen, [[[-1, 0.25, 1]]])
+  (slope,) = jax.grad(lambda x: features.apply({}, x)[0].sum())(x)
+  # What is beyond the range has no effect on the picture.
+  np.testing.assert_array_equal(slope.ravel(), [0, 1, 0])
+  with pytest.raises(UsageError, match=r"data_shape=\(1, 3, 1\): .* \(2,\)"):
+    features.apply({}, jnp.ones((1, 2)))
+
+
 NETWORKS = {
   "mlp": hidden_features(mlp(data_shape=(4, 4, 1), width=8)),
   "conv": conv_features(data_shape=(4, 4, 1), width=4, depth=2),
+  "pixels": pixel_features(data_shape=(4, 4, 1)),
 }
 
 

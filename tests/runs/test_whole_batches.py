@@ -70,6 +70,10 @@ def test_a_memory_that_is_filled_leaves_training(tmp_path):
   ("row", "flags"),
   [
     ("frechet_distance_loss", ["loss.fill=32"]),
+    (
+      "frechet_distance_loss",
+      ["loss.fill=32", "features.network.name=pixels"],
+    ),
     ("adversarial_flow", []),
   ],
 )
