@@ -6,10 +6,11 @@ The four IDX files come from `config.data.raw_dir`, by default the folder of the
 Debian package dataset-fashion-mnist; MNIST's own files work as well.
 
 Small networks on few wide tokens, trained with many small batches.
-`frechet_distance_loss` trains a run of `pixel_mean_flow` on, by default that in
-runs/pixel_mean_flow. With compiling the first took 6:52 minutes of 2 idle
-cores, the second 2:41. It is drawn at a scale above that of its training,
---config.flow_map.omega=3.
+`frechet_distance_loss` continues a run of `pixel_mean_flow`, by default that in
+runs/pixel_mean_flow. With compiling, `pixel_mean_flow` took 6:52 minutes of 2
+idle cores, `frechet_distance_loss` 2:41. Its samples are clipped, and drawn at
+a larger scale than it was trained with, --config.flow_map.omega=3; those of the
+other rows are neither.
 
 One call of each, 10,000 samples; CPU seconds of training with compiling, what
 it starts from included, of which 2 cores have 1,200 in ten minutes (jax 0.10.2,
@@ -24,12 +25,12 @@ one seed):
 
 Recognised: share of samples that a 3-nearest-neighbour classifier of real
 pictures takes for their class. Sliced W: sliced Wasserstein distance to
-held-out pictures; the Frechet loss is of the same pixels, clipped, so it is no
-judge of its own. Frechet distance: in the features of a classifier, which no
-row has seen.
+held-out pictures, in pixels, on which `frechet_distance_loss` was trained.
+Frechet distance: in the features of a classifier, on which no row was trained.
 
 What was tried, in one call (* of 4,000 samples; as many real ones have 79.4 %,
-0.0179 and 0.4):
+0.0179 and 0.4). Rows with ' had one core to themselves, which takes fewer CPU
+seconds than two that wait for each other:
 
   mean_flow, patches of 4, width 96,
     2,000 steps of 128       780      67.7 %     0.038      17.4
@@ -49,24 +50,24 @@ What was tried, in one call (* of 4,000 samples; as many real ones have 79.4 %,
   pixel_mean_flow, omega up to 2,
     12,000 steps of 32     1,031      83.3 %     0.037       7.9
       in four calls                   81.4 %     0.041       4.8
-    14,000 steps of 32     1,084      82.9 %     0.035       7.2
+    14,000 steps of 32     1,084'     82.9 %     0.035       7.2
   drifting, patches of 4, groups of 64,
     1,200 steps of 256       981      73.6 %     0.097      25.9
   flow_matching, 20 calls,
     1,600 steps of 128       286      64.3 %     0.055      21.3
   frechet_distance_loss of pixels that are not clipped,
-    from 12,000 steps above,
+    after 12,000 steps above,
       200 steps of 256, rate 1e-4, decay 0.9,
-        at omega 1         1,137      77.7 %     0.037       4.1 *
-      360 steps, decay 0.98 1,213     78.3 %     0.060       5.0 *
+        at omega 1         1,137'     77.7 %     0.037       4.1 *
+      360 steps, decay 0.98 1,213'    78.3 %     0.060       5.0 *
       300 steps, rate 3e-5, decay 0.95,
-        at omega 1         1,186      78.3 %     0.023       3.2
-        at omega 2         1,183      79.9 %     0.025       3.3
-    from 9,000 steps, omega up to 3,
-      300 steps, at omega 2.5 865     80.3 %     0.027       4.4
-      480 steps, decay 0.96  948      79.9 %     0.023       4.2
-        sampled at omega 3   948      81.0 %     0.025       4.0
-        and clipped          948      80.1 %     0.036       4.0
+        at omega 1         1,186'     78.3 %     0.023       3.2
+        at omega 2         1,183'     79.9 %     0.025       3.3
+    after 9,000 steps, omega up to 3,
+      300 steps, at omega 2.5 885'    80.3 %     0.027       4.4
+      480 steps, decay 0.96  968'     79.9 %     0.023       4.2
+        sampled at omega 3   968'     81.0 %     0.025       4.0
+        and clipped          968'     80.1 %     0.036       4.0
 
 Small batches help most, then a network that predicts the image and has guidance
 as an input. Its samples have a fourth to a half less variance than pictures
@@ -93,7 +94,7 @@ METHOD_FIELDS = {
     "times": _PAIRS,
     "loss": {"norm_power": 0.5, "omega_max": 3.0},
   },
-  # Further training of a run of pixel_mean_flow, on the pixels themselves.
+  # Continues a run of pixel_mean_flow, on the pixels themselves.
   "frechet_distance_loss": {
     "init": {"workdir": "runs/pixel_mean_flow"},
     "features": {"network": {"name": "pixels"}},

@@ -174,8 +174,8 @@ class Jumps:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heads:
-  """A network of several predictions, `model.heads`; others make one."""
+class Outputs:
+  """How many predictions a function takes of its network, `model.heads`."""
 
   number: int
 

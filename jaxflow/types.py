@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import jax
 
-from jaxflow.options import InPairs, Jumps, Role, Unpaired
+from jaxflow.options import InPairs, Jumps, Outputs, Role, Unpaired
 
 Array = jax.Array
 PyTree = Any
 
 # (xt [B, ...], t [B], s [B], cond) -> [B, ...]; the velocity where s == t.
-ModelFn = Callable[[Array, Array, Array, PyTree], Array]
+ModelFn = Annotated[Callable[[Array, Array, Array, PyTree], Array], Outputs(1)]
 
 # The same, asked for jumps of every length: it has to see s.
 JumpFn = Annotated[ModelFn, Jumps()]

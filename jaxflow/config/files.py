@@ -132,8 +132,11 @@ def check_same_run(
   A run that is only `sampled` may take its steps in another way.
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
-  flow_map = options.marked(makers(config)["flow_map"], options.Sampling)
+  makers_of = makers(config)
+  flow_map = options.marked(makers_of["flow_map"], options.Sampling)
   own = ["flow_map"] if sampled else [f"flow_map.{x}" for x in flow_map]
+  if not sampled and "flow_map" in options.parameters(makers_of["loss"]):
+    own = []  # The loss trains through it.
   # Fields, and sections with all of their fields.
   mutable = tuple(f"{x.rstrip('.')}." for x in (*MUTABLE, *_RHYTHM, *own))
   fields = sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))

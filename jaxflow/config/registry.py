@@ -100,6 +100,7 @@ _PLAIN = (bool, int, float, str, tuple)
 _SURROUNDINGS = {
   *("path", "sample_times", "default", "features", "network"),
   *("data_shape", "hidden_channels", "batch_size", "steps"),
+  "picture_range",
 }
 # Those and others that they decide, unless the component says so.
 _CONTEXT = {

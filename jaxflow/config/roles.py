@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxflow import conditions, models, options, pretrained
 from jaxflow.config import registry
 from jaxflow.config.components import Config, at, methods
 from jaxflow.config.models import make_model
+from jaxflow.data import latent_space
 from jaxflow.errors import UsageError, inside
 from jaxflow.methods import Method
 from jaxflow.plans import Model, Roles
@@ -72,6 +74,20 @@ def _sees(model: Model) -> tuple[str, ...]:
   return tuple(k for k, role in roles.items() if role.section == "features")
 
 
+def _picture_range(
+  config: Config, model: Model
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Return the ends of pictures, scaled as samples are; None of no pictures."""
+  section = config.data
+  if len(model.shape) != 3 or latent_space(section.name, section.data_dir):
+    return None
+  if section.get("offset") is None:
+    return np.full(1, -1.0), np.full(1, 1.0)
+  offset, scale = np.asarray(section.offset), np.asarray(section.scale)
+  low, high = ((end - offset) / scale for end in section.range)
+  return low, high
+
+
 def _features(config: Config, model: Model) -> models.Features | None:
   section = config.get("features", None)
   if section is None:
@@ -80,6 +96,8 @@ def _features(config: Config, model: Model) -> models.Features | None:
   name = section.network.name
   maker = registry.maker_of("features", name, field="features.network")
   accepted = inspect.signature(maker).parameters
+  if "picture_range" in accepted:
+    context["picture_range"] = _picture_range(config, model)
   of_run = "network" in accepted
   if of_run != bool(section.workdir):
     raise UsageError(

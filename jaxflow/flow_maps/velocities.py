@@ -20,7 +20,7 @@ from jaxflow.options import (
   Amount,
   Count,
   GuidanceInput,
-  Heads,
+  Outputs,
   Predicts,
   Sampling,
 )
@@ -69,7 +69,7 @@ def dyadic_velocity(model_fn: Velocity, *, num_steps: Count = 128) -> FlowMap:
 
 
 def guided_velocity(
-  model_fn: Annotated[Callable[..., tuple[Array, ...]], Heads(2)],
+  model_fn: Annotated[Callable[..., tuple[Array, ...]], Outputs(2)],
   *,
   omega: Scale = 1.0,
   t_start: Time = 0.0,

@@ -19,9 +19,9 @@ The gradient reaches the batch alone, times 1 - b: Adam scales it back, plain
 descent does not. Of the last term of (2) by C it is -C_r^(1/2) Q^(-1/2)
 C_r^(1/2) with Q the matrix whose root is taken; where Q is singular, its null
 space has none. The eigenvalues of Q^(1/2) are the singular values of C^(1/2)
-C_r^(1/2). Those of Q are their squares: in float32 the directions with less
-than a tenth of the largest deviation would fall below its rounding, and would
-lose the variance that they have.
+C_r^(1/2). Those of Q are their squares: in float32, directions with less than a
+tenth of the largest deviation would fall below the rounding of D = 784
+channels, and would lose the variance that they have.
 
 The memory begins empty. The first `fill` samples, and as many data, fill it
 while L is 0, so (1) starts from the moments of the network that training starts
@@ -189,8 +189,9 @@ def frechet_distance_loss(
     # Moments may be more precise than samples.
     distance = _distance(new, real).astype(dtype)
     distance = jnp.where(filling, 0, distance)
-    loss += weight * distance / jax.lax.stop_gradient(distance + eps)
-    metrics["frechet_distance" + f"_{i}" * (len(seen) > 1)] = distance
+    above = jnp.maximum(distance, 0)  # Rounding may leave it below.
+    loss += weight * distance / jax.lax.stop_gradient(above + eps)
+    metrics["frechet_distance" + f"_{i}" * (len(seen) > 1)] = above
   memory = {
     "count": count + jnp.where(filling, data.shape[0], 0).astype(count.dtype),
     "generated": generated,
@@ -249,11 +250,11 @@ def _merged(old: dict, new: dict, share: Array) -> dict[str, Array]:
 
 
 def _distance(new: dict, real: dict) -> Array:
-  """Return the Frechet distance of moments, eq. (2), at least 0."""
+  """Return the Frechet distance of moments, eq. (2), up to rounding."""
   root, covariance = real["root"], new["covariance"]
   both = _product(_root(jax.lax.stop_gradient(covariance)), root)
   _, roots, right = jnp.linalg.svd(both)
-  # Rounding makes about the root of their number of a zero.
+  # Rounding turns a zero into up to about sqrt(D) eps of the largest.
   least = len(roots) ** 0.5 * jnp.finfo(roots.dtype).eps * roots[0]
   counts = roots > least
   roots = jnp.where(counts, roots, 1)

@@ -5,7 +5,8 @@ which a variable of the first program differs from that of the second is its
 row axis. Rows may be the slower part of an axis, that of tokens [B T, D] for
 instance. A program is row-wise if both traces are the same operations, and each
 of them is known to leave every row where it is: what it makes of a row depends
-on that row alone.
+on that row alone. A derivative of one's own (`jax.custom_jvp`) is not looked
+into: it is that of the interval rows alone, as in a call of their own.
 """
 
 import dataclasses
@@ -117,7 +118,8 @@ class Split:
     An operation that is not opened is computed once more for the interval
     rows. It must have the same rows there, and no products.
     """
-    self._axes(whole.constvars, part.constvars)
+    if any(x is not None for x in self._axes(whole.constvars, part.constvars)):
+      raise _MixedError  # Numbers of rows, made outside of the program.
     self._axes(whole.invars, part.invars)
     if len(whole.eqns) != len(part.eqns):
       raise _MixedError

@@ -12,13 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from jaxflow.errors import UsageError
 from jaxflow.models import checks
 from jaxflow.models.layers import group_norm, rectify
 from jaxflow.models.network import Network, compute_dtype, init_and_module
-from jaxflow.options import Count, Finite, Layers, Positive
+from jaxflow.options import Count, Finite, Layers
 from jaxflow.types import Array, PyTree
 
 
@@ -87,7 +89,9 @@ def conv_features(
 
 
 def pixel_features(
-  *, data_shape: tuple[int, ...], limit: Positive = 1.0
+  *,
+  data_shape: tuple[int, ...],
+  picture_range: tuple[ArrayLike, ArrayLike] | None = (-1.0, 1.0),
 ) -> Features:
   """Make features of the numbers of an image, clipped as those of a picture.
 
@@ -96,7 +100,11 @@ def pixel_features(
 
   Args:
     data_shape: Shape of one sample.
-    limit: The range is `[-limit, limit]`.
+    picture_range: The lowest and the highest number of pictures, scaled as the
+      samples are; one, or one for each channel. None: samples are no pictures.
+
+  Raises:
+    UsageError: If samples are no pictures.
 
   Example:
     >>> network = pixel_features(data_shape=(1, 2, 1))
@@ -104,11 +112,20 @@ def pixel_features(
     >>> seen.tolist()
     [[[0.5, 1.0]]]
   """
+  if picture_range is None:
+    raise UsageError(
+      "samples are no pictures, whose numbers have a range: 'pixels' is for "
+      "images, 'none' compares samples as they are"
+    )
+  ends = [np.asarray(x, np.float32).reshape(-1) for x in picture_range]
 
   def apply(frozen: PyTree, x: Array) -> tuple[Array, ...]:
     del frozen
     checks.shape(x, data_shape)
-    return (jnp.clip(x, -limit, limit).reshape(len(x), 1, -1),)
+    low, high = (
+      jnp.broadcast_to(jnp.asarray(end, x.dtype), x.shape) for end in ends
+    )
+    return (jnp.clip(x, low, high).reshape(len(x), 1, -1),)
 
   return Features(lambda key: {}, apply)
 

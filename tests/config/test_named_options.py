@@ -1,14 +1,18 @@
 """Options of the methods' formulas are reached by the names of a config."""
 
 import json
+from collections.abc import Callable
+from typing import Annotated
 
 import pytest
 import tiny
 
 import jaxflow
-from jaxflow import times
-from jaxflow.config import flags, make_plan
+from jaxflow import flow_maps, times
+from jaxflow.config import default_config, flags, make_plan, models
 from jaxflow.config.stand_ins import resolve_alone
+from jaxflow.errors import UsageError
+from jaxflow.options import Outputs
 
 REACHED = (
   # Method, flags.
@@ -61,7 +65,7 @@ def test_options_train_and_sample(method, flags, tmp_path):
     (
       "mean_flow",
       "model.guidance_inputs=True",
-      "model.guidance_inputs=True: flow_map.name='average_velocity' takes",
+      "no key 'omega'; a network with guidance_inputs reads",
     ),
     (
       "frechet_distance_loss",
@@ -81,6 +85,27 @@ def test_options_train_and_sample(method, flags, tmp_path):
 def test_wrong_values_are_named(method, flag, told, tmp_path):
   result = tiny.run(*command(tmp_path, method, flag))
   assert result.code == 2 and told in result.err, result.err
+
+
+def test_a_flow_map_says_what_network_it_takes():
+  """One of a plug-in may say nothing, and need not take all predictions."""
+
+  def silent(model_fn, *, omega=1.0):
+    return flow_maps.guided_velocity(model_fn, omega=omega)
+
+  def of_three(model_fn: Annotated[Callable, Outputs(3)]):
+    return flow_maps.average_velocity(lambda *given: model_fn(*given)[2])
+
+  config = default_config("improved_mean_flow", data="ring", model="mlp")
+  for flow_map in (silent, flow_maps.guided_velocity):
+    models.check_interface(config, flow_map)
+  with pytest.raises(UsageError, match=r"model\.heads=2: .*model\.heads=3;"):
+    models.check_interface(config, of_three)
+  config.model.heads = 3
+  for flow_map in (silent, flow_maps.guided_velocity, of_three):
+    models.check_interface(config, flow_map)
+  with pytest.raises(UsageError, match=r"model\.heads=3: .*model\.heads=1;"):
+    models.check_interface(config, flow_maps.average_velocity)
 
 
 def planned(*given):

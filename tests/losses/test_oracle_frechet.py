@@ -189,8 +189,34 @@ def test_small_deviations_have_their_gradient_in_float32():
     return found["frechet_distance"]
 
   found = jax.grad(frechet)(jnp.asarray(stds, jnp.float32))
-  # A variance of 1e-4 has lost three of the seven digits of those of 1.
+  # Of the seven digits of variances of 1, one of 1e-4 has three.
   np.testing.assert_allclose(found, -2 * (1 - decay) * stds, rtol=5e-3)
+
+
+def test_rounding_does_not_turn_the_gradient():
+  """Equal moments of deviation 30: rounding is far above `eps`."""
+  dim, rows, std = 64, 256, 30.0
+  key = jax.random.key(0)
+  noise = jax.random.normal(key, (rows, dim), jnp.float32)
+  x = np.asarray(std * noise, np.float64)
+  law = jnp.asarray(x.mean(0)), jnp.asarray(np.cov(x.T))
+  batch = {"data": noise, "noise": noise}
+
+  def total(scale):
+    net = lambda xt, t, s, cond: scale * xt  # noqa: E731
+    loss, found, _ = loss_of(
+      net, key, batch, moments=filled_moments([law], [law]), decay=0.0
+    )
+    return loss.mean(), found["frechet_distance"]
+
+  # Samples that are a tenth too large have to shrink, and find their distance.
+  (_, far), slope = jax.value_and_grad(total, has_aux=True)(1.1 * std)
+  assert slope > 0
+  # It is a difference of numbers 200 times as large.
+  assert far == pytest.approx(0.01 * x.var(0, ddof=1).sum(), rel=5e-3)
+  (loss, near), _ = jax.value_and_grad(total, has_aux=True)(std)
+  assert 0 <= near < 5e-3 * far
+  assert abs(loss) < 10
 
 
 def test_layers_need_their_weights():

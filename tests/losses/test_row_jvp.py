@@ -220,6 +220,17 @@ def watched_by_caller(x, t):
   return jnp.sin(x) * t[:, None]
 
 
+@jax.custom_jvp
+def numbered_rule(x):
+  return x * np.arange(1.0, len(x) + 1)[:, None]
+
+
+@numbered_rule.defjvp
+def _(primals, tangents):
+  (x,), (dx,) = primals, tangents
+  return numbered_rule(x), dx * np.arange(1.0, len(x) + 1)[:, None]
+
+
 ONE_PASS = {
   "loops": looped,
   "jit": lambda x, t: jax.jit(jnp.square)(x) * t[:, None],
@@ -256,6 +267,9 @@ TWO_CALLS = {
   # Numbers and draws within an operation that is derived as a whole.
   "numbered in a branch": numbered_in_branch,
   "draws in a branch": drop_in_branch,
+  # Numbers of rows that no operation makes.
+  "numbered in numpy": lambda x, t: x * np.arange(1.0, len(x) + 1)[:, None],
+  "numbered in a rule": lambda x, t: numbered_rule(x),
   "products in a branch": lambda x, t: jax.lax.cond(
     TABLE.sum() > 0, lambda x: x @ TABLE[:3], jnp.cos, x
   ),

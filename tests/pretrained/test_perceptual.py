@@ -293,6 +293,14 @@ def test_pixels_are_those_of_a_picture():
     features.apply({}, jnp.ones((1, 2)))
 
 
+def test_pixels_have_the_range_of_their_channel():
+  ends = np.array([-2.0, 0.0]), np.array([2.0, 0.5])
+  features = pixel_features(data_shape=(1, 2, 2), picture_range=ends)
+  x = jnp.array([-3.0, -3.0, 3.0, 3.0]).reshape(1, 1, 2, 2)
+  (seen,) = features.apply({}, x)
+  np.testing.assert_array_equal(seen, [[[-2, 0, 2, 0.5]]])
+
+
 NETWORKS = {
   "mlp": hidden_features(mlp(data_shape=(4, 4, 1), width=8)),
   "conv": conv_features(data_shape=(4, 4, 1), width=4, depth=2),

@@ -70,10 +70,6 @@ def test_a_memory_that_is_filled_leaves_training(tmp_path):
   ("row", "flags"),
   [
     ("frechet_distance_loss", ["loss.fill=32"]),
-    (
-      "frechet_distance_loss",
-      ["loss.fill=32", "features.network.name=pixels"],
-    ),
     ("adversarial_flow", []),
   ],
 )
@@ -91,6 +87,45 @@ def test_it_starts_from_a_network_with_guidance(tmp_path, row, flags):
   tiny.train(tmp_path, "second", row, *guided, *flags)
   before, after = (jaxflow.load(x).sample(4, nfe=1) for x in (first, second))
   assert 0 < np.abs(after - before).max() < 1e-3
+  # The loss has trained through the flow map, at this scale.
+  other = [x for x in (*guided, *flags) if x != scale]
+  result = tiny.run(
+    *tiny.train_command(
+      tmp_path, "second", row, *other, "flow_map.omega=2.5", "train.steps=60"
+    )
+  )
+  assert result.code == 2
+  assert "flow_map.omega=1.5, not 2.5" in result.err
+
+
+def test_pixels_are_of_pictures(tmp_path):
+  points = ["features.network.name=pixels", "loss.fill=32"]
+  command = tiny.train_command(
+    tmp_path, "run", "frechet_distance_loss", *points
+  )
+  result = tiny.run(*command)
+  assert result.code == 2
+  (line,) = result.err.splitlines()
+  assert "features.network" in line and "samples are no pictures" in line
+
+
+def test_pixels_of_scaled_images_have_the_range_of_the_data(tmp_path):
+  """Their channels are from 0 to 1 and from 10 to 30: all have one range."""
+  data = np.random.default_rng(0).random((40, 4, 4, 2))
+  data[0, 0, 0], data[0, 0, 1] = 0, 1
+  file = tmp_path / "images.npy"
+  np.save(file, (data * [1, 20] + [0, 10]).astype(np.float32))
+  flags = ["data.name=arrays", f"data.file={file}", "model.name=dit"]
+  flags += ["model.width=16", "model.depth=1", "model.num_heads=2"]
+  flags += ["features.network.name=pixels", "loss.fill=32", "train.steps=10"]
+  tiny.train(tmp_path, "run", "frechet_distance_loss", *flags)
+  plan = jaxflow.load(tmp_path / "run").run.plan
+  scaling = plan.data.scaling
+  given = np.full((1, 4, 4, 2), [-5.0, 50.0])
+  x = jnp.asarray(scaling.normalise(given), jnp.float32)
+  (seen,) = plan.roles.features.apply({}, x)
+  restored = scaling.restore(np.asarray(seen).reshape(given.shape))
+  np.testing.assert_allclose(restored, np.full_like(given, [0, 30]), atol=1e-4)
 
 
 def test_noise_is_of_samples_not_of_rows():
