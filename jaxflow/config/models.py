@@ -304,7 +304,7 @@ def _check(config: Config, model: Model) -> None:
       f"flow_map.name={config.flow_map.name!r}: {config.method!r} trains no "
       f"network for it; leave it at {maps[0].__name__!r}"
     )
-  check_interface(config, maps[1])
+  check_heads(config, maps[1])
   shared = options.values(loss, options.SharedWithFlowMap, config.loss)
   for name, trained in shared.items():
     sampled = config.flow_map.get(name)
@@ -321,21 +321,16 @@ def _check(config: Config, model: Model) -> None:
       model.check_guidance(guides[name].off, **{f"loss.{name}": value})
 
 
-def check_interface(config: Config, flow_map: Callable) -> None:
-  """Raise UsageError unless the network has what a flow map says it takes.
+def check_heads(config: Config, flow_map: Callable) -> None:
+  """Raise UsageError unless the network predicts what a flow map takes.
 
-  One of a plug-in may say nothing.
+  Of several predictions it takes the first. One of a plug-in may say nothing.
   """
-  needed, given = {}, config.model
+  has = config.model.get("heads", 1)
   for mark in options.marked(flow_map, options.Outputs).values():
-    # Several are a tuple, of which it takes the first.
-    if mark.number > given.get("heads", 1) or mark.number == 1:
-      needed["heads"] = mark.number
-  if options.marked(flow_map, options.GuidanceInput):
-    needed["guidance_inputs"] = True
-  for name, value in needed.items():
-    if given.get(name, value) != value:
+    takes = mark.number
+    if has < takes or (takes == 1 and has > 1):
       raise UsageError(
-        f"model.{name}={given[name]}: flow_map.name={config.flow_map.name!r} "
-        f"takes a network with model.{name}={value}; change one of the two"
+        f"model.heads={has}: flow_map.name={config.flow_map.name!r} takes a "
+        f"network with model.heads={takes}; change one of the two"
       )

@@ -54,11 +54,6 @@ def test_options_train_and_sample(method, flags, tmp_path):
     ("mean_flow", "flow_map.name=identity", "trains no network for it"),
     (
       "drifting",
-      "model.guidance_inputs=False",
-      "model.guidance_inputs=False: flow_map.name='generator' takes",
-    ),
-    (
-      "drifting",
       "model.heads=2",
       "model.heads=2: flow_map.name='generator' takes",
     ),
@@ -98,14 +93,14 @@ def test_a_flow_map_says_what_network_it_takes():
 
   config = default_config("improved_mean_flow", data="ring", model="mlp")
   for flow_map in (silent, flow_maps.guided_velocity):
-    models.check_interface(config, flow_map)
+    models.check_heads(config, flow_map)
   with pytest.raises(UsageError, match=r"model\.heads=2: .*model\.heads=3;"):
-    models.check_interface(config, of_three)
+    models.check_heads(config, of_three)
   config.model.heads = 3
   for flow_map in (silent, flow_maps.guided_velocity, of_three):
-    models.check_interface(config, flow_map)
+    models.check_heads(config, flow_map)
   with pytest.raises(UsageError, match=r"model\.heads=3: .*model\.heads=1;"):
-    models.check_interface(config, flow_maps.average_velocity)
+    models.check_heads(config, flow_maps.average_velocity)
 
 
 def planned(*given):
