@@ -120,7 +120,7 @@ def test_a_linen_network_trains_and_samples_by_name(world):
     result = tiny.run(*arguments)
     assert result.code == 0, result.err
     forget()
-  samples = np.load(world / "x.npz")["samples"]
+  samples = tiny.arrays(world / "x.npz")["samples"]
   assert samples.shape == (8, 2) and np.isfinite(samples).all()
 
 
@@ -307,7 +307,7 @@ def test_samples_are_where_their_captions_say(world, captions):
     f"--cond_file={captions}",
   )
   assert result.code == 0, result.err
-  found = np.load(out)
+  found = tiny.arrays(out)
   assert found["tokens"][:2].tolist() == [[2, 3, 5, 0], [1, 4, 6, 0]]
   for row, place in ((0, [-2, -2]), (1, [1, 1])):
     mean = found["samples"][row::2].mean(axis=0)
@@ -320,7 +320,7 @@ def test_samples_are_where_their_captions_say(world, captions):
   )
   assert again.code == 0, again.err
   np.testing.assert_array_equal(
-    np.load(world / "again.npz")["samples"], found["samples"]
+    tiny.arrays(world / "again.npz")["samples"], found["samples"]
   )
 
 

@@ -81,6 +81,12 @@ def train_command(folder, name, method, *flags) -> list[str]:
   ]
 
 
+def arrays(path) -> dict[str, np.ndarray]:
+  """Return all arrays of an .npz file, which is closed again."""
+  with np.load(path) as file:
+    return dict(file)
+
+
 def run_of(config) -> Run:
   """Build the run of a resolved config."""
   return Run(make_plan(config))

@@ -8,6 +8,7 @@ import tarfile
 import jax
 import numpy as np
 import pytest
+import tiny
 
 import jaxflow
 from jaxflow.config import (
@@ -217,7 +218,7 @@ def test_samples_are_those_of_the_commit(folders, commit, name, monkeypatch):
   monkeypatch.chdir(folders[commit].parent)
   run = jaxflow.load(f"runs/{name}")
   assert run.step == 20
-  stored = np.load(STORED / commit / "samples.npz")
+  stored = tiny.arrays(STORED / commit / "samples.npz")
   for nfe in (1, 4):
     expected = stored[f"{name}_nfe{nfe}/samples"]
     samples = run.sample(8, nfe=nfe, seed=0, clip=False)
@@ -230,7 +231,7 @@ def test_samples_of_one_key_come_again(folders, name):
   run = jaxflow.load(folders["db7c611"] / name)
   noise_key, step_key = jax.random.split(jax.random.key(0))
   noise = jax.random.normal(noise_key, (8, 2))
-  stored = np.load(STORED / "db7c611/samples.npz")
+  stored = tiny.arrays(STORED / "db7c611/samples.npz")
   for nfe in (1, 4):
     expected = stored[f"{name}_nfe{nfe}/samples"]
     samples = run.run.make_sampler(nfe)(run.params, noise, step_key, None)

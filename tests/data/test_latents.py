@@ -324,7 +324,7 @@ def test_the_same_weights_may_lie_elsewhere(world):
 def test_a_damaged_decoder_has_the_remedy_of_a_missing_one(copy):
   config = default_config("flow_matching", data="latents", model="mlp")
   config.data.data_dir = str(copy)
-  whole = dict(np.load(copy / "decoder.npz"))
+  whole = tiny.arrays(copy / "decoder.npz")
   (copy / "decoder.npz").write_bytes(b"damaged")
   with pytest.raises(UsageError) as error:
     decoding.make_picture(data_plan(config))
@@ -498,7 +498,7 @@ def test_samples_are_decoded(trained, world, tmp_path):
       "sample", f"--workdir={trained}", "--num=10", f"--out={path}", *flags
     )
     assert result.code == 0, result.err
-  images, latents = (np.load(path)["samples"] for path in out.values())
+  images, latents = (tiny.arrays(path)["samples"] for path in out.values())
   assert latents.shape == (10, 4, 4, 4)
   theirs = np.clip(PLAIN.decode(latents), -1, 1)
   assert theirs.std() > 0.1

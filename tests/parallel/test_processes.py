@@ -323,7 +323,7 @@ def test_two_processes_sample_evaluate_and_make_pairs_as_one(folder):
   written = json.loads((teacher / "evaluation.json").read_text())
   for line in commands("alone"):
     assert tiny.run(*line).code == 0
-  alone, both = (np.load(folder / f"{n}.npz") for n in ("alone", "both"))
+  alone, both = (tiny.arrays(folder / f"{n}.npz") for n in ("alone", "both"))
   np.testing.assert_allclose(both["samples"], alone["samples"], atol=1e-5)
   assert (folder / "both.png").exists()
   made, expected = (

@@ -52,7 +52,7 @@ def test_arrays_train_sample_and_evaluate(tmp_path, kind):
   place = f"--workdir={workdir}"
   drawn = tiny.run("sample", place, f"--out={out}", "--num=12")
   assert drawn.code == 0, drawn.err
-  samples = np.load(out)["samples"]
+  samples = tiny.arrays(out)["samples"]
   assert samples.dtype == values.dtype
   assert samples.shape == (12, *values.shape[1:])
   # The network is hardly trained: its samples are noise of the data's scale.
@@ -201,12 +201,12 @@ def test_numbers_are_a_condition_of_their_own(tmp_path, monkeypatch):
   place, out = f"--workdir={workdir}", tmp_path / "samples.npz"
   drawn = tiny.run("sample", place, f"--out={out}", "--num=50", "--label=310")
   assert drawn.code == 0, drawn.err
-  arrays = np.load(out)
+  arrays = tiny.arrays(out)
   np.testing.assert_array_equal(arrays["label"], np.full((50, 1), 310.0))
   # The deviation of all points along the second axis is 12.
   assert abs(arrays["samples"][:, 1].mean() + 310) < 5
   assert tiny.run("sample", place, f"--out={out}", "--num=50").code == 0
-  arrays = np.load(out)
+  arrays = tiny.arrays(out)
   assert np.isin(arrays["label"], labels).mean() > 0.5 or np.allclose(
     np.abs(arrays["label"] - labels[None]).min(axis=1), 0, atol=1e-3
   )

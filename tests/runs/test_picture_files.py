@@ -55,7 +55,7 @@ def write(out, pictures):
 def test_every_byte_comes_back_and_others_are_rounded(tmp_path):
   grey = np.arange(256) / 127.5 - 1  # As data have been made of bytes.
   write(tmp_path / "a.npz", made(grey.reshape(16, 4, 4, 1)))
-  found = np.load(tmp_path / "a.npz")["arr_0"]
+  found = tiny.arrays(tmp_path / "a.npz")["arr_0"]
   assert (found.shape, found.dtype) == ((16, 4, 4, 3), np.uint8)
   for channel in range(3):
     assert found[..., channel].ravel().tolist() == list(range(256))
@@ -63,7 +63,7 @@ def test_every_byte_comes_back_and_others_are_rounded(tmp_path):
   values = [-7, -1, -0.9999, 0, 63.5 / 127.5 - 1, 191.5 / 127.5 - 1, 1, 7]
   image = np.array(values).reshape(1, 2, 4, 1) * [1, 1, 1]
   write(tmp_path / "b.npz", made(image))
-  found = np.load(tmp_path / "b.npz")["arr_0"][0, ..., 1].ravel()
+  found = tiny.arrays(tmp_path / "b.npz")["arr_0"][0, ..., 1].ravel()
   assert found.tolist() == [0, 0, 0, 128, 64, 192, 255, 255]
 
 
@@ -175,16 +175,16 @@ def test_no_more_than_a_batch_is_made_at_once(tmp_path):
   )
   write(tmp_path / "a.npz", pictures)
   assert asked == [(0, 4), (4, 4), (8, 4)]
-  assert np.load(tmp_path / "a.npz")["arr_0"].shape == (10, 2, 2, 3)
+  assert tiny.arrays(tmp_path / "a.npz")["arr_0"].shape == (10, 2, 2, 3)
 
 
 def test_labels_of_a_file_come_in_turn(folder, tmp_path):
   file, out = tmp_path / "labels.txt", tmp_path / "a.npz"
   file.write_text("4\n 9 \n4\n")
   sample(folder / "digits", out, f"--labels-file={file}")
-  assert np.load(out)["label"].tolist() == [4, 9, 4]
+  assert tiny.arrays(out)["label"].tolist() == [4, 9, 4]
   sample(folder / "digits", out, f"--labels_file={file}", "--num=5")
-  assert np.load(out)["label"].tolist() == [4, 9, 4, 4, 9]
+  assert tiny.arrays(out)["label"].tolist() == [4, 9, 4, 4, 9]
 
 
 def test_classes_by_name(tmp_path):
@@ -210,11 +210,11 @@ def test_classes_by_name(tmp_path):
   ):
     result = sample(workdir, out, flag, "--num=4", "--uint8")
     assert result.code == 0, result.err
-    assert np.load(out)["arr_1"].tolist() == expected
+    assert tiny.arrays(out)["arr_1"].tolist() == expected
   file = tmp_path / "labels.txt"
   file.write_text("\n".join(names))
   assert sample(workdir, out, f"--labels_file={file}", "--uint8").code == 0
-  assert np.load(out)["arr_1"].tolist() == [0, 1]
+  assert tiny.arrays(out)["arr_1"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,9 @@ def exported(folder, tmp_path_factory):
     tiny.run("sample", f"--workdir={folder / 'digits'}", *flags)
     flags = "--num=300", f"--out={path / 'real'}{suffix}", "--uint8"
     tiny.run("stats", config, "--config.data.name=digits", *flags)
-  arrays = (np.load(path / f"{x}.npz")["arr_0"] for x in ("samples", "real"))
+  arrays = (
+    tiny.arrays(path / f"{x}.npz")["arr_0"] for x in ("samples", "real")
+  )
   moments = (metrics.Moments.of(features(x)) for x in arrays)
   return path, metrics.frechet_distance(*moments).value
 

@@ -82,7 +82,7 @@ def test_commands_take_a_width(workdir, tmp_path):
       *(f"--config.sample.ema=width={width}", f"--out={files[-1]}"),
     )
     assert result.code == 0, result.err
-  narrow, wide = (np.load(file)["samples"] for file in files)
+  narrow, wide = (tiny.arrays(file)["samples"] for file in files)
   direct = jaxflow.load(workdir, average="width=0.07").sample(8)
   np.testing.assert_allclose(narrow, direct, rtol=1e-5, atol=1e-5)
   assert np.abs(narrow - wide).max() > 1e-3
