@@ -132,11 +132,14 @@ def check_same_run(
   A run that is only `sampled` may take its steps in another way.
   """
   old, new = flatten(saved.to_dict()), flatten(config.to_dict())
-  makers_of = makers(config)
-  flow_map = options.marked(makers_of["flow_map"], options.Sampling)
-  own = ["flow_map"] if sampled else [f"flow_map.{x}" for x in flow_map]
-  if not sampled and "flow_map" in options.parameters(makers_of["loss"]):
-    own = []  # The loss trains through it.
+  found = makers(config)
+  own: list[str] = []
+  if sampled:
+    own = ["flow_map"]
+  elif "flow_map" not in options.parameters(found["loss"]):
+    # No loss trains through it.
+    of_samples = options.marked(found["flow_map"], options.Sampling)
+    own = [f"flow_map.{x}" for x in of_samples]
   # Fields, and sections with all of their fields.
   mutable = tuple(f"{x.rstrip('.')}." for x in (*MUTABLE, *_RHYTHM, *own))
   fields = sorted(old.keys() | new.keys(), key=lambda k: (k != "method", k))

@@ -114,8 +114,8 @@ def pixel_features(
   """
   if picture_range is None:
     raise UsageError(
-      "samples are no pictures, whose numbers have a range: 'pixels' is for "
-      "images, 'none' compares samples as they are"
+      "samples are no pictures, whose numbers have a range: choose other "
+      "features, or none"
     )
   ends = [np.asarray(x, np.float32).reshape(-1) for x in picture_range]
 

@@ -214,9 +214,8 @@ def test_rounding_does_not_turn_the_gradient():
   assert slope > 0
   # It is a difference of numbers 200 times as large.
   assert far == pytest.approx(0.01 * x.var(0, ddof=1).sum(), rel=5e-3)
-  (loss, near), _ = jax.value_and_grad(total, has_aux=True)(std)
+  _, near = total(std)
   assert 0 <= near < 5e-3 * far
-  assert abs(loss) < 10
 
 
 def test_layers_need_their_weights():

@@ -86,6 +86,7 @@ def test_it_starts_from_a_network_with_guidance(tmp_path, row, flags):
   ]
   tiny.train(tmp_path, "second", row, *guided, *flags)
   before, after = (jaxflow.load(x).sample(4, nfe=1) for x in (first, second))
+  # In 40 steps Adam moves a parameter by up to 40 times the rate.
   assert 0 < np.abs(after - before).max() < 1e-3
   # The loss has trained through the flow map, at this scale.
   other = [x for x in (*guided, *flags) if x != scale]
@@ -125,6 +126,7 @@ def test_pixels_of_scaled_images_have_the_range_of_the_data(tmp_path):
   x = jnp.asarray(scaling.normalise(given), jnp.float32)
   (seen,) = plan.roles.features.apply({}, x)
   restored = scaling.restore(np.asarray(seen).reshape(given.shape))
+  # Of numbers up to 50 in float32.
   np.testing.assert_allclose(restored, np.full_like(given, [0, 30]), atol=1e-4)
 
 
